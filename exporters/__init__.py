@@ -1,0 +1,1 @@
+"""Turn any ``nn.Module`` or ONNX file into artefacts: ONNX, half precision, engine, kernel plan."""

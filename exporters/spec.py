@@ -1,0 +1,61 @@
+"""What to export and build, as frozen values without behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["fp32", "fp16"]
+Flavor = Literal["tensorrt", "tensorrt-rtx"]
+
+OPSET_RANGE = (17, 23)
+DEFAULT_OPSET = 17
+DEFAULT_BATCH_OPT = 8
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """An ONNX file to make.
+
+    Attributes:
+        input_shape: Shape of one input without the batch, (channels, height, width).
+        output_name: Name of the graph's output.
+        opset: Operator set that the written file must have.
+        batch: A fixed batch, or None for a dynamic one.
+        precision: Of weights and activations.
+        io_precision: Of the graph's input and output.
+    """
+
+    input_shape: tuple[int, int, int]
+    output_name: str
+    opset: int = DEFAULT_OPSET
+    batch: int | None = None
+    precision: Precision = "fp32"
+    io_precision: Precision = "fp32"
+    input_name: str = "images"
+
+
+@dataclass(frozen=True)
+class BatchProfile:
+    """Batches an engine accepts: from ``min`` to ``max``, tuned for ``opt``."""
+
+    min: int
+    opt: int
+    max: int
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to build an engine; precision is no option here, it is written in the ONNX graph.
+
+    Attributes:
+        flavor: TensorRT flavour.
+        workspace_mib: Memory the builder may plan for scratch, in MiB; None for its default.
+        optimization_level: 0 (fast build) to 5 (fast engine); None for the builder's default.
+        timing_cache_path: File that keeps tactic timings between builds, where the flavour times.
+    """
+
+    flavor: Flavor
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    timing_cache_path: str | None = None

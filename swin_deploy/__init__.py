@@ -1,0 +1,3 @@
+"""Swin Transformer checkpoints to verified TensorRT engines."""
+
+__version__ = "0.1.0"

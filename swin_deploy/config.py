@@ -1,0 +1,143 @@
+"""What a Swin model is: its sizes, the geometry that follows from them, and the known variants."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.errors import ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+DEFAULT_MODEL = "notebook-swin-t"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image file becomes a model input: resize, centre crop, scale to 0..1, normalise."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: str = "bicubic"
+    crop_ratio: float = 0.875
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage as built: ``resolution`` tokens a side, ``window_size`` tokens a side."""
+
+    resolution: int
+    dim: int
+    depth: int
+    num_heads: int
+    window_size: int
+
+    @property
+    def num_windows(self) -> int:
+        """Windows in the token map."""
+        return (self.resolution // self.window_size) ** 2
+
+    @property
+    def window_area(self) -> int:
+        """Tokens in a window."""
+        return self.window_size**2
+
+
+@dataclass(frozen=True)
+class SwinConfig:
+    """Sizes of a Swin Transformer; ``num_classes`` 0 means no head, and tokens as the output.
+
+    Raises:
+        ConfigError: If the sizes contradict each other, or windows cannot tile ``img_size``.
+    """
+
+    img_size: int = 224
+    patch_size: int = 4
+    window_size: int = 7
+    embed_dim: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    mlp_ratio: float = 4.0
+    num_classes: int = 0
+    preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
+
+    def __post_init__(self) -> None:
+        if len(self.depths) != len(self.num_heads) or not self.depths:
+            raise ConfigError(
+                f"depths {self.depths} and num_heads {self.num_heads} need one entry for each stage"
+            )
+        if any(depth < 2 or depth % 2 for depth in self.depths):
+            raise ConfigError(f"depths {self.depths}: blocks come in pairs, use even numbers")
+        for stage, heads in enumerate(self.num_heads):
+            if heads < 1 or (self.embed_dim << stage) % heads:
+                raise ConfigError(
+                    f"num_heads {heads} of stage {stage} does not divide its "
+                    f"{self.embed_dim << stage} channels"
+                )
+        if self.img_size < 1 or self.img_size % self.img_size_step:
+            raise ConfigError(
+                f"image size {self.img_size} cannot be tiled by windows of {self.window_size} x "
+                f"{self.window_size} tokens in every stage; use a multiple of "
+                f"{self.img_size_step}: {', '.join(map(str, self.legal_img_sizes(4)))}, ..."
+            )
+
+    @property
+    def img_size_step(self) -> int:
+        """Every legal image size is a multiple of this, in pixels."""
+        return self.patch_size * self.window_size << (len(self.depths) - 1)
+
+    def legal_img_sizes(self, count: int) -> tuple[int, ...]:
+        """The ``count`` smallest image sizes that windows tile in every stage, in pixels."""
+        return tuple(self.img_size_step * factor for factor in range(1, count + 1))
+
+    @property
+    def stages(self) -> tuple[StageSpec, ...]:
+        """The geometry of each stage, first to last."""
+        return tuple(
+            StageSpec(
+                resolution=self.img_size // self.patch_size >> index,
+                dim=self.embed_dim << index,
+                depth=depth,
+                num_heads=heads,
+                window_size=self.window_size,
+            )
+            for index, (depth, heads) in enumerate(zip(self.depths, self.num_heads, strict=True))
+        )
+
+    @property
+    def output_name(self) -> str:
+        """``logits`` [B, num_classes] with a head, else ``tokens`` [B, N, C] in raster order."""
+        return "logits" if self.num_classes else "tokens"
+
+    def to_dict(self) -> dict[str, Any]:
+        """This config as JSON values; ``from_dict`` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SwinConfig:
+        """A config from ``to_dict`` or from JSON.
+
+        Raises:
+            ConfigError: If a field is unknown, or the sizes contradict each other.
+        """
+        try:
+            fields = {key: _tuples(value) for key, value in values.items()}
+            if "preprocessing" in fields:
+                pre = {key: _tuples(value) for key, value in fields["preprocessing"].items()}
+                fields["preprocessing"] = Preprocessing(**pre)
+            return cls(**fields)
+        except (TypeError, AttributeError) as err:
+            raise ConfigError(f"not a model config: {err}") from err
+
+
+def _tuples(value: Any) -> Any:  # noqa: ANN401 - a JSON value of any type
+    return tuple(value) if isinstance(value, list) else value
+
+
+def notebook_config(
+    *, embed_dim: int = 96, depths: tuple[int, ...] = (2, 2, 6, 2), **sizes: Any
+) -> SwinConfig:  # the notebook splits heads of 32 channels, whatever the width
+    """The notebook's sizes: heads of 32 channels in every stage."""
+    heads = tuple(max(1, (embed_dim << stage) // 32) for stage in range(len(depths)))
+    return SwinConfig(embed_dim=embed_dim, depths=depths, num_heads=heads, **sizes)

@@ -1,0 +1,184 @@
+"""The deploy model: one architecture for every Swin family, over constants that ``fold`` computes.
+
+It is inference only and export friendly: no einops, no ``torch.roll``, nothing dynamic but the
+batch. Tokens stay in window order from the patch embedding to the last block, so that a shift or a
+merge costs one ``index_select`` at most. The spellings of reshapes, splits and contractions were
+chosen because TensorRT fuses them; another spelling of the same mathematics may not.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Reorder(nn.Module):
+    """Bring tokens [B, N, C] to another order with one gather.
+
+    Args:
+        index: [M], int64, with ``tokens[:, index]`` in the wanted order.
+    """
+
+    index: Tensor
+
+    def __init__(self, index: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("index", index)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.index_select(1, self.index)
+
+
+class PatchEmbed(nn.Module):
+    """Images [B, 3, H, W] to tokens [B, N, C] in window order, without a convolution.
+
+    Args:
+        linear: From the ``3 * patch_size**2`` values of a patch (channel, row, column) to C.
+        resolution: Token map side.
+        window_size: Window side of the first stage, in tokens.
+        patch_size: Patch side, in pixels.
+    """
+
+    def __init__(
+        self, linear: nn.Linear, *, resolution: int, window_size: int, patch_size: int
+    ) -> None:
+        super().__init__()
+        grid = resolution // window_size
+        self.linear = linear
+        self.cells = (-1, 3, grid, window_size, patch_size, grid, window_size, patch_size)
+        self.patches = (-1, resolution**2, 3 * patch_size**2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        cells = images.reshape(self.cells).permute(0, 2, 5, 3, 6, 1, 4, 7)
+        return self.linear(cells.reshape(self.patches))
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside windows, over tokens [B, N, C] in window order.
+
+    Args:
+        qkv: From C to 3C, rows q, k, v, each by head and channel; the score scale is in q.
+        proj: From C, by head and channel, to C.
+        bias: Added to the scores: [1, num_heads, n, n], the same for every window, or
+            [1, num_windows * num_heads, n, n], window by window, with the mask in it.
+        num_heads: Attention heads.
+        num_tokens: N, tokens of an image.
+    """
+
+    bias: Tensor
+
+    def __init__(
+        self, qkv: nn.Linear, proj: nn.Linear, bias: Tensor, *, num_heads: int, num_tokens: int
+    ) -> None:
+        super().__init__()
+        dim = proj.out_features
+        head_dim = proj.in_features // num_heads
+        window_area = bias.shape[-1]
+        self.qkv = qkv
+        self.register_buffer("bias", bias)
+        self.proj_weight = nn.Parameter(
+            proj.weight.detach().reshape(dim, num_heads, head_dim), requires_grad=False
+        )
+        self.proj_bias = nn.Parameter(proj.bias.detach().clone(), requires_grad=False)
+        self.num_heads = num_heads
+        self.split = (-1, window_area, 3 * num_heads, head_dim)
+        self.grouped = (-1, bias.shape[1], window_area, head_dim)
+        self.by_head = (-1, num_heads, window_area, head_dim)
+        self.tokens = (-1, num_tokens, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        qkv = self.qkv(tokens).reshape(self.split).permute(0, 2, 1, 3)
+        query, key, value = qkv.split(self.num_heads, dim=1)
+        scores = query.reshape(self.grouped) @ key.reshape(self.grouped).transpose(-1, -2)
+        weights = (scores + self.bias).softmax(dim=-1)
+        mixed = (weights @ value.reshape(self.grouped)).reshape(self.by_head)
+        projected = torch.einsum("bhnd,chd->bnc", mixed, self.proj_weight)
+        return (projected + self.proj_bias).reshape(self.tokens)
+
+
+class SwinBlock(nn.Module):
+    """Attention and MLP branches around residuals; a part that a family lacks is the identity.
+
+    Args:
+        order: Brings the stream to this block's window order.
+        displace: Takes the attention branch's tokens from elsewhere than the residual's.
+        attention: ``WindowAttention``.
+        mlp: From C to C.
+        norms: LayerNorms before attention, after attention, before the MLP, after the MLP.
+    """
+
+    def __init__(
+        self,
+        *,
+        order: nn.Module,
+        displace: nn.Module,
+        attention: WindowAttention,
+        mlp: nn.Module,
+        norms: tuple[nn.Module, nn.Module, nn.Module, nn.Module],
+    ) -> None:
+        super().__init__()
+        self.order = order
+        self.displace = displace
+        self.attention = attention
+        self.mlp = mlp
+        self.norm_before_attention, self.norm_after_attention = norms[:2]
+        self.norm_before_mlp, self.norm_after_mlp = norms[2:]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = self.order(tokens)
+        branch = self.attention(self.norm_before_attention(self.displace(tokens)))
+        tokens = tokens + self.norm_after_attention(branch)
+        branch = self.mlp(self.norm_before_mlp(tokens))
+        return tokens + self.norm_after_mlp(branch)
+
+
+class PatchMerge(nn.Module):
+    """Tokens [B, N, C] to [B, N / 4, 2C], into the window order of the next stage.
+
+    Args:
+        order: Puts the four neighbours of each merged token next to each other.
+        linear: From 4C to 2C.
+        norms: LayerNorms before and after the linear layer; one of them is the identity.
+        num_tokens: N / 4.
+    """
+
+    def __init__(
+        self,
+        *,
+        order: nn.Module,
+        linear: nn.Linear,
+        norms: tuple[nn.Module, nn.Module],
+        num_tokens: int,
+    ) -> None:
+        super().__init__()
+        self.order = order
+        self.norm_before, self.norm_after = norms
+        self.linear = linear
+        self.merged = (-1, num_tokens, linear.in_features)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        merged = self.order(tokens).reshape(self.merged)
+        return self.norm_after(self.linear(self.norm_before(merged)))
+
+
+class MeanPool(nn.Module):
+    """Tokens [B, N, C] to their mean [B, C]; the order of the tokens does not matter."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(dim=1)
+
+
+class DeployModel(nn.Module):
+    """Images [B, 3, H, W] to tokens [B, N, C] in raster order, or to logits [B, num_classes]."""
+
+    def __init__(self, embed: nn.Module, layers: list[nn.Module], tail: nn.Module) -> None:
+        super().__init__()
+        self.embed = embed
+        self.layers = nn.ModuleList(layers)
+        self.tail = tail
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.embed(images)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self.tail(tokens)

@@ -1,0 +1,1 @@
+"""Readable, trainable models: the oracle that the deploy model is checked against."""

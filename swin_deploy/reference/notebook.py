@@ -1,0 +1,217 @@
+"""The notebook's Swin Transformer, with its habits kept so that its checkpoints keep their numbers.
+
+It differs from the paper (arXiv 2103.14030) in these habits, each named where it happens:
+
+1. ReLU after the embedding's LayerNorm.
+2. Patch merging normalises after its linear layer, which has a bias.
+3. ``proj1`` interleaves q, k and v: output channel ``c * 3 + K``.
+4. The shift goes back by one token less than it went: the branch comes back displaced.
+5. The mask covers the rows and columns of the way back, not those that were rolled in.
+6. One frozen position table, shared by all heads.
+7. One LayerNorm for both branches of a block.
+8. Blocks whose single window covers the map are shifted and masked all the same.
+9. No final norm; no pooling and no classifier unless the config asks for classes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from swin_deploy.config import StageSpec, SwinConfig
+
+STOCHASTIC_DEPTH = 0.2  # of the last block; grows linearly from 0
+DROPOUT = 0.1
+
+
+class StochasticDepth(nn.Module):
+    """Drop a residual branch of whole samples in training; the identity in evaluation.
+
+    Source: "Deep Networks with Stochastic Depth", arXiv 1603.09382, per sample ("row" mode).
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, branch: Tensor) -> Tensor:
+        if not self.training or self.probability == 0.0:
+            return branch
+        survival = 1.0 - self.probability
+        shape = [branch.shape[0]] + [1] * (branch.ndim - 1)
+        kept = torch.empty(shape, dtype=branch.dtype, device=branch.device).bernoulli_(survival)
+        return branch * kept / survival
+
+
+class SwinEmbedding(nn.Module):
+    """Images [B, 3, H, W] to tokens [B, N, C] in raster order."""
+
+    def __init__(self, patch_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.linear_embedding = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.layer_norm = nn.LayerNorm(embed_dim)
+        self.relu = nn.ReLU()
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = rearrange(self.linear_embedding(images), "b c h w -> b (h w) c")
+        return self.relu(self.layer_norm(tokens))  # habit 1
+
+
+class PatchMerging(nn.Module):
+    """Tokens [B, N, C] of a square map to [B, N / 4, 2C]."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.linear_layer = nn.Linear(4 * dim, 2 * dim)
+        self.layer_norm = nn.LayerNorm(2 * dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        side = math.isqrt(tokens.shape[1]) // 2
+        merged = rearrange(tokens, "b (h s1 w s2) c -> b (h w) (s2 s1 c)", h=side, s1=2, s2=2)
+        return self.layer_norm(self.linear_layer(merged))  # habit 2
+
+
+class RelativeEmbeddings(nn.Module):
+    """Add one frozen [window_area, window_area] table to the scores of every head (habit 6)."""
+
+    def __init__(self, window_size: int) -> None:
+        super().__init__()
+        offsets = torch.randn(2 * window_size - 1, 2 * window_size - 1)
+        # The row index steps by 1 / window_size and is cut to an integer from floats; negative
+        # differences count from the end of the offsets.
+        rows = torch.arange(1, window_size + 1, 1 / window_size)[: window_size**2]
+        columns = torch.arange(1, window_size + 1).repeat(window_size)
+        row_index = (rows[None, :] - rows[:, None]).int()
+        column_index = columns[None, :] - columns[:, None]
+        self.embeddings = nn.Parameter(offsets[row_index, column_index], requires_grad=False)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return scores + self.embeddings
+
+
+class ShiftedWindowMSA(nn.Module):
+    """Self-attention inside windows, over tokens [B, N, C] in raster order."""
+
+    def __init__(self, dim: int, num_heads: int, window_size: int, mask: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.mask = mask
+        self.scale = (dim // num_heads) ** -0.5
+        self.proj1 = nn.Linear(dim, 3 * dim)
+        self.proj2 = nn.Linear(dim, dim)
+        self.embeddings = RelativeEmbeddings(window_size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        side = math.isqrt(tokens.shape[1])
+        qkv = rearrange(self.proj1(tokens), "b (h w) c -> b h w c", h=side)
+        if self.mask:
+            forth = -(-self.window_size // 2)  # habit 4: half a window, rounded up
+            qkv = torch.roll(qkv, (-forth, -forth), dims=(1, 2))
+        query, key, value = rearrange(
+            qkv,
+            "b (gh wh) (gw ww) (heads d qkv) -> qkv b heads gh gw (wh ww) d",  # habit 3
+            wh=self.window_size,
+            ww=self.window_size,
+            heads=self.num_heads,
+            qkv=3,
+        )
+        scores = self.embeddings(query @ key.transpose(-1, -2) * self.scale)
+        if self.mask:
+            scores = scores + self._seam_mask(scores)
+        mixed = rearrange(
+            scores.softmax(dim=-1) @ value,
+            "b heads gh gw (wh ww) d -> b (gh wh) (gw ww) (heads d)",
+            wh=self.window_size,
+        )
+        if self.mask:
+            back = self.window_size // 2  # habit 4: half a window, rounded down
+            mixed = torch.roll(mixed, (back, back), dims=(1, 2))
+        return self.proj2(rearrange(mixed, "b h w c -> b (h w) c"))
+
+    def _seam_mask(self, scores: Tensor) -> Tensor:
+        """Additive mask [gh, gw, window_area, window_area] (habits 5 and 8)."""
+        grid, area = scores.shape[2], scores.shape[-1]
+        behind = torch.arange(area, device=scores.device) >= area - self.window_size * (
+            self.window_size // 2
+        )
+        rows_apart = behind[:, None] != behind[None, :]
+        columns_apart = rearrange(
+            rows_apart, "(r w1) (c w2) -> (w1 r) (w2 c)", w1=self.window_size, w2=self.window_size
+        )
+        mask = scores.new_zeros(grid, grid, area, area)
+        mask[-1, :] += scores.new_zeros(area, area).masked_fill(rows_apart, -math.inf)
+        mask[:, -1] += scores.new_zeros(area, area).masked_fill(columns_apart, -math.inf)
+        return mask
+
+
+class SwinEncoderBlock(nn.Module):
+    """Attention and MLP branches around one shared LayerNorm (habit 7)."""
+
+    def __init__(self, stage: StageSpec, mlp_ratio: float, mask: bool, drop_path: float) -> None:
+        super().__init__()
+        hidden = int(stage.dim * mlp_ratio)
+        self.layer_norm = nn.LayerNorm(stage.dim)
+        self.stochastic_depth = StochasticDepth(drop_path)
+        self.WMSA = ShiftedWindowMSA(stage.dim, stage.num_heads, stage.window_size, mask)
+        self.MLP = nn.Sequential(
+            nn.Linear(stage.dim, hidden),
+            nn.GELU(),
+            nn.Dropout(DROPOUT),
+            nn.Linear(hidden, stage.dim),
+        )
+        for layer in (self.MLP[0], self.MLP[3]):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.normal_(layer.bias, std=1e-6)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.stochastic_depth(self.WMSA(self.layer_norm(tokens)))
+        return tokens + self.stochastic_depth(self.MLP(self.layer_norm(tokens)))
+
+
+class AlternatingEncoderBlock(nn.Module):
+    """A block on plain windows, then one on shifted windows."""
+
+    def __init__(self, stage: StageSpec, mlp_ratio: float, drop_paths: tuple[float, float]) -> None:
+        super().__init__()
+        self.WSA = SwinEncoderBlock(stage, mlp_ratio, mask=False, drop_path=drop_paths[0])
+        self.SWSA = SwinEncoderBlock(stage, mlp_ratio, mask=True, drop_path=drop_paths[1])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.SWSA(self.WSA(tokens))
+
+
+class NotebookSwin(nn.Module):
+    """The notebook's ``SwinTransformer``: images [B, 3, H, W] to tokens, or to logits.
+
+    Parameter names are those of a saved notebook checkpoint; ``head`` is ours, and is there only
+    when ``config.num_classes`` asks for it. Runs on any device.
+    """
+
+    def __init__(self, config: SwinConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.Embedding = SwinEmbedding(config.patch_size, config.embed_dim)
+        self.stages = nn.ModuleList()
+        rates = torch.linspace(0.0, STOCHASTIC_DEPTH, sum(config.depths)).tolist()
+        for index, stage in enumerate(config.stages):
+            if index:
+                self.stages.append(PatchMerging(stage.dim // 2))
+            for _ in range(stage.depth // 2):
+                pair = (rates.pop(0), rates.pop(0))
+                self.stages.append(AlternatingEncoderBlock(stage, config.mlp_ratio, pair))
+        self.head: nn.Module | None = None
+        if config.num_classes:
+            self.head = nn.Linear(config.stages[-1].dim, config.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Tokens [B, N, C] in raster order (habit 9), or logits [B, num_classes] with a head."""
+        tokens = self.Embedding(images)
+        for stage in self.stages:
+            tokens = stage(tokens)
+        if self.head is None:
+            return tokens
+        return self.head(reduce(tokens, "b n c -> b c", "mean"))
