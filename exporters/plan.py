@@ -6,8 +6,34 @@ logger takes verbose messages; both TensorRT flavours use the same lines. No GPU
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import onnx
+
+from exporters.errors import BuildError
+
+ITEM_BYTES = {
+    "Float": 4, "Half": 2, "BFloat16": 2, "Int64": 8, "Int32": 4, "Int8": 1, "UInt8": 1,
+    "Bool": 1, "FP8": 1, "E8M0": 1, "Int4": 0.5, "FP4": 0.5,
+}  # fmt: skip
+HALF_TYPES = ("Half", "BFloat16")
+LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), (?P<rest>.*)$")
+# TensorRT 10 writes "Format/Datatype: Half", TensorRT 11 and RTX "Datatype: Half, Format: ...".
+TENSOR = re.compile(
+    r"\{ Name: (?P<name>[^{}]*?), Dimensions: \[(?P<dims>[^\]]*)\],"
+    r"[^{}]*?(?:Format/)?Datatype: (?P<type>[^,}]*?) *[,}]"
+)
+ONNX_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+ATTENTION_NAME = re.compile(r"(?<![a-z])f?mha(?![a-z])|multi_head_attention", re.IGNORECASE)
+GEMM_NAME = re.compile(
+    r"^__myl_.*(?:Fc|MatMul|Gemm|Conv)|gemm|matmul|matrix_?multiply", re.IGNORECASE
+)
+HOST_TYPES = ("shape_call", "signal", "wait")  # steps of the plan that launch no kernel
 
 
 @dataclass(frozen=True)
@@ -43,6 +69,11 @@ class KernelPlan:
         kernels: In launch order.
         flavor: TensorRT flavour that planned them.
         version: Its version.
+        float32_compute: Attention and GEMM kernels that read float32: none, where half precision
+            was asked for and delivered.
+        range_kernels: Kernels of the engine itself, where it takes a range of batches; the builder
+            leaves their sizes open, so ``kernels`` then are those of ``batch`` alone.
+        range_fused_attention: The fused attention kernels among them.
     """
 
     batch: int
@@ -50,10 +81,20 @@ class KernelPlan:
     kernels: tuple[Kernel, ...]
     flavor: str
     version: str
+    float32_compute: tuple[str, ...] = ()
+    range_kernels: int | None = None
+    range_fused_attention: int | None = None
+
+    @property
+    def kernel_count(self) -> int:
+        """Kernels that the engine launches."""
+        return len(self.kernels) if self.range_kernels is None else self.range_kernels
 
     @property
     def fused_attention(self) -> int:
-        """Kernels that compute a whole attention block."""
+        """Kernels of the engine that compute a whole attention block."""
+        if self.range_fused_attention is not None:
+            return self.range_fused_attention
         return sum(kernel.kind == "attention" for kernel in self.kernels)
 
     @property
@@ -86,7 +127,111 @@ class KernelPlan:
         """The kernels that move most bytes, heaviest first."""
         return sorted(self.kernels, key=lambda kernel: -kernel.bytes_moved)[:count]
 
-    @property
-    def float32_compute(self) -> list[Kernel]:
-        """Attention and GEMM kernels that read float32: none, where half precision was asked."""
-        return [k for k in self.kernels if k.kind != "other" and k.float32_inputs]
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as JSON values; ``from_dict`` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> KernelPlan:
+        """A plan from ``to_dict`` or from JSON.
+
+        Raises:
+            BuildError: If fields are missing or unknown.
+        """
+        try:
+            kernels = tuple(Kernel(**_tuples(kernel)) for kernel in values["kernels"])
+            return cls(**{**_tuples(values), "kernels": kernels})
+        except (KeyError, TypeError) as err:
+            raise BuildError(f"not a kernel plan ({err}); build the engine again") from err
+
+    def with_range(self, engine: KernelPlan) -> KernelPlan:
+        """This plan, at one batch, as that of an engine which takes a range of batches.
+
+        Args:
+            engine: The plan of the engine itself, its sizes open.
+        """
+        wide = dict.fromkeys((*self.float32_compute, *engine.float32_compute))
+        return replace(
+            self,
+            float32_compute=tuple(wide),
+            range_kernels=engine.kernel_count,
+            range_fused_attention=engine.fused_attention,
+        )
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+
+
+def read_plan(
+    messages: list[str], batch: int, *, source: tuple[onnx.ModelProto, str, str]
+) -> KernelPlan:
+    """The plan in a builder's log messages.
+
+    Args:
+        messages: What the builder logged, at verbose severity and DETAILED profiling verbosity.
+        batch: The batch it built for.
+        source: The graph, the flavour and its version.
+
+    Raises:
+        BuildError: If the log holds no layer information.
+    """
+    graph, flavor, version = source
+    found = [message for message in messages if "LayerType: " in message]
+    kernels = tuple(_read_kernels(found[-1])) if found else ()
+    if not kernels:
+        raise BuildError(
+            f"{flavor} {version} printed no layer information, so the engine's precision cannot be "
+            "proved; use a TensorRT release from 10.10 on"
+        )
+    wide = tuple(k.name for k in kernels if k.kind != "other" and k.float32_inputs)
+    return KernelPlan(batch, count_attention(graph), kernels, flavor, version, wide)
+
+
+def count_attention(graph: onnx.ModelProto) -> int:
+    """Attention blocks in an ONNX graph: Softmax between two matrix products, or Attention."""
+    return sum(node.op_type in ("Softmax", "Attention") for node in graph.graph.node)
+
+
+def _read_kernels(layers: str) -> Iterator[Kernel]:
+    for line in layers.splitlines():
+        layer = LAYER.match(line.strip())
+        if layer and layer["type"] not in HOST_TYPES:
+            yield _read_kernel(layer)
+
+
+def _read_kernel(layer: re.Match[str]) -> Kernel:
+    body, _, outputs = layer["rest"].partition("Outputs: ")
+    moved = half = 0
+    for tensor in TENSOR.finditer(layer["rest"]):
+        size = _tensor_bytes(tensor)
+        moved += size
+        half += size if tensor["type"] in HALF_TYPES else 0
+    wide = tuple(
+        tensor["name"]
+        for tensor in TENSOR.finditer(body)
+        if tensor["type"] == "Float" and _tensor_bytes(tensor) > ITEM_BYTES["Float"]
+    )
+    return Kernel(
+        name=layer["name"],
+        kind=_kind(layer),
+        layer_type=layer["type"],
+        bytes_moved=moved,
+        half_bytes=half,
+        float32_inputs=wide,
+        onnx_nodes=tuple(ONNX_NODE.findall(outputs)),
+    )
+
+
+def _kind(layer: re.Match[str]) -> str:
+    if ATTENTION_NAME.search(layer["name"]):
+        return "attention"
+    if layer["type"] == "gemm" or GEMM_NAME.search(layer["name"]):
+        return "gemm"
+    return "other"
+
+
+def _tensor_bytes(tensor: re.Match[str]) -> int:
+    """Size by shape and type; sizes that the builder left open (-1) count as one."""
+    dims = [max(1, int(size)) for size in tensor["dims"].split(",") if size]
+    return int(math.prod(dims) * ITEM_BYTES.get(tensor["type"], 1))

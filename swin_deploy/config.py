@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from exporters.errors import ConfigError
@@ -136,8 +137,41 @@ def _tuples(value: Any) -> Any:  # noqa: ANN401 - a JSON value of any type
 
 
 def notebook_config(
-    *, embed_dim: int = 96, depths: tuple[int, ...] = (2, 2, 6, 2), **sizes: Any
-) -> SwinConfig:  # the notebook splits heads of 32 channels, whatever the width
-    """The notebook's sizes: heads of 32 channels in every stage."""
+    *,
+    embed_dim: int = 96,
+    depths: tuple[int, ...] = (2, 2, 6, 2),
+    **sizes: Any,  # noqa: ANN401 - any other field of SwinConfig
+) -> SwinConfig:
+    """The notebook's sizes: heads of 32 channels in every stage, at least one."""
     heads = tuple(max(1, (embed_dim << stage) // 32) for stage in range(len(depths)))
     return SwinConfig(embed_dim=embed_dim, depths=depths, num_heads=heads, **sizes)
+
+
+VARIANTS: dict[str, SwinConfig] = {
+    "notebook-swin-t": notebook_config(),
+    "notebook-swin-s": notebook_config(depths=(2, 2, 18, 2)),
+    "notebook-swin-b": notebook_config(embed_dim=128, depths=(2, 2, 18, 2)),
+    "notebook-swin-l": notebook_config(embed_dim=192, depths=(2, 2, 18, 2)),
+    "notebook-digits": notebook_config(
+        img_size=56,
+        embed_dim=32,
+        depths=(2, 2),
+        num_classes=10,
+        preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, crop_ratio=1.0),
+    ),
+}
+ASSETS = Path(__file__).parent / "assets"
+# Variants whose trained weights, and held-out images, come with the package.
+BUNDLED_WEIGHTS = {"notebook-digits": ASSETS / "digits" / "checkpoint.safetensors"}
+BUNDLED_IMAGES = {"notebook-digits": ASSETS / "digits" / "images"}
+
+
+def variant(name: str) -> SwinConfig:
+    """The config of a known variant.
+
+    Raises:
+        ConfigError: If there is no variant of that name.
+    """
+    if name not in VARIANTS:
+        raise ConfigError(f"unknown model {name}; known are {', '.join(VARIANTS)}")
+    return VARIANTS[name]

@@ -51,12 +51,10 @@ def fold(reference: NotebookSwin) -> DeployModel:
     """
     config = reference.config
     stages = config.stages
+    convolution = reference.Embedding.linear_embedding
     embed = nn.Sequential(
         PatchEmbed(
-            _linear(
-                reference.Embedding.linear_embedding.weight.flatten(1),
-                reference.Embedding.linear_embedding.bias,
-            ),
+            _linear(convolution.weight.flatten(1), convolution.bias),
             resolution=stages[0].resolution,
             window_size=stages[0].window_size,
             patch_size=config.patch_size,
@@ -107,21 +105,41 @@ def _fold_attention(attention: ShiftedWindowMSA, stage: StageSpec) -> WindowAtte
     weight = attention.proj1.weight.double().reshape(stage.dim, 3, stage.dim).transpose(0, 1)
     bias = attention.proj1.bias.double().reshape(stage.dim, 3).T
     scale = torch.tensor([attention.scale, 1.0, 1.0], dtype=torch.float64)
-    table = attention.embeddings.embeddings.double()
-    scores_bias = table.expand(1, heads, area, area)
+    bias_table = attention.embeddings.embeddings.double().expand(1, heads, area, area)
+    mask = None
     if attention.mask:
         grid = stage.resolution // stage.window_size
         mask = boundary_mask(stage.window_size, grid, stage.window_size // 2)
-        tiled = scores_bias + mask[:, None]
-        tiled = tiled.masked_fill(tiled == MASKED, MASKED_FINITE)
-        scores_bias = tiled.reshape(1, -1, area, area)
     return WindowAttention(
-        qkv=_linear((weight * scale[:, None, None]).flatten(0, 1), (bias * scale[:, None]).flatten()),
+        qkv=_linear(
+            (weight * scale[:, None, None]).flatten(0, 1), (bias * scale[:, None]).flatten()
+        ),
         proj=_copy(attention.proj2),
-        bias=scores_bias.float().contiguous(),
+        bias=_attention_bias(bias_table, mask, stage.num_windows),
         num_heads=heads,
         num_tokens=stage.resolution**2,
     )
+
+
+def _attention_bias(table: Tensor, mask: Tensor | None, num_windows: int) -> Tensor:
+    """Position bias and mask as one constant, tiled over the windows only where it must be.
+
+    Args:
+        table: Position bias, [1, num_heads, n, n].
+        mask: Additive mask, [num_windows, n, n], or None for an unshifted block.
+        num_windows: Windows of an image.
+
+    Returns:
+        [1, num_heads, n, n], or [1, num_windows * num_heads, n, n] window by window, float32.
+    """
+    if mask is not None:
+        tiled = table + mask[:, None]
+        table = tiled.masked_fill(tiled == MASKED, MASKED_FINITE)
+    elif table.shape[1] == 1:
+        # TensorRT-RTX 1.7.1 does not fuse attention over a single head when the batch is dynamic;
+        # over windows times heads it does. Remove when a plan with one head is fused without.
+        table = table.expand(num_windows, -1, -1, -1)
+    return table.reshape(1, -1, *table.shape[-2:]).float().contiguous()
 
 
 def _fold_merge(merging: PatchMerging, order: Tensor, neighbours: Tensor) -> PatchMerge:
@@ -145,16 +163,18 @@ def _reorder(current: Tensor, wanted: Tensor) -> nn.Module:
     return Reorder(reorder_index(current, wanted))
 
 
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A float32 linear layer that owns its weights: [out, in] and [out]."""
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A float32 linear layer that owns its weights: [out, in] and [out], zeros without a bias."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta").to_empty(device="cpu")
     with torch.no_grad():
         layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
+        layer.bias.copy_(torch.zeros(len(weight)) if bias is None else bias)
     return layer
 
 
-def _copy(layer: nn.Linear) -> nn.Linear:
+def _copy(layer: nn.Module) -> nn.Linear:
+    if not isinstance(layer, nn.Linear):
+        raise TypeError(f"expected a linear layer, not {type(layer).__name__}")
     return _linear(layer.weight, layer.bias)
 
 

@@ -157,13 +157,9 @@ class SwinEncoderBlock(nn.Module):
         self.layer_norm = nn.LayerNorm(stage.dim)
         self.stochastic_depth = StochasticDepth(drop_path)
         self.WMSA = ShiftedWindowMSA(stage.dim, stage.num_heads, stage.window_size, mask)
-        self.MLP = nn.Sequential(
-            nn.Linear(stage.dim, hidden),
-            nn.GELU(),
-            nn.Dropout(DROPOUT),
-            nn.Linear(hidden, stage.dim),
-        )
-        for layer in (self.MLP[0], self.MLP[3]):
+        layers = (nn.Linear(stage.dim, hidden), nn.Linear(hidden, stage.dim))
+        self.MLP = nn.Sequential(layers[0], nn.GELU(), nn.Dropout(DROPOUT), layers[1])
+        for layer in layers:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.normal_(layer.bias, std=1e-6)
 
@@ -196,7 +192,8 @@ class NotebookSwin(nn.Module):
         self.config = config
         self.Embedding = SwinEmbedding(config.patch_size, config.embed_dim)
         self.stages = nn.ModuleList()
-        rates = torch.linspace(0.0, STOCHASTIC_DEPTH, sum(config.depths)).tolist()
+        last = sum(config.depths) - 1
+        rates = [STOCHASTIC_DEPTH * block / last for block in range(last + 1)]
         for index, stage in enumerate(config.stages):
             if index:
                 self.stages.append(PatchMerging(stage.dim // 2))
@@ -215,3 +212,9 @@ class NotebookSwin(nn.Module):
         if self.head is None:
             return tokens
         return self.head(reduce(tokens, "b n c -> b c", "mean"))
+
+
+def count_parameters(config: SwinConfig) -> int:
+    """Values in the parameters of a model of these sizes, frozen tables included."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in NotebookSwin(config).parameters())

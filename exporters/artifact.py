@@ -1,0 +1,138 @@
+"""Artefacts on disk: atomic writes, hashes, and the JSON manifest beside each file.
+
+A file appears under its final name only when it is whole. The manifest of ``x.engine`` is
+``x.engine.json``; it says what the file was built from and with, and has the file's SHA-256.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from exporters.errors import FileError
+
+MANIFEST_SCHEMA = 1
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, which holds either what it held before or all of ``data``.
+
+    Folders above ``path`` are made as needed.
+
+    Raises:
+        FileError: If the folder cannot be written, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as err:
+        reason = err.strerror or str(err)
+        raise FileError(
+            f"cannot write {path}: {reason}; choose another place, or free some space"
+        ) from err
+    finally:
+        if temporary:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def ensure_writable(path: Path) -> None:
+    """Fail before a long computation rather than after it.
+
+    Raises:
+        FileError: If ``path`` is a folder, or a file cannot be made beside it.
+    """
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as err:
+        raise FileError(
+            f"cannot write in {path.parent}: {err.strerror or err}; choose another place"
+        ) from err
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits.
+
+    Raises:
+        FileError: If the file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as err:
+        raise FileError(f"cannot read {path}: {err.strerror or err}") from err
+
+
+def manifest_path(path: Path) -> Path:
+    """Where the manifest of the artefact ``path`` is."""
+    return path.with_name(path.name + ".json")
+
+
+def write_artifact(path: Path, data: bytes, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write an artefact and its manifest, each atomically, and return the manifest written.
+
+    The manifest gets the file's name, size, SHA-256 and the time on top of what is given.
+
+    Raises:
+        FileError: If a file cannot be written.
+    """
+    full = {
+        "schema": MANIFEST_SCHEMA,
+        "file": path.name,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **manifest,
+    }
+    write_atomic(path, data)
+    write_atomic(manifest_path(path), json.dumps(full, indent=2).encode() + b"\n")
+    return full
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the artefact ``path``, checked against the file.
+
+    Raises:
+        FileError: If the file or its manifest is missing or unreadable, or the file is not the
+            one that the manifest describes.
+    """
+    if not path.is_file():
+        raise FileError(f"{path} does not exist, or is not a file")
+    beside = manifest_path(path)
+    try:
+        manifest = json.loads(beside.read_text(encoding="utf-8"))
+        recorded = manifest["sha256"]
+    except FileNotFoundError as err:
+        raise FileError(
+            f"{path} has no manifest {beside.name} beside it; build it again with swin-deploy"
+        ) from err
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise FileError(f"{beside} is not a manifest ({err}); build {path.name} again") from err
+    if recorded != sha256_of(path):
+        raise FileError(
+            f"{path} is not the file that {beside.name} describes (SHA-256 differs); build it again"
+        )
+    return manifest

@@ -1,0 +1,207 @@
+"""Export a module to ONNX, at the opset asked for, and check that the file is what was asked.
+
+Source of the opset trap: ``torch.onnx.export`` writes opset 18 at least and converts down; where
+its conversion fails it keeps 18 and only warns. Here the conversion is ours and read back.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import logging
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+
+import onnx
+import torch
+from google.protobuf.message import DecodeError
+from onnx import helper, numpy_helper
+from torch import nn
+
+from exporters.errors import ExportError
+from exporters.precision import to_half
+from exporters.spec import OPSET_RANGE, ExportSpec
+
+# What a graph with nothing dynamic but the batch has no need of; TensorRT runs these slowly,
+# on the host, or not at all.
+DYNAMIC_OPS = frozenset({"If", "Loop", "Scan", "Shape", "Size", "NonZero", "Where", "Range"})
+EXPORTER_MINIMUM_OPSET = 18
+TRACE_BATCH = 2
+
+
+def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str]) -> onnx.ModelProto:
+    """Export ``model`` as ``spec`` says; the result is checked and has its shapes inferred.
+
+    Args:
+        model: A float32 module in evaluation mode, of one input [B, *spec.input_shape].
+        spec: What to export.
+        metadata: Key and value pairs to write into the file.
+
+    Raises:
+        ExportError: If the export fails, or its result is not what was asked for.
+    """
+    low, high = OPSET_RANGE
+    if not low <= spec.opset <= high:
+        raise ExportError(f"opset {spec.opset} is not supported; use one from {low} to {high}")
+    graph = _trace(model, spec)
+    _name_nodes_by_module(graph)
+    _strip_trace_records(graph)
+    if spec.opset < EXPORTER_MINIMUM_OPSET:
+        _lower_to_17(graph)
+    if spec.precision == "fp16":
+        graph = to_half(graph, io_precision=spec.io_precision)
+    graph.producer_name = "swin-deploy"
+    graph.ClearField("doc_string")
+    helper.set_model_props(graph, metadata)
+    return check_onnx(graph, spec)
+
+
+def check_onnx(graph: onnx.ModelProto, spec: ExportSpec) -> onnx.ModelProto:
+    """Return ``graph`` with inferred shapes if it is valid and what ``spec`` asked for.
+
+    Raises:
+        ExportError: If it has another opset, fails the ONNX checker, holds operators of other
+            domains or dynamic ones, or has other inputs, outputs or batch.
+    """
+    opsets = {entry.domain: entry.version for entry in graph.opset_import}
+    if opsets != {"": spec.opset}:
+        raise ExportError(f"opset {spec.opset} was asked for, but the exporter wrote {opsets}")
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+        graph = onnx.shape_inference.infer_shapes(graph, check_type=True, strict_mode=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
+        raise ExportError(f"the exported graph is not valid ONNX: {_one_line(err)}") from err
+    found = dynamic_ops(graph)
+    if found:
+        raise ExportError(f"the exported graph holds dynamic operators: {', '.join(found)}")
+    batch = str(spec.batch or "batch")
+    wanted = {spec.input_name: [batch, *map(str, spec.input_shape)]}
+    inputs = {value.name: _dimensions(value) for value in graph.graph.input}
+    outputs = {value.name: _dimensions(value) for value in graph.graph.output}
+    if inputs != wanted or list(outputs) != [spec.output_name]:
+        raise ExportError(f"the exported graph maps {inputs} to {outputs}, not from {wanted}")
+    if outputs[spec.output_name][0] != batch:
+        raise ExportError(f"the batch of the output is {outputs[spec.output_name][0]}, not {batch}")
+    return graph
+
+
+def dynamic_ops(graph: onnx.ModelProto) -> list[str]:
+    """Names of the operators in ``graph`` that a static graph has no need of, sorted."""
+    used = {node.op_type for node in graph.graph.node}
+    return sorted(op for op in used if op in DYNAMIC_OPS or op.startswith("Scatter"))
+
+
+def load_onnx(path: os.PathLike[str]) -> onnx.ModelProto:
+    """Read and check an ONNX file.
+
+    Raises:
+        ExportError: If the file is missing, truncated, or not ONNX.
+    """
+    if not os.path.isfile(path):
+        raise ExportError(f"{path} does not exist, or is not a file; give an ONNX file")
+    try:
+        graph = onnx.load(path)
+        onnx.checker.check_model(graph)
+    except (DecodeError, onnx.checker.ValidationError, OSError) as err:
+        raise ExportError(f"{path} is not a whole ONNX file: {_one_line(err)}") from err
+    if not graph.graph.node:
+        raise ExportError(f"{path} is not a whole ONNX file: its graph is empty")
+    return graph
+
+
+def _trace(model: nn.Module, spec: ExportSpec) -> onnx.ModelProto:
+    example = torch.zeros(spec.batch or TRACE_BATCH, *spec.input_shape)
+    dynamic = None if spec.batch else ({0: torch.export.Dim("batch", min=1, max=1 << 16)},)
+    try:
+        with _quiet_exporter():
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                opset_version=max(spec.opset, EXPORTER_MINIMUM_OPSET),
+                input_names=[spec.input_name],
+                output_names=[spec.output_name],
+                dynamic_shapes=dynamic,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as err:
+        raise ExportError(f"PyTorch could not export the model: {_one_line(err)}") from err
+    if program is None:
+        raise ExportError("PyTorch exported nothing; use torch 2.9 or newer")
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter's notes on operators we do not use away from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _name_nodes_by_module(graph: onnx.ModelProto) -> None:
+    """Name each node ``<module path>/<operator>``, so that logs and plans can be read."""
+    seen: Counter[str] = Counter()
+    for node in graph.graph.node:
+        records = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = ast.literal_eval(records.get("pkg.torch.onnx.name_scopes", "[]"))
+        name = "/".join(part for part in (*scopes[-2:-1], node.op_type) if part)
+        seen[name] += 1
+        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
+
+
+def _strip_trace_records(graph: onnx.ModelProto) -> None:
+    """Drop the exporter's records of the trace: they hold source paths of this machine."""
+    body = graph.graph
+    for entry in (*body.node, *body.input, *body.output, *body.value_info, *body.initializer):
+        entry.ClearField("metadata_props")
+        entry.ClearField("doc_string")
+    body.ClearField("metadata_props")
+    body.ClearField("value_info")
+    graph.ClearField("metadata_props")
+
+
+def _lower_to_17(graph: onnx.ModelProto) -> None:
+    """Rewrite in place what opset 18 spells differently from 17, and declare opset 17.
+
+    Neither PyTorch's own down-conversion (it leaves ``Split`` with an attribute that 17 does not
+    have) nor ONNX's (it has no rule for ``Split``) gives a valid file here.
+    """
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    for node in graph.graph.node:
+        if node.op_type == "Split":  # without sizes, 17 splits evenly by itself
+            _drop_attribute(node, "num_outputs")
+        elif node.op_type.startswith("Reduce") and len(node.input) == 2:
+            axes = numpy_helper.to_array(constants[node.input.pop()]).tolist()
+            _drop_attribute(node, "noop_with_empty_axes")
+            node.attribute.append(helper.make_attribute("axes", axes))
+        elif onnx.defs.get_schema(node.op_type, 18).since_version > 17:
+            raise ExportError(f"{node.op_type} has no form at opset 17; use --opset 18 or newer")
+    used = {name for node in graph.graph.node for name in node.input}
+    kept = [tensor for tensor in graph.graph.initializer if tensor.name in used]
+    del graph.graph.initializer[:]
+    graph.graph.initializer.extend(kept)
+    graph.opset_import[0].version = 17
+
+
+def _drop_attribute(node: onnx.NodeProto, name: str) -> None:
+    kept = [entry for entry in node.attribute if entry.name != name]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def _dimensions(value: onnx.ValueInfoProto) -> list[str]:
+    shape = value.type.tensor_type.shape
+    return [dim.dim_param or str(dim.dim_value) for dim in shape.dim]
+
+
+def _one_line(err: BaseException) -> str:
+    return " ".join(str(err).split())[:300]

@@ -1,0 +1,1 @@
+"""Weights files to a config and a state dict in our names: one file a dialect."""

@@ -1,0 +1,65 @@
+"""The command line: validate, call the library, print; statuses 0, 1, 2 and 3.
+
+0: done, and within tolerance.  1: a check failed.  2: wrong usage.  3: could not run.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from exporters.errors import DeployError
+from swin_deploy import __version__
+from swin_deploy.cli.about import doctor, models
+from swin_deploy.cli.console import NORMAL, QUIET, VERBOSE, Console
+from swin_deploy.cli.engine import build_trt, plan
+from swin_deploy.cli.export import export
+from swin_deploy.cli.prove import bench, parity
+from swin_deploy.cli.run import run
+
+CHECK_FAILED, COULD_NOT_RUN, INTERRUPTED = 1, 3, 130
+
+EPILOG = """\b
+Examples:
+  swin-deploy run --checkpoint swin.pt --images photos/
+  swin-deploy export --checkpoint swin.pt --opset 17
+  swin-deploy build-trt --fp16
+  swin-deploy parity --checkpoint swin.pt --engine engines/swin.engine
+
+\b
+Exit status: 0 done and within tolerance, 1 a check failed, 2 wrong usage,
+3 could not run.
+"""
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="swin-deploy")
+@click.option("-v", "--verbose", is_flag=True, help="Show each step's details.")
+@click.option("-q", "--quiet", is_flag=True, help="Show results and errors only.")
+@click.pass_context
+def cli(context: click.Context, verbose: bool, quiet: bool) -> None:
+    """From a Swin Transformer checkpoint to a verified FP16 TensorRT engine."""
+    if verbose and quiet:
+        raise click.UsageError("--verbose and --quiet exclude each other")
+    context.obj = Console(VERBOSE if verbose else QUIET if quiet else NORMAL)
+
+
+for command in (run, export, build_trt, plan, parity, bench, models, doctor):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; a DeployError becomes one line and exit status 3."""
+    try:
+        status = cli(standalone_mode=False)
+    except click.ClickException as err:
+        err.show()
+        status = err.exit_code
+    except DeployError as err:
+        click.secho(f"error: {err}", fg="red", err=True)
+        status = COULD_NOT_RUN
+    except (click.Abort, KeyboardInterrupt):
+        click.secho("interrupted; nothing half-written is left", fg="red", err=True)
+        status = INTERRUPTED
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,89 @@
+"""``swin-deploy export``: a checkpoint to an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
+from swin_deploy.cli.console import Console, show_json
+from swin_deploy.cli.options import FILE, fixed_or_dynamic, json_option, model_options
+from swin_deploy.cli.run import announce
+
+EPILOG = """\b
+Examples:
+  swin-deploy export --checkpoint swin.pt
+  swin-deploy export --checkpoint swin.pt --precision fp16 --opset 20
+  swin-deploy export --model notebook-swin-s --image-size 448 --batch 1
+"""
+
+
+@click.command(epilog=EPILOG)
+@model_options
+@click.option(
+    "--opset",
+    type=click.IntRange(*OPSET_RANGE),
+    default=DEFAULT_OPSET,
+    show_default=True,
+    help="ONNX operator set; the file is checked to have it.",
+)
+@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option(
+    "--io-precision",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the input and output; fp16 with --precision fp16 only.",
+)
+@click.option(
+    "--batch",
+    metavar="dynamic|N",
+    callback=fixed_or_dynamic,
+    default="dynamic",
+    show_default=True,
+    help="Images a call: any number, or exactly N.",
+)
+@click.option("--output", type=FILE, help="File to write; engines/<name>.onnx by default.")
+@json_option
+@click.pass_obj
+def export(
+    console: Console,
+    model: str | None,
+    checkpoint: Path | None,
+    image_size: int | None,
+    opset: int,
+    precision: Precision,
+    io_precision: Precision,
+    batch: int | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Export a model to an ONNX file that is checked to be what was asked.
+
+    Without --checkpoint the weights are random: good for sizes and speed, not for results. The
+    default model is the notebook's Swin-T. A JSON manifest is written beside the file.
+    """
+    if io_precision == "fp16" and precision == "fp32":
+        raise click.UsageError("--io-precision fp16 needs --precision fp16")
+    with console.step("Loading PyTorch and the model"):
+        from swin_deploy import pipeline
+        from swin_deploy.load import load_model
+
+        loaded = load_model(model, checkpoint, img_size=image_size)
+    announce(console, loaded)
+    spec = pipeline.export_spec(
+        loaded, opset=opset, batch=batch, precision=precision, io_precision=io_precision
+    )
+    path = output or pipeline.ENGINES / pipeline.onnx_name(loaded.name, precision, opset)
+    with console.step(f"Exporting ONNX, opset {opset}, {precision}"):
+        artifact = pipeline.write_onnx(loaded, spec, path)
+    if as_json:
+        show_json(artifact.manifest | {"path": str(path)})
+    else:
+        facts = artifact.manifest
+        click.echo(
+            f"{path}: {facts['nodes']} nodes, opset {facts['opset']}, {facts['precision']}, "
+            f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
+        )
+    console.next_step(f"swin-deploy build-trt {path} --fp16")

@@ -1,0 +1,102 @@
+"""Options that several commands share, and the checks at the border."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from exporters.spec import BatchProfile
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+
+
+def batch_range(_: click.Context, __: click.Parameter, value: str | None) -> BatchProfile | None:
+    """``N`` or ``MIN,OPT,MAX`` as a profile."""
+    if value is None:
+        return None
+    numbers = _numbers(value)
+    if len(numbers) not in (1, 3):
+        raise click.BadParameter(f"{value!r} is not a batch such as 8, or a range such as 1,8,32")
+    low, optimum, high = numbers * 3 if len(numbers) == 1 else numbers
+    if not low <= optimum <= high:
+        raise click.BadParameter(f"{value!r} is not in the order minimum,optimum,maximum")
+    return BatchProfile(low, optimum, high)
+
+
+def fixed_or_dynamic(_: click.Context, __: click.Parameter, value: str) -> int | None:
+    """``dynamic`` as None, or a number of images."""
+    if value == "dynamic":
+        return None
+    numbers = _numbers(value)
+    if len(numbers) != 1:
+        raise click.BadParameter(f"{value!r} is neither 'dynamic' nor a number of images")
+    return numbers[0]
+
+
+def batch_list(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+    """Batches such as ``1,2,3,7``, in the order given."""
+    numbers = _numbers(value)
+    if not numbers:
+        raise click.BadParameter(f"{value!r} is not a list of batches such as 1,8")
+    return tuple(numbers)
+
+
+def _numbers(text: str) -> list[int]:
+    """Positive numbers between commas; empty if the text is anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        return []
+    return [int(part) for part in parts]
+
+
+def model_options(command: Command) -> Command:
+    """--model, --checkpoint and --image-size: which model."""
+    for option in (
+        click.option("--image-size", type=click.IntRange(min=1), help="Image side in pixels."),
+        click.option(
+            "--checkpoint", type=FILE, help="Weights: a .pt or .pth file, or safetensors."
+        ),
+        click.option("--model", help="A variant that 'swin-deploy models' lists."),
+    ):
+        command = option(command)
+    return command
+
+
+def image_options(command: Command) -> Command:
+    """--images and --limit: the real images to compare on."""
+    for option in (
+        click.option(
+            "--limit",
+            type=click.IntRange(min=1),
+            default=64,
+            show_default=True,
+            help="Images at most, spread over the folder.",
+        ),
+        click.option(
+            "--images", type=FILE, metavar="DIR", help="Real images, in class folders or not."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def json_option(command: Command) -> Command:
+    """--json: the result for scripts."""
+    option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+    return option(command)
+
+
+def flavor_option(command: Command) -> Command:
+    """--flavor: which TensorRT."""
+    option = click.option(
+        "--flavor",
+        type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
+        default="auto",
+        show_default=True,
+        help="auto: full TensorRT where it and a GPU are there, else TensorRT-RTX.",
+    )
+    return option(command)

@@ -1,0 +1,171 @@
+"""``swin-deploy run``: the whole line in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from exporters.spec import (
+    DEFAULT_OPSET,
+    OPSET_RANGE,
+    BatchProfile,
+    EngineOptions,
+    Flavor,
+    Precision,
+)
+from swin_deploy.cli.console import Console, show_json, show_table
+from swin_deploy.cli.engine import refuse_engine, resolve_flavor
+from swin_deploy.cli.options import (
+    FILE,
+    batch_range,
+    flavor_option,
+    image_options,
+    json_option,
+    model_options,
+)
+from swin_deploy.cli.prove import CHECK_FAILED
+
+if TYPE_CHECKING:
+    from swin_deploy.load import LoadedModel
+    from swin_deploy.report import Report
+
+EPILOG = """\b
+Examples:
+  swin-deploy run --checkpoint swin.pt --images photos/
+  swin-deploy run --model notebook-digits
+  swin-deploy run --checkpoint swin.pt --fp32 --batch 1,16,64 --report proof/
+
+\b
+Exit status 1: a hop is out of tolerance, or half precision was not delivered.
+"""
+
+
+@click.command(epilog=EPILOG)
+@model_options
+@image_options
+@click.option(
+    "--fp16", "precision", flag_value="fp16", default="fp16", help="Half precision (default)."
+)
+@click.option("--fp32", "precision", flag_value="fp32", help="Float32.")
+@click.option(
+    "--opset", type=click.IntRange(*OPSET_RANGE), default=DEFAULT_OPSET, show_default=True
+)
+@click.option(
+    "--batch", metavar="N|MIN,OPT,MAX", callback=batch_range, default="1,8,32", show_default=True
+)
+@flavor_option
+@click.option("--output", type=FILE, default="engines", show_default=True, metavar="DIR")
+@click.option(
+    "--report", type=FILE, default="report", show_default=True, metavar="DIR", help="The proof."
+)
+@click.option(
+    "--bench-seconds",
+    type=click.FloatRange(min=1),
+    default=20.0,
+    show_default=True,
+    help="Time to spend on throughput.",
+)
+@json_option
+@click.pass_obj
+def run(
+    console: Console,
+    model: str | None,
+    checkpoint: Path | None,
+    image_size: int | None,
+    images: Path | None,
+    limit: int,
+    precision: Precision,
+    opset: int,
+    batch: BatchProfile,
+    flavor: Literal["auto"] | Flavor,
+    output: Path,
+    report: Path,
+    bench_seconds: float,
+    as_json: bool,
+) -> None:
+    """From a checkpoint to a verified engine and a report, in one command.
+
+    Exports ONNX in float32 and, by default, in float16; builds the engine and reads its kernel
+    plan; compares every hop with the reference on real images and seeded noise; measures
+    throughput; writes a report in HTML, Markdown and JSON.
+    """
+    with console.step("Loading PyTorch and the model"):
+        from swin_deploy import proof
+        from swin_deploy.load import load_model
+
+        options = EngineOptions(flavor=resolve_flavor(flavor))
+        loaded = load_model(model, checkpoint, img_size=image_size)
+        sets = proof.image_sets(loaded, images, limit=limit)
+    announce(console, loaded)
+    graphs = _make_graphs(console, loaded, precision=precision, opset=opset, folder=output)
+    engine = _make_engine(console, graphs[-1], batch=batch, options=options)
+    made = proof.Made(graphs, (engine,))
+    with console.step("Comparing every hop with the reference") as step:
+        parity = proof.prove_parity(
+            loaded, made, images=sets, batches=proof.BATCHES, progress=step.update
+        )
+    with console.step("Measuring throughput") as step:
+        bench = proof.measure_throughput(
+            loaded, made, batches=(1, batch.opt), seconds=bench_seconds, progress=step.update
+        )
+    result = proof.make_report(loaded, made, parity=parity, bench=bench)
+    _conclude(console, result, report, as_json=as_json)
+    if not parity.passed:
+        click.get_current_context().exit(CHECK_FAILED)
+    console.next_step(f"open {report / 'report.html'}; ship {engine} with its .json")
+
+
+def announce(console: Console, loaded: LoadedModel) -> None:
+    """Say which model and weights were loaded, and warn of random ones."""
+    console.note(f"  {loaded.name}, {loaded.config.img_size} px, {loaded.weights}")
+    if loaded.checkpoint is None:
+        console.warn("the weights are random; give --checkpoint for a model that means something")
+
+
+def _make_graphs(
+    console: Console, loaded: LoadedModel, *, precision: Precision, opset: int, folder: Path
+) -> tuple[Path, ...]:
+    """The float32 ONNX file, and the float16 one where that is the precision."""
+    from swin_deploy import pipeline
+
+    spec = pipeline.export_spec(loaded, opset=opset)
+    path = folder / pipeline.onnx_name(loaded.name, "fp32", opset)
+    with console.step(f"Exporting ONNX, opset {opset}"):
+        full = pipeline.write_onnx(loaded, spec, path).path
+    if precision == "fp32":
+        return (full,)
+    with console.step("Writing the graph in float16"):
+        return (full, pipeline.in_precision(full, precision, folder=folder))
+
+
+def _make_engine(
+    console: Console, onnx_path: Path, *, batch: BatchProfile, options: EngineOptions
+) -> Path:
+    """The engine, its precision proved; exits with status 1 where it cannot be."""
+    from swin_deploy import pipeline
+
+    path = onnx_path.with_suffix(".engine")
+    with console.step(f"Building the engine with {options.flavor}") as step:
+        engine, plan = pipeline.write_engine(
+            onnx_path, path, profile=batch, options=options, progress=step.update
+        )
+    if engine is None:
+        refuse_engine(plan)
+        click.get_current_context().exit(CHECK_FAILED)
+    return path
+
+
+def _conclude(console: Console, result: Report, folder: Path, *, as_json: bool) -> None:
+    """Write the report, and say what it says."""
+    from swin_deploy.report import write_report
+    from swin_deploy.report.terminal import render_summary
+    from swin_deploy.report.to_json import report_to_dict
+
+    written = write_report(result, folder)
+    if as_json:
+        show_json(report_to_dict(result))
+    else:
+        show_table(render_summary(result))
+    console.note(f"  wrote {', '.join(map(str, written))}")

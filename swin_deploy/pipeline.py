@@ -1,0 +1,284 @@
+"""The stages of the line, each from values and files to a file; the commands string them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from exporters.artifact import ensure_writable, read_manifest, sha256_of, write_artifact
+from exporters.errors import BuildError, ComparisonError, ExportError
+from exporters.plan import KernelPlan, count_attention
+from exporters.precision import precision_of, to_half
+from exporters.spec import (
+    DEFAULT_BATCH_OPT,
+    BatchProfile,
+    EngineOptions,
+    ExportSpec,
+    Precision,
+)
+from exporters.to_engine import build_engine, fixed_batch
+from exporters.to_onnx import export_onnx, load_onnx
+from swin_deploy import __version__
+from swin_deploy.fold import fold
+from swin_deploy.load import LoadedModel
+
+ENGINES = Path("engines")
+Progress = Callable[[str], None]
+# Facts about the model that travel with every artefact made from it.
+MODEL_FACTS = ("model", "config", "weights", "checkpoint_sha256", "preprocessing")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that a stage made, and its manifest."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+
+def onnx_name(model: str, precision: Precision, opset: int) -> str:
+    """The file name of an export."""
+    return f"{model}-{precision}-opset{opset}.onnx"
+
+
+def export_spec(loaded: LoadedModel, **choices: Any) -> ExportSpec:  # noqa: ANN401 - its fields
+    """What to export of a model; ``choices`` are the other fields of ``ExportSpec``."""
+    size = loaded.config.img_size
+    return ExportSpec((3, size, size), loaded.config.output_name, **choices)
+
+
+def model_facts(loaded: LoadedModel) -> dict[str, Any]:
+    """What the model is and where its weights come from, as JSON values."""
+    config = loaded.config.to_dict()
+    preprocessing = config.pop("preprocessing")
+    return {
+        "model": loaded.name,
+        "config": config,
+        "weights": loaded.weights,
+        "checkpoint_sha256": loaded.sha256,
+        "preprocessing": preprocessing,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what takes part in making an artefact."""
+    found = {"swin-deploy": __version__, "python": platform.python_version()}
+    for name in ("torch", "onnx", "onnxscript"):
+        found[name] = packages.version(name)
+    return found
+
+
+def write_onnx(loaded: LoadedModel, spec: ExportSpec, path: Path) -> Artifact:
+    """Fold, export and check a model, and write it with its manifest.
+
+    Raises:
+        ExportError: If the export fails or is not what was asked for.
+        FileError: If the file cannot be written.
+    """
+    ensure_writable(path)
+    facts = model_facts(loaded)
+    graph = export_onnx(fold(loaded.reference), spec, metadata=_texts(facts, spec.precision))
+    return _write_graph(graph, path, facts=facts)
+
+
+def in_precision(source: Path, precision: Precision, *, folder: Path) -> Path:
+    """Write the float16 form of a float32 ONNX file; its input and output stay float32.
+
+    Args:
+        source: A float32 file; the new one is named after it.
+        precision: To bring it to.
+        folder: Where the new file goes.
+
+    Raises:
+        ExportError: If float32 was asked for, float16 cannot hold a weight, or the graph is of
+            mixed precision.
+        FileError: If the file cannot be written.
+    """
+    if precision == "fp32":
+        raise ExportError(
+            f"{source} is float16, what it lost cannot come back; export it with --precision fp32"
+        )
+    graph = load_onnx(source)
+    stem = source.stem
+    stem = stem.replace("fp32", "fp16") if "fp32" in stem else f"{stem}-fp16"
+    path = folder / f"{stem}.onnx"
+    ensure_writable(path)
+    half = to_half(graph, io_precision="fp32")
+    facts = graph_facts(graph)
+    if facts:
+        onnx.helper.set_model_props(half, _texts(facts, precision))
+    try:
+        onnx.checker.check_model(half, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
+        raise ExportError(
+            f"{source} cannot be written in float16 ({' '.join(str(err).split())[:200]}); "
+            "export it in half precision where it came from"
+        ) from err
+    return _write_graph(half, path, facts=facts).path
+
+
+def write_engine(
+    onnx_path: Path,
+    path: Path,
+    *,
+    profile: BatchProfile | None,
+    options: EngineOptions,
+    progress: Progress = lambda _: None,
+) -> tuple[Artifact | None, KernelPlan]:
+    """Build an engine in the precision of its ONNX graph, prove that precision, and write it.
+
+    Args:
+        onnx_path: The graph.
+        path: Where the engine goes.
+        profile: Batches it accepts; by default 1 to 32, tuned for 8, or the graph's fixed batch.
+        options: Flavour and builder settings.
+        progress: Called with a line at each step.
+
+    Returns:
+        The engine and its plan. There is no engine, and no file, where the graph is float16 but
+        the plan shows attention or matrix products in float32.
+
+    Raises:
+        BuildError: If it cannot be built.
+        ExportError: If the ONNX file cannot be read.
+        FileError: If the engine cannot be written.
+        MissingBackendError: If the flavour is not installed, or needs a GPU that is not there.
+    """
+    ensure_writable(path)
+    graph = load_onnx(onnx_path)
+    precision = precision_of(graph)
+    profile = profile or default_profile(graph)
+    built = build_engine(graph, profile, options=options, progress=progress)
+    if precision == "fp16" and built.plan.float32_compute:
+        return None, built.plan
+    manifest = {
+        "kind": "engine",
+        **graph_facts(graph),
+        "precision": precision,
+        "flavor": built.flavor,
+        "version": built.version,
+        "profile": dataclasses.asdict(profile),
+        "input": graph.graph.input[0].name,
+        "output": graph.graph.output[0].name,
+        "source": {"file": onnx_path.name, "sha256": sha256_of(onnx_path)},
+        "build_s": round(built.build_s, 3),
+        "plan": built.plan.to_dict(),
+    }
+    return Artifact(path, write_artifact(path, built.data, manifest)), built.plan
+
+
+def default_profile(graph: onnx.ModelProto) -> BatchProfile:
+    """The graph's fixed batch, or 1 to 32 tuned for 8."""
+    fixed = fixed_batch(graph)
+    return BatchProfile(fixed, fixed, fixed) if fixed else BatchProfile(1, DEFAULT_BATCH_OPT, 32)
+
+
+def read_or_build_plan(path: Path, *, batch: int | None, options: EngineOptions) -> KernelPlan:
+    """The plan of an engine, from its manifest, or of an ONNX file, built in memory.
+
+    Args:
+        path: An engine with its manifest, or an ONNX file.
+        batch: To plan an ONNX file for; by default its fixed batch, or 8.
+        options: Flavour and builder settings, for an ONNX file.
+
+    Raises:
+        BuildError: If it cannot be built, or an engine was asked for at another batch.
+        ExportError: If the ONNX file cannot be read.
+        FileError: If the engine's manifest is missing or describes another file.
+    """
+    if path.suffix == ".onnx":
+        graph = load_onnx(path)
+        at = batch or default_profile(graph).opt
+        return build_engine(graph, BatchProfile(at, at, at), options=options).plan
+    manifest = read_manifest(path)
+    if manifest.get("kind") != "engine" or "plan" not in manifest:
+        raise BuildError(f"{path} is no engine of swin-deploy: its manifest holds no kernel plan")
+    plan = KernelPlan.from_dict(manifest["plan"])
+    if batch not in (None, plan.batch):
+        raise BuildError(
+            f"the plan of {path.name} is for batch {plan.batch}; give its ONNX file to plan another"
+        )
+    return plan
+
+
+def newest_export(folder: Path = ENGINES) -> Path:
+    """The ONNX file written last under ``folder``.
+
+    Raises:
+        ExportError: If there is none.
+    """
+    found = sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ExportError(
+            f"no ONNX file in {folder}; make one with swin-deploy export, or name one"
+        )
+    return found[-1]
+
+
+def check_origin(path: Path, facts: dict[str, Any], loaded: LoadedModel) -> None:
+    """Refuse to compare a file with a model that it was not made from.
+
+    Args:
+        path: The file, for the message.
+        facts: Its facts; nothing is checked without any (a file of another tool).
+        loaded: The reference.
+
+    Raises:
+        ComparisonError: If model sizes or weights differ.
+    """
+    if not facts:
+        return
+    ours = model_facts(loaded)
+    if facts["checkpoint_sha256"] != ours["checkpoint_sha256"]:
+        raise ComparisonError(
+            f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
+            "give the --checkpoint it was made from"
+        )
+    if json.dumps(facts["config"]) != json.dumps(ours["config"]):
+        raise ComparisonError(
+            f"{path} was made at image size {facts['config'].get('img_size')} with other settings "
+            f"than the reference's {loaded.config.img_size}; use the same --model and --image-size"
+        )
+
+
+def graph_facts(graph: onnx.ModelProto) -> dict[str, Any]:
+    """The model facts in an ONNX file of ours; empty for a file of another tool."""
+    props = {entry.key: entry.value for entry in graph.metadata_props}
+    if any(key not in props for key in MODEL_FACTS):
+        return {}
+    facts: dict[str, Any] = {key: props[key] for key in MODEL_FACTS}
+    return facts | {key: json.loads(props[key]) for key in ("config", "preprocessing")}
+
+
+def _texts(facts: dict[str, Any], precision: Precision) -> dict[str, str]:
+    """Facts as ONNX metadata, which holds text only."""
+    everything = facts | {"precision": precision, "versions": versions()}
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in everything.items()
+    }
+
+
+def _write_graph(graph: onnx.ModelProto, path: Path, *, facts: dict[str, Any]) -> Artifact:
+    body = graph.graph
+    manifest = {
+        "kind": "onnx",
+        **facts,
+        "precision": precision_of(graph),
+        "opset": graph.opset_import[0].version,
+        "batch": fixed_batch(graph) or "dynamic",
+        "nodes": len(body.node),
+        "attention_blocks": count_attention(graph),
+        "input": body.input[0].name,
+        "output": body.output[0].name,
+        "versions": versions(),
+    }
+    return Artifact(path, write_artifact(path, graph.SerializeToString(), manifest))

@@ -1,0 +1,134 @@
+"""The verdict in words, and what each metric means."""
+
+from __future__ import annotations
+
+from swin_deploy.parity import Hop, ParityReport, ParityResult, Tolerance
+from swin_deploy.report.numbers import cosine_text, error_text, one_line
+
+PARITY_LEGEND = (
+    (
+        "Errors",
+        "in units of the reference's RMS: both outputs are divided by the root mean square of the "
+        "reference's, and compared in float64. Errors are rounded up, cosines down.",
+    ),
+    (
+        "Needed, allowed",
+        "a value passes when |a - b| <= atol + rtol * |b|; needed is the smallest atol that would "
+        "just pass at the allowed rtol, so needed above allowed is a failure.",
+    ),
+    (
+        "Case",
+        "one set of images at one batch size; the worst case is the one nearest to its limit, "
+        "or furthest beyond it.",
+    ),
+    ("Max, mean error", "largest and mean |a - b| over all values."),
+    ("Relative L2", "||a - b|| / ||b||."),
+    ("Cosine", "smallest cosine similarity of one image's output; 1 is the same direction."),
+    ("SQNR", "signal to quantisation noise ratio, in dB; higher is better, inf is equal."),
+    ("Top-1", "agreement: images with the reference's top class; accuracy: with the right one."),
+)
+BENCH_LEGEND = (
+    ("Latency", "of one call with a whole batch, in ms: median and 95th percentile."),
+    ("Images/s", "batch divided by the median latency."),
+    ("vs PyTorch", "images/s divided by that of the PyTorch reference in the same run."),
+)
+PLAN_LEGEND = (
+    (
+        "Bytes moved",
+        "size of every kernel's inputs, constants and outputs, by shape and type, as the builder "
+        "listed them: a property of the engine, not a measurement. 1 MB is a million bytes.",
+    ),
+    ("Fused attention", "attention blocks that one kernel computes whole."),
+    ("Half", "float16 or bfloat16; a kernel counts as half when most of its bytes are."),
+    (
+        "GEMM, attention in float32",
+        "such kernels that read a float32 tensor: none in a true FP16 engine.",
+    ),
+)
+
+
+def count_noun(count: int, noun: str) -> str:
+    """Return ``1 hop`` or ``3 hops``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def verdict_word(passed: bool | None) -> str:
+    """Return the word for one hop or case: ``pass``, ``FAIL``, or ``not run`` for None."""
+    if passed is None:
+        return "not run"
+    return "pass" if passed else "FAIL"
+
+
+def case_text(result: ParityResult) -> str:
+    """Return the name of a case: ``seeded, batch 8``."""
+    return f"{one_line(result.inputs)}, batch {result.batch}"
+
+
+def headline(parity: ParityReport | None) -> str:
+    """Return the verdict in a few words, with the hops that it does not cover."""
+    if parity is None:
+        return "Not judged"
+    not_run = sum(hop.passed is None for hop in parity.hops)
+    caveat = f", {count_noun(not_run, 'hop')} not run" if not_run else ""
+    return ("Pass" if parity.passed else "Fail") + caveat
+
+
+def verdict_sentences(parity: ParityReport | None) -> tuple[str, ...]:
+    """Return what the verdict means, then one sentence for each hop that failed or did not run."""
+    if parity is None:
+        return ("No output was compared with the reference, so nothing is known about parity.",)
+    ran = [hop for hop in parity.hops if hop.passed is not None]
+    failed = [hop for hop in ran if not hop.passed]
+    return (
+        _meaning(parity, ran, failed),
+        *(f"{one_line(hop.name)} failed {failure_text(hop)}." for hop in failed),
+        *not_run_sentences(parity),
+    )
+
+
+def not_run_sentences(parity: ParityReport) -> tuple[str, ...]:
+    """Return one sentence for each hop that could not run here, with the reason."""
+    return tuple(
+        f"{one_line(hop.name)} was not run, and nothing is shown about it: "
+        f"{one_line(hop.not_run).rstrip('.')}."
+        for hop in parity.hops
+        if hop.passed is None
+    )
+
+
+def _meaning(parity: ParityReport, ran: list[Hop], failed: list[Hop]) -> str:
+    if not ran:
+        return "No hop could run here, so parity is not shown."
+    cases = count_noun(sum(len(hop.results) for hop in ran), "case")
+    if failed:
+        total = count_noun(len(ran), "hop")
+        return f"Out of tolerance: {len(failed)} of {total} that ran, {cases} compared."
+    names = ", ".join(one_line(hop.name) for hop in ran)
+    return (
+        f"{names}: same results as {one_line(parity.reference_backend)}, within tolerance, "
+        f"in {'the' if cases == '1 case' else 'all'} {cases}."
+    )
+
+
+def failure_text(hop: Hop) -> str:
+    """Return why a hop failed, for after ``failed``: its worst case, and the reason given."""
+    worst = hop.worst
+    if worst is None:
+        return "without a result: it ran, but no comparison was recorded"
+    reason = one_line(worst.reason).rstrip(".") or (
+        f"needed atol {error_text(worst.needed_atol)}, allowed {error_text(worst.tolerance.atol)}"
+    )
+    return f"on {case_text(worst)}: {reason}"
+
+
+def tolerance_texts(hop: Hop) -> tuple[str, ...]:
+    """Return each tolerance of a hop in words, with where it comes from."""
+    tolerances = dict.fromkeys(result.tolerance for result in hop.results)
+    return tuple(_tolerance_text(tolerance) for tolerance in tolerances)
+
+
+def _tolerance_text(tolerance: Tolerance) -> str:
+    rule = f"atol {error_text(tolerance.atol)}, rtol {error_text(tolerance.rtol)}"
+    if tolerance.min_cosine is not None:
+        rule += f", cosine at least {cosine_text(tolerance.min_cosine).rstrip('0')}"
+    return f"{rule} ({one_line(tolerance.source)})"

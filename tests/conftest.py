@@ -1,0 +1,112 @@
+"""Small models, trained-like weights, the recorded data, and how far two outputs are apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from swin_deploy.config import SwinConfig, notebook_config
+from swin_deploy.reference.notebook import NotebookSwin, RelativeEmbeddings
+
+Model = TypeVar("Model", bound=nn.Module)
+
+DATA_PATH = Path(__file__).parent / "data"
+
+# Stage 1 has four windows, stage 2 has one.
+TINY = SwinConfig(
+    img_size=56, patch_size=4, window_size=7, embed_dim=16, depths=(2, 2), num_heads=(2, 4)
+)
+TINY_WITH_HEAD = dataclasses.replace(TINY, num_classes=10)
+
+# What two float32 computations of the same model may differ by, in units of the RMS.
+FLOAT32_TOLERANCE = 1e-5
+# A wrong model differs by more than this, or the check that passes the right one means little.
+REJECTED = 100 * FLOAT32_TOLERANCE
+
+# Threads that wait for each other on shared cores cost these small models more than they bring.
+torch.set_num_threads(1)
+
+
+def rms_error(actual: Tensor, reference: Tensor) -> float:
+    """Largest difference over the reference's RMS, in float64.
+
+    Infinite for other shapes, and for values that are not finite.
+    """
+    a, b = actual.detach().double(), reference.detach().double()
+    if a.shape != b.shape or not (a.isfinite().all() and b.isfinite().all()):
+        return float("inf")
+    return float((a - b).abs().max() / b.square().mean().sqrt())
+
+
+def seeded_images(config: SwinConfig, batch: int = 2, seed: int = 0) -> Tensor:
+    """Images [batch, 3, img_size, img_size] with the statistics of normalised ones."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 3, config.img_size, config.img_size, generator=generator)
+
+
+def build_reference(config: SwinConfig, seed: int = 0) -> NotebookSwin:
+    """The reference model in evaluation mode, with trained-like random values."""
+    return randomised(NotebookSwin(config), seed=seed).eval()
+
+
+@torch.no_grad()
+def randomised(model: Model, seed: int = 0) -> Model:
+    """Give every parameter, frozen tables too, values such as training leaves; returns ``model``.
+
+    Initial values hide mistakes: biases of 0 and LayerNorm scales of 1 drop out of the sums. Here
+    biases are large, scales are spread around 1, and a few channels are outliers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(like: Tensor, std: float) -> Tensor:
+        return torch.randn(like.shape, generator=generator) * std
+
+    def outliers(channels: int, factor: float) -> Tensor:
+        picked = torch.rand(channels, generator=generator) < 0.03
+        return torch.where(picked, factor, 1.0)
+
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            spread = outliers(len(module.weight), 3.0)
+            weight = normal(module.weight.flatten(1), 0.6 * fan_in**-0.5) * spread[:, None]
+            module.weight.copy_(weight.reshape(module.weight.shape))
+            module.bias.copy_(normal(module.bias, 0.3))
+        elif isinstance(module, nn.LayerNorm):
+            scales = normal(module.weight, 0.3).exp()
+            module.weight.copy_(scales * outliers(len(scales), 3.0))
+            module.bias.copy_(normal(module.bias, 0.3))
+        elif isinstance(module, RelativeEmbeddings):
+            module.embeddings.copy_(normal(module.embeddings, 1.0))
+    return model
+
+
+def golden_reference(img_size: int) -> NotebookSwin:
+    """The reference model with the recorded weights, in evaluation mode."""
+    model = NotebookSwin(notebook_config(img_size=img_size, depths=(2, 2)))
+    weights = load_file(DATA_PATH / "notebook_depth2-2_112.weights.safetensors")
+    model.load_state_dict({name: value.float() for name, value in weights.items()})
+    return model.eval()
+
+
+def golden_run(img_size: int) -> dict[str, Tensor]:
+    """What the notebook's own model computed: ``x``, ``stage_input``, ``after_stages.0``, ``y``."""
+    return load_file(DATA_PATH / f"notebook_depth2-2_{img_size}.io.safetensors")
+
+
+@pytest.fixture
+def tiny_reference() -> NotebookSwin:
+    """A small reference model in evaluation mode, with trained-like values."""
+    return build_reference(TINY)
+
+
+@pytest.fixture
+def tiny_images() -> Tensor:
+    """Two seeded images for ``tiny_reference``."""
+    return seeded_images(TINY)

@@ -1,0 +1,144 @@
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from exporters.errors import ConfigError
+from swin_deploy.config import Preprocessing, SwinConfig, notebook_config
+
+
+def test_defaults_are_the_notebooks_swin_t() -> None:
+    config = SwinConfig()
+    assert config == notebook_config()
+    assert config.num_heads == (3, 6, 12, 24)
+    assert config.output_name == "tokens"
+    assert dataclasses.replace(config, num_classes=10).output_name == "logits"
+
+
+def test_stages_halve_the_map_and_double_the_channels() -> None:
+    stages = SwinConfig().stages
+    assert [stage.resolution for stage in stages] == [56, 28, 14, 7]
+    assert [stage.dim for stage in stages] == [96, 192, 384, 768]
+    assert [stage.depth for stage in stages] == [2, 2, 6, 2]
+    assert [stage.num_heads for stage in stages] == [3, 6, 12, 24]
+    assert [stage.num_windows for stage in stages] == [64, 16, 4, 1]
+    assert {stage.window_area for stage in stages} == {49}
+
+
+@pytest.mark.parametrize(
+    ("embed_dim", "depths", "heads"),
+    [
+        pytest.param(96, (2, 2, 6, 2), (3, 6, 12, 24), id="swin-t"),
+        pytest.param(64, (2, 4), (2, 4), id="two-stages"),
+        pytest.param(16, (2, 2), (1, 1), id="narrower-than-a-head"),
+    ],
+)
+def test_notebook_config_has_heads_of_32_channels(
+    embed_dim: int, depths: tuple[int, ...], heads: tuple[int, ...]
+) -> None:
+    config = notebook_config(embed_dim=embed_dim, depths=depths)
+    assert config.num_heads == heads
+    assert config.depths == depths
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        pytest.param({}, (224, 448, 672, 896), id="swin-t"),
+        pytest.param({"window_size": 12, "img_size": 384}, (384, 768), id="window-12"),
+        pytest.param({"patch_size": 2, "img_size": 112}, (112, 224, 336), id="patch-2"),
+        pytest.param(
+            {"depths": (2,), "num_heads": (3,), "img_size": 28}, (28, 56, 84), id="one-stage"
+        ),
+        pytest.param(
+            {"depths": (2, 2), "num_heads": (3, 6), "img_size": 168}, (56, 112), id="two-stages"
+        ),
+    ],
+)
+def test_legal_img_sizes_are_those_that_a_config_accepts(
+    sizes: dict[str, Any], expected: tuple[int, ...]
+) -> None:
+    config = SwinConfig(**sizes)
+    assert config.legal_img_sizes(len(expected)) == expected
+    accepted = set()
+    for img_size in range(1, expected[-1] + 1):
+        try:
+            accepted.add(dataclasses.replace(config, img_size=img_size).img_size)
+        except ConfigError:
+            continue
+    assert accepted == set(expected)
+
+
+@pytest.mark.parametrize("img_size", [-224, 0, 1, 112, 223, 225, 256, 384])
+def test_img_size_that_windows_cannot_tile_names_the_legal_ones(img_size: int) -> None:
+    with pytest.raises(ConfigError) as info:
+        SwinConfig(img_size=img_size)
+    message = str(info.value)
+    assert f"image size {img_size} " in message
+    assert "windows of 7 x 7" in message
+    assert "multiple of 224: 224, 448, 672, 896" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        pytest.param(
+            {"depths": (2, 2)}, r"depths \(2, 2\) and num_heads .* one entry", id="length"
+        ),
+        pytest.param({"depths": (), "num_heads": ()}, "one entry for each stage", id="no-stage"),
+        pytest.param({"depths": (2, 2, 5, 2)}, r"\(2, 2, 5, 2\): .* even numbers", id="odd-depth"),
+        pytest.param({"depths": (2, 0, 6, 2)}, "even numbers", id="empty-stage"),
+        pytest.param({"depths": (2, -2, 6, 2)}, "even numbers", id="negative-depth"),
+        pytest.param(
+            {"num_heads": (3, 5, 12, 24)}, "num_heads 5 of stage 1 .* 192 channels", id="heads"
+        ),
+        pytest.param({"num_heads": (0, 6, 12, 24)}, "num_heads 0 of stage 0", id="no-heads"),
+    ],
+)
+def test_contradicting_sizes_are_named(sizes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SwinConfig(**sizes)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(SwinConfig(), id="default"),
+        pytest.param(notebook_config(img_size=56, depths=(2, 2), num_classes=10), id="small"),
+        pytest.param(
+            SwinConfig(
+                img_size=32,
+                window_size=4,
+                depths=(2, 2),
+                num_heads=(3, 6),
+                mlp_ratio=2.0,
+                preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), crop_ratio=1.0),
+            ),
+            id="every-kind-of-field",
+        ),
+    ],
+)
+def test_config_survives_json(config: SwinConfig) -> None:
+    read_back = SwinConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert read_back == config
+    assert hash(read_back) == hash(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"drop_rate": 0.1}, "drop_rate", id="unknown-field"),
+        pytest.param({"preprocessing": {"gamma": 2}}, "gamma", id="unknown-preprocessing-field"),
+        pytest.param({"preprocessing": 3}, "not a model config", id="preprocessing-not-a-dict"),
+        pytest.param({"depths": 2}, "not a model config", id="depths-not-a-list"),
+        pytest.param({"img_size": "224"}, "not a model config", id="size-is-text"),
+        pytest.param({"img_size": 225}, "use a multiple of 224", id="illegal-size"),
+    ],
+)
+def test_from_dict_names_what_it_cannot_read(change: dict[str, Any], message: str) -> None:
+    values = SwinConfig().to_dict()
+    assert SwinConfig.from_dict(values) == SwinConfig()
+    with pytest.raises(ConfigError, match=message):
+        SwinConfig.from_dict({**values, **change})

@@ -1,0 +1,237 @@
+import ast
+import inspect
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import (
+    FLOAT32_TOLERANCE,
+    REJECTED,
+    TINY,
+    TINY_WITH_HEAD,
+    build_reference,
+    randomised,
+    rms_error,
+    seeded_images,
+)
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+import swin_deploy.model
+import swin_deploy.reference.notebook
+from swin_deploy.config import SwinConfig
+from swin_deploy.fold import fold
+from swin_deploy.model import (
+    DeployModel,
+    MeanPool,
+    PatchEmbed,
+    PatchMerge,
+    Reorder,
+    SwinBlock,
+    WindowAttention,
+)
+from swin_deploy.windows import merge_order, raster_order, reorder_index, window_order
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def shuffled(count: int, seed: int = 0) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("resolution", "window_size", "patch_size"), [(14, 7, 4), (8, 4, 2), (7, 7, 4), (6, 3, 1)]
+)
+@torch.no_grad()
+def test_patch_embed_equals_a_convolution_in_window_order(
+    resolution: int, window_size: int, patch_size: int
+) -> None:
+    linear = randomised(nn.Linear(3 * patch_size**2, 5))
+    embed = PatchEmbed(
+        linear, resolution=resolution, window_size=window_size, patch_size=patch_size
+    )
+    images = normal(2, 3, resolution * patch_size, resolution * patch_size)
+    kernel = linear.weight.reshape(5, 3, patch_size, patch_size)
+    raster = F.conv2d(images, kernel, linear.bias, stride=patch_size).flatten(2).transpose(1, 2)
+    expected = raster[:, window_order(resolution, window_size)]
+    assert rms_error(embed(images), expected) < FLOAT32_TOLERANCE
+    assert rms_error(embed(images.transpose(2, 3)), expected) > REJECTED
+
+
+def looped_attention(attention: WindowAttention, proj: nn.Linear, tokens: Tensor) -> Tensor:
+    """Softmax attention, one image, window and head at a time, in float64."""
+    heads, area = attention.num_heads, attention.bias.shape[-1]
+    batch, num_tokens, dim = tokens.shape
+    windows, width = num_tokens // area, dim // heads
+    biases = attention.bias.double().expand(1, attention.bias.shape[1], area, area)[0]
+    qkv = F.linear(tokens.double(), attention.qkv.weight.double(), attention.qkv.bias.double())
+    mixed = torch.empty(batch, num_tokens, dim, dtype=torch.float64)
+    for image in range(batch):
+        for window in range(windows):
+            rows = slice(window * area, (window + 1) * area)
+            for head in range(heads):
+                query, key, value = (
+                    qkv[image, rows, part * dim + head * width : part * dim + (head + 1) * width]
+                    for part in range(3)
+                )
+                bias = biases[(window * heads + head) % len(biases)]
+                weights = (torch.einsum("id,jd->ij", query, key) + bias).softmax(dim=-1)
+                columns = slice(head * width, (head + 1) * width)
+                mixed[image, rows, columns] = torch.einsum("ij,jd->id", weights, value)
+    return F.linear(mixed, proj.weight.double(), proj.bias.double())
+
+
+@pytest.mark.parametrize("bias_per_window", [False, True], ids=["shared-bias", "bias-per-window"])
+@pytest.mark.parametrize(
+    ("dim", "heads", "windows", "area"), [(12, 3, 4, 9), (8, 1, 2, 4), (8, 2, 1, 16)]
+)
+@torch.no_grad()
+def test_window_attention_equals_a_loop(
+    dim: int, heads: int, windows: int, area: int, bias_per_window: bool
+) -> None:
+    qkv, proj = randomised(nn.Linear(dim, 3 * dim)), randomised(nn.Linear(dim, dim), seed=1)
+    bias = normal(1, windows * heads if bias_per_window else heads, area, area)
+    attention = WindowAttention(qkv, proj, bias, num_heads=heads, num_tokens=windows * area)
+    tokens = normal(2, windows * area, dim, seed=1)
+    expected = looped_attention(attention, proj, tokens)
+    assert rms_error(attention(tokens), expected) < FLOAT32_TOLERANCE
+    attention.bias = bias.transpose(-1, -2).contiguous()
+    assert rms_error(attention(tokens), expected) > REJECTED
+
+
+def test_reorder_gathers_the_same_tokens_of_every_row() -> None:
+    tokens = normal(3, 16, 5)
+    order = window_order(4, 2)
+    reordered = Reorder(reorder_index(raster_order(4), order))(tokens)
+    assert torch.equal(reordered, tokens[:, order])
+
+
+@pytest.mark.parametrize("norm_first", [False, True], ids=["norm-after", "norm-before"])
+@torch.no_grad()
+def test_patch_merge_joins_the_neighbours_of_each_merged_token(norm_first: bool) -> None:
+    linear = randomised(nn.Linear(12, 6))
+    norm = randomised(nn.LayerNorm(12 if norm_first else 6), seed=1)
+    norms = (norm, nn.Identity()) if norm_first else (nn.Identity(), norm)
+    current, following = window_order(8, 4), window_order(4, 4)
+    index = reorder_index(current, merge_order(8, 4))
+    merge = PatchMerge(order=Reorder(index), linear=linear, norms=norms, num_tokens=16)
+    grid = normal(2, 8, 8, 3)
+    merged = merge(grid.flatten(1, 2)[:, current])
+    for slot, raster in enumerate(following.tolist()):
+        row, column = 2 * (raster // 4), 2 * (raster % 4)
+        corners = [(row, column), (row + 1, column), (row, column + 1), (row + 1, column + 1)]
+        joined = torch.cat([grid[:, r, c] for r, c in corners], dim=-1)
+        expected = linear(norm(joined)) if norm_first else norm(linear(joined))
+        assert rms_error(merged[:, slot], expected) < FLOAT32_TOLERANCE
+
+
+@torch.no_grad()
+def test_swin_block_displaces_its_attention_branch_only() -> None:
+    qkv, proj = randomised(nn.Linear(4, 12)), randomised(nn.Linear(4, 4), seed=1)
+    attention = WindowAttention(qkv, proj, normal(1, 2, 4, 4), num_heads=2, num_tokens=16)
+    norms = tuple(randomised(nn.LayerNorm(4), seed=seed) for seed in range(4))
+    mlp = randomised(nn.Linear(4, 4), seed=2)
+    order, displacement = shuffled(16, seed=0), shuffled(16, seed=1)
+    block = SwinBlock(
+        order=Reorder(order),
+        displace=Reorder(displacement),
+        attention=attention,
+        mlp=mlp,
+        norms=(norms[0], norms[1], norms[2], norms[3]),
+    )
+    tokens = normal(2, 16, 4)
+    stream = tokens[:, order]
+    stream = stream + norms[1](attention(norms[0](stream[:, displacement])))
+    stream = stream + norms[3](mlp(norms[2](stream)))
+    assert rms_error(block(tokens), stream) < FLOAT32_TOLERANCE
+
+
+def test_mean_pool_does_not_mind_the_order() -> None:
+    tokens = normal(2, 16, 5)
+    pooled = MeanPool()(tokens)
+    assert pooled.shape == (2, 5)
+    assert rms_error(pooled, tokens.double().mean(dim=1)) < FLOAT32_TOLERANCE
+    assert rms_error(MeanPool()(tokens[:, shuffled(16)]), pooled) < FLOAT32_TOLERANCE
+
+
+def imported_packages(module: ModuleType) -> set[str]:
+    roots = set()
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            roots.add(str(node.module).split(".")[0])
+    return roots
+
+
+def test_deploy_model_imports_nothing_but_torch() -> None:
+    assert imported_packages(swin_deploy.model) <= {"__future__", "torch", "swin_deploy"}
+    assert "einops" in imported_packages(swin_deploy.reference.notebook)
+
+
+def exported(model: nn.Module, config: SwinConfig) -> ExportedProgram:
+    images = seeded_images(config, batch=3)
+    return torch.export.export(model, (images,), dynamic_shapes=({0: Dim("batch")},))
+
+
+def operators(program: ExportedProgram) -> set[str]:
+    return {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+
+
+def symbolic_dims(program: ExportedProgram) -> Iterator[int]:
+    """The position of every dimension that is not a number, of every tensor in the graph."""
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor):
+            shape = enumerate(value.shape)
+            yield from (position for position, size in shape if isinstance(size, torch.SymInt))
+
+
+@pytest.fixture(scope="module", params=[TINY, TINY_WITH_HEAD], ids=["tokens", "logits"])
+def deploy_program(
+    request: pytest.FixtureRequest,
+) -> tuple[SwinConfig, DeployModel, ExportedProgram]:
+    """A config, its deploy model, and that model exported."""
+    deploy = fold(build_reference(request.param))
+    return request.param, deploy, exported(deploy, request.param)
+
+
+def test_deploy_model_exports_without_rolls_and_only_the_batch_is_dynamic(
+    deploy_program: tuple[SwinConfig, DeployModel, ExportedProgram],
+) -> None:
+    config, _, program = deploy_program
+    assert not [name for name in operators(program) if "roll" in name]
+    # The batch comes first in every tensor, alone or times windows.
+    assert set(symbolic_dims(program)) == {0}
+    (output,) = program.graph.output_node().args[0]
+    assert output.meta["val"].shape[1:] == ((10,) if config.num_classes else (49, 32))
+
+
+def test_reference_model_exports_with_rolls() -> None:
+    program = exported(build_reference(TINY), TINY)
+    assert "aten.roll.default" in operators(program)
+
+
+@torch.no_grad()
+def test_exported_program_serves_every_batch(
+    deploy_program: tuple[SwinConfig, DeployModel, ExportedProgram],
+) -> None:
+    config, deploy, exported_program = deploy_program
+    program = exported_program.module()
+    images = seeded_images(config, batch=7)
+    for batch in (1, 2, 3, 7):
+        assert rms_error(program(images[:batch]), deploy(images)[:batch]) < FLOAT32_TOLERANCE
+
+
+@pytest.mark.parametrize("config", [TINY, TINY_WITH_HEAD], ids=["tokens", "logits"])
+@torch.no_grad()
+def test_half_precision_runs_on_the_cpu(config: SwinConfig) -> None:
+    deploy, images = fold(build_reference(config)), seeded_images(config)
+    expected = deploy(images)
+    actual = deploy.half()(images.half())
+    assert actual.dtype == torch.float16
+    assert rms_error(actual, expected) < 0.05

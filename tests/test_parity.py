@@ -1,0 +1,201 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from exporters.errors import ComparisonError
+from swin_deploy.parity import TOLERANCES, Hop, ParityReport, Tolerance, compare, second_opinion
+
+TOLERANCE = Tolerance(atol=1e-3, rtol=1e-3, min_cosine=None, source="test")
+
+
+def outputs(shape=(4, 10), scale=1.0):
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32) * np.float32(scale)
+
+
+def compared(actual, reference, tolerance=TOLERANCE, classes=False):
+    return compare(actual, reference, tolerance, inputs="seeded", batch=2, classes=classes)
+
+
+def edge(reference, factor):
+    """A copy whose first value lies ``factor`` times the allowance away."""
+    exact = reference.astype(np.float64)
+    unit = math.sqrt(np.mean(exact**2))
+    allowed = TOLERANCE.atol * unit + TOLERANCE.rtol * abs(exact.flat[0])
+    exact.flat[0] += factor * allowed
+    return exact
+
+
+def swap_rows(values):
+    return values[[1, 0, *range(2, len(values))]]
+
+
+def with_value(values, value):
+    changed = values.copy()
+    changed[1, 3] = value
+    return changed
+
+
+def test_compare_equal_outputs_passes_with_no_error():
+    result = compared(outputs(), outputs())
+    assert result.passed
+    assert result.reason == ""
+    assert (result.rows, result.batch, result.inputs) == (4, 2, "seeded")
+    assert result.max_abs == result.mean_abs == result.relative_l2 == result.needed_atol == 0.0
+    assert result.cosine == pytest.approx(1.0)
+    assert result.sqnr_db == math.inf
+    assert result.top1_agreement is None
+
+
+@pytest.mark.parametrize(("factor", "passed"), [(0.99, True), (1.01, False)])
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6])
+def test_compare_nudged_value_is_judged_at_the_allowance(factor, passed, scale):
+    reference = outputs(scale=scale)
+    actual = edge(reference, factor)
+    result = compared(actual, reference)
+    assert result.passed is passed
+    assert (result.needed_atol <= TOLERANCE.atol) is passed
+    assert second_opinion(actual, reference, TOLERANCE) is passed
+
+
+def test_compare_reason_shows_needed_beside_allowed():
+    reason = compared(edge(outputs(), 3.0), outputs()).reason
+    assert reason.startswith("needs atol 0.00")
+    assert "allowed 0.001" in reason
+
+
+def test_compare_known_arrays_gives_figures_in_units_of_the_rms():
+    reference = np.array([[3.0, -3.0], [3.0, -3.0]])
+    actual = np.array([[3.3, -3.0], [3.0, -3.0]])
+    result = compared(actual, reference, Tolerance(1.0, 0.05, None, "test"))
+    assert result.max_abs == pytest.approx(0.1)
+    assert result.mean_abs == pytest.approx(0.025)
+    assert result.relative_l2 == pytest.approx(0.05)
+    assert result.sqnr_db == pytest.approx(26.0206, abs=1e-4)
+    assert result.needed_atol == pytest.approx(0.05)
+    assert result.cosine == pytest.approx(6.3 / math.sqrt(2 * (3.3**2 + 9)) / 1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("side", ["output", "reference", "both"])
+def test_compare_not_finite_fails_and_names_the_side(value, side):
+    reference = outputs()
+    broken = with_value(reference, value)
+    actual = reference if side == "reference" else broken
+    expected = reference if side == "output" else broken
+    result = compared(actual, expected, Tolerance(1e9, 1e9, None, "test"))
+    assert not result.passed
+    named = "reference" if side == "reference" else "output"
+    assert result.reason == f"1 of 40 values of the {named} are NaN or infinite"
+    assert result.needed_atol == math.inf
+    assert not second_opinion(actual, expected, TOLERANCE)
+
+
+def test_compare_swapped_rows_fails():
+    reference = outputs()
+    result = compared(swap_rows(reference), reference)
+    assert not result.passed
+    assert result.cosine < 0.9
+
+
+def test_compare_low_cosine_fails_though_every_value_is_within_tolerance():
+    tolerance = Tolerance(atol=10.0, rtol=0.0, min_cosine=0.9995, source="test")
+    actual = outputs() + 0.2 * swap_rows(outputs())
+    result = compared(actual, outputs(), tolerance)
+    assert not result.passed
+    assert "at least 0.9995 allowed" in result.reason
+    assert dataclasses.replace(tolerance, min_cosine=None).min_cosine is None
+    assert compared(actual, outputs(), dataclasses.replace(tolerance, min_cosine=None)).passed
+
+
+def test_compare_one_bad_row_is_not_hidden_by_the_others():
+    tolerance = Tolerance(atol=10.0, rtol=0.0, min_cosine=0.9995, source="test")
+    actual = np.concatenate([outputs((63, 10)), -outputs((1, 10))])
+    reference = np.concatenate([outputs((63, 10)), outputs((1, 10))])
+    assert compared(actual, reference, tolerance).cosine == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize(("actual", "passed"), [(0.0, True), (1e-4, True), (2e-3, False)])
+def test_compare_zero_reference_is_judged_in_absolute_terms(actual, passed):
+    result = compared(np.full((2, 5), actual), np.zeros((2, 5)))
+    assert result.passed is passed
+    assert result.max_abs == pytest.approx(actual)
+    assert result.cosine == float(actual == 0.0)
+    assert second_opinion(np.full((2, 5), actual), np.zeros((2, 5)), TOLERANCE) is passed
+
+
+@pytest.mark.parametrize(
+    ("actual", "reference", "message"),
+    [
+        (outputs((4, 9)), outputs(), r"shape \[4, 9\], the reference \[4, 10\]"),
+        (outputs((1, 10)), outputs(), r"shape \[1, 10\]"),
+        (outputs((4, 10, 1)), outputs(), r"shape \[4, 10, 1\]"),
+        (outputs((0, 10)), outputs((0, 10)), "nothing to compare"),
+    ],
+    ids=["columns", "broadcastable", "rank", "empty"],
+)
+def test_compare_other_shapes_cannot_be_compared(actual, reference, message):
+    with pytest.raises(ComparisonError, match=message):
+        compared(actual, reference)
+
+
+def test_compare_classes_counts_agreeing_rows():
+    reference = np.eye(4, 10) * 10
+    actual = reference.copy()
+    actual[2] = reference[3]
+    assert compared(actual, reference, classes=True).top1_agreement == 0.75
+
+
+def test_compare_classes_of_tokens_cannot_be_compared():
+    tokens = outputs((2, 4, 8))
+    with pytest.raises(ComparisonError, match="no top class"):
+        compared(tokens, tokens, classes=True)
+
+
+def test_compare_leaves_its_inputs_alone():
+    actual, reference = outputs(), outputs()
+    compared(actual, reference)
+    second_opinion(actual, reference, TOLERANCE)
+    np.testing.assert_array_equal(actual, outputs())
+    np.testing.assert_array_equal(reference, outputs())
+
+
+def test_second_opinion_says_nothing(capfd):
+    second_opinion(edge(outputs(), 5.0), outputs(), TOLERANCE)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tolerances_cover_every_stage_and_precision():
+    stages, precisions = ("deploy", "onnx", "engine"), ("fp32", "fp16")
+    assert set(TOLERANCES) == {(s, p) for s in stages for p in precisions}
+    assert all(tolerance.source for tolerance in TOLERANCES.values())
+    for stage in stages:
+        half = TOLERANCES[stage, "fp16"]
+        assert half.atol > TOLERANCES[stage, "fp32"].atol
+        assert half.min_cosine is not None
+
+
+def hop(*results, not_run=""):
+    return Hop("onnx fp32", "onnx", "fp32", "m.onnx", "ONNX Runtime", results, not_run)
+
+
+def report(*hops):
+    return ParityReport("model", "random", "PyTorch", {}, None, hops)
+
+
+def test_hop_that_did_not_run_has_no_verdict_and_no_results_do_not_pass():
+    good, bad = compared(outputs(), outputs()), compared(-outputs(), outputs())
+    assert hop(good).passed is True
+    assert hop(good, bad).passed is False
+    assert hop(good, bad).worst is bad
+    assert hop().passed is False
+    assert hop(not_run="no GPU").passed is None
+
+
+def test_report_passes_only_if_something_ran_and_nothing_failed():
+    good, bad = compared(outputs(), outputs()), compared(-outputs(), outputs())
+    assert report(hop(good), hop(not_run="no GPU")).passed
+    assert not report(hop(not_run="no GPU")).passed
+    assert not report(hop(good), hop(bad)).passed
+    assert not report().passed

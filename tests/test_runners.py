@@ -1,0 +1,417 @@
+import copy
+import json
+import types
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import build_reference
+from onnx import TensorProto, helper
+
+from exporters.artifact import manifest_path, write_artifact
+from exporters.backends import cuda_device_count
+from exporters.errors import (
+    BuildError,
+    ComparisonError,
+    ExportError,
+    FileError,
+    MissingBackendError,
+)
+from exporters.spec import BatchProfile, EngineOptions, ExportSpec
+from exporters.to_engine import build_engine
+from exporters.to_onnx import export_onnx
+from swin_deploy import runners
+from swin_deploy.config import notebook_config
+from swin_deploy.fold import fold
+from swin_deploy.parity import TOLERANCES, compare
+from swin_deploy.runners import CPU_PROVIDER, CUDA_PROVIDER, OrtRunner, TorchRunner, TrtRunner
+
+CONFIG = notebook_config(img_size=56, embed_dim=32, depths=(2, 2))
+IMAGES = np.random.default_rng(0).standard_normal((3, 3, 56, 56), dtype=np.float32)
+SMALL = np.arange(2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return build_reference(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def expected(reference):
+    with TorchRunner("reference", reference) as runner:
+        return runner.run(IMAGES)
+
+
+def write_onnx(path, *, batch="batch", outputs=1, dtype=TensorProto.FLOAT):
+    """Twice the images, by hand, as often as there are outputs."""
+    shape = [batch, 3, 2, 2]
+    names = [f"out{index}" for index in range(outputs)]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["images", "images"], [name]) for name in names],
+        "twice",
+        [helper.make_tensor_value_info("images", dtype, shape)],
+        [helper.make_tensor_value_info(name, dtype, shape) for name in names],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+def write_engine(path, *, data=b"engine", **changes):
+    manifest = {
+        "flavor": "tensorrt-rtx",
+        "version": "1.0",
+        "precision": "fp16",
+        "profile": {"min": 1, "opt": 4, "max": 8},
+        **changes,
+    }
+    write_artifact(path, data, manifest)
+    return path
+
+
+def passes(actual, reference, stage, precision):
+    tolerance = TOLERANCES[stage, precision]
+    return compare(actual, reference, tolerance, inputs="", batch=1, classes=False).passed
+
+
+# PyTorch
+
+
+def test_torch_runner_gives_the_modules_output(reference, expected):
+    with torch.inference_mode():
+        own = reference.cpu()(torch.from_numpy(IMAGES)).numpy()
+    assert expected.dtype == np.float32
+    assert passes(expected, own, "deploy", "fp32")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_torch_runner_never_changes_the_module(precision):
+    module = build_reference(CONFIG).train()
+    before = copy.deepcopy(module.state_dict())
+    with TorchRunner("reference", module, precision) as runner:
+        runner.run(IMAGES)
+    assert module.training
+    for key, value in module.state_dict().items():
+        assert value.dtype == before[key].dtype
+        assert torch.equal(value, before[key]), key
+
+
+def test_torch_runner_runs_in_evaluation_mode(expected):
+    with TorchRunner("training", build_reference(CONFIG).train()) as runner:
+        np.testing.assert_array_equal(runner.run(IMAGES), expected)
+
+
+def test_torch_runner_in_half_is_half(reference, expected):
+    with TorchRunner("half", fold(reference), "fp16") as runner:
+        actual = runner.run(IMAGES)
+    assert actual.dtype == np.float32
+    assert passes(actual, expected, "deploy", "fp16")
+    assert not passes(actual, expected, "deploy", "fp32")
+
+
+def test_torch_runner_is_strict_about_float32_and_restores_the_settings():
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, images):
+            seen.append(torch.backends.cuda.matmul.fp32_precision)
+            seen.append(torch.backends.mkldnn.matmul.fp32_precision)
+            seen.append(torch.backends.cudnn.conv.fp32_precision)
+            return images
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with TorchRunner("spy", Spy()) as runner:
+            runner.run(SMALL)
+            assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        assert seen == ["ieee"] * 3
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_torch_runner_restores_the_settings_when_the_module_fails():
+    class Broken(torch.nn.Module):
+        def forward(self, images):
+            raise ValueError("broken")
+
+    before = torch.backends.cudnn.conv.fp32_precision
+    with TorchRunner("broken", Broken()) as runner, pytest.raises(ValueError, match="broken"):
+        runner.run(SMALL)
+    assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+def test_torch_runner_prepared_images_can_be_run_again():
+    with TorchRunner("identity", torch.nn.Identity()) as runner:
+        runner.prepare(SMALL)
+        for _ in range(2):
+            runner.execute()
+            runner.synchronize()
+        np.testing.assert_array_equal(runner.fetch(), SMALL)
+
+
+# ONNX Runtime
+
+
+def test_ort_runner_runs_the_exported_model(tmp_path, reference, expected):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "m.onnx"
+    onnx.save(export_onnx(fold(reference), ExportSpec((3, 56, 56), "tokens"), metadata={}), path)
+    with OrtRunner(path, "fp32") as runner:
+        actual = runner.run(IMAGES)
+        assert (runner.name, runner.min_batch, runner.max_batch) == ("onnx fp32", 1, None)
+        assert runner.backend.endswith((CPU_PROVIDER, CUDA_PROVIDER))
+    assert passes(actual, expected, "onnx", "fp32")
+
+
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16], ids=["fp32", "fp16"])
+def test_ort_runner_takes_and_gives_float32(tmp_path, dtype):
+    pytest.importorskip("onnxruntime")
+    with OrtRunner(write_onnx(tmp_path / "m.onnx", dtype=dtype), "fp32") as runner:
+        actual = runner.run(SMALL)
+    assert actual.dtype == np.float32
+    np.testing.assert_array_equal(actual, 2 * SMALL)
+
+
+def test_ort_runner_fixed_batch_is_its_range(tmp_path):
+    pytest.importorskip("onnxruntime")
+    with OrtRunner(write_onnx(tmp_path / "m.onnx", batch=2), "fp32") as runner:
+        assert (runner.min_batch, runner.max_batch) == (2, 2)
+        np.testing.assert_array_equal(runner.run(SMALL), 2 * SMALL)
+        with pytest.raises(ComparisonError, match=r"\[2, 3, 2, 2\], not \[1, 3, 2, 2\]"):
+            runner.run(SMALL[:1])
+
+
+@pytest.mark.parametrize("images", [IMAGES, SMALL[0], SMALL[:, :1]], ids=["size", "rank", "gray"])
+def test_ort_runner_other_images_are_an_error(tmp_path, images):
+    pytest.importorskip("onnxruntime")
+    with (
+        OrtRunner(write_onnx(tmp_path / "m.onnx"), "fp32") as runner,
+        pytest.raises(ComparisonError, match="takes images of shape"),
+    ):
+        runner.run(images)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x07\x12\x00\x3a"])
+def test_ort_runner_corrupt_file_is_one_line(tmp_path, content, capfd):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ExportError, match="cannot load") as caught, OrtRunner(path, "fp32"):
+        pass
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_ort_runner_truncated_file_is_an_error(tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = write_onnx(tmp_path / "m.onnx")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ExportError), OrtRunner(path, "fp32"):
+        pass
+
+
+def test_ort_runner_missing_file_is_an_error(tmp_path):
+    with pytest.raises(FileError, match="does not exist"), OrtRunner(tmp_path / "m.onnx", "fp32"):
+        pass
+
+
+@pytest.mark.parametrize("outputs", [0, 2])
+def test_ort_runner_missing_or_second_output_is_an_error(tmp_path, outputs):
+    pytest.importorskip("onnxruntime")
+    path = write_onnx(tmp_path / "m.onnx", outputs=outputs)
+    with pytest.raises(ExportError), OrtRunner(path, "fp32"):
+        pass
+
+
+def fake_onnxruntime(chosen):
+    """An onnxruntime that offers CUDA, is asked for it, and runs on ``chosen``."""
+    asked = []
+
+    class Session:
+        def __init__(self, path, options, *, providers, provider_options):
+            asked.append((providers, provider_options))
+
+        def get_providers(self):
+            return [chosen]
+
+        def get_inputs(self):
+            return [types.SimpleNamespace(name="images", shape=["batch", 3, 2, 2], type="")]
+
+        get_outputs = get_inputs
+
+    names = ["EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf"]
+    names += ["NotImplemented", "RuntimeException"]
+    errors = {name: type(name, (Exception,), {}) for name in names}
+    options = types.SimpleNamespace(add_session_config_entry=lambda key, value: None)
+    return types.SimpleNamespace(
+        __version__="1.0",
+        asked=asked,
+        get_available_providers=lambda: ["TensorrtExecutionProvider", CUDA_PROVIDER, CPU_PROVIDER],
+        SessionOptions=lambda: options,
+        InferenceSession=Session,
+        capi=types.SimpleNamespace(onnxruntime_pybind11_state=types.SimpleNamespace(**errors)),
+    )
+
+
+def open_with(monkeypatch, tmp_path, *, chosen, gpus):
+    fake = fake_onnxruntime(chosen)
+    monkeypatch.setattr(runners, "load_onnxruntime", lambda: fake)
+    monkeypatch.setattr(runners, "cuda_device_count", lambda: gpus)
+    with OrtRunner(write_onnx(tmp_path / "m.onnx"), "fp32") as runner:
+        return runner.backend, fake.asked
+
+
+def test_ort_runner_other_provider_than_asked_for_is_an_error(monkeypatch, tmp_path):
+    with pytest.raises(MissingBackendError, match=r"asked for CUDA.* on CPU.* pip install"):
+        open_with(monkeypatch, tmp_path, chosen=CPU_PROVIDER, gpus=1)
+
+
+def test_ort_runner_with_a_gpu_asks_for_cuda_without_tf32(monkeypatch, tmp_path):
+    backend, asked = open_with(monkeypatch, tmp_path, chosen=CUDA_PROVIDER, gpus=1)
+    assert backend == "ONNX Runtime 1.0, CUDAExecutionProvider"
+    assert asked == [([CUDA_PROVIDER], [{"use_tf32": "0"}])]
+
+
+def test_ort_runner_without_a_gpu_does_not_ask_for_cuda(monkeypatch, tmp_path):
+    backend, asked = open_with(monkeypatch, tmp_path, chosen=CPU_PROVIDER, gpus=0)
+    assert backend == "ONNX Runtime 1.0, CPUExecutionProvider"
+    assert asked == [([CPU_PROVIDER], [{}])]
+
+
+# TensorRT: what can be told without a GPU
+
+
+@pytest.fixture
+def fake_tensorrt(monkeypatch):
+    """A TensorRT 1.0 whose runtime must not be touched."""
+    monkeypatch.setattr(
+        runners, "load_tensorrt", lambda flavor: types.SimpleNamespace(__version__="1.0")
+    )
+
+
+def test_trt_runner_knows_its_engine_from_the_manifest(tmp_path):
+    runner = TrtRunner(write_engine(tmp_path / "m.engine"))
+    assert (runner.name, runner.precision) == ("engine fp16", "fp16")
+    assert (runner.min_batch, runner.max_batch) == (1, 8)
+    assert runner.backend == "TensorRT-RTX 1.0"
+
+
+def test_trt_runner_without_a_gpu_never_touches_the_runtime(tmp_path, monkeypatch, fake_tensorrt):
+    monkeypatch.setattr(runners, "cuda_device_count", lambda: 0)
+    runner = TrtRunner(write_engine(tmp_path / "m.engine"))
+    with pytest.raises(MissingBackendError, match="needs an NVIDIA GPU and driver; none here"):
+        runner.__enter__()
+
+
+def test_trt_runner_with_a_cpu_build_of_torch_is_an_error(tmp_path, monkeypatch, fake_tensorrt):
+    monkeypatch.setattr(runners, "cuda_device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    runner = TrtRunner(write_engine(tmp_path / "m.engine"))
+    with pytest.raises(MissingBackendError, match="CUDA build of torch"):
+        runner.__enter__()
+
+
+def test_trt_runner_engine_of_another_version_is_an_error(tmp_path, fake_tensorrt):
+    runner = TrtRunner(write_engine(tmp_path / "m.engine", version="0.9"))
+    with pytest.raises(BuildError, match=r"built by tensorrt-rtx 0\.9, here is 1\.0"):
+        runner.__enter__()
+
+
+def test_trt_runner_engine_of_a_flavor_that_is_not_installed_is_an_error(tmp_path, monkeypatch):
+    def missing(flavor):
+        raise MissingBackendError(f"{flavor} is not installed")
+
+    monkeypatch.setattr(runners, "load_tensorrt", missing)
+    runner = TrtRunner(write_engine(tmp_path / "m.engine", flavor="tensorrt"))
+    assert runner.backend == "TensorRT 1.0"
+    with pytest.raises(MissingBackendError, match="tensorrt is not installed"):
+        runner.__enter__()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"flavor": "openvino"}, {"flavor": ["tensorrt"]}, {"profile": None}, {"profile": {"min": 1}}],
+    ids=["flavor", "type", "no profile", "half a profile"],
+)
+def test_trt_runner_manifest_of_something_else_is_an_error(tmp_path, changes):
+    path = write_engine(tmp_path / "m.engine", **changes)
+    with pytest.raises(BuildError, match="does not describe an engine"):
+        TrtRunner(path)
+
+
+def test_trt_runner_changed_engine_is_an_error(tmp_path):
+    path = write_engine(tmp_path / "m.engine")
+    path.write_bytes(b"enginE")
+    with pytest.raises(FileError, match="SHA-256 differs"):
+        TrtRunner(path)
+
+
+def test_trt_runner_missing_manifest_is_an_error(tmp_path):
+    path = write_engine(tmp_path / "m.engine")
+    manifest_path(path).unlink()
+    with pytest.raises(FileError, match="no manifest"):
+        TrtRunner(path)
+
+
+def test_trt_runner_onnx_manifest_is_an_error(tmp_path):
+    path = tmp_path / "m.onnx"
+    write_artifact(path, b"onnx", {"precision": "fp32"})
+    assert "flavor" not in json.loads(manifest_path(path).read_text())
+    with pytest.raises(BuildError, match="does not describe an engine"):
+        TrtRunner(path)
+
+
+def test_trt_runner_uses_names_that_tensorrt_has():
+    trt = pytest.importorskip("tensorrt_rtx")
+    used = {
+        trt.Runtime: ["deserialize_cuda_engine"],
+        trt.ICudaEngine: [
+            "create_execution_context",
+            "get_tensor_dtype",
+            "get_tensor_mode",
+            "get_tensor_name",
+            "get_tensor_shape",
+            "num_io_tensors",
+        ],
+        trt.IExecutionContext: [
+            "execute_async_v3",
+            "get_tensor_shape",
+            "set_input_shape",
+            "set_tensor_address",
+        ],
+        trt.DataType: ["FLOAT", "HALF"],
+        trt.TensorIOMode: ["INPUT"],
+        trt.ILogger: ["ERROR", "INTERNAL_ERROR"],
+    }
+    for owner, names in used.items():
+        assert [name for name in names if not hasattr(owner, name)] == []
+
+
+def test_trt_runner_logger_keeps_errors_and_prints_nothing(capfd):
+    trt = pytest.importorskip("tensorrt_rtx")
+    logger = runners._quiet_logger(trt)
+    logger.log(trt.ILogger.WARNING, "a warning")
+    logger.log(trt.ILogger.ERROR, "an error\n  in two lines")
+    assert logger.errors == ["an error in two lines"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.tensorrt
+@pytest.mark.skipif(cuda_device_count() == 0, reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_trt_runner_runs_a_built_engine(tmp_path, reference, expected, precision):
+    trt = pytest.importorskip("tensorrt_rtx")
+    spec = ExportSpec((3, 56, 56), "tokens", precision=precision)
+    graph = export_onnx(fold(reference), spec, metadata={})
+    options = EngineOptions(flavor="tensorrt-rtx")
+    built = build_engine(graph, BatchProfile(1, 2, 4), options=options)
+    path = write_engine(
+        tmp_path / "m.engine", data=built.data, version=trt.__version__, precision=precision
+    )
+    with TrtRunner(path) as runner:
+        actual = np.concatenate([runner.run(IMAGES[:1]), runner.run(IMAGES[1:])])
+    assert passes(actual, expected, "engine", precision)
