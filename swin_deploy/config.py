@@ -64,6 +64,7 @@ class SwinConfig:
     preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
+        self._check_numbers()
         if len(self.depths) != len(self.num_heads) or not self.depths:
             raise ConfigError(
                 f"depths {self.depths} and num_heads {self.num_heads} need one entry for each stage"
@@ -82,6 +83,24 @@ class SwinConfig:
                 f"{self.window_size} tokens in every stage; use a multiple of "
                 f"{self.img_size_step}: {', '.join(map(str, self.legal_img_sizes(4)))}, ..."
             )
+
+    def _check_numbers(self) -> None:
+        whole = {
+            "img_size": (self.img_size,),
+            "patch_size": (self.patch_size,),
+            "window_size": (self.window_size,),
+            "embed_dim": (self.embed_dim,),
+            "depths": self.depths,
+            "num_heads": self.num_heads,
+        }
+        for field, values in whole.items():
+            if not all(isinstance(value, int) and value > 0 for value in values):
+                shown = ", ".join(map(repr, values))
+                raise ConfigError(f"{field} {shown}: whole numbers from 1 up are needed")
+        if not isinstance(self.num_classes, int) or self.num_classes < 0:
+            raise ConfigError(f"num_classes {self.num_classes}: a whole number from 0 up is needed")
+        if int(self.embed_dim * self.mlp_ratio) < 1:
+            raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
 
     @property
     def img_size_step(self) -> int:

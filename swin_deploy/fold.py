@@ -7,6 +7,8 @@ constant, rolls and window partitions into gather indices.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,7 @@ from swin_deploy.windows import (
 MASKED_FINITE = -3e4
 
 
+@torch.no_grad()
 def fold(reference: NotebookSwin) -> DeployModel:
     """The deploy model that computes what ``reference`` computes in evaluation mode.
 
@@ -49,6 +52,7 @@ def fold(reference: NotebookSwin) -> DeployModel:
     Returns:
         A float32 model in evaluation mode that owns its weights, on the CPU.
     """
+    reference = copy.deepcopy(reference).cpu()
     config = reference.config
     stages = config.stages
     convolution = reference.Embedding.linear_embedding
@@ -166,9 +170,8 @@ def _reorder(current: Tensor, wanted: Tensor) -> nn.Module:
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """A float32 linear layer that owns its weights: [out, in] and [out], zeros without a bias."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta").to_empty(device="cpu")
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(torch.zeros(len(weight)) if bias is None else bias)
+    layer.weight.copy_(weight)
+    layer.bias.copy_(torch.zeros(len(weight)) if bias is None else bias)
     return layer
 
 

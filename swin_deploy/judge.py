@@ -185,10 +185,7 @@ def _run_batches(
 def _run(runner: Runner, images: ImageSet, batch: int, wanted: int) -> _Rows:
     """Run the first ``wanted`` images in full batches; the last may go over images again."""
     count = len(images.images)
-    chunks = []
-    for start in range(0, wanted, batch):
-        first = max(0, min(start, count - batch))
-        chunks.append(np.arange(first, first + batch) % count)
+    chunks = [np.arange(start, start + batch) % count for start in range(0, wanted, batch)]
     outputs = [runner.run(images.images[chunk]) for chunk in chunks]
     for output in outputs:
         if len(output) != batch:
@@ -215,8 +212,9 @@ def _judge_rows(
     classes: bool,
 ) -> list[ParityResult]:
     """Each batch against the reference, then the largest against the smallest."""
-    results = [
-        _judge_values(
+    results = []
+    for rows in by_batch:
+        result = _judge_values(
             rows.outputs,
             expected[rows.index],
             tolerance,
@@ -224,8 +222,8 @@ def _judge_rows(
             batch=rows.batch,
             classes=classes,
         )
-        for rows in by_batch
-    ]
+        # An image that filled up a batch a second time was judged, but counts once.
+        results.append(dataclasses.replace(result, rows=len(np.unique(rows.index))))
     small, large = by_batch[0], by_batch[-1]
     if small is not large:
         alone = _by_image(small, int(small.index.max()) + 1)[large.index[: large.batch]]

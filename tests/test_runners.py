@@ -1,5 +1,4 @@
 import copy
-import json
 import types
 
 import numpy as np
@@ -206,14 +205,6 @@ def test_ort_runner_corrupt_file_is_one_line(tmp_path, content, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_ort_runner_truncated_file_is_an_error(tmp_path):
-    pytest.importorskip("onnxruntime")
-    path = write_onnx(tmp_path / "m.onnx")
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ExportError), OrtRunner(path, "fp32"):
-        pass
-
-
 def test_ort_runner_missing_file_is_an_error(tmp_path):
     with pytest.raises(FileError, match="does not exist"), OrtRunner(tmp_path / "m.onnx", "fp32"):
         pass
@@ -360,35 +351,24 @@ def test_trt_runner_missing_manifest_is_an_error(tmp_path):
 def test_trt_runner_onnx_manifest_is_an_error(tmp_path):
     path = tmp_path / "m.onnx"
     write_artifact(path, b"onnx", {"precision": "fp32"})
-    assert "flavor" not in json.loads(manifest_path(path).read_text())
     with pytest.raises(BuildError, match="does not describe an engine"):
         TrtRunner(path)
 
 
 def test_trt_runner_uses_names_that_tensorrt_has():
     trt = pytest.importorskip("tensorrt_rtx")
+    tensors = "get_tensor_dtype get_tensor_mode get_tensor_name get_tensor_shape num_io_tensors"
+    context = "execute_async_v3 get_tensor_shape set_input_shape set_tensor_address"
     used = {
-        trt.Runtime: ["deserialize_cuda_engine"],
-        trt.ICudaEngine: [
-            "create_execution_context",
-            "get_tensor_dtype",
-            "get_tensor_mode",
-            "get_tensor_name",
-            "get_tensor_shape",
-            "num_io_tensors",
-        ],
-        trt.IExecutionContext: [
-            "execute_async_v3",
-            "get_tensor_shape",
-            "set_input_shape",
-            "set_tensor_address",
-        ],
-        trt.DataType: ["FLOAT", "HALF"],
-        trt.TensorIOMode: ["INPUT"],
-        trt.ILogger: ["ERROR", "INTERNAL_ERROR"],
+        trt.Runtime: "deserialize_cuda_engine",
+        trt.ICudaEngine: f"create_execution_context {tensors}",
+        trt.IExecutionContext: context,
+        trt.DataType: "FLOAT HALF",
+        trt.TensorIOMode: "INPUT",
+        trt.ILogger: "ERROR INTERNAL_ERROR",
     }
     for owner, names in used.items():
-        assert [name for name in names if not hasattr(owner, name)] == []
+        assert [name for name in names.split() if not hasattr(owner, name)] == []
 
 
 def test_trt_runner_logger_keeps_errors_and_prints_nothing(capfd):
