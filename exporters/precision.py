@@ -9,6 +9,8 @@ exporting the ``.half()`` module, needs the file alone, and names what float16 c
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -17,6 +19,7 @@ from exporters.errors import ExportError
 from exporters.spec import Precision
 
 FLOAT16_MAX = 65504.0
+FLOAT32_MODULES = "float32_modules"  # metadata: paths of modules that stay float32
 
 
 def precision_of(graph: onnx.ModelProto) -> Precision:
@@ -41,17 +44,59 @@ def to_half(graph: onnx.ModelProto, *, io_precision: Precision) -> onnx.ModelPro
     half = onnx.ModelProto()
     half.CopyFrom(graph)
     body = half.graph
+    kept = _float32_nodes(half)
+    wide = {name for node in body.node if node.name in kept for name in node.input}
+    halved = {name for node in body.node if node.name not in kept for name in node.input}
     for node in body.node:
-        _halve_node(node)
+        if node.name not in kept:
+            _halve_node(node)
     for tensor in body.initializer:
-        _halve(tensor, tensor.name)
+        if tensor.name in halved or tensor.name not in wide:
+            _halve(tensor, tensor.name)
     body.ClearField("value_info")
     if io_precision == "fp32":
         _add_casts(body)
     else:
         for value in _float_edges(body):
             value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    _fence(body, kept)
     return half
+
+
+def _float32_nodes(graph: onnx.ModelProto) -> set[str]:
+    """Names of the nodes that stay float32: those of the modules that the export named."""
+    props = {entry.key: entry.value for entry in graph.metadata_props}
+    modules = tuple(json.loads(props.get(FLOAT32_MODULES, "[]")))
+    return {node.name for node in graph.graph.node if node.name.rpartition("/")[0] in modules}
+
+
+def _fence(body: onnx.GraphProto, kept: set[str]) -> None:
+    """Cast what enters the kept nodes to float32, and what leaves them to float16."""
+    inside = {name for node in body.node if node.name in kept for name in node.output}
+    wide = {
+        tensor.name for tensor in body.initializer if tensor.data_type != TensorProto.FLOAT16
+    }
+    nodes: list[onnx.NodeProto] = []
+    cast: dict[str, str] = {}
+    for node in body.node:
+        for index, name in enumerate(node.input):
+            enters = node.name in kept and name not in inside and name not in wide
+            leaves = node.name not in kept and name in inside
+            if not (name and (enters or leaves)):
+                continue
+            to = TensorProto.FLOAT if enters else TensorProto.FLOAT16
+            if name not in cast:
+                cast[name] = f"{name}/{'float' if enters else 'half'}"
+                module = node.name.rpartition("/")[0] if enters else name
+                label = f"{module}/Cast_{len(cast)}"
+                nodes.append(
+                    helper.make_node("Cast", [name], [cast[name]], name=label, to=to)
+                )
+            node.input[index] = cast[name]
+        nodes.append(node)
+    copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del body.node[:]
+    body.node.extend(copied)
 
 
 def _halve_node(node: onnx.NodeProto) -> None:

@@ -19,15 +19,16 @@ class ExportSpec:
 
     Attributes:
         input_shape: Shape of one input without the batch, (channels, height, width).
-        output_name: Name of the graph's output.
+        output_names: Names of the graph's outputs.
         opset: Operator set that the written file must have.
         batch: A fixed batch, or None for a dynamic one.
-        precision: Of weights and activations.
+        precision: Of weights and activations; modules with a true attribute ``keep_float32`` stay
+            float32 in any precision.
         io_precision: Of the graph's input and output.
     """
 
     input_shape: tuple[int, int, int]
-    output_name: str
+    output_names: tuple[str, ...]
     opset: int = DEFAULT_OPSET
     batch: int | None = None
     precision: Precision = "fp32"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import logging
 import os
 import warnings
@@ -21,7 +22,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from exporters.errors import ExportError
-from exporters.precision import to_half
+from exporters.precision import FLOAT32_MODULES, to_half
 from exporters.spec import OPSET_RANGE, ExportSpec
 
 # What a graph with nothing dynamic but the batch has no need of; TensorRT runs these slowly,
@@ -29,6 +30,7 @@ from exporters.spec import OPSET_RANGE, ExportSpec
 DYNAMIC_OPS = frozenset({"If", "Loop", "Scan", "Shape", "Size", "NonZero", "Where", "Range"})
 EXPORTER_MINIMUM_OPSET = 18
 TRACE_BATCH = 2
+KEEP_FLOAT32 = "keep_float32"  # attribute of modules that compute in float32 in any precision
 
 
 def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str]) -> onnx.ModelProto:
@@ -50,11 +52,12 @@ def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str])
     _strip_trace_records(graph)
     if spec.opset < EXPORTER_MINIMUM_OPSET:
         _lower_to_17(graph)
+    kept = [name for name, module in model.named_modules() if getattr(module, KEEP_FLOAT32, False)]
+    helper.set_model_props(graph, metadata | {FLOAT32_MODULES: json.dumps(kept)})
     if spec.precision == "fp16":
         graph = to_half(graph, io_precision=spec.io_precision)
     graph.producer_name = "swin-deploy"
     graph.ClearField("doc_string")
-    helper.set_model_props(graph, metadata)
     return check_onnx(graph, spec)
 
 
@@ -80,10 +83,11 @@ def check_onnx(graph: onnx.ModelProto, spec: ExportSpec) -> onnx.ModelProto:
     wanted = {spec.input_name: [batch, *map(str, spec.input_shape)]}
     inputs = {value.name: _dimensions(value) for value in graph.graph.input}
     outputs = {value.name: _dimensions(value) for value in graph.graph.output}
-    if inputs != wanted or list(outputs) != [spec.output_name]:
+    if inputs != wanted or tuple(outputs) != spec.output_names:
         raise ExportError(f"the exported graph maps {inputs} to {outputs}, not from {wanted}")
-    if outputs[spec.output_name][0] != batch:
-        raise ExportError(f"the batch of the output is {outputs[spec.output_name][0]}, not {batch}")
+    for name, dimensions in outputs.items():
+        if dimensions[0] != batch:
+            raise ExportError(f"the batch of output {name} is {dimensions[0]}, not {batch}")
     return graph
 
 
@@ -122,7 +126,7 @@ def _trace(model: nn.Module, spec: ExportSpec) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=max(spec.opset, EXPORTER_MINIMUM_OPSET),
                 input_names=[spec.input_name],
-                output_names=[spec.output_name],
+                output_names=list(spec.output_names),
                 dynamic_shapes=dynamic,
                 verbose=False,
             )
@@ -179,11 +183,13 @@ def _lower_to_17(graph: onnx.ModelProto) -> None:
     for node in graph.graph.node:
         if node.op_type == "Split":  # without sizes, 17 splits evenly by itself
             _drop_attribute(node, "num_outputs")
+        elif onnx.defs.get_schema(node.op_type, 18).since_version <= 17:
+            continue
         elif node.op_type.startswith("Reduce") and len(node.input) == 2:
             axes = numpy_helper.to_array(constants[node.input.pop()]).tolist()
             _drop_attribute(node, "noop_with_empty_axes")
             node.attribute.append(helper.make_attribute("axes", axes))
-        elif onnx.defs.get_schema(node.op_type, 18).since_version > 17:
+        else:
             raise ExportError(f"{node.op_type} has no form at opset 17; use --opset 18 or newer")
     used = {name for node in graph.graph.node for name in node.input}
     kept = [tensor for tensor in graph.graph.initializer if tensor.name in used]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from exporters.errors import ConfigError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DEFAULT_MODEL = "notebook-swin-t"
+
+Family = Literal["notebook", "swin", "swinv2"]
+Output = Literal["logits", "features", "stages", "tokens"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,22 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage as built: ``resolution`` tokens a side, ``window_size`` tokens a side."""
+    """One stage as built.
+
+    Attributes:
+        resolution: Side of the square token map.
+        window_size: Window side, no larger than the map.
+        shift_size: Tokens that odd blocks shift their windows by; 0 where none are shifted.
+        pretrained_window_size: Window side that V2's position bias is scaled to; 0 for none.
+    """
 
     resolution: int
     dim: int
     depth: int
     num_heads: int
     window_size: int
+    shift_size: int = 0
+    pretrained_window_size: int = 0
 
     @property
     def num_windows(self) -> int:
@@ -47,48 +60,61 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class SwinConfig:
-    """Sizes of a Swin Transformer; ``num_classes`` 0 means no head, and tokens as the output.
+    """Sizes of a Swin Transformer, and what it gives.
+
+    Attributes:
+        family: ``notebook``; ``swin``: arXiv 2103.14030; ``swinv2``: arXiv 2111.09883.
+        window_size: Of all stages, or one for each.
+        pretrained_window_sizes: V2 only: window sizes of pretraining, one for each stage.
+        always_shift: Shift also where one window covers the map; the notebook does so always,
+            Hugging Face's backbones do, the other models do not.
+        stage_norms: Each stage's feature map has a norm of its own (backbones of detectors).
+        final_norm: There is a norm behind the last stage.
+        num_classes: Of the head; 0 for none.
+        output: ``logits`` [B, num_classes]; ``features`` [B, C], the pooled tokens; ``stages``,
+            every stage's feature map [B, C, H, W]; ``tokens`` [B, N, C] in raster order. Empty
+            for ``logits`` with a head, and without one for the family's own output: the
+            notebook's tokens, the others' features.
 
     Raises:
         ConfigError: If the sizes contradict each other, or windows cannot tile ``img_size``.
     """
 
+    family: Family = "notebook"
     img_size: int = 224
     patch_size: int = 4
-    window_size: int = 7
+    window_size: int | tuple[int, ...] = 7
     embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
     mlp_ratio: float = 4.0
+    pretrained_window_sizes: tuple[int, ...] = ()
+    always_shift: bool = False
+    stage_norms: bool = False
+    final_norm: bool = True
+    layer_norm_eps: float = 1e-5
     num_classes: int = 0
+    output: Output | Literal[""] = ""
     preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
         self._check_numbers()
-        if len(self.depths) != len(self.num_heads) or not self.depths:
+        self._check_stages()
+        if not self._tiles(self.img_size):
+            windows = "/".join(map(str, dict.fromkeys(self.window_sizes)))
+            sizes = ", ".join(map(str, self.legal_img_sizes(4)))
             raise ConfigError(
-                f"depths {self.depths} and num_heads {self.num_heads} need one entry for each stage"
+                f"image size {self.img_size} cannot be tiled by windows of {windows} x {windows} "
+                f"tokens in every stage; use one of {sizes}, ..."
             )
-        if any(depth < 2 or depth % 2 for depth in self.depths):
-            raise ConfigError(f"depths {self.depths}: blocks come in pairs, use even numbers")
-        for stage, heads in enumerate(self.num_heads):
-            if heads < 1 or (self.embed_dim << stage) % heads:
-                raise ConfigError(
-                    f"num_heads {heads} of stage {stage} does not divide its "
-                    f"{self.embed_dim << stage} channels"
-                )
-        if self.img_size < 1 or self.img_size % self.img_size_step:
-            raise ConfigError(
-                f"image size {self.img_size} cannot be tiled by windows of {self.window_size} x "
-                f"{self.window_size} tokens in every stage; use a multiple of "
-                f"{self.img_size_step}: {', '.join(map(str, self.legal_img_sizes(4)))}, ..."
-            )
+        if self.output_name == "logits" and not self.num_classes:
+            raise ConfigError("output logits needs a classifier, and this model has none")
 
     def _check_numbers(self) -> None:
         whole = {
             "img_size": (self.img_size,),
             "patch_size": (self.patch_size,),
-            "window_size": (self.window_size,),
+            "window_size": self.window_sizes,
             "embed_dim": (self.embed_dim,),
             "depths": self.depths,
             "num_heads": self.num_heads,
@@ -102,33 +128,87 @@ class SwinConfig:
         if int(self.embed_dim * self.mlp_ratio) < 1:
             raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
 
+    def _check_stages(self) -> None:
+        if len(self.depths) != len(self.num_heads) or not self.depths:
+            raise ConfigError(
+                f"depths {self.depths} and num_heads {self.num_heads} need one entry for each stage"
+            )
+        for field in ("window_sizes", "pretrained_window_sizes"):
+            values = getattr(self, field)
+            if values and len(values) != len(self.depths):
+                raise ConfigError(f"{field} {values} need one entry for each of the stages")
+        if self.family == "notebook" and any(depth % 2 for depth in self.depths):
+            raise ConfigError(f"depths {self.depths}: blocks come in pairs, use even numbers")
+        for stage, heads in enumerate(self.num_heads):
+            if (self.embed_dim << stage) % heads:
+                raise ConfigError(
+                    f"num_heads {heads} of stage {stage} does not divide its "
+                    f"{self.embed_dim << stage} channels"
+                )
+
     @property
-    def img_size_step(self) -> int:
-        """Every legal image size is a multiple of this, in pixels."""
-        return self.patch_size * self.window_size << (len(self.depths) - 1)
+    def window_sizes(self) -> tuple[int, ...]:
+        """Window side asked for in each stage; a smaller map shrinks it."""
+        if isinstance(self.window_size, tuple):
+            return self.window_size
+        return (self.window_size,) * len(self.depths)
+
+    def _effective_window(self, stage: int, resolution: int) -> int:
+        """Windows larger than the map shrink to it, but for the notebook's."""
+        window = self.window_sizes[stage]
+        return window if self.family == "notebook" else min(window, resolution)
+
+    def _tiles(self, img_size: int) -> bool:
+        """Whether patches, windows and merges fit in every stage."""
+        step = self.patch_size << (len(self.depths) - 1)
+        if img_size < step or img_size % step:
+            return False
+        sides = [img_size // self.patch_size >> stage for stage in range(len(self.depths))]
+        return all(
+            side % self._effective_window(stage, side) == 0 for stage, side in enumerate(sides)
+        )
 
     def legal_img_sizes(self, count: int) -> tuple[int, ...]:
         """The ``count`` smallest image sizes that windows tile in every stage, in pixels."""
-        return tuple(self.img_size_step * factor for factor in range(1, count + 1))
+        step = self.patch_size << (len(self.depths) - 1)
+        legal = (size for size in itertools.count(step, step) if self._tiles(size))
+        return tuple(itertools.islice(legal, count))
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:
         """The geometry of each stage, first to last."""
-        return tuple(
-            StageSpec(
-                resolution=self.img_size // self.patch_size >> index,
-                dim=self.embed_dim << index,
-                depth=depth,
-                num_heads=heads,
-                window_size=self.window_size,
-            )
-            for index, (depth, heads) in enumerate(zip(self.depths, self.num_heads, strict=True))
+        return tuple(self._stage(index) for index in range(len(self.depths)))
+
+    def _stage(self, index: int) -> StageSpec:
+        resolution = self.img_size // self.patch_size >> index
+        window = self._effective_window(index, resolution)
+        shifts = resolution > window or self.always_shift or self.family == "notebook"
+        pretrained = self.pretrained_window_sizes
+        return StageSpec(
+            resolution=resolution,
+            dim=self.embed_dim << index,
+            depth=self.depths[index],
+            num_heads=self.num_heads[index],
+            window_size=window,
+            shift_size=window // 2 if shifts else 0,
+            pretrained_window_size=pretrained[index] if pretrained else 0,
         )
 
     @property
-    def output_name(self) -> str:
-        """``logits`` [B, num_classes] with a head, else ``tokens`` [B, N, C] in raster order."""
-        return "logits" if self.num_classes else "tokens"
+    def output_name(self) -> Output:
+        """What the model gives; see ``output``."""
+        if self.output:
+            return self.output
+        if self.num_classes:
+            return "logits"
+        return "tokens" if self.family == "notebook" else "features"
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs: one, or one for each stage."""
+        if self.output_name == "stages":
+            return tuple(f"stage{index}" for index in range(1, len(self.depths) + 1))
+        return (self.output_name,)
 
     def to_dict(self) -> dict[str, Any]:
         """This config as JSON values; ``from_dict`` reads it back."""
@@ -166,7 +246,69 @@ def notebook_config(
     return SwinConfig(embed_dim=embed_dim, depths=depths, num_heads=heads, **sizes)
 
 
+# Sizes of the paper's models: width, depths and heads.
+SIZES: dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]] = {
+    "tiny": (96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "small": (96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    "base": (128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "large": (192, (2, 2, 18, 2), (6, 12, 24, 48)),
+}
+S3_WINDOWS = {"tiny": (7, 7, 14, 7), "small": (14, 14, 14, 7), "base": (7, 7, 14, 7)}
+S3_DEPTHS = {"tiny": (2, 2, 6, 2), "small": (2, 2, 18, 2), "base": (2, 2, 30, 2)}
+
+
+def _published(family: Family, size: str, img_size: int, **sizes: Any) -> SwinConfig:  # noqa: ANN401
+    """A model of the papers, with ImageNet-1k's classes and timm's preprocessing."""
+    embed_dim, depths, heads = SIZES[size]
+    crop_ratio = 1.0 if img_size == 384 else 0.9
+    fields: dict[str, Any] = {
+        "family": family,
+        "img_size": img_size,
+        "embed_dim": embed_dim,
+        "depths": depths,
+        "num_heads": heads,
+        "num_classes": 1000,
+        "preprocessing": Preprocessing(crop_ratio=crop_ratio),
+    }
+    return SwinConfig(**(fields | sizes))
+
+
+def _published_variants() -> dict[str, SwinConfig]:
+    """The models of the papers by the names that timm gives them."""
+    known: dict[str, SwinConfig] = {}
+    for size in SIZES:
+        known[f"swin_{size}_patch4_window7_224"] = _published("swin", size, 224)
+    for size in ("base", "large"):
+        known[f"swin_{size}_patch4_window12_384"] = _published("swin", size, 384, window_size=12)
+    for size, windows in S3_WINDOWS.items():
+        known[f"swin_s3_{size}_224"] = _published(
+            "swin",
+            "tiny" if size == "tiny" else "small",
+            224,
+            window_size=windows,
+            depths=S3_DEPTHS[size],
+        )
+    for size, windows_v2 in (
+        ("tiny", (8, 16)),
+        ("small", (8, 16)),
+        ("base", (8, 16)),
+        ("large", ()),
+    ):
+        for window in windows_v2:
+            known[f"swinv2_{size}_window{window}_256"] = _published(
+                "swinv2", size, 256, window_size=window
+            )
+    for size in ("base", "large"):
+        known[f"swinv2_{size}_window12_192"] = _published("swinv2", size, 192, window_size=12)
+        for window, img_size in ((16, 256), (24, 384)):
+            known[f"swinv2_{size}_window12to{window}_192to{img_size}"] = _published(
+                "swinv2", size, img_size, window_size=window, pretrained_window_sizes=(12, 12, 12, 6)
+            )
+    return known
+
+
 VARIANTS: dict[str, SwinConfig] = {
+    **_published_variants(),
     "notebook-swin-t": notebook_config(),
     "notebook-swin-s": notebook_config(depths=(2, 2, 18, 2)),
     "notebook-swin-b": notebook_config(embed_dim=128, depths=(2, 2, 18, 2)),

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+SMALLEST_LENGTH = 1e-12  # of a query or key, as in torch.nn.functional.normalize
+
 
 class Reorder(nn.Module):
     """Bring tokens [B, N, C] to another order with one gather.
@@ -53,6 +55,57 @@ class PatchEmbed(nn.Module):
         return self.linear(cells.reshape(self.patches))
 
 
+class CosineNormalize(nn.Module):
+    """Scale heads [B, num_heads, n, d] to length ``scale``, in float32 whatever the precision.
+
+    In float16 the squares can overflow, and the smallest length that is told from 0 is 0 itself.
+
+    Args:
+        scale: [num_heads, 1, 1].
+    """
+
+    keep_float32 = True  # read by exporters: these nodes stay float32 in a float16 graph
+    scale: Tensor
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale.float())
+
+    def forward(self, heads: Tensor) -> Tensor:
+        wide = heads.float()
+        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        unit = self.scale.float() / length.clamp(min=SMALLEST_LENGTH)
+        return (wide * unit).to(heads.dtype)
+
+
+class SplitHeads(nn.Module):
+    """Take q, k and v, [B, num_heads, n, d] each, from [B, 3 * num_heads, n, d]."""
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+
+    def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        return qkv.split(self.num_heads, dim=1)
+
+
+class SplitCosineHeads(SplitHeads):
+    """``SplitHeads`` for V2: queries and keys of length one, queries times the temperature.
+
+    Args:
+        temperature: [num_heads, 1, 1].
+    """
+
+    def __init__(self, temperature: Tensor) -> None:
+        super().__init__(len(temperature))
+        self.normalize = CosineNormalize(torch.cat((temperature, torch.ones_like(temperature))))
+
+    def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        query_key, value = qkv.split((2 * self.num_heads, self.num_heads), dim=1)
+        query, key = self.normalize(query_key).split(self.num_heads, dim=1)
+        return query, key, value
+
+
 class WindowAttention(nn.Module):
     """Self-attention inside windows, over tokens [B, N, C] in window order.
 
@@ -61,26 +114,32 @@ class WindowAttention(nn.Module):
         proj: From C, by head and channel, to C.
         bias: Added to the scores: [1, num_heads, n, n], the same for every window, or
             [1, num_windows * num_heads, n, n], window by window, with the mask in it.
-        num_heads: Attention heads.
+        heads: ``SplitHeads``, or V2's ``SplitCosineHeads``.
         num_tokens: N, tokens of an image.
     """
 
     bias: Tensor
 
     def __init__(
-        self, qkv: nn.Linear, proj: nn.Linear, bias: Tensor, *, num_heads: int, num_tokens: int
+        self,
+        qkv: nn.Linear,
+        proj: nn.Linear,
+        bias: Tensor,
+        *,
+        heads: SplitHeads,
+        num_tokens: int,
     ) -> None:
         super().__init__()
-        dim = proj.out_features
+        dim, num_heads = proj.out_features, heads.num_heads
         head_dim = proj.in_features // num_heads
         window_area = bias.shape[-1]
         self.qkv = qkv
+        self.heads = heads
         self.register_buffer("bias", bias)
         self.proj_weight = nn.Parameter(
             proj.weight.detach().reshape(dim, num_heads, head_dim), requires_grad=False
         )
         self.proj_bias = nn.Parameter(proj.bias.detach().clone(), requires_grad=False)
-        self.num_heads = num_heads
         self.split = (-1, window_area, 3 * num_heads, head_dim)
         self.grouped = (-1, bias.shape[1], window_area, head_dim)
         self.by_head = (-1, num_heads, window_area, head_dim)
@@ -88,7 +147,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         qkv = self.qkv(tokens).reshape(self.split).permute(0, 2, 1, 3)
-        query, key, value = qkv.split(self.num_heads, dim=1)
+        query, key, value = self.heads(qkv)
         scores = query.reshape(self.grouped) @ key.reshape(self.grouped).transpose(-1, -2)
         weights = (scores + self.bias).softmax(dim=-1)
         mixed = (weights @ value.reshape(self.grouped)).reshape(self.by_head)
@@ -161,24 +220,46 @@ class PatchMerge(nn.Module):
         return self.norm_after(self.linear(self.norm_before(merged)))
 
 
-class MeanPool(nn.Module):
+class Features(nn.Module):
     """Tokens [B, N, C] to their mean [B, C]; the order of the tokens does not matter."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         return tokens.mean(dim=1)
 
 
-class DeployModel(nn.Module):
-    """Images [B, 3, H, W] to tokens [B, N, C] in raster order, or to logits [B, num_classes]."""
+class StageMap(nn.Module):
+    """Tokens [B, N, C] in raster order to a feature map [B, C, H, W]."""
 
-    def __init__(self, embed: nn.Module, layers: list[nn.Module], tail: nn.Module) -> None:
+    def __init__(self, dim: int, resolution: int) -> None:
+        super().__init__()
+        self.shape = (-1, dim, resolution, resolution)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.transpose(1, 2).reshape(self.shape)
+
+
+class DeployModel(nn.Module):
+    """Images [B, 3, H, W] to one output or several.
+
+    Args:
+        embed: Images to tokens.
+        layers: Blocks and merges, in turn.
+        taps: By number of layers passed: what turns the tokens there into an output.
+    """
+
+    def __init__(
+        self, embed: nn.Module, layers: list[nn.Module], taps: dict[int, nn.Module]
+    ) -> None:
         super().__init__()
         self.embed = embed
         self.layers = nn.ModuleList(layers)
-        self.tail = tail
+        self.taps = nn.ModuleDict({str(passed): tap for passed, tap in taps.items()})
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         tokens = self.embed(images)
-        for layer in self.layers:
+        outputs = []
+        for passed, layer in enumerate(self.layers, start=1):
             tokens = layer(tokens)
-        return self.tail(tokens)
+            if str(passed) in self.taps:
+                outputs.append(self.taps[str(passed)](tokens))
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)

@@ -52,7 +52,7 @@ def onnx_name(model: str, precision: Precision, opset: int) -> str:
 def export_spec(loaded: LoadedModel, **choices: Any) -> ExportSpec:  # noqa: ANN401 - its fields
     """What to export of a model; ``choices`` are the other fields of ``ExportSpec``."""
     size = loaded.config.img_size
-    return ExportSpec((3, size, size), loaded.config.output_name, **choices)
+    return ExportSpec((3, size, size), loaded.config.output_names, **choices)
 
 
 def model_facts(loaded: LoadedModel) -> dict[str, Any]:

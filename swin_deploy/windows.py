@@ -6,6 +6,8 @@ whose slot ``i`` holds the raster index (row by row) of the token that sits in s
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -100,3 +102,45 @@ def boundary_mask(window_size: int, num_windows_side: int, boundary: int) -> Ten
     windows = grid.permute(0, 2, 1, 3).reshape(num_windows_side**2, window_size**2)
     apart = windows[:, :, None] != windows[:, None, :]
     return torch.zeros(apart.shape).masked_fill(apart, MASKED)
+
+
+def shifted_window_mask(
+    window_size: int, num_windows_side: int, shift_size: int, masked: float = MASKED
+) -> Tensor:
+    """``boundary_mask`` of a symmetric shift, with a value for pairs that must not meet.
+
+    Returns:
+        Additive mask, [num_windows, window_area, window_area]: 0 or ``masked``.
+    """
+    mask = boundary_mask(window_size, num_windows_side, shift_size)
+    return torch.zeros_like(mask).masked_fill(mask == MASKED, masked)
+
+
+def relative_position_index(window_size: int) -> Tensor:
+    """Row of the position bias table for each pair of tokens in a window.
+
+    Returns:
+        Index, [window_area, window_area], int64, into the (2 * window_size - 1)**2 offsets from
+        (1 - window_size) to (window_size - 1), rows first; entry [q, k] is of q minus k.
+    """
+    side = torch.arange(window_size)
+    row, column = (axis.reshape(-1) for axis in torch.meshgrid(side, side, indexing="ij"))
+    rows = row[:, None] - row[None, :] + window_size - 1
+    columns = column[:, None] - column[None, :] + window_size - 1
+    return rows * (2 * window_size - 1) + columns
+
+
+def relative_coords_table(window_size: int, pretrained_window_size: int = 0) -> Tensor:
+    """Log-spaced relative coordinates of V2's position bias (arXiv 2111.09883, section 3.3).
+
+    Args:
+        window_size: Window side, in tokens.
+        pretrained_window_size: Side that the coordinates are scaled to; 0 for ``window_size``.
+
+    Returns:
+        Row and column offsets, [(2 * window_size - 1)**2, 2], within -1 to 1 inside the scale.
+    """
+    scale = max(1, (pretrained_window_size or window_size) - 1)
+    offsets = torch.arange(1 - window_size, window_size, dtype=torch.float32) / scale * 8
+    spaced = torch.sign(offsets) * torch.log2(offsets.abs() + 1.0) / math.log2(8)
+    return torch.stack(torch.meshgrid(spaced, spaced, indexing="ij"), dim=-1).reshape(-1, 2)

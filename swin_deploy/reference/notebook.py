@@ -22,28 +22,10 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from swin_deploy.config import StageSpec, SwinConfig
+from swin_deploy.reference.parts import StochasticDepth, drop_path_rates
 
 STOCHASTIC_DEPTH = 0.2  # of the last block; grows linearly from 0
 DROPOUT = 0.1
-
-
-class StochasticDepth(nn.Module):
-    """Drop a residual branch of whole samples in training; the identity in evaluation.
-
-    Source: "Deep Networks with Stochastic Depth", arXiv 1603.09382, per sample ("row" mode).
-    """
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.probability = probability
-
-    def forward(self, branch: Tensor) -> Tensor:
-        if not self.training or self.probability == 0.0:
-            return branch
-        survival = 1.0 - self.probability
-        shape = [branch.shape[0]] + [1] * (branch.ndim - 1)
-        kept = torch.empty(shape, dtype=branch.dtype, device=branch.device).bernoulli_(survival)
-        return branch * kept / survival
 
 
 class SwinEmbedding(nn.Module):
@@ -192,29 +174,44 @@ class NotebookSwin(nn.Module):
         self.config = config
         self.Embedding = SwinEmbedding(config.patch_size, config.embed_dim)
         self.stages = nn.ModuleList()
-        last = sum(config.depths) - 1
-        rates = [STOCHASTIC_DEPTH * block / last for block in range(last + 1)]
+        rates = drop_path_rates(config.depths, STOCHASTIC_DEPTH)
         for index, stage in enumerate(config.stages):
             if index:
                 self.stages.append(PatchMerging(stage.dim // 2))
-            for _ in range(stage.depth // 2):
-                pair = (rates.pop(0), rates.pop(0))
+            for block in range(0, stage.depth, 2):
+                pair = (rates[index][block], rates[index][block + 1])
                 self.stages.append(AlternatingEncoderBlock(stage, config.mlp_ratio, pair))
         self.head: nn.Module | None = None
         if config.num_classes:
             self.head = nn.Linear(config.stages[-1].dim, config.num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Tokens [B, N, C] in raster order (habit 9), or logits [B, num_classes] with a head."""
+    def ends_stage(self, entry: nn.Module) -> bool:
+        """Whether a merge, or nothing, follows this entry of ``stages``."""
+        entries = list(self.stages)
+        following = entries.index(entry) + 1
+        return following == len(entries) or isinstance(entries[following], PatchMerging)
+
+    def stage_tokens(self, images: Tensor) -> list[Tensor]:
+        """Tokens [B, N, C] in raster order behind each stage's blocks, before its merge."""
         tokens = self.Embedding(images)
-        for stage in self.stages:
-            tokens = stage(tokens)
-        if self.head is None:
-            return tokens
-        return self.head(reduce(tokens, "b n c -> b c", "mean"))
+        found = []
+        for entry in self.stages:
+            tokens = entry(tokens)
+            if self.ends_stage(entry) and not isinstance(entry, PatchMerging):
+                found.append(tokens)
+        return found
 
-
-def count_parameters(config: SwinConfig) -> int:
-    """Values in the parameters of a model of these sizes, frozen tables included."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in NotebookSwin(config).parameters())
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """What ``config.output`` asks for; without a head, tokens in raster order (habit 9)."""
+        stages = self.stage_tokens(images)
+        output = self.config.output_name
+        if output == "stages":
+            sides = [stage.resolution for stage in self.config.stages]
+            return tuple(
+                rearrange(tokens, "b (h w) c -> b c h w", h=side)
+                for tokens, side in zip(stages, sides, strict=True)
+            )
+        if output == "tokens":
+            return stages[-1]
+        features = reduce(stages[-1], "b n c -> b c", "mean")
+        return features if output == "features" or self.head is None else self.head(features)

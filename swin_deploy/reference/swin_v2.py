@@ -1,0 +1,106 @@
+"""Swin Transformer V2, "Scaling Up Capacity and Resolution", arXiv 2111.09883.
+
+Readable and trainable; parameter names are those of the authors' code (microsoft/Swin-Transformer,
+models/swin_transformer_v2.py).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from swin_deploy.config import StageSpec
+from swin_deploy.reference.swin import (
+    PatchMerging,
+    SwinBlock,
+    SwinTransformer,
+    add_mask,
+    merge_neighbours,
+)
+from swin_deploy.windows import relative_coords_table, relative_position_index
+
+MAX_LOGIT_SCALE = math.log(100.0)
+CPB_HIDDEN = 512
+
+
+class WindowAttentionV2(nn.Module):
+    """Scaled cosine attention with a continuous position bias, on windows [B * nW, n, C].
+
+    Source: sections 3.3 and 3.4 of the paper: cosine similarity divided by a learned temperature
+    per head, and an MLP on log-spaced relative coordinates.
+    """
+
+    def __init__(self, stage: StageSpec) -> None:
+        super().__init__()
+        self.num_heads = stage.num_heads
+        self.logit_scale = nn.Parameter(torch.full((stage.num_heads, 1, 1), math.log(10.0)))
+        self.cpb_mlp = nn.Sequential(
+            nn.Linear(2, CPB_HIDDEN), nn.ReLU(), nn.Linear(CPB_HIDDEN, stage.num_heads, bias=False)
+        )
+        self.qkv = nn.Linear(stage.dim, 3 * stage.dim, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(stage.dim))
+        self.v_bias = nn.Parameter(torch.zeros(stage.dim))
+        self.proj = nn.Linear(stage.dim, stage.dim)
+        table = relative_coords_table(stage.window_size, stage.pretrained_window_size)
+        self.register_buffer("relative_coords_table", table, persistent=False)
+        index = relative_position_index(stage.window_size)
+        self.register_buffer("relative_position_index", index, persistent=False)
+
+    def position_bias(self) -> Tensor:
+        """Additive bias [num_heads, window_area, window_area]."""
+        table = self.cpb_mlp(self.relative_coords_table)
+        bias = rearrange(table[self.relative_position_index], "q k heads -> heads q k")
+        return 16 * torch.sigmoid(bias)
+
+    def temperature(self) -> Tensor:
+        """What the cosine similarities are multiplied by, [num_heads, 1, 1]."""
+        return self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+
+    def qkv_bias(self) -> Tensor:
+        """Bias of q, k and v, [3C]; k has none."""
+        return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+
+    def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
+        query, key, value = rearrange(
+            F.linear(windows, self.qkv.weight, self.qkv_bias()),
+            "b n (qkv heads d) -> qkv b heads n d",
+            qkv=3,
+            heads=self.num_heads,
+        )
+        cosine = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-1, -2)
+        scores = cosine * self.temperature() + self.position_bias()
+        weights = add_mask(scores, mask).softmax(dim=-1)
+        return self.proj(rearrange(weights @ value, "b heads n d -> b n (heads d)"))
+
+
+class SwinBlockV2(SwinBlock):
+    """Attention on windows, then an MLP; each normalised behind (section 3.2 of the paper)."""
+
+    attention = WindowAttentionV2
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.drop_path(self.norm1(self._attend(tokens)))
+        return tokens + self.drop_path(self.norm2(self.mlp(tokens)))
+
+
+class PatchMergingV2(PatchMerging):
+    """Tokens [B, H, W, C] to [B, H / 2, W / 2, 2C], normalised behind the linear layer."""
+
+    @staticmethod
+    def norm_dim(dim: int) -> int:
+        """Channels that the norm sees."""
+        return 2 * dim
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.norm(self.reduction(merge_neighbours(tokens)))
+
+
+class SwinTransformerV2(SwinTransformer):
+    """Images [B, 3, H, W] to what ``config.output`` asks for; see ``SwinTransformer``."""
+
+    kinds = (SwinBlockV2, PatchMergingV2)
+
