@@ -73,9 +73,7 @@ def _float32_nodes(graph: onnx.ModelProto) -> set[str]:
 def _fence(body: onnx.GraphProto, kept: set[str]) -> None:
     """Cast what enters the kept nodes to float32, and what leaves them to float16."""
     inside = {name for node in body.node if node.name in kept for name in node.output}
-    wide = {
-        tensor.name for tensor in body.initializer if tensor.data_type != TensorProto.FLOAT16
-    }
+    wide = {tensor.name for tensor in body.initializer if tensor.data_type != TensorProto.FLOAT16}
     nodes: list[onnx.NodeProto] = []
     cast: dict[str, str] = {}
     for node in body.node:
@@ -89,9 +87,7 @@ def _fence(body: onnx.GraphProto, kept: set[str]) -> None:
                 cast[name] = f"{name}/{'float' if enters else 'half'}"
                 module = node.name.rpartition("/")[0] if enters else name
                 label = f"{module}/Cast_{len(cast)}"
-                nodes.append(
-                    helper.make_node("Cast", [name], [cast[name]], name=label, to=to)
-                )
+                nodes.append(helper.make_node("Cast", [name], [cast[name]], name=label, to=to))
             node.input[index] = cast[name]
         nodes.append(node)
     copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]

@@ -302,7 +302,11 @@ def _published_variants() -> dict[str, SwinConfig]:
         known[f"swinv2_{size}_window12_192"] = _published("swinv2", size, 192, window_size=12)
         for window, img_size in ((16, 256), (24, 384)):
             known[f"swinv2_{size}_window12to{window}_192to{img_size}"] = _published(
-                "swinv2", size, img_size, window_size=window, pretrained_window_sizes=(12, 12, 12, 6)
+                "swinv2",
+                size,
+                img_size,
+                window_size=window,
+                pretrained_window_sizes=(12, 12, 12, 6),
             )
     return known
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from exporters.errors import ComparisonError, MissingBackendError
 from swin_deploy.inputs import ImageSet
 from swin_deploy.parity import TOLERANCES, Hop, ParityResult, Tolerance, compare, second_opinion
-from swin_deploy.runners import Runner
+from swin_deploy.runners import Outputs, Runner
 
 DEFAULT_BATCHES = (1, 2, 3, 7)
 REFERENCE_BATCH = 8
@@ -43,32 +45,32 @@ class ReferenceOutputs:
     Attributes:
         backend: What ran it and where.
         image_sets: The images.
-        outputs: One array [n, ...] for each image set.
-        classes: Whether outputs are logits.
+        outputs: For each image set, one array [n, ...] for each output.
+        names: Of the outputs.
         top1_accuracy: Share of labelled images classified right; None without labels.
     """
 
     backend: str
     image_sets: tuple[ImageSet, ...]
-    outputs: tuple[NDArray[np.float32], ...]
-    classes: bool
+    outputs: tuple[Outputs, ...]
+    names: tuple[str, ...]
     top1_accuracy: float | None
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Outputs at one batch size: ``outputs[i]`` belongs to image ``index[i]``."""
+    """Outputs at one batch size: row ``i`` of each belongs to image ``index[i]``."""
 
     batch: int
     index: NDArray[np.int64]
-    outputs: NDArray[np.float32]
+    outputs: Outputs
 
 
 def run_reference(
     runner: Runner,
     image_sets: Sequence[ImageSet],
     *,
-    classes: bool,
+    names: tuple[str, ...],
     progress: Progress = lambda message: None,
 ) -> ReferenceOutputs:
     """Run the reference on all images, once.
@@ -76,7 +78,7 @@ def run_reference(
     Args:
         runner: The float32 reference, not open yet.
         image_sets: At least one, none empty.
-        classes: Whether its outputs are logits [n, num_classes].
+        names: Of its outputs; one named ``logits`` is of classes.
         progress: Told what is run, before it is run.
 
     Raises:
@@ -96,8 +98,8 @@ def run_reference(
         backend=runner.backend,
         image_sets=tuple(image_sets),
         outputs=tuple(outputs),
-        classes=classes,
-        top1_accuracy=_accuracy(image_sets, outputs) if classes else None,
+        names=names,
+        top1_accuracy=_accuracy(image_sets, outputs, names),
     )
 
 
@@ -154,16 +156,16 @@ def _judge_one(
                     expected,
                     tolerance=tolerance,
                     images=images,
-                    classes=reference.classes,
+                    names=reference.names,
                 )
             except ComparisonError as err:
                 raise ComparisonError(f"{runner.name}, {images.name}: {err}") from err
-            outputs.append(_by_image(by_batch[-1], len(expected)))
+            outputs.append(_by_image(by_batch[-1], len(expected[0])))
     return dataclasses.replace(
         hop,
         backend=runner.backend,
         results=tuple(results),
-        top1_accuracy=_accuracy(reference.image_sets, outputs) if reference.classes else None,
+        top1_accuracy=_accuracy(reference.image_sets, outputs, reference.names),
     )
 
 
@@ -186,65 +188,66 @@ def _run(runner: Runner, images: ImageSet, batch: int, wanted: int) -> _Rows:
     """Run the first ``wanted`` images in full batches; the last may go over images again."""
     count = len(images.images)
     chunks = [np.arange(start, start + batch) % count for start in range(0, wanted, batch)]
-    outputs = [runner.run(images.images[chunk]) for chunk in chunks]
-    for output in outputs:
+    calls = [runner.run(images.images[chunk]) for chunk in chunks]
+    for output in itertools.chain.from_iterable(calls):
         if len(output) != batch:
             raise ComparisonError(
                 f"{runner.name} gives {len(output)} rows for {batch} images; export it with a "
                 "dynamic batch, or with this one"
             )
-    return _Rows(batch, np.concatenate(chunks), np.concatenate(outputs))
+    outputs = tuple(np.concatenate(parts) for parts in zip(*calls, strict=True))
+    return _Rows(batch, np.concatenate(chunks), outputs)
 
 
-def _by_image(rows: _Rows, count: int) -> NDArray[np.float32]:
+def _by_image(rows: _Rows, count: int) -> Outputs:
     """One row for each of the first ``count`` images, all of which were run."""
-    ordered = np.empty((count, *rows.outputs.shape[1:]), np.float32)
-    ordered[rows.index] = rows.outputs
+    ordered = tuple(np.empty((count, *one.shape[1:]), np.float32) for one in rows.outputs)
+    for target, source in zip(ordered, rows.outputs, strict=True):
+        target[rows.index] = source
     return ordered
 
 
 def _judge_rows(
     by_batch: list[_Rows],
-    expected: NDArray[np.float32],
+    expected: Outputs,
     *,
     tolerance: Tolerance,
     images: ImageSet,
-    classes: bool,
+    names: tuple[str, ...],
 ) -> list[ParityResult]:
-    """Each batch against the reference, then the largest against the smallest."""
-    results = []
-    for rows in by_batch:
-        result = _judge_values(
-            rows.outputs,
-            expected[rows.index],
-            tolerance,
-            inputs=images.name,
-            batch=rows.batch,
-            classes=classes,
-        )
-        # An image that filled up a batch a second time was judged, but counts once.
-        results.append(dataclasses.replace(result, rows=len(np.unique(rows.index))))
+    """Each output at each batch against the reference, then the largest against the smallest."""
+    if len(by_batch[0].outputs) != len(names):
+        raise ComparisonError(f"{len(by_batch[0].outputs)} outputs, expected {', '.join(names)}")
     small, large = by_batch[0], by_batch[-1]
-    if small is not large:
-        alone = _by_image(small, int(small.index.max()) + 1)[large.index[: large.batch]]
-        results.append(
-            _judge_values(
-                large.outputs[: large.batch],
-                alone,
-                tolerance,
-                inputs=f"{images.name}, batch {large.batch} against batch {small.batch}",
-                batch=large.batch,
-                classes=classes,
-            )
+    results = []
+    for number, name in enumerate(names):
+        label = images.name if len(names) == 1 else f"{images.name}, {name}"
+        judge_output = functools.partial(
+            _judge_values, tolerance=tolerance, classes=name == "logits"
         )
+        for rows in by_batch:
+            reference = expected[number][rows.index]
+            result = judge_output(rows.outputs[number], reference, inputs=label, batch=rows.batch)
+            # An image that filled up a batch a second time was judged, but counts once.
+            results.append(dataclasses.replace(result, rows=len(np.unique(rows.index))))
+        if small is not large:
+            alone = _by_image(small, int(small.index.max()) + 1)[number]
+            results.append(
+                judge_output(
+                    large.outputs[number][: large.batch],
+                    alone[large.index[: large.batch]],
+                    inputs=f"{label}, batch {large.batch} against batch {small.batch}",
+                    batch=large.batch,
+                )
+            )
     return results
 
 
 def _judge_values(
     actual: NDArray[np.float32],
     reference: NDArray[np.float32],
-    tolerance: Tolerance,
     *,
+    tolerance: Tolerance,
     inputs: str,
     batch: int,
     classes: bool,
@@ -263,12 +266,14 @@ def _judge_values(
 
 
 def _accuracy(
-    image_sets: Sequence[ImageSet], outputs: Sequence[NDArray[np.float32]]
+    image_sets: Sequence[ImageSet], outputs: Sequence[Outputs], names: tuple[str, ...]
 ) -> float | None:
-    """Share of the labelled images whose largest logit is their class."""
+    """Share of the labelled images whose largest logit is their class; None without either."""
+    if "logits" not in names:
+        return None
     hits = [
-        logits.argmax(axis=1) == images.labels
-        for images, logits in zip(image_sets, outputs, strict=True)
+        output[names.index("logits")].argmax(axis=1) == images.labels
+        for images, output in zip(image_sets, outputs, strict=True)
         if images.labels is not None
     ]
     return float(np.concatenate(hits).mean()) if hits else None

@@ -86,7 +86,7 @@ class SplitHeads(nn.Module):
         self.num_heads = num_heads
 
     def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
-        return qkv.split(self.num_heads, dim=1)
+        return torch.split(qkv, self.num_heads, dim=1)
 
 
 class SplitCosineHeads(SplitHeads):
@@ -101,8 +101,8 @@ class SplitCosineHeads(SplitHeads):
         self.normalize = CosineNormalize(torch.cat((temperature, torch.ones_like(temperature))))
 
     def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
-        query_key, value = qkv.split((2 * self.num_heads, self.num_heads), dim=1)
-        query, key = self.normalize(query_key).split(self.num_heads, dim=1)
+        query_key, value = torch.split(qkv, (2 * self.num_heads, self.num_heads), dim=1)
+        query, key = torch.split(self.normalize(query_key), self.num_heads, dim=1)
         return query, key, value
 
 

@@ -74,7 +74,7 @@ def prove_parity(
     reference = run_reference(
         TorchRunner("PyTorch reference", loaded.reference),
         images,
-        classes=bool(loaded.config.num_classes),
+        names=loaded.config.output_names,
         progress=progress,
     )
     return ParityReport(

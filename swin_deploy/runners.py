@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from exporters.artifact import read_manifest
 from exporters.backends import cuda_device_count, load_onnxruntime, load_tensorrt
@@ -33,6 +33,10 @@ FLAVOR_TITLES: dict[Flavor, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "Ten
 TORCH_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CPU_PROVIDER = "CPUExecutionProvider"
+
+
+# One array [B, ...] for each output of a model, in the model's order.
+Outputs = tuple[NDArray[np.float32], ...]
 
 
 class Runner(Protocol):
@@ -76,11 +80,11 @@ class Runner(Protocol):
     def synchronize(self) -> None:
         """Wait until what was started is done."""
 
-    def fetch(self) -> NDArray[np.float32]:
-        """The output of the last call, on the host."""
+    def fetch(self) -> Outputs:
+        """The outputs of the last call, on the host."""
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The model's output for images [B, 3, H, W]: tokens [B, N, C] or logits [B, classes]."""
+    def run(self, images: NDArray[np.float32]) -> Outputs:
+        """The model's outputs for images [B, 3, H, W]; each has one row for each image."""
         self.prepare(images)
         self.execute()
         self.synchronize()
@@ -106,7 +110,8 @@ class TorchRunner(Runner):
         place = torch.cuda.get_device_name() if self._device.type == "cuda" else "CPU"
         self.backend = f"PyTorch {torch.__version__}, {place}"
         self._source = module
-        self._images = self._output = torch.empty(0)
+        self._images = torch.empty(0)
+        self._output: Tensor | tuple[Tensor, ...] = ()
 
     def __enter__(self) -> Self:
         dtype = TORCH_DTYPES[self.precision]
@@ -115,7 +120,7 @@ class TorchRunner(Runner):
 
     def __exit__(self, *exc_info: object) -> None:
         del self._module
-        self._images = self._output = torch.empty(0)
+        self._images, self._output = torch.empty(0), ()
 
     def prepare(self, images: NDArray[np.float32]) -> None:
         dtype = TORCH_DTYPES[self.precision]
@@ -129,8 +134,9 @@ class TorchRunner(Runner):
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def fetch(self) -> NDArray[np.float32]:
-        return np.asarray(self._output.float().cpu().numpy(), np.float32)
+    def fetch(self) -> Outputs:
+        outputs = self._output if isinstance(self._output, tuple) else (self._output,)
+        return tuple(np.asarray(one.float().cpu().numpy(), np.float32) for one in outputs)
 
 
 class OrtRunner(Runner):
@@ -140,7 +146,7 @@ class OrtRunner(Runner):
     the CPU when a provider does not load.
 
     Args:
-        onnx_path: File to run; one input of images, one output.
+        onnx_path: File to run; one input of images.
         precision: Of the graph, for reports; the runner takes the graph as it is.
         name: Short name for reports; by default ``onnx`` and the precision.
     """
@@ -162,12 +168,12 @@ class OrtRunner(Runner):
         self._device = "cuda" if on_gpu else "cpu"
         self.backend = f"ONNX Runtime {self._ort.__version__}, {provider}"
         inputs, outputs = session.get_inputs(), session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1:
+        if len(inputs) != 1 or not outputs:
             raise ExportError(
                 f"{self._path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one "
-                "of each: export the model again"
+                "input: export the model again"
             )
-        self._input, self._output = inputs[0], outputs[0]
+        self._input, self._outputs = inputs[0], outputs
         batch = self._input.shape[0] if self._input.shape else None
         if isinstance(batch, int):
             self.min_batch = self.max_batch = batch
@@ -185,7 +191,8 @@ class OrtRunner(Runner):
         )
         self._binding = self._session.io_binding()
         self._binding.bind_ortvalue_input(self._input.name, value)
-        self._binding.bind_output(self._output.name, self._device, 0)
+        for output in self._outputs:
+            self._binding.bind_output(output.name, self._device, 0)
 
     def execute(self) -> None:
         try:
@@ -197,8 +204,8 @@ class OrtRunner(Runner):
     def synchronize(self) -> None:
         self._binding.synchronize_outputs()
 
-    def fetch(self) -> NDArray[np.float32]:
-        return np.asarray(self._binding.copy_outputs_to_cpu()[0], np.float32)
+    def fetch(self) -> Outputs:
+        return tuple(np.asarray(one, np.float32) for one in self._binding.copy_outputs_to_cpu())
 
 
 class TrtRunner(Runner):
@@ -233,7 +240,8 @@ class TrtRunner(Runner):
         self.name = name or f"engine {self.precision}"
         self.backend = f"{title} {self._version}"
         self._path = engine_path
-        self._images = self._output = torch.empty(0)
+        self._images = torch.empty(0)
+        self._outputs: tuple[Tensor, ...] = ()
 
     def __enter__(self) -> Self:
         trt = load_tensorrt(self._flavor)
@@ -268,7 +276,7 @@ class TrtRunner(Runner):
         self._context = None  # TensorRT wants this order
         self._engine = None
         self._runtime = None
-        self._images = self._output = torch.empty(0)
+        self._images, self._outputs = torch.empty(0), ()
 
     def prepare(self, images: NDArray[np.float32]) -> None:
         _check_shape(images, tuple(self._engine.get_tensor_shape(self._input_name)), self.name)
@@ -278,10 +286,13 @@ class TrtRunner(Runner):
                 f"{self._path} does not take images of shape {images.shape}: its batches go from "
                 f"{self.min_batch} to {self.max_batch} ({self._problem()})"
             )
-        shape = tuple(self._context.get_tensor_shape(self._output_name))
-        self._output = torch.empty(shape, dtype=self._output_dtype, device="cuda")
         self._context.set_tensor_address(self._input_name, self._images.data_ptr())
-        self._context.set_tensor_address(self._output_name, self._output.data_ptr())
+        self._outputs = tuple(
+            torch.empty(tuple(self._context.get_tensor_shape(name)), dtype=dtype, device="cuda")
+            for name, dtype in self._output_dtypes.items()
+        )
+        for name, output in zip(self._output_dtypes, self._outputs, strict=True):
+            self._context.set_tensor_address(name, output.data_ptr())
         torch.cuda.synchronize()  # the copy ran on PyTorch's stream, the engine has its own
 
     def execute(self) -> None:
@@ -291,25 +302,25 @@ class TrtRunner(Runner):
     def synchronize(self) -> None:
         self._stream.synchronize()
 
-    def fetch(self) -> NDArray[np.float32]:
-        return np.asarray(self._output.float().cpu().numpy(), np.float32)
+    def fetch(self) -> Outputs:
+        return tuple(np.asarray(one.float().cpu().numpy(), np.float32) for one in self._outputs)
 
     def _find_tensors(self, trt: Any) -> None:  # noqa: ANN401 - either TensorRT module
-        """Names and types of the one input and the one output."""
+        """Names and types of the one input and the outputs."""
         dtypes = {trt.DataType.FLOAT: torch.float32, trt.DataType.HALF: torch.float16}
         engine = self._engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         outputs = [n for n in names if n not in inputs]
         unknown = [n for n in names if engine.get_tensor_dtype(n) not in dtypes]
-        if len(inputs) != 1 or len(outputs) != 1 or unknown:
+        if len(inputs) != 1 or not outputs or unknown:
             raise BuildError(
-                f"{self._path} has inputs {inputs} and outputs {outputs}; expected one of each, in "
-                "float32 or float16"
+                f"{self._path} has inputs {inputs} and outputs {outputs}; expected one input, and "
+                "all in float32 or float16"
             )
-        self._input_name, self._output_name = inputs[0], outputs[0]
+        self._input_name = inputs[0]
         self._input_dtype = dtypes[engine.get_tensor_dtype(self._input_name)]
-        self._output_dtype = dtypes[engine.get_tensor_dtype(self._output_name)]
+        self._output_dtypes = {name: dtypes[engine.get_tensor_dtype(name)] for name in outputs}
 
     def _problem(self) -> str:
         """What TensorRT logged last."""

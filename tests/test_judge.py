@@ -48,11 +48,12 @@ class FakeRunner(Runner):
     def run(self, images):
         assert self.open
         self.calls.append(len(images))
-        return self.function(images)
+        outputs = self.function(images)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def judged(runner, *image_sets, classes=True, **options):
-    reference = run_reference(FakeRunner(), image_sets or [image_set()], classes=classes)
+def judged(runner, *image_sets, names=("logits",), **options):
+    reference = run_reference(FakeRunner(), image_sets or [image_set()], names=names)
     (hop,) = judge(reference, [Candidate(runner, "onnx", "m.onnx")], **options)
     return hop
 
@@ -205,7 +206,7 @@ def test_judge_counts_accuracy_and_agreement_over_all_images():
     labels = model(images.images).argmax(axis=1)
     labels[:2] = (labels[:2] + 1) % CLASSES
     labelled = dataclasses.replace(images, labels=labels)
-    reference = run_reference(FakeRunner(), [labelled, image_set(3, "other")], classes=True)
+    reference = run_reference(FakeRunner(), [labelled, image_set(3, "other")], names=("logits",))
     assert reference.top1_accuracy == 0.8
     candidates = [
         Candidate(FakeRunner(), "onnx"),
@@ -220,7 +221,7 @@ def test_judge_counts_accuracy_and_agreement_over_all_images():
 
 def test_judge_without_classes_or_labels_counts_nothing():
     labelled = image_set(labels=np.zeros(10, np.int64))
-    without_classes = judged(FakeRunner(), labelled, classes=False)
+    without_classes = judged(FakeRunner(), labelled, names=("tokens",))
     assert without_classes.top1_accuracy is None
     assert all(result.top1_agreement is None for result in without_classes.results)
     assert judged(FakeRunner()).top1_accuracy is None
@@ -249,19 +250,40 @@ def test_judge_tells_its_progress():
 def test_run_reference_runs_every_image_once_in_order():
     runner = FakeRunner()
     images = image_set(16)
-    reference = run_reference(runner, [images], classes=False)
+    reference = run_reference(runner, [images], names=("tokens",))
     assert runner.calls == [8, 8]
-    np.testing.assert_allclose(reference.outputs[0], model(images.images), rtol=1e-6)
+    np.testing.assert_allclose(reference.outputs[0][0], model(images.images), rtol=1e-6)
     assert reference.backend == "fake, open"
 
 
 def test_run_reference_odd_number_of_images_stays_in_order():
     images = image_set(11)
-    reference = run_reference(FakeRunner(), [images], classes=False)
-    np.testing.assert_allclose(reference.outputs[0], model(images.images), rtol=1e-6)
+    reference = run_reference(FakeRunner(), [images], names=("tokens",))
+    np.testing.assert_allclose(reference.outputs[0][0], model(images.images), rtol=1e-6)
 
 
 @pytest.mark.parametrize("image_sets", [[], [image_set(0)], [image_set(), image_set(0)]])
 def test_run_reference_without_images_is_an_error(image_sets):
     with pytest.raises(ComparisonError, match="no images"):
-        run_reference(FakeRunner(), image_sets, classes=False)
+        run_reference(FakeRunner(), image_sets, names=("tokens",))
+
+
+def test_judge_compares_each_output_by_name():
+    def two(images):
+        return model(images), 100 * model(images)
+
+    def second_nudged(images):
+        first, second = two(images)
+        second = second.copy()
+        second[0, 0] += 5
+        return first, second
+
+    names = ("stage1", "stage2")
+    reference = run_reference(FakeRunner(two), [image_set()], names=names)
+    candidates = [Candidate(FakeRunner(function), "onnx") for function in (two, second_nudged)]
+    same, nudged = judge(reference, candidates)
+    assert same.passed
+    assert failing(nudged)
+    assert all("stage2" in inputs for inputs in failing(nudged))
+    with pytest.raises(ComparisonError, match="stage1, stage2"):
+        judge(reference, [Candidate(FakeRunner(), "onnx")])

@@ -22,14 +22,14 @@ Examples:
 @click.pass_obj
 def models(console: Console, as_json: bool) -> None:
     """List the variants, their sizes and the image sizes they take."""
-    from swin_deploy.reference.notebook import count_parameters
+    from swin_deploy.reference import count_parameters
 
     rows = [
         {
             "name": name,
             "parameters": count_parameters(config),
             **config.to_dict(),
-            "img_size_step": config.img_size_step,
+            "legal_img_sizes": list(config.legal_img_sizes(6)),
             "output": config.output_name,
             "weights": "bundled" if name in BUNDLED_WEIGHTS else "yours, or random",
         }
@@ -49,7 +49,7 @@ def models(console: Console, as_json: bool) -> None:
             f"{row['parameters']:,}",
             str(row["embed_dim"]),
             "-".join(map(str, row["depths"])),
-            f"{row['img_size']} (multiples of {row['img_size_step']})",
+            f"{row['img_size']} ({', '.join(map(str, row['legal_img_sizes']))}, ...)",
             str(row["output"]),
             str(row["weights"]),
         )

@@ -73,12 +73,13 @@ def _fold_block(
     back = stage.window_size // 2 if block.WMSA.mask else 0
     residual = window_order(stage.resolution, stage.window_size, back)
     branch = window_order(stage.resolution, stage.window_size, forth)
+    norm = copy_norm(block.layer_norm)
     folded = SwinBlock(
         order=reorder(order, residual),
         displace=reorder(residual, branch),
         attention=_fold_attention(block.WMSA, stage),
         mlp=nn.Sequential(copy_linear(block.MLP[0]), nn.GELU(), copy_linear(block.MLP[3])),
-        norms=(copy_norm(block.layer_norm), nn.Identity(), copy_norm(block.layer_norm), nn.Identity()),
+        norms=(norm, nn.Identity(), norm, nn.Identity()),
     )
     return folded, residual
 

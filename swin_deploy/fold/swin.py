@@ -37,18 +37,19 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
     layers: list[nn.Module] = []
     taps: dict[int, nn.Module] = {}
     order = window_order(stages[0].resolution, stages[0].window_size)
-    for index, (layer, stage) in enumerate(zip(reference.layers, stages, strict=True)):
-        for block in layer.blocks:
+    for index, (blocks, merge) in enumerate(reference.parts()):
+        stage = stages[index]
+        for block in blocks:
             shifted = window_order(stage.resolution, stage.window_size, block.shift_size)
             layers.append(_fold_block(block, stage, reorder(order, shifted)))
             order = shifted
         if reference.config.output_name == "stages":
             norm = getattr(reference, f"norm{index}", nn.Identity())
             taps[len(layers)] = stage_map(norm, order, stage)
-        if layer.downsample is not None:
+        if merge is not None:
             following = stages[index + 1]
             neighbours = merge_order(stage.resolution, following.window_size)
-            layers.append(_fold_merge(layer.downsample, reorder(order, neighbours), len(order)))
+            layers.append(_fold_merge(merge, reorder(order, neighbours), len(order)))
             order = window_order(following.resolution, following.window_size)
     if not taps:
         taps[len(layers)] = _fold_tail(reference, order)
@@ -76,21 +77,19 @@ def _fold_block(block: swin.SwinBlock, stage: StageSpec, order: nn.Module) -> Sw
     )
 
 
-def _fold_attention(
-    attention: swin.WindowAttention | swin_v2.WindowAttentionV2,
-    mask: Tensor | None,
-    stage: StageSpec,
-) -> WindowAttention:
+def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec) -> WindowAttention:
     wide = attention.double()
     heads = SplitHeads(stage.num_heads)
     if isinstance(wide, swin_v2.WindowAttentionV2):
         weight, bias = wide.qkv.weight, wide.qkv_bias()
         heads = SplitCosineHeads(wide.temperature())
-    else:
+    elif isinstance(wide, swin.WindowAttention):
         scale = torch.ones(3, 1, dtype=torch.float64)
         scale[0] = wide.scale
         scale = scale.expand(3, stage.dim).reshape(-1)
         weight, bias = wide.qkv.weight * scale[:, None], wide.qkv.bias * scale
+    else:
+        raise TypeError(f"cannot fold attention of type {type(attention).__name__}")
     return WindowAttention(
         qkv=linear(weight, bias),
         proj=copy_linear(wide.proj),

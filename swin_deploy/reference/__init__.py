@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
 
 from swin_deploy.config import SwinConfig
 from swin_deploy.reference.notebook import NotebookSwin
@@ -22,6 +22,7 @@ def build_reference(config: SwinConfig) -> Reference:
     return kinds[config.family](config)
 
 
-def count_parameters(module: nn.Module) -> int:
-    """Values in a module's parameters, frozen ones included."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def count_parameters(config: SwinConfig) -> int:
+    """Values in the parameters of a model of these sizes, frozen ones included."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_reference(config).parameters())

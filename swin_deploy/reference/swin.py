@@ -6,6 +6,8 @@ models/swin_transformer.py). ``swin_v2`` changes the block, its attention and th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
@@ -52,6 +54,8 @@ class WindowAttention(nn.Module):
     Source: section 3.2 and equation 4 of the paper.
     """
 
+    relative_position_index: Tensor
+
     def __init__(self, stage: StageSpec) -> None:
         super().__init__()
         self.num_heads = stage.num_heads
@@ -68,7 +72,8 @@ class WindowAttention(nn.Module):
     def position_bias(self) -> Tensor:
         """Additive bias [num_heads, window_area, window_area]."""
         return rearrange(
-            self.relative_position_bias_table[self.relative_position_index], "q k heads -> heads q k"
+            self.relative_position_bias_table[self.relative_position_index],
+            "q k heads -> heads q k",
         )
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
@@ -92,8 +97,11 @@ class SwinBlock(nn.Module):
     """Attention on windows, shifted or not, then an MLP; each normalised before."""
 
     attention: type[nn.Module] = WindowAttention
+    attn_mask: Tensor | None
 
-    def __init__(self, config: SwinConfig, stage: StageSpec, *, shift: int, drop_path: float) -> None:
+    def __init__(
+        self, config: SwinConfig, stage: StageSpec, *, shift: int, drop_path: float
+    ) -> None:
         super().__init__()
         self.window_size = stage.window_size
         self.shift_size = shift
@@ -204,16 +212,24 @@ class SwinTransformer(nn.Module):
             self.head = nn.Linear(stages[-1].dim, config.num_classes)
         self.apply(_initialise)
 
+    def parts(self) -> Iterator[tuple[list[SwinBlock], PatchMerging | None]]:
+        """The blocks of each stage, and the merge behind them; None behind the last."""
+        for layer in self.layers:
+            if isinstance(layer, BasicLayer):
+                blocks = [block for block in layer.blocks if isinstance(block, SwinBlock)]
+                merge = layer.downsample
+                yield blocks, merge if isinstance(merge, PatchMerging) else None
+
     def stage_tokens(self, images: Tensor) -> list[Tensor]:
         """Tokens [B, H, W, C] behind each stage's blocks, before its merge."""
         tokens = self.patch_embed(images)
         found = []
-        for layer in self.layers:
-            for block in layer.blocks:
+        for blocks, merge in self.parts():
+            for block in blocks:
                 tokens = block(tokens)
             found.append(tokens)
-            if layer.downsample is not None:
-                tokens = layer.downsample(tokens)
+            if merge is not None:
+                tokens = merge(tokens)
         return found
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:

@@ -34,6 +34,9 @@ class WindowAttentionV2(nn.Module):
     per head, and an MLP on log-spaced relative coordinates.
     """
 
+    relative_position_index: Tensor
+    relative_coords_table: Tensor
+
     def __init__(self, stage: StageSpec) -> None:
         super().__init__()
         self.num_heads = stage.num_heads
@@ -103,4 +106,3 @@ class SwinTransformerV2(SwinTransformer):
     """Images [B, 3, H, W] to what ``config.output`` asks for; see ``SwinTransformer``."""
 
     kinds = (SwinBlockV2, PatchMergingV2)
-
