@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,15 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: str = "bicubic"
     crop_ratio: float = 0.875
+
+    def __post_init__(self) -> None:
+        numbers = (*self.mean, *self.std, self.crop_ratio)
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
+            raise ConfigError(f"mean, std and crop_ratio {numbers} are not all finite numbers")
+        if len(self.mean) != 3 or len(self.std) != 3 or 0 in self.std:
+            raise ConfigError(
+                f"mean {self.mean} and std {self.std} need three numbers each, none of std zero"
+            )
 
 
 @dataclass(frozen=True)
