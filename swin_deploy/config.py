@@ -109,7 +109,7 @@ class SwinConfig:
                 raise ConfigError(f"{field} {shown}: whole numbers from 1 up are needed")
         if not isinstance(self.num_classes, int) or self.num_classes < 0:
             raise ConfigError(f"num_classes {self.num_classes}: a whole number from 0 up is needed")
-        if int(self.embed_dim * self.mlp_ratio) < 1:
+        if round(self.embed_dim * self.mlp_ratio) < 1:
             raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
 
     @property
