@@ -6,11 +6,11 @@ A file appears under its final name only when it is whole. The manifest of ``x.e
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import json
 import os
+import secrets
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from exporters.errors import FileError
 
 MANIFEST_SCHEMA = 1
+MANIFEST_KEYS = ("schema", "file", "bytes", "sha256")  # in every manifest
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -26,44 +27,53 @@ def write_atomic(path: Path, data: bytes) -> None:
     Folders above ``path`` are made as needed.
 
     Raises:
-        FileError: If the folder cannot be written, or the disk is full.
+        FileError: If ``path`` is something else than a file, the folder cannot be written, or the
+            disk is full.
     """
-    temporary = None
+    write_together({path: data})
+
+
+def write_together(files: dict[Path, bytes]) -> None:
+    """Write files that belong together: none takes its name before all are on the disk.
+
+    Killed between two names, the files are still whole, but the later ones are the old ones.
+
+    Raises:
+        FileError: As ``write_atomic``; all files are as before then.
+    """
+    staged: dict[Path, Path] = {}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        for path, data in files.items():
+            _require_file_name(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # The suffix is no artefact's: what a killed process leaves is never taken for one.
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+            with temporary.open("xb") as stream:
+                staged[path] = temporary
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for path, temporary in staged.items():
+            os.replace(temporary, path)
     except OSError as err:
         reason = err.strerror or str(err)
         raise FileError(
             f"cannot write {path}: {reason}; choose another place, or free some space"
         ) from err
     finally:
-        if temporary:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
 
 
 def ensure_writable(path: Path) -> None:
     """Fail before a long computation rather than after it.
 
     Raises:
-        FileError: If ``path`` is a folder, or a file cannot be made beside it.
+        FileError: If ``path`` is something else than a file, or a file cannot be made beside it.
     """
-    if path.is_dir():
-        raise FileError(f"{path} is a folder; name a file in it")
     try:
+        _require_file_name(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -71,6 +81,14 @@ def ensure_writable(path: Path) -> None:
         raise FileError(
             f"cannot write in {path.parent}: {err.strerror or err}; choose another place"
         ) from err
+
+
+def _require_file_name(path: Path) -> None:
+    """Writing replaces what bears the name, which must not be a folder or a device."""
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise FileError(f"{path} is a device or a pipe; name a file")
 
 
 def sha256_of(path: Path) -> str:
@@ -92,7 +110,7 @@ def manifest_path(path: Path) -> Path:
 
 
 def write_artifact(path: Path, data: bytes, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write an artefact and its manifest, each atomically, and return the manifest written.
+    """Write an artefact and its manifest together, and return the manifest written.
 
     The manifest gets the file's name, size, SHA-256 and the time on top of what is given.
 
@@ -107,8 +125,8 @@ def write_artifact(path: Path, data: bytes, manifest: dict[str, Any]) -> dict[st
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **manifest,
     }
-    write_atomic(path, data)
-    write_atomic(manifest_path(path), json.dumps(full, indent=2).encode() + b"\n")
+    text = json.dumps(full, indent=2) + "\n"
+    write_together({path: data, manifest_path(path): text.encode()})
     return full
 
 
@@ -119,19 +137,20 @@ def read_manifest(path: Path) -> dict[str, Any]:
         FileError: If the file or its manifest is missing or unreadable, or the file is not the
             one that the manifest describes.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileError(f"{path} does not exist, or is not a file")
     beside = manifest_path(path)
     try:
+        found = sha256_of(path)
         manifest = json.loads(beside.read_text(encoding="utf-8"))
-        recorded = manifest["sha256"]
+        recorded = {key: manifest[key] for key in MANIFEST_KEYS}
     except FileNotFoundError as err:
         raise FileError(
             f"{path} has no manifest {beside.name} beside it; build it again with swin-deploy"
         ) from err
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise FileError(f"{beside} is not a manifest ({err}); build {path.name} again") from err
-    if recorded != sha256_of(path):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as err:
+        raise FileError(f"{beside} is not a manifest ({err!r}); build {path.name} again") from err
+    if recorded["sha256"] != found:
         raise FileError(
             f"{path} is not the file that {beside.name} describes (SHA-256 differs); build it again"
         )

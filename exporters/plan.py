@@ -29,11 +29,16 @@ TENSOR = re.compile(
     r"[^{}]*?(?:Format/)?Datatype: (?P<type>[^,}]*?) *[,}]"
 )
 ONNX_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
-ATTENTION_NAME = re.compile(r"(?<![a-z])f?mha(?![a-z])|multi_head_attention", re.IGNORECASE)
+# Names that the builder makes begin with an underscore; others come from the ONNX graph, where a
+# module may be called mha too.
+ATTENTION_NAME = re.compile(r"^_\w*?(?<![a-z])f?mha(?![a-z])", re.IGNORECASE)
 GEMM_NAME = re.compile(
-    r"^__myl_.*(?:Fc|MatMul|Gemm|Conv)|gemm|matmul|matrix_?multiply", re.IGNORECASE
+    r"^__myl_\w*?(?:Fc|MatMul|Gemm|Conv)(?![a-z])|(?i:gemm|matmul|matrix_?multiply)"
 )
+GEMM_TYPE = re.compile(r"gemm|matmul|matrix_?multiply|conv|correlation", re.IGNORECASE)
+COPY_TYPE = "Reformat"  # full TensorRT names it after the layer that it feeds
 HOST_TYPES = ("shape_call", "signal", "wait")  # steps of the plan that launch no kernel
+OPAQUE_NAME = "{ForeignNode["  # a part of the network that the builder did not list in detail
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Kernel:
 
     Attributes:
         name: The builder's name for it.
-        kind: ``attention`` (fused), ``gemm`` or ``other``.
+        kind: ``attention`` (fused), ``gemm`` (convolutions too) or ``other``.
         layer_type: The builder's layer type: ``gemm``, ``kgen``, ``runtime_fusion``, ...
         bytes_moved: Size of all inputs, constants and outputs, by shape and type.
         half_bytes: The part of ``bytes_moved`` in float16 or bfloat16.
@@ -141,7 +146,7 @@ class KernelPlan:
         try:
             kernels = tuple(Kernel(**_tuples(kernel)) for kernel in values["kernels"])
             return cls(**{**_tuples(values), "kernels": kernels})
-        except (KeyError, TypeError) as err:
+        except (KeyError, TypeError, AttributeError) as err:
             raise BuildError(f"not a kernel plan ({err}); build the engine again") from err
 
     def with_range(self, engine: KernelPlan) -> KernelPlan:
@@ -179,9 +184,9 @@ def read_plan(
     graph, flavor, version = source
     found = [message for message in messages if "LayerType: " in message]
     kernels = tuple(_read_kernels(found[-1])) if found else ()
-    if not kernels:
+    if not kernels or any(kernel.name.startswith(OPAQUE_NAME) for kernel in kernels):
         raise BuildError(
-            f"{flavor} {version} printed no layer information, so the engine's precision cannot be "
+            f"{flavor} {version} did not list its kernels, so the engine's precision cannot be "
             "proved; use a TensorRT release from 10.10 on"
         )
     wide = tuple(k.name for k in kernels if k.kind != "other" and k.float32_inputs)
@@ -224,9 +229,11 @@ def _read_kernel(layer: re.Match[str]) -> Kernel:
 
 
 def _kind(layer: re.Match[str]) -> str:
+    if layer["type"] == COPY_TYPE:
+        return "other"
     if ATTENTION_NAME.search(layer["name"]):
         return "attention"
-    if layer["type"] == "gemm" or GEMM_NAME.search(layer["name"]):
+    if GEMM_TYPE.search(layer["type"]) or GEMM_NAME.search(layer["name"]):
         return "gemm"
     return "other"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,36 +114,73 @@ def _build(
     options: EngineOptions,
     progress: Progress,
 ) -> tuple[bytes, list[str]]:
-    """The serialised engine and the builder's messages."""
-    logger = _make_logger(trt)
+    """The serialised engine and the builder's messages.
+
+    TensorRT swallows what its callbacks raise, an interrupt too. So the builder works in a thread
+    of its own and this one waits: an interrupt stops the builder at its next step.
+    """
+    logger, monitor = _make_logger(trt), _make_monitor(trt, progress)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        try:
+            work = pool.submit(
+                _build_in_thread, trt, graph, profile, options=options, watch=(logger, monitor)
+            )
+            return work.result(), logger.messages
+        except BaseException as err:
+            monitor.stopped = err
+            raise
+
+
+def _build_in_thread(
+    trt: Any,
+    graph: onnx.ModelProto,
+    profile: BatchProfile,
+    *,
+    options: EngineOptions,
+    watch: tuple[Any, Any],
+) -> bytes:
+    """The serialised engine; ``watch`` is the logger and the progress monitor."""
+    logger, monitor = watch
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(graph.SerializeToString()):
-        causes = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
+        errors = (parser.get_error(index) for index in range(parser.num_errors))
+        causes = "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in errors)
         raise BuildError(f"TensorRT cannot read the ONNX graph: {' '.join(causes.split())}")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.progress_monitor = monitor = _make_monitor(trt, progress)
+    config.progress_monitor = monitor
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
+    config.add_optimization_profile(_make_profile(builder, network, profile))
+    cache = _attach_timing_cache(config, options)
+    serialized = builder.build_serialized_network(network, config)
+    if monitor.stopped is not None:
+        raise monitor.stopped
+    if serialized is None:
+        raise BuildError(f"TensorRT could not build the engine: {_last_error(logger.errors)}")
+    if cache is not None and options.timing_cache_path:
+        write_atomic(Path(options.timing_cache_path), bytes(cache.serialize()))
+    return bytes(serialized)
+
+
+def _make_profile(builder: Any, network: Any, profile: BatchProfile) -> Any:
     shapes = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         row = tuple(tensor.shape)[1:]
-        shapes.set_shape(tensor.name, (profile.min, *row), (profile.opt, *row), (profile.max, *row))
-    config.add_optimization_profile(shapes)
-    cache = _attach_timing_cache(config, options)
-    serialized = builder.build_serialized_network(network, config)
-    if serialized is None:
-        if monitor.interrupted:
-            raise KeyboardInterrupt
-        raise BuildError(f"TensorRT could not build the engine: {_last_error(logger.errors)}")
-    if cache is not None and options.timing_cache_path:
-        write_atomic(Path(options.timing_cache_path), bytes(cache.serialize()))
-    return bytes(serialized), logger.messages
+        ends = [(batch, *row) for batch in (profile.min, profile.opt, profile.max)]
+        try:
+            shapes.set_shape(tensor.name, *ends)
+        except RuntimeError as err:
+            raise BuildError(
+                f"TensorRT takes no input {tensor.name} of shapes {ends} ({err}); only the batch "
+                "may be dynamic, and within memory"
+            ) from err
+    return shapes
 
 
 def _network_flags(trt: Any) -> int:
@@ -160,7 +198,10 @@ def _attach_timing_cache(config: Any, options: EngineOptions) -> Any:
         raise BuildError("tensorrt-rtx times no kernels when it builds; leave --timing-cache out")
     path = Path(options.timing_cache_path)
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-    config.set_timing_cache(cache, ignore_mismatch=False)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        raise BuildError(
+            f"{path} is no timing cache of this TensorRT and this GPU; delete it, or name another"
+        )
     return cache
 
 
@@ -183,23 +224,27 @@ def _make_logger(trt: Any) -> Any:
 
 def _make_monitor(trt: Any, progress: Progress) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as above
-        """Tell the caller each phase, and let an interrupt stop the build."""
+        """Tell the caller each phase; the builder stops once there is a reason in ``stopped``."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}
-            self.interrupted = False
+            self.stopped: BaseException | None = None
 
         def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:
             self.steps[phase_name] = num_steps
-            progress(phase_name)
+            self.tell(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            try:
-                progress(f"{phase_name} {step + 1}/{self.steps.get(phase_name, 0)}")
-            except KeyboardInterrupt:
-                self.interrupted = True
-            return not self.interrupted
+            self.tell(f"{phase_name} {step + 1}/{self.steps.get(phase_name, 0)}")
+            return self.stopped is None
+
+        def tell(self, line: str) -> None:
+            if self.stopped is None:
+                try:
+                    progress(line)
+                except BaseException as err:  # noqa: BLE001 - raised again after the build
+                    self.stopped = err
 
         def phase_finish(self, phase_name: str) -> None:
             self.steps.pop(phase_name, None)

@@ -84,7 +84,10 @@ def check_onnx(graph: onnx.ModelProto, spec: ExportSpec) -> onnx.ModelProto:
     inputs = {value.name: _dimensions(value) for value in graph.graph.input}
     outputs = {value.name: _dimensions(value) for value in graph.graph.output}
     if inputs != wanted or tuple(outputs) != spec.output_names:
-        raise ExportError(f"the exported graph maps {inputs} to {outputs}, not from {wanted}")
+        raise ExportError(
+            f"the exported graph maps {inputs} to {outputs}, "
+            f"but {wanted} to {', '.join(spec.output_names)} was asked for"
+        )
     for name, dimensions in outputs.items():
         if dimensions[0] != batch:
             raise ExportError(f"the batch of output {name} is {dimensions[0]}, not {batch}")
@@ -101,17 +104,19 @@ def load_onnx(path: os.PathLike[str]) -> onnx.ModelProto:
     """Read and check an ONNX file.
 
     Raises:
-        ExportError: If the file is missing, truncated, or not ONNX.
+        ExportError: If the file is missing, truncated, not ONNX, or takes no batch.
     """
     if not os.path.isfile(path):
         raise ExportError(f"{path} does not exist, or is not a file; give an ONNX file")
     try:
-        graph = onnx.load(path)
+        graph = onnx.load(path, format="protobuf")  # whatever the file's name ends in
         onnx.checker.check_model(graph)
-    except (DecodeError, onnx.checker.ValidationError, OSError) as err:
+    except (DecodeError, UnicodeDecodeError, onnx.checker.ValidationError, OSError) as err:
         raise ExportError(f"{path} is not a whole ONNX file: {_one_line(err)}") from err
     if not graph.graph.node:
         raise ExportError(f"{path} is not a whole ONNX file: its graph is empty")
+    if not graph.graph.input or not _dimensions(graph.graph.input[0]):
+        raise ExportError(f"{path} has no input with a batch; give the ONNX file of an image model")
     return graph
 
 
@@ -131,7 +136,8 @@ def _trace(model: nn.Module, spec: ExportSpec) -> onnx.ModelProto:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as err:
-        raise ExportError(f"PyTorch could not export the model: {_one_line(err)}") from err
+        cause = _one_line(err.__cause__ or err)  # PyTorch's own words only say where to read on
+        raise ExportError(f"PyTorch could not export the model: {cause}") from err
     if program is None:
         raise ExportError("PyTorch exported nothing; use torch 2.9 or newer")
     return program.model_proto
@@ -152,12 +158,18 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _name_nodes_by_module(graph: onnx.ModelProto) -> None:
-    """Name each node ``<module path>/<operator>``, so that logs and plans can be read."""
+    """Name each node ``<module path>/<operator>``, so that logs and plans can be read.
+
+    A node that the exporter's optimiser made has no record of its module: it belongs where the
+    node before it does.
+    """
     seen: Counter[str] = Counter()
+    module = ""
     for node in graph.graph.node:
         records = {entry.key: entry.value for entry in node.metadata_props}
         scopes = ast.literal_eval(records.get("pkg.torch.onnx.name_scopes", "[]"))
-        name = "/".join(part for part in (*scopes[-2:-1], node.op_type) if part)
+        module = scopes[-2] if len(scopes) > 1 else module
+        name = f"{module}/{node.op_type}" if module else node.op_type
         seen[name] += 1
         node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
 
@@ -181,11 +193,11 @@ def _lower_to_17(graph: onnx.ModelProto) -> None:
     """
     constants = {tensor.name: tensor for tensor in graph.graph.initializer}
     for node in graph.graph.node:
+        if onnx.defs.get_schema(node.op_type, 18).since_version < 18:
+            continue
         if node.op_type == "Split":  # without sizes, 17 splits evenly by itself
             _drop_attribute(node, "num_outputs")
-        elif onnx.defs.get_schema(node.op_type, 18).since_version <= 17:
-            continue
-        elif node.op_type.startswith("Reduce") and len(node.input) == 2:
+        elif node.op_type.startswith("Reduce") and constants.keys() & node.input[1:]:
             axes = numpy_helper.to_array(constants[node.input.pop()]).tolist()
             _drop_attribute(node, "noop_with_empty_axes")
             node.attribute.append(helper.make_attribute("axes", axes))

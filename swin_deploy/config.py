@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,15 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: str = "bicubic"
     crop_ratio: float = 0.875
+
+    def __post_init__(self) -> None:
+        numbers = (*self.mean, *self.std, self.crop_ratio)
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
+            raise ConfigError(f"mean, std and crop_ratio {numbers} are not all finite numbers")
+        if len(self.mean) != 3 or len(self.std) != 3 or 0 in self.std:
+            raise ConfigError(
+                f"mean {self.mean} and std {self.std} need three numbers each, none of std zero"
+            )
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,7 @@ class SwinConfig:
                 raise ConfigError(f"{field} {shown}: whole numbers from 1 up are needed")
         if not isinstance(self.num_classes, int) or self.num_classes < 0:
             raise ConfigError(f"num_classes {self.num_classes}: a whole number from 0 up is needed")
-        if int(self.embed_dim * self.mlp_ratio) < 1:
+        if round(self.embed_dim * self.mlp_ratio) < 1:
             raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
 
     def _check_stages(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -65,7 +65,7 @@ def load_model(
         CheckpointError: If the file cannot be read or does not fit.
         ConfigError: If the variant is unknown, or windows cannot tile the image size.
     """
-    wanted = variant(name) if name else None
+    wanted = variant(name) if name is not None else None
     if checkpoint is None and name in BUNDLED_WEIGHTS:
         checkpoint = BUNDLED_WEIGHTS[name]
     if checkpoint is None:
@@ -85,7 +85,7 @@ def load_model(
 
 def _random_model(name: str, config: SwinConfig) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
+        torch.default_generator.manual_seed(RANDOM_SEED)  # torch.manual_seed would seed GPUs too
         reference = NotebookSwin(config)
     return LoadedModel(name, config, reference.eval(), None, "")
 
@@ -96,16 +96,17 @@ def _resized(config: SwinConfig, img_size: int | None) -> SwinConfig:
 
 def _sizes(config: SwinConfig) -> SwinConfig:
     """The config without what does not show in the weights."""
-    return replace(config, img_size=config.img_size_step, preprocessing=Preprocessing())
+    return replace(config, img_size=config.legal_img_sizes(1)[0], preprocessing=Preprocessing())
 
 
 def _check_agreement(name: str, wanted: SwinConfig, found: SwinConfig) -> None:
     if _sizes(wanted) == _sizes(found):
         return
     differences = [
-        f"{field} {getattr(found, field)} instead of {getattr(wanted, field)}"
-        for field in ("embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "num_classes")
-        if getattr(found, field) != getattr(wanted, field)
+        f"{field.name} {getattr(found, field.name)} instead of {getattr(wanted, field.name)}"
+        for field in fields(SwinConfig)
+        if getattr(_sizes(found), field.name) != getattr(_sizes(wanted), field.name)
+        and field.name != "img_size"
     ]
     raise ConfigError(
         f"the checkpoint is no {name}: it has {', '.join(differences)}; leave --model out"

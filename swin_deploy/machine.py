@@ -115,7 +115,7 @@ def _package(name: str, purpose: str) -> Finding:
 
 
 def _installed() -> set[str]:
-    return {entry.metadata["Name"].lower() for entry in packages.distributions()}
+    return {str(entry.metadata["Name"]).lower() for entry in packages.distributions()}
 
 
 def to_dict(findings: list[Finding]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class SplitCosineHeads(SplitHeads):
         self.normalize = CosineNormalize(torch.cat((temperature, torch.ones_like(temperature))))
 
     def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
-        query_key, value = torch.split(qkv, (2 * self.num_heads, self.num_heads), dim=1)
+        query_key, value = torch.split(qkv, [2 * self.num_heads, self.num_heads], dim=1)
         query, key = torch.split(self.normalize(query_key), self.num_heads, dim=1)
         return query, key, value
 

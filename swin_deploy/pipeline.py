@@ -9,12 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata as packages
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import onnx
 
-from exporters.artifact import ensure_writable, read_manifest, sha256_of, write_artifact
-from exporters.errors import BuildError, ComparisonError, ExportError
+from exporters.artifact import (
+    ensure_writable,
+    manifest_path,
+    read_manifest,
+    sha256_of,
+    write_artifact,
+)
+from exporters.errors import BuildError, ComparisonError, ExportError, FileError
 from exporters.plan import KernelPlan, count_attention
 from exporters.precision import precision_of, to_half
 from exporters.spec import (
@@ -34,6 +40,7 @@ ENGINES = Path("engines")
 Progress = Callable[[str], None]
 # Facts about the model that travel with every artefact made from it.
 MODEL_FACTS = ("model", "config", "weights", "checkpoint_sha256", "preprocessing")
+JSON_FACTS = ("config", "preprocessing")
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ def write_onnx(loaded: LoadedModel, spec: ExportSpec, path: Path) -> Artifact:
         ExportError: If the export fails or is not what was asked for.
         FileError: If the file cannot be written.
     """
-    ensure_writable(path)
+    _require_output(path, source=loaded.checkpoint)
     facts = model_facts(loaded)
     graph = export_onnx(fold(loaded.reference), spec, metadata=_texts(facts, spec.precision))
     return _write_graph(graph, path, facts=facts)
@@ -113,6 +120,7 @@ def in_precision(source: Path, precision: Precision, *, folder: Path) -> Path:
     ensure_writable(path)
     half = to_half(graph, io_precision="fp32")
     facts = graph_facts(graph)
+    origin = _origin(source)
     if facts:
         onnx.helper.set_model_props(half, _texts(facts, precision))
     try:
@@ -122,7 +130,7 @@ def in_precision(source: Path, precision: Precision, *, folder: Path) -> Path:
             f"{source} cannot be written in float16 ({' '.join(str(err).split())[:200]}); "
             "export it in half precision where it came from"
         ) from err
-    return _write_graph(half, path, facts=facts).path
+    return _write_graph(half, path, facts=facts | origin).path
 
 
 def write_engine(
@@ -152,7 +160,7 @@ def write_engine(
         FileError: If the engine cannot be written.
         MissingBackendError: If the flavour is not installed, or needs a GPU that is not there.
     """
-    ensure_writable(path)
+    _require_output(path, source=onnx_path)
     graph = load_onnx(onnx_path)
     precision = precision_of(graph)
     profile = profile or default_profile(graph)
@@ -168,7 +176,7 @@ def write_engine(
         "profile": dataclasses.asdict(profile),
         "input": graph.graph.input[0].name,
         "output": graph.graph.output[0].name,
-        "source": {"file": onnx_path.name, "sha256": sha256_of(onnx_path)},
+        **_origin(onnx_path),
         "build_s": round(built.build_s, 3),
         "plan": built.plan.to_dict(),
     }
@@ -198,10 +206,7 @@ def read_or_build_plan(path: Path, *, batch: int | None, options: EngineOptions)
         graph = load_onnx(path)
         at = batch or default_profile(graph).opt
         return build_engine(graph, BatchProfile(at, at, at), options=options).plan
-    manifest = read_manifest(path)
-    if manifest.get("kind") != "engine" or "plan" not in manifest:
-        raise BuildError(f"{path} is no engine of swin-deploy: its manifest holds no kernel plan")
-    plan = KernelPlan.from_dict(manifest["plan"])
+    plan = KernelPlan.from_dict(read_engine_manifest(path)["plan"])
     if batch not in (None, plan.batch):
         raise BuildError(
             f"the plan of {path.name} is for batch {plan.batch}; give its ONNX file to plan another"
@@ -209,16 +214,32 @@ def read_or_build_plan(path: Path, *, batch: int | None, options: EngineOptions)
     return plan
 
 
+def read_engine_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of an engine, its precision and plan checked.
+
+    Raises:
+        BuildError: If ``path`` is something else than an engine of ours.
+        FileError: If the manifest is missing or describes another file.
+    """
+    manifest = read_manifest(path)
+    known = manifest.get("kind") == "engine" and manifest.get("precision") in get_args(Precision)
+    if not known or "plan" not in manifest:
+        raise BuildError(f"{path} is no engine of swin-deploy; build one with build-trt")
+    KernelPlan.from_dict(manifest["plan"])
+    return manifest
+
+
 def newest_export(folder: Path = ENGINES) -> Path:
-    """The ONNX file written last under ``folder``.
+    """The ONNX file exported last to ``folder``; not one made from another ONNX file.
 
     Raises:
         ExportError: If there is none.
     """
-    found = sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime)
+    files = [path for path in folder.glob("*.onnx") if path.is_file() and not _is_derived(path)]
+    found = sorted(files, key=lambda path: path.stat().st_mtime)
     if not found:
         raise ExportError(
-            f"no ONNX file in {folder}; make one with swin-deploy export, or name one"
+            f"no exported ONNX file in {folder}; make one with swin-deploy export, or name one"
         )
     return found[-1]
 
@@ -244,18 +265,45 @@ def check_origin(path: Path, facts: dict[str, Any], loaded: LoadedModel) -> None
         )
     if json.dumps(facts["config"]) != json.dumps(ours["config"]):
         raise ComparisonError(
-            f"{path} was made at image size {facts['config'].get('img_size')} with other settings "
-            f"than the reference's {loaded.config.img_size}; use the same --model and --image-size"
+            f"{path} was made with the settings {json.dumps(facts['config'])}, the reference has "
+            f"{json.dumps(ours['config'])}; use the same --model and --image-size"
         )
 
 
 def graph_facts(graph: onnx.ModelProto) -> dict[str, Any]:
     """The model facts in an ONNX file of ours; empty for a file of another tool."""
-    props = {entry.key: entry.value for entry in graph.metadata_props}
-    if any(key not in props for key in MODEL_FACTS):
-        return {}
-    facts: dict[str, Any] = {key: props[key] for key in MODEL_FACTS}
-    return facts | {key: json.loads(props[key]) for key in ("config", "preprocessing")}
+    props: dict[str, Any] = {entry.key: entry.value for entry in graph.metadata_props}
+    facts = select_facts(props)
+    try:
+        return facts | {key: json.loads(facts[key]) for key in JSON_FACTS if facts}
+    except ValueError as err:
+        raise ExportError(f"the ONNX file's metadata is damaged ({err}); export it again") from err
+
+
+def select_facts(values: dict[str, Any]) -> dict[str, Any]:
+    """The model facts among ``values``; empty unless all are there."""
+    facts = {key: values[key] for key in MODEL_FACTS if key in values}
+    return facts if len(facts) == len(MODEL_FACTS) else {}
+
+
+def _require_output(path: Path, *, source: Path | None) -> None:
+    """Fail early where ``path`` cannot be written, or would replace what it is made from."""
+    ensure_writable(path)
+    if source is not None and path.exists() and path.samefile(source):
+        raise FileError(f"{path} is the file to read; name another output")
+
+
+def _origin(source: Path) -> dict[str, Any]:
+    """What a file was made from, for its manifest."""
+    return {"source": {"file": source.name, "sha256": sha256_of(source)}}
+
+
+def _is_derived(path: Path) -> bool:
+    """Whether the manifest says that ``path`` was made from another file."""
+    try:
+        return "source" in json.loads(manifest_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _texts(facts: dict[str, Any], precision: Precision) -> dict[str, str]:

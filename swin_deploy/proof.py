@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from exporters.artifact import read_manifest
-from exporters.errors import BuildError, FileError
+from exporters.artifact import ensure_writable, read_manifest
+from exporters.errors import FileError
 from exporters.plan import KernelPlan
 from exporters.precision import precision_of
 from exporters.to_onnx import load_onnx
@@ -20,8 +20,14 @@ from swin_deploy.inputs import ImageSet, load_images, seeded_images
 from swin_deploy.judge import Candidate, judge, run_reference
 from swin_deploy.load import LoadedModel
 from swin_deploy.parity import ParityReport
-from swin_deploy.pipeline import check_origin, graph_facts, versions
-from swin_deploy.report import Artifact, Report, write_report
+from swin_deploy.pipeline import (
+    check_origin,
+    graph_facts,
+    read_engine_manifest,
+    select_facts,
+    versions,
+)
+from swin_deploy.report import Artifact, Report
 from swin_deploy.report.from_json import read_report
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TrtRunner
 
@@ -125,10 +131,8 @@ def _stages(loaded: LoadedModel, made: Made) -> list[tuple[str, str, Runner]]:
         precision = precision_of(graph)
         stages.append(("onnx", path.name, OrtRunner(path, precision, name=f"ONNX {precision}")))
     for path in made.engines:
-        manifest = read_manifest(path)
-        if manifest.get("kind") != "engine":
-            raise BuildError(f"{path} is no engine of swin-deploy; build it with build-trt")
-        check_origin(path, manifest if "config" in manifest else {}, loaded)
+        manifest = read_engine_manifest(path)
+        check_origin(path, select_facts(manifest), loaded)
         name = f"engine {manifest['precision']}"
         stages.append(("engine", path.name, TrtRunner(path, name=name)))
     return stages
@@ -142,7 +146,7 @@ def make_report(
     bench: BenchReport | None,
 ) -> Report:
     """One report of what was found; the plan is that of the last engine made."""
-    manifests = [read_manifest(path) for path in made.engines]
+    manifests = [read_engine_manifest(path) for path in made.engines]
     plan = KernelPlan.from_dict(manifests[-1]["plan"]) if manifests else None
     files = [read_manifest(path) for path in made.onnx if _has_manifest(path)] + manifests
     return Report(
@@ -152,7 +156,7 @@ def make_report(
         bench=bench,
         plan=plan,
         artifacts=tuple(
-            Artifact(entry["kind"], entry["file"], entry["bytes"], entry["sha256"])
+            Artifact(entry.get("kind", "other"), entry["file"], entry["bytes"], entry["sha256"])
             for entry in files
         ),
         conditions={
@@ -172,17 +176,18 @@ def _has_manifest(path: Path) -> bool:
     return True
 
 
-def add_bench(folder: Path, bench: BenchReport, report: Report) -> tuple[Path, ...]:
-    """Write ``bench`` into the report in ``folder``, or ``report`` if there is none yet.
+def existing_report(folder: Path, loaded: LoadedModel) -> Report | None:
+    """The report in ``folder`` to add to, or None if there is none yet.
 
     Raises:
-        FileError: If the report there is of another model, or cannot be read or written.
+        FileError: If the report there is of another model or cannot be read, or ``folder`` cannot
+            be written.
     """
-    existing = folder / "report.json"
-    if existing.is_file():
-        report = read_report(existing)
-        if report.model != bench.model:
-            raise FileError(
-                f"{existing} is about {report.model}, not {bench.model}; choose another folder"
-            )
-    return write_report(replace(report, bench=bench), folder)
+    path = folder / "report.json"
+    ensure_writable(path)
+    if not path.exists():
+        return None
+    report = read_report(path)
+    if report.model != loaded.name:
+        raise FileError(f"{path} is about {report.model}, not {loaded.name}; choose another folder")
+    return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from pathlib import Path
 
 import torch
@@ -14,6 +15,23 @@ from exporters.errors import CheckpointError
 # Keys under which training scripts save the state dict among other things.
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 DATA_PARALLEL_PREFIX = "module."
+# What PyTorch's reader raises on damaged files; found by changing bytes at random.
+DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+# How PyTorch says that it would have to import and call something.
+OBJECTS = ("Unsupported global", "Unsupported class", "TorchScript")
+SAVE_WEIGHTS = "save the weights alone: torch.save(model.state_dict(), path)"
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -24,37 +42,44 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             Wrapping dicts and the prefix of ``DataParallel`` are taken off.
 
     Returns:
-        Name to float32 tensor on the CPU, and metadata (empty but for safetensors).
+        Name to tensor on the CPU, and metadata (empty but for safetensors). Floating point
+        tensors are float32; index and mask tensors keep their type.
 
     Raises:
         CheckpointError: If the file is missing, truncated, not a checkpoint, holds objects that
             would run code, or holds values that are not finite.
     """
     head = _head(path)
+    values: object
     metadata: dict[str, str] = {}
-    if head[:2] == b"PK" or head[:1] == b"\x80":
-        values = _load_torch(path)
-    elif head[8:9] == b"{":
+    # Safetensors first: its leading length can be spelt with the bytes of a pickle or a zip file.
+    if head[8:9] == b"{":
         values, metadata = _load_safetensors(path)
+    elif head[:2] == b"PK" or head[:1] == b"\x80":
+        values = _load_torch(path)
     else:
-        raise CheckpointError(
-            f"{path} is not a checkpoint: neither a torch.save file nor safetensors"
-        )
-    tensors = {name: tensor.float() for name, tensor in _unwrap(values, path).items()}
+        what = "it is empty" if not head else "neither a torch.save file nor safetensors"
+        raise CheckpointError(f"{path} is not a checkpoint: {what}")
+    tensors = _plain(_unwrap(values, path), path)
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
-        raise CheckpointError(f"{path} holds NaN or infinity in {', '.join(bad)}")
+        raise CheckpointError(
+            f"{path} holds NaN or infinity in {', '.join(bad)}; "
+            "take a checkpoint from before the training diverged"
+        )
     return tensors, metadata
 
 
 def _head(path: Path) -> bytes:
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; give a checkpoint file")
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; give a checkpoint file in it")
     try:
+        if path.is_dir():
+            raise CheckpointError(f"{path} is a folder; give a checkpoint file in it")
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path} is a device or a pipe; give a checkpoint file")
         with path.open("rb") as stream:
             return stream.read(16)
+    except FileNotFoundError as err:
+        raise CheckpointError(f"{path} does not exist; give a checkpoint file") from err
     except OSError as err:
         raise CheckpointError(f"cannot read {path}: {err.strerror or err}") from err
 
@@ -62,15 +87,13 @@ def _head(path: Path) -> bytes:
 def _load_torch(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as err:
-        if "Unsupported" not in str(err) and "weights_only" not in str(err).lower():
-            raise CheckpointError(f"{path} is truncated or damaged: {_first_line(err)}") from err
-        raise CheckpointError(
-            f"{path} holds Python objects, which could run code, and was not loaded; "
-            "save the weights alone: torch.save(model.state_dict(), path)"
-        ) from err
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as err:
-        raise CheckpointError(f"{path} is truncated or damaged: {_first_line(err)}") from err
+    except (pickle.UnpicklingError, *DAMAGE) as err:
+        if any(sign in str(err) for sign in OBJECTS):
+            raise CheckpointError(
+                f"{path} holds Python objects, which could run code, and was not loaded; "
+                f"{SAVE_WEIGHTS}"
+            ) from err
+        raise _damaged(path, err) from err
 
 
 def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -78,29 +101,60 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a dict
             return tensors, stream.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as err:
-        raise CheckpointError(f"{path} is truncated or damaged: {_first_line(err)}") from err
+    except (SafetensorError, *DAMAGE) as err:
+        raise _damaged(path, err) from err
+
+
+def _damaged(path: Path, err: Exception) -> CheckpointError:
+    text = str(err).rpartition("WeightsUnpickler error:")[2]  # the rest is advice to developers
+    reason = " ".join([type(err).__name__, *text.split()])[:120]
+    return CheckpointError(
+        f"{path} is truncated or damaged, or no checkpoint ({reason}); copy or save it again"
+    )
 
 
 def _unwrap(values: object, path: Path) -> dict[str, Tensor]:
-    while isinstance(values, dict):
-        inner = [values[key] for key in WRAPPERS if isinstance(values.get(key), dict)]
-        if not inner:
-            break
-        values = inner[0]
-    if not isinstance(values, dict) or not values:
-        raise CheckpointError(f"{path} holds {type(values).__name__}, not a dict of tensors")
-    others = [str(key) for key, value in values.items() if not isinstance(value, Tensor)]
+    """The innermost dict, if it holds tensors by name and nothing else."""
+    for _ in WRAPPERS:
+        if isinstance(values, dict):
+            inner = [values[key] for key in WRAPPERS if isinstance(values.get(key), dict)]
+            values = inner[0] if inner else values
+    if not isinstance(values, dict):
+        raise CheckpointError(
+            f"{path} holds a {type(values).__name__}, not a dict of tensors; {SAVE_WEIGHTS}"
+        )
+    if not values:
+        raise CheckpointError(f"{path} holds no tensors; {SAVE_WEIGHTS}")
+    others = [
+        str(key)
+        for key, value in values.items()
+        if not (isinstance(key, str) and isinstance(value, Tensor))
+    ]
     if others:
         raise CheckpointError(
-            f"{path} holds values that are not tensors: {', '.join(others)}; "
-            "save the weights alone: torch.save(model.state_dict(), path)"
+            f"{path} holds values that are not tensors by name: {', '.join(others)}; {SAVE_WEIGHTS}"
         )
     if all(key.startswith(DATA_PARALLEL_PREFIX) for key in values):
         values = {key.removeprefix(DATA_PARALLEL_PREFIX): value for key, value in values.items()}
     return values
 
 
-def _first_line(err: BaseException) -> str:
-    text = str(err).strip() or type(err).__name__
-    return text.splitlines()[0][:200]
+def _plain(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Floating point tensors in float32; a tensor that no plain array can stand for is refused."""
+    odd = [
+        f"{name} ({str(tensor.dtype).removeprefix('torch.')}, {tensor.layout}, {tensor.device})"
+        for name, tensor in tensors.items()
+        if tensor.layout != torch.strided
+        or tensor.is_complex()
+        or tensor.is_quantized
+        or tensor.is_meta
+    ]
+    if odd:
+        raise CheckpointError(
+            f"{path} holds tensors that are not dense real arrays: {', '.join(odd)}; "
+            "save dense float tensors"
+        )
+    return {
+        name: tensor.detach().float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from exporters.errors import CheckpointError
-from swin_deploy.config import SwinConfig, notebook_config
+from exporters.errors import CheckpointError, ConfigError
+from swin_deploy.config import VARIANTS, SwinConfig, notebook_config
 from swin_deploy.reference.notebook import NotebookSwin
 
 EMBEDDING = "Embedding.linear_embedding.weight"
 FIRST_TABLE = "stages.0.WSA.WMSA.embeddings.embeddings"
 FIRST_MLP = "stages.0.WSA.MLP.0.weight"
+STAGE_ENTRY = re.compile(r"stages\.([0-9]{1,4})\.(\w+)")
 CONFIG_KEY = "swin_deploy_config"  # metadata in which our own tools save the config
 
 
@@ -27,8 +29,9 @@ def infer_config(
 
     Args:
         tensors: Name to tensor.
-        metadata: Of the file; a config in it also tells the image size and the preprocessing.
-        img_size: Image side to use instead of the file's, or of 224.
+        metadata: Of the file. What no tensor's shape tells (heads, image size, preprocessing) is
+            that of the config in it, else of the variant of these sizes, else the notebook's.
+        img_size: Image side to use instead.
 
     Raises:
         CheckpointError: If the names or shapes are not those of a notebook checkpoint.
@@ -49,19 +52,17 @@ def infer_config(
         "mlp_ratio": _shape(tensors, FIRST_MLP, 2)[0] / embed_dim,
         "num_classes": _shape(tensors, "head.weight", 2)[0] if "head.weight" in tensors else 0,
     }
-    saved = _saved_config(metadata)
-    if saved is not None:
-        sizes |= {"preprocessing": saved.preprocessing, "img_size": saved.img_size}
-    if img_size is not None:
-        sizes["img_size"] = img_size
-    return notebook_config(**sizes)
+    known = _saved_config(metadata, sizes) or _variant_config(sizes)
+    chosen: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
+    return replace(known, **chosen) if known else notebook_config(**sizes, **chosen)
 
 
 def check_state(tensors: dict[str, Tensor], config: SwinConfig) -> None:
-    """Compare names and shapes with the model's.
+    """Compare names, shapes and types with the model's.
 
     Raises:
-        CheckpointError: If a name is missing or unknown, or a shape differs; all are named.
+        CheckpointError: If a name is missing or unknown, a shape differs, or a tensor is not
+            floating point; all are named.
     """
     with torch.device("meta"):
         wanted = NotebookSwin(config).state_dict()
@@ -72,12 +73,18 @@ def check_state(tensors: dict[str, Tensor], config: SwinConfig) -> None:
         for key in sorted(wanted.keys() & tensors.keys())
         if tensors[key].shape != wanted[key].shape
     ]
+    types = [
+        f"{key} is {str(tensors[key].dtype).removeprefix('torch.')}"
+        for key in sorted(wanted.keys() & tensors.keys())
+        if not tensors[key].is_floating_point()
+    ]
     problems = [
         f"{kind}: {', '.join(names)}"
         for kind, names in (
             ("missing keys", missing),
             ("unknown keys", unknown),
             ("wrong shapes", shapes),
+            ("not floating point", types),
         )
         if names
     ]
@@ -87,27 +94,61 @@ def check_state(tensors: dict[str, Tensor], config: SwinConfig) -> None:
 
 def _depths(tensors: dict[str, Tensor]) -> tuple[int, ...]:
     """Blocks of each stage: entries of ``stages`` are pairs of blocks, or merges between stages."""
-    entries = {int(m[1]): m[2] for key in tensors if (m := re.match(r"stages\.(\d+)\.(\w+)", key))}
+    entries = {int(m[1]): m[2] for key in tensors if (m := STAGE_ENTRY.match(key))}
     depths = [0]
-    for index in range(max(entries, default=-1) + 1):
-        if entries.get(index) in ("WSA", "SWSA"):
+    for index in range(len(entries)):
+        if index not in entries:
+            raise CheckpointError(
+                f"the checkpoint does not fit its model; missing keys: stages.{index}.*, "
+                f"although there is stages.{max(entries)}"
+            )
+        if entries[index] in ("WSA", "SWSA"):
             depths[-1] += 2
         else:
             depths.append(0)
+    if 0 in depths:
+        raise CheckpointError(
+            "the checkpoint does not fit its model; its stages need blocks (WSA, SWSA) before and "
+            f"after each merge, and have {', '.join(map(str, depths))} of them"
+        )
     return tuple(depths)
 
 
 def _shape(tensors: dict[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:
     shape = tuple(tensors[key].shape)
-    if len(shape) != ndim:
-        raise CheckpointError(f"wrong shapes: {key} is {list(shape)}, not of {ndim} dimensions")
+    if len(shape) != ndim or 0 in shape:
+        raise CheckpointError(
+            f"wrong shapes: {key} is {list(shape)}, not of {ndim} dimensions with values"
+        )
     return shape
 
 
-def _saved_config(metadata: dict[str, str]) -> SwinConfig | None:
+def _saved_config(metadata: dict[str, str], sizes: dict[str, Any]) -> SwinConfig | None:
+    """The config that our own tools saved with the tensors, if it is the tensors' config."""
     if CONFIG_KEY not in metadata:
         return None
     try:
-        return SwinConfig.from_dict(json.loads(metadata[CONFIG_KEY]))
-    except ValueError as err:
-        raise CheckpointError(f"the metadata {CONFIG_KEY} is not JSON: {err}") from err
+        saved = SwinConfig.from_dict(json.loads(metadata[CONFIG_KEY]))
+    except (ValueError, ArithmeticError, RecursionError, ConfigError) as err:
+        raise CheckpointError(
+            f"the metadata {CONFIG_KEY} is no model config ({err}); save the checkpoint again"
+        ) from err
+    differences = [
+        f"{name} {getattr(saved, name)}, not {size}"
+        for name, size in sizes.items()
+        if getattr(saved, name) != size
+    ]
+    if differences:
+        raise CheckpointError(
+            f"the metadata {CONFIG_KEY} disagrees with the tensors: it has "
+            f"{'; '.join(differences)}; save the checkpoint again"
+        )
+    return saved
+
+
+def _variant_config(sizes: dict[str, Any]) -> SwinConfig | None:
+    """The variant whose weights have these sizes."""
+    for config in VARIANTS.values():
+        if all(getattr(config, name) == size for name, size in sizes.items()):
+            return config
+    return None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import click
@@ -18,7 +19,7 @@ from swin_deploy.cli.export import export
 from swin_deploy.cli.prove import bench, parity
 from swin_deploy.cli.run import run
 
-CHECK_FAILED, COULD_NOT_RUN, INTERRUPTED = 1, 3, 130
+COULD_NOT_RUN, INTERRUPTED = 3, 130
 
 EPILOG = """\b
 Examples:
@@ -51,15 +52,26 @@ for command in (run, export, build_trt, plan, parity, bench, models, doctor):
 
 def main() -> None:
     """Run the command line; a DeployError becomes one line and exit status 3."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without a sign is no reason to fail
     try:
         status = cli(standalone_mode=False)
     except click.ClickException as err:
         err.show()
         status = err.exit_code
     except DeployError as err:
-        click.secho(f"error: {err}", fg="red", err=True)
+        _show_error(f"error: {err}")
+        status = COULD_NOT_RUN
+    except MemoryError:
+        _show_error("error: not enough memory; use a smaller batch or image size")
         status = COULD_NOT_RUN
     except (click.Abort, KeyboardInterrupt):
-        click.secho("interrupted; nothing half-written is left", fg="red", err=True)
+        _show_error("interrupted; nothing half-written is left")
         status = INTERRUPTED
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _show_error(text: str) -> None:
+    """One line, whatever a file or a key is called."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    click.secho(shown, fg="red", err=True)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
+from exporters.errors import FileError
+
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 REFRESH_S = 0.1
+READER_GONE = 141  # 128 and the signal, as shells have it
+PAGE_WIDTH = 100  # of tables that go to a file or a pipe
 
 
 @dataclass
@@ -55,7 +61,7 @@ class Step:
     def __init__(self, title: str, level: int) -> None:
         self.title = title
         self.level = level
-        self.live = level > QUIET and sys.stderr.isatty()
+        self.live = level > QUIET and _is_terminal(sys.stderr)
         self.started = self.shown = time.monotonic()
 
     def begin(self) -> None:
@@ -82,12 +88,47 @@ class Step:
 
 def show_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """A result for scripts, on standard output."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False))
+    show_text(json.dumps(value, indent=2, allow_nan=False))
 
 
 def show_table(renderable: Any) -> None:  # noqa: ANN401 - any rich renderable
     """A result for people, on standard output."""
     from rich.console import Console as RichConsole
 
-    width = None if sys.stdout.isatty() else 100
-    RichConsole(width=width, highlight=False).print(renderable)
+    live = _is_terminal(sys.stdout)
+    # Rendered first, written then: rich would leave by itself, with a status of its own.
+    memory, encoding = io.BytesIO(), getattr(sys.stdout, "encoding", "utf-8")
+    page = io.TextIOWrapper(memory, encoding, errors="replace", newline="", write_through=True)
+    width = None if live else PAGE_WIDTH
+    RichConsole(file=page, force_terminal=live, width=width, highlight=False).print(renderable)
+    show_text(memory.getvalue().decode(encoding).removesuffix("\n"))
+
+
+def show_text(text: str) -> None:
+    """A result on standard output.
+
+    Raises:
+        FileError: If it cannot be written, as on a full disk.
+        Exit: If the reader has gone, as ``head`` does when it has enough.
+    """
+    try:
+        click.echo(text)
+    except BrokenPipeError as err:
+        _discard_output()
+        raise click.exceptions.Exit(READER_GONE) from err
+    except OSError as err:
+        _discard_output()
+        raise FileError(
+            f"cannot write the result to standard output: {err.strerror or err}; send it elsewhere"
+        ) from err
+
+
+def _discard_output() -> None:
+    """Let what is left in the buffer of standard output go nowhere, and not fail again at exit."""
+    with open(os.devnull, "wb") as sink:
+        os.dup2(sink.fileno(), sys.stdout.fileno())
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether ``stream`` is one; Python has None for a closed one."""
+    return stream is not None and stream.isatty()

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from exporters.spec import BatchProfile, EngineOptions, Flavor, Precision
-from swin_deploy.cli.console import Console, show_json, show_table
+from swin_deploy.cli.console import Console, show_json, show_table, show_text
 from swin_deploy.cli.options import FILE, batch_range, flavor_option, json_option
 
 if TYPE_CHECKING:
     from exporters.plan import KernelPlan
 
 CHECK_FAILED = 1
+MAX_WORKSPACE_MIB = 1 << 20
 
 BUILD_EPILOG = """\b
 Examples:
@@ -39,7 +40,9 @@ would run in float32; no engine is written then.
     help="Images a call.  [default: 1,8,32, or the file's fixed batch]",
 )
 @flavor_option
-@click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Scratch memory.")
+@click.option(
+    "--workspace", type=click.IntRange(1, MAX_WORKSPACE_MIB), metavar="MIB", help="Scratch memory."
+)
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="Builder effort.")
 @click.option("--timing-cache", type=FILE, help="Keep kernel timings here (full TensorRT).")
 @click.option("--output", type=FILE, help="File to write; engines/<name>.engine by default.")
@@ -95,7 +98,7 @@ def build_trt(
         show_json(artifact.manifest | {"path": str(path)})
     else:
         profile = artifact.manifest["profile"]
-        click.echo(
+        show_text(
             f"{path}: {artifact.manifest['bytes'] / 1e6:.1f} MB, {artifact.manifest['precision']}, "
             f"{kernels.flavor} {kernels.version}, batch {profile['min']} to {profile['max']}; "
             f"{kernels.kernel_count} kernels, attention fused {kernels.fused_attention} of "

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
-from swin_deploy.cli.console import Console, show_json
+from swin_deploy.cli.console import Console, show_json, show_text
 from swin_deploy.cli.options import FILE, fixed_or_dynamic, json_option, model_options
 from swin_deploy.cli.run import announce
 
@@ -82,7 +82,7 @@ def export(
         show_json(artifact.manifest | {"path": str(path)})
     else:
         facts = artifact.manifest
-        click.echo(
+        show_text(
             f"{path}: {facts['nodes']} nodes, opset {facts['opset']}, {facts['precision']}, "
             f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
         )

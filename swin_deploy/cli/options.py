@@ -12,6 +12,8 @@ from exporters.spec import BatchProfile
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
+MAX_SECONDS = 86_400
+MAX_BATCH = 1 << 16  # the batch that the exporter is told to expect at most
 
 
 def batch_range(_: click.Context, __: click.Parameter, value: str | None) -> BatchProfile | None:
@@ -45,12 +47,20 @@ def batch_list(_: click.Context, __: click.Parameter, value: str) -> tuple[int, 
     return tuple(numbers)
 
 
+def duration(_: click.Context, __: click.Parameter, value: float) -> float:
+    """A time from a second to a day."""
+    if not 1 <= value <= MAX_SECONDS:  # false for NaN too, which click.FloatRange lets through
+        raise click.BadParameter(f"{value} is not in the range 1<=x<={MAX_SECONDS}")
+    return value
+
+
 def _numbers(text: str) -> list[int]:
-    """Positive numbers between commas; empty if the text is anything else."""
+    """Numbers from 1 to ``MAX_BATCH`` between commas; empty if the text is anything else."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if not all(part.isdecimal() and len(part) <= len(str(MAX_BATCH)) for part in parts):
         return []
-    return [int(part) for part in parts]
+    numbers = [int(part) for part in parts]
+    return numbers if all(0 < number <= MAX_BATCH for number in numbers) else []
 
 
 def model_options(command: Command) -> Command:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from swin_deploy.cli.console import Console, show_json, show_table
 from swin_deploy.cli.options import (
     FILE,
     batch_list,
+    duration,
     image_options,
     json_option,
     model_options,
@@ -75,6 +77,7 @@ def parity(
     with the checkpoint's weights.
     """
     with console.step("Loading PyTorch and the model"):
+        from exporters.artifact import ensure_writable
         from swin_deploy import proof
         from swin_deploy.load import load_model
         from swin_deploy.report import write_report
@@ -84,6 +87,8 @@ def parity(
         loaded = load_model(model, checkpoint, img_size=image_size)
         made = proof.Made(onnx_files, engine_files)
         sets = proof.image_sets(loaded, images, limit=limit)
+        if report:
+            ensure_writable(report / "report.json")
     with console.step("Comparing every hop with the reference") as step:
         result = proof.prove_parity(
             loaded, made, images=sets, batches=batches, progress=step.update
@@ -124,7 +129,7 @@ Examples:
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=1),
+    callback=duration,
     default=30.0,
     show_default=True,
     help="Time to spend, all batches together.",
@@ -152,18 +157,20 @@ def bench(
     with console.step("Loading PyTorch and the model"):
         from swin_deploy import proof
         from swin_deploy.load import load_model
+        from swin_deploy.report import write_report
         from swin_deploy.report.terminal import render_bench
         from swin_deploy.report.to_json import bench_to_dict
 
         loaded = load_model(model, checkpoint, img_size=image_size)
         made = proof.Made(onnx_files, engine_files)
+        earlier = proof.existing_report(report, loaded) if report else None
     with console.step("Measuring throughput") as step:
         result = proof.measure_throughput(
             loaded, made, batches=batches, seconds=seconds, progress=step.update
         )
     if report:
-        fresh = proof.make_report(loaded, made, parity=None, bench=result)
-        proof.add_bench(report, result, fresh)
+        fresh = earlier or proof.make_report(loaded, made, parity=None, bench=None)
+        write_report(replace(fresh, bench=result), report)
     if as_json:
         show_json(bench_to_dict(result))
     else:

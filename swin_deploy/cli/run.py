@@ -20,6 +20,7 @@ from swin_deploy.cli.engine import refuse_engine, resolve_flavor
 from swin_deploy.cli.options import (
     FILE,
     batch_range,
+    duration,
     flavor_option,
     image_options,
     json_option,
@@ -62,7 +63,7 @@ Exit status 1: a hop is out of tolerance, or half precision was not delivered.
 )
 @click.option(
     "--bench-seconds",
-    type=click.FloatRange(min=1),
+    callback=duration,
     default=20.0,
     show_default=True,
     help="Time to spend on throughput.",
@@ -92,12 +93,14 @@ def run(
     throughput; writes a report in HTML, Markdown and JSON.
     """
     with console.step("Loading PyTorch and the model"):
+        from exporters.artifact import ensure_writable
         from swin_deploy import proof
         from swin_deploy.load import load_model
 
         options = EngineOptions(flavor=resolve_flavor(flavor))
         loaded = load_model(model, checkpoint, img_size=image_size)
         sets = proof.image_sets(loaded, images, limit=limit)
+        ensure_writable(report / "report.json")
     announce(console, loaded)
     graphs = _make_graphs(console, loaded, precision=precision, opset=opset, folder=output)
     engine = _make_engine(console, graphs[-1], batch=batch, options=options)

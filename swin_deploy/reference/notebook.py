@@ -135,7 +135,7 @@ class SwinEncoderBlock(nn.Module):
 
     def __init__(self, stage: StageSpec, mlp_ratio: float, mask: bool, drop_path: float) -> None:
         super().__init__()
-        hidden = int(stage.dim * mlp_ratio)
+        hidden = round(stage.dim * mlp_ratio)
         self.layer_norm = nn.LayerNorm(stage.dim)
         self.stochastic_depth = StochasticDepth(drop_path)
         self.WMSA = ShiftedWindowMSA(stage.dim, stage.num_heads, stage.window_size, mask)

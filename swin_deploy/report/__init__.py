@@ -19,7 +19,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporters.artifact import write_atomic
+from exporters.artifact import write_together
 from exporters.plan import KernelPlan
 from swin_deploy.bench import BenchReport
 from swin_deploy.parity import ParityReport
@@ -73,7 +73,7 @@ class Report:
 
 
 def write_report(report: Report, folder: Path) -> tuple[Path, ...]:
-    """Write ``report.json``, ``report.md`` and ``report.html``, each whole or not at all.
+    """Write ``report.json``, ``report.md`` and ``report.html``: all of them, or none.
 
     Args:
         report: What to write.
@@ -95,6 +95,6 @@ def write_report(report: Report, folder: Path) -> tuple[Path, ...]:
         "report.md": render_markdown(report),
         "report.html": render_html(report),
     }
-    for name, text in texts.items():
-        write_atomic(folder / name, text.encode())
-    return tuple(folder / name for name in texts)
+    files = {folder / name: text.encode() for name, text in texts.items()}
+    write_together(files)
+    return tuple(files)

@@ -1,0 +1,300 @@
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporters.artifact import (
+    ensure_writable,
+    manifest_path,
+    read_manifest,
+    sha256_of,
+    write_artifact,
+    write_atomic,
+    write_together,
+)
+from exporters.errors import FileError
+
+FACTS = {"kind": "engine", "precision": "fp16"}
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def refuse(code: int) -> Any:  # noqa: ANN401 - stands for any function of os
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+def test_write_atomic_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "a" / "b" / "x.bin", b"new")
+    assert listing(tmp_path) == {"a/b/x.bin": b"new"}
+    write_atomic(tmp_path / "a" / "b" / "x.bin", b"newer")
+    assert listing(tmp_path) == {"a/b/x.bin": b"newer"}
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002], ids=oct)
+def test_write_atomic_permissions_follow_the_umask(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "x", b"data")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+@pytest.mark.parametrize("old", [b"old", None], ids=["over-an-old-file", "new-file"])
+def test_write_atomic_full_disk_leaves_the_folder_as_it_was(
+    function: str, old: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if old is not None:
+        (tmp_path / "x").write_bytes(old)
+    before = listing(tmp_path)
+    monkeypatch.setattr(os, function, refuse(errno.ENOSPC))
+    with pytest.raises(FileError, match=r"cannot write .*x: No space left .* free some space"):
+        write_atomic(tmp_path / "x", b"new")
+    assert listing(tmp_path) == before
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from exporters.artifact import write_artifact
+from exporters.errors import FileError
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    write_artifact(Path(sys.argv[1]), b"new" * 100_000, {"kind": "engine"})
+except FileError as err:
+    print(err)
+"""
+
+
+def test_write_artifact_that_the_system_cuts_off_leaves_the_old_files(tmp_path: Path) -> None:
+    """A limit on file sizes stops the write midway, as a full disk does."""
+    path = tmp_path / "x.engine"
+    write_artifact(path, b"old", FACTS)
+    before = listing(tmp_path)
+    command = [sys.executable, "-c", LIMITED, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "x.engine: File too large; choose another place, or free some space" in done.stdout
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_write_atomic_exception_midway_keeps_the_old_file(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_: int) -> None:
+        raise error
+
+    (tmp_path / "x").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", stop)
+    with pytest.raises(error):
+        write_atomic(tmp_path / "x", b"new")
+    assert listing(tmp_path) == {"x": b"old"}
+
+
+def test_write_together_second_failing_keeps_both_old_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(FileError, match=r"b is a folder; name a file in it"):
+        write_together({tmp_path / "a": b"new", tmp_path / "b": b"new"})
+    assert listing(tmp_path) == {"a": b"old"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from exporters.artifact import write_artifact
+calls = 0
+def dying(function, at):
+    def call(*args):
+        global calls
+        calls += 1
+        if calls == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args)
+    return call
+if sys.argv[2] == "signal":
+    print("ready", flush=True)
+    while True:
+        for size in (10, 10_000_000):
+            write_artifact(Path(sys.argv[1]), os.urandom(size), {"kind": "engine"})
+os.fsync, os.replace = dying(os.fsync, int(sys.argv[2])), dying(os.replace, int(sys.argv[2]))
+write_artifact(Path(sys.argv[1]), b"new" * 1000, {"kind": "engine"})
+"""
+
+
+@pytest.mark.parametrize("step", range(1, 5))
+def test_write_artifact_killed_at_each_step_leaves_whole_files(step: int, tmp_path: Path) -> None:
+    """Steps: the two files reach the disk, the two get their names."""
+    path = tmp_path / "x.engine"
+    write_artifact(path, b"old", FACTS)
+    old = listing(tmp_path)
+    process = subprocess.run([sys.executable, "-c", KILLED, str(path), str(step)], check=False)
+    assert process.returncode == -signal.SIGKILL
+    manifest = manifest_path(path)
+    assert path.read_bytes() == (b"old" if step < 4 else b"new" * 1000)
+    assert manifest.read_bytes() == old["x.engine.json"]
+    if step < 4:
+        assert read_manifest(path)["sha256"] == hashlib.sha256(b"old").hexdigest()
+    else:  # the one moment between the two names: noticed, not believed
+        with pytest.raises(FileError, match=r"SHA-256 differs\); build it again"):
+            read_manifest(path)
+    others = set(listing(tmp_path)) - {path.name, manifest.name}
+    assert all(name.startswith(".x.engine") and name.endswith(".tmp") for name in others)
+    write_artifact(path, b"again", FACTS)
+    assert read_manifest(path)["bytes"] == 5
+
+
+def test_write_artifact_killed_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.engine"
+    for pause_s in (0.0, 0.013, 0.029, 0.051):
+        command = [sys.executable, "-c", KILLED, str(path), "signal"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            threading.Event().wait(pause_s)
+            process.kill()
+        if path.exists():
+            assert path.stat().st_size in (10, 10_000_000)
+        if manifest_path(path).exists():
+            json.loads(manifest_path(path).read_text())
+
+
+def test_write_atomic_concurrent_writers_leave_one_whole_file(tmp_path: Path) -> None:
+    contents = [bytes([index]) * 200_000 for index in range(8)]
+    threads = [
+        threading.Thread(target=write_atomic, args=(tmp_path / "sub" / "x", data))
+        for data in contents
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(listing(tmp_path)) == ["sub/x"]
+    assert (tmp_path / "sub" / "x").read_bytes() in contents
+
+
+def test_write_atomic_replaces_a_link_not_its_target(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write_atomic(tmp_path / "link", b"new")
+    assert listing(tmp_path) == {"link": b"new", "target": b"precious"}
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("write", [ensure_writable, lambda path: write_atomic(path, b"x")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        pytest.param("folder", "is a folder; name a file in it", id="folder"),
+        pytest.param("pipe", "is a device or a pipe; name a file", id="pipe"),
+        pytest.param("file/x", "cannot write .*(Not a directory|File exists)", id="below-a-file"),
+        pytest.param("n" * 300, "cannot write .*too long", id="name-too-long"),
+    ],
+)
+def test_writing_is_refused(write: Any, name: str, message: str, tmp_path: Path) -> None:  # noqa: ANN401
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"old")
+    make_pipe(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(FileError, match=message) as info:
+        write(tmp_path / name)
+    assert "\n" not in str(info.value)
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, where nobody may write")
+def test_ensure_writable_refuses_a_folder_that_takes_no_files() -> None:
+    with pytest.raises(FileError, match=r"cannot write in /proc: .*; choose another place"):
+        ensure_writable(Path("/proc/model.onnx"))
+
+
+def test_ensure_writable_changes_no_file(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"old")
+    ensure_writable(tmp_path / "x")
+    ensure_writable(tmp_path / "new" / "y")
+    assert listing(tmp_path) == {"x": b"old"}
+
+
+def test_sha256_of_known_content(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "x").startswith("ba7816bf8f01cfea414140de5dae2223")
+    for name in ("missing", "."):
+        with pytest.raises(FileError, match="cannot read"):
+            sha256_of(tmp_path / name)
+
+
+def test_manifest_describes_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.engine"
+    written = write_artifact(path, b"engine", FACTS)
+    assert manifest_path(path).name == "x.engine.json"
+    assert read_manifest(path) == written
+    assert written["file"] == "x.engine"
+    assert written["bytes"] == 6
+    assert written["sha256"] == hashlib.sha256(b"engine").hexdigest()
+    assert written["kind"] == "engine"
+    assert written["created"].endswith("+00:00")
+    again = write_artifact(path, b"other engine", FACTS)
+    assert read_manifest(path) == again != written
+
+
+def rewrite(path: Path, text: str | bytes) -> None:
+    manifest_path(path).write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        pytest.param(lambda path: path.unlink(), "does not exist", id="no-file"),
+        pytest.param(
+            lambda path: manifest_path(path).unlink(), "has no manifest", id="no-manifest"
+        ),
+        pytest.param(lambda path: path.write_bytes(b"e"), "SHA-256 differs", id="other-file"),
+        pytest.param(lambda path: path.write_bytes(b"enginE"), "SHA-256 differs", id="one-byte"),
+        pytest.param(lambda path: rewrite(path, ""), "is not a manifest", id="empty"),
+        pytest.param(lambda path: rewrite(path, "{"), "is not a manifest", id="half"),
+        pytest.param(lambda path: rewrite(path, "[]"), "is not a manifest", id="list"),
+        pytest.param(lambda path: rewrite(path, "3"), "is not a manifest", id="number"),
+        pytest.param(lambda path: rewrite(path, "{}"), "is not a manifest", id="no-keys"),
+        pytest.param(lambda path: rewrite(path, b"\xff\xfe\x00"), "is not a manifest", id="binary"),
+        pytest.param(lambda path: rewrite(path, "[" * 100_000), "is not a manifest", id="deep"),
+        pytest.param(
+            lambda path: rewrite(path, json.dumps({"sha256": sha256_of(path)})),
+            "is not a manifest .*schema",
+            id="hash-alone",
+        ),
+    ],
+)
+def test_read_manifest_refuses(damage: Any, message: str, tmp_path: Path) -> None:  # noqa: ANN401
+    path = tmp_path / "x.engine"
+    write_artifact(path, b"engine", FACTS)
+    damage(path)
+    with pytest.raises(FileError, match=message) as info:
+        read_manifest(path)
+    assert "\n" not in str(info.value)
+
+
+def test_read_manifest_refuses_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="does not exist, or is not a file"):
+        read_manifest(tmp_path)

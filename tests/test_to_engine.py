@@ -1,0 +1,260 @@
+import os
+import signal
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from exported import copy_of, exported, make_graph, needs_rtx
+from onnx import helper
+
+from exporters import to_engine
+from exporters.errors import BuildError, MissingBackendError
+from exporters.spec import BatchProfile, EngineOptions
+from exporters.to_engine import build_engine, check_profile, fixed_batch
+
+RTX = EngineOptions("tensorrt-rtx")
+AT_2 = BatchProfile(2, 2, 2)
+FIXED = (4, 3, 8, 8)
+DYNAMIC_GRAPH = make_graph(helper.make_node("Relu", ["images"], ["y"]))
+FIXED_GRAPH = make_graph(
+    helper.make_node("Relu", ["images"], ["y"]), inputs={"images": FIXED}, outputs={"y": FIXED}
+)
+
+
+def linear_graph():
+    weights = {"w": np.ones((8, 8), np.float32)}
+    return make_graph(helper.make_node("MatMul", ["images", "w"], ["y"]), weights=weights)
+
+
+@pytest.mark.parametrize(
+    "batches", [(2, 1, 3), (1, 4, 3), (3, 3, 2), (0, 1, 1), (-1, 1, 1)], ids=str
+)
+def test_check_profile_batches_out_of_order_are_refused(batches):
+    shown = ",".join(map(str, batches))
+    with pytest.raises(BuildError, match=f"batches {shown} are not in order; give .* 1,8,32"):
+        check_profile(DYNAMIC_GRAPH, BatchProfile(*batches))
+
+
+@pytest.mark.parametrize("batches", [(1, 1, 1), (1, 8, 32), (3, 3, 3)], ids=str)
+def test_check_profile_dynamic_graph_takes_any_order(batches):
+    check_profile(DYNAMIC_GRAPH, BatchProfile(*batches))
+
+
+@pytest.mark.parametrize("batches", [(1, 4, 4), (4, 4, 8), (8, 8, 8), (1, 8, 32)], ids=str)
+def test_check_profile_fixed_graph_takes_its_batch_only(batches):
+    check_profile(FIXED_GRAPH, BatchProfile(4, 4, 4))
+    with pytest.raises(BuildError, match=r"takes batch 4 only; use --batch 4, or export it with"):
+        check_profile(FIXED_GRAPH, BatchProfile(*batches))
+
+
+def test_fixed_batch_reads_the_input():
+    assert fixed_batch(FIXED_GRAPH) == 4
+    assert fixed_batch(DYNAMIC_GRAPH) is None
+
+
+@needs_rtx
+def test_build_engine_twice_gives_the_same_plan_and_leaves_the_graph():
+    graph = exported("blocks", precision="fp16")
+    before = copy_of(graph)
+    first, second = (build_engine(graph, AT_2, options=RTX) for _ in range(2))
+    assert graph == before
+    assert first.plan == second.plan
+    assert len(first.data) > 10_000
+    assert isinstance(first.data, bytes)
+    assert (first.flavor, first.plan.flavor) == ("tensorrt-rtx", "tensorrt-rtx")
+    assert first.version == first.plan.version != ""
+    assert first.build_s > 0
+    assert first.plan.batch == 2
+    assert first.plan.range_kernels is None
+
+
+@needs_rtx
+def test_build_engine_for_a_range_reads_sizes_at_its_optimum():
+    lines = []
+    graph = exported("blocks", precision="fp16")
+    wide = build_engine(graph, BatchProfile(1, 2, 5), options=RTX, progress=lines.append)
+    fixed = build_engine(graph, AT_2, options=RTX)
+    assert "reading the plan at batch 2" in lines
+    assert wide.data != fixed.data
+    assert wide.plan.batch == 2
+    assert wide.plan.bytes_moved == fixed.plan.bytes_moved
+    assert wide.plan.range_kernels == wide.plan.kernel_count > 0
+    assert wide.plan.fused_attention == 2
+
+
+@needs_rtx
+def test_build_engine_of_a_fixed_batch():
+    assert build_engine(FIXED_GRAPH, BatchProfile(4, 4, 4), options=RTX).plan.batch == 4
+    with pytest.raises(BuildError, match="takes batch 4 only"):
+        build_engine(FIXED_GRAPH, AT_2, options=RTX)
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    "choices",
+    [{"workspace_mib": 256}, {"optimization_level": 0}, {"optimization_level": 5}],
+    ids=str,
+)
+def test_build_engine_takes_its_options(choices):
+    options = EngineOptions("tensorrt-rtx", **choices)
+    assert build_engine(linear_graph(), AT_2, options=options).plan.kernel_count > 0
+
+
+@needs_rtx
+def test_build_engine_without_enough_workspace_says_so_in_one_line():
+    graph = exported("digits", precision="fp16")
+    options = EngineOptions("tensorrt-rtx", workspace_mib=1)
+    with pytest.raises(BuildError, match=r"could not build the engine: .*workspace") as caught:
+        build_engine(graph, BatchProfile(8, 8, 8), options=options)
+    assert "\n" not in str(caught.value)
+
+
+@needs_rtx
+def test_build_engine_refuses_a_timing_cache_where_nothing_is_timed(tmp_path):
+    path = tmp_path / "timings"
+    options = EngineOptions("tensorrt-rtx", timing_cache_path=str(path))
+    with pytest.raises(BuildError, match="times no kernels when it builds; leave --timing-cache"):
+        build_engine(linear_graph(), AT_2, options=options)
+    assert not path.exists()
+
+
+UNREADABLE = {
+    "an operator of another domain": (
+        make_graph(
+            helper.make_node("Swin", ["images"], ["y"], name="stem/Swin", domain="nobody"),
+            domains=["nobody"],
+        ),
+        "cannot read the ONNX graph: Swin .*Plugin not found",
+    ),
+    "an operator that it lacks": (
+        make_graph(
+            helper.make_node("Det", ["images"], ["y"], name="stem/Det"),
+            outputs={"y": ("batch", 3)},
+        ),
+        "cannot read the ONNX graph: Det ",
+    ),
+    "an input that nothing makes": (
+        make_graph(helper.make_node("Relu", ["nothing"], ["y"])),
+        "cannot read the ONNX graph: ",
+    ),
+    "a dynamic image size": (
+        make_graph(
+            helper.make_node("Relu", ["images"], ["y"]),
+            inputs={"images": ("batch", 3, "height", "width")},
+            outputs={"y": ("batch", 3, "height", "width")},
+        ),
+        r"takes no input images of shapes .*3, -1, -1.* only the batch may be dynamic",
+    ),
+}
+
+
+@needs_rtx
+@pytest.mark.parametrize(("graph", "message"), UNREADABLE.values(), ids=list(UNREADABLE))
+def test_build_engine_of_a_graph_it_cannot_take_says_why_in_one_line(graph, message):
+    with pytest.raises(BuildError, match=message) as caught:
+        build_engine(graph, AT_2, options=RTX)
+    assert "\n" not in str(caught.value)
+
+
+@needs_rtx
+def test_build_engine_batch_beyond_every_device_is_refused():
+    with pytest.raises(BuildError, match=r"takes no input images of shapes .*2147483648"):
+        build_engine(DYNAMIC_GRAPH, BatchProfile(1, 1, 1 << 31), options=RTX)
+
+
+@needs_rtx
+def test_build_engine_tells_each_step():
+    lines = []
+    build_engine(linear_graph(), AT_2, options=RTX, progress=lines.append)
+    assert len(lines) > 3
+    assert any(line.endswith("1/1") for line in lines)
+    assert all(lines)
+
+
+@needs_rtx
+@pytest.mark.parametrize("error", [ValueError, BrokenPipeError, KeyboardInterrupt])
+@pytest.mark.parametrize("at", [1, 3], ids=["first line", "third line"])
+def test_build_engine_stops_where_progress_fails(error, at, capfd):
+    lines = []
+
+    def progress(line):
+        lines.append(line)
+        if len(lines) == at:
+            raise error("the terminal has gone")
+
+    with pytest.raises(error, match="the terminal has gone"):
+        build_engine(linear_graph(), BatchProfile(1, 2, 3), options=RTX, progress=progress)
+    assert len(lines) == at
+    assert capfd.readouterr() == ("", "")
+
+
+@needs_rtx
+def test_build_engine_interrupt_by_signal_ends_the_build(capfd):
+    lines = []
+
+    def progress(line):
+        lines.append(line)
+        if len(lines) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(linear_graph(), BatchProfile(1, 2, 3), options=RTX, progress=progress)
+    assert "reading the plan at batch 2" not in lines
+    assert capfd.readouterr() == ("", "")
+    assert build_engine(linear_graph(), AT_2, options=RTX).data
+
+
+def test_build_engine_full_tensorrt_not_installed_has_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    message = "^tensorrt is not installed; install it: pip install tensorrt$"
+    with pytest.raises(MissingBackendError, match=message):
+        build_engine(DYNAMIC_GRAPH, AT_2, options=EngineOptions("tensorrt"))
+
+
+def test_build_engine_full_tensorrt_without_a_gpu_names_the_other_flavor(monkeypatch):
+    monkeypatch.setattr(to_engine, "load_tensorrt", lambda _: SimpleNamespace())
+    monkeypatch.setattr(to_engine, "cuda_device_count", lambda: 0)
+    with pytest.raises(MissingBackendError, match="none is here; use --flavor tensorrt-rtx"):
+        build_engine(DYNAMIC_GRAPH, AT_2, options=EngineOptions("tensorrt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "flags"),
+    [("tensorrt", "10.13.0.35", 2), ("tensorrt", "11.0.0.5", 0), ("tensorrt_rtx", "1.7.1.116", 0)],
+)
+def test_networks_are_strongly_typed_in_every_version(name, version, flags):
+    flag = SimpleNamespace(STRONGLY_TYPED=1)
+    trt = SimpleNamespace(__name__=name, __version__=version, NetworkDefinitionCreationFlag=flag)
+    assert to_engine._network_flags(trt) == flags
+
+
+class TimingConfig:
+    """A builder configuration of full TensorRT, as far as its timing cache goes."""
+
+    def __init__(self, *, fits):
+        self.fits = fits
+        self.read = None
+
+    def create_timing_cache(self, data):
+        self.read = data
+        return None if data == b"torn" else data
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        return self.fits and not ignore_mismatch
+
+
+@pytest.mark.parametrize(
+    ("kept", "fits"), [(None, True), (b"timings", True), (b"timings", False), (b"torn", True)]
+)
+def test_timing_cache_that_does_not_fit_is_refused(kept, fits, tmp_path):
+    path = tmp_path / "timings"
+    if kept is not None:
+        path.write_bytes(kept)
+    options = EngineOptions("tensorrt", timing_cache_path=str(path))
+    config = TimingConfig(fits=fits)
+    if fits and kept != b"torn":
+        assert to_engine._attach_timing_cache(config, options) == config.read == (kept or b"")
+        return
+    with pytest.raises(BuildError, match=f"^{path} is no timing cache of this TensorRT"):
+        to_engine._attach_timing_cache(config, options)
