@@ -205,6 +205,20 @@ class SwinConfig:
         )
 
     @property
+    def gmacs(self) -> float:
+        """Multiply-accumulates of matrix products for one image, in billions."""
+        tokens = (self.img_size // self.patch_size) ** 2
+        total = tokens * 3 * self.patch_size**2 * self.embed_dim
+        for index, stage in enumerate(self.stages):
+            tokens, dim = stage.resolution**2, stage.dim
+            hidden = round(dim * self.mlp_ratio)
+            if index:
+                total += tokens * 2 * dim * dim  # the merge: 4 * dim / 2 channels to dim
+            attention = 2 * stage.window_area * dim
+            total += stage.depth * tokens * (4 * dim * dim + attention + 2 * dim * hidden)
+        return (total + self.stages[-1].dim * self.num_classes) / 1e9
+
+    @property
     def output_name(self) -> Output:
         """What the model gives; see ``output``."""
         if self.output:

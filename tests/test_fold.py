@@ -18,7 +18,8 @@ from conftest import (
 from torch import Tensor, nn
 
 from swin_deploy.config import SwinConfig, notebook_config
-from swin_deploy.fold import MASKED_FINITE, fold
+from swin_deploy.fold import fold
+from swin_deploy.fold.pieces import MASKED_FINITE
 from swin_deploy.model import DeployModel, PatchMerge, Reorder, SwinBlock
 from swin_deploy.reference.notebook import NotebookSwin
 
@@ -148,7 +149,8 @@ def remove_relu(deploy: DeployModel) -> None:
 
 
 def leave_window_order(deploy: DeployModel) -> None:
-    deploy.tail = nn.Identity()
+    for passed in deploy.taps:
+        deploy.taps[passed] = nn.Identity()
 
 
 def reordering(module: nn.Module) -> Reorder:

@@ -25,10 +25,11 @@ from swin_deploy.config import SwinConfig
 from swin_deploy.fold import fold
 from swin_deploy.model import (
     DeployModel,
-    MeanPool,
+    Features,
     PatchEmbed,
     PatchMerge,
     Reorder,
+    SplitHeads,
     SwinBlock,
     WindowAttention,
 )
@@ -64,7 +65,7 @@ def test_patch_embed_equals_a_convolution_in_window_order(
 
 def looped_attention(attention: WindowAttention, proj: nn.Linear, tokens: Tensor) -> Tensor:
     """Softmax attention, one image, window and head at a time, in float64."""
-    heads, area = attention.num_heads, attention.bias.shape[-1]
+    heads, area = attention.heads.num_heads, attention.bias.shape[-1]
     batch, num_tokens, dim = tokens.shape
     windows, width = num_tokens // area, dim // heads
     biases = attention.bias.double().expand(1, attention.bias.shape[1], area, area)[0]
@@ -95,7 +96,7 @@ def test_window_attention_equals_a_loop(
 ) -> None:
     qkv, proj = randomised(nn.Linear(dim, 3 * dim)), randomised(nn.Linear(dim, dim), seed=1)
     bias = normal(1, windows * heads if bias_per_window else heads, area, area)
-    attention = WindowAttention(qkv, proj, bias, num_heads=heads, num_tokens=windows * area)
+    attention = WindowAttention(qkv, proj, bias, heads=SplitHeads(heads), num_tokens=windows * area)
     tokens = normal(2, windows * area, dim, seed=1)
     expected = looped_attention(attention, proj, tokens)
     assert rms_error(attention(tokens), expected) < FLOAT32_TOLERANCE
@@ -132,7 +133,7 @@ def test_patch_merge_joins_the_neighbours_of_each_merged_token(norm_first: bool)
 @torch.no_grad()
 def test_swin_block_displaces_its_attention_branch_only() -> None:
     qkv, proj = randomised(nn.Linear(4, 12)), randomised(nn.Linear(4, 4), seed=1)
-    attention = WindowAttention(qkv, proj, normal(1, 2, 4, 4), num_heads=2, num_tokens=16)
+    attention = WindowAttention(qkv, proj, normal(1, 2, 4, 4), heads=SplitHeads(2), num_tokens=16)
     norms = tuple(randomised(nn.LayerNorm(4), seed=seed) for seed in range(4))
     mlp = randomised(nn.Linear(4, 4), seed=2)
     order, displacement = shuffled(16, seed=0), shuffled(16, seed=1)
@@ -152,10 +153,10 @@ def test_swin_block_displaces_its_attention_branch_only() -> None:
 
 def test_mean_pool_does_not_mind_the_order() -> None:
     tokens = normal(2, 16, 5)
-    pooled = MeanPool()(tokens)
+    pooled = Features()(tokens)
     assert pooled.shape == (2, 5)
     assert rms_error(pooled, tokens.double().mean(dim=1)) < FLOAT32_TOLERANCE
-    assert rms_error(MeanPool()(tokens[:, shuffled(16)]), pooled) < FLOAT32_TOLERANCE
+    assert rms_error(Features()(tokens[:, shuffled(16)]), pooled) < FLOAT32_TOLERANCE
 
 
 def imported_packages(module: ModuleType) -> set[str]:

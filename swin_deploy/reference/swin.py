@@ -109,7 +109,7 @@ class SwinBlock(nn.Module):
         self.attn = self.attention(stage)
         self.drop_path = StochasticDepth(drop_path)
         self.norm2 = nn.LayerNorm(stage.dim, eps=config.layer_norm_eps)
-        self.mlp = Mlp(stage.dim, int(stage.dim * config.mlp_ratio))
+        self.mlp = Mlp(stage.dim, round(stage.dim * config.mlp_ratio))
         mask = None
         if shift:
             grid = stage.resolution // stage.window_size
