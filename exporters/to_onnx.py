@@ -53,7 +53,7 @@ def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str])
     if spec.opset < EXPORTER_MINIMUM_OPSET:
         _lower_to_17(graph)
     kept = [name for name, module in model.named_modules() if getattr(module, KEEP_FLOAT32, False)]
-    helper.set_model_props(graph, metadata | {FLOAT32_MODULES: json.dumps(kept)})
+    helper.set_model_props(graph, metadata | ({FLOAT32_MODULES: json.dumps(kept)} if kept else {}))
     if spec.precision == "fp16":
         graph = to_half(graph, io_precision=spec.io_precision)
     graph.producer_name = "swin-deploy"
