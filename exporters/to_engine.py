@@ -7,8 +7,9 @@ TensorRT 11 and TensorRT-RTX do not have. Neither flavour's builder needs this m
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,14 +122,28 @@ def _build(
     """
     logger, monitor = _make_logger(trt), _make_monitor(trt, progress)
     with ThreadPoolExecutor(max_workers=1) as pool:
+        work = pool.submit(
+            _build_in_thread, trt, graph, profile, options=options, watch=(logger, monitor)
+        )
         try:
-            work = pool.submit(
-                _build_in_thread, trt, graph, profile, options=options, watch=(logger, monitor)
-            )
-            return work.result(), logger.messages
+            data = work.result()
         except BaseException as err:
             monitor.stopped = err
+            wait((work,))
+            _let_go_of_frames(err)
+            _let_go_of_frames(work.exception())
             raise
+    return data, logger.messages
+
+
+def _let_go_of_frames(err: BaseException | None) -> None:
+    """Free the builder that a traceback still holds, here and now.
+
+    Left to the garbage collector, it may be freed while the next builder logs its first message:
+    TensorRT then holds a lock that freeing a builder needs, and both wait for ever.
+    """
+    if err is not None:
+        traceback.clear_frames(err.__traceback__)
 
 
 def _build_in_thread(

@@ -1,6 +1,8 @@
 import os
+import re
 import signal
 import sys
+import traceback
 from types import SimpleNamespace
 
 import numpy as np
@@ -258,3 +260,16 @@ def test_timing_cache_that_does_not_fit_is_refused(kept, fits, tmp_path):
         return
     with pytest.raises(BuildError, match=f"^{path} is no timing cache of this TensorRT"):
         to_engine._attach_timing_cache(config, options)
+
+
+@needs_rtx
+@pytest.mark.parametrize(("graph", "message"), UNREADABLE.values(), ids=list(UNREADABLE))
+def test_build_engine_leaves_no_builder_behind(graph, message):
+    """One that the garbage collector frees while another builder logs would hang both."""
+    with pytest.raises(BuildError) as caught:
+        build_engine(graph, AT_2, options=RTX)
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    assert "_build_in_thread" in [frame.f_code.co_name for frame in frames]
+    kinds = [repr(type(value)) for frame in frames for value in frame.f_locals.values()]
+    held = [kind for kind in kinds if re.search(r"\.I?(Builder|Network|OnnxParser|Config)", kind)]
+    assert not held
