@@ -1,25 +1,19 @@
-"""From a model name or a checkpoint file to a reference model with its weights."""
+"""From a model name or a checkpoint to a reference model with its weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from exporters.artifact import sha256_of
-from exporters.errors import ConfigError
-from swin_deploy.checkpoints.files import read_tensors
-from swin_deploy.checkpoints.notebook import check_state, infer_config
-from swin_deploy.config import (
-    BUNDLED_WEIGHTS,
-    DEFAULT_MODEL,
-    VARIANTS,
-    Preprocessing,
-    SwinConfig,
-    variant,
-)
-from swin_deploy.reference.notebook import NotebookSwin
+from swin_deploy.checkpoints.assemble import derived_buffers
+from swin_deploy.checkpoints.sizes import variant_of
+from swin_deploy.checkpoints.sources import load_checkpoint
+from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Output, SwinConfig, variant
+from swin_deploy.reference import Reference, build_reference
 
 RANDOM_SEED = 0
 
@@ -29,18 +23,22 @@ class LoadedModel:
     """A reference model, and where its weights come from.
 
     Attributes:
-        name: A variant, or the checkpoint's file name.
+        name: A variant, or the name of the checkpoint's file or folder.
         config: Its sizes.
         reference: The model, float32, in evaluation mode, on the CPU.
-        checkpoint: The weights file, or None for random weights.
-        sha256: Of the weights file, or an empty string.
+        checkpoint: The weights file or folder, or None for random weights.
+        sha256: Of the weights, or an empty string.
+        source: The library that the checkpoint comes from, or an empty string.
+        notes: What was found, assumed, left aside or changed while loading.
     """
 
     name: str
     config: SwinConfig
-    reference: NotebookSwin
+    reference: Reference
     checkpoint: Path | None
     sha256: str
+    source: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def weights(self) -> str:
@@ -51,68 +49,71 @@ class LoadedModel:
 
 
 def load_model(
-    name: str | None = None, checkpoint: Path | None = None, *, img_size: int | None = None
+    name: str | None = None,
+    checkpoint: Path | None = None,
+    *,
+    img_size: int | None = None,
+    window_size: int | None = None,
+    source: str | None = None,
+    output: Output | None = None,
 ) -> LoadedModel:
     """Load a reference model.
 
     Args:
         name: A variant; with a checkpoint, the sizes of both must agree.
-        checkpoint: Weights file; without one the variant's bundled weights are taken, or random
-            ones, seeded.
+        checkpoint: Weights file or folder; without one the variant's bundled weights are taken,
+            or random ones, seeded.
         img_size: Image side in pixels, instead of the checkpoint's or variant's.
+        window_size: Window side in tokens, instead of the checkpoint's or variant's.
+        source: Where the checkpoint comes from; by default found from its keys.
+        output: What the model shall give; by default what it is made for.
 
     Raises:
         CheckpointError: If the file cannot be read or does not fit.
         ConfigError: If the variant is unknown, or windows cannot tile the image size.
     """
-    wanted = variant(name) if name is not None else None
     if checkpoint is None and name in BUNDLED_WEIGHTS:
         checkpoint = BUNDLED_WEIGHTS[name]
+    asked = {"img_size": img_size, "window_size": window_size, "output": output}
     if checkpoint is None:
-        name = name or DEFAULT_MODEL
-        return _random_model(name, _resized(variant(name), img_size))
-    tensors, metadata = read_tensors(checkpoint)
-    config = infer_config(tensors, metadata, img_size=img_size)
-    check_state(tensors, config)
-    if wanted is not None:
-        _check_agreement(name or "", wanted, config)
+        name = DEFAULT_MODEL if name is None else name
+        return _random_model(name, _replaced(variant(name), asked))
+    loaded = load_checkpoint(
+        checkpoint, source=source, name=name, img_size=img_size, window_size=window_size
+    )
+    config = _replaced(loaded.config, {"output": output})
+    reference = _with_weights(config, loaded.state_dict)
+    known = name or variant_of(loaded.config) or checkpoint.stem
+    return LoadedModel(
+        name=known,
+        config=config,
+        reference=reference.eval(),
+        checkpoint=checkpoint,
+        sha256=loaded.sha256,
+        source=loaded.source,
+        notes=loaded.notes,
+    )
+
+
+def _with_weights(config: SwinConfig, state: dict[str, Tensor]) -> Reference:
+    """The reference around given weights; initialising large ones would take seconds."""
     with torch.device("meta"):
-        reference = NotebookSwin(config)
-    reference.load_state_dict(tensors, assign=True)
-    known = name or _variant_of(config) or checkpoint.stem
-    return LoadedModel(known, config, reference.eval(), checkpoint, sha256_of(checkpoint))
+        reference = build_reference(config)
+    reference.load_state_dict(state, assign=True)
+    if config.family != "notebook":
+        for name, value in derived_buffers(config):
+            module, _, leaf = name.rpartition(".")
+            setattr(reference.get_submodule(module), leaf, value)
+    return reference
 
 
 def _random_model(name: str, config: SwinConfig) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(RANDOM_SEED)  # torch.manual_seed would seed GPUs too
-        reference = NotebookSwin(config)
+        reference = build_reference(config)
     return LoadedModel(name, config, reference.eval(), None, "")
 
 
-def _resized(config: SwinConfig, img_size: int | None) -> SwinConfig:
-    return config if img_size is None else replace(config, img_size=img_size)
-
-
-def _sizes(config: SwinConfig) -> SwinConfig:
-    """The config without what does not show in the weights."""
-    return replace(config, img_size=config.legal_img_sizes(1)[0], preprocessing=Preprocessing())
-
-
-def _check_agreement(name: str, wanted: SwinConfig, found: SwinConfig) -> None:
-    if _sizes(wanted) == _sizes(found):
-        return
-    differences = [
-        f"{field.name} {getattr(found, field.name)} instead of {getattr(wanted, field.name)}"
-        for field in fields(SwinConfig)
-        if getattr(_sizes(found), field.name) != getattr(_sizes(wanted), field.name)
-        and field.name != "img_size"
-    ]
-    raise ConfigError(
-        f"the checkpoint is no {name}: it has {', '.join(differences)}; leave --model out"
-    )
-
-
-def _variant_of(config: SwinConfig) -> str | None:
-    matches = [name for name, known in VARIANTS.items() if _sizes(known) == _sizes(config)]
-    return matches[0] if matches else None
+def _replaced(config: SwinConfig, asked: dict[str, Any]) -> SwinConfig:
+    """The config with the fields that are asked for."""
+    return replace(config, **{field: value for field, value in asked.items() if value is not None})

@@ -8,7 +8,7 @@ import click
 
 from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
 from swin_deploy.cli.console import Console, show_json, show_text
-from swin_deploy.cli.options import FILE, fixed_or_dynamic, json_option, model_options
+from swin_deploy.cli.options import FILE, Asked, fixed_or_dynamic, json_option, model_options
 from swin_deploy.cli.run import announce
 
 EPILOG = """\b
@@ -49,9 +49,7 @@ Examples:
 @click.pass_obj
 def export(
     console: Console,
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
+    asked: Asked,
     opset: int,
     precision: Precision,
     io_precision: Precision,
@@ -68,9 +66,8 @@ def export(
         raise click.UsageError("--io-precision fp16 needs --precision fp16")
     with console.step("Loading PyTorch and the model"):
         from swin_deploy import pipeline
-        from swin_deploy.load import load_model
 
-        loaded = load_model(model, checkpoint, img_size=image_size)
+        loaded = asked.load()
     announce(console, loaded)
     spec = pipeline.export_spec(
         loaded, opset=opset, batch=batch, precision=precision, io_precision=io_precision

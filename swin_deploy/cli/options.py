@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from exporters.spec import BatchProfile
 
+if TYPE_CHECKING:
+    from swin_deploy.config import Output
+    from swin_deploy.load import LoadedModel
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which model a command was asked for; None where the checkpoint or a default decides."""
+
+    model: str | None
+    checkpoint: Path | None
+    source: str | None
+    image_size: int | None
+    window_size: int | None
+    outputs: Output | None
+
+    def load(self) -> LoadedModel:
+        """The model; PyTorch loads here, not for ``--help``."""
+        from swin_deploy.load import load_model
+
+        return load_model(
+            self.model,
+            self.checkpoint,
+            img_size=self.image_size,
+            window_size=self.window_size,
+            source=self.source,
+            output=self.outputs,
+        )
+
+
 MAX_SECONDS = 86_400
 MAX_BATCH = 1 << 16  # the batch that the exporter is told to expect at most
 
@@ -64,16 +97,42 @@ def _numbers(text: str) -> list[int]:
 
 
 def model_options(command: Command) -> Command:
-    """--model, --checkpoint and --image-size: which model."""
+    """Which model: --model, --checkpoint and what decides how they are loaded, as ``asked``."""
     for option in (
-        click.option("--image-size", type=click.IntRange(min=1), help="Image side in pixels."),
         click.option(
-            "--checkpoint", type=FILE, help="Weights: a .pt or .pth file, or safetensors."
+            "--outputs",
+            type=click.Choice(["logits", "features", "stages", "tokens"]),
+            help="What the model gives: class logits, pooled features, every stage's feature map, "
+            "or tokens.  [default: what the checkpoint is made for]",
+        ),
+        click.option(
+            "--window-size",
+            type=click.IntRange(min=1),
+            help="Window side, if not the checkpoint's.",
+        ),
+        click.option(
+            "--image-size", type=click.IntRange(min=1), help="Image side in pixels, likewise."
+        ),
+        click.option(
+            "--source",
+            type=click.Choice(["notebook", "microsoft", "timm", "torchvision", "huggingface"]),
+            help="Where the checkpoint comes from.  [default: found from its keys]",
+        ),
+        click.option(
+            "--checkpoint",
+            type=FILE,
+            help="Weights: a .pt or .pth file, safetensors, or a timm or Hugging Face folder.",
         ),
         click.option("--model", help="A variant that 'swin-deploy models' lists."),
     ):
         command = option(command)
-    return command
+
+    @functools.wraps(command)
+    def collected(*args: Any, **values: Any) -> Any:  # noqa: ANN401 - any command's values
+        names = ("model", "checkpoint", "source", "image_size", "window_size", "outputs")
+        return command(*args, asked=Asked(*(values.pop(name) for name in names)), **values)
+
+    return cast("Command", collected)
 
 
 def image_options(command: Command) -> Command:

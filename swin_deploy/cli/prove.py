@@ -10,6 +10,7 @@ import click
 from swin_deploy.cli.console import Console, show_json, show_table
 from swin_deploy.cli.options import (
     FILE,
+    Asked,
     batch_list,
     duration,
     image_options,
@@ -59,9 +60,7 @@ engine_option = click.option(
 @click.pass_obj
 def parity(
     console: Console,
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
+    asked: Asked,
     onnx_files: tuple[Path, ...],
     engine_files: tuple[Path, ...],
     images: Path | None,
@@ -79,12 +78,11 @@ def parity(
     with console.step("Loading PyTorch and the model"):
         from exporters.artifact import ensure_writable
         from swin_deploy import proof
-        from swin_deploy.load import load_model
         from swin_deploy.report import write_report
         from swin_deploy.report.terminal import render_parity
         from swin_deploy.report.to_json import parity_to_dict
 
-        loaded = load_model(model, checkpoint, img_size=image_size)
+        loaded = asked.load()
         made = proof.Made(onnx_files, engine_files)
         sets = proof.image_sets(loaded, images, limit=limit)
         if report:
@@ -139,9 +137,7 @@ Examples:
 @click.pass_obj
 def bench(
     console: Console,
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
+    asked: Asked,
     onnx_files: tuple[Path, ...],
     engine_files: tuple[Path, ...],
     batches: tuple[int, ...],
@@ -156,12 +152,11 @@ def bench(
     """
     with console.step("Loading PyTorch and the model"):
         from swin_deploy import proof
-        from swin_deploy.load import load_model
         from swin_deploy.report import write_report
         from swin_deploy.report.terminal import render_bench
         from swin_deploy.report.to_json import bench_to_dict
 
-        loaded = load_model(model, checkpoint, img_size=image_size)
+        loaded = asked.load()
         made = proof.Made(onnx_files, engine_files)
         earlier = proof.existing_report(report, loaded) if report else None
     with console.step("Measuring throughput") as step:

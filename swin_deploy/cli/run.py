@@ -19,6 +19,7 @@ from swin_deploy.cli.console import Console, show_json, show_table
 from swin_deploy.cli.engine import refuse_engine, resolve_flavor
 from swin_deploy.cli.options import (
     FILE,
+    Asked,
     batch_range,
     duration,
     flavor_option,
@@ -72,9 +73,7 @@ Exit status 1: a hop is out of tolerance, or half precision was not delivered.
 @click.pass_obj
 def run(
     console: Console,
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
+    asked: Asked,
     images: Path | None,
     limit: int,
     precision: Precision,
@@ -95,10 +94,9 @@ def run(
     with console.step("Loading PyTorch and the model"):
         from exporters.artifact import ensure_writable
         from swin_deploy import proof
-        from swin_deploy.load import load_model
 
         options = EngineOptions(flavor=resolve_flavor(flavor))
-        loaded = load_model(model, checkpoint, img_size=image_size)
+        loaded = asked.load()
         sets = proof.image_sets(loaded, images, limit=limit)
         ensure_writable(report / "report.json")
     announce(console, loaded)
@@ -122,7 +120,12 @@ def run(
 
 def announce(console: Console, loaded: LoadedModel) -> None:
     """Say which model and weights were loaded, and warn of random ones."""
-    console.note(f"  {loaded.name}, {loaded.config.img_size} px, {loaded.weights}")
+    config = loaded.config
+    console.note(
+        f"  {loaded.name}, {config.img_size} px, {', '.join(config.output_names)}; {loaded.weights}"
+    )
+    for note in loaded.notes:
+        console.note(f"  {note}")
     if loaded.checkpoint is None:
         console.warn("the weights are random; give --checkpoint for a model that means something")
 

@@ -1,0 +1,178 @@
+"""A state dict in our names from one in another dialect; every key is accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from exporters.errors import CheckpointError
+from swin_deploy.checkpoints.dialect import Named
+from swin_deploy.config import SwinConfig
+from swin_deploy.reference import build_reference
+from swin_deploy.reference.swin import MASKED
+from swin_deploy.windows import (
+    relative_coords_table,
+    relative_position_index,
+    shifted_window_mask,
+)
+
+# Saved coordinates may be rounded to half precision; another window differs by far more.
+COORDS_TOLERANCE = 2e-3
+QKV_BIASES = ("attn.qkv.bias", "attn.q_bias", "attn.v_bias")
+
+
+def assemble(named: Named, config: SwinConfig) -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict of ``config``'s reference model.
+
+    Args:
+        named: The encoder's tensors in their dialect.
+        config: Of the model that was saved.
+
+    Returns:
+        Name to tensor in our names, and notes on what was filled in or left aside.
+
+    Raises:
+        CheckpointError: If a key is missing or unknown, a shape differs, or a saved buffer is not
+            what the config gives; all such keys are named.
+    """
+    with torch.device("meta"):
+        wanted = {name: value.shape for name, value in build_reference(config).state_dict().items()}
+    filled, notes = _absent_by_design(named, config, set(wanted))
+    expected = {ours: named.names(ours) for ours in wanted if ours not in filled}
+    problems = _Problems(named)
+    state: dict[str, Tensor] = {}
+    for ours, names in expected.items():
+        joined = problems.join(names, wanted[ours])
+        if joined is not None:
+            state[ours] = joined
+    used = {name for names in expected.values() for name in names}
+    derived = _derived(named, config)
+    unused = [name for name in named.tensors if name in named.dialect.unused]
+    known = used | derived.keys() | set(unused)
+    problems.unknown = [named.full(name) for name in named.tensors if name not in known]
+    problems.raise_any()
+    _compare(named, derived)
+    if unused:
+        notes.append(f"ignored what only training uses: {', '.join(map(named.full, unused))}")
+    for ours, value in filled.items():
+        state[ours] = torch.full(wanted[ours], value)
+    return state, notes
+
+
+def _absent_by_design(
+    named: Named, config: SwinConfig, wanted: set[str]
+) -> tuple[dict[str, float], list[str]]:
+    """What some models of the family lack, and the constants that stand for it."""
+    filled: dict[str, float] = {}
+    notes: list[str] = []
+    biases = [name for name in wanted if name.endswith(QKV_BIASES)]
+    if not any(named.has(name) for name in biases):
+        filled |= dict.fromkeys(biases, 0.0)
+        notes.append("no bias of q, k and v in the checkpoint: zeros")
+    for stage in range(len(config.depths) if config.stage_norms else 0):
+        scale, shift = f"norm{stage}.weight", f"norm{stage}.bias"
+        if not named.has(scale) and not named.has(shift):
+            filled |= {scale: 1.0, shift: 0.0}
+            notes.append(
+                f"stage{stage + 1} has no norm in the checkpoint, whose model has no such output; "
+                "here its map is normalised without scale and shift"
+            )
+    return filled, notes
+
+
+class _Problems:
+    """What does not fit, collected so that one message names it all."""
+
+    def __init__(self, named: Named) -> None:
+        self.named = named
+        self.missing: list[str] = []
+        self.unknown: list[str] = []
+        self.shapes: list[str] = []
+
+    def join(self, names: tuple[str, ...], shape: torch.Size) -> Tensor | None:
+        """The named tensors, joined by rows to ``shape``; None if that cannot be."""
+        tensors = [self.named.tensors.get(name) for name in names]
+        self.missing += [
+            self.named.full(name)
+            for name, tensor in zip(names, tensors, strict=True)
+            if tensor is None
+        ]
+        part = torch.Size((shape[0] // len(names), *shape[1:]))
+        wrong = [
+            f"{self.named.full(name)} is {list(tensor.shape)}, not {list(part)}"
+            for name, tensor in zip(names, tensors, strict=True)
+            if tensor is not None and tensor.shape != part
+        ]
+        self.shapes += wrong
+        found = [tensor for tensor in tensors if tensor is not None]
+        if wrong or len(found) < len(names):
+            return None
+        return torch.cat(found) if len(found) > 1 else found[0]
+
+    def raise_any(self) -> None:
+        problems = [
+            f"{kind}: {', '.join(sorted(names))}"
+            for kind, names in (
+                ("missing keys", self.missing),
+                ("unknown keys", self.unknown),
+                ("wrong shapes", self.shapes),
+            )
+            if names
+        ]
+        if problems:
+            raise CheckpointError(f"the checkpoint does not fit its model; {'; '.join(problems)}")
+
+
+def derived_buffers(config: SwinConfig) -> Iterator[tuple[str, Tensor]]:
+    """The buffers of a reference model, name and value: what its sizes alone give."""
+    for index, stage in enumerate(config.stages):
+        window = stage.window_size
+        parts = {"attn.relative_position_index": relative_position_index(window)}
+        if config.family == "swinv2":
+            coords = relative_coords_table(window, stage.pretrained_window_size)
+            parts["attn.relative_coords_table"] = coords
+        for block in range(stage.depth):
+            start = f"layers.{index}.blocks.{block}."
+            yield from ((start + part, value) for part, value in parts.items())
+            if block % 2 and stage.shift_size:
+                grid = stage.resolution // window
+                mask = shifted_window_mask(window, grid, stage.shift_size, MASKED)
+                yield start + "attn_mask", mask
+
+
+def _derived(named: Named, config: SwinConfig) -> dict[str, Tensor]:
+    """What libraries save besides the weights, recomputed, by their names in the dialect."""
+    derived = {named.names(ours)[0]: value for ours, value in derived_buffers(config)}
+    if config.family == "swinv2":
+        for index, stage in enumerate(config.stages):
+            for block in range(stage.depth):
+                name = named.names(f"layers.{index}.blocks.{block}.attn.k_bias")[0]
+                derived[name] = torch.zeros(stage.dim)
+    return derived
+
+
+def _compare(named: Named, derived: dict[str, Tensor]) -> None:
+    """Refuse saved buffers that are not what the config gives.
+
+    Raises:
+        CheckpointError: If one differs; all are named.
+    """
+    wrong = [
+        named.full(name)
+        for name, value in derived.items()
+        if name in named.tensors and not _equal(named.tensors[name], value)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"the checkpoint holds buffers that differ from what its sizes give: "
+            f"{', '.join(wrong)}; another window or image size, or a changed model"
+        )
+
+
+def _equal(saved: Tensor, value: Tensor) -> bool:
+    if saved.numel() != value.numel():
+        return False
+    difference = (saved.reshape(value.shape).double() - value.double()).abs().max()
+    return bool(difference <= (COORDS_TOLERANCE if value.is_floating_point() else 0))

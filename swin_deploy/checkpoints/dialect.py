@@ -1,0 +1,151 @@
+"""What a dialect is: the names that another library gives to our tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from exporters.errors import CheckpointError
+from swin_deploy.config import Output, Preprocessing
+
+BLOCK_NAME = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.(.*)")
+MERGE_NAME = re.compile(r"layers\.(\d+)\.downsample\.(.*)")
+# Around encoders that are the student and the teacher of one training, the teacher is meant.
+TEACHERS = ("teacher", "ema")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a library names the tensors of a Swin Transformer.
+
+    Attributes:
+        source: One of ``sources.SOURCES``.
+        evidence: Start of a name that no other dialect has.
+        foreign: The library's names for one of ours (or for the start of one): one name, or
+            several whose tensors are joined, rows first.
+        pads: For V1 and V2: maps smaller than a window are padded, where others shrink the window.
+        prepare: Splits tensors that hold several of ours; names are without prefix.
+        outer: Starts of names that stand beside the encoder but belong to the model.
+        wrapper: Name of the encoder beside which they stand.
+        unused: Names that only training uses.
+    """
+
+    source: str
+    evidence: str
+    foreign: Callable[[str], tuple[str, ...]]
+    pads: tuple[bool, bool] = (False, False)
+    prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    outer: tuple[str, ...] = ()
+    wrapper: re.Pattern[str] = re.compile(r"(?!)")
+    unused: tuple[str, ...] = ("mask_token",)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a model besides its weights; None and empty where nothing is.
+
+    Attributes:
+        origin: Where it is known from, for messages.
+        sizes: Fields of ``SwinConfig`` that the weights must show too.
+        window_size: Of all stages or of each.
+        always_shift: See ``SwinConfig``, and ``output`` too.
+    """
+
+    origin: str = ""
+    sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    img_size: int | None = None
+    window_size: int | tuple[int, ...] | None = None
+    pretrained_window_sizes: tuple[int, ...] | None = None
+    always_shift: bool = False
+    output: Output | Literal[""] = ""
+    preprocessing: Preprocessing | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Named:
+    """The tensors of one encoder, and their names in a dialect.
+
+    Attributes:
+        prefix: What stands before every name in the file.
+        tensors: By name without the prefix, prepared.
+        outside: Names in the file that are not the encoder's.
+    """
+
+    dialect: Dialect
+    prefix: str
+    tensors: dict[str, Tensor]
+    outside: tuple[str, ...] = ()
+
+    def full(self, name: str) -> str:
+        """The name in the file."""
+        if name.startswith(self.dialect.outer):
+            return self.dialect.wrapper.sub("", self.prefix) + name
+        return self.prefix + name
+
+    def names(self, ours: str) -> tuple[str, ...]:
+        """Names without prefix for one of ours."""
+        return self.dialect.foreign(ours)
+
+    def find(self, ours: str) -> Tensor | None:
+        """The first of the tensors that make up one of ours, if it is there."""
+        return self.tensors.get(self.names(ours)[0])
+
+    def has(self, ours: str) -> bool:
+        """Whether any tensor that makes up one of ours is there."""
+        return any(name in self.tensors for name in self.names(ours))
+
+
+def find_prefixes(names: Iterable[str], evidence: str) -> tuple[str, ...]:
+    """What stands before ``evidence`` in the names that hold it, each once, in order."""
+    found = (name.partition(evidence) for name in names)
+    prefixes = [head for head, here, _ in found if here and (not head or head.endswith("."))]
+    return tuple(dict.fromkeys(prefixes))
+
+
+def choose_prefix(prefixes: tuple[str, ...]) -> str:
+    """The encoder to take from a file with one or several.
+
+    Raises:
+        CheckpointError: If there are several and none of them is a teacher.
+    """
+    if len(prefixes) == 1:
+        return prefixes[0]
+    teachers = [name for name in prefixes if any(word in name for word in TEACHERS)]
+    if len(teachers) != 1:
+        raise CheckpointError(
+            f"the checkpoint holds {len(prefixes)} encoders: {', '.join(prefixes)}; "
+            "save the one that is meant alone"
+        )
+    return teachers[0]
+
+
+def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> Named:
+    """The tensors of the encoder under ``prefix``, with what belongs to it beside it."""
+    beside = dialect.wrapper.sub("", prefix)
+    inside: dict[str, Tensor] = {}
+    outside: list[str] = []
+    for name, tensor in tensors.items():
+        rest = name.removeprefix(beside)
+        if beside != prefix and name.startswith(beside) and rest.startswith(dialect.outer):
+            inside[rest] = tensor
+        elif name.startswith(prefix):
+            inside[name.removeprefix(prefix)] = tensor
+        else:
+            outside.append(name)
+    return Named(dialect, prefix, dialect.prepare(inside), tuple(outside))
+
+
+def outside_note(named: Named) -> list[str]:
+    """What was left aside, in words."""
+    if not named.outside:
+        return []
+    top = dict.fromkeys(name.partition(".")[0] for name in named.outside)
+    prefix = named.prefix.removesuffix(".") or "the encoder"
+    parts = ", ".join(f"{name}.*" for name in top)
+    return [f"ignored {len(named.outside)} tensors outside the encoder {prefix}: {parts}"]

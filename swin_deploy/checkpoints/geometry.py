@@ -1,0 +1,181 @@
+"""The sizes of a model from the shapes of its tensors, and from what is known besides."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from exporters.errors import CheckpointError
+from swin_deploy.checkpoints.dialect import Facts, Named
+from swin_deploy.config import Family
+
+BIAS_TABLE = "attn.relative_position_bias_table"
+COORDS_TABLE = "attn.relative_coords_table"
+INDEX = "attn.relative_position_index"
+MOST_BLOCKS = 100  # that are looked for in a stage
+ABSOLUTE = ("absolute_pos_embed", "embeddings.position_embeddings")
+
+
+def infer_sizes(named: Named, facts: Facts) -> dict[str, Any]:
+    """The fields of ``SwinConfig`` that the weights show.
+
+    Raises:
+        CheckpointError: If tensors that show them are missing or of other shapes, if there are
+            absolute position embeddings, or if ``facts`` say otherwise.
+    """
+    absolute = [named.full(name) for name in ABSOLUTE if name in named.tensors]
+    if absolute:
+        raise CheckpointError(
+            f"absolute position embeddings ({', '.join(absolute)}) are not supported: "
+            "no published Swin has them"
+        )
+    embed_dim, _, patch_size, columns = _shape(named, "patch_embed.proj.weight", 4)
+    if patch_size != columns:
+        raise CheckpointError(f"patches of {patch_size} x {columns} pixels are no squares")
+    family: Family = "swinv2" if any("logit_scale" in name for name in named.tensors) else "swin"
+    depths = _depths(named)
+    head = named.find("head.weight")
+    stage_norms = any(named.has(f"norm{stage}.weight") for stage in range(len(depths)))
+    sizes: dict[str, Any] = {
+        "family": family,
+        "embed_dim": embed_dim,
+        "patch_size": patch_size,
+        "depths": depths,
+        "num_heads": tuple(
+            _num_heads(named, family, stage, depth) for stage, depth in enumerate(depths)
+        ),
+        "mlp_ratio": _shape(named, "layers.0.blocks.0.mlp.fc1.weight", 2)[0] / embed_dim,
+        "num_classes": 0 if head is None else len(head),
+        "stage_norms": stage_norms,
+        "final_norm": named.has("norm.weight") or named.has("norm.bias") or named.has("head.bias"),
+        # Backbones of detectors shift also where one window covers the map; V2's do not.
+        "always_shift": facts.always_shift or (stage_norms and family == "swin"),
+    }
+    for field, said in facts.sizes.items():
+        if field in sizes and sizes[field] != said:
+            raise CheckpointError(
+                f"{facts.origin} says {field} {said}, the weights have {sizes[field]}"
+            )
+    return sizes
+
+
+def first_of_stage(named: Named, stage: int, depth: int, part: str) -> tuple[str, Tensor] | None:
+    """Name and tensor of a part in the first block of a stage that has it."""
+    for block in range(depth):
+        ours = f"layers.{stage}.blocks.{block}.{part}"
+        tensor = named.find(ours)
+        if tensor is not None:
+            return named.full(named.names(ours)[0]), tensor
+    return None
+
+
+def _depths(named: Named) -> tuple[int, ...]:
+    """Blocks of each stage: one more than the last that there is a tensor of."""
+    heads = {
+        name[: at + 1] for name in named.tensors for at, letter in enumerate(name) if letter == "."
+    }
+    depths: list[int] = []
+    while True:
+        blocks = range(MOST_BLOCKS)
+        names = (named.names(f"layers.{len(depths)}.blocks.{block}.")[0] for block in blocks)
+        present = [block for block, name in enumerate(names) if name in heads]
+        if not present:
+            return tuple(depths)
+        depths.append(present[-1] + 1)
+
+
+def _shape(named: Named, ours: str, ndim: int) -> tuple[int, ...]:
+    tensor = named.find(ours)
+    name = named.full(named.names(ours)[0])
+    if tensor is None:
+        raise CheckpointError(f"the checkpoint does not fit its model; missing keys: {name}")
+    if tensor.ndim != ndim:
+        raise CheckpointError(
+            f"wrong shapes: {name} is {list(tensor.shape)}, not of {ndim} dimensions"
+        )
+    return tuple(tensor.shape)
+
+
+def _num_heads(named: Named, family: Family, stage: int, depth: int) -> int:
+    part, axis = ("attn.logit_scale", 0) if family == "swinv2" else (BIAS_TABLE, 1)
+    found = first_of_stage(named, stage, depth, part)
+    if found is None:
+        name = named.full(named.names(f"layers.{stage}.blocks.0.{part}")[0])
+        raise CheckpointError(f"the checkpoint does not fit its model; missing keys: {name}")
+    name, tensor = found
+    if tensor.ndim <= axis:
+        raise CheckpointError(f"wrong shapes: {name} is {list(tensor.shape)}")
+    return tensor.shape[axis]
+
+
+def shown_windows(named: Named, sizes: dict[str, Any]) -> tuple[int, ...] | None:
+    """The window of each stage as tables and buffers show it, or None where nothing does.
+
+    Raises:
+        CheckpointError: If a table is not of a square window.
+    """
+    parts = {BIAS_TABLE: 1, COORDS_TABLE: 1, INDEX: 0}
+    windows: list[int] = []
+    for stage, depth in enumerate(sizes["depths"]):
+        for part, table in parts.items():
+            found = first_of_stage(named, stage, depth, part)
+            if found is not None:
+                windows.append(_window(*found, table=bool(table)))
+                break
+    return tuple(windows) if len(windows) == len(sizes["depths"]) else None
+
+
+def _window(name: str, tensor: Tensor, *, table: bool) -> int:
+    """Side of the window that a table of offsets, or an index of pairs, is made for."""
+    if table:
+        rows = tensor.numel() // tensor.shape[-1] if tensor.ndim else 0
+        window = (math.isqrt(rows) + 1) // 2
+        fits = (2 * window - 1) ** 2 == rows
+    else:
+        window = math.isqrt(math.isqrt(tensor.numel()))
+        fits = window**4 == tensor.numel()
+    if not fits or not window:
+        raise CheckpointError(
+            f"wrong shapes: {name} is {list(tensor.shape)}, which belongs to no square window"
+        )
+    return window
+
+
+def shown_pretrained(
+    named: Named, sizes: dict[str, Any], windows: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """The pretraining windows that V2's saved coordinates are scaled to, if they are saved."""
+    found: list[int] = []
+    for stage, window in enumerate(windows):
+        table = first_of_stage(named, stage, sizes["depths"][stage], COORDS_TABLE)
+        if table is None:
+            return None
+        # The farthest offset, (window - 1) / (pretrained - 1), is saved as log8(1 + 8 * offset).
+        farthest = (8.0 ** float(table[1].max()) - 1) / 8
+        pretrained = 1 + round((window - 1) / farthest) if farthest > 0 else window
+        found.append(0 if pretrained == window else pretrained)
+    return tuple(found) if any(found) else ()
+
+
+def shown_img_size(
+    named: Named, sizes: dict[str, Any], windows: tuple[int, ...] | None
+) -> int | None:
+    """The image side that saved masks are made for, in pixels, or None without one.
+
+    Raises:
+        CheckpointError: If the mask is of a rectangular image.
+    """
+    for stage, window in enumerate(windows or ()):
+        found = first_of_stage(named, stage, sizes["depths"][stage], "attn_mask")
+        if found is None or found[1].ndim != 3:
+            continue
+        grid = math.isqrt(len(found[1]))
+        if grid**2 != len(found[1]):
+            raise CheckpointError(
+                f"{found[0]} is made for {len(found[1])} windows, and only square images are "
+                "supported"
+            )
+        return int(grid * window * sizes["patch_size"]) << stage
+    return None

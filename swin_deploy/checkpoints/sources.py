@@ -1,0 +1,221 @@
+"""Which library a checkpoint comes from, and its model in our names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from exporters.errors import CheckpointError, ConfigError
+from swin_deploy.checkpoints import huggingface, microsoft, notebook, timm, torchvision
+from swin_deploy.checkpoints.assemble import assemble
+from swin_deploy.checkpoints.dialect import (
+    Facts,
+    Named,
+    choose_prefix,
+    find_prefixes,
+    outside_note,
+    take_encoder,
+)
+from swin_deploy.checkpoints.folders import Content, read_content
+from swin_deploy.checkpoints.geometry import infer_sizes
+from swin_deploy.checkpoints.resize import resize_tables
+from swin_deploy.checkpoints.sizes import (
+    Asked,
+    check_agreement,
+    own_config,
+    pads,
+    variant_of,
+    wanted_config,
+)
+from swin_deploy.config import Preprocessing, SwinConfig, variant
+
+SOURCES = ("notebook", "microsoft", "timm", "torchvision", "huggingface")
+DIALECTS = (torchvision.DIALECT, *huggingface.DIALECTS, microsoft.DIALECT, timm.DIALECT)
+NOTEBOOK_EVIDENCE = "WSA.WMSA."
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint in our names.
+
+    Attributes:
+        config: Of the model that ``state_dict`` belongs to.
+        state_dict: Name to float32 tensor.
+        source: One of ``SOURCES``.
+        notes: What was found, assumed, left aside or changed, for the user to read.
+        sha256: Of the weights file; of several parts, of their digests.
+    """
+
+    config: SwinConfig
+    state_dict: dict[str, Tensor]
+    source: str
+    notes: tuple[str, ...]
+    sha256: str
+
+
+def load_checkpoint(
+    path: Path,
+    *,
+    source: str | None = None,
+    name: str | None = None,
+    img_size: int | None = None,
+    window_size: int | None = None,
+) -> LoadedCheckpoint:
+    """Read a checkpoint of any source.
+
+    Args:
+        path: A weights file, or a folder with one and its ``config.json``.
+        source: One of ``SOURCES``; by default found from the keys.
+        name: A variant that the checkpoint must be, which also tells what weights do not show.
+        img_size: Image side in pixels, instead of the checkpoint's.
+        window_size: Window side in tokens, instead of the checkpoint's.
+
+    Raises:
+        CheckpointError: If it cannot be read, fits no source or several, or does not fit its
+            model.
+        ConfigError: If the variant is unknown or another one, or windows cannot tile the image.
+    """
+    asked = Asked(variant(name) if name is not None else None, name or "", img_size, window_size)
+    content = read_content(path)
+    found = source or detect_source(content.tensors, content.config_json)
+    if found == "notebook":
+        return _load_notebook(content, asked)
+    if found not in SOURCES:
+        raise CheckpointError(f"unknown source {found}; known are {', '.join(SOURCES)}")
+    named = _named(content.tensors, found)
+    facts = _facts(content, found, asked)
+    sizes = infer_sizes(named, facts)
+    own, notes = own_config(named, sizes, facts, asked)
+    state, filled = assemble(named, own)
+    config, changed = wanted_config(own, asked, pads=pads(named, own))
+    state, resized = resize_tables(state, own, config, source=found)
+    steps, more = _preprocessing(own, facts, found)
+    notes += [*outside_note(named), *filled, *changed, *resized, *more]
+    config = dataclasses.replace(config, preprocessing=steps)
+    return LoadedCheckpoint(config, state, found, tuple(notes), content.sha256)
+
+
+def detect_source(names: Iterable[str], config_json: dict[str, Any]) -> str:
+    """The source whose names these are.
+
+    Args:
+        names: Keys of a checkpoint.
+        config_json: The ``config.json`` beside it, or an empty dict; asked where names fit
+            several sources.
+
+    Raises:
+        CheckpointError: If they fit none, or several that would load differently.
+    """
+    keys = list(names)
+    found = [dialect.source for dialect in DIALECTS if find_prefixes(keys, dialect.evidence)]
+    if any(NOTEBOOK_EVIDENCE in key for key in keys):
+        found.append("notebook")
+    if set(found) == {"microsoft", "timm"}:
+        found = [_authors_or_timm(keys, config_json)]
+    found = list(dict.fromkeys(found))
+    if len(found) == 1:
+        return found[0]
+    some = ", ".join(sorted(keys)[:3])
+    if not found:
+        raise CheckpointError(
+            f"no Swin checkpoint of {', '.join(SOURCES)}: "
+            f"it has {len(keys)} tensors, such as {some}"
+        )
+    raise CheckpointError(
+        f"the keys ({some}, ...) fit {' and '.join(found)}; say which with --source"
+    )
+
+
+def _authors_or_timm(keys: list[str], config_json: dict[str, Any]) -> str:
+    """Tell the two apart by where the merges stand; without merges they load the same."""
+    prefix = choose_prefix(find_prefixes(keys, microsoft.DIALECT.evidence))
+    stages = 1
+    while any(key.startswith(f"{prefix}layers.{stages}.blocks.") for key in keys):
+        stages += 1
+    behind = any(key.startswith(f"{prefix}layers.0.downsample.") for key in keys)
+    before = any(key.startswith(f"{prefix}layers.{stages - 1}.downsample.") for key in keys)
+    if behind != before:
+        return "microsoft" if behind else "timm"
+    if "pretrained_cfg" in config_json or f"{prefix}head.fc.weight" in keys:
+        return "timm"
+    if stages == 1 and not behind:
+        return "microsoft"
+    raise CheckpointError(
+        "the keys fit microsoft and timm, which differ in where layers.*.downsample stands; "
+        "say which with --source"
+    )
+
+
+def _named(tensors: dict[str, Tensor], source: str) -> Named:
+    """The encoder's tensors in the dialect of a source.
+
+    Raises:
+        CheckpointError: If the keys are not of that source.
+    """
+    for dialect in DIALECTS:
+        prefixes = find_prefixes(tensors, dialect.evidence)
+        if dialect.source == source and prefixes:
+            return take_encoder(dialect, tensors, choose_prefix(prefixes))
+    wanted = [dialect.evidence for dialect in DIALECTS if dialect.source == source]
+    others = [dialect.source for dialect in DIALECTS if find_prefixes(tensors, dialect.evidence)]
+    hint = f"; its keys are those of {' or '.join(dict.fromkeys(others))}" if others else ""
+    raise CheckpointError(
+        f"no checkpoint of {source}: no key starts with {' or '.join(wanted)}{hint}"
+    )
+
+
+def _facts(content: Content, source: str, asked: Asked) -> Facts:
+    """What the files beside the weights, and else the variant's name, tell."""
+    facts = Facts()
+    if source == "timm":
+        facts = timm.facts(content.config_json)
+    if source == "huggingface":
+        facts = huggingface.facts(content.config_json, content.preprocessor)
+        if asked.img_size is None:
+            side = huggingface.image_side(content.config_json)
+            facts = dataclasses.replace(facts, img_size=side)
+    known = asked.known
+    if known is None:
+        return facts
+    return dataclasses.replace(
+        facts,
+        img_size=facts.img_size or known.img_size,
+        window_size=facts.window_size or known.window_size,
+        pretrained_window_sizes=facts.pretrained_window_sizes or known.pretrained_window_sizes,
+        preprocessing=facts.preprocessing or known.preprocessing,
+    )
+
+
+def _preprocessing(
+    own: SwinConfig, facts: Facts, source: str
+) -> tuple[Preprocessing, tuple[str, ...]]:
+    """The steps from an image to a model's input, and where they are known from."""
+    if facts.preprocessing is not None:
+        return facts.preprocessing, facts.notes
+    own_steps = {"microsoft": microsoft.preprocessing, "torchvision": torchvision.preprocessing}
+    steps = own_steps[source](own) if source in own_steps else None
+    if steps is not None:
+        return steps, (f"preprocessing of {source}'s own weights of these sizes",)
+    name = variant_of(own)
+    if source == "timm" and name:
+        return variant(name).preprocessing, (f"preprocessing of timm's {name}",)
+    return own.preprocessing, ("preprocessing is assumed: no file beside the weights tells it",)
+
+
+def _load_notebook(content: Content, asked: Asked) -> LoadedCheckpoint:
+    """The notebook's checkpoints have our names, and their windows cannot be changed."""
+    config = notebook.infer_config(content.tensors, content.metadata, img_size=asked.img_size)
+    notebook.check_state(content.tensors, config)
+    if asked.window_size not in (None, config.window_size):
+        raise ConfigError(
+            f"window size {asked.window_size}: the notebook's position table is made for "
+            f"{config.window_size} and cannot be resized"
+        )
+    if asked.known is not None:
+        check_agreement(asked.name, asked.known, config)
+    return LoadedCheckpoint(config, content.tensors, "notebook", (), content.sha256)

@@ -1,0 +1,74 @@
+"""Checkpoints of torchvision: one flat ``features`` of stem, stages and merges, in turn."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor
+
+from swin_deploy.checkpoints.dialect import BLOCK_NAME, MERGE_NAME, Dialect
+from swin_deploy.config import Preprocessing, SwinConfig
+
+RENAMED = {
+    "patch_embed.proj.": "features.0.0.",
+    "patch_embed.norm.": "features.0.2.",
+}
+IN_BLOCK = {
+    "mlp.fc1.": "mlp.0.",
+    "mlp.fc2.": "mlp.3.",
+    "attn.q_bias": "attn.qkv.bias[q]",
+    "attn.k_bias": "attn.qkv.bias[k]",
+    "attn.v_bias": "attn.qkv.bias[v]",
+}
+QKV_BIAS = re.compile(r"(features\.\d+\.\d+\.attn\.)qkv\.bias")
+# Sides that images are resized to before the crop, by family, width and blocks of stage 3.
+# Source: torchvision/models/swin_transformer.py, the transforms of its weights.
+RESIZED = {
+    ("swin", 96, 6): 232,
+    ("swin", 96, 18): 246,
+    ("swin", 128, 18): 238,
+    ("swinv2", 96, 6): 260,
+    ("swinv2", 96, 18): 260,
+    ("swinv2", 128, 18): 272,
+}
+
+
+def _foreign(ours: str) -> tuple[str, ...]:
+    block = BLOCK_NAME.fullmatch(ours)
+    if block:
+        return (f"features.{2 * int(block[1]) + 1}.{block[2]}.{_respelt(block[3], IN_BLOCK)}",)
+    merge = MERGE_NAME.fullmatch(ours)
+    if merge:
+        return (f"features.{2 * int(merge[1]) + 2}.{merge[2]}",)
+    return (_respelt(ours, RENAMED),)
+
+
+def _respelt(name: str, table: dict[str, str]) -> str:
+    for ours, theirs in table.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def _prepare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Split V2's bias of q, k and v; the library sets k's to zero when it runs."""
+    prepared: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        found = QKV_BIAS.fullmatch(name)
+        if found and f"{found[1]}logit_scale" in tensors and len(tensor) % 3 == 0:
+            parts = zip("qkv", tensor.chunk(3), strict=True)
+            prepared |= {f"{name}[{letter}]": part for letter, part in parts}
+        else:
+            prepared[name] = tensor
+    return prepared
+
+
+DIALECT = Dialect("torchvision", "features.1.0.attn.", _foreign, (True, True), _prepare)
+
+
+def preprocessing(config: SwinConfig) -> Preprocessing | None:
+    """The preprocessing of the library's own weights of these sizes, if it has such."""
+    blocks = config.depths[2] if len(config.depths) > 2 else 0
+    resized = RESIZED.get((config.family, config.embed_dim, blocks))
+    size = 224 if config.family == "swin" else 256
+    return Preprocessing(crop_ratio=size / resized) if resized else None
