@@ -50,6 +50,7 @@ def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str])
     graph = _trace(model, spec)
     _name_nodes_by_module(graph)
     _strip_trace_records(graph)
+    _share_equal_tensors(graph)
     if spec.opset < EXPORTER_MINIMUM_OPSET:
         _lower_to_17(graph)
     kept = [name for name, module in model.named_modules() if getattr(module, KEEP_FLOAT32, False)]
@@ -183,6 +184,25 @@ def _strip_trace_records(graph: onnx.ModelProto) -> None:
     body.ClearField("metadata_props")
     body.ClearField("value_info")
     graph.ClearField("metadata_props")
+
+
+def _share_equal_tensors(graph: onnx.ModelProto) -> None:
+    """Keep one of the initializers that hold the same values: masks and indices repeat."""
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    renamed: dict[str, str] = {}
+    for tensor in graph.graph.initializer:
+        key = (tensor.data_type, tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes())
+        renamed[tensor.name] = first.setdefault(key, tensor.name)
+    for node in graph.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    outputs = {value.name for value in graph.graph.output}
+    kept = [
+        tensor
+        for tensor in graph.graph.initializer
+        if renamed[tensor.name] == tensor.name or tensor.name in outputs
+    ]
+    del graph.graph.initializer[:]
+    graph.graph.initializer.extend(kept)
 
 
 def _lower_to_17(graph: onnx.ModelProto) -> None:

@@ -8,6 +8,8 @@ chosen because TensorRT fuses them; another spelling of the same mathematics may
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -88,6 +90,34 @@ class SplitHeads(nn.Module):
     def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
         return torch.split(qkv, self.num_heads, dim=1)
 
+    def join(self, mixed: Tensor) -> Tensor:
+        """Values after attention, back in the shape that they were split from."""
+        return mixed
+
+
+class SplitSingleHead(SplitHeads):
+    """``SplitHeads`` for one head, with an image's windows in the place of heads.
+
+    TensorRT-RTX 1.7.1 does not fuse attention over a single head when the batch is dynamic; over
+    windows it does. Remove when a plan with one head is fused without.
+
+    Args:
+        num_windows: Windows of an image.
+        window_area: n, tokens of a window.
+        head_dim: d, channels of the head.
+    """
+
+    def __init__(self, num_windows: int, window_area: int, head_dim: int) -> None:
+        super().__init__(num_heads=1)
+        self.by_image = (-1, num_windows, window_area, head_dim)
+        self.by_window = (-1, 1, window_area, head_dim)
+
+    def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        return tuple(part.reshape(self.by_image) for part in super().forward(qkv))
+
+    def join(self, mixed: Tensor) -> Tensor:
+        return mixed.reshape(self.by_window)
+
 
 class SplitCosineHeads(SplitHeads):
     """``SplitHeads`` for V2: queries and keys of length one, queries times the temperature.
@@ -106,51 +136,110 @@ class SplitCosineHeads(SplitHeads):
         return query, key, value
 
 
+class PositionBias(nn.Module):
+    """Add a position bias to scores [B * num_windows, num_heads, n, n].
+
+    Args:
+        bias: [1, num_heads, n, n], the same for every window.
+    """
+
+    bias: Tensor
+
+    def __init__(self, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("bias", bias)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return scores + self.bias
+
+
+class GatheredPositionBias(nn.Module):
+    """``PositionBias`` of a large window, gathered from its table in every call.
+
+    The bias of a window of 16 x 16 tokens holds 68 times the values of its table. TensorRT-RTX
+    1.7.1 does not fold this gather: one small kernel a block, for engines of half the size.
+
+    Args:
+        table: [num_heads, (2 * window_size - 1)**2].
+        index: [n * n], int64; blocks of the same window share it.
+    """
+
+    table: Tensor
+    index: Tensor
+
+    def __init__(self, table: Tensor, index: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("table", table)
+        self.register_buffer("index", index)
+        area = math.isqrt(len(index))
+        self.shape = (1, len(table), area, area)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return scores + self.table.index_select(1, self.index).reshape(self.shape)
+
+
+class WindowMask(nn.Module):
+    """Add a mask that differs by window to scores [B * num_windows, num_heads, n, n].
+
+    One mask for all heads and, shared, for all blocks of a stage; TensorRT fuses both views.
+
+    Args:
+        mask: [1, num_windows, 1, n, n].
+        num_heads: Attention heads.
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor, num_heads: int) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+        self.by_window = (-1, mask.shape[1], num_heads, *mask.shape[3:])
+        self.flat = (-1, num_heads, *mask.shape[3:])
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return (scores.reshape(self.by_window) + self.mask).reshape(self.flat)
+
+
 class WindowAttention(nn.Module):
     """Self-attention inside windows, over tokens [B, N, C] in window order.
 
     Args:
         qkv: From C to 3C, rows q, k, v, each by head and channel; the score scale is in q.
         proj: From C, by head and channel, to C.
-        bias: Added to the scores: [1, num_heads, n, n], the same for every window, or
-            [1, num_windows * num_heads, n, n], window by window, with the mask in it.
+        bias: What is added to the scores: a position bias, a ``WindowMask``, or both in turn.
         heads: ``SplitHeads``, or V2's ``SplitCosineHeads``.
+        window_area: n, tokens of a window.
         num_tokens: N, tokens of an image.
     """
-
-    bias: Tensor
 
     def __init__(
         self,
         qkv: nn.Linear,
         proj: nn.Linear,
-        bias: Tensor,
         *,
+        bias: nn.Module,
         heads: SplitHeads,
+        window_area: int,
         num_tokens: int,
     ) -> None:
         super().__init__()
         dim, num_heads = proj.out_features, heads.num_heads
         head_dim = proj.in_features // num_heads
-        window_area = bias.shape[-1]
         self.qkv = qkv
         self.heads = heads
-        self.register_buffer("bias", bias)
+        self.bias = bias
         self.proj_weight = nn.Parameter(
             proj.weight.detach().reshape(dim, num_heads, head_dim), requires_grad=False
         )
         self.proj_bias = nn.Parameter(proj.bias.detach().clone(), requires_grad=False)
         self.split = (-1, window_area, 3 * num_heads, head_dim)
-        self.grouped = (-1, bias.shape[1], window_area, head_dim)
-        self.by_head = (-1, num_heads, window_area, head_dim)
         self.tokens = (-1, num_tokens, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         qkv = self.qkv(tokens).reshape(self.split).permute(0, 2, 1, 3)
         query, key, value = self.heads(qkv)
-        scores = query.reshape(self.grouped) @ key.reshape(self.grouped).transpose(-1, -2)
-        weights = (scores + self.bias).softmax(dim=-1)
-        mixed = (weights @ value.reshape(self.grouped)).reshape(self.by_head)
+        scores = self.bias(query @ key.transpose(-1, -2))
+        mixed = self.heads.join(scores.softmax(dim=-1) @ value)
         projected = torch.einsum("bhnd,chd->bnc", mixed, self.proj_weight)
         return (projected + self.proj_bias).reshape(self.tokens)
 

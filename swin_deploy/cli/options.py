@@ -111,7 +111,9 @@ def model_options(command: Command) -> Command:
             help="Window side, if not the checkpoint's.",
         ),
         click.option(
-            "--image-size", type=click.IntRange(min=1), help="Image side in pixels, likewise."
+            "--image-size",
+            type=click.IntRange(min=1),
+            help="Image side in pixels, if not the checkpoint's.",
         ),
         click.option(
             "--source",

@@ -7,16 +7,22 @@ from torch import Tensor, nn
 
 from swin_deploy.config import StageSpec
 from swin_deploy.fold.pieces import (
-    attention_bias,
     copy_linear,
     copy_norm,
     linear,
     patch_embed,
     pooled,
     reorder,
+    score_bias,
+    split_heads,
     stage_map,
 )
-from swin_deploy.model import DeployModel, PatchMerge, SplitHeads, SwinBlock, WindowAttention
+from swin_deploy.model import (
+    DeployModel,
+    PatchMerge,
+    SwinBlock,
+    WindowAttention,
+)
 from swin_deploy.reference.notebook import (
     AlternatingEncoderBlock,
     NotebookSwin,
@@ -85,12 +91,10 @@ def _fold_block(
 
 
 def _fold_attention(attention: ShiftedWindowMSA, stage: StageSpec) -> WindowAttention:
-    heads, area = stage.num_heads, stage.window_area
     # Interleaved output channels, c * 3 + K, become three blocks of rows.
     weight = attention.proj1.weight.double().reshape(stage.dim, 3, stage.dim).transpose(0, 1)
     bias = attention.proj1.bias.double().reshape(stage.dim, 3).T
     scale = torch.tensor([attention.scale, 1.0, 1.0], dtype=torch.float64)
-    bias_table = attention.embeddings.embeddings.double().expand(1, heads, area, area)
     mask = None
     if attention.mask:
         grid = stage.resolution // stage.window_size
@@ -100,8 +104,9 @@ def _fold_attention(attention: ShiftedWindowMSA, stage: StageSpec) -> WindowAtte
             (weight * scale[:, None, None]).flatten(0, 1), (bias * scale[:, None]).flatten()
         ),
         proj=copy_linear(attention.proj2),
-        bias=attention_bias(bias_table, mask, stage.num_windows),
-        heads=SplitHeads(heads),
+        bias=score_bias(attention.embeddings.embeddings[None], mask, stage),
+        heads=split_heads(stage),
+        window_area=stage.window_area,
         num_tokens=stage.resolution**2,
     )
 

@@ -8,12 +8,18 @@ from torch import Tensor, nn
 from swin_deploy.config import StageSpec
 from swin_deploy.model import (
     Features,
+    GatheredPositionBias,
     PatchEmbed,
+    PositionBias,
     Reorder,
+    SplitHeads,
+    SplitSingleHead,
     StageMap,
+    WindowMask,
 )
-from swin_deploy.windows import MASKED, raster_order, reorder_index
+from swin_deploy.windows import MASKED, raster_order, relative_position_index, reorder_index
 
+LARGEST_EXPANDED_WINDOW = 8  # position bias as a constant: 64 x 64 values a head, 18 x its table
 # Stands for minus infinity: exp() of it is 0 in every precision, and float16 can hold it.
 MASKED_FINITE = -3e4
 
@@ -59,25 +65,38 @@ def reorder(current: Tensor, wanted: Tensor) -> nn.Module:
     return Reorder(reorder_index(current, wanted))
 
 
-def attention_bias(table: Tensor, mask: Tensor | None, num_windows: int) -> Tensor:
-    """Position bias and mask as one constant, tiled over the windows only where it must be.
+def score_bias(bias: Tensor, mask: Tensor | None, stage: StageSpec) -> nn.Module:
+    """The module that adds a position bias and a mask to the scores of a stage.
 
     Args:
-        table: Position bias, [1, num_heads, n, n].
+        bias: [num_heads, n, n], equal for equal offsets; or [1, n, n] of any values, for all heads.
         mask: Additive mask, [num_windows, n, n], or None for an unshifted block.
-        num_windows: Windows of an image.
-
-    Returns:
-        [1, num_heads, n, n], or [1, num_windows * num_heads, n, n] window by window, float32.
+        stage: Its windows and heads.
     """
-    if mask is not None:
-        tiled = table + mask[:, None]
-        table = tiled.masked_fill(tiled == MASKED, MASKED_FINITE)
-    elif table.shape[1] == 1:
-        # TensorRT-RTX 1.7.1 does not fuse attention over a single head when the batch is dynamic;
-        # over windows times heads it does. Remove when a plan with one head is fused without.
-        table = table.expand(num_windows, -1, -1, -1)
-    return table.reshape(1, -1, *table.shape[-2:]).float().contiguous()
+    if mask is None:
+        return _position_bias(bias, stage)
+    finite = mask.masked_fill(mask == MASKED, MASKED_FINITE)
+    if stage.num_heads == 1:
+        return PositionBias((finite + bias)[None].float().contiguous())
+    masking = WindowMask(finite[None, :, None].float().contiguous(), stage.num_heads)
+    return nn.Sequential(_position_bias(bias, stage), masking)
+
+
+def split_heads(stage: StageSpec) -> SplitHeads:
+    """The module that takes q, k and v apart."""
+    if stage.num_heads == 1:
+        return SplitSingleHead(stage.num_windows, stage.window_area, stage.dim)
+    return SplitHeads(stage.num_heads)
+
+
+def _position_bias(bias: Tensor, stage: StageSpec) -> nn.Module:
+    """Small windows add the bias as it is; larger ones gather it from its table."""
+    if stage.window_size <= LARGEST_EXPANDED_WINDOW or len(bias) < stage.num_heads:
+        return PositionBias(bias[None].float().contiguous())
+    index = relative_position_index(stage.window_size).reshape(-1)
+    table = torch.empty(len(bias), (2 * stage.window_size - 1) ** 2)
+    table[:, index] = bias.flatten(1).float()
+    return GatheredPositionBias(table, index)
 
 
 def stage_map(norm: nn.Module, order: Tensor, stage: StageSpec) -> nn.Module:

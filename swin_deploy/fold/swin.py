@@ -7,20 +7,20 @@ from torch import Tensor, nn
 
 from swin_deploy.config import StageSpec
 from swin_deploy.fold.pieces import (
-    attention_bias,
     copy_linear,
     copy_norm,
     linear,
     patch_embed,
     pooled,
     reorder,
+    score_bias,
+    split_heads,
     stage_map,
 )
 from swin_deploy.model import (
     DeployModel,
     PatchMerge,
     SplitCosineHeads,
-    SplitHeads,
     SwinBlock,
     WindowAttention,
 )
@@ -79,7 +79,7 @@ def _fold_block(block: swin.SwinBlock, stage: StageSpec, order: nn.Module) -> Sw
 
 def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec) -> WindowAttention:
     wide = attention.double()
-    heads = SplitHeads(stage.num_heads)
+    heads = split_heads(stage)
     if isinstance(wide, swin_v2.WindowAttentionV2):
         weight, bias = wide.qkv.weight, wide.qkv_bias()
         heads = SplitCosineHeads(wide.temperature())
@@ -93,8 +93,9 @@ def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec)
     return WindowAttention(
         qkv=linear(weight, bias),
         proj=copy_linear(wide.proj),
-        bias=attention_bias(wide.position_bias()[None], mask, stage.num_windows),
+        bias=score_bias(wide.position_bias(), mask, stage),
         heads=heads,
+        window_area=stage.window_area,
         num_tokens=stage.resolution**2,
     )
 
