@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from exporters.errors import ComparisonError, MissingBackendError
 from swin_deploy.inputs import ImageSet
-from swin_deploy.parity import TOLERANCES, Hop, ParityResult, Tolerance, compare, second_opinion
+from swin_deploy.parity import Hop, ParityResult, Tolerance, compare, second_opinion, tolerance_for
 from swin_deploy.runners import Outputs, Runner
 
 DEFAULT_BATCHES = (1, 2, 3, 7)
@@ -31,11 +31,13 @@ class Candidate:
         runner: What runs it; not open yet.
         stage: ``deploy``, ``onnx`` or ``engine``.
         file: File name of the artefact, or empty.
+        family: Of the model, where its tolerance differs.
     """
 
     runner: Runner
     stage: str
     file: str = ""
+    family: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def _judge_one(
             return dataclasses.replace(hop, not_run=str(err))
         results: list[ParityResult] = []
         outputs = []
-        tolerance = TOLERANCES[candidate.stage, runner.precision]
+        tolerance = tolerance_for(candidate.stage, runner.precision, family=candidate.family)
         for images, expected in zip(reference.image_sets, reference.outputs, strict=True):
             try:
                 by_batch = _run_batches(runner, images, batches, progress)

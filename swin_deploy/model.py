@@ -95,30 +95,6 @@ class SplitHeads(nn.Module):
         return mixed
 
 
-class SplitSingleHead(SplitHeads):
-    """``SplitHeads`` for one head, with an image's windows in the place of heads.
-
-    TensorRT-RTX 1.7.1 does not fuse attention over a single head when the batch is dynamic; over
-    windows it does. Remove when a plan with one head is fused without.
-
-    Args:
-        num_windows: Windows of an image.
-        window_area: n, tokens of a window.
-        head_dim: d, channels of the head.
-    """
-
-    def __init__(self, num_windows: int, window_area: int, head_dim: int) -> None:
-        super().__init__(num_heads=1)
-        self.by_image = (-1, num_windows, window_area, head_dim)
-        self.by_window = (-1, 1, window_area, head_dim)
-
-    def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part.reshape(self.by_image) for part in super().forward(qkv))
-
-    def join(self, mixed: Tensor) -> Tensor:
-        return mixed.reshape(self.by_window)
-
-
 class SplitCosineHeads(SplitHeads):
     """``SplitHeads`` for V2: queries and keys of length one, queries times the temperature.
 
@@ -134,6 +110,34 @@ class SplitCosineHeads(SplitHeads):
         query_key, value = torch.split(qkv, [2 * self.num_heads, self.num_heads], dim=1)
         query, key = torch.split(self.normalize(query_key), self.num_heads, dim=1)
         return query, key, value
+
+
+class SplitSingleHead(SplitHeads):
+    """A split of one head, with an image's windows in the place of heads.
+
+    TensorRT-RTX 1.7.1 does not fuse attention over a single head when the batch is dynamic; over
+    windows it does. Remove when a plan with one head is fused without.
+
+    Args:
+        split: Of one head.
+        num_windows: Windows of an image.
+        window_area: n, tokens of a window.
+        head_dim: d, channels of the head.
+    """
+
+    def __init__(
+        self, split: SplitHeads, *, num_windows: int, window_area: int, head_dim: int
+    ) -> None:
+        super().__init__(num_heads=1)
+        self.single = split
+        self.by_image = (-1, num_windows, window_area, head_dim)
+        self.by_window = (-1, 1, window_area, head_dim)
+
+    def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        return tuple(part.reshape(self.by_image) for part in self.single(qkv))
+
+    def join(self, mixed: Tensor) -> Tensor:
+        return mixed.reshape(self.by_window)
 
 
 class PositionBias(nn.Module):

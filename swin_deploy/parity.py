@@ -160,6 +160,21 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     # Not measured: it needs a GPU.
     ("engine", "fp16"): Tolerance(2e-2, 1e-2, 0.9995, _NOT_MEASURED),
 }
+# V2 multiplies cosines, and so their rounding, by up to 100: with temperatures at that limit the
+# authors' model itself is 4.2e-5 from its own float64 values, and the deploy model, which rounds in
+# other places, 7.9e-5 from it (stage maps of swinv2_tiny_window8_256): margin 5.
+_V2 = Tolerance(
+    4e-4, 1e-4, None, "measured on a CPU: needs at most 7.9e-5 with temperatures of 100"
+)
+FAMILY_TOLERANCES: dict[tuple[str, str, str], Tolerance] = {
+    ("swinv2", "deploy", "fp32"): _V2,
+    ("swinv2", "onnx", "fp32"): _V2,
+}
+
+
+def tolerance_for(stage: str, precision: str, *, family: str) -> Tolerance:
+    """What is allowed for a stage and precision, of a family where that makes a difference."""
+    return FAMILY_TOLERANCES.get((family, stage, precision)) or TOLERANCES[stage, precision]
 
 
 @dataclass(frozen=True)

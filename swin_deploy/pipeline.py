@@ -175,7 +175,7 @@ def write_engine(
         "version": built.version,
         "profile": dataclasses.asdict(profile),
         "input": graph.graph.input[0].name,
-        "output": graph.graph.output[0].name,
+        "outputs": [value.name for value in graph.graph.output],
         **_origin(onnx_path),
         "build_s": round(built.build_s, 3),
         "plan": built.plan.to_dict(),
@@ -326,7 +326,7 @@ def _write_graph(graph: onnx.ModelProto, path: Path, *, facts: dict[str, Any]) -
         "nodes": len(body.node),
         "attention_blocks": count_attention(graph),
         "input": body.input[0].name,
-        "output": body.output[0].name,
+        "outputs": [value.name for value in body.output],
         "versions": versions(),
     }
     return Artifact(path, write_artifact(path, graph.SerializeToString(), manifest))

@@ -76,7 +76,10 @@ def prove_parity(
         ComparisonError: If a file was not made from this model, or gives other shapes.
         DeployError: If a file cannot be read.
     """
-    candidates = [Candidate(runner, stage, file) for stage, file, runner in _stages(loaded, made)]
+    family = loaded.config.family
+    candidates = [
+        Candidate(runner, stage, file, family) for stage, file, runner in _stages(loaded, made)
+    ]
     reference = run_reference(
         TorchRunner("PyTorch reference", loaded.reference),
         images,

@@ -1,16 +1,19 @@
-"""Small models, trained-like weights, the recorded data, and how far two outputs are apart."""
+"""Small models, trained-like weights, recorded data, how far outputs are apart, commands."""
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 import torch
+from command_line import HALF_STEM, STEM, Command, Outcome, call_main
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from exporters.artifact import manifest_path
 from swin_deploy.config import SwinConfig, notebook_config
 from swin_deploy.reference.notebook import NotebookSwin, RelativeEmbeddings
 
@@ -110,3 +113,64 @@ def tiny_reference() -> NotebookSwin:
 def tiny_images() -> Tensor:
     """Two seeded images for ``tiny_reference``."""
     return seeded_images(TINY)
+
+
+@pytest.fixture
+def swin(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Command:
+    """The command line in this process, in an empty folder; native output is seen too."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        status = call_main(arguments)
+        return Outcome(status, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose engines/ has the float32 export of the digits model."""
+    folder = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert call_main(("--quiet", "export", "--model", "notebook-digits")) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose engines/ has the export, its float16 form and the engine of that."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
+    folder = tmp_path_factory.mktemp("built")
+    shutil.copytree(exported / "engines", folder / "engines")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert call_main(("--quiet", "build-trt", "--fp16", "--flavor", "tensorrt-rtx")) == 0
+    return folder
+
+
+@pytest.fixture
+def full(exported: Path) -> Path:
+    return exported / "engines" / f"{STEM}.onnx"
+
+
+@pytest.fixture
+def half(built: Path) -> Path:
+    return built / "engines" / f"{HALF_STEM}.onnx"
+
+
+@pytest.fixture
+def engine(built: Path) -> Path:
+    return built / "engines" / f"{HALF_STEM}.engine"
+
+
+@pytest.fixture
+def own_engine(engine: Path, tmp_path: Path) -> Path:
+    """A copy of the engine and its manifest, to damage."""
+    copy = tmp_path / "own.engine"
+    shutil.copy(engine, copy)
+    shutil.copy(manifest_path(engine), manifest_path(copy))
+    return copy

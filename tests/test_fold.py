@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from swin_deploy.config import SwinConfig, notebook_config
 from swin_deploy.fold import fold
 from swin_deploy.fold.pieces import MASKED_FINITE
-from swin_deploy.model import DeployModel, PatchMerge, Reorder, SwinBlock
+from swin_deploy.model import (
+    DeployModel,
+    PatchMerge,
+    PositionBias,
+    Reorder,
+    SwinBlock,
+    WindowMask,
+)
 from swin_deploy.reference.notebook import NotebookSwin
 
 
@@ -59,6 +66,7 @@ SIZES = {
     "patch-2": sized(56, patch_size=2),
     "patch-8": sized(112, patch_size=8),
     "one-head": dataclasses.replace(TINY, num_heads=(1, 1)),
+    "one-head-window-12": dataclasses.replace(sized(96, window_size=12), num_heads=(1, 2)),
     "heads-of-four-channels": dataclasses.replace(TINY, num_heads=(4, 8)),
     "heads-of-32-channels": notebook_config(img_size=56, embed_dim=64, depths=(2, 2)),
     "classifier": TINY_WITH_HEAD,
@@ -105,7 +113,9 @@ def blocks(deploy: DeployModel) -> list[SwinBlock]:
 
 
 def nudge_one_bias_entry(deploy: DeployModel) -> None:
-    blocks(deploy)[0].attention.bias[0, 1, 3, 2] += 1.0
+    bias = blocks(deploy)[0].attention.bias
+    assert isinstance(bias, PositionBias)
+    bias.bias[0, 0, 3, 2] += 1.0
 
 
 def swap_two_windows(deploy: DeployModel) -> None:
@@ -119,14 +129,34 @@ def swap_two_tokens_of_the_merge(deploy: DeployModel) -> None:
     index[[1, 2]] = index[[2, 1]]
 
 
+def masking(block: SwinBlock) -> WindowMask:
+    """The mask of a shifted block, which does hide something."""
+    assert isinstance(block.attention.bias, nn.Sequential)
+    mask = block.attention.bias[1]
+    assert isinstance(mask, WindowMask)
+    assert float(mask.mask.min()) == MASKED_FINITE
+    return mask
+
+
 def drop_one_mask(deploy: DeployModel) -> None:
-    bias = blocks(deploy)[1].attention.bias
-    bias.masked_fill_(bias == MASKED_FINITE, 0.0)
+    masking(blocks(deploy)[1]).mask.zero_()
+
+
+def drop_the_mask_of_the_only_window(deploy: DeployModel) -> None:
+    mask = masking(blocks(deploy)[3]).mask
+    assert mask.shape[1] == 1
+    mask.zero_()
 
 
 def drop_the_mask_of_one_window(deploy: DeployModel) -> None:
-    bias = blocks(deploy)[3].attention.bias
-    bias.masked_fill_(bias == MASKED_FINITE, 0.0)
+    mask = masking(blocks(deploy)[1]).mask
+    assert mask.shape[1] == 4
+    mask[:, 2] = 0.0
+
+
+def swap_the_masks_of_two_windows(deploy: DeployModel) -> None:
+    mask = masking(blocks(deploy)[1]).mask
+    mask[:, [1, 2]] = mask[:, [2, 1]]
 
 
 def swap_query_and_key(deploy: DeployModel) -> None:
@@ -163,7 +193,9 @@ MUTATIONS = [
     swap_two_windows,
     swap_two_tokens_of_the_merge,
     drop_one_mask,
+    drop_the_mask_of_the_only_window,
     drop_the_mask_of_one_window,
+    swap_the_masks_of_two_windows,
     swap_query_and_key,
     scale_twice,
     remove_displacement,

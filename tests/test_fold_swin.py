@@ -12,8 +12,17 @@ from torch import Tensor, nn
 
 from swin_deploy.config import SwinConfig
 from swin_deploy.fold import fold
-from swin_deploy.fold.pieces import MASKED_FINITE
-from swin_deploy.model import DeployModel, PatchMerge, Reorder, SplitCosineHeads, SwinBlock
+from swin_deploy.fold.pieces import LARGEST_EXPANDED_WINDOW, MASKED_FINITE
+from swin_deploy.model import (
+    DeployModel,
+    GatheredPositionBias,
+    PatchMerge,
+    PositionBias,
+    Reorder,
+    SplitCosineHeads,
+    SwinBlock,
+    WindowMask,
+)
 from swin_deploy.reference import build_reference
 from swin_deploy.reference.swin import SwinTransformer
 
@@ -116,14 +125,18 @@ def mlp_norm_on_the_other_side(deploy: DeployModel) -> None:
 
 
 def nudge_one_bias_entry(deploy: DeployModel) -> None:
-    blocks(deploy)[0].attention.bias[0, 1, 3, 2] += 5.0
+    bias = blocks(deploy)[0].attention.bias
+    assert isinstance(bias, PositionBias)
+    bias.bias[0, 1, 3, 2] += 5.0
 
 
 def drop_the_mask(deploy: DeployModel) -> None:
     for block in blocks(deploy)[1::2]:
-        bias = block.attention.bias
-        assert float(bias.min()) < -50
-        bias.masked_fill_(bias < -50, 0.0)
+        assert isinstance(block.attention.bias, nn.Sequential)
+        position, mask = block.attention.bias
+        assert isinstance(mask, WindowMask)
+        assert float(mask.mask.min()) < -50
+        block.attention.bias = position
 
 
 def swap_two_tokens_of_the_merge(deploy: DeployModel) -> None:
@@ -215,11 +228,44 @@ def test_fold_leaves_the_reference_as_it_was_and_owns_its_weights(family: str) -
     assert {value.dtype for value in deploy.parameters()} == {torch.float32}
 
 
-def test_unshifted_blocks_share_one_bias_and_masks_are_finite() -> None:
-    deploy = fold(built(sized("swin")))
-    shapes = [tuple(block.attention.bias.shape[:2]) for block in blocks(deploy)]
-    assert shapes == [(1, 2), (1, 4 * 2), (1, 4), (1, 4)]
-    assert all(float(block.attention.bias.min()) >= MASKED_FINITE for block in blocks(deploy))
+@pytest.mark.parametrize("family", ["swin", "swinv2"])
+def test_only_shifted_blocks_have_a_mask_and_it_is_finite(family: str) -> None:
+    deploy = fold(built(sized(family)))
+    biases = [list(block.attention.bias.buffers()) for block in blocks(deploy)]
+    shapes = [[tuple(value.shape) for value in values] for values in biases]
+    alone = [[(1, 4, 16, 16)]]
+    assert shapes == [[(1, 2, 16, 16)], [(1, 2, 16, 16), (1, 4, 1, 16, 16)], *alone, *alone]
+    assert all(float(value.min()) >= MASKED_FINITE for values in biases for value in values)
+
+
+@pytest.mark.parametrize("family", ["swin", "swinv2"])
+def test_large_windows_gather_their_bias_by_equal_indices(family: str) -> None:
+    small, large = (
+        [module for block in blocks(deploy) for module in block.attention.bias.modules()]
+        for deploy in (
+            fold(built(sized(family, img_size=16 * window, window_size=window)))
+            for window in (LARGEST_EXPANDED_WINDOW, LARGEST_EXPANDED_WINDOW + 1)
+        )
+    )
+    assert sum(isinstance(module, PositionBias) for module in small) == 4
+    assert not any(isinstance(module, GatheredPositionBias) for module in small)
+    gathered = [module for module in large if isinstance(module, GatheredPositionBias)]
+    assert len(gathered) == 4
+    assert not any(isinstance(module, PositionBias) for module in large)
+    assert all(torch.equal(module.index, gathered[0].index) for module in gathered)
+    assert [tuple(module.table.shape) for module in gathered] == [(h, 17**2) for h in (2, 2, 4, 4)]
+
+
+@torch.no_grad()
+def test_mutated_gathered_bias_is_rejected() -> None:
+    config = sized("swin", **SHARED["window-12"])
+    reference, images = built(config), seeded_images(config)
+    deploy = fold(reference)
+    assert worst(deploy, reference, images) < FLOAT32_TOLERANCE
+    bias = blocks(deploy)[0].attention.bias
+    assert isinstance(bias, GatheredPositionBias)
+    bias.table[1, 23 * 11 + 12] += 5.0
+    assert worst(deploy, reference, images) > REJECTED
 
 
 @pytest.mark.parametrize("family", ["swin", "swinv2"])

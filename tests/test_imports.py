@@ -14,9 +14,11 @@ ROOT = Path(swin_deploy.__file__).parent.parent
 PACKAGES = (exporters, swin_deploy)
 HEAVY = {
     "torch", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy",
-    "rich", "numpy", "PIL", "safetensors", "einops", "timm",
+    "rich", "numpy", "PIL", "safetensors", "einops", "timm", "torchvision", "transformers",
 }  # fmt: skip
 BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy"}
+PEERS = {"timm", "torchvision", "transformers"}  # their checkpoints are read without them
+SUBPACKAGES = {"checkpoints", "cli", "fold", "reference", "report"}
 MODULES = sorted(
     name
     for package in PACKAGES
@@ -57,6 +59,7 @@ def imported(path: Path) -> set[str]:
         "import swin_deploy.cli",
         "from exporters import artifact, backends, errors, spec",
         "from swin_deploy import config",
+        "import swin_deploy.checkpoints",
     ],
 )
 def test_import_is_light(statement: str) -> None:
@@ -79,7 +82,13 @@ def test_light_check_notices_heavy_imports() -> None:
 
 def test_stages_need_no_backend_to_be_imported() -> None:
     statement = "\n".join(f"import {name}" for name in MODULES)
-    assert loaded_by(statement) & BACKENDS == set()
+    assert loaded_by(statement) & (BACKENDS | PEERS) == set()
+
+
+def test_subpackages_are_these() -> None:
+    found = {name.split(".")[1] for name in MODULES if name.count(".") == 2}
+    assert found == SUBPACKAGES
+    assert {f"swin_deploy.{name}" for name in SUBPACKAGES} <= set(MODULES)
 
 
 def test_modules_are_all_found() -> None:
@@ -101,6 +110,11 @@ def test_backends_are_imported_in_one_place(package: str) -> None:
         path.relative_to(ROOT).as_posix() for path in sources(package) if imported(path) & BACKENDS
     }
     assert found == set()  # exporters/backends.py imports them by name, with importlib
+
+
+@pytest.mark.parametrize("package", ["exporters", "swin_deploy"])
+def test_peers_are_imported_nowhere(package: str) -> None:
+    assert [path.name for path in sources(package) if imported(path) & PEERS] == []
 
 
 def test_import_walk_notices_an_import_inside_a_function(tmp_path: Path) -> None:

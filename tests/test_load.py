@@ -110,7 +110,7 @@ def test_load_model_unknown_name_lists_the_known(name: str) -> None:
     [
         pytest.param(
             "notebook-swin-t",
-            r"is no notebook-swin-t: it has embed_dim 32 instead of 96, depths \(2, 2\) instead of",
+            r"is no notebook-swin-t: it has embed_dim 32 instead of 96, depths 2/2 instead of",
             id="swin-t",
         ),
         pytest.param("tiny", "is no tiny: .*num_classes 10 instead of 0; leave --model", id="tiny"),

@@ -1,5 +1,6 @@
 import ast
 import inspect
+import math
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -24,16 +25,29 @@ import swin_deploy.reference.notebook
 from swin_deploy.config import SwinConfig
 from swin_deploy.fold import fold
 from swin_deploy.model import (
+    CosineNormalize,
     DeployModel,
     Features,
+    GatheredPositionBias,
     PatchEmbed,
     PatchMerge,
+    PositionBias,
     Reorder,
+    SplitCosineHeads,
     SplitHeads,
+    SplitSingleHead,
+    StageMap,
     SwinBlock,
     WindowAttention,
+    WindowMask,
 )
-from swin_deploy.windows import merge_order, raster_order, reorder_index, window_order
+from swin_deploy.windows import (
+    merge_order,
+    raster_order,
+    relative_position_index,
+    reorder_index,
+    window_order,
+)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -63,12 +77,17 @@ def test_patch_embed_equals_a_convolution_in_window_order(
     assert rms_error(embed(images.transpose(2, 3)), expected) > REJECTED
 
 
-def looped_attention(attention: WindowAttention, proj: nn.Linear, tokens: Tensor) -> Tensor:
-    """Softmax attention, one image, window and head at a time, in float64."""
-    heads, area = attention.heads.num_heads, attention.bias.shape[-1]
+def looped_attention(
+    attention: WindowAttention, proj: nn.Linear, bias: Tensor, tokens: Tensor
+) -> Tensor:
+    """Softmax attention, one image, window and head at a time, in float64.
+
+    ``bias`` is [1, heads, n, n], or [windows, heads, n, n].
+    """
+    heads, area = bias.shape[1:3]
     batch, num_tokens, dim = tokens.shape
     windows, width = num_tokens // area, dim // heads
-    biases = attention.bias.double().expand(1, attention.bias.shape[1], area, area)[0]
+    biases = bias.double().expand(windows, heads, area, area)
     qkv = F.linear(tokens.double(), attention.qkv.weight.double(), attention.qkv.bias.double())
     mixed = torch.empty(batch, num_tokens, dim, dtype=torch.float64)
     for image in range(batch):
@@ -79,29 +98,133 @@ def looped_attention(attention: WindowAttention, proj: nn.Linear, tokens: Tensor
                     qkv[image, rows, part * dim + head * width : part * dim + (head + 1) * width]
                     for part in range(3)
                 )
-                bias = biases[(window * heads + head) % len(biases)]
-                weights = (torch.einsum("id,jd->ij", query, key) + bias).softmax(dim=-1)
+                scores = torch.einsum("id,jd->ij", query, key) + biases[window, head]
                 columns = slice(head * width, (head + 1) * width)
-                mixed[image, rows, columns] = torch.einsum("ij,jd->id", weights, value)
+                mixed[image, rows, columns] = scores.softmax(dim=-1) @ value
     return F.linear(mixed, proj.weight.double(), proj.bias.double())
 
 
-@pytest.mark.parametrize("bias_per_window", [False, True], ids=["shared-bias", "bias-per-window"])
+@pytest.mark.parametrize("masked", [False, True], ids=["bias", "bias-and-mask"])
 @pytest.mark.parametrize(
     ("dim", "heads", "windows", "area"), [(12, 3, 4, 9), (8, 1, 2, 4), (8, 2, 1, 16)]
 )
 @torch.no_grad()
 def test_window_attention_equals_a_loop(
-    dim: int, heads: int, windows: int, area: int, bias_per_window: bool
+    dim: int, heads: int, windows: int, area: int, masked: bool
 ) -> None:
     qkv, proj = randomised(nn.Linear(dim, 3 * dim)), randomised(nn.Linear(dim, dim), seed=1)
-    bias = normal(1, windows * heads if bias_per_window else heads, area, area)
-    attention = WindowAttention(qkv, proj, bias, heads=SplitHeads(heads), num_tokens=windows * area)
+    bias, mask = normal(1, heads, area, area), normal(1, windows, 1, area, area, seed=2)
+
+    def added(values: Tensor) -> nn.Module:
+        position = PositionBias(values)
+        return nn.Sequential(position, WindowMask(mask, heads)) if masked else position
+
+    attention = WindowAttention(
+        qkv,
+        proj,
+        bias=added(bias),
+        heads=SplitHeads(heads),
+        window_area=area,
+        num_tokens=windows * area,
+    )
     tokens = normal(2, windows * area, dim, seed=1)
-    expected = looped_attention(attention, proj, tokens)
+    summed = bias + mask[0] if masked else bias
+    expected = looped_attention(attention, proj, summed, tokens)
     assert rms_error(attention(tokens), expected) < FLOAT32_TOLERANCE
-    attention.bias = bias.transpose(-1, -2).contiguous()
+    attention.bias = added(bias.transpose(-1, -2).contiguous())
     assert rms_error(attention(tokens), expected) > REJECTED
+
+
+def unlike(actual: Tensor, expected: Tensor) -> bool:
+    return rms_error(actual, expected) > REJECTED
+
+
+@pytest.mark.parametrize("window_size", [1, 2, 5, 12])
+def test_gathered_position_bias_equals_the_expanded_table(window_size: int) -> None:
+    offsets, area = (2 * window_size - 1) ** 2, window_size**2
+    table, index = normal(3, offsets), relative_position_index(window_size)
+    expanded = torch.empty(1, 3, area, area)
+    for query in range(area):
+        for key in range(area):
+            rows = query // window_size - key // window_size + window_size - 1
+            columns = query % window_size - key % window_size + window_size - 1
+            expanded[0, :, query, key] = table[:, rows * (2 * window_size - 1) + columns]
+    scores = normal(4, 3, area, area, seed=1)
+    gathered = GatheredPositionBias(table, index.reshape(-1))
+    assert torch.equal(gathered(scores), PositionBias(expanded)(scores))
+    if window_size > 1:
+        backwards = GatheredPositionBias(table, index.T.reshape(-1))
+        assert unlike(backwards(scores), PositionBias(expanded)(scores))
+
+
+@pytest.mark.parametrize(("windows", "heads"), [(4, 3), (4, 1), (1, 2)])
+def test_window_mask_is_added_window_by_window(windows: int, heads: int) -> None:
+    mask, scores = normal(1, windows, 1, 9, 9), normal(2 * windows, heads, 9, 9, seed=1)
+    expected = scores.clone()
+    for image in range(2):
+        for window in range(windows):
+            for head in range(heads):
+                expected[image * windows + window, head] += mask[0, window, 0]
+    assert torch.equal(WindowMask(mask, heads)(scores), expected)
+    assert windows == 1 or unlike(WindowMask(mask.flip(1), heads)(scores), expected)
+
+
+@pytest.mark.parametrize(
+    "plain", [SplitHeads(1), SplitCosineHeads(torch.full((1, 1, 1), 10.0))], ids=["v1", "v2"]
+)
+@torch.no_grad()
+def test_split_single_head_equals_the_split_it_wraps(plain: SplitHeads) -> None:
+    qkv = normal(2 * 4, 3, 9, 5)
+    by_image = SplitSingleHead(plain, num_windows=4, window_area=9, head_dim=5)
+    assert [tuple(part.shape) for part in by_image(qkv)] == [(2, 4, 9, 5)] * 3
+    outputs = []
+    for heads in (plain, by_image):
+        query, key, value = heads(qkv)
+        scores = query @ key.transpose(-1, -2)
+        outputs.append(heads.join(scores.softmax(dim=-1) @ value))
+    assert outputs[0].shape == (8, 1, 9, 5)
+    assert rms_error(outputs[1], outputs[0]) < FLOAT32_TOLERANCE
+    assert unlike(outputs[1].flip(0), outputs[0])
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 3e4])
+def test_cosine_normalize_equals_normalize_times_the_scale(size: float) -> None:
+    scale, heads = normal(4, 1, 1).exp(), normal(2, 4, 9, 32, seed=1) * size
+    expected = F.normalize(heads.double(), dim=-1) * scale.double()
+    assert rms_error(CosineNormalize(scale)(heads), expected) < FLOAT32_TOLERANCE
+    assert unlike(CosineNormalize(1.1 * scale)(heads), expected)
+
+
+@pytest.mark.parametrize("value", [3e4, -65504.0, 6e-8, 0.0])
+def test_cosine_normalize_is_finite_in_half(value: float) -> None:
+    heads = torch.full((2, 4, 9, 32), value, dtype=torch.float16)
+    output = CosineNormalize(torch.full((4, 1, 1), 100.0)).half()(heads)
+    assert output.dtype == torch.float16
+    expected = torch.full(heads.shape, math.copysign(100 * 32**-0.5, value) if value else 0.0)
+    assert torch.allclose(output.float(), expected, rtol=1e-3)
+    # The same spelt in half is not: squares overflow, and the smallest length is 0.
+    length = torch.linalg.vector_norm(heads, dim=-1, keepdim=True, dtype=torch.float16)
+    naive = heads * (100.0 / length.clamp(min=1e-12))
+    assert not torch.allclose(naive.float(), expected, rtol=1e-3)
+
+
+def test_stage_map_puts_channels_first_and_tokens_on_their_places() -> None:
+    tokens = normal(2, 12 * 12, 5)
+    found = StageMap(5, 12)(tokens)
+    assert found.shape == (2, 5, 12, 12)
+    for row, column in [(0, 0), (0, 11), (7, 3), (11, 11)]:
+        assert torch.equal(found[:, :, row, column], tokens[:, row * 12 + column])
+    assert unlike(found.transpose(2, 3), found)
+
+
+def test_deploy_model_gives_one_output_for_each_tap() -> None:
+    layers: list[nn.Module] = [nn.ReLU(), nn.Hardtanh(), nn.Identity()]
+    images = normal(2, 3, 4, 4) * 3
+    one = DeployModel(nn.Identity(), layers, {3: nn.Flatten()})(images)
+    assert torch.equal(one, images.clamp(0, 1).flatten(1))
+    first, last = DeployModel(nn.Identity(), layers, {1: nn.Identity(), 3: nn.Flatten()})(images)
+    assert torch.equal(first, images.relu())
+    assert torch.equal(last, one)
 
 
 def test_reorder_gathers_the_same_tokens_of_every_row() -> None:
@@ -133,7 +256,14 @@ def test_patch_merge_joins_the_neighbours_of_each_merged_token(norm_first: bool)
 @torch.no_grad()
 def test_swin_block_displaces_its_attention_branch_only() -> None:
     qkv, proj = randomised(nn.Linear(4, 12)), randomised(nn.Linear(4, 4), seed=1)
-    attention = WindowAttention(qkv, proj, normal(1, 2, 4, 4), heads=SplitHeads(2), num_tokens=16)
+    attention = WindowAttention(
+        qkv,
+        proj,
+        bias=PositionBias(normal(1, 2, 4, 4)),
+        heads=SplitHeads(2),
+        window_area=4,
+        num_tokens=16,
+    )
     norms = tuple(randomised(nn.LayerNorm(4), seed=seed) for seed in range(4))
     mlp = randomised(nn.Linear(4, 4), seed=2)
     order, displacement = shuffled(16, seed=0), shuffled(16, seed=1)
@@ -170,7 +300,7 @@ def imported_packages(module: ModuleType) -> set[str]:
 
 
 def test_deploy_model_imports_nothing_but_torch() -> None:
-    assert imported_packages(swin_deploy.model) <= {"__future__", "torch", "swin_deploy"}
+    assert imported_packages(swin_deploy.model) <= {"__future__", "math", "torch"}
     assert "einops" in imported_packages(swin_deploy.reference.notebook)
 
 

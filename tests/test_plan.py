@@ -316,10 +316,9 @@ def test_plan_of_the_single_model_shows_float32():
     ("island", "fused", "culprits"),
     [
         (["mlp.0/MatMul", "mlp.0/Add"], 4, ["layers.1.mlp.0/MatMul"]),
-        (["attention/Add", "attention/Softmax"], 4, ["layers.1.attention/Softmax"]),
+        (["attention.bias/Add", "attention/Softmax"], 4, ["layers.1.attention/Softmax"]),
         (
-            ["attention/MatMul", "attention/Add", "attention/Softmax", "attention/Reshape_4",
-             "attention/MatMul_2"],
+            ["attention/MatMul", "attention.bias/Add", "attention/Softmax", "attention/MatMul_2"],
             3,
             ["layers.1.attention/MatMul", "layers.1.attention/MatMul_2"],
         ),

@@ -2,7 +2,6 @@ import copy
 import logging
 import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,19 +12,23 @@ from exported import (
     CONFIGS,
     METADATA,
     OPSETS,
-    copy_of,
     deploy_model,
     exported,
     make_graph,
     run_onnx,
     spec_of,
 )
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from peers import trained_like
 from torch import Tensor, nn
 
+from exporters import to_onnx
 from exporters.errors import ExportError
 from exporters.spec import ExportSpec
-from exporters.to_onnx import check_onnx, export_onnx, load_onnx
+from exporters.to_onnx import export_onnx, load_onnx
+from swin_deploy.config import SwinConfig
+from swin_deploy.fold import fold
+from swin_deploy.reference import build_reference
 
 FORBIDDEN = {"If", "Loop", "Scan", "Shape", "NonZero", "Where", "Range"}
 PATHS = (b"/home", b"/work", b"site-packages", b".py", os.getcwd().encode())
@@ -240,155 +243,122 @@ def test_export_onnx_of_another_kind_of_model_says_why_in_one_line(function, mes
     assert (logging.getLogger("torch.onnx").level, list(warnings.filters)) == (level, filters)
 
 
-def relu(opset=17, *, source="images", target="y", **edges):
-    return make_graph(helper.make_node("Relu", [source], [target]), opset=opset, **edges)
+class Repeating(nn.Module):
+    """Three equal tensors, one of the same bytes in another shape, and one that differs.
+
+    PyTorch's exporter shares equal tensors too, but not above 1024 values.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        values = torch.linspace(-1.0, 1.0, 64 * 64).reshape(64, 64)
+        for name in ("first", "second", "third"):
+            self.register_buffer(name, values.clone())
+        self.register_buffer("shaped", values.clone()[None])
+        self.register_buffer("other", values + 0.5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        added = (images + self.first).relu() * self.second - self.third
+        return (added * self.shaped).relu() + self.other
 
 
-def test_check_onnx_valid_graph_gets_its_shapes():
+def float_values(graph: onnx.ModelProto) -> list[tuple[tuple[int, ...], bytes]]:
+    """Shape and bytes of every float initializer of more than one value."""
+    arrays = [numpy_helper.to_array(tensor) for tensor in graph.graph.initializer]
+    return [(a.shape, a.tobytes()) for a in arrays if a.dtype != np.int64 and a.size > 1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_export_onnx_shares_equal_tensors_and_gives_the_same(precision, monkeypatch):
+    spec = ExportSpec((3, 64, 64), ("y",), precision=precision)
+    model, images = Repeating().eval(), seeded_images(CONFIGS["blocks"], batch=5)
+    images = nn.functional.pad(images, (0, 8, 0, 8))  # 56 pixels to 64
+    shared = export_onnx(model, spec, metadata={})
+    monkeypatch.setattr(to_onnx, "_share_equal_tensors", lambda graph: None)
+    repeated = export_onnx(model, spec, metadata={})
+    assert len(float_values(repeated)) == 5
+    assert set(float_values(shared)) == set(float_values(repeated))
+    assert len(float_values(shared)) == 3
+    (ours,), (theirs,) = (run_onnx(graph, images.numpy()) for graph in (shared, repeated))
+    assert np.array_equal(ours, theirs)
+    allowed = {"fp32": FLOAT32_TOLERANCE, "fp16": 2e-2}[precision]
+    assert rms_error(torch.from_numpy(ours), model(images)) < allowed
+
+
+def test_export_onnx_shares_a_tensor_that_is_an_output_but_keeps_it():
+    names, weights = ("w", "v"), np.arange(8, dtype=np.float32)
     graph = make_graph(
-        helper.make_node("Relu", ["images"], ["middle"]), helper.make_node("Neg", ["middle"], ["y"])
+        helper.make_node("Add", ["images", "w"], ["x"]),
+        helper.make_node("Add", ["x", "v"], ["y"]),
+        weights={name: weights.copy() for name in names},
     )
-    (middle,) = check_onnx(graph, SPEC).graph.value_info
-    assert (middle.name, shape_of(middle)) == ("middle", ["batch", 3, 8, 8])
+    graph.graph.output.append(helper.make_tensor_value_info("v", TensorProto.FLOAT, [8]))
+    to_onnx._share_equal_tensors(graph)
+    onnx.checker.check_model(graph, full_check=True)
+    assert [list(node.input) for node in graph.graph.node] == [["images", "w"], ["x", "w"]]
+    images = np.zeros((2, 3, 8, 8), np.float32)
+    summed, kept = run_onnx(graph, images)
+    assert np.array_equal(summed, images + 2 * weights)
+    assert np.array_equal(kept, weights)
 
 
-ROWS, FIXED = ("batch", 3, 8, 8), (2, 3, 8, 8)
-REFUSED = {
-    "another opset": (relu(18), SPEC, "opset 17 was asked for, but the exporter wrote {'': 18}"),
-    "a foreign domain": (
-        make_graph(
-            helper.make_node("Relu", ["images"], ["x"]),
-            helper.make_node("FusedMatMul", ["x", "x"], ["y"], domain="com.microsoft"),
-            domains=["com.microsoft"],
-        ),
-        SPEC,
-        "com.microsoft",
-    ),
-    "an unknown operator": (
-        make_graph(helper.make_node("Swin", ["images"], ["y"])),
-        SPEC,
-        "not valid ONNX: No Op registered for Swin",
-    ),
-    "an input that nothing makes": (relu(source="nothing"), SPEC, "not valid ONNX"),
-    "shapes that contradict": (relu(outputs={"y": (3, 9)}), SPEC, "not valid ONNX"),
-    "a dynamic operator": (
-        make_graph(
-            helper.make_node("Shape", ["images"], ["shape"]),
-            helper.make_node("Reshape", ["images", "shape"], ["y"]),
-        ),
-        SPEC,
-        "dynamic operators: Shape",
-    ),
-    "a scatter": (
-        make_graph(
-            helper.make_node("ScatterElements", ["images", "index", "update"], ["y"]),
-            weights={
-                "index": np.zeros((1, 1, 1, 1), np.int64),
-                "update": np.zeros((1, 1, 1, 1), np.float32),
-            },
-        ),
-        SPEC,
-        "dynamic operators: ScatterElements",
-    ),
-    "a fixed batch": (relu(inputs={"images": FIXED}, outputs={"y": FIXED}), SPEC, r"'2', '3', '8'"),
-    "a dynamic batch": (relu(), ExportSpec((3, 8, 8), ("y",), batch=2), "'batch', '3', '8'"),
-    "another batch at the output": (
-        make_graph(
-            helper.make_node("Reshape", ["images", "shape"], ["y"]),
-            outputs={"y": (2, "rest")},
-            weights={"shape": np.array([2, -1])},
-        ),
-        SPEC,
-        "the batch of output y is 2, not batch",
-    ),
-    "another input name": (relu(source="x", inputs={"x": ROWS}), SPEC, "but {'images': .* asked"),
-    "another input size": (
-        relu(),
-        ExportSpec((3, 8, 16), ("y",)),
-        "'3', '8', '16'.* was asked for",
-    ),
-    "another output name": (relu(target="z", outputs={"z": ROWS}), SPEC, "to y was asked for"),
-    "a second input": (
-        make_graph(
-            helper.make_node("Add", ["images", "more"], ["y"]),
-            inputs={"images": ROWS, "more": ROWS},
-        ),
-        SPEC,
-        "'more': .* was asked for",
-    ),
-}
+STAGES = SwinConfig(
+    family="swin",
+    img_size=64,
+    window_size=4,
+    embed_dim=16,
+    depths=(2, 2, 2),
+    num_heads=(2, 4, 8),
+    output="stages",
+)
 
 
-@pytest.mark.parametrize(("graph", "spec", "message"), REFUSED.values(), ids=list(REFUSED))
-def test_check_onnx_not_as_asked_is_refused(graph, spec, message):
-    with pytest.raises(ExportError, match=message):
-        check_onnx(graph, spec)
+def test_export_onnx_stages_are_several_outputs_of_any_batch():
+    model = fold(trained_like(build_reference(STAGES)))
+    size = STAGES.img_size
+    graph = export_onnx(model, ExportSpec((3, size, size), STAGES.output_names), metadata={})
+    assert graph.opset_import[0].version == 17
+    assert_static(graph)
+    assert [(value.name, shape_of(value)) for value in graph.graph.output] == [
+        ("stage1", ["batch", 16, 16, 16]),
+        ("stage2", ["batch", 32, 8, 8]),
+        ("stage3", ["batch", 64, 4, 4]),
+    ]
+    images = seeded_images(STAGES, batch=5)
+    for batch in (1, 2, 5):
+        with torch.no_grad():
+            expected = model(images[:batch])
+        maps = run_onnx(graph, images[:batch].numpy())
+        assert len(maps) == 3
+        for found, wanted in zip(maps, expected, strict=True):
+            assert rms_error(torch.from_numpy(found), wanted) < 2 * FLOAT32_TOLERANCE
 
 
-def test_load_onnx_reads_what_was_saved_under_any_name(tmp_path):
-    graph = relu()
-    for name in ("x.onnx", "x.json", "x"):
-        (tmp_path / name).write_bytes(graph.SerializeToString())
-        assert load_onnx(tmp_path / name) == graph
+@pytest.mark.parametrize("names", [("stage1", "stage2"), ("a", "b", "c", "d")])
+def test_export_onnx_with_too_few_or_too_many_names_is_refused(names):
+    model = fold(build_reference(STAGES).eval())
+    with pytest.raises(ExportError):
+        export_onnx(model, ExportSpec((3, 64, 64), names), metadata={})
 
 
-def test_load_onnx_reads_external_data_and_says_when_it_is_missing(tmp_path):
-    weights = {"w": np.ones((8, 8), np.float32)}
-    graph = make_graph(helper.make_node("MatMul", ["images", "w"], ["y"]), weights=weights)
-    path = tmp_path / "x.onnx"
-    onnx.save(copy_of(graph), path, save_as_external_data=True, location="x.data", size_threshold=0)
-    assert load_onnx(path).graph.initializer[0].raw_data == weights["w"].tobytes()
-    (tmp_path / "x.data").unlink()
-    with pytest.raises(ExportError, match=r"not a whole ONNX file: .*x\.data"):
-        load_onnx(path)
+LARGE_WINDOWS = SwinConfig(
+    family="swinv2",
+    img_size=128,
+    window_size=16,
+    embed_dim=32,
+    depths=(4, 4),
+    num_heads=(2, 4),
+    num_classes=10,
+)
 
 
-def broken_files() -> dict[str, bytes]:
-    whole = make_graph(
-        helper.make_node("MatMul", ["images", "w"], ["y"]),
-        weights={"w": np.ones((8, 8), np.float32)},
-    )
-    data = whole.SerializeToString()
-    torn = data.replace(b"MatMul", b"Mat\xacul")
-    return {
-        "empty": b"",
-        "first bytes": data[:20],
-        "half": data[: len(data) // 2],
-        "one byte short": data[:-1],
-        "random": np.random.default_rng(0).bytes(5000),
-        "zeros": bytes(1000),
-        "text": b"This is not a model.\n" * 50,
-        "json": b'{"graph": {}}',
-        "a name that is not text": torn,
-        "no graph": onnx.ModelProto(ir_version=8).SerializeToString(),
-        "no nodes": make_graph(outputs={"images": ("batch", 3, 8, 8)}).SerializeToString(),
-    }
-
-
-@pytest.mark.parametrize("data", broken_files().values(), ids=list(broken_files()))
-@pytest.mark.parametrize("name", ["x.onnx", "x.json", "x.onnxtxt"])
-def test_load_onnx_broken_file_is_refused_in_one_line(name, data, tmp_path):
-    path = tmp_path / name
-    path.write_bytes(data)
-    with pytest.raises(ExportError, match=r"is not a whole ONNX file: ") as caught:
-        load_onnx(path)
-    assert str(caught.value).startswith(f"{path} is not")
-    assert "\n" not in str(caught.value)
-
-
-def test_load_onnx_missing_file_or_folder_is_refused(tmp_path):
-    for path in (tmp_path, tmp_path / "missing.onnx", Path("")):
-        with pytest.raises(ExportError, match="does not exist, or is not a file"):
-            load_onnx(path)
-
-
-def test_load_onnx_without_a_batch_is_refused(tmp_path):
-    path = tmp_path / "x.onnx"
-    constant = helper.make_node("Constant", [], ["y"], value_float=1.0)
-    alone = make_graph(constant, outputs={"y": ()})
-    del alone.graph.input[:]
-    scalar = relu(inputs={"images": ()}, outputs={"y": ()})
-    for graph in (alone, scalar):
-        onnx.save(graph, path)
-        with pytest.raises(ExportError, match="has no input with a batch"):
-            load_onnx(path)
+def test_export_onnx_of_large_windows_holds_one_mask_a_stage_and_no_bias():
+    """Whatever the depth: 4 windows of stage 1 are shifted, stage 2 has one window."""
+    spec = ExportSpec((3, 128, 128), LARGE_WINDOWS.output_names, precision="fp16")
+    graph = export_onnx(fold(build_reference(LARGE_WINDOWS).eval()), spec, metadata={})
+    tensors = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
+    pairs = 256 * 256
+    large = sorted(shape for shape in tensors.values() if np.prod(shape) >= pairs)
+    assert large == [(1, 4, 1, 256, 256), (pairs,)]
+    tables = [shape for shape in tensors.values() if 31**2 in shape]
+    assert sorted(tables) == [(2, 31**2)] * 4 + [(4, 31**2)] * 4

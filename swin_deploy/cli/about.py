@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import click
 
-from swin_deploy.cli.console import Console, show_json, show_table
+from swin_deploy.cli.console import Console, show_json, show_table, show_text
 from swin_deploy.cli.options import json_option
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, VARIANTS
 
 BROKEN_STATUS = 1
+# What may be given as a checkpoint, by source.
+SOURCES = {
+    "notebook": "torch.save or safetensors of the notebook's model",
+    "microsoft": "the authors' .pth, V1 and V2, detector backbones",
+    "timm": "state dict, or a folder of config.json and weights; V1, V2, S3",
+    "torchvision": "swin_t, swin_s, swin_b, swin_v2_t, swin_v2_s, swin_v2_b",
+    "huggingface": "Swin and Swinv2 folders or files; the encoder inside Donut and others",
+}
 
 MODELS_EPILOG = """\b
 Examples:
@@ -21,13 +29,14 @@ Examples:
 @json_option
 @click.pass_obj
 def models(console: Console, as_json: bool) -> None:
-    """List the variants, their sizes and the image sizes they take."""
+    """List the variants, their sizes, and where checkpoints may come from."""
     from swin_deploy.reference import count_parameters
 
     rows = [
         {
             "name": name,
             "parameters": count_parameters(config),
+            "gmacs": round(config.gmacs, 2),
             **config.to_dict(),
             "legal_img_sizes": list(config.legal_img_sizes(6)),
             "output": config.output_name,
@@ -36,24 +45,34 @@ def models(console: Console, as_json: bool) -> None:
         for name, config in VARIANTS.items()
     ]
     if as_json:
-        show_json({"default": DEFAULT_MODEL, "models": rows})
+        show_json({"default": DEFAULT_MODEL, "sources": SOURCES, "models": rows})
         return
     from rich.table import Table
 
-    table = Table(title=f"Models (default: {DEFAULT_MODEL})", title_justify="left")
-    for column in ("model", "parameters", "width", "depths", "image size", "output", "weights"):
-        table.add_column(column, justify="right" if column in ("parameters", "width") else "left")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("model", "M params", "GMACs", "depths", "windows", "image sizes"):
+        number = column in ("M params", "GMACs")
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
+        config = VARIANTS[str(row["name"])]
+        windows = config.window_sizes
+        legal = config.legal_img_sizes(4)
+        sizes = [f"[bold]{size}[/]" if size == config.img_size else str(size) for size in legal]
         table.add_row(
             str(row["name"]),
-            f"{row['parameters']:,}",
-            str(row["embed_dim"]),
-            "-".join(map(str, row["depths"])),
-            f"{row['img_size']} ({', '.join(map(str, row['legal_img_sizes']))}, ...)",
-            str(row["output"]),
-            str(row["weights"]),
+            f"{row['parameters'] / 1e6:.1f}",
+            f"{row['gmacs']:.1f}",
+            "-".join(map(str, config.depths)),
+            "-".join(map(str, windows)) if len(set(windows)) > 1 else str(windows[0]),
+            ", ".join(sizes) + ", ...",
         )
     show_table(table)
+    show_text(
+        f"Default: {DEFAULT_MODEL}. Bundled weights: {', '.join(BUNDLED_WEIGHTS)}.\n"
+        "Checkpoints (--checkpoint FILE or FOLDER, found from their keys):"
+    )
+    for source, files in SOURCES.items():
+        show_text(f"  {source:<12} {files}")
     console.next_step("swin-deploy run --model NAME, or --checkpoint FILE for your weights")
 
 

@@ -20,6 +20,7 @@ from swin_deploy.fold.pieces import (
 from swin_deploy.model import (
     DeployModel,
     PatchMerge,
+    SplitHeads,
     SwinBlock,
     WindowAttention,
 )
@@ -105,7 +106,7 @@ def _fold_attention(attention: ShiftedWindowMSA, stage: StageSpec) -> WindowAtte
         ),
         proj=copy_linear(attention.proj2),
         bias=score_bias(attention.embeddings.embeddings[None], mask, stage),
-        heads=split_heads(stage),
+        heads=split_heads(SplitHeads(stage.num_heads), stage),
         window_area=stage.window_area,
         num_tokens=stage.resolution**2,
     )

@@ -69,7 +69,7 @@ def score_bias(bias: Tensor, mask: Tensor | None, stage: StageSpec) -> nn.Module
     """The module that adds a position bias and a mask to the scores of a stage.
 
     Args:
-        bias: [num_heads, n, n], equal for equal offsets; or [1, n, n] of any values, for all heads.
+        bias: [num_heads, n, n], or [1, n, n] for all heads.
         mask: Additive mask, [num_windows, n, n], or None for an unshifted block.
         stage: Its windows and heads.
     """
@@ -82,20 +82,27 @@ def score_bias(bias: Tensor, mask: Tensor | None, stage: StageSpec) -> nn.Module
     return nn.Sequential(_position_bias(bias, stage), masking)
 
 
-def split_heads(stage: StageSpec) -> SplitHeads:
-    """The module that takes q, k and v apart."""
-    if stage.num_heads == 1:
-        return SplitSingleHead(stage.num_windows, stage.window_area, stage.dim)
-    return SplitHeads(stage.num_heads)
+def split_heads(split: SplitHeads, stage: StageSpec) -> SplitHeads:
+    """What takes q, k and v apart as ``split`` does, in the form that ``score_bias`` needs."""
+    if stage.num_heads > 1:
+        return split
+    return SplitSingleHead(
+        split,
+        num_windows=stage.num_windows,
+        window_area=stage.window_area,
+        head_dim=stage.dim,
+    )
 
 
 def _position_bias(bias: Tensor, stage: StageSpec) -> nn.Module:
-    """Small windows add the bias as it is; larger ones gather it from its table."""
-    if stage.window_size <= LARGEST_EXPANDED_WINDOW or len(bias) < stage.num_heads:
-        return PositionBias(bias[None].float().contiguous())
+    """Small windows add the bias as it is; larger ones gather it, where a table gives it back."""
+    values = bias[None].float().contiguous()
     index = relative_position_index(stage.window_size).reshape(-1)
     table = torch.empty(len(bias), (2 * stage.window_size - 1) ** 2)
-    table[:, index] = bias.flatten(1).float()
+    table[:, index] = values.flatten(2)[0]
+    given_back = torch.equal(table[:, index], values.flatten(2)[0])
+    if stage.window_size <= LARGEST_EXPANDED_WINDOW or not given_back:
+        return PositionBias(values)
     return GatheredPositionBias(table, index)
 
 

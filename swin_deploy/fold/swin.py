@@ -21,6 +21,7 @@ from swin_deploy.model import (
     DeployModel,
     PatchMerge,
     SplitCosineHeads,
+    SplitHeads,
     SwinBlock,
     WindowAttention,
 )
@@ -79,10 +80,10 @@ def _fold_block(block: swin.SwinBlock, stage: StageSpec, order: nn.Module) -> Sw
 
 def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec) -> WindowAttention:
     wide = attention.double()
-    heads = split_heads(stage)
+    split = SplitHeads(stage.num_heads)
     if isinstance(wide, swin_v2.WindowAttentionV2):
         weight, bias = wide.qkv.weight, wide.qkv_bias()
-        heads = SplitCosineHeads(wide.temperature())
+        split = SplitCosineHeads(wide.temperature())
     elif isinstance(wide, swin.WindowAttention):
         scale = torch.ones(3, 1, dtype=torch.float64)
         scale[0] = wide.scale
@@ -94,7 +95,7 @@ def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec)
         qkv=linear(weight, bias),
         proj=copy_linear(wide.proj),
         bias=score_bias(wide.position_bias(), mask, stage),
-        heads=heads,
+        heads=split_heads(split, stage),
         window_area=stage.window_area,
         num_tokens=stage.resolution**2,
     )
