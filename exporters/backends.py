@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-import os
 from typing import Any
 
 from exporters.errors import MissingBackendError
@@ -90,18 +89,3 @@ def choose_flavor() -> Flavor:
             return "tensorrt"
     load_tensorrt("tensorrt-rtx")
     return "tensorrt-rtx"
-
-
-@contextlib.contextmanager
-def native_output_hidden() -> Any:
-    """Send what native libraries print to standard output or error to nowhere, meanwhile."""
-    saved = [(fd, os.dup(fd)) for fd in (1, 2)]
-    with open(os.devnull, "wb") as sink:
-        for fd, _ in saved:
-            os.dup2(sink.fileno(), fd)
-    try:
-        yield
-    finally:
-        for fd, copy in saved:
-            os.dup2(copy, fd)
-            os.close(copy)

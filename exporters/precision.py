@@ -1,7 +1,8 @@
 """Write half precision into an ONNX graph.
 
-Every weight and activation becomes float16; LayerNormalization keeps its statistics in float32
-(its ``stash_type``), as ONNX Runtime and TensorRT both do.
+Every weight and activation becomes float16, but for the modules that the export named as float32
+(``FLOAT32_MODULES``); LayerNormalization keeps its statistics in float32 (its ``stash_type``), as
+ONNX Runtime and TensorRT both do.
 
 This converter was chosen by measurement (``scripts/compare_half``): it gives the numbers of
 exporting the ``.half()`` module, needs the file alone, and names what float16 cannot hold.

@@ -1,7 +1,7 @@
 """Build a TensorRT engine from an ONNX graph: one path for full TensorRT and TensorRT-RTX.
 
 Networks are strongly typed: precision comes from the graph alone, never from builder flags, which
-TensorRT 11 and TensorRT-RTX do not have. Neither flavour's builder needs this module to know more.
+TensorRT 11 and TensorRT-RTX do not have.
 """
 
 from __future__ import annotations
