@@ -14,8 +14,9 @@ from exporters.errors import DeployError
 from swin_deploy import __version__
 from swin_deploy.cli.about import doctor, models
 from swin_deploy.cli.console import NORMAL, QUIET, VERBOSE, Console
-from swin_deploy.cli.engine import build_trt, plan
+from swin_deploy.cli.engine import build_trt
 from swin_deploy.cli.export import export
+from swin_deploy.cli.plan import plan
 from swin_deploy.cli.prove import bench, parity
 from swin_deploy.cli.run import run
 

@@ -1,4 +1,4 @@
-"""``swin-deploy build-trt`` and ``swin-deploy plan``: engines, and the kernels in them."""
+"""``swin-deploy build-trt``: an ONNX file to an engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from exporters.spec import BatchProfile, EngineOptions, Flavor, Precision
-from swin_deploy.cli.console import Console, show_json, show_table, show_text
+from swin_deploy.cli.console import Console, show_json, show_text
 from swin_deploy.cli.options import FILE, batch_range, flavor_option, json_option
 
 if TYPE_CHECKING:
@@ -105,46 +105,6 @@ def build_trt(
             f"{kernels.attention_blocks}, {100 * kernels.half_byte_share:.1f} % of bytes in half"
         )
     console.next_step(f"swin-deploy plan {path}, or swin-deploy parity --engine {path}")
-
-
-PLAN_EPILOG = """\b
-Examples:
-  swin-deploy plan engines/model-fp16-opset17.engine
-  swin-deploy plan engines/model-fp16-opset17.onnx --batch 8 --json
-"""
-
-
-@click.command(epilog=PLAN_EPILOG)
-@click.argument("file", type=FILE)
-@click.option("--batch", type=click.IntRange(min=1), help="For an ONNX file.  [default: 8]")
-@flavor_option
-@json_option
-@click.pass_obj
-def plan(
-    console: Console,
-    file: Path,
-    batch: int | None,
-    flavor: Literal["auto"] | Flavor,
-    as_json: bool,
-) -> None:
-    """Show the kernels that TensorRT launches: fused attention, bytes moved, precision.
-
-    An engine's plan is read from its manifest; an ONNX file, ours or another tool's, is built in
-    memory. Needs no GPU with TensorRT-RTX.
-    """
-    with console.step(f"Reading the plan of {file.name}"):
-        from swin_deploy import pipeline
-        from swin_deploy.report.terminal import render_plan
-        from swin_deploy.report.to_json import plan_to_dict
-
-        options = EngineOptions(flavor=resolve_flavor(flavor))
-        kernels = pipeline.read_or_build_plan(file, batch=batch, options=options)
-    if as_json:
-        show_json(plan_to_dict(kernels))
-    else:
-        show_table(render_plan(kernels))
-    if kernels.fused_attention < kernels.attention_blocks:
-        console.next_step("attention fuses in half precision: swin-deploy export --precision fp16")
 
 
 def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
