@@ -51,12 +51,15 @@ def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str])
     _name_nodes_by_module(graph)
     _strip_trace_records(graph)
     _share_equal_tensors(graph)
+    _spell_gelu(graph)
     if spec.opset < EXPORTER_MINIMUM_OPSET:
         _lower_to_17(graph)
     kept = [name for name, module in model.named_modules() if getattr(module, KEEP_FLOAT32, False)]
     helper.set_model_props(graph, metadata | ({FLOAT32_MODULES: json.dumps(kept)} if kept else {}))
-    if spec.precision == "fp16":
-        graph = to_half(graph, io_precision=spec.io_precision)
+    if spec.precision != "fp32":
+        graph = to_half(
+            graph, io_precision=spec.io_precision, precision=spec.precision, keep=spec.keep
+        )
     graph.producer_name = "swin-deploy"
     graph.ClearField("doc_string")
     return check_onnx(graph, spec)
@@ -203,6 +206,28 @@ def _share_equal_tensors(graph: onnx.ModelProto) -> None:
     ]
     del graph.graph.initializer[:]
     graph.graph.initializer.extend(kept)
+
+
+def _spell_gelu(graph: onnx.ModelProto) -> None:
+    """Write GELU as ``(x * 0.5) * (1 + erf)``; PyTorch writes ``x * (0.5 * (1 + erf))``.
+
+    ONNX Runtime 1.31 runs only the first as one kernel, with the bias before it. TensorRT makes the
+    same plan of both. From opset 20 on, GELU is an operator.
+    """
+    maker = {name: node for node in graph.graph.node for name in node.output}
+    uses = Counter(name for node in graph.graph.node for name in node.input)
+    uses.update(value.name for value in graph.graph.output)
+    for node in graph.graph.node:
+        chain = [node]  # from the last product back to the division
+        for kind, operand in (("Mul", 1), ("Add", 1), ("Erf", 0), ("Div", 0)):
+            found = maker.get(chain[-1].input[operand]) if len(chain[-1].input) > operand else None
+            if found is None or found.op_type != kind or uses[found.output[0]] != 1:
+                break
+            chain.append(found)
+        if node.op_type == "Mul" and len(chain) == 5 and chain[4].input[0] == node.input[0]:
+            scaled, one_more = chain[1:3]
+            scaled.input[:] = [node.input[0], scaled.input[0]]
+            node.input[:] = [scaled.output[0], one_more.output[0]]
 
 
 def _lower_to_17(graph: onnx.ModelProto) -> None:

@@ -2,8 +2,11 @@
 
 It is inference only and export friendly: no einops, no ``torch.roll``, nothing dynamic but the
 batch. Tokens stay in window order from the patch embedding to the last block, so that a shift or a
-merge costs one ``index_select`` at most. The spellings of reshapes, splits and contractions were
-chosen because TensorRT fuses them; another spelling of the same mathematics may not.
+merge costs one ``index_select`` at most. They are [N, B, C], the batch behind the tokens, and slot
+``p * num_windows + w`` holds place ``p`` of window ``w``: the windows and heads of the whole batch
+then lie one stride apart, and TensorRT's fused attention reads and writes them where they are. The
+spellings of reshapes, splits and contractions were chosen because TensorRT fuses them; another
+spelling of the same mathematics may not.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ SMALLEST_LENGTH = 1e-12  # of a query or key, as in torch.nn.functional.normaliz
 
 
 class Reorder(nn.Module):
-    """Bring tokens [B, N, C] to another order with one gather.
+    """Bring tokens [N, B, C] to another order with one gather.
 
     Args:
-        index: [M], int64, with ``tokens[:, index]`` in the wanted order.
+        index: [M], int64, with ``tokens[index]`` in the wanted order.
     """
 
     index: Tensor
@@ -30,11 +33,23 @@ class Reorder(nn.Module):
         self.register_buffer("index", index)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return tokens.index_select(1, self.index)
+        return tokens.index_select(0, self.index)
+
+
+class Neighbours(Reorder):
+    """Tokens [N, B, C] to [N / 4, B, 4, C], the four that one token is merged from.
+
+    Args:
+        index: [N], int64, which puts the four next to each other.
+    """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        merged = (len(self.index) // 4, 4, -1, tokens.shape[-1])
+        return super().forward(tokens).reshape(merged).transpose(1, 2)
 
 
 class PatchEmbed(nn.Module):
-    """Images [B, 3, H, W] to tokens [B, N, C] in window order, without a convolution.
+    """Images [B, 3, H, W] to tokens [N, B, C] in window order, without a convolution.
 
     Args:
         linear: From the ``3 * patch_size**2`` values of a patch (channel, row, column) to C.
@@ -50,20 +65,22 @@ class PatchEmbed(nn.Module):
         grid = resolution // window_size
         self.linear = linear
         self.cells = (-1, 3, grid, window_size, patch_size, grid, window_size, patch_size)
-        self.patches = (-1, resolution**2, 3 * patch_size**2)
+        self.patches = (resolution**2, -1, 3 * patch_size**2)
 
     def forward(self, images: Tensor) -> Tensor:
-        cells = images.reshape(self.cells).permute(0, 2, 5, 3, 6, 1, 4, 7)
+        cells = images.reshape(self.cells).permute(3, 6, 2, 5, 0, 1, 4, 7)
         return self.linear(cells.reshape(self.patches))
 
 
 class CosineNormalize(nn.Module):
-    """Scale heads [B, num_heads, n, d] to length ``scale``, in float32 whatever the precision.
+    """Scale heads [..., num_heads, d] to length ``scale``, in float32 whatever the precision.
 
     In float16 the squares can overflow, and the smallest length that is told from 0 is 0 itself.
+    The lengths have an input of their own: where both are one tensor, TensorRT keeps its float32
+    values for both uses, and moves them through memory twice.
 
     Args:
-        scale: [num_heads, 1, 1].
+        scale: [num_heads, 1].
     """
 
     keep_float32 = True  # read by exporters: these nodes stay float32 in a float16 graph
@@ -73,26 +90,34 @@ class CosineNormalize(nn.Module):
         super().__init__()
         self.register_buffer("scale", scale.float())
 
-    def forward(self, heads: Tensor) -> Tensor:
-        wide = heads.float()
-        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    def forward(self, heads: Tensor, same_heads: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(same_heads.float(), dim=-1, keepdim=True)
         unit = self.scale.float() / length.clamp(min=SMALLEST_LENGTH)
-        return (wide * unit).to(heads.dtype)
+        return (heads.float() * unit).to(heads.dtype)
 
 
 class SplitHeads(nn.Module):
-    """Take q, k and v, [B, num_heads, n, d] each, from [B, 3 * num_heads, n, d]."""
+    """Take q, k and v, [n, num_windows * B, num_heads, d] each, from [N, B, 3C].
 
-    def __init__(self, num_heads: int) -> None:
+    One head comes as [n, num_windows, B, d]: TensorRT-RTX 1.7.1 does not fuse attention over a
+    single head when the batch is dynamic; with images in the place of heads it does.
+
+    Args:
+        num_heads: Heads of each of the three.
+        head_dim: d, channels of a head.
+        windows: Windows of an image, and n, tokens of a window.
+    """
+
+    def __init__(self, num_heads: int, head_dim: int, *, windows: tuple[int, int]) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        count, area = windows
+        self.dim = num_heads * head_dim
+        self.by_place = (area, -1, num_heads, head_dim)
+        if num_heads == 1:
+            self.by_place = (area, count, -1, head_dim)
 
     def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(qkv, self.num_heads, dim=1)
-
-    def join(self, mixed: Tensor) -> Tensor:
-        """Values after attention, back in the shape that they were split from."""
-        return mixed
+        return tuple(part.reshape(self.by_place) for part in torch.split(qkv, self.dim, dim=-1))
 
 
 class SplitCosineHeads(SplitHeads):
@@ -100,48 +125,29 @@ class SplitCosineHeads(SplitHeads):
 
     Args:
         temperature: [num_heads, 1, 1].
+        head_dim: d, channels of a head.
+        windows: Windows of an image, and n, tokens of a window.
     """
 
-    def __init__(self, temperature: Tensor) -> None:
-        super().__init__(len(temperature))
-        self.normalize = CosineNormalize(torch.cat((temperature, torch.ones_like(temperature))))
+    def __init__(self, temperature: Tensor, head_dim: int, *, windows: tuple[int, int]) -> None:
+        num_heads = len(temperature)
+        super().__init__(num_heads, head_dim, windows=windows)
+        scale = torch.cat((temperature, torch.ones_like(temperature)))
+        self.normalize = CosineNormalize(scale.squeeze(-1))
+        self.num_heads = num_heads
+        self.heads = (windows[1], -1, 3 * num_heads, head_dim)
+        self.query_key = (windows[1], -1, 2 * num_heads, head_dim)
 
     def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
-        query_key, value = torch.split(qkv, [2 * self.num_heads, self.num_heads], dim=1)
-        query, key = torch.split(self.normalize(query_key), self.num_heads, dim=1)
-        return query, key, value
-
-
-class SplitSingleHead(SplitHeads):
-    """A split of one head, with an image's windows in the place of heads.
-
-    TensorRT-RTX 1.7.1 does not fuse attention over a single head when the batch is dynamic; over
-    windows it does. Remove when a plan with one head is fused without.
-
-    Args:
-        split: Of one head.
-        num_windows: Windows of an image.
-        window_area: n, tokens of a window.
-        head_dim: d, channels of the head.
-    """
-
-    def __init__(
-        self, split: SplitHeads, *, num_windows: int, window_area: int, head_dim: int
-    ) -> None:
-        super().__init__(num_heads=1)
-        self.single = split
-        self.by_image = (-1, num_windows, window_area, head_dim)
-        self.by_window = (-1, 1, window_area, head_dim)
-
-    def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part.reshape(self.by_image) for part in self.single(qkv))
-
-    def join(self, mixed: Tensor) -> Tensor:
-        return mixed.reshape(self.by_window)
+        parts = [2 * self.num_heads, self.num_heads]
+        query_key, value = torch.split(qkv.reshape(self.heads), parts, dim=2)
+        same = qkv[..., : 2 * self.dim].reshape(self.query_key)
+        query, key = torch.split(self.normalize(query_key, same), self.num_heads, dim=2)
+        return tuple(part.reshape(self.by_place) for part in (query, key, value))
 
 
 class PositionBias(nn.Module):
-    """Add a position bias to scores [B * num_windows, num_heads, n, n].
+    """Add a position bias to scores [num_windows * B, num_heads, n, n].
 
     Args:
         bias: [1, num_heads, n, n], the same for every window.
@@ -183,12 +189,12 @@ class GatheredPositionBias(nn.Module):
 
 
 class WindowMask(nn.Module):
-    """Add a mask that differs by window to scores [B * num_windows, num_heads, n, n].
+    """Add a mask that differs by window to scores [num_windows * B, num_heads, n, n].
 
     One mask for all heads and, shared, for all blocks of a stage; TensorRT fuses both views.
 
     Args:
-        mask: [1, num_windows, 1, n, n].
+        mask: [num_windows, 1, 1, n, n].
         num_heads: Attention heads.
     """
 
@@ -197,7 +203,7 @@ class WindowMask(nn.Module):
     def __init__(self, mask: Tensor, num_heads: int) -> None:
         super().__init__()
         self.register_buffer("mask", mask)
-        self.by_window = (-1, mask.shape[1], num_heads, *mask.shape[3:])
+        self.by_window = (len(mask), -1, num_heads, *mask.shape[3:])
         self.flat = (-1, num_heads, *mask.shape[3:])
 
     def forward(self, scores: Tensor) -> Tensor:
@@ -205,14 +211,14 @@ class WindowMask(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Self-attention inside windows, over tokens [B, N, C] in window order.
+    """Self-attention inside windows, over tokens [N, B, C] in window order.
 
     Args:
-        qkv: From C to 3C, rows q, k, v, each by head and channel; the score scale is in q.
+        qkv: From C to 3C, rows q, k, v, each by head and channel; the score scale is in q. Without
+            a bias, one product of three batches writes q, k and v where attention reads them.
         proj: From C, by head and channel, to C.
         bias: What is added to the scores: a position bias, a ``WindowMask``, or both in turn.
         heads: ``SplitHeads``, or V2's ``SplitCosineHeads``.
-        window_area: n, tokens of a window.
         num_tokens: N, tokens of an image.
     """
 
@@ -223,29 +229,20 @@ class WindowAttention(nn.Module):
         *,
         bias: nn.Module,
         heads: SplitHeads,
-        window_area: int,
         num_tokens: int,
     ) -> None:
         super().__init__()
-        dim, num_heads = proj.out_features, heads.num_heads
-        head_dim = proj.in_features // num_heads
         self.qkv = qkv
+        self.proj = proj
         self.heads = heads
         self.bias = bias
-        self.proj_weight = nn.Parameter(
-            proj.weight.detach().reshape(dim, num_heads, head_dim), requires_grad=False
-        )
-        self.proj_bias = nn.Parameter(proj.bias.detach().clone(), requires_grad=False)
-        self.split = (-1, window_area, 3 * num_heads, head_dim)
-        self.tokens = (-1, num_tokens, dim)
+        self.tokens = (num_tokens, -1, proj.in_features)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        qkv = self.qkv(tokens).reshape(self.split).permute(0, 2, 1, 3)
-        query, key, value = self.heads(qkv)
-        scores = self.bias(query @ key.transpose(-1, -2))
-        mixed = self.heads.join(scores.softmax(dim=-1) @ value)
-        projected = torch.einsum("bhnd,chd->bnc", mixed, self.proj_weight)
-        return (projected + self.proj_bias).reshape(self.tokens)
+        query, key, value = self.heads(self.qkv(tokens))
+        scores = self.bias(torch.einsum("qbhd,kbhd->bhqk", query, key))
+        mixed = torch.einsum("bhqk,kbhd->qbhd", scores.softmax(dim=-1), value)
+        return self.proj(mixed.reshape(self.tokens))
 
 
 class SwinBlock(nn.Module):
@@ -253,6 +250,8 @@ class SwinBlock(nn.Module):
 
     Args:
         order: Brings the stream to this block's window order.
+        leave: Brings it to the next layer's order where a norm is behind the MLP: TensorRT makes
+            one kernel of gathers, norm and sum, if the gathers come first.
         displace: Takes the attention branch's tokens from elsewhere than the residual's.
         attention: ``WindowAttention``.
         mlp: From C to C.
@@ -263,6 +262,7 @@ class SwinBlock(nn.Module):
         self,
         *,
         order: nn.Module,
+        leave: nn.Module,
         displace: nn.Module,
         attention: WindowAttention,
         mlp: nn.Module,
@@ -270,6 +270,7 @@ class SwinBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.order = order
+        self.leave = leave
         self.displace = displace
         self.attention = attention
         self.mlp = mlp
@@ -281,14 +282,14 @@ class SwinBlock(nn.Module):
         branch = self.attention(self.norm_before_attention(self.displace(tokens)))
         tokens = tokens + self.norm_after_attention(branch)
         branch = self.mlp(self.norm_before_mlp(tokens))
-        return tokens + self.norm_after_mlp(branch)
+        return self.leave(tokens) + self.norm_after_mlp(self.leave(branch))
 
 
 class PatchMerge(nn.Module):
-    """Tokens [B, N, C] to [B, N / 4, 2C], into the window order of the next stage.
+    """Tokens [N, B, C] to [N / 4, B, 2C], into the window order of the next stage.
 
     Args:
-        order: Puts the four neighbours of each merged token next to each other.
+        order: ``Neighbours``, or the identity where the block before leaves them so.
         linear: From 4C to 2C.
         norms: LayerNorms before and after the linear layer; one of them is the identity.
         num_tokens: N / 4.
@@ -306,7 +307,7 @@ class PatchMerge(nn.Module):
         self.order = order
         self.norm_before, self.norm_after = norms
         self.linear = linear
-        self.merged = (-1, num_tokens, linear.in_features)
+        self.merged = (num_tokens, -1, linear.in_features)
 
     def forward(self, tokens: Tensor) -> Tensor:
         merged = self.order(tokens).reshape(self.merged)
@@ -314,21 +315,28 @@ class PatchMerge(nn.Module):
 
 
 class Features(nn.Module):
-    """Tokens [B, N, C] to their mean [B, C]; the order of the tokens does not matter."""
+    """Tokens [N, B, C] to their mean [B, C]; the order of the tokens does not matter."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return tokens.mean(dim=1)
+        return tokens.mean(dim=0)
+
+
+class BatchFirst(nn.Module):
+    """Tokens [N, B, C] to [B, N, C]."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.transpose(0, 1)
 
 
 class StageMap(nn.Module):
-    """Tokens [B, N, C] in raster order to a feature map [B, C, H, W]."""
+    """Tokens [N, B, C] in raster order to a feature map [B, C, H, W]."""
 
     def __init__(self, dim: int, resolution: int) -> None:
         super().__init__()
         self.shape = (-1, dim, resolution, resolution)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return tokens.transpose(1, 2).reshape(self.shape)
+        return tokens.permute(1, 2, 0).reshape(self.shape)
 
 
 class DeployModel(nn.Module):

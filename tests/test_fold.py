@@ -96,8 +96,8 @@ def test_fold_equals_the_reference_more_closely_in_float64(config: SwinConfig) -
     reference = build_reference(config)
     images = seeded_images(config).double()
     deploy = fold(reference).double()
-    # What is left is the rounding of the scaled query weights to float32.
-    assert rms_error(deploy(images), reference.double()(images)) < FLOAT32_TOLERANCE / 50
+    # What is left is the rounding to float32 of the weights that take up scale, norm and bias.
+    assert rms_error(deploy(images), reference.double()(images)) < FLOAT32_TOLERANCE / 30
 
 
 @pytest.mark.parametrize("img_size", [112, 56])
@@ -119,8 +119,8 @@ def nudge_one_bias_entry(deploy: DeployModel) -> None:
 
 
 def swap_two_windows(deploy: DeployModel) -> None:
-    index = reordering(blocks(deploy)[1].order).index.view(-1, TINY.window_size**2)
-    index[[0, 3]] = index[[3, 0]]
+    index = reordering(blocks(deploy)[1].order).index.view(TINY.window_size**2, -1)
+    index[:, [0, 3]] = index[:, [3, 0]]
 
 
 def swap_two_tokens_of_the_merge(deploy: DeployModel) -> None:
@@ -144,19 +144,19 @@ def drop_one_mask(deploy: DeployModel) -> None:
 
 def drop_the_mask_of_the_only_window(deploy: DeployModel) -> None:
     mask = masking(blocks(deploy)[3]).mask
-    assert mask.shape[1] == 1
+    assert len(mask) == 1
     mask.zero_()
 
 
 def drop_the_mask_of_one_window(deploy: DeployModel) -> None:
     mask = masking(blocks(deploy)[1]).mask
-    assert mask.shape[1] == 4
-    mask[:, 2] = 0.0
+    assert len(mask) == 4
+    mask[2] = 0.0
 
 
 def swap_the_masks_of_two_windows(deploy: DeployModel) -> None:
     mask = masking(blocks(deploy)[1]).mask
-    mask[:, [1, 2]] = mask[:, [2, 1]]
+    mask[[1, 2]] = mask[[2, 1]]
 
 
 def swap_query_and_key(deploy: DeployModel) -> None:

@@ -113,6 +113,14 @@ def merge(deploy: DeployModel) -> PatchMerge:
     return found
 
 
+def reorder_into(deploy: DeployModel, layer: nn.Module) -> Reorder:
+    """What brings the stream to a layer's order: the layer itself (V1), or the block before it."""
+    before = deploy.layers[list(deploy.layers).index(layer) - 1]
+    found = layer.order if isinstance(layer.order, Reorder) else before.leave
+    assert isinstance(found, Reorder)
+    return found
+
+
 def norm_on_the_other_side(deploy: DeployModel) -> None:
     block = blocks(deploy)[0]
     before, after = block.norm_before_attention, block.norm_after_attention
@@ -140,22 +148,19 @@ def drop_the_mask(deploy: DeployModel) -> None:
 
 
 def swap_two_tokens_of_the_merge(deploy: DeployModel) -> None:
-    order = merge(deploy).order
-    assert isinstance(order, Reorder)
+    order = reorder_into(deploy, merge(deploy))
     order.index[[1, 2]] = order.index[[2, 1]]
 
 
 def merge_row_by_row(deploy: DeployModel) -> None:
-    order = merge(deploy).order
-    assert isinstance(order, Reorder)
+    order = reorder_into(deploy, merge(deploy))
     order.index.copy_(order.index.reshape(-1, 4)[:, [0, 2, 1, 3]].reshape(-1))
 
 
 def swap_two_windows(deploy: DeployModel) -> None:
-    order = blocks(deploy)[1].order
-    assert isinstance(order, Reorder)
-    index = order.index.view(-1, 16)
-    index[[0, 3]] = index[[3, 0]]
+    order = reorder_into(deploy, blocks(deploy)[1])
+    index = order.index.view(16, -1)
+    index[:, [0, 3]] = index[:, [3, 0]]
 
 
 def swap_query_and_key_weights(deploy: DeployModel) -> None:
@@ -234,7 +239,7 @@ def test_only_shifted_blocks_have_a_mask_and_it_is_finite(family: str) -> None:
     biases = [list(block.attention.bias.buffers()) for block in blocks(deploy)]
     shapes = [[tuple(value.shape) for value in values] for values in biases]
     alone = [[(1, 4, 16, 16)]]
-    assert shapes == [[(1, 2, 16, 16)], [(1, 2, 16, 16), (1, 4, 1, 16, 16)], *alone, *alone]
+    assert shapes == [[(1, 2, 16, 16)], [(1, 2, 16, 16), (4, 1, 1, 16, 16)], *alone, *alone]
     assert all(float(value.min()) >= MASKED_FINITE for values in biases for value in values)
 
 

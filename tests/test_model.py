@@ -25,17 +25,18 @@ import swin_deploy.reference.notebook
 from swin_deploy.config import SwinConfig
 from swin_deploy.fold import fold
 from swin_deploy.model import (
+    BatchFirst,
     CosineNormalize,
     DeployModel,
     Features,
     GatheredPositionBias,
+    Neighbours,
     PatchEmbed,
     PatchMerge,
     PositionBias,
     Reorder,
     SplitCosineHeads,
     SplitHeads,
-    SplitSingleHead,
     StageMap,
     SwinBlock,
     WindowAttention,
@@ -72,9 +73,15 @@ def test_patch_embed_equals_a_convolution_in_window_order(
     images = normal(2, 3, resolution * patch_size, resolution * patch_size)
     kernel = linear.weight.reshape(5, 3, patch_size, patch_size)
     raster = F.conv2d(images, kernel, linear.bias, stride=patch_size).flatten(2).transpose(1, 2)
-    expected = raster[:, window_order(resolution, window_size)]
+    order = window_order(resolution, window_size).reshape(-1, window_size**2)
+    expected = raster[:, order.T.reshape(-1)].transpose(0, 1)
     assert rms_error(embed(images), expected) < FLOAT32_TOLERANCE
     assert rms_error(embed(images.transpose(2, 3)), expected) > REJECTED
+
+
+def by_place(tokens: Tensor) -> Tensor:
+    """Tokens [B, windows, n, C] as the stream has them: [n * windows, B, C]."""
+    return tokens.permute(2, 1, 0, 3).flatten(0, 1)
 
 
 def looped_attention(
@@ -82,25 +89,29 @@ def looped_attention(
 ) -> Tensor:
     """Softmax attention, one image, window and head at a time, in float64.
 
-    ``bias`` is [1, heads, n, n], or [windows, heads, n, n].
+    ``tokens`` are [B, windows, n, C], and ``bias`` is [1, heads, n, n], or [windows, heads, n, n].
     """
     heads, area = bias.shape[1:3]
-    batch, num_tokens, dim = tokens.shape
-    windows, width = num_tokens // area, dim // heads
+    batch, windows, _, dim = tokens.shape
+    width = dim // heads
     biases = bias.double().expand(windows, heads, area, area)
     qkv = F.linear(tokens.double(), attention.qkv.weight.double(), attention.qkv.bias.double())
-    mixed = torch.empty(batch, num_tokens, dim, dtype=torch.float64)
+    mixed = torch.empty(batch, windows, area, dim, dtype=torch.float64)
     for image in range(batch):
         for window in range(windows):
-            rows = slice(window * area, (window + 1) * area)
             for head in range(heads):
                 query, key, value = (
-                    qkv[image, rows, part * dim + head * width : part * dim + (head + 1) * width]
+                    qkv[
+                        image,
+                        window,
+                        :,
+                        part * dim + head * width : part * dim + (head + 1) * width,
+                    ]
                     for part in range(3)
                 )
                 scores = torch.einsum("id,jd->ij", query, key) + biases[window, head]
                 columns = slice(head * width, (head + 1) * width)
-                mixed[image, rows, columns] = scores.softmax(dim=-1) @ value
+                mixed[image, window, :, columns] = scores.softmax(dim=-1) @ value
     return F.linear(mixed, proj.weight.double(), proj.bias.double())
 
 
@@ -113,9 +124,11 @@ def test_window_attention_equals_a_loop(
     dim: int, heads: int, windows: int, area: int, masked: bool
 ) -> None:
     qkv, proj = randomised(nn.Linear(dim, 3 * dim)), randomised(nn.Linear(dim, dim), seed=1)
-    bias, mask = normal(1, heads, area, area), normal(1, windows, 1, area, area, seed=2)
+    bias, mask = normal(1, heads, area, area), normal(windows, 1, 1, area, area, seed=2)
 
     def added(values: Tensor) -> nn.Module:
+        if heads == 1:
+            return PositionBias(values + mask[:, 0] if masked else values)
         position = PositionBias(values)
         return nn.Sequential(position, WindowMask(mask, heads)) if masked else position
 
@@ -123,16 +136,16 @@ def test_window_attention_equals_a_loop(
         qkv,
         proj,
         bias=added(bias),
-        heads=SplitHeads(heads),
-        window_area=area,
+        heads=SplitHeads(heads, dim // heads, windows=(windows, area)),
         num_tokens=windows * area,
     )
-    tokens = normal(2, windows * area, dim, seed=1)
-    summed = bias + mask[0] if masked else bias
-    expected = looped_attention(attention, proj, summed, tokens)
-    assert rms_error(attention(tokens), expected) < FLOAT32_TOLERANCE
+    tokens = normal(2, windows, area, dim, seed=1)
+    summed = bias + mask[:, 0] if masked else bias
+    looped = looped_attention(attention, proj, summed, tokens)
+    stream, expected = (by_place(values) for values in (tokens, looped))
+    assert rms_error(attention(stream), expected) < FLOAT32_TOLERANCE
     attention.bias = added(bias.transpose(-1, -2).contiguous())
-    assert rms_error(attention(tokens), expected) > REJECTED
+    assert rms_error(attention(stream), expected) > REJECTED
 
 
 def unlike(actual: Tensor, expected: Tensor) -> bool:
@@ -159,46 +172,48 @@ def test_gathered_position_bias_equals_the_expanded_table(window_size: int) -> N
 
 @pytest.mark.parametrize(("windows", "heads"), [(4, 3), (4, 1), (1, 2)])
 def test_window_mask_is_added_window_by_window(windows: int, heads: int) -> None:
-    mask, scores = normal(1, windows, 1, 9, 9), normal(2 * windows, heads, 9, 9, seed=1)
+    mask, scores = normal(windows, 1, 1, 9, 9), normal(windows * 2, heads, 9, 9, seed=1)
     expected = scores.clone()
     for image in range(2):
         for window in range(windows):
             for head in range(heads):
-                expected[image * windows + window, head] += mask[0, window, 0]
+                expected[window * 2 + image, head] += mask[window, 0, 0]
     assert torch.equal(WindowMask(mask, heads)(scores), expected)
-    assert windows == 1 or unlike(WindowMask(mask.flip(1), heads)(scores), expected)
+    assert windows == 1 or unlike(WindowMask(mask.flip(0), heads)(scores), expected)
 
 
-@pytest.mark.parametrize(
-    "plain", [SplitHeads(1), SplitCosineHeads(torch.full((1, 1, 1), 10.0))], ids=["v1", "v2"]
-)
+@pytest.mark.parametrize("cosine", [False, True], ids=["v1", "v2"])
+@pytest.mark.parametrize("heads", [1, 3])
 @torch.no_grad()
-def test_split_single_head_equals_the_split_it_wraps(plain: SplitHeads) -> None:
-    qkv = normal(2 * 4, 3, 9, 5)
-    by_image = SplitSingleHead(plain, num_windows=4, window_area=9, head_dim=5)
-    assert [tuple(part.shape) for part in by_image(qkv)] == [(2, 4, 9, 5)] * 3
-    outputs = []
-    for heads in (plain, by_image):
-        query, key, value = heads(qkv)
-        scores = query @ key.transpose(-1, -2)
-        outputs.append(heads.join(scores.softmax(dim=-1) @ value))
-    assert outputs[0].shape == (8, 1, 9, 5)
-    assert rms_error(outputs[1], outputs[0]) < FLOAT32_TOLERANCE
-    assert unlike(outputs[1].flip(0), outputs[0])
+def test_split_heads_takes_each_part_of_each_place(heads: int, cosine: bool) -> None:
+    qkv = normal(9 * 4, 2, 3 * heads * 5)
+    split = SplitHeads(heads, 5, windows=(4, 9))
+    if cosine:
+        split = SplitCosineHeads(torch.full((heads, 1, 1), 10.0), 5, windows=(4, 9))
+    expected = qkv.reshape(9, 4, 2, 3, heads, 5).clone()
+    if cosine:
+        expected[..., :2, :, :] = F.normalize(expected[..., :2, :, :], dim=-1)
+        expected[..., 0, :, :] *= 10
+    shape = (9, 8, heads, 5) if heads > 1 else (9, 4, 2, 5)
+    for part, found in enumerate(split(qkv)):
+        assert found.shape == shape
+        assert rms_error(found, expected[..., part, :, :].reshape(shape)) < FLOAT32_TOLERANCE
+    assert unlike(split(qkv)[0], expected[..., 1, :, :].reshape(shape))
 
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 3e4])
 def test_cosine_normalize_equals_normalize_times_the_scale(size: float) -> None:
-    scale, heads = normal(4, 1, 1).exp(), normal(2, 4, 9, 32, seed=1) * size
+    scale, heads = normal(4, 1).exp(), normal(9, 2, 4, 32, seed=1) * size
     expected = F.normalize(heads.double(), dim=-1) * scale.double()
-    assert rms_error(CosineNormalize(scale)(heads), expected) < FLOAT32_TOLERANCE
-    assert unlike(CosineNormalize(1.1 * scale)(heads), expected)
+    assert rms_error(CosineNormalize(scale)(heads, heads), expected) < FLOAT32_TOLERANCE
+    assert unlike(CosineNormalize(1.1 * scale)(heads, heads), expected)
+    assert unlike(CosineNormalize(scale)(heads, heads.roll(1, dims=1)), expected)
 
 
 @pytest.mark.parametrize("value", [3e4, -65504.0, 6e-8, 0.0])
 def test_cosine_normalize_is_finite_in_half(value: float) -> None:
-    heads = torch.full((2, 4, 9, 32), value, dtype=torch.float16)
-    output = CosineNormalize(torch.full((4, 1, 1), 100.0)).half()(heads)
+    heads = torch.full((9, 2, 4, 32), value, dtype=torch.float16)
+    output = CosineNormalize(torch.full((4, 1), 100.0)).half()(heads, heads)
     assert output.dtype == torch.float16
     expected = torch.full(heads.shape, math.copysign(100 * 32**-0.5, value) if value else 0.0)
     assert torch.allclose(output.float(), expected, rtol=1e-3)
@@ -209,11 +224,11 @@ def test_cosine_normalize_is_finite_in_half(value: float) -> None:
 
 
 def test_stage_map_puts_channels_first_and_tokens_on_their_places() -> None:
-    tokens = normal(2, 12 * 12, 5)
+    tokens = normal(12 * 12, 2, 5)
     found = StageMap(5, 12)(tokens)
     assert found.shape == (2, 5, 12, 12)
     for row, column in [(0, 0), (0, 11), (7, 3), (11, 11)]:
-        assert torch.equal(found[:, :, row, column], tokens[:, row * 12 + column])
+        assert torch.equal(found[:, :, row, column], tokens[row * 12 + column])
     assert unlike(found.transpose(2, 3), found)
 
 
@@ -227,11 +242,17 @@ def test_deploy_model_gives_one_output_for_each_tap() -> None:
     assert torch.equal(last, one)
 
 
-def test_reorder_gathers_the_same_tokens_of_every_row() -> None:
-    tokens = normal(3, 16, 5)
+def test_batch_first_swaps_tokens_and_images() -> None:
+    tokens = normal(16, 3, 5)
+    found = BatchFirst()(tokens)
+    assert all(torch.equal(found[image], tokens[:, image]) for image in range(3))
+
+
+def test_reorder_gathers_the_same_tokens_of_every_image() -> None:
+    tokens = normal(16, 3, 5)
     order = window_order(4, 2)
     reordered = Reorder(reorder_index(raster_order(4), order))(tokens)
-    assert torch.equal(reordered, tokens[:, order])
+    assert torch.equal(reordered, tokens[order])
 
 
 @pytest.mark.parametrize("norm_first", [False, True], ids=["norm-after", "norm-before"])
@@ -242,15 +263,15 @@ def test_patch_merge_joins_the_neighbours_of_each_merged_token(norm_first: bool)
     norms = (norm, nn.Identity()) if norm_first else (nn.Identity(), norm)
     current, following = window_order(8, 4), window_order(4, 4)
     index = reorder_index(current, merge_order(8, 4))
-    merge = PatchMerge(order=Reorder(index), linear=linear, norms=norms, num_tokens=16)
+    merge = PatchMerge(order=Neighbours(index), linear=linear, norms=norms, num_tokens=16)
     grid = normal(2, 8, 8, 3)
-    merged = merge(grid.flatten(1, 2)[:, current])
+    merged = merge(grid.flatten(1, 2)[:, current].transpose(0, 1))
     for slot, raster in enumerate(following.tolist()):
         row, column = 2 * (raster // 4), 2 * (raster % 4)
         corners = [(row, column), (row + 1, column), (row, column + 1), (row + 1, column + 1)]
         joined = torch.cat([grid[:, r, c] for r, c in corners], dim=-1)
         expected = linear(norm(joined)) if norm_first else norm(linear(joined))
-        assert rms_error(merged[:, slot], expected) < FLOAT32_TOLERANCE
+        assert rms_error(merged[slot], expected) < FLOAT32_TOLERANCE
 
 
 @torch.no_grad()
@@ -260,33 +281,33 @@ def test_swin_block_displaces_its_attention_branch_only() -> None:
         qkv,
         proj,
         bias=PositionBias(normal(1, 2, 4, 4)),
-        heads=SplitHeads(2),
-        window_area=4,
+        heads=SplitHeads(2, 2, windows=(4, 4)),
         num_tokens=16,
     )
     norms = tuple(randomised(nn.LayerNorm(4), seed=seed) for seed in range(4))
     mlp = randomised(nn.Linear(4, 4), seed=2)
-    order, displacement = shuffled(16, seed=0), shuffled(16, seed=1)
+    order, displacement, leaving = (shuffled(16, seed=seed) for seed in range(3))
     block = SwinBlock(
         order=Reorder(order),
+        leave=Reorder(leaving),
         displace=Reorder(displacement),
         attention=attention,
         mlp=mlp,
         norms=(norms[0], norms[1], norms[2], norms[3]),
     )
-    tokens = normal(2, 16, 4)
-    stream = tokens[:, order]
-    stream = stream + norms[1](attention(norms[0](stream[:, displacement])))
+    tokens = normal(16, 2, 4)
+    stream = tokens[order]
+    stream = stream + norms[1](attention(norms[0](stream[displacement])))
     stream = stream + norms[3](mlp(norms[2](stream)))
-    assert rms_error(block(tokens), stream) < FLOAT32_TOLERANCE
+    assert rms_error(block(tokens), stream[leaving]) < FLOAT32_TOLERANCE
 
 
 def test_mean_pool_does_not_mind_the_order() -> None:
-    tokens = normal(2, 16, 5)
+    tokens = normal(16, 2, 5)
     pooled = Features()(tokens)
     assert pooled.shape == (2, 5)
-    assert rms_error(pooled, tokens.double().mean(dim=1)) < FLOAT32_TOLERANCE
-    assert rms_error(Features()(tokens[:, shuffled(16)]), pooled) < FLOAT32_TOLERANCE
+    assert rms_error(pooled, tokens.double().mean(dim=0)) < FLOAT32_TOLERANCE
+    assert rms_error(Features()(tokens[shuffled(16)]), pooled) < FLOAT32_TOLERANCE
 
 
 def imported_packages(module: ModuleType) -> set[str]:
@@ -306,7 +327,12 @@ def test_deploy_model_imports_nothing_but_torch() -> None:
 
 def exported(model: nn.Module, config: SwinConfig) -> ExportedProgram:
     images = seeded_images(config, batch=3)
-    return torch.export.export(model, (images,), dynamic_shapes=({0: Dim("batch")},))
+    return torch.export.export(
+        model,
+        (images,),
+        dynamic_shapes=({0: Dim("batch", min=1)},),
+        prefer_deferred_runtime_asserts_over_guards=True,  # as torch.onnx.export does
+    )
 
 
 def operators(program: ExportedProgram) -> set[str]:
@@ -336,8 +362,8 @@ def test_deploy_model_exports_without_rolls_and_only_the_batch_is_dynamic(
 ) -> None:
     config, _, program = deploy_program
     assert not [name for name in operators(program) if "roll" in name]
-    # The batch comes first in every tensor, alone or times windows.
-    assert set(symbolic_dims(program)) == {0}
+    # Behind places in a window, or windows, and first only in scores and at the edges.
+    assert set(symbolic_dims(program)) == {0, 1, 2, 4}
     (output,) = program.graph.output_node().args[0]
     assert output.meta["val"].shape[1:] == ((10,) if config.num_classes else (49, 32))
 

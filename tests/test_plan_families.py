@@ -59,7 +59,7 @@ def test_plan_fuses_every_attention_block(config: SwinConfig, profile: BatchProf
     plan = half_plan(config, profile)
     assert (plan.fused_attention, plan.attention_blocks) == (4, 4)
     assert plan.float32_compute == ()
-    assert plan.kernel_count <= 52
+    assert plan.kernel_count <= 50
     # V2's normalisation reads and writes float32.
     assert plan.half_byte_share > {"swin": 0.9, "swinv2": 0.65}[config.family]
 
@@ -67,12 +67,22 @@ def test_plan_fuses_every_attention_block(config: SwinConfig, profile: BatchProf
 @needs_rtx
 @pytest.mark.slow
 @PROFILES
-def test_plan_of_swin_tiny_has_108_kernels(profile: BatchProfile) -> None:
+def test_plan_of_swin_tiny_has_seven_kernels_a_block(profile: BatchProfile) -> None:
     plan = half_plan(V1, profile)
     assert (plan.fused_attention, plan.attention_blocks) == (12, 12)
     assert plan.float32_compute == ()
-    assert plan.kernel_count <= 108
-    assert plan.bytes_moved <= 882e6
+    assert plan.kernel_count <= 96
+    assert plan.bytes_moved <= 720e6
+
+
+@needs_rtx
+@pytest.mark.slow
+@PROFILES
+def test_plan_of_v2_tiny_has_nine_kernels_a_block(profile: BatchProfile) -> None:
+    plan = half_plan(V2, profile)
+    assert (plan.fused_attention, plan.attention_blocks) == (12, 12)
+    assert plan.kernel_count <= 119
+    assert plan.bytes_moved <= 1180e6
 
 
 @needs_rtx
@@ -83,4 +93,4 @@ def test_plan_of_v2_with_windows_of_16_is_fused_from_a_small_file() -> None:
     plan = half_plan(config, AT_8)
     assert (plan.fused_attention, plan.attention_blocks) == (12, 12)
     assert plan.float32_compute == ()
-    assert plan.kernel_count <= 134
+    assert plan.kernel_count <= 129

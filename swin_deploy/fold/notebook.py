@@ -7,11 +7,15 @@ from torch import Tensor, nn
 
 from swin_deploy.config import StageSpec
 from swin_deploy.fold.pieces import (
+    bias_in_norm,
+    block_order,
     copy_linear,
     copy_norm,
     linear,
+    neighbours,
     patch_embed,
     pooled,
+    raster_tokens,
     reorder,
     score_bias,
     split_heads,
@@ -20,7 +24,6 @@ from swin_deploy.fold.pieces import (
 from swin_deploy.model import (
     DeployModel,
     PatchMerge,
-    SplitHeads,
     SwinBlock,
     WindowAttention,
 )
@@ -31,7 +34,7 @@ from swin_deploy.reference.notebook import (
     ShiftedWindowMSA,
     SwinEncoderBlock,
 )
-from swin_deploy.windows import boundary_mask, merge_order, raster_order, window_order
+from swin_deploy.windows import boundary_mask
 
 
 def fold_notebook(reference: NotebookSwin) -> DeployModel:
@@ -44,14 +47,14 @@ def fold_notebook(reference: NotebookSwin) -> DeployModel:
     )
     layers: list[nn.Module] = []
     taps: dict[int, nn.Module] = {}
-    order = window_order(stages[0].resolution, stages[0].window_size)
+    order = block_order(stages[0])
     index = 0
     for entry in reference.stages:
         if isinstance(entry, PatchMerging):
             following = stages[index + 1]
-            neighbours = merge_order(stages[index].resolution, following.window_size)
-            layers.append(_fold_merge(entry, reorder(order, neighbours), len(order)))
-            order = window_order(following.resolution, following.window_size)
+            joined = neighbours(order, stages[index], following)
+            layers.append(_fold_merge(entry, joined, len(order)))
+            order = block_order(following)
             index += 1
         elif isinstance(entry, AlternatingEncoderBlock):
             for block in (entry.WSA, entry.SWSA):
@@ -66,9 +69,9 @@ def fold_notebook(reference: NotebookSwin) -> DeployModel:
 
 def _fold_tail(reference: NotebookSwin, order: Tensor) -> nn.Module:
     output = reference.config.output_name
-    if output == "tokens":
-        return reorder(order, raster_order(reference.config.stages[-1].resolution))
     none = nn.Identity()
+    if output == "tokens":
+        return raster_tokens(none, order, reference.config.stages[-1])
     return pooled(none, reference.head if output == "logits" and reference.head else none)
 
 
@@ -78,15 +81,16 @@ def _fold_block(
     """The folded block and the order it leaves the stream in."""
     forth = -(-stage.window_size // 2) if block.WMSA.mask else 0
     back = stage.window_size // 2 if block.WMSA.mask else 0
-    residual = window_order(stage.resolution, stage.window_size, back)
-    branch = window_order(stage.resolution, stage.window_size, forth)
-    norm = copy_norm(block.layer_norm)
+    residual, branch = block_order(stage, back), block_order(stage, forth)
+    attention = _fold_attention(block.WMSA, stage)
+    before = bias_in_norm(block.layer_norm, attention)
     folded = SwinBlock(
         order=reorder(order, residual),
+        leave=nn.Identity(),
         displace=reorder(residual, branch),
-        attention=_fold_attention(block.WMSA, stage),
+        attention=attention,
         mlp=nn.Sequential(copy_linear(block.MLP[0]), nn.GELU(), copy_linear(block.MLP[3])),
-        norms=(norm, nn.Identity(), norm, nn.Identity()),
+        norms=(before, nn.Identity(), copy_norm(block.layer_norm), nn.Identity()),
     )
     return folded, residual
 
@@ -106,8 +110,7 @@ def _fold_attention(attention: ShiftedWindowMSA, stage: StageSpec) -> WindowAtte
         ),
         proj=copy_linear(attention.proj2),
         bias=score_bias(attention.embeddings.embeddings[None], mask, stage),
-        heads=split_heads(SplitHeads(stage.num_heads), stage),
-        window_area=stage.window_area,
+        heads=split_heads(stage),
         num_tokens=stage.resolution**2,
     )
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 from swin_deploy.config import StageSpec
 from swin_deploy.fold.pieces import (
+    bias_in_norm,
+    block_order,
     copy_linear,
     copy_norm,
     linear,
+    neighbours,
     patch_embed,
     pooled,
+    raster_tokens,
     reorder,
     score_bias,
     split_heads,
@@ -20,13 +27,10 @@ from swin_deploy.fold.pieces import (
 from swin_deploy.model import (
     DeployModel,
     PatchMerge,
-    SplitCosineHeads,
-    SplitHeads,
     SwinBlock,
     WindowAttention,
 )
 from swin_deploy.reference import swin, swin_v2
-from swin_deploy.windows import merge_order, raster_order, window_order
 
 
 def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
@@ -37,21 +41,25 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
     )
     layers: list[nn.Module] = []
     taps: dict[int, nn.Module] = {}
-    order = window_order(stages[0].resolution, stages[0].window_size)
+    order = block_order(stages[0])
     for index, (blocks, merge) in enumerate(reference.parts()):
-        stage = stages[index]
-        for block in blocks:
-            shifted = window_order(stage.resolution, stage.window_size, block.shift_size)
-            layers.append(_fold_block(block, stage, reorder(order, shifted)))
-            order = shifted
-        if reference.config.output_name == "stages":
+        stage, tapped = stages[index], reference.config.output_name == "stages"
+        orders = [block_order(stage, block.shift_size) for block in blocks]
+        moves = [reorder(now, wanted) for now, wanted in pairwise([order, *orders])]
+        order = orders[-1]
+        join = neighbours(order, stage, stages[index + 1]) if merge is not None else nn.Identity()
+        enter, leave = moves, list[nn.Module](nn.Identity() for _ in blocks)
+        if isinstance(blocks[0], swin_v2.SwinBlockV2):
+            enter, leave = [moves[0], *leave[1:]], [*moves[1:], leave[0] if tapped else join]
+        for block, *reorders in zip(blocks, enter, leave, strict=True):
+            layers.append(_fold_block(block, stage, reorders))
+        if tapped:
             norm = getattr(reference, f"norm{index}", nn.Identity())
             taps[len(layers)] = stage_map(norm, order, stage)
         if merge is not None:
-            following = stages[index + 1]
-            neighbours = merge_order(stage.resolution, following.window_size)
-            layers.append(_fold_merge(merge, reorder(order, neighbours), len(order)))
-            order = window_order(following.resolution, following.window_size)
+            joined = nn.Identity() if leave[-1] is join else join
+            layers.append(_fold_merge(merge, joined, len(order)))
+            order = block_order(stages[index + 1])
     if not taps:
         taps[len(layers)] = _fold_tail(reference, order)
     return DeployModel(embed, layers, taps)
@@ -60,19 +68,24 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
 def _fold_tail(reference: swin.SwinTransformer, order: Tensor) -> nn.Module:
     output = reference.config.output_name
     if output == "tokens":
-        raster = raster_order(reference.config.stages[-1].resolution)
-        return nn.Sequential(copy_norm(reference.norm), reorder(order, raster))
+        return raster_tokens(reference.norm, order, reference.config.stages[-1])
     return pooled(reference.norm, reference.head if output == "logits" else nn.Identity())
 
 
-def _fold_block(block: swin.SwinBlock, stage: StageSpec, order: nn.Module) -> SwinBlock:
+def _fold_block(
+    block: swin.SwinBlock, stage: StageSpec, reorders: Sequence[nn.Module]
+) -> SwinBlock:
     norms = (copy_norm(block.norm1), copy_norm(block.norm2))
+    attention = _fold_attention(block.attn, block.attn_mask, stage)
     none = nn.Identity()
     behind = isinstance(block, swin_v2.SwinBlockV2)
+    if not behind:
+        norms = (bias_in_norm(block.norm1, attention), norms[1])
     return SwinBlock(
-        order=order,
+        order=reorders[0],
+        leave=reorders[1],
         displace=none,
-        attention=_fold_attention(block.attn, block.attn_mask, stage),
+        attention=attention,
         mlp=nn.Sequential(copy_linear(block.mlp.fc1), nn.GELU(), copy_linear(block.mlp.fc2)),
         norms=(none, norms[0], none, norms[1]) if behind else (norms[0], none, norms[1], none),
     )
@@ -80,10 +93,10 @@ def _fold_block(block: swin.SwinBlock, stage: StageSpec, order: nn.Module) -> Sw
 
 def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec) -> WindowAttention:
     wide = attention.double()
-    split = SplitHeads(stage.num_heads)
+    heads = split_heads(stage)
     if isinstance(wide, swin_v2.WindowAttentionV2):
         weight, bias = wide.qkv.weight, wide.qkv_bias()
-        split = SplitCosineHeads(wide.temperature())
+        heads = split_heads(stage, wide.temperature())
     elif isinstance(wide, swin.WindowAttention):
         scale = torch.ones(3, 1, dtype=torch.float64)
         scale[0] = wide.scale
@@ -95,8 +108,7 @@ def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec)
         qkv=linear(weight, bias),
         proj=copy_linear(wide.proj),
         bias=score_bias(wide.position_bias(), mask, stage),
-        heads=split_heads(split, stage),
-        window_area=stage.window_area,
+        heads=heads,
         num_tokens=stage.resolution**2,
     )
 
