@@ -3,50 +3,184 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from exporters.spec import EngineOptions, Flavor
+from exporters.spec import Flavor
 from swin_deploy.cli.console import Console, show_json, show_table
 from swin_deploy.cli.engine import resolve_flavor
+from swin_deploy.cli.life import default_options
 from swin_deploy.cli.options import FILE, flavor_option, json_option
+
+if TYPE_CHECKING:
+    from exporters.plan import KernelPlan
+    from exporters.plan.roofline import Bound
+
+# As in exporters.plan.roofline, which is not imported for --help.
+GPU_NAMES = ("A100-40GB", "A100-80GB", "H100", "H200", "L4", "T4", "RTX4090", "RTX5090")
+DIFFERING = 8  # parts of two plans that are shown unasked
 
 PLAN_EPILOG = """\b
 Examples:
   swin-deploy plan engines/model-fp16-opset17.engine
-  swin-deploy plan engines/model-fp16-opset17.onnx --batch 8 --json
+  swin-deploy plan engines/model-fp16-opset17.onnx --batch 8 --kernels --gpu H200
+  swin-deploy plan engines/model-fp16-opset17.onnx other-tool.onnx --fp16
+  swin-deploy plan engines/model-fp16-opset17.onnx --svg plan.svg
 """
 
 
 @click.command(epilog=PLAN_EPILOG)
 @click.argument("file", type=FILE)
+@click.argument("other", type=FILE, required=False)
 @click.option("--batch", type=click.IntRange(min=1), help="For an ONNX file.  [default: 8]")
+@click.option("--fp16", "half", is_flag=True, help="Plan float32 ONNX files in their float16 form.")
+@click.option("--blocks", "detail", flag_value="blocks", help="Every part of the model.")
+@click.option("--kernels", "detail", flag_value="kernels", help="Every kernel, in launch order.")
+@click.option(
+    "--gpu",
+    "gpus",
+    multiple=True,
+    type=click.Choice([*GPU_NAMES, "all"], case_sensitive=False),
+    help="Bound latency by this GPU's published peaks; may be given again.",
+)
+@click.option("--svg", type=FILE, help="Write a picture of where the bytes go.")
 @flavor_option
 @json_option
 @click.pass_obj
 def plan(
     console: Console,
     file: Path,
+    other: Path | None,
     batch: int | None,
+    half: bool,
+    detail: Literal["blocks", "kernels"] | None,
+    gpus: tuple[str, ...],
+    svg: Path | None,
     flavor: Literal["auto"] | Flavor,
     as_json: bool,
 ) -> None:
-    """Show the kernels that TensorRT launches: fused attention, bytes moved, precision.
+    """Show the kernels that TensorRT launches: where the bytes go, and how far from the floor.
 
     An engine's plan is read from its manifest; an ONNX file, ours or another tool's, is built in
-    memory. Needs no GPU with TensorRT-RTX.
+    memory. With a second file the two are compared. Needs no GPU with TensorRT-RTX.
     """
-    with console.step(f"Reading the plan of {file.name}"):
-        from swin_deploy import pipeline
-        from swin_deploy.report.terminal import render_plan
-        from swin_deploy.report.to_json import plan_to_dict
-
-        options = EngineOptions(flavor=resolve_flavor(flavor))
-        kernels = pipeline.read_or_build_plan(file, batch=batch, options=options)
+    if other and (svg or detail == "kernels"):
+        raise click.UsageError("--svg and --kernels take one FILE")
+    first = _read(console, file, batch=batch, half=half, flavor=flavor)
+    bounds = _bounds(first, gpus)
+    if other:
+        second = _read(console, other, batch=first.batch, half=half, flavor=flavor)
+        _compare((first, second), (file.name, other.name), bounds, detail, as_json=as_json)
+        console.next_step(f"swin-deploy plan {file} {other} --blocks, for every part")
+        return
+    if svg:
+        _draw(console, first, file.name, svg)
     if as_json:
-        show_json(plan_to_dict(kernels))
+        _show_json(first, bounds)
     else:
-        show_table(render_plan(kernels))
+        _show(first, bounds, detail)
+    _suggest(console, first, file)
+
+
+def _read(
+    console: Console,
+    file: Path,
+    *,
+    batch: int | None,
+    half: bool,
+    flavor: Literal["auto"] | Flavor,
+) -> KernelPlan:
+    with console.step(f"Reading the plan of {file.name}") as step:
+        from swin_deploy import pipeline
+
+        options = default_options(resolve_flavor(flavor))
+        return pipeline.read_or_build_plan(
+            file, batch=batch, options=options, half=half, warn=step.warn
+        )
+
+
+def _bounds(kernels: KernelPlan, gpus: tuple[str, ...]) -> list[Bound]:
+    from exporters.plan.roofline import GPUS, bound_plan
+
+    names = GPU_NAMES if "all" in gpus else dict.fromkeys(gpus)
+    return [bound_plan(kernels, GPUS[name]) for name in names]
+
+
+def _show(
+    kernels: KernelPlan, bounds: list[Bound], detail: Literal["blocks", "kernels"] | None
+) -> None:
+    from exporters.plan.totals import require_blocks
+    from swin_deploy.report import terminal
+
+    timed = bounds if len(bounds) == 1 else []
+    if detail:
+        require_blocks(kernels)
+        render = {"blocks": terminal.render_blocks, "kernels": terminal.render_launches}[detail]
+        show_table(terminal.render_plan_figures(kernels))
+        show_table(render(kernels, timed))
+    else:
+        show_table(terminal.render_plan(kernels))
+    if bounds:
+        show_table(terminal.render_bounds(bounds))
+
+
+def _show_json(kernels: KernelPlan, bounds: list[Bound]) -> None:
+    from swin_deploy.report.to_json import plan_to_dict
+
+    show_json(plan_to_dict(kernels) | _roofline(kernels, bounds))
+
+
+def _roofline(kernels: KernelPlan, bounds: list[Bound]) -> dict[str, Any]:
+    """The bounds asked for, or those of every GPU; none of a plan that does not tell operations."""
+    from swin_deploy.report.to_json import bound_to_dict
+
+    everywhere = _bounds(kernels, ("all",)) if kernels.blocks else []
+    return {"roofline": [bound_to_dict(bound) for bound in bounds or everywhere]}
+
+
+def _compare(
+    plans: tuple[KernelPlan, KernelPlan],
+    names: tuple[str, str],
+    bounds: list[Bound],
+    detail: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    from exporters.plan.totals import require_blocks
+    from swin_deploy.report.plan_tables import comparison_table, pair_table
+    from swin_deploy.report.terminal import render_comparison
+    from swin_deploy.report.to_json import pairs_to_dict, plan_to_dict
+
+    for kernels in plans:
+        require_blocks(kernels)
+    if as_json:
+        gpus = tuple(bound.gpu.name for bound in bounds)
+        sides = [
+            {"file": name} | plan_to_dict(kernels) | _roofline(kernels, _bounds(kernels, gpus))
+            for name, kernels in zip(names, plans, strict=True)
+        ]
+        show_json({"first": sides[0], "second": sides[1], "blocks": pairs_to_dict(*plans)})
+        return
+    parts = pair_table(*plans, count=None if detail else DIFFERING)
+    show_table(render_comparison(plans, names, (comparison_table(*plans, bounds), parts)))
+
+
+def _draw(console: Console, kernels: KernelPlan, title: str, path: Path) -> None:
+    from exporters.artifact import write_atomic
+    from exporters.plan.totals import require_blocks
+    from swin_deploy.report.plan_svg import render_plan_svg
+
+    require_blocks(kernels)
+    write_atomic(path, render_plan_svg(kernels, title).encode())
+    console.note(f"  wrote {path}")
+
+
+def _suggest(console: Console, kernels: KernelPlan, file: Path) -> None:
     if kernels.fused_attention < kernels.attention_blocks:
-        console.next_step("attention fuses in half precision: swin-deploy export --precision fp16")
+        console.next_step(
+            "attention fuses in half precision: swin-deploy export --precision fp16, or "
+            f"swin-deploy plan {file} --fp16"
+        )
+    else:
+        console.next_step(f"swin-deploy plan {file} --kernels, or --gpu H200, or another FILE")

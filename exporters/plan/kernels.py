@@ -1,0 +1,199 @@
+"""The kernels of an engine as values: what each moves and computes, and where it belongs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from exporters.errors import BuildError
+
+KINDS = ("attention", "gemm", "norm", "elementwise", "copy")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel as the builder listed it.
+
+    Attributes:
+        name: The builder's name for it.
+        kind: ``attention`` (fused), ``gemm`` (convolutions too), ``norm`` (LayerNorm, softmax and
+            other reductions), ``elementwise``, or ``copy`` (values moved or cast, none computed).
+        layer_type: The builder's layer type: ``gemm``, ``kgen``, ``runtime_fusion``, ...
+        bytes_moved: Size of all inputs, constants and outputs, by shape and type.
+        half_bytes: The part of ``bytes_moved`` in float16 or bfloat16.
+        float32_inputs: Inputs and constants of more than one value in float32.
+        onnx_nodes: Names of the ONNX nodes it computes.
+        float32_constants: The constants among ``float32_inputs``.
+        bytes_written: The part of ``bytes_moved`` that outputs are.
+        flops: Operations of its matrix products, two a multiply-accumulate.
+        block: The block of the model that it belongs to.
+        operators: Operators of ``onnx_nodes``.
+    """
+
+    name: str
+    kind: str
+    layer_type: str
+    bytes_moved: int
+    half_bytes: int
+    float32_inputs: tuple[str, ...]
+    onnx_nodes: tuple[str, ...]
+    float32_constants: tuple[str, ...] = ()
+    bytes_written: int = 0
+    flops: int = 0
+    block: str = ""
+    operators: tuple[str, ...] = ()
+
+    @property
+    def bytes_read(self) -> int:
+        """Size of its inputs and constants."""
+        return self.bytes_moved - self.bytes_written
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the model: a block around its attention, or what lies between two of them.
+
+    Attributes:
+        name: Its module path, or its position where the graph has no module paths.
+        attention: Attention blocks in it.
+        floor_bytes: Fewest bytes that its kernels can move (``exporters.plan.work``).
+    """
+
+    name: str
+    attention: int
+    floor_bytes: int
+
+
+@dataclass(frozen=True)
+class KernelPlan:
+    """The kernels of an engine at one batch, and what can be said of them.
+
+    Attributes:
+        batch: Images a launch, for which shapes and bytes hold.
+        attention_blocks: Attention blocks in the ONNX graph.
+        kernels: In launch order.
+        flavor: TensorRT flavour that planned them.
+        version: Its version.
+        float32_compute: Attention and GEMM kernels that read float32, but for those of modules that
+            the graph keeps in float32: none, where half precision was asked for and delivered.
+        range_kernels: Kernels of the engine itself, where it takes a range of batches; the builder
+            leaves their sizes open, so ``kernels`` then are those of ``batch`` alone.
+        range_fused_attention: The fused attention kernels among them.
+        lost_float32: Modules that the graph keeps in float32 and the builder does not.
+        blocks: Parts of the model in their order; none in a plan of an older release, which knows
+            neither operations nor the floor.
+        unsized_products: Matrix products whose shapes the graph does not tell, so that their
+            operations are not counted.
+    """
+
+    batch: int
+    attention_blocks: int
+    kernels: tuple[Kernel, ...]
+    flavor: str
+    version: str
+    float32_compute: tuple[str, ...] = ()
+    range_kernels: int | None = None
+    range_fused_attention: int | None = None
+    lost_float32: tuple[str, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    unsized_products: int = 0
+
+    @property
+    def kernel_count(self) -> int:
+        """Kernels that the engine launches."""
+        return len(self.kernels) if self.range_kernels is None else self.range_kernels
+
+    @property
+    def fused_attention(self) -> int:
+        """Kernels of the engine that compute a whole attention block."""
+        if self.range_fused_attention is not None:
+            return self.range_fused_attention
+        return sum(kernel.kind == "attention" for kernel in self.kernels)
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that all kernels read and write in one launch of ``batch`` images."""
+        return sum(kernel.bytes_moved for kernel in self.kernels)
+
+    @property
+    def bytes_moved_per_image(self) -> float:
+        """``bytes_moved`` divided by the batch."""
+        return self.bytes_moved / self.batch
+
+    @property
+    def flops(self) -> int:
+        """Operations of all matrix products in one launch of ``batch`` images."""
+        return sum(kernel.flops for kernel in self.kernels)
+
+    @property
+    def floor_bytes(self) -> int:
+        """Fewest bytes that kernels of this set can move; 0 where it is not known."""
+        return sum(block.floor_bytes for block in self.blocks)
+
+    @property
+    def floor_ratio(self) -> float | None:
+        """``bytes_moved`` over the floor; None where the floor is not known."""
+        return self.bytes_moved / self.floor_bytes if self.floor_bytes else None
+
+    @property
+    def half_byte_share(self) -> float:
+        """Share of the bytes that are in half precision, 0 to 1."""
+        return sum(kernel.half_bytes for kernel in self.kernels) / max(1, self.bytes_moved)
+
+    @property
+    def half_kernel_share(self) -> float:
+        """Share of the kernels with most of their bytes in half precision, 0 to 1."""
+        half = sum(2 * kernel.half_bytes > kernel.bytes_moved for kernel in self.kernels)
+        return half / max(1, len(self.kernels))
+
+    @property
+    def kernel_types(self) -> dict[str, int]:
+        """Kernels of each layer type, most first."""
+        return dict(Counter(kernel.layer_type for kernel in self.kernels).most_common())
+
+    @property
+    def kernel_kinds(self) -> dict[str, int]:
+        """Kernels of each kind, most first."""
+        return dict(Counter(kernel.kind for kernel in self.kernels).most_common())
+
+    def heaviest(self, count: int) -> list[Kernel]:
+        """The kernels that move most bytes, heaviest first."""
+        return sorted(self.kernels, key=lambda kernel: -kernel.bytes_moved)[:count]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as JSON values; ``from_dict`` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> KernelPlan:
+        """A plan from ``to_dict`` or from JSON; one of an older release has no blocks.
+
+        Raises:
+            BuildError: If fields are missing or unknown.
+        """
+        try:
+            kernels = tuple(Kernel(**_tuples(kernel)) for kernel in values["kernels"])
+            blocks = tuple(Block(**block) for block in values.get("blocks", ()))
+            return cls(**{**_tuples(values), "kernels": kernels, "blocks": blocks})
+        except (KeyError, TypeError, AttributeError) as err:
+            raise BuildError(f"not a kernel plan ({err}); build the engine again") from err
+
+    def with_range(self, engine: KernelPlan) -> KernelPlan:
+        """This plan, at one batch, as that of an engine which takes a range of batches.
+
+        Args:
+            engine: The plan of the engine itself, its sizes open.
+        """
+        wide = dict.fromkeys((*self.float32_compute, *engine.float32_compute))
+        return replace(
+            self,
+            float32_compute=tuple(wide),
+            range_kernels=engine.kernel_count,
+            range_fused_attention=engine.fused_attention,
+            lost_float32=tuple(dict.fromkeys((*self.lost_float32, *engine.lost_float32))),
+        )
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}

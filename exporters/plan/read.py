@@ -1,0 +1,211 @@
+"""Read the plan of an engine from the builder's log.
+
+The builder prints its engine layer information when the profiling verbosity is DETAILED and the
+logger takes verbose messages; both TensorRT flavours use the same lines. No GPU is needed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Set
+from dataclasses import replace
+
+import onnx
+
+from exporters.errors import BuildError
+from exporters.islands import lost_float32, unwanted_float32
+from exporters.plan.blocks import fill_forward, group_kernel, group_nodes
+from exporters.plan.kernels import Block, Kernel, KernelPlan
+from exporters.plan.values import infer_values
+from exporters.plan.work import Work, count_work, node_key
+
+ITEM_BYTES = {
+    "Float": 4, "Half": 2, "BFloat16": 2, "Int64": 8, "Int32": 4, "Int8": 1, "UInt8": 1,
+    "Bool": 1, "FP8": 1, "E8M0": 1, "Int4": 0.5, "FP4": 0.5,
+}  # fmt: skip
+HALF_TYPES = ("Half", "BFloat16")
+LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), (?P<rest>.*)$")
+# TensorRT 10 writes "Format/Datatype: Half", TensorRT 11 and RTX "Datatype: Half, Format: ...".
+TENSOR = re.compile(
+    r"\{ Name: (?P<name>[^{}]*?), Dimensions: \[(?P<dims>[^\]]*)\],"
+    r"[^{}]*?(?:Format/)?Datatype: (?P<type>[^,}]*?) *[,}]"
+)
+ONNX_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+# Names that the builder makes begin with an underscore; others come from the ONNX graph, where a
+# module may be called mha too.
+ATTENTION_NAME = re.compile(r"^_\w*?(?<![a-z])f?mha(?![a-z])", re.IGNORECASE)
+GEMM_NAME = re.compile(
+    r"^__myl_\w*?(?:Fc|MatMul|Gemm|Conv)(?![a-z])|(?i:gemm|matmul|matrix_?multiply)"
+)
+GEMM_TYPE = re.compile(r"gemm|matmul|matrix_?multiply|conv|correlation", re.IGNORECASE)
+# The builder's name of a kernel lists its steps: __myl_ReshGathCastMeanSub_myl0_7.
+STEPS = re.compile(r"^__myl_([A-Za-z]+)")
+STEP = re.compile(r"[A-Z][a-z]*")
+COPY_STEPS = frozenset(
+    ("Cast", "Conc", "Gath", "Move", "Pad", "Repl", "Resh", "Scat", "Slic", "Tran")
+)
+REDUCING_STEPS = frozenset(("Max", "Maxr", "Mean", "Min", "Minr", "Prod", "Sum", "Sumr"))
+COPY_OPS = frozenset({
+    "Cast", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements",
+    "GatherND", "Identity", "Pad", "Reshape", "ScatterElements", "ScatterND", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+})  # fmt: skip
+REDUCING_OPS = re.compile(r"Norm|Softmax|Reduce|Pool")
+COPY_TYPES = ("Reformat", "NoOp", "Shuffle", "Slice", "Constant")  # of full TensorRT
+HOST_TYPES = ("shape_call", "signal", "wait")  # steps of the plan that launch no kernel
+SIZE_TYPES = ("reshape", "cast")  # nor do these where they make one size ("hvar": host variable)
+OPAQUE_NAME = "{ForeignNode["  # a part of the network that the builder did not list in detail
+
+
+def read_plan(
+    messages: list[str], batch: int, *, source: tuple[onnx.ModelProto, str, str]
+) -> KernelPlan:
+    """The plan in a builder's log messages.
+
+    Args:
+        messages: What the builder logged, at verbose severity and DETAILED profiling verbosity.
+        batch: The batch it built for.
+        source: The graph, the flavour and its version.
+
+    Raises:
+        BuildError: If the log holds no layer information.
+    """
+    graph, flavor, version = source
+    found = [message for message in messages if "LayerType: " in message]
+    operators = {node_key(node): node.op_type for node in graph.graph.node}
+    kernels = tuple(_read_kernels(found[-1], operators)) if found else ()
+    if not kernels or any(kernel.name.startswith(OPAQUE_NAME) for kernel in kernels):
+        raise BuildError(
+            f"{flavor} {version} did not list its kernels, so the engine's precision cannot be "
+            "proved; use a TensorRT release from 10.10 on"
+        )
+    work = count_work(graph, infer_values(graph, batch))
+    groups = group_nodes(graph, work)
+    kernels = _place(_give_work(kernels, work), groups, work)
+    return KernelPlan(
+        batch=batch,
+        attention_blocks=len(work.attention),
+        kernels=kernels,
+        flavor=flavor,
+        version=version,
+        float32_compute=unwanted_float32(kernels, graph),
+        lost_float32=lost_float32(kernels, graph),
+        blocks=_blocks(kernels, groups, work),
+        unsized_products=work.unsized,
+    )
+
+
+def count_attention(graph: onnx.ModelProto) -> int:
+    """Attention blocks in an ONNX graph: Softmax between two matrix products, or Attention."""
+    return len(count_work(graph, infer_values(graph, 1)).attention)
+
+
+def _give_work(kernels: tuple[Kernel, ...], work: Work) -> tuple[Kernel, ...]:
+    """The kernels with their operations; each product counts where it is computed, once.
+
+    A node may be named by several kernels, as one that finishes what another began.
+    """
+    owner: dict[str, int] = {}
+    for index, kernel in enumerate(kernels):
+        for node in kernel.onnx_nodes:
+            first = owner.setdefault(node, index)
+            if not _computes(kernels[first]) and _computes(kernel):
+                owner[node] = index
+    flops: Counter[int] = Counter()
+    for node, index in owner.items():
+        flops[index] += work.flops[node]
+    return tuple(replace(kernel, flops=flops[index]) for index, kernel in enumerate(kernels))
+
+
+def _computes(kernel: Kernel) -> bool:
+    return kernel.kind in ("attention", "gemm")
+
+
+def _place(kernels: tuple[Kernel, ...], groups: dict[str, str], work: Work) -> tuple[Kernel, ...]:
+    """The kernels with their blocks; one whose nodes tell nothing goes with the one before it."""
+    told = (group_kernel(kernel.onnx_nodes, groups, work.flops) for kernel in kernels)
+    placed = zip(kernels, fill_forward(told), strict=True)
+    return tuple(replace(kernel, block=block) for kernel, block in placed)
+
+
+def _blocks(kernels: tuple[Kernel, ...], groups: dict[str, str], work: Work) -> tuple[Block, ...]:
+    """Parts of the model in the graph's order, without those that launch and need nothing."""
+    floor: Counter[str] = Counter()
+    for node, size in work.floor_bytes.items():
+        floor[groups[node]] += size
+    attention = Counter(groups[node] for node in work.attention)
+    launching = {kernel.block for kernel in kernels}
+    return tuple(
+        Block(name, attention[name], floor[name])
+        for name in dict.fromkeys(groups.values())
+        if name in launching or floor[name]
+    )
+
+
+def _read_kernels(layers: str, operators: dict[str, str]) -> Iterator[Kernel]:
+    for line in layers.splitlines():
+        layer = LAYER.match(line.strip())
+        if layer and not _on_host(layer):
+            yield _read_kernel(layer, operators)
+
+
+def _on_host(layer: re.Match[str]) -> bool:
+    """Whether a step only signals, or only makes a size that a range of batches leaves open."""
+    if layer["type"] in SIZE_TYPES:
+        tensors = list(TENSOR.finditer(layer["rest"]))
+        return all((t["dims"].strip(), t["type"]) == ("1", "Int64") for t in tensors)
+    return layer["type"] in HOST_TYPES
+
+
+def _read_kernel(layer: re.Match[str], operators: dict[str, str]) -> Kernel:
+    body, _, outputs = layer["rest"].partition("Outputs: ")
+    _, _, constants = body.partition("Constants: ")
+    read, written = (list(TENSOR.finditer(part)) for part in (body, outputs))
+    wide = tuple(
+        tensor["name"]
+        for tensor in read
+        if tensor["type"] == "Float" and _tensor_bytes(tensor) > ITEM_BYTES["Float"]
+    )
+    nodes = tuple(ONNX_NODE.findall(outputs))
+    computed = tuple(operators[node] for node in nodes if node in operators)
+    return Kernel(
+        name=layer["name"],
+        kind=_kind(layer, computed),
+        layer_type=layer["type"],
+        bytes_moved=sum(map(_tensor_bytes, (*read, *written))),
+        half_bytes=sum(_tensor_bytes(t) for t in (*read, *written) if t["type"] in HALF_TYPES),
+        float32_inputs=wide,
+        onnx_nodes=nodes,
+        float32_constants=tuple(name for name in wide if f"{{ Name: {name}," in constants),
+        bytes_written=sum(map(_tensor_bytes, written)),
+        operators=computed,
+    )
+
+
+def _kind(layer: re.Match[str], operators: tuple[str, ...]) -> str:
+    name, layer_type = layer["name"], layer["type"]
+    if layer_type in COPY_TYPES:  # full TensorRT names a copy after the layer that it feeds
+        return "copy"
+    if ATTENTION_NAME.search(name):
+        return "attention"
+    if GEMM_TYPE.search(layer_type) or GEMM_NAME.search(name):
+        return "gemm"
+    listed = STEPS.match(name)
+    if listed:
+        return _kind_of_steps(set(STEP.findall(listed[1])), COPY_STEPS, REDUCING_STEPS)
+    reducing = {operator for operator in operators if REDUCING_OPS.search(operator)}
+    return _kind_of_steps(set(operators), COPY_OPS, reducing)
+
+
+def _kind_of_steps(steps: set[str], copying: frozenset[str], reducing: Set[str]) -> str:
+    if steps and steps <= copying:
+        return "copy"
+    return "norm" if steps & reducing else "elementwise"
+
+
+def _tensor_bytes(tensor: re.Match[str]) -> int:
+    """Size by shape and type; sizes that the builder left open (-1) count as one."""
+    dims = [max(1, int(size)) for size in tensor["dims"].split(",") if size]
+    return int(math.prod(dims) * ITEM_BYTES.get(tensor["type"], 1))

@@ -1,0 +1,118 @@
+"""Peaks of GPUs as published, and the time that a plan takes there at least.
+
+A kernel takes the longer of two times: its operations at the peak of the units that do them, and
+its bytes at the peak of the memory. The sum is a bound, not a measurement. What stays in the L2
+cache from one kernel to the next never reaches the memory, so a GPU may beat the bytes; it cannot
+beat the operations, but at clocks above those that the peaks were published for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporters.plan.kernels import Kernel, KernelPlan
+from exporters.plan.totals import require_blocks
+
+LAUNCH_US = 2.0  # a kernel launched by itself: assumed, and not part of the bound
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU; no figure counts on sparsity.
+
+    Attributes:
+        name: As ``--gpu`` takes it.
+        fp16_tflops: Tensor cores in float16, with the accumulation that is fastest.
+        tf32_tflops: Tensor cores in TF32, which TensorRT uses for float32 unless told not to; None
+            where there is none.
+        fp32_tflops: Float32 without tensor cores.
+        memory_gb_s: Memory bandwidth in GB/s of 10^9 bytes.
+        source: Where the figures were published.
+    """
+
+    name: str
+    fp16_tflops: float
+    tf32_tflops: float | None
+    fp32_tflops: float
+    memory_gb_s: float
+    source: str
+
+
+HOPPER = "H100 Tensor Core GPU architecture whitepaper"
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        Gpu("A100-40GB", 312, 156, 19.5, 1555, "NVIDIA A100 datasheet, SXM, 40 GB"),
+        Gpu("A100-80GB", 312, 156, 19.5, 2039, "NVIDIA A100 datasheet, SXM, 80 GB"),
+        Gpu("H100", 989.4, 494.7, 66.9, 3350, f"NVIDIA H100 datasheet, SXM; {HOPPER}"),
+        Gpu("H200", 989.4, 494.7, 66.9, 4800, f"NVIDIA H200 datasheet, SXM; {HOPPER}"),
+        Gpu("L4", 121, 60, 30.3, 300, "NVIDIA L4 datasheet (halves of its sparse figures)"),
+        Gpu("T4", 65, None, 8.1, 320, "NVIDIA T4 datasheet"),
+        Gpu("RTX4090", 330.3, 82.6, 82.6, 1008, "NVIDIA Ada GPU architecture whitepaper"),
+        Gpu("RTX5090", 419, 104.8, 104.8, 1792, "NVIDIA RTX Blackwell GPU architecture whitepaper"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a plan takes on a GPU at least.
+
+    Attributes:
+        gpu: The GPU.
+        batch: Images a launch.
+        kernel_us: Each kernel's time at least, in launch order.
+        compute_us: Each kernel's operations alone.
+        launch_ms: Launches one by one, at ``LAUNCH_US`` each: on top of the bound.
+    """
+
+    gpu: Gpu
+    batch: int
+    kernel_us: tuple[float, ...]
+    compute_us: tuple[float, ...]
+    launch_ms: float
+
+    @property
+    def latency_ms(self) -> float:
+        """One launch, at least."""
+        return sum(self.kernel_us) / 1e3
+
+    @property
+    def compute_ms(self) -> float:
+        """The operations of one launch alone, which no cache shortens."""
+        return sum(self.compute_us) / 1e3
+
+    @property
+    def images_per_s(self) -> float:
+        """Images a second, at most."""
+        return self.batch / self.latency_ms * 1e3
+
+    @property
+    def memory_share(self) -> float:
+        """Share of the time in kernels that the memory binds, 0 to 1."""
+        pairs = zip(self.kernel_us, self.compute_us, strict=True)
+        return sum(time for time, compute in pairs if time > compute) / sum(self.kernel_us)
+
+
+def bound_plan(plan: KernelPlan, gpu: Gpu) -> Bound:
+    """The time that ``plan`` takes on ``gpu`` at least.
+
+    Raises:
+        BuildError: If the plan does not tell the operations of its kernels.
+    """
+    require_blocks(plan)
+    compute = tuple(_compute_us(kernel, gpu) for kernel in plan.kernels)
+    memory = (kernel.bytes_moved / gpu.memory_gb_s / 1e3 for kernel in plan.kernels)
+    return Bound(
+        gpu=gpu,
+        batch=plan.batch,
+        kernel_us=tuple(map(max, compute, memory)),
+        compute_us=compute,
+        launch_ms=plan.kernel_count * LAUNCH_US / 1e3,
+    )
+
+
+def _compute_us(kernel: Kernel, gpu: Gpu) -> float:
+    float32 = gpu.tf32_tflops or gpu.fp32_tflops
+    peak = float32 if kernel.float32_inputs else gpu.fp16_tflops
+    return kernel.flops / peak / 1e6

@@ -1,0 +1,103 @@
+"""The kernels of a plan summed by part of the model, and the parts of two plans side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from exporters.errors import BuildError
+from exporters.plan.kernels import Block, Kernel, KernelPlan
+
+
+@dataclass(frozen=True)
+class BlockTotal:
+    """The kernels of one part of the model.
+
+    Attributes:
+        name: The part.
+        attention: Attention blocks in it.
+        kernels: How many there are.
+        bytes_moved: What they read and write.
+        floor_bytes: Fewest bytes that such kernels can move.
+        flops: Operations of their matrix products.
+        bytes_by_kind: ``bytes_moved`` by kind of kernel.
+    """
+
+    name: str
+    attention: int
+    kernels: int
+    bytes_moved: int
+    floor_bytes: int
+    flops: int
+    bytes_by_kind: dict[str, int]
+
+    @property
+    def floor_ratio(self) -> float | None:
+        """``bytes_moved`` over the floor; None for a part that needs to move nothing."""
+        return self.bytes_moved / self.floor_bytes if self.floor_bytes else None
+
+
+@dataclass(frozen=True)
+class BlockPair:
+    """The same part of two plans; None where one of them has no such part."""
+
+    first: BlockTotal | None
+    second: BlockTotal | None
+
+    @property
+    def more_bytes(self) -> int:
+        """What the second moves more than the first."""
+        moved = [total.bytes_moved if total else 0 for total in (self.first, self.second)]
+        return moved[1] - moved[0]
+
+
+def require_blocks(plan: KernelPlan) -> None:
+    """Raise BuildError unless a plan tells parts of the model, operations and the floor."""
+    if not plan.blocks:
+        raise BuildError(
+            "the plan was made by an older release, without blocks, operations and floor; build "
+            "the engine again, or give its ONNX file"
+        )
+
+
+def block_totals(plan: KernelPlan) -> tuple[BlockTotal, ...]:
+    """The parts of a plan in the model's order."""
+    return tuple(_total([block], plan.kernels) for block in plan.blocks)
+
+
+def block_pairs(first: KernelPlan, second: KernelPlan) -> tuple[BlockPair, ...]:
+    """The parts of two plans, matched by their place among the attention blocks.
+
+    Names differ between libraries, so what lies between two attention blocks counts as one part.
+    """
+    sides = [_by_place(plan) for plan in (first, second)]
+    places = sorted({place for side in sides for place in side})
+    return tuple(BlockPair(*(side.get(place) for side in sides)) for place in places)
+
+
+def _by_place(plan: KernelPlan) -> dict[tuple[int, bool], BlockTotal]:
+    """Parts by the attention blocks passed before them, and whether they hold one themselves."""
+    placed: dict[tuple[int, bool], list[Block]] = {}
+    passed = 0
+    for block in plan.blocks:
+        placed.setdefault((passed, bool(block.attention)), []).append(block)
+        passed += block.attention
+    return {place: _total(blocks, plan.kernels) for place, blocks in placed.items()}
+
+
+def _total(blocks: list[Block], kernels: Iterable[Kernel]) -> BlockTotal:
+    names = [block.name for block in blocks]
+    own = [kernel for kernel in kernels if kernel.block in names]
+    by_kind: Counter[str] = Counter()
+    for kernel in own:
+        by_kind[kernel.kind] += kernel.bytes_moved
+    return BlockTotal(
+        name=", ".join(names),
+        attention=sum(block.attention for block in blocks),
+        kernels=len(own),
+        bytes_moved=sum(by_kind.values()),
+        floor_bytes=sum(block.floor_bytes for block in blocks),
+        flops=sum(kernel.flops for kernel in own),
+        bytes_by_kind=dict(by_kind),
+    )

@@ -1,0 +1,251 @@
+"""What a graph cannot do without: operations of its matrix products, and bytes at the floor.
+
+The floor is the fewest bytes that this set of kernels can move: a matrix product with everything
+elementwise that follows it, one kernel for a whole attention, and a norm. Then
+
+- a matrix product reads its input once, however many share it, and its weights, and writes its
+  output;
+- attention reads queries, keys and values, and writes its output: no scores;
+- a norm reads and writes; behind another norm it is in the same kernel and only writes;
+- a residual is read by the kernel that adds it;
+- reshapes, transposes, shifts, casts, activations, biases and masks cost nothing.
+
+In units of tokens * channels, a Swin block comes to 26: 16 for its four matrix products, 4 for
+attention, 4 for two norms, 2 for two residuals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import onnx
+from onnx import helper
+
+from exporters.plan.values import Value
+
+PRODUCTS = ("MatMul", "Gemm", "Einsum", "Conv")
+NORMS = ("LayerNormalization", "RMSNormalization", "GroupNormalization", "InstanceNormalization")
+SQUARES = ("Pow", "Mul")  # of which a norm that is spelt out takes the mean
+POOLS = ("GlobalAveragePool", "ReduceMean")
+
+
+@dataclass
+class Work:
+    """What nodes need at least, by the key of the node.
+
+    Attributes:
+        flops: Operations, two a multiply-accumulate.
+        floor_bytes: Bytes.
+        attention: Keys of the nodes that end an attention block, in order.
+        unsized: Matrix products of unknown shapes.
+    """
+
+    flops: Counter[str] = field(default_factory=Counter)
+    floor_bytes: Counter[str] = field(default_factory=Counter)
+    attention: list[str] = field(default_factory=list)
+    unsized: int = 0
+
+
+@dataclass
+class _Flow:
+    """Where values come from, past all that costs nothing.
+
+    Attributes:
+        values: Every value's shape.
+        root: The value that a value is a view, a cast or an activation of.
+        origin: What made the root: ``input``, ``product``, ``norm``, ``softmax`` or nothing.
+        made_by: Operator and key of the node that made a value.
+        read: Roots that a matrix product has read.
+    """
+
+    values: dict[str, Value]
+    root: dict[str, str] = field(default_factory=dict)
+    origin: defaultdict[str, str] = field(default_factory=lambda: defaultdict(str))
+    made_by: dict[str, tuple[str, str]] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
+
+    def changing(self, node: onnx.NodeProto) -> list[str]:
+        """Inputs that are not the same for all images."""
+        return [n for n in node.input if n and not self.value(n).constant]
+
+    def value(self, name: str) -> Value:
+        return self.values.get(name, Value())
+
+    def start(self, name: str, origin: str) -> None:
+        """Make ``name`` a root."""
+        self.root[name], self.origin[name] = name, origin
+
+    def follow(self, node: onnx.NodeProto, source: str) -> None:
+        """Take a node's outputs as views of ``source``."""
+        for name in node.output:
+            self.root[name] = self.root.get(source, source)
+            self.origin[name] = self.origin[source]
+
+
+def node_key(node: onnx.NodeProto) -> str:
+    """The name that a builder's log has for a node, also for one without a name."""
+    return str(node.name or f"node_of_{node.output[0]}")
+
+
+def count_work(graph: onnx.ModelProto, values: dict[str, Value]) -> Work:
+    """Operations and floor of ``graph``, node by node.
+
+    Args:
+        graph: Any graph; attention is a Softmax between two matrix products, or one node.
+        values: Its values, of ``infer_values``.
+    """
+    work, flow = Work(), _Flow(values)
+    for entry in graph.graph.input:
+        flow.start(entry.name, "input")
+    for node in graph.graph.node:
+        changing = flow.changing(node)
+        if changing:
+            _visit(node, changing, flow, work)
+        for name in node.output:
+            flow.made_by[name] = (node.op_type, node_key(node))
+    return work
+
+
+def _visit(node: onnx.NodeProto, changing: list[str], flow: _Flow, work: Work) -> None:
+    if node.op_type in PRODUCTS and len(node.input) > 1:
+        _visit_product(node, flow, work)
+    elif node.op_type == "Attention":
+        _visit_attention(node, flow, work)
+    elif node.op_type == "Softmax":
+        flow.start(node.output[0], "softmax")
+    elif node.op_type in NORMS or _is_spelt_out_norm(node, flow):
+        _visit_norm(node, flow, work)
+    elif _is_residual(node, changing, flow):
+        _visit_residual(node, changing, flow, work)
+    else:
+        _drop_pooled_output(node, flow, work)
+        normed = [name for name in changing if flow.origin[name] == "norm"]
+        flow.follow(node, (normed or changing)[0])
+
+
+def _visit_product(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
+    key, operands = node_key(node), list(node.input[:2])
+    flops = product_flops(node, flow.values)
+    if flops is None:
+        work.unsized += 1
+    work.flops[key] += flops or 0
+    weights = [name for name in operands if flow.value(name).constant]
+    if weights:
+        work.floor_bytes[key] += _input_bytes(operands, flow)
+        work.floor_bytes[key] += flow.value(weights[0]).bytes + flow.value(node.output[0]).bytes
+    else:
+        _visit_half_attention(node, operands, flow, work)
+    flow.start(node.output[0], "product")
+
+
+def _input_bytes(operands: list[str], flow: _Flow) -> int:
+    """Bytes of the activation that a product with weights reads; 0 if another one reads it."""
+    (name, *_) = [name for name in operands if not flow.value(name).constant]
+    root = flow.root.get(name, name)
+    if root in flow.read:
+        return 0
+    flow.read.add(root)
+    return flow.value(root if flow.origin[name] == "input" else name).bytes
+
+
+def _visit_half_attention(
+    node: onnx.NodeProto, operands: list[str], flow: _Flow, work: Work
+) -> None:
+    """A product of two activations: with a softmax it ends an attention, else it begins one."""
+    key = node_key(node)
+    others = [name for name in operands if flow.origin[name] != "softmax"]
+    work.floor_bytes[key] += sum(flow.value(name).bytes for name in others)
+    if len(others) < len(operands):
+        work.attention.append(key)
+        work.floor_bytes[key] += flow.value(node.output[0]).bytes
+
+
+def _visit_attention(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
+    key = node_key(node)
+    query, key_name, value = (flow.value(name) for name in node.input[:3])
+    output = flow.value(node.output[0])
+    work.attention.append(key)
+    work.floor_bytes[key] += query.bytes + key_name.bytes + value.bytes + output.bytes
+    flow.start(node.output[0], "product")
+    if query.shape is None or key_name.shape is None or output.shape is None:
+        work.unsized += 1
+        return
+    scores = math.prod(query.shape) + math.prod(output.shape)
+    work.flops[key] += 2 * scores * key_name.shape[-2]
+
+
+def _visit_norm(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
+    source = node.input[0]
+    behind_another = flow.origin[source] == "norm"
+    work.floor_bytes[node_key(node)] += flow.value(source).bytes * (1 if behind_another else 2)
+    flow.start(node.output[0], "norm")
+
+
+def _is_spelt_out_norm(node: onnx.NodeProto, flow: _Flow) -> bool:
+    """Whether a node is the mean of squares in a LayerNorm of several nodes."""
+    operator, _ = flow.made_by.get(node.input[0], ("", ""))
+    return node.op_type == "ReduceMean" and operator in SQUARES
+
+
+def _is_residual(node: onnx.NodeProto, changing: list[str], flow: _Flow) -> bool:
+    """Whether a node adds two values of one shape that come from different places."""
+    if node.op_type != "Add" or len(changing) != 2:
+        return False
+    one, other = changing
+    return flow.root.get(one) != flow.root.get(other) and (
+        flow.value(one).shape == flow.value(other).shape
+    )
+
+
+def _visit_residual(node: onnx.NodeProto, changing: list[str], flow: _Flow, work: Work) -> None:
+    """The kernel that makes the branch, a product or a norm, reads the other summand."""
+    origins = {flow.origin[name] for name in changing}
+    work.floor_bytes[node_key(node)] += flow.value(node.output[0]).bytes
+    in_norm = "norm" in origins and "product" not in origins
+    flow.start(node.output[0], "norm" if in_norm else "")
+
+
+def _drop_pooled_output(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
+    """A norm before the mean over all tokens need not write what it normalises."""
+    source = node.input[0] if node.input else ""
+    root = flow.root.get(source, source)
+    operator, key = flow.made_by.get(root, ("", ""))
+    if node.op_type in POOLS and operator in NORMS and not _reduces_rows(node, flow):
+        work.floor_bytes[key] -= flow.value(root).bytes
+
+
+def _reduces_rows(node: onnx.NodeProto, flow: _Flow) -> bool:
+    """Whether a mean is that of each token's channels, as norms begin with."""
+    shape = flow.value(node.input[0]).shape
+    return shape is not None and flow.value(node.output[0]).shape == (*shape[:-1], 1)
+
+
+def product_flops(node: onnx.NodeProto, values: dict[str, Value]) -> int | None:
+    """Operations of a matrix product or a convolution; None where shapes are not known."""
+    one, other = (values.get(name, Value()).shape for name in node.input[:2])
+    result = values.get(node.output[0], Value()).shape
+    if not one or not other or (result is None and node.op_type != "Einsum"):
+        return None
+    attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+    if node.op_type == "Einsum":
+        sizes = _einsum_sizes(attributes["equation"].decode(), (one, other))
+        return None if sizes is None else 2 * math.prod(sizes.values())
+    summed = one[-1]
+    if node.op_type == "Gemm" and attributes.get("transA"):
+        summed = one[0]
+    elif node.op_type == "Conv":
+        summed = math.prod(other[1:])
+    return 2 * summed * math.prod(result or ())
+
+
+def _einsum_sizes(equation: str, shapes: tuple[tuple[int, ...], ...]) -> dict[str, int] | None:
+    """Size of each index; None for an ellipsis."""
+    terms = equation.replace(" ", "").partition("->")[0].split(",")
+    if [len(term) for term in terms] != [len(shape) for shape in shapes] or "." in equation:
+        return None
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        sizes |= zip(term, shape, strict=True)
+    return sizes
