@@ -5,21 +5,29 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from exporters.errors import MissingBackendError
+from exporters.errors import BuildError, MissingBackendError
+from exporters.flavors import FLAVORS, major_of
 from exporters.spec import Flavor
 
-TENSORRT_MODULES: dict[Flavor, str] = {
-    "tensorrt": "tensorrt",
-    "tensorrt-rtx": "tensorrt_rtx",
-}
-INSTALL = {
+INSTALL: dict[str, str] = {
     "onnxruntime": "pip install onnxruntime (CPU) or pip install onnxruntime-gpu (NVIDIA GPU)",
-    "tensorrt": "pip install tensorrt",
-    "tensorrt-rtx": "pip install tensorrt-rtx-cu13",
+    **{flavor: traits.install for flavor, traits in FLAVORS.items()},
     "polygraphy": "pip install polygraphy",
 }
+# CUdevice_attribute of cuda.h
+CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU: its model name and compute capability, such as ``8.9``."""
+
+    name: str
+    capability: str
 
 
 def load_onnxruntime() -> Any:
@@ -36,8 +44,17 @@ def load_tensorrt(flavor: Flavor) -> Any:
 
     Raises:
         MissingBackendError: If it is not installed, or its libraries do not load.
+        BuildError: If it is of a major version that the code was not checked against.
     """
-    return _import(TENSORRT_MODULES[flavor], flavor)
+    traits = FLAVORS[flavor]
+    trt = _import(traits.module, flavor)
+    if major_of(trt.__version__) not in traits.majors:
+        raise BuildError(
+            f"{flavor} {trt.__version__} is of another major version than "
+            f"{' and '.join(map(str, traits.majors))}, which this code was checked against; "
+            f"install one of these"
+        )
+    return trt
 
 
 def load_polygraphy_comparator() -> Any:
@@ -66,26 +83,52 @@ def _one_line(err: BaseException) -> str:
 
 def cuda_device_count() -> int:
     """NVIDIA GPUs that the driver offers; 0 without a driver. Needs neither torch nor CUDA."""
-    for library in ("libcuda.so.1", "nvcuda.dll"):
-        with contextlib.suppress(OSError):
-            driver = ctypes.CDLL(library)
-            count = ctypes.c_int(0)
-            if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-                return count.value
+    for driver in _drivers():
+        count = ctypes.c_int(0)
+        if driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
     return 0
 
 
-def choose_flavor() -> Flavor:
-    """Full TensorRT where it is importable and a GPU is there, else TensorRT-RTX.
+def current_gpu() -> Gpu | None:
+    """The first GPU that the driver offers, which TensorRT uses; None without one."""
+    for driver in _drivers():
+        device, major, minor = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
+        name = ctypes.create_string_buffer(256)
+        failed = (
+            driver.cuDeviceGet(ctypes.byref(device), 0)
+            or driver.cuDeviceGetName(name, len(name), device)
+            or driver.cuDeviceGetAttribute(ctypes.byref(major), CAPABILITY_MAJOR, device)
+            or driver.cuDeviceGetAttribute(ctypes.byref(minor), CAPABILITY_MINOR, device)
+        )
+        if not failed:
+            return Gpu(name.value.decode(errors="replace"), f"{major.value}.{minor.value}")
+    return None
 
-    TensorRT-RTX builds engines on machines without a GPU; full TensorRT times its kernels.
+
+def _drivers() -> Iterator[Any]:
+    """CUDA's driver library, started; nothing where there is none."""
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        with contextlib.suppress(OSError):
+            driver = ctypes.CDLL(library)
+            if driver.cuInit(0) == 0:
+                yield driver
+
+
+def choose_flavor() -> Flavor:
+    """The first flavour of the table that is importable and can build on this machine.
+
+    That is full TensorRT, which times its kernels, where it and a GPU are there, else
+    TensorRT-RTX, which builds engines without a GPU.
 
     Raises:
-        MissingBackendError: If the flavour that this machine can use is not installed.
+        MissingBackendError: If no flavour that this machine can use is installed.
     """
-    if cuda_device_count():
+    gpus = cuda_device_count()
+    usable = [name for name, traits in FLAVORS.items() if gpus or traits.builds_without_gpu]
+    for flavor in usable[:-1]:
         with contextlib.suppress(MissingBackendError):
-            load_tensorrt("tensorrt")
-            return "tensorrt"
-    load_tensorrt("tensorrt-rtx")
-    return "tensorrt-rtx"
+            load_tensorrt(flavor)
+            return flavor
+    load_tensorrt(usable[-1])
+    return usable[-1]

@@ -11,18 +11,20 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import onnx
 
-from exporters.artifact import write_atomic
-from exporters.backends import cuda_device_count, load_tensorrt
+from exporters.backends import current_gpu, load_tensorrt
 from exporters.errors import BuildError, MissingBackendError
+from exporters.flavors import FLAVORS, major_of, refuse_missing, require
 from exporters.plan import KernelPlan, read_plan
 from exporters.spec import BatchProfile, EngineOptions
+from exporters.targets import Targets, ask_for_targets, targets_of
+from exporters.timing_cache import attach_timing_cache, keep_timing_cache
 
-Progress = Callable[[str], None]
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class BuiltEngine:
         plan: Its kernels; shapes and bytes hold at the profile's ``opt`` batch.
         flavor: TensorRT flavour.
         version: Its version.
+        targets: GPUs and versions that it is for.
         build_s: Time the builder took, in seconds.
     """
 
@@ -41,7 +44,17 @@ class BuiltEngine:
     plan: KernelPlan
     flavor: str
     version: str
+    targets: Targets
     build_s: float
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """Who follows a build: its logger and progress monitor, and who is told of a warning."""
+
+    logger: Any
+    monitor: Any
+    warn: Tell
 
 
 def build_engine(
@@ -49,7 +62,8 @@ def build_engine(
     profile: BatchProfile,
     *,
     options: EngineOptions,
-    progress: Progress = lambda _: None,
+    progress: Tell = lambda _: None,
+    warn: Tell = lambda _: None,
 ) -> BuiltEngine:
     """Build an engine, and read its kernel plan from the builder's log.
 
@@ -62,29 +76,37 @@ def build_engine(
         profile: Batches that the engine must accept.
         options: Flavour and builder settings.
         progress: Called with a line at each step of the builder.
+        warn: Called with a line where the build goes on without something, such as its cache.
 
     Raises:
         MissingBackendError: If the flavour is not installed, or needs a GPU that is not there.
-        BuildError: If the network cannot be parsed or built, or the plan cannot be read.
+        BuildError: If the flavour lacks an option, the network cannot be parsed or built, or the
+            plan cannot be read.
+        FileError: If a timing cache was named that cannot be read or written.
     """
+    refuse_missing(options)
     trt = load_tensorrt(options.flavor)
-    if options.flavor == "tensorrt" and not cuda_device_count():
+    gpu = current_gpu()
+    if gpu is None and not FLAVORS[options.flavor].builds_without_gpu:
+        others = [name for name, traits in FLAVORS.items() if traits.builds_without_gpu]
         raise MissingBackendError(
-            "tensorrt needs an NVIDIA GPU to build and none is here; "
-            "use --flavor tensorrt-rtx, which builds without one"
+            f"{options.flavor} needs an NVIDIA GPU to build and none is here; "
+            f"use --flavor {others[0]}, which builds without one"
         )
     check_profile(graph, profile)
+    tell = {"progress": progress, "warn": warn}
     started = time.perf_counter()
-    data, log = _build(trt, graph, profile, options=options, progress=progress)
+    data, log = _build(trt, graph, profile, options=options, **tell)
     build_s = time.perf_counter() - started
     source = (graph, options.flavor, str(trt.__version__))
     plan = read_plan(log, profile.opt, source=source)
     if profile.min != profile.max:
         progress(f"reading the plan at batch {profile.opt}")
         fixed = BatchProfile(profile.opt, profile.opt, profile.opt)
-        _, fixed_log = _build(trt, graph, fixed, options=options, progress=progress)
+        _, fixed_log = _build(trt, graph, fixed, options=options, **tell)
         plan = read_plan(fixed_log, profile.opt, source=source).with_range(plan)
-    return BuiltEngine(data, plan, options.flavor, str(trt.__version__), build_s)
+    targets = targets_of(options, gpu)
+    return BuiltEngine(data, plan, options.flavor, str(trt.__version__), targets, build_s)
 
 
 def check_profile(graph: onnx.ModelProto, profile: BatchProfile) -> None:
@@ -113,7 +135,8 @@ def _build(
     profile: BatchProfile,
     *,
     options: EngineOptions,
-    progress: Progress,
+    progress: Tell,
+    warn: Tell,
 ) -> tuple[bytes, list[str]]:
     """The serialised engine and the builder's messages.
 
@@ -121,10 +144,9 @@ def _build(
     of its own and this one waits: an interrupt stops the builder at its next step.
     """
     logger, monitor = _make_logger(trt), _make_monitor(trt, progress)
+    watch = _Watch(logger, monitor, warn)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        work = pool.submit(
-            _build_in_thread, trt, graph, profile, options=options, watch=(logger, monitor)
-        )
+        work = pool.submit(_build_in_thread, trt, graph, profile, options=options, watch=watch)
         try:
             data = work.result()
         except BaseException as err:
@@ -152,72 +174,79 @@ def _build_in_thread(
     profile: BatchProfile,
     *,
     options: EngineOptions,
-    watch: tuple[Any, Any],
+    watch: _Watch,
 ) -> bytes:
-    """The serialised engine; ``watch`` is the logger and the progress monitor."""
-    logger, monitor = watch
-    builder = trt.Builder(logger)
-    network = builder.create_network(_network_flags(trt))
-    parser = trt.OnnxParser(network, logger)
+    builder = trt.Builder(watch.logger)
+    network = builder.create_network(_network_flags(trt, options))
+    parser = trt.OnnxParser(network, watch.logger)
     if not parser.parse(graph.SerializeToString()):
-        errors = (parser.get_error(index) for index in range(parser.num_errors))
-        causes = "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in errors)
-        raise BuildError(f"TensorRT cannot read the ONNX graph: {' '.join(causes.split())}")
+        raise BuildError(f"TensorRT cannot read the ONNX graph: {_causes(parser)}")
     config = builder.create_builder_config()
+    _set_options(trt, config, options)
+    config.progress_monitor = watch.monitor
+    config.add_optimization_profile(_make_profile(builder, network, profile))
+    timing_cache = None
+    if options.timings is not None:
+        timing_cache = attach_timing_cache(trt, config, options.timings, warn=watch.warn)
+    serialized = builder.build_serialized_network(network, config)
+    if watch.monitor.stopped is not None:
+        raise watch.monitor.stopped
+    if serialized is None:
+        raise BuildError(f"TensorRT could not build the engine: {_last_error(watch.logger.errors)}")
+    if options.timings is not None:
+        path, tell = options.timings.path, partial(_tell_or_stop, watch.monitor)
+        keep_timing_cache(config, timing_cache, path, progress=tell, warn=watch.warn)
+    return bytes(serialized)
+
+
+def _tell_or_stop(monitor: Any, line: str) -> None:
+    """A line of progress; raises what the listener raised, as the builder would stop for it."""
+    monitor.tell(line)
+    if monitor.stopped is not None:
+        raise monitor.stopped
+
+
+def _set_options(trt: Any, config: Any, options: EngineOptions) -> None:
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.progress_monitor = monitor
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
-    config.add_optimization_profile(_make_profile(builder, network, profile))
-    cache = _attach_timing_cache(config, options)
-    serialized = builder.build_serialized_network(network, config)
-    if monitor.stopped is not None:
-        raise monitor.stopped
-    if serialized is None:
-        raise BuildError(f"TensorRT could not build the engine: {_last_error(logger.errors)}")
-    if cache is not None and options.timing_cache_path:
-        write_atomic(Path(options.timing_cache_path), bytes(cache.serialize()))
-    return bytes(serialized)
+    ask_for_targets(trt, config, options)
+
+
+def _causes(parser: Any) -> str:
+    """Why the parser refused the graph, in one line."""
+    causes = []
+    for index in range(parser.num_errors):
+        parser_error = parser.get_error(index)
+        node = f"{parser_error.node_operator()} {parser_error.node_name()}"
+        causes.append(f"{node}: {parser_error.desc()}")
+    return " ".join("; ".join(causes).split())
 
 
 def _make_profile(builder: Any, network: Any, profile: BatchProfile) -> Any:
-    shapes = builder.create_optimization_profile()
+    optimization_profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         row = tuple(tensor.shape)[1:]
         ends = [(batch, *row) for batch in (profile.min, profile.opt, profile.max)]
         try:
-            shapes.set_shape(tensor.name, *ends)
+            optimization_profile.set_shape(tensor.name, *ends)
         except RuntimeError as err:
             raise BuildError(
                 f"TensorRT takes no input {tensor.name} of shapes {ends} ({err}); only the batch "
                 "may be dynamic, and within memory"
             ) from err
-    return shapes
+    return optimization_profile
 
 
-def _network_flags(trt: Any) -> int:
-    """Strong typing where it is an option (TensorRT 10); later releases have nothing else."""
-    if trt.__name__ == "tensorrt" and int(trt.__version__.split(".")[0]) < 11:
+def _network_flags(trt: Any, options: EngineOptions) -> int:
+    """Strong typing where it is an option; elsewhere there is nothing else."""
+    if major_of(trt.__version__) in FLAVORS[options.flavor].typing_flag_majors:
+        require(trt, "typing_flag_majors")
         return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     return 0
-
-
-def _attach_timing_cache(config: Any, options: EngineOptions) -> Any:
-    """The timing cache in use, or None; TensorRT-RTX compiles at run time and times nothing."""
-    if options.timing_cache_path is None:
-        return None
-    if options.flavor == "tensorrt-rtx":
-        raise BuildError("tensorrt-rtx times no kernels when it builds; leave --timing-cache out")
-    path = Path(options.timing_cache_path)
-    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        raise BuildError(
-            f"{path} is no timing cache of this TensorRT and this GPU; delete it, or name another"
-        )
-    return cache
 
 
 def _make_logger(trt: Any) -> Any:
@@ -237,7 +266,7 @@ def _make_logger(trt: Any) -> Any:
     return Logger()
 
 
-def _make_monitor(trt: Any, progress: Progress) -> Any:
+def _make_monitor(trt: Any, progress: Tell) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as above
         """Tell the caller each phase; the builder stops once there is a reason in ``stopped``."""
 

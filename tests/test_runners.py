@@ -16,11 +16,10 @@ from exporters.errors import (
 )
 from exporters.spec import ExportSpec
 from exporters.to_onnx import export_onnx
-from swin_deploy import runners
 from swin_deploy.config import notebook_config
 from swin_deploy.fold import fold
 from swin_deploy.parity import TOLERANCES, compare
-from swin_deploy.runners import CPU_PROVIDER, CUDA_PROVIDER, OrtRunner, TorchRunner
+from swin_deploy.runners import CPU_PROVIDER, CUDA_PROVIDER, OrtRunner, TorchRunner, ort
 
 CONFIG = notebook_config(img_size=56, embed_dim=32, depths=(2, 2))
 IMAGES = np.random.default_rng(0).standard_normal((3, 3, 56, 56), dtype=np.float32)
@@ -239,8 +238,8 @@ def fake_onnxruntime(chosen):
 
 def open_with(monkeypatch, tmp_path, *, chosen, gpus):
     fake = fake_onnxruntime(chosen)
-    monkeypatch.setattr(runners, "load_onnxruntime", lambda: fake)
-    monkeypatch.setattr(runners, "cuda_device_count", lambda: gpus)
+    monkeypatch.setattr(ort, "load_onnxruntime", lambda: fake)
+    monkeypatch.setattr(ort, "cuda_device_count", lambda: gpus)
     with OrtRunner(write_onnx(tmp_path / "m.onnx"), "fp32") as runner:
         return runner.backend, fake.asked
 

@@ -8,20 +8,19 @@ import torch
 from conftest import build_reference
 
 from exporters.artifact import manifest_path, write_artifact
-from exporters.backends import cuda_device_count
-from exporters.errors import (
-    BuildError,
-    FileError,
-    MissingBackendError,
-)
+from exporters.backends import Gpu, cuda_device_count
+from exporters.errors import BuildError, DeployError, FileError, MissingBackendError
 from exporters.spec import BatchProfile, EngineOptions, ExportSpec
 from exporters.to_engine import build_engine
 from exporters.to_onnx import export_onnx
-from swin_deploy import runners
 from swin_deploy.config import notebook_config
 from swin_deploy.fold import fold
 from swin_deploy.parity import TOLERANCES, compare
-from swin_deploy.runners import TorchRunner, TrtRunner
+from swin_deploy.runners import TorchRunner, TrtRunner, facts, trt
+from swin_deploy.runners.runtime_cache import keep_runtime_cache, open_runtime_cache
+
+ADA = Gpu("NVIDIA GeForce RTX 4090", "8.9")
+FOR_ADA = {"built_on": "", "capabilities": ["8.9"], "minimum": "", "version_compatible": False}
 
 
 def write_engine(path, *, data=b"engine", **changes):
@@ -30,6 +29,7 @@ def write_engine(path, *, data=b"engine", **changes):
         "version": "1.0",
         "precision": "fp16",
         "profile": {"min": 1, "opt": 4, "max": 8},
+        "targets": FOR_ADA,
         **changes,
     }
     write_artifact(path, data, manifest)
@@ -38,10 +38,11 @@ def write_engine(path, *, data=b"engine", **changes):
 
 @pytest.fixture
 def fake_tensorrt(monkeypatch):
-    """A TensorRT 1.0 whose runtime must not be touched."""
-    monkeypatch.setattr(
-        runners, "load_tensorrt", lambda flavor: types.SimpleNamespace(__version__="1.0")
-    )
+    """A TensorRT 1.0 whose runtime must not be touched, on a machine with a GPU."""
+    fake = types.SimpleNamespace(__version__="1.0")
+    monkeypatch.setattr(trt, "load_tensorrt", lambda flavor: fake)
+    monkeypatch.setattr(facts, "current_gpu", lambda: ADA)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
 
 def test_trt_runner_knows_its_engine_from_the_manifest(tmp_path):
@@ -51,42 +52,91 @@ def test_trt_runner_knows_its_engine_from_the_manifest(tmp_path):
     assert runner.backend == "TensorRT-RTX 1.0"
 
 
-def test_trt_runner_without_a_gpu_never_touches_the_runtime(tmp_path, monkeypatch, fake_tensorrt):
-    monkeypatch.setattr(runners, "cuda_device_count", lambda: 0)
-    runner = TrtRunner(write_engine(tmp_path / "m.engine"))
-    with pytest.raises(MissingBackendError, match="needs an NVIDIA GPU and driver; none here"):
-        runner.__enter__()
-
-
-def test_trt_runner_with_a_cpu_build_of_torch_is_an_error(tmp_path, monkeypatch, fake_tensorrt):
-    monkeypatch.setattr(runners, "cuda_device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    runner = TrtRunner(write_engine(tmp_path / "m.engine"))
-    with pytest.raises(MissingBackendError, match="CUDA build of torch"):
-        runner.__enter__()
-
-
-def test_trt_runner_engine_of_another_version_is_an_error(tmp_path, fake_tensorrt):
-    runner = TrtRunner(write_engine(tmp_path / "m.engine", version="0.9"))
-    with pytest.raises(BuildError, match=r"built by tensorrt-rtx 0\.9, here is 1\.0"):
-        runner.__enter__()
-
-
-def test_trt_runner_engine_of_a_flavor_that_is_not_installed_is_an_error(tmp_path, monkeypatch):
+def another_flavor(path, monkeypatch):
     def missing(flavor):
-        raise MissingBackendError(f"{flavor} is not installed")
+        raise MissingBackendError(f"{flavor} is not installed; install it: pip install tensorrt")
 
-    monkeypatch.setattr(runners, "load_tensorrt", missing)
-    runner = TrtRunner(write_engine(tmp_path / "m.engine", flavor="tensorrt"))
-    assert runner.backend == "TensorRT 1.0"
-    with pytest.raises(MissingBackendError, match="tensorrt is not installed"):
+    monkeypatch.setattr(trt, "load_tensorrt", missing)
+    write_engine(path, flavor="tensorrt")
+
+
+def another_version(path, monkeypatch):
+    write_engine(path, version="0.9")
+
+
+def another_gpu(path, monkeypatch):
+    monkeypatch.setattr(facts, "current_gpu", lambda: Gpu("NVIDIA H200", "9.0"))
+
+
+def no_gpu(path, monkeypatch):
+    monkeypatch.setattr(facts, "current_gpu", lambda: None)
+
+
+def torch_without_cuda(path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            another_flavor,
+            MissingBackendError,
+            r"is an engine of tensorrt: tensorrt is not installed; install it: pip install",
+        ),
+        (another_version, BuildError, r"built by tensorrt-rtx 0\.9, here is 1\.0; build it again"),
+        (
+            another_gpu,
+            MissingBackendError,
+            r"m\.engine is for GPUs of compute capability 8\.9, here is NVIDIA H200 of 9\.0; build",
+        ),
+        (no_gpu, MissingBackendError, "needs an NVIDIA GPU and driver; none here"),
+        (torch_without_cuda, MissingBackendError, "CUDA build of torch"),
+    ],
+)
+def test_trt_runner_engine_that_cannot_run_here_never_touches_the_runtime(
+    change, error, message, tmp_path, monkeypatch, fake_tensorrt
+):
+    path = write_engine(tmp_path / "m.engine")
+    change(path, monkeypatch)
+    with pytest.raises(error, match=message) as caught:
+        TrtRunner(path).__enter__()
+    assert "\n" not in str(caught.value)
+
+
+def test_trt_runner_engine_that_fits_gets_to_the_runtime(tmp_path, fake_tensorrt):
+    """So that the refusals above are not refusals of everything."""
+    runner = TrtRunner(write_engine(tmp_path / "m.engine"))
+    with pytest.raises(AttributeError, match="ILogger"):
         runner.__enter__()
+
+
+@pytest.mark.parametrize(("here", "runs"), [("10.16.1", True), ("10.9.0", False), ("11.4", False)])
+def test_trt_runner_version_compatible_engine_runs_later(here, runs, tmp_path, monkeypatch):
+    module = types.SimpleNamespace(__version__=here)
+    monkeypatch.setattr(trt, "load_tensorrt", lambda flavor: module)
+    monkeypatch.setattr(facts, "current_gpu", lambda: None)
+    targets = FOR_ADA | {"version_compatible": True}
+    path = write_engine(
+        tmp_path / "m.engine", flavor="tensorrt", version="10.13.0", targets=targets
+    )
+    refusal = "needs an NVIDIA GPU" if runs else r"built by tensorrt 10\.13\.0, here is"
+    with pytest.raises(DeployError, match=refusal):
+        TrtRunner(path).__enter__()
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"flavor": "openvino"}, {"flavor": ["tensorrt"]}, {"profile": None}, {"profile": {"min": 1}}],
-    ids=["flavor", "type", "no profile", "half a profile"],
+    [
+        {"flavor": "openvino"},
+        {"flavor": ["tensorrt"]},
+        {"profile": None},
+        {"profile": {"min": 1}},
+        {"targets": None},
+        {"targets": {"capabilities": ["8.9"]}},
+        {"targets": FOR_ADA | {"capabilities": []}},
+    ],
+    ids=str,
 )
 def test_trt_runner_manifest_of_something_else_is_an_error(tmp_path, changes):
     path = write_engine(tmp_path / "m.engine", **changes)
@@ -94,11 +144,17 @@ def test_trt_runner_manifest_of_something_else_is_an_error(tmp_path, changes):
         TrtRunner(path)
 
 
-def test_trt_runner_changed_engine_is_an_error(tmp_path):
+def test_trt_runner_changed_engine_is_an_error(tmp_path, fake_tensorrt):
     path = write_engine(tmp_path / "m.engine")
+    runner = TrtRunner(path)
     path.write_bytes(b"enginE")
     with pytest.raises(FileError, match="SHA-256 differs"):
         TrtRunner(path)
+    with pytest.raises(FileError, match=r"has changed since it was opened \(SHA-256 differs\)"):
+        runner.__enter__()
+    path.unlink()
+    with pytest.raises(FileError, match="cannot read"):
+        runner.__enter__()
 
 
 def test_trt_runner_missing_manifest_is_an_error(tmp_path):
@@ -115,36 +171,127 @@ def test_trt_runner_onnx_manifest_is_an_error(tmp_path):
         TrtRunner(path)
 
 
-def test_trt_runner_uses_names_that_tensorrt_has():
-    trt = pytest.importorskip("tensorrt_rtx")
-    tensors = "get_tensor_dtype get_tensor_mode get_tensor_name get_tensor_shape num_io_tensors"
-    context = "execute_async_v3 get_tensor_shape set_input_shape set_tensor_address"
-    used = {
-        trt.Runtime: "deserialize_cuda_engine",
-        trt.ICudaEngine: f"create_execution_context {tensors}",
-        trt.IExecutionContext: context,
-        trt.DataType: "FLOAT HALF",
-        trt.TensorIOMode: "INPUT",
-        trt.ILogger: "ERROR INTERNAL_ERROR",
-    }
-    for owner, names in used.items():
-        assert [name for name in names.split() if not hasattr(owner, name)] == []
+class RuntimeCache:
+    """The kernels of one engine; what it cannot read it refuses, as TensorRT-RTX does."""
+
+    def __init__(self):
+        self.kernels = b""
+
+    def deserialize(self, data):
+        self.kernels = data
+        return data.startswith(b"kernels")
+
+    def serialize(self):
+        return self.kernels or b"kernels of this run"
+
+
+class RuntimeConfig:
+    cuda_graph_strategy = None
+    given = None
+
+    def create_runtime_cache(self):
+        return RuntimeCache()
+
+    def set_runtime_cache(self, cache):
+        self.given = cache
+        return True
+
+
+RTX = types.SimpleNamespace(
+    __name__="tensorrt_rtx",
+    __version__="1.7.1.116",
+    IRuntimeConfig=RuntimeConfig,
+    IRuntimeCache=RuntimeCache,
+)
+
+
+def test_runtime_cache_is_kept_for_the_next_run(tmp_path):
+    path, config = tmp_path / "new" / "runtime.cache", RuntimeConfig()
+    first = open_runtime_cache(RTX, config, path, warn=pytest.fail)
+    assert config.given is first
+    keep_runtime_cache(first, path, warn=pytest.fail)
+    second = open_runtime_cache(RTX, RuntimeConfig(), path, warn=pytest.fail)
+    assert second.kernels == b"kernels of this run"
+
+
+def test_runtime_cache_of_something_else_is_made_anew(tmp_path):
+    path, config, warnings = tmp_path / "runtime.cache", RuntimeConfig(), []
+    path.write_bytes(b"junk")
+    cache = open_runtime_cache(RTX, config, path, warn=warnings.append)
+    assert (config.given, cache.kernels) == (cache, b"")
+    assert warnings == [
+        f"{path} is no runtime cache for this engine here; compiling its kernels anew"
+    ]
+    keep_runtime_cache(cache, path, warn=pytest.fail)
+    assert path.read_bytes() == b"kernels of this run"
+
+
+def test_runtime_cache_that_cannot_be_kept_is_a_warning(tmp_path):
+    warnings = []
+    (tmp_path / "file").write_text("no folder")
+    path = tmp_path / "file" / "runtime.cache"
+    cache = open_runtime_cache(RTX, RuntimeConfig(), path, warn=warnings.append)
+    keep_runtime_cache(cache, path, warn=warnings.append)
+    assert len(warnings) == 2
+    assert warnings[0].startswith("compiling the engine's kernels anew: cannot read")
+    assert warnings[1].startswith("the engine's compiled kernels are not kept: cannot lock")
+
+
+def test_runtime_cache_that_the_version_lacks_is_refused(tmp_path):
+    old = types.SimpleNamespace(**vars(RTX) | {"IRuntimeCache": object})
+    with pytest.raises(BuildError, match=r"has no IRuntimeCache\.deserialize"):
+        open_runtime_cache(old, RuntimeConfig(), tmp_path / "x", warn=pytest.fail)
+
+
+class Engine:
+    """An engine whose execution context says what it was made with."""
+
+    def __init__(self):
+        self.config = RuntimeConfig()
+
+    def create_runtime_config(self):
+        return self.config
+
+    def create_execution_context(self, config=None):
+        return types.SimpleNamespace(made_with=config)
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+@pytest.mark.parametrize("flavor", ["tensorrt", "tensorrt-rtx"])
+def test_trt_runner_configures_its_context_as_far_as_the_flavor_can(
+    flavor, cuda_graph, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SWIN_DEPLOY_CACHE", str(tmp_path / "caches"))
+    path = write_engine(tmp_path / "m.engine", flavor=flavor)
+    runner = TrtRunner(path, cuda_graph=cuda_graph, warn=pytest.fail)
+    runner._engine = Engine()
+    graphs = types.SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole graph")
+    module = types.SimpleNamespace(**vars(RTX) | {"CudaGraphStrategy": graphs})
+    runner._open_context(module, "NVIDIA L4")
+    if flavor == "tensorrt":
+        assert runner._context.made_with is None
+        return
+    assert runner._context.made_with is runner._runtime_config is runner._engine.config
+    assert runner._runtime_cache is runner._engine.config.given
+    assert runner._engine.config.cuda_graph_strategy == ("whole graph" if cuda_graph else None)
 
 
 def test_trt_runner_logger_keeps_errors_and_prints_nothing(capfd):
-    trt = pytest.importorskip("tensorrt_rtx")
-    logger = runners._quiet_logger(trt)
-    logger.log(trt.ILogger.WARNING, "a warning")
-    logger.log(trt.ILogger.ERROR, "an error\n  in two lines")
+    rtx = pytest.importorskip("tensorrt_rtx")
+    logger = trt._quiet_logger(rtx)
+    logger.log(rtx.ILogger.WARNING, "a warning")
+    logger.log(rtx.ILogger.ERROR, "an error\n  in two lines")
     assert logger.errors == ["an error in two lines"]
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.tensorrt
 @pytest.mark.skipif(cuda_device_count() == 0, reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("cuda_graph", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_trt_runner_runs_a_built_engine(tmp_path, precision):
-    trt = pytest.importorskip("tensorrt_rtx")
+def test_trt_runner_runs_a_built_engine(tmp_path, precision, cuda_graph, monkeypatch):
+    rtx = pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setenv("SWIN_DEPLOY_CACHE", str(tmp_path / "caches"))
     reference = build_reference(notebook_config(img_size=56, embed_dim=32, depths=(2, 2)))
     images = np.random.default_rng(0).standard_normal((3, 3, 56, 56), dtype=np.float32)
     with TorchRunner("reference", reference) as runner:
@@ -154,9 +301,18 @@ def test_trt_runner_runs_a_built_engine(tmp_path, precision):
     options = EngineOptions(flavor="tensorrt-rtx")
     built = build_engine(graph, BatchProfile(1, 2, 4), options=options)
     path = write_engine(
-        tmp_path / "m.engine", data=built.data, version=trt.__version__, precision=precision
+        tmp_path / "m.engine",
+        data=built.data,
+        version=rtx.__version__,
+        precision=precision,
+        targets=built.targets.to_dict(),
     )
-    with TrtRunner(path) as runner:
-        actual = np.concatenate([runner.run(images[:1])[0], runner.run(images[1:])[0]])
-    tolerance = TOLERANCES["engine", precision]
-    assert compare(actual, expected, tolerance, inputs="", batch=1, classes=False).passed
+    warnings = []
+    for _ in range(2):  # the second time with the kernels that the first has kept
+        with TrtRunner(path, cuda_graph=cuda_graph, warn=warnings.append) as runner:
+            actual = np.concatenate([runner.run(images[:1])[0], runner.run(images[1:])[0]])
+            np.testing.assert_array_equal(runner.run(images[1:])[0], actual[1:])
+        tolerance = TOLERANCES["engine", precision]
+        assert compare(actual, expected, tolerance, inputs="", batch=1, classes=False).passed
+    assert warnings == []
+    assert len(list((tmp_path / "caches").glob("runtime-*.cache"))) == 1

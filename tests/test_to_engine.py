@@ -12,7 +12,7 @@ from onnx import helper
 
 from exporters import to_engine
 from exporters.errors import BuildError, MissingBackendError
-from exporters.spec import BatchProfile, EngineOptions
+from exporters.spec import BatchProfile, CacheFile, EngineOptions
 from exporters.to_engine import build_engine, check_profile, fixed_batch
 
 RTX = EngineOptions("tensorrt-rtx")
@@ -115,10 +115,44 @@ def test_build_engine_without_enough_workspace_says_so_in_one_line():
 @needs_rtx
 def test_build_engine_refuses_a_timing_cache_where_nothing_is_timed(tmp_path):
     path = tmp_path / "timings"
-    options = EngineOptions("tensorrt-rtx", timing_cache_path=str(path))
+    options = EngineOptions("tensorrt-rtx", timings=CacheFile(path, named=True))
     with pytest.raises(BuildError, match="times no kernels when it builds; leave --timing-cache"):
         build_engine(linear_graph(), AT_2, options=options)
     assert not path.exists()
+
+
+@needs_rtx
+def test_build_engine_is_for_the_gpus_asked_for():
+    """Real engines, built without a GPU: the targets are in the file, and it says them."""
+
+    def build(*capabilities):
+        options = EngineOptions("tensorrt-rtx", compute_capabilities=capabilities)
+        return build_engine(linear_graph(), AT_2, options=options)
+
+    default, one, again, several = build(), build("8.6"), build("8.6"), build("8.6", "8.9", "12.0")
+    assert one.data == again.data
+    assert len({default.data, one.data, several.data}) == 3
+    assert default.plan == one.plan == several.plan
+    assert default.targets.minimum == "8.0"
+    assert one.targets.capabilities == ("8.6",)
+    assert several.targets.capabilities == ("8.6", "8.9", "12.0")
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("capabilities", "message"),
+    [
+        (("9.0",), r"builds for no GPU of compute capability 9\.0; it has 7\.5, 8\.0, "),
+        (("8.6", "3.5", "99.9"), r"compute capability 3\.5, 99\.9; it has"),
+        (("7.5",), r"could not build the engine: .*Turing"),  # which has no float32 product there
+    ],
+    ids=str,
+)
+def test_build_engine_for_gpus_that_it_cannot_is_one_line(capabilities, message):
+    options = EngineOptions("tensorrt-rtx", compute_capabilities=capabilities)
+    with pytest.raises(BuildError, match=message) as caught:
+        build_engine(linear_graph(), AT_2, options=options)
+    assert "\n" not in str(caught.value)
 
 
 UNREADABLE = {
@@ -216,7 +250,7 @@ def test_build_engine_full_tensorrt_not_installed_has_the_command(monkeypatch):
 
 def test_build_engine_full_tensorrt_without_a_gpu_names_the_other_flavor(monkeypatch):
     monkeypatch.setattr(to_engine, "load_tensorrt", lambda _: SimpleNamespace())
-    monkeypatch.setattr(to_engine, "cuda_device_count", lambda: 0)
+    monkeypatch.setattr(to_engine, "current_gpu", lambda: None)
     with pytest.raises(MissingBackendError, match="none is here; use --flavor tensorrt-rtx"):
         build_engine(DYNAMIC_GRAPH, AT_2, options=EngineOptions("tensorrt"))
 
@@ -228,38 +262,17 @@ def test_build_engine_full_tensorrt_without_a_gpu_names_the_other_flavor(monkeyp
 def test_networks_are_strongly_typed_in_every_version(name, version, flags):
     flag = SimpleNamespace(STRONGLY_TYPED=1)
     trt = SimpleNamespace(__name__=name, __version__=version, NetworkDefinitionCreationFlag=flag)
-    assert to_engine._network_flags(trt) == flags
+    options = EngineOptions(name.replace("_", "-"))
+    assert to_engine._network_flags(trt, options) == flags
 
 
-class TimingConfig:
-    """A builder configuration of full TensorRT, as far as its timing cache goes."""
-
-    def __init__(self, *, fits):
-        self.fits = fits
-        self.read = None
-
-    def create_timing_cache(self, data):
-        self.read = data
-        return None if data == b"torn" else data
-
-    def set_timing_cache(self, cache, ignore_mismatch):
-        return self.fits and not ignore_mismatch
-
-
-@pytest.mark.parametrize(
-    ("kept", "fits"), [(None, True), (b"timings", True), (b"timings", False), (b"torn", True)]
-)
-def test_timing_cache_that_does_not_fit_is_refused(kept, fits, tmp_path):
-    path = tmp_path / "timings"
-    if kept is not None:
-        path.write_bytes(kept)
-    options = EngineOptions("tensorrt", timing_cache_path=str(path))
-    config = TimingConfig(fits=fits)
-    if fits and kept != b"torn":
-        assert to_engine._attach_timing_cache(config, options) == config.read == (kept or b"")
-        return
-    with pytest.raises(BuildError, match=f"^{path} is no timing cache of this TensorRT"):
-        to_engine._attach_timing_cache(config, options)
+def test_strong_typing_that_the_version_lacks_is_refused():
+    flag = SimpleNamespace()
+    trt = SimpleNamespace(
+        __name__="tensorrt", __version__="10.0.1", NetworkDefinitionCreationFlag=flag
+    )
+    with pytest.raises(BuildError, match=r"10\.0\.1 has no .*STRONGLY_TYPED.* later version"):
+        to_engine._network_flags(trt, EngineOptions("tensorrt"))
 
 
 @needs_rtx

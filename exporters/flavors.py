@@ -1,0 +1,171 @@
+"""What the TensorRT flavours have and lack: one table, which every branch in the code reads.
+
+A name that only some flavours or versions have belongs to a feature. ``require`` looks for the
+names of a feature in the module at hand before they are used, and says which one is missing.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.errors import BuildError
+from exporters.spec import EngineOptions, Flavor
+
+
+@dataclass(frozen=True)
+class Traits:
+    """One row of the table.
+
+    Attributes:
+        title: Name for people.
+        module: Python module.
+        install: Command that installs it.
+        majors: Major versions that the code was checked against.
+        proof: What this project has executed of it, and what not.
+        builds_without_gpu: Whether it builds engines on a machine without a GPU.
+        typing_flag_majors: Majors in which a strongly typed network must be asked for.
+        timing_cache: Whether the builder times kernels, and so gains from earlier timings.
+        runtime_cache: Whether engines are compiled where they run, and the result can be kept.
+        native_cuda_graph: Whether the runtime captures CUDA graphs by itself; else the stream is
+            captured.
+        hardware_compatibility: Whether an engine can be made to run on other GPUs than that of its
+            build.
+        version_compatible: Whether an engine can be made to run with later minor versions.
+        compute_capabilities: Whether an engine is built for a list of compute capabilities.
+    """
+
+    title: str
+    module: str
+    install: str
+    majors: tuple[int, ...]
+    proof: str
+    builds_without_gpu: bool
+    typing_flag_majors: tuple[int, ...]
+    timing_cache: bool
+    runtime_cache: bool
+    native_cuda_graph: bool
+    hardware_compatibility: bool
+    version_compatible: bool
+    compute_capabilities: bool
+
+
+# In order of preference where there is a GPU.
+FLAVORS: dict[Flavor, Traits] = {
+    "tensorrt": Traits(
+        title="TensorRT",
+        module="tensorrt",
+        install="pip install tensorrt",
+        majors=(10, 11),
+        proof="every name checked against 10.16 and 11.4, no build and no engine executed",
+        builds_without_gpu=False,
+        typing_flag_majors=(10,),  # later networks are strongly typed, with or without the flag
+        timing_cache=True,
+        runtime_cache=False,
+        native_cuda_graph=False,
+        hardware_compatibility=True,
+        version_compatible=True,
+        compute_capabilities=False,
+    ),
+    "tensorrt-rtx": Traits(
+        title="TensorRT-RTX",
+        module="tensorrt_rtx",
+        install="pip install tensorrt-rtx-cu13",
+        majors=(1,),
+        proof="builds executed with 1.7 on machines without a GPU, no engine executed on a GPU",
+        builds_without_gpu=True,
+        typing_flag_majors=(),
+        timing_cache=False,  # its timing cache functions are there and do nothing
+        runtime_cache=True,
+        native_cuda_graph=True,
+        hardware_compatibility=False,  # it warns that the setting is unsupported, and goes on
+        version_compatible=False,  # needs the lean runtime, which its package does not have
+        compute_capabilities=True,
+    ),
+}
+
+# Names that not every flavour and version has, by the feature of ``Traits`` that needs them.
+FEATURE_NAMES: dict[str, tuple[str, ...]] = {
+    "typing_flag_majors": ("NetworkDefinitionCreationFlag.STRONGLY_TYPED",),
+    "timing_cache": (
+        "IBuilderConfig.create_timing_cache",
+        "IBuilderConfig.set_timing_cache",
+        "ITimingCache.combine",
+        "ITimingCache.serialize",
+    ),
+    "runtime_cache": (
+        "IRuntimeConfig.create_runtime_cache",
+        "IRuntimeConfig.set_runtime_cache",
+        "IRuntimeCache.deserialize",
+        "IRuntimeCache.serialize",
+    ),
+    "native_cuda_graph": (
+        "IRuntimeConfig.cuda_graph_strategy",
+        "CudaGraphStrategy.WHOLE_GRAPH_CAPTURE",
+    ),
+    "hardware_compatibility": (
+        "IBuilderConfig.hardware_compatibility_level",
+        "HardwareCompatibilityLevel.AMPERE_PLUS",
+        "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY",
+    ),
+    "version_compatible": ("BuilderFlag.VERSION_COMPATIBLE", "Runtime.engine_host_code_allowed"),
+    "compute_capabilities": (
+        "ComputeCapability.__members__",
+        "IBuilderConfig.num_compute_capabilities",
+        "IBuilderConfig.set_compute_capability",
+    ),
+}
+# What to do instead, by option, where a flavour lacks the feature.
+INSTEAD = {
+    "timing_cache": "it times no kernels when it builds; leave --timing-cache out",
+    "hardware_compatibility": "name the GPUs with --compute-capability",
+    "version_compatible": "build the engine again with the version that runs it",
+    "compute_capabilities": "it builds for the GPU that is there; see --hardware-compatibility, "
+    "or use --flavor tensorrt-rtx",
+}
+
+
+def major_of(version: str) -> int:
+    """The major version."""
+    return int(version.split(".")[0])
+
+
+def refuse_missing(options: EngineOptions) -> None:
+    """Refuse options that the flavour does not have.
+
+    Raises:
+        BuildError: If an option was given that the flavour lacks.
+    """
+    traits = FLAVORS[options.flavor]
+    asked = {
+        "timing_cache": options.timings is not None,
+        "hardware_compatibility": options.hardware_compatibility != "none",
+        "version_compatible": options.version_compatible,
+        "compute_capabilities": bool(options.compute_capabilities),
+    }
+    for feature, given in asked.items():
+        if given and not getattr(traits, feature):
+            option = feature.replace("_", "-").replace("capabilities", "capability")
+            raise BuildError(f"{options.flavor} has no --{option}: {INSTEAD[feature]}")
+
+
+def require(trt: Any, feature: str) -> None:
+    """Look for the names of a feature before they are used.
+
+    Args:
+        trt: A TensorRT module.
+        feature: A key of ``FEATURE_NAMES``.
+
+    Raises:
+        BuildError: If the module lacks one; a flavour that has the feature got it in a later
+            version.
+    """
+    for name in FEATURE_NAMES[feature]:
+        try:
+            operator.attrgetter(name)(trt)
+        except AttributeError as err:
+            raise BuildError(
+                f"{trt.__name__} {trt.__version__} has no {name}, which this needs; "
+                "install a later version"
+            ) from err

@@ -1,0 +1,145 @@
+"""Which GPUs and versions an engine is for: asked of the builder, recorded, checked at load."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.backends import Gpu
+from exporters.errors import BuildError
+from exporters.flavors import FLAVORS, require
+from exporters.spec import EngineOptions
+
+# NVIDIA: an engine without a list of GPUs runs on these and later ones.
+AHEAD_OF_TIME_MINIMUM = "8.0"
+AMPERE = "8.0"
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What an engine may run on.
+
+    Attributes:
+        built_on: Name of the GPU that the builder timed kernels on; empty where it timed none.
+        capabilities: Compute capabilities such as ``8.6`` that the engine is for; empty if
+            ``minimum`` says it.
+        minimum: Lowest compute capability; empty if ``capabilities`` says it.
+        version_compatible: Whether later minor versions run it.
+    """
+
+    built_on: str
+    capabilities: tuple[str, ...]
+    minimum: str
+    version_compatible: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values, for the manifest."""
+        return dataclasses.asdict(self) | {"capabilities": list(self.capabilities)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Targets:
+        """What ``to_dict`` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: If ``values`` is something else.
+        """
+        targets = cls(
+            built_on=str(values["built_on"]),
+            capabilities=tuple(str(entry) for entry in values["capabilities"]),
+            minimum=str(values["minimum"]),
+            version_compatible=values["version_compatible"] is True,
+        )
+        for capability in (*targets.capabilities, targets.minimum):
+            _order(capability or "0.0")
+        if not targets.capabilities and not targets.minimum:
+            raise ValueError("targets without a GPU")
+        return targets
+
+    def fits_gpu(self, gpu: Gpu) -> bool:
+        """Whether an engine for these targets may be loaded on a GPU."""
+        if self.minimum:
+            return _order(gpu.capability) >= _order(self.minimum)
+        return gpu.capability in self.capabilities
+
+    def fits_version(self, built: str, here: str) -> bool:
+        """Whether an engine of version ``built`` may be loaded by version ``here``."""
+        if not self.version_compatible:
+            return built == here
+        old, new = ([int(part) for part in version.split(".")] for version in (built, here))
+        return old[0] == new[0] and old <= new
+
+    def describe(self) -> str:
+        """The GPUs, in words."""
+        if self.minimum:
+            return f"GPUs of compute capability {self.minimum} and later"
+        where = f" (built on {self.built_on})" if self.built_on else ""
+        return f"GPUs of compute capability {', '.join(self.capabilities)}{where}"
+
+
+def targets_of(options: EngineOptions, gpu: Gpu | None) -> Targets:
+    """What an engine built with these options on this machine may run on.
+
+    Args:
+        options: Builder settings.
+        gpu: The GPU of this machine; None only for a flavour that builds without one.
+    """
+    if options.compute_capabilities:
+        return Targets("", options.compute_capabilities, "", options.version_compatible)
+    if gpu is None or FLAVORS[options.flavor].builds_without_gpu:
+        return Targets("", (), AHEAD_OF_TIME_MINIMUM, options.version_compatible)
+    if options.hardware_compatibility == "ampere-plus":
+        return Targets(gpu.name, (), AMPERE, options.version_compatible)
+    return Targets(gpu.name, (gpu.capability,), "", options.version_compatible)
+
+
+def ask_for_targets(trt: Any, config: Any, options: EngineOptions) -> None:
+    """Pass the options about GPUs and versions to the builder's configuration.
+
+    Raises:
+        BuildError: If this version of TensorRT does not have a target that was asked for.
+    """
+    if options.hardware_compatibility != "none":
+        require(trt, "hardware_compatibility")
+        name = options.hardware_compatibility.replace("-", "_").upper()
+        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, name)
+    if options.version_compatible:
+        require(trt, "version_compatible")
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.compute_capabilities:
+        require(trt, "compute_capabilities")
+        _set_capabilities(trt, config, options.compute_capabilities)
+
+
+def _set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> None:
+    known = _known_capabilities(trt)
+    unknown = [name for name in capabilities if name not in known]
+    if unknown:
+        raise BuildError(
+            f"{trt.__name__} {trt.__version__} builds for no GPU of compute capability "
+            f"{', '.join(unknown)}; it has {', '.join(known)}"
+        )
+    config.num_compute_capabilities = len(capabilities)  # room for them; else none is taken
+    for index, name in enumerate(capabilities):
+        if not config.set_compute_capability(known[name], index):
+            raise BuildError(
+                f"{trt.__name__} {trt.__version__} does not take compute capability {name}; "
+                "leave it out of --compute-capability"
+            )
+
+
+def _known_capabilities(trt: Any) -> dict[str, Any]:
+    """Members such as ``SM86`` by number, ``8.6``, in order."""
+    members = trt.ComputeCapability.__members__
+    found = {
+        f"{name[2:-1]}.{name[-1]}": member
+        for name, member in members.items()
+        if name.startswith("SM") and name[2:].isdecimal()
+    }
+    return dict(sorted(found.items(), key=lambda entry: _order(entry[0])))
+
+
+def _order(capability: str) -> tuple[int, int]:
+    """For comparison: ``12.0`` is above ``8.9``."""
+    major, minor = capability.split(".")
+    return int(major), int(minor)

@@ -1,0 +1,77 @@
+"""What every runner offers."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.errors import ComparisonError
+from exporters.spec import Precision
+
+# One array [B, ...] for each output of a model, in the model's order.
+Outputs = tuple[NDArray[np.float32], ...]
+
+
+class Runner(Protocol):
+    """One model, ready to run once opened.
+
+    Attributes:
+        name: Short name for reports.
+        precision: Of weights and activations.
+        backend: What runs it and where; complete once opened.
+        min_batch: Fewest images a call takes.
+        max_batch: Most images a call takes; None for no limit.
+    """
+
+    name: str
+    precision: Precision
+    backend: str
+    min_batch: int = 1
+    max_batch: int | None = None
+
+    def __enter__(self) -> Self:
+        """Open the model.
+
+        Raises:
+            MissingBackendError: If this machine lacks the package or the device that it needs.
+            DeployError: If the file cannot be used.
+        """
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Let go of the model and its memory."""
+
+    def prepare(self, images: NDArray[np.float32]) -> None:
+        """Put images [B, 3, H, W] where the model reads them, in the type that it takes.
+
+        Raises:
+            ComparisonError: If the model takes images of another shape.
+        """
+
+    def execute(self) -> None:
+        """Start one call on the prepared images."""
+
+    def synchronize(self) -> None:
+        """Wait until what was started is done."""
+
+    def fetch(self) -> Outputs:
+        """The outputs of the last call, on the host."""
+
+    def run(self, images: NDArray[np.float32]) -> Outputs:
+        """The model's outputs for images [B, 3, H, W]; each has one row for each image."""
+        self.prepare(images)
+        self.execute()
+        self.synchronize()
+        return self.fetch()
+
+
+def check_shape(images: NDArray[np.float32], wanted: tuple[Any, ...], name: str) -> None:
+    """Compare what a model takes with what it gets; only fixed sizes count."""
+    fixed = [size if isinstance(size, int) and size >= 0 else None for size in wanted]
+    pairs = zip(fixed, images.shape, strict=False)
+    if len(fixed) != images.ndim or any(size not in (None, given) for size, given in pairs):
+        raise ComparisonError(
+            f"{name} takes images of shape {list(wanted)}, not {list(images.shape)}; use the image "
+            "size and batch that it was exported for"
+        )

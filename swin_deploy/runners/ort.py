@@ -1,0 +1,132 @@
+"""An ONNX file in ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from exporters.backends import cuda_device_count, load_onnxruntime
+from exporters.errors import ExportError, FileError, MissingBackendError
+from exporters.spec import Precision
+from swin_deploy.runners.base import Outputs, Runner, check_shape
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
+CPU_PROVIDER = "CPUExecutionProvider"
+
+
+class OrtRunner(Runner):
+    """An ONNX file in ONNX Runtime: on the GPU if the driver offers one and the package has CUDA.
+
+    It runs where ``backend`` says, or not at all: ONNX Runtime by itself only warns and moves to
+    the CPU when a provider does not load.
+
+    Args:
+        onnx_path: File to run; one input of images.
+        precision: Of the graph, for reports; the runner takes the graph as it is.
+        name: Short name for reports; by default ``onnx`` and the precision.
+    """
+
+    def __init__(self, onnx_path: Path, precision: Precision, *, name: str = "") -> None:
+        self.name = name or f"onnx {precision}"
+        self.precision = precision
+        self.backend = "ONNX Runtime"
+        self._path = onnx_path
+        self._binding: Any = None
+
+    def __enter__(self) -> Self:
+        if not self._path.is_file():
+            raise FileError(f"{self._path} does not exist, or is not a file; name an ONNX file")
+        self._ort = load_onnxruntime()
+        on_gpu = CUDA_PROVIDER in self._ort.get_available_providers() and cuda_device_count() > 0
+        provider = CUDA_PROVIDER if on_gpu else CPU_PROVIDER
+        session = _ort_session(self._ort, self._path, provider, self.precision)
+        self._device = "cuda" if on_gpu else "cpu"
+        self.backend = f"ONNX Runtime {self._ort.__version__}, {provider}"
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if len(inputs) != 1 or not outputs:
+            raise ExportError(
+                f"{self._path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one "
+                "input: export the model again"
+            )
+        self._input, self._outputs = inputs[0], outputs
+        batch = self._input.shape[0] if self._input.shape else None
+        if isinstance(batch, int):
+            self.min_batch = self.max_batch = batch
+        self._session = session
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._binding = self._session = None
+
+    def prepare(self, images: NDArray[np.float32]) -> None:
+        check_shape(images, tuple(self._input.shape), self.name)
+        dtype = np.float16 if self._input.type == "tensor(float16)" else np.float32
+        value = self._ort.OrtValue.ortvalue_from_numpy(
+            np.ascontiguousarray(images, dtype), self._device, 0
+        )
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_input(self._input.name, value)
+        for output in self._outputs:
+            self._binding.bind_output(output.name, self._device, 0)
+
+    def execute(self) -> None:
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except _ort_errors(self._ort) as err:
+            reason = " ".join(str(err).split())
+            raise ExportError(f"ONNX Runtime cannot run {self._path} ({reason})") from err
+
+    def synchronize(self) -> None:
+        self._binding.synchronize_outputs()
+
+    def fetch(self) -> Outputs:
+        return tuple(np.asarray(one, np.float32) for one in self._binding.copy_outputs_to_cpu())
+
+
+def _ort_session(
+    ort: Any,  # noqa: ANN401 - onnxruntime is untyped
+    path: Path,
+    provider: str,
+    precision: Precision,
+) -> Any:  # noqa: ANN401 - as above
+    """A session that runs on ``provider``, with PyTorch's number of threads."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what matters arrives as an exception
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Threads that spin after a call would slow down whatever runs next in the same process.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    settings = {"use_tf32": "0"} if provider == CUDA_PROVIDER else {}
+    try:
+        session = ort.InferenceSession(
+            str(path), options, providers=[provider], provider_options=[settings]
+        )
+    except _ort_errors(ort) as err:
+        reason = " ".join(str(err).split())
+        if precision == "bf16" and isinstance(
+            err, ort.capi.onnxruntime_pybind11_state.NotImplemented
+        ):
+            raise MissingBackendError(
+                f"ONNX Runtime's {provider} lacks bfloat16 kernels ({reason}); the deploy model's "
+                "emulated hop stands in for it here, or run it on a GPU"
+            ) from err
+        raise ExportError(
+            f"ONNX Runtime cannot load {path} as a model ({reason}); export it again"
+        ) from err
+    chosen = session.get_providers()[0]
+    if chosen != provider:
+        raise MissingBackendError(
+            f"ONNX Runtime was asked for {provider} and would run {path.name} on {chosen}; "
+            "pip install onnxruntime-gpu[cuda,cudnn], or hide the GPU with CUDA_VISIBLE_DEVICES="
+        )
+    return session
+
+
+def _ort_errors(ort: Any) -> tuple[type[Exception], ...]:  # noqa: ANN401 - onnxruntime is untyped
+    """What ONNX Runtime raises for a model that it cannot load or run; they share no base."""
+    state = ort.capi.onnxruntime_pybind11_state
+    names = ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf")
+    return tuple(getattr(state, name) for name in (*names, "NotImplemented", "RuntimeException"))

@@ -1,0 +1,57 @@
+"""Kernels that TensorRT-RTX compiles where an engine runs, kept from one run to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from exporters.artifact import write_atomic
+from exporters.cache_file import locked, read_cache
+from exporters.errors import FileError
+from exporters.flavors import require
+
+Warn = Callable[[str], None]
+
+
+def open_runtime_cache(trt: Any, runtime_config: Any, path: Path, *, warn: Warn) -> Any:
+    """Give a runtime configuration the kernels in a file; an unusable file is only a warning.
+
+    Args:
+        trt: The TensorRT module.
+        runtime_config: Of an engine; no execution context is made from it yet.
+        path: The cache file, which need not be there.
+        warn: Called with one line.
+
+    Returns:
+        The runtime cache. TensorRT holds no reference to it: it must live as long as the
+        execution context, or the process crashes.
+    """
+    require(trt, "runtime_cache")
+    runtime_cache = runtime_config.create_runtime_cache()
+    try:
+        data = read_cache(path)
+    except FileError as err:
+        warn(f"compiling the engine's kernels anew: {err}")
+        data = b""
+    if data and not runtime_cache.deserialize(data):
+        warn(f"{path} is no runtime cache for this engine here; compiling its kernels anew")
+        runtime_cache = runtime_config.create_runtime_cache()
+    if not runtime_config.set_runtime_cache(runtime_cache):
+        warn(f"{trt.__name__} takes no runtime cache; every start compiles the kernels anew")
+    return runtime_cache
+
+
+def keep_runtime_cache(runtime_cache: Any, path: Path, *, warn: Warn) -> None:
+    """Write the kernels compiled so far; of two processes with one engine the later one's stay."""
+    serialized = runtime_cache.serialize()
+    if serialized is None:
+        warn("TensorRT gives no runtime cache; the next start compiles the kernels anew")
+        return
+    data = bytes(serialized)
+    try:
+        with locked(path):
+            if read_cache(path) != data:
+                write_atomic(path, data)
+    except FileError as err:
+        warn(f"the engine's compiled kernels are not kept: {err}")
