@@ -1,8 +1,8 @@
 """Write half precision into an ONNX graph.
 
-Every weight and activation becomes float16, but for the modules that the export named as float32
-(``FLOAT32_MODULES``); LayerNormalization keeps its statistics in float32 (its ``stash_type``), as
-ONNX Runtime and TensorRT both do.
+Every weight and activation becomes float16 or bfloat16, but for the modules that the export or the
+caller names as float32 (``FLOAT32_MODULES``); LayerNormalization keeps its statistics in float32
+(its ``stash_type``), as ONNX Runtime and TensorRT both do.
 
 This converter was chosen by measurement (``scripts/compare_half``): it gives the numbers of
 exporting the ``.half()`` module, needs the file alone, and names what float16 cannot hold.
@@ -11,70 +11,138 @@ exporting the ``.half()`` module, needs the file alone, and names what float16 c
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.errors import ExportError
 from exporters.spec import Precision
 
-FLOAT16_MAX = 65504.0
 FLOAT32_MODULES = "float32_modules"  # metadata: paths of modules that stay float32
+FLOAT32_ASKED = "float32_asked"  # those among them that the caller named, not the model
+FLOAT16_MAX = 65504.0
+LARGEST: dict[Precision, float] = {"fp16": FLOAT16_MAX, "bf16": 3.3895e38}
+TYPES: dict[Precision, int] = {
+    "fp32": TensorProto.FLOAT,
+    "fp16": TensorProto.FLOAT16,
+    "bf16": TensorProto.BFLOAT16,
+}
+TITLES: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+PROJECTION = "bhnd,chd->bnc"  # the one contraction that deploy models write as Einsum
 
 
 def precision_of(graph: onnx.ModelProto) -> Precision:
-    """``fp16`` if most weights are float16, else ``fp32``."""
-    sizes = {TensorProto.FLOAT16: 0, TensorProto.FLOAT: 0}
+    """``fp16`` or ``bf16`` if most weights are, leaving out modules kept in float32 on purpose."""
+    kept = _kept_nodes(graph)
+    aside = {name for node in graph.graph.node if node.name in kept for name in node.input}
+    names: dict[int, Precision] = {kind: name for name, kind in TYPES.items()}
+    sizes: dict[Precision, int] = dict.fromkeys(TYPES, 0)  # float32 first: it wins a tie
     for tensor in graph.graph.initializer:
-        if tensor.data_type in sizes:
-            sizes[tensor.data_type] += int(np.prod(tensor.dims))
-    return "fp16" if sizes[TensorProto.FLOAT16] > sizes[TensorProto.FLOAT] else "fp32"
+        if tensor.data_type in names and tensor.name not in aside:
+            sizes[names[tensor.data_type]] += int(np.prod(tensor.dims))
+    return max(sizes, key=lambda name: sizes[name])
 
 
-def to_half(graph: onnx.ModelProto, *, io_precision: Precision) -> onnx.ModelProto:
-    """A float16 copy of a float32 graph.
+def float32_modules(graph: onnx.ModelProto, key: str = FLOAT32_MODULES) -> tuple[str, ...]:
+    """Paths of the modules whose own nodes stay float32 in a half-precision form of the graph."""
+    props = {entry.key: entry.value for entry in graph.metadata_props}
+    return tuple(json.loads(props.get(key, "[]")))
+
+
+def to_half(
+    graph: onnx.ModelProto,
+    *,
+    io_precision: Precision,
+    precision: Precision = "fp16",
+    keep: Iterable[str] = (),
+) -> onnx.ModelProto:
+    """A float16 or bfloat16 copy of a float32 graph.
 
     Args:
         graph: A float32 graph without casts of its own.
         io_precision: ``fp32`` keeps inputs and outputs float32, with one cast at each.
+        precision: ``fp16`` or ``bf16``.
+        keep: Paths of modules whose own nodes stay float32, besides those that the graph names.
 
     Raises:
-        ExportError: If a weight lies beyond float16's range, or the graph casts by itself.
+        ExportError: If a weight lies beyond the precision's range, no module to keep is in the
+            graph, or the graph casts by itself or has a form that the precision lacks.
     """
     half = onnx.ModelProto()
     half.CopyFrom(graph)
     body = half.graph
-    kept = _float32_nodes(half)
-    wide = {name for node in body.node if node.name in kept for name in node.input}
-    halved = {name for node in body.node if node.name not in kept for name in node.input}
+    _keep(half, tuple(keep))
+    if precision == "bf16":
+        _spell_out_einsum(body)
+    kept = _kept_nodes(half)
+    wide = _own_weights(body, kept)
     for node in body.node:
         if node.name not in kept:
-            _halve_node(node)
+            _halve_node(node, precision)
     for tensor in body.initializer:
-        if tensor.name in halved or tensor.name not in wide:
-            _halve(tensor, tensor.name)
+        if tensor.name not in wide:
+            _halve(tensor, tensor.name, precision)
     body.ClearField("value_info")
     if io_precision == "fp32":
-        _add_casts(body)
+        _add_casts(body, TYPES[precision])
     else:
         for value in _float_edges(body):
-            value.type.tensor_type.elem_type = TensorProto.FLOAT16
-    _fence(body, kept)
+            value.type.tensor_type.elem_type = TYPES[precision]
+    _fence(body, kept, TYPES[precision])
     return half
 
 
-def _float32_nodes(graph: onnx.ModelProto) -> set[str]:
-    """Names of the nodes that stay float32: those of the modules that the export named."""
-    props = {entry.key: entry.value for entry in graph.metadata_props}
-    modules = tuple(json.loads(props.get(FLOAT32_MODULES, "[]")))
-    return {node.name for node in graph.graph.node if node.name.rpartition("/")[0] in modules}
+def _keep(graph: onnx.ModelProto, modules: tuple[str, ...]) -> None:
+    """Add to the modules that the graph's metadata keeps in float32; some may own no node."""
+    owners = {_module(node) for node in graph.graph.node}
+    found = [name for name in modules if name in owners]
+    if modules and not found:
+        raise ExportError(
+            f"no node of the graph belongs to {modules[0]}, so it cannot stay float32; "
+            "swin-deploy precision lists what can"
+        )
+    if found:
+        props = {entry.key: entry.value for entry in graph.metadata_props}
+        names = list(dict.fromkeys((*float32_modules(graph), *found)))
+        props |= {FLOAT32_MODULES: json.dumps(names), FLOAT32_ASKED: json.dumps(found)}
+        helper.set_model_props(graph, props)
 
 
-def _fence(body: onnx.GraphProto, kept: set[str]) -> None:
-    """Cast what enters the kept nodes to float32, and what leaves them to float16."""
+def _module(node: onnx.NodeProto) -> str:
+    return node.name.rpartition("/")[0]
+
+
+def _kept_nodes(graph: onnx.ModelProto) -> set[str]:
+    """Names of the nodes that stay float32: the own nodes of the modules that are named so."""
+    modules = set(float32_modules(graph))
+    return {node.name for node in graph.graph.node if _module(node) in modules}
+
+
+def _own_weights(body: onnx.GraphProto, kept: set[str]) -> set[str]:
+    """The weights of kept nodes alone; one that others use too is copied for the kept ones."""
+    shared = {name for node in body.node if node.name not in kept for name in node.input}
+    floats = {t.name: t for t in body.initializer if t.data_type == TensorProto.FLOAT}
+    wide: set[str] = set()
+    for node in body.node:
+        for index, name in enumerate(node.input if node.name in kept else ()):
+            if name not in floats:
+                continue
+            own = f"{name}/float" if name in shared else name
+            if own != name and own not in wide:
+                body.initializer.append(floats[name])
+                body.initializer[-1].name = own
+            node.input[index] = own
+            wide.add(own)
+    return wide
+
+
+def _fence(body: onnx.GraphProto, kept: set[str], half: int) -> None:
+    """Cast what enters the kept nodes to float32, and what leaves them to the half type."""
     inside = {name for node in body.node if node.name in kept for name in node.output}
-    wide = {tensor.name for tensor in body.initializer if tensor.data_type != TensorProto.FLOAT16}
+    wide = {tensor.name for tensor in body.initializer if tensor.data_type != half}
     nodes: list[onnx.NodeProto] = []
     cast: dict[str, str] = {}
     for node in body.node:
@@ -83,20 +151,65 @@ def _fence(body: onnx.GraphProto, kept: set[str]) -> None:
             leaves = node.name not in kept and name in inside
             if not (name and (enters or leaves)):
                 continue
-            to = TensorProto.FLOAT if enters else TensorProto.FLOAT16
+            to = TensorProto.FLOAT if enters else half
             if name not in cast:
                 cast[name] = f"{name}/{'float' if enters else 'half'}"
-                module = node.name.rpartition("/")[0] if enters else name
+                module = _module(node) if enters else name
                 label = f"{module}/Cast_{len(cast)}"
                 nodes.append(helper.make_node("Cast", [name], [cast[name]], name=label, to=to))
             node.input[index] = cast[name]
         nodes.append(node)
+    _replace_nodes(body, nodes)
+
+
+def _replace_nodes(body: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del body.node[:]
     body.node.extend(copied)
 
 
-def _halve_node(node: onnx.NodeProto) -> None:
+def _spell_out_einsum(body: onnx.GraphProto) -> None:
+    """Write contractions as Transpose, Reshape and MatMul: ONNX's Einsum takes no bfloat16."""
+    weights = {tensor.name: tensor for tensor in body.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in body.node:
+        if node.op_type != "Einsum":
+            nodes.append(node)
+            continue
+        equation = next(entry.s.decode() for entry in node.attribute if entry.name == "equation")
+        weight = weights.get(node.input[1])
+        if equation.replace(" ", "") != PROJECTION or weight is None:
+            raise ExportError(
+                f"{node.name} contracts {equation}, and ONNX's Einsum takes no bfloat16; "
+                "use float16 or float32 for this graph"
+            )
+        by_head = numpy_helper.to_array(weight)  # [c, h, d]
+        matrix = np.ascontiguousarray(by_head.reshape(len(by_head), -1).T)
+        name, (output,) = f"{node.name}_matrix", node.output
+        shape = f"{node.name}_shape"
+        body.initializer.extend(
+            (
+                numpy_helper.from_array(matrix, name),
+                numpy_helper.from_array(np.array([0, 0, len(matrix)]), shape),
+            )
+        )
+        turned, flat = f"{output}/turned", f"{output}/flat"
+        stem = node.name
+        nodes += (
+            helper.make_node(
+                "Transpose", [node.input[0]], [turned], name=f"{stem}_Transpose", perm=(0, 2, 1, 3)
+            ),
+            helper.make_node("Reshape", [turned, shape], [flat], name=f"{stem}_Reshape"),
+            helper.make_node("MatMul", [flat, name], [output], name=f"{stem}_MatMul"),
+        )
+    _replace_nodes(body, nodes)
+    used = {name for node in body.node for name in node.input}
+    unused = [tensor for name, tensor in weights.items() if name not in used]
+    for tensor in unused:
+        body.initializer.remove(tensor)
+
+
+def _halve_node(node: onnx.NodeProto, precision: Precision) -> None:
     if node.op_type == "Cast":
         raise ExportError(
             f"the graph casts by itself ({node.name}): its precision is mixed already; "
@@ -104,7 +217,7 @@ def _halve_node(node: onnx.NodeProto) -> None:
         )
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.TENSOR:
-            _halve(attribute.t, node.name)
+            _halve(attribute.t, node.name, precision)
 
 
 def _float_edges(body: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -113,21 +226,38 @@ def _float_edges(body: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     return [value for value in edges if value.type.tensor_type.elem_type == TensorProto.FLOAT]
 
 
-def _halve(tensor: onnx.TensorProto, name: str) -> None:
+def _halve(tensor: onnx.TensorProto, name: str, precision: Precision) -> None:
     if tensor.data_type != TensorProto.FLOAT:
         return
     values = numpy_helper.to_array(tensor)
     largest = float(np.abs(values).max(initial=0.0))
-    if not largest <= FLOAT16_MAX:
+    if not largest <= LARGEST[precision]:
         raise ExportError(
-            f"{name} holds {largest:.4g}, beyond the {FLOAT16_MAX:.0f} of float16; "
-            "use float32 for this model"
+            f"{name} holds {largest:.4g}, beyond the {LARGEST[precision]:.6g} of "
+            f"{TITLES[precision]}; use float32 for this model"
         )
-    tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+    if precision == "fp16":
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+    else:
+        tensor.CopyFrom(
+            TensorProto(
+                name=tensor.name,
+                data_type=TensorProto.BFLOAT16,
+                dims=values.shape,
+                raw_data=_bfloat16_bits(values).tobytes(),
+            )
+        )
 
 
-def _add_casts(body: onnx.GraphProto) -> None:
-    """Cast float32 inputs to float16 behind them, and outputs back to float32 before them."""
+def _bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Finite values rounded to bfloat16, ties to even, as bits: NumPy has no such type."""
+    bits = np.ascontiguousarray(values).reshape(-1).view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return (rounded >> np.uint32(16)).astype("<u2")
+
+
+def _add_casts(body: onnx.GraphProto, half: int) -> None:
+    """Cast float32 inputs to the half type behind them, and outputs back before them."""
     renamed = {value.name: f"{value.name}/half" for value in _float_edges(body)}
     front: list[onnx.NodeProto] = []
     back: list[onnx.NodeProto] = []
@@ -135,7 +265,7 @@ def _add_casts(body: onnx.GraphProto) -> None:
         for names in (node.input, node.output):
             names[:] = [renamed.get(name, name) for name in names]
     for values, casts, to in (
-        (body.input, front, TensorProto.FLOAT16),
+        (body.input, front, half),
         (body.output, back, TensorProto.FLOAT),
     ):
         for value in values:

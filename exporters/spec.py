@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16"]
 Flavor = Literal["tensorrt", "tensorrt-rtx"]
+HardwareCompatibility = Literal["none", "ampere-plus", "same-compute-capability"]
 
 OPSET_RANGE = (17, 23)
 DEFAULT_OPSET = 17
@@ -25,6 +27,7 @@ class ExportSpec:
         precision: Of weights and activations; modules with a true attribute ``keep_float32`` stay
             float32 in any precision.
         io_precision: Of the graph's input and output.
+        keep: Paths of modules that stay float32 besides.
     """
 
     input_shape: tuple[int, int, int]
@@ -34,6 +37,7 @@ class ExportSpec:
     precision: Precision = "fp32"
     io_precision: Precision = "fp32"
     input_name: str = "images"
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,19 @@ class BatchProfile:
 
 
 @dataclass(frozen=True)
+class CacheFile:
+    """A cache on disk; losing it costs time, and nothing else.
+
+    Attributes:
+        path: Where it is, or is to be.
+        named: Whether the user named it: one that cannot be used is an error then, else a warning.
+    """
+
+    path: Path
+    named: bool = False
+
+
+@dataclass(frozen=True)
 class EngineOptions:
     """How to build an engine; precision is no option here, it is written in the ONNX graph.
 
@@ -53,10 +70,16 @@ class EngineOptions:
         flavor: TensorRT flavour.
         workspace_mib: Memory the builder may plan for scratch, in MiB; None for its default.
         optimization_level: 0 (fast build) to 5 (fast engine); None for the builder's default.
-        timing_cache_path: File that keeps tactic timings between builds, where the flavour times.
+        timings: Keeps kernel timings between builds, where the flavour times kernels.
+        hardware_compatibility: GPUs besides that of the build that the engine must run on.
+        version_compatible: Whether later minor versions must run the engine.
+        compute_capabilities: GPUs that the engine is for, such as ``8.6``; none for the default.
     """
 
     flavor: Flavor
     workspace_mib: int | None = None
     optimization_level: int | None = None
-    timing_cache_path: str | None = None
+    timings: CacheFile | None = None
+    hardware_compatibility: HardwareCompatibility = "none"
+    version_compatible: bool = False
+    compute_capabilities: tuple[str, ...] = ()

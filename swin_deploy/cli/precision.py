@@ -1,0 +1,85 @@
+"""``swin-deploy precision``: how large values get, and what half precision costs where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from swin_deploy.cli.console import Console, show_json, show_table
+from swin_deploy.cli.options import (
+    Asked,
+    image_options,
+    json_option,
+    model_options,
+)
+from swin_deploy.cli.run import announce
+
+if TYPE_CHECKING:
+    from swin_deploy.advice import Diagnosis
+
+EPILOG = """\b
+Examples:
+  swin-deploy precision --checkpoint swin.pt --images photos/
+  swin-deploy precision --model notebook-digits --all
+  swin-deploy precision --checkpoint swin.pt --noise bf16 --json
+
+\b
+Runs on the CPU. The precision to use is an advice from these images; what
+proves it is swin-deploy run, with --auto where float16 alone does not do.
+"""
+
+
+@click.command(epilog=EPILOG)
+@model_options
+@image_options
+@click.option(
+    "--noise",
+    type=click.Choice(["fp16", "bf16"]),
+    default="fp16",
+    show_default=True,
+    help="Half precision that each part alone is run in.",
+)
+@click.option("--all", "every", is_flag=True, help="Show every activation too.")
+@json_option
+@click.pass_obj
+def precision(
+    console: Console,
+    asked: Asked,
+    images: Path | None,
+    limit: int,
+    noise: Literal["fp16", "bf16"],
+    every: bool,
+    as_json: bool,
+) -> None:
+    """Measure each part's largest values and noise, and say which precision it can have.
+
+    The float32 deploy model runs on calibration images, and every operation in it is watched. Then
+    each part alone, and the whole model, run in half precision, emulated: operations take and give
+    rounded values and compute in float32.
+    """
+    with console.step("Loading PyTorch and the model"):
+        from swin_deploy import proof
+        from swin_deploy.advice import diagnose
+        from swin_deploy.report.precision import precision_to_dict
+        from swin_deploy.report.terminal import render_precision
+
+        loaded = asked.load()
+        calibration = proof.image_sets(loaded, images, limit=limit)[0]
+    announce(console, loaded)
+    if images is None:
+        console.note(f"  no --images: calibrating on {calibration.description}")
+    with console.step("Measuring ranges and noise") as step:
+        found = diagnose(loaded, calibration, noise_precision=noise, progress=step.update)
+    if as_json:
+        show_json(precision_to_dict(found))
+    else:
+        show_table(render_precision(found, every=every))
+    console.next_step(_next_step(found))
+
+
+def _next_step(found: Diagnosis) -> str:
+    kept = "".join(f" --keep-float32 {name}" for name in found.keep)
+    proved = "swin-deploy run --auto tries it, and proves it"
+    return f"swin-deploy export --precision {found.precision}{kept}, or {proved}"

@@ -1,0 +1,149 @@
+"""The ranges and the noise of a model's parts as tables, facts and JSON, and what follows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from exporters.precision import FLOAT16_MAX, TITLES
+from swin_deploy.advice import Diagnosis, Trial, is_noisy
+from swin_deploy.ranges import OVERFLOW_SHARE, Activation, Part
+from swin_deploy.report.numbers import error_text, percent_text
+from swin_deploy.report.tables import Facts, Kind, Table
+
+RANGE_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("Largest", "number"),
+    ("Headroom", "number"),
+    ("RMS", "number"),
+    ("Below normal", "number"),
+)
+
+
+def part_table(diagnosis: Diagnosis) -> Table:
+    """Return one row for each part."""
+    columns: tuple[tuple[str, Kind], ...] = (
+        ("Part", "code"),
+        ("At risk", "text"),
+        *RANGE_COLUMNS,
+        (f"Noise {diagnosis.noise_precision}", "number"),
+        ("Largest in", "code"),
+    )
+    rows = (
+        (
+            part.name,
+            ", ".join(risks(part, diagnosis.fair_share)) or "-",
+            *_range_cells(part),
+            "-" if part.noise is None else error_text(part.noise),
+            _place(part),
+        )
+        for part in diagnosis.parts
+    )
+    return Table(columns, tuple(rows))
+
+
+def activation_table(diagnosis: Diagnosis) -> Table:
+    """Return one row for each operation, in the order computed."""
+    columns: tuple[tuple[str, Kind], ...] = (("Activation", "code"), *RANGE_COLUMNS)
+    rows = ((one.name, *_range_cells(one)) for one in _in_order(diagnosis))
+    return Table(columns, tuple(rows))
+
+
+def risks(part: Part, fair_share: float) -> tuple[str, ...]:
+    """Return why a part is at risk, in a word each; overflow alone where it is the noise."""
+    beyond = part.noise is not None and math.isinf(part.noise)
+    found = {"overflow": part.overflows, "noise": is_noisy(part, fair_share) and not beyond}
+    return tuple(word for word, true in found.items() if true)
+
+
+def precision_facts(diagnosis: Diagnosis) -> Facts:
+    """Return what was measured on what, the rules, and the whole models that were tried."""
+    limit = OVERFLOW_SHARE * FLOAT16_MAX
+    return (
+        ("Calibration", diagnosis.images),
+        ("Overflow", f"a largest value above {limit:.0f}, half of float16's {FLOAT16_MAX:.0f}"),
+        (
+            "Noise",
+            "largest output error, in units of its RMS, with this part alone in "
+            f"{TITLES[diagnosis.noise_precision]}, emulated; at risk above a fair share of what is "
+            f"allowed: {error_text(diagnosis.fair_share)}",
+        ),
+        ("Below normal", "share of values that are not 0 and below 6.1e-05, where digits are lost"),
+        *(("Emulated", trial_text(trial)) for trial in diagnosis.trials),
+    )
+
+
+def trial_text(trial: Trial) -> str:
+    """Return what a whole model in half precision needs."""
+    kept = f", {', '.join(trial.keep)} in float32" if trial.keep else ""
+    result = trial.result
+    verdict = "pass" if result.passed else f"FAIL ({result.reason})"
+    needed, allowed = error_text(result.needed_atol), error_text(result.tolerance.atol)
+    return f"{TITLES[trial.precision]}{kept}: needs {needed}, allowed {allowed}: {verdict}"
+
+
+def precision_to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return everything as JSON values; infinity and NaN become None."""
+    return {
+        "advice": diagnosis.advice,
+        "precision": diagnosis.precision,
+        "keep_float32": list(diagnosis.keep),
+        "at_risk": list(diagnosis.at_risk),
+        "noisy": list(diagnosis.noisy),
+        "calibration": diagnosis.images,
+        "overflow_limit": OVERFLOW_SHARE * FLOAT16_MAX,
+        "noise_precision": diagnosis.noise_precision,
+        "fair_share": _finite(diagnosis.fair_share),
+        "parts": [
+            {
+                "name": part.name,
+                "max_abs": _finite(part.max_abs),
+                "headroom": _finite(part.headroom),
+                "rms": _finite(part.rms),
+                "tiny_share": part.tiny_share,
+                "noise": _finite(part.noise),
+                "at_risk": list(risks(part, diagnosis.fair_share)),
+                "activations": [
+                    {key: _finite(value) for key, value in dataclasses.asdict(one).items()}
+                    for one in part.activations
+                ],
+            }
+            for part in diagnosis.parts
+        ],
+        "trials": [
+            {
+                "precision": trial.precision,
+                "keep_float32": list(trial.keep),
+                "passed": trial.result.passed,
+                "needed_atol": _finite(trial.result.needed_atol),
+                "allowed_atol": trial.result.tolerance.atol,
+                "reason": trial.result.reason,
+            }
+            for trial in diagnosis.trials
+        ],
+    }
+
+
+def _place(part: Part) -> str:
+    """The operation that gives the largest value, below its block."""
+    block = ".".join(part.name.split(".")[:2])
+    return part.largest.name.removeprefix(f"{block}.") if part.largest else "-"
+
+
+def _in_order(diagnosis: Diagnosis) -> list[Activation]:
+    found = [one for part in diagnosis.parts for one in part.activations]
+    return sorted(found, key=lambda one: one.step)
+
+
+def _range_cells(one: Part | Activation) -> tuple[str, ...]:
+    room = one.headroom
+    return (
+        f"{one.max_abs:.3g}",
+        f"{room:,.0f}x" if math.inf > room >= 100 else f"{room:.3g}x",
+        f"{one.rms:.3g}",
+        percent_text(one.tiny_share),
+    )
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
