@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+FLAT_SPREAD = 4.0
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -24,11 +25,14 @@ class ImageSet:
     """Images ready for a model.
 
     Attributes:
-        name: Kind of set, "seeded" or "images".
+        name: Kind of set: "seeded", "extreme" or "images".
         description: Where the images come from, for reports.
         images: Normalised images, [n, 3, img_size, img_size], float32.
         names: One name an image, in the order of ``images``.
         labels: Class of each image, [n], int64; None where it is not known.
+        spread: How much wider than usual rounding scatters: a flat image has the same rounding in
+            every token, so it does not average out.
+        classes: Names of the classes, by index; empty where they are not known.
     """
 
     name: str
@@ -36,6 +40,8 @@ class ImageSet:
     images: NDArray[np.float32]
     names: tuple[str, ...]
     labels: NDArray[np.int64] | None = None
+    spread: float = 1.0
+    classes: tuple[str, ...] = ()
 
 
 def seeded_images(config: SwinConfig, *, count: int, seed: int = 0) -> ImageSet:
@@ -46,6 +52,35 @@ def seeded_images(config: SwinConfig, *, count: int, seed: int = 0) -> ImageSet:
         description=f"{count} images of standard normal noise, seed {seed}",
         images=np.random.default_rng(seed).standard_normal(shape, dtype=np.float32),
         names=tuple(f"seed{seed}-{index}" for index in range(count)),
+    )
+
+
+def extreme_images(config: SwinConfig, *, seed: int = 0) -> ImageSet:
+    """Inputs that images seldom are: flat ones, noise at both ends, and a single pixel.
+
+    Black and white are those of the model's preprocessing. Six images.
+    """
+    steps = config.preprocessing
+    shape = (3, config.img_size, config.img_size)
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (steps.mean, steps.std))
+    noise = np.random.default_rng(seed)
+    flat = {name: np.full(shape, level) for name, level in (("black", 0), ("white", 1))}
+    pixel = np.zeros(shape)
+    pixel[:, shape[1] // 2, shape[2] // 2] = 1
+    levels = {
+        **flat,
+        "grey": np.broadcast_to(mean, shape),
+        "pixel": pixel,
+        "saturated": np.broadcast_to(noise.random((1, *shape[1:])) < 0.5, shape),
+        "faint": mean + std * 1e-3 * noise.standard_normal(shape),
+    }
+    images = [((level - mean) / std).astype(np.float32) for level in levels.values()]
+    return ImageSet(
+        name="extreme",
+        description=f"{len(levels)} made images: {', '.join(levels)}; seed {seed}",
+        images=np.stack(images),
+        names=tuple(levels),
+        spread=FLAT_SPREAD,
     )
 
 
@@ -82,9 +117,10 @@ def load_images(folder: Path, config: SwinConfig, *, limit: int | None = None) -
     return ImageSet(
         name="images",
         description=f"{count} of {len(found)} image files in {folder}",
-        images=np.stack([_load_image(folder / path, config) for path in chosen]),
+        images=np.stack([load_image(folder / path, config) for path in chosen]),
         names=tuple(path.as_posix() for path in chosen),
         labels=labels,
+        classes=tuple(classes or ()),
     )
 
 
@@ -161,7 +197,12 @@ def _class_names(found: list[Path], num_classes: int) -> list[str] | None:
     return names if len(names) == num_classes else None
 
 
-def _load_image(path: Path, config: SwinConfig) -> NDArray[np.float32]:
+def load_image(path: Path, config: SwinConfig) -> NDArray[np.float32]:
+    """One image file as a model input, [3, img_size, img_size]; see ``preprocess``.
+
+    Raises:
+        FileError: If the file is missing or cannot be decoded.
+    """
     from PIL import Image
 
     try:

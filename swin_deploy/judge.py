@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,12 +12,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import ComparisonError, MissingBackendError
+from swin_deploy.drift import measure_drift, missing_points
 from swin_deploy.inputs import ImageSet
-from swin_deploy.parity import Hop, ParityResult, Tolerance, compare, second_opinion, tolerance_for
+from swin_deploy.locate import locate
+from swin_deploy.oracle import (
+    ReferenceOutputs,
+    Rows,
+    accuracy,
+    by_image,
+    noise_rows,
+    run_rows,
+)
+from swin_deploy.parity import (
+    Hop,
+    ParityResult,
+    Tolerance,
+    compare,
+    limits,
+    measure_floor,
+    second_opinion,
+    tolerance_for,
+)
 from swin_deploy.runners import Outputs, Runner
+from swin_deploy.samples import answer_samples
+from swin_deploy.taps import Tappable
 
 DEFAULT_BATCHES = (1, 2, 3, 7)
-REFERENCE_BATCH = 8
 
 Progress = Callable[[str], None]
 
@@ -32,77 +51,32 @@ class Candidate:
         stage: ``deploy``, ``onnx`` or ``engine``.
         file: File name of the artefact, or empty.
         family: Of the model, where its tolerance differs.
+        tappable: What looks into it, where that can be done.
     """
 
     runner: Runner
     stage: str
     file: str = ""
     family: str = ""
+    tappable: Tappable | None = None
+
+    @property
+    def ceiling(self) -> Tolerance:
+        """The most that is allowed."""
+        return tolerance_for(self.stage, self.runner.precision, family=self.family)
 
 
 @dataclass(frozen=True)
-class ReferenceOutputs:
-    """What the reference computes, once for each image set.
+class _Runs:
+    """What a candidate gave for one image set.
 
     Attributes:
-        backend: What ran it and where.
-        image_sets: The images.
-        outputs: For each image set, one array [n, ...] for each output.
-        names: Of the outputs.
-        top1_accuracy: Share of labelled images classified right; None without labels.
+        by_batch: At each batch size, ascending.
+        turned: The first call of the largest batch again, its images one place further on.
     """
 
-    backend: str
-    image_sets: tuple[ImageSet, ...]
-    outputs: tuple[Outputs, ...]
-    names: tuple[str, ...]
-    top1_accuracy: float | None
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Outputs at one batch size: row ``i`` of each belongs to image ``index[i]``."""
-
-    batch: int
-    index: NDArray[np.int64]
-    outputs: Outputs
-
-
-def run_reference(
-    runner: Runner,
-    image_sets: Sequence[ImageSet],
-    *,
-    names: tuple[str, ...],
-    progress: Progress = lambda message: None,
-) -> ReferenceOutputs:
-    """Run the reference on all images, once.
-
-    Args:
-        runner: The float32 reference, not open yet.
-        image_sets: At least one, none empty.
-        names: Of its outputs; one named ``logits`` is of classes.
-        progress: Told what is run, before it is run.
-
-    Raises:
-        ComparisonError: If there are no images.
-        DeployError: If the reference cannot run.
-    """
-    if not image_sets or not all(len(images.images) for images in image_sets):
-        raise ComparisonError("no images to compare on; give at least one image in every set")
-    outputs = []
-    with runner:
-        for images in image_sets:
-            count = len(images.images)
-            progress(f"{runner.name}: {images.name}, {count} images")
-            rows = _run(runner, images, min(REFERENCE_BATCH, count), count)
-            outputs.append(_by_image(rows, count))
-    return ReferenceOutputs(
-        backend=runner.backend,
-        image_sets=tuple(image_sets),
-        outputs=tuple(outputs),
-        names=names,
-        top1_accuracy=_accuracy(image_sets, outputs, names),
-    )
+    by_batch: list[Rows]
+    turned: Rows | None
 
 
 def judge(
@@ -115,15 +89,17 @@ def judge(
     """Compare each candidate with the reference, on every image set at several batch sizes.
 
     The largest batch goes through all images, the others through enough of them to fill one call.
-    One more result for each image set holds the rows of the largest batch against the same rows
-    of the smallest: the batch must not change a row. Polygraphy repeats every verdict on the
-    values; where it does not agree, the result fails.
+    Two more results for each image set hold rows of the largest batch against each other: the
+    batch must not change a row (against the smallest), nor may a row's place in it (the same
+    images, one place further on). Polygraphy repeats every verdict on the values; where it does
+    not agree, the result fails. A candidate that can be looked into is compared on the way, too,
+    and where one fails, what goes wrong first is looked for.
 
     Args:
-        reference: From ``run_reference``.
+        reference: From ``run_reference``, and ``trace_reference`` where noise is to decide.
         candidates: Stages in the order of the line.
         batches: Batch sizes, clipped to what a candidate takes and to the images there are; a
-            candidate of a larger fixed batch gets its rows by repeating images.
+            candidate's own largest batch comes on top, by repeating images.
         progress: Told what is run, before it is run.
 
     Returns:
@@ -142,106 +118,132 @@ def _judge_one(
 ) -> Hop:
     runner = candidate.runner
     hop = Hop(runner.name, candidate.stage, runner.precision, candidate.file, runner.backend)
+    results: list[ParityResult] = []
+    outputs, floors = [], []
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(runner)
         except MissingBackendError as err:
             return dataclasses.replace(hop, not_run=str(err))
-        results: list[ParityResult] = []
-        outputs = []
-        tolerance = tolerance_for(candidate.stage, runner.precision, family=candidate.family)
-        for images, expected in zip(reference.image_sets, reference.outputs, strict=True):
+        for number, images in enumerate(reference.image_sets):
+            expected = reference.outputs[number]
+            allowed = _allowed(reference, number, candidate)
             try:
-                by_batch = _run_batches(runner, images, batches, progress)
-                results += _judge_rows(
-                    by_batch,
-                    expected,
-                    tolerance=tolerance,
-                    images=images,
-                    names=reference.names,
-                )
+                runs = _run_batches(runner, images, batches, progress)
+                results += _judge_runs(runs, expected, allowed, images, reference.names)
             except ComparisonError as err:
                 raise ComparisonError(f"{runner.name}, {images.name}: {err}") from err
-            outputs.append(_by_image(by_batch[-1], len(expected[0])))
-    return dataclasses.replace(
+            outputs.append(by_image(runs.by_batch[-1], len(expected[0])))
+            floors.append(allowed[0].floor)
+    hop = dataclasses.replace(
         hop,
         backend=runner.backend,
         results=tuple(results),
-        top1_accuracy=_accuracy(reference.image_sets, outputs, reference.names),
+        top1_accuracy=accuracy(reference.image_sets, outputs, reference.names),
+        answers=answer_samples(reference, outputs, floors),
     )
+    return _look_inside(hop, reference, candidate, progress)
+
+
+def _allowed(
+    reference: ReferenceOutputs, number: int, candidate: Candidate
+) -> tuple[Tolerance, ...]:
+    """What is allowed for each output on one image set."""
+    ceiling, precision = candidate.ceiling, candidate.runner.precision
+    noise = reference.trace.noise.get(precision) if reference.trace else None
+    if noise is None:
+        return (ceiling,) * len(reference.names)
+    rows = noise_rows(reference.image_sets[number])
+    pairs = zip(noise.outputs[number], reference.outputs[number], strict=True)
+    floors = (measure_floor(a, b[rows], ceiling, source=noise.source) for a, b in pairs)
+    spread = reference.image_sets[number].spread
+    return tuple(limits(ceiling, f, precision=precision, spread=spread) for f in floors)
+
+
+def _look_inside(
+    hop: Hop, reference: ReferenceOutputs, candidate: Candidate, progress: Progress
+) -> Hop:
+    """The hop with its drift along the model and, where it failed, what goes wrong first."""
+    tappable, precision = candidate.tappable, candidate.runner.precision
+    missing = missing_points(reference, tappable, precision)
+    if missing or tappable is None:
+        return dataclasses.replace(hop, drift_not_run=missing)
+    progress(f"{hop.name}: tokens along the model")
+    try:
+        drift = measure_drift(reference, tappable, candidate.ceiling, precision)
+    except ComparisonError as err:
+        return dataclasses.replace(hop, drift_not_run=str(err))
+    hop = dataclasses.replace(hop, results=(*hop.results, *drift.results), drift=drift.points)
+    if hop.passed:
+        return hop
+    if _only_ceilings(hop):
+        noise = "no part of the model is beyond its noise: PyTorch itself loses as much"
+        return dataclasses.replace(hop, located=f"{noise} in {precision}")
+    progress(f"{hop.name}: looking for what goes wrong first")
+    located = locate(reference, tappable, drift.points, precision)
+    return dataclasses.replace(hop, located=located)
+
+
+def _only_ceilings(hop: Hop) -> bool:
+    """Whether it failed, and nothing in it is further from the reference than its noise allows."""
+    failed = [check for result in hop.results for check in result.checks if not check.passed]
+    rules = {check.rule.rpartition(", ")[2] for check in failed}
+    finite = all(result.checks for result in hop.results)
+    return finite and rules == {"ceiling"} and all(point.passed for point in hop.drift)
 
 
 def _run_batches(
     runner: Runner, images: ImageSet, batches: Sequence[int], progress: Progress
-) -> list[_Rows]:
-    """Outputs by batch size, ascending."""
+) -> _Runs:
     count = len(images.images)
     low, high = runner.min_batch, runner.max_batch or count
-    usable = sorted({max(low, min(batch, high, count)) for batch in batches})
+    own = {runner.max_batch} if runner.max_batch else set()
+    usable = sorted({max(low, min(batch, high, count)) for batch in batches} | own)
     by_batch = []
     for batch in usable:
         wanted = {usable[0]: usable[-1], usable[-1]: count}.get(batch, batch)
         progress(f"{runner.name}: {images.name}, batch {batch}")
-        by_batch.append(_run(runner, images, batch, wanted))
-    return by_batch
+        by_batch.append(run_rows(runner, images, batch, wanted))
+    largest = by_batch[-1]
+    if largest.batch == 1:
+        return _Runs(by_batch, None)
+    index = np.roll(largest.index[: largest.batch], 1)
+    return _Runs(by_batch, Rows(largest.batch, index, runner.run(images.images[index])))
 
 
-def _run(runner: Runner, images: ImageSet, batch: int, wanted: int) -> _Rows:
-    """Run the first ``wanted`` images in full batches; the last may go over images again."""
-    count = len(images.images)
-    chunks = [np.arange(start, start + batch) % count for start in range(0, wanted, batch)]
-    calls = [runner.run(images.images[chunk]) for chunk in chunks]
-    for output in itertools.chain.from_iterable(calls):
-        if len(output) != batch:
-            raise ComparisonError(
-                f"{runner.name} gives {len(output)} rows for {batch} images; export it with a "
-                "dynamic batch, or with this one"
-            )
-    outputs = tuple(np.concatenate(parts) for parts in zip(*calls, strict=True))
-    return _Rows(batch, np.concatenate(chunks), outputs)
-
-
-def _by_image(rows: _Rows, count: int) -> Outputs:
-    """One row for each of the first ``count`` images, all of which were run."""
-    ordered = tuple(np.empty((count, *one.shape[1:]), np.float32) for one in rows.outputs)
-    for target, source in zip(ordered, rows.outputs, strict=True):
-        target[rows.index] = source
-    return ordered
-
-
-def _judge_rows(
-    by_batch: list[_Rows],
+def _judge_runs(
+    runs: _Runs,
     expected: Outputs,
-    *,
-    tolerance: Tolerance,
+    allowed: tuple[Tolerance, ...],
     images: ImageSet,
     names: tuple[str, ...],
 ) -> list[ParityResult]:
-    """Each output at each batch against the reference, then the largest against the smallest."""
-    if len(by_batch[0].outputs) != len(names):
-        raise ComparisonError(f"{len(by_batch[0].outputs)} outputs, expected {', '.join(names)}")
-    small, large = by_batch[0], by_batch[-1]
+    """Each output at each batch against the reference, then the largest batch against others."""
+    small, large = runs.by_batch[0], runs.by_batch[-1]
+    if len(small.outputs) != len(names):
+        raise ComparisonError(f"{len(small.outputs)} outputs, expected {', '.join(names)}")
     results = []
     for number, name in enumerate(names):
         label = images.name if len(names) == 1 else f"{images.name}, {name}"
         judge_output = functools.partial(
-            _judge_values, tolerance=tolerance, classes=name == "logits"
+            _judge_values, tolerance=allowed[number], classes=name == "logits"
         )
-        for rows in by_batch:
+        for rows in runs.by_batch:
             reference = expected[number][rows.index]
             result = judge_output(rows.outputs[number], reference, inputs=label, batch=rows.batch)
             # An image that filled up a batch a second time was judged, but counts once.
             results.append(dataclasses.replace(result, rows=len(np.unique(rows.index))))
+        first = large.outputs[number][: large.batch]
         if small is not large:
-            alone = _by_image(small, int(small.index.max()) + 1)[number]
-            results.append(
-                judge_output(
-                    large.outputs[number][: large.batch],
-                    alone[large.index[: large.batch]],
-                    inputs=f"{label}, batch {large.batch} against batch {small.batch}",
-                    batch=large.batch,
-                )
-            )
+            alone = by_image(small, int(small.index.max()) + 1)[number]
+            inputs = f"{label}, batch {large.batch} against batch {small.batch}"
+            others = alone[large.index[: large.batch]]
+            results.append(judge_output(first, others, inputs=inputs, batch=large.batch))
+        if runs.turned is not None:
+            inputs = f"{label}, rows in another place"
+            others = np.roll(first, 1, axis=0)
+            turned = runs.turned.outputs[number]
+            results.append(judge_output(turned, others, inputs=inputs, batch=large.batch))
     return results
 
 
@@ -265,17 +267,3 @@ def _judge_values(
     return dataclasses.replace(
         result, passed=False, reason="; ".join(filter(None, (result.reason, verdicts)))
     )
-
-
-def _accuracy(
-    image_sets: Sequence[ImageSet], outputs: Sequence[Outputs], names: tuple[str, ...]
-) -> float | None:
-    """Share of the labelled images whose largest logit is their class; None without either."""
-    if "logits" not in names:
-        return None
-    hits = [
-        output[names.index("logits")].argmax(axis=1) == images.labels
-        for images, output in zip(image_sets, outputs, strict=True)
-        if images.labels is not None
-    ]
-    return float(np.concatenate(hits).mean()) if hits else None

@@ -8,7 +8,7 @@ from PIL import Image
 
 from exporters.errors import ConfigError, FileError
 from swin_deploy.config import Preprocessing, SwinConfig
-from swin_deploy.inputs import load_images, preprocess, seeded_images
+from swin_deploy.inputs import extreme_images, load_images, preprocess, seeded_images
 
 PLAIN = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), crop_ratio=1.0)
 
@@ -263,3 +263,19 @@ def test_load_images_unusable_is_one_line(
     with pytest.raises(FileError, match=message) as caught:
         load_images(make(tmp_path), make_config())
     assert "\n" not in str(caught.value)
+
+
+def test_extreme_images_are_what_their_names_say() -> None:
+    config = make_config(Preprocessing(mean=(0.4, 0.4, 0.4)))
+    images = extreme_images(config)
+    by_name = dict(zip(images.names, images.images, strict=True))
+    mean, std = np.float32(0.4), np.array(config.preprocessing.std, np.float32)[:, None, None]
+    pixels = {name: one * std + mean for name, one in by_name.items()}
+    assert images.images.shape == (6, 3, config.img_size, config.img_size)
+    assert images.images.dtype == np.float32
+    for name, level in (("black", 0.0), ("white", 1.0), ("grey", 0.4)):
+        np.testing.assert_allclose(pixels[name], level, atol=1e-6)
+    assert np.count_nonzero(pixels["pixel"].round(4)) == 3
+    assert set(np.unique(pixels["saturated"].round(4))) == {0.0, 1.0}
+    assert 0 < np.abs(by_name["faint"]).max() < 1e-2
+    np.testing.assert_array_equal(images.images, extreme_images(config).images)

@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 
 from exporters.errors import ComparisonError
-from swin_deploy.parity import TOLERANCES, Hop, ParityReport, Tolerance, compare, second_opinion
+from swin_deploy.parity import (
+    TOLERANCES,
+    Floor,
+    Hop,
+    ParityReport,
+    Tolerance,
+    compare,
+    limits,
+    measure_floor,
+    second_opinion,
+)
 
 TOLERANCE = Tolerance(atol=1e-3, rtol=1e-3, min_cosine=None, source="test")
 
@@ -61,8 +71,7 @@ def test_compare_nudged_value_is_judged_at_the_allowance(factor, passed, scale):
 
 def test_compare_reason_shows_needed_beside_allowed():
     reason = compared(edge(outputs(), 3.0), outputs()).reason
-    assert reason.startswith("needs atol 0.00")
-    assert "allowed 0.001" in reason
+    assert reason.startswith("max error, ceiling: needs 0.003, allowed 0.001")
 
 
 def test_compare_known_arrays_gives_figures_in_units_of_the_rms():
@@ -73,7 +82,7 @@ def test_compare_known_arrays_gives_figures_in_units_of_the_rms():
     assert result.mean_abs == pytest.approx(0.025)
     assert result.relative_l2 == pytest.approx(0.05)
     assert result.sqnr_db == pytest.approx(26.0206, abs=1e-4)
-    assert result.needed_atol == pytest.approx(0.05)
+    assert result.needed_atol == pytest.approx(0.1 / 1.05)
     assert result.cosine == pytest.approx(6.3 / math.sqrt(2 * (3.3**2 + 9)) / 1.0, rel=1e-6)
 
 
@@ -104,7 +113,8 @@ def test_compare_low_cosine_fails_though_every_value_is_within_tolerance():
     actual = outputs() + 0.2 * swap_rows(outputs())
     result = compared(actual, outputs(), tolerance)
     assert not result.passed
-    assert "at least 0.9995 allowed" in result.reason
+    assert result.reason.startswith("1 - cosine, ceiling: needs 0.0")
+    assert result.reason.endswith("allowed 0.0005")
     assert dataclasses.replace(tolerance, min_cosine=None).min_cosine is None
     assert compared(actual, outputs(), dataclasses.replace(tolerance, min_cosine=None)).passed
 
@@ -153,6 +163,110 @@ def test_compare_classes_of_tokens_cannot_be_compared():
         compared(tokens, tokens, classes=True)
 
 
+@pytest.mark.parametrize(
+    ("logits", "flips", "near_ties"),
+    [
+        ([[1.0, 0.0, -1.0]], 0, 0),
+        ([[0.0, 1.0, -1.0]], 1, 0),
+        ([[0.9, 0.91, -1.0]], 0, 1),
+    ],
+    ids=["same", "flip", "near tie"],
+)
+def test_compare_tells_flips_from_near_ties(logits, flips, near_ties):
+    """The reference's margin is 0.01 in the last case, less than twice the floor."""
+    reference = np.array([[1.0, 0.99, -1.0]]) if near_ties else np.array([[1.0, 0.0, -1.0]])
+    tolerance = dataclasses.replace(TOLERANCE, floor=Floor(0.01, 0.01, "test"))
+    result = compared(np.array(logits), reference, tolerance, classes=True)
+    assert (result.flips, result.near_ties) == (flips, near_ties)
+    assert result.top1_agreement == float(not flips and not near_ties)
+
+
+def test_compare_top5_is_of_sets():
+    reference = np.tile(np.arange(10.0), (2, 1))
+    actual = reference.copy()
+    actual[0, [9, 8]] = actual[0, [8, 9]]  # the same five
+    actual[1, 0] = 20.0  # another one
+    assert compared(actual, reference, classes=True).top5_agreement == 0.5
+
+
+CEILING = Tolerance(atol=1e-2, rtol=5e-3, min_cosine=None, source="test")
+FLOOR = Floor(atol=1e-4, relative_l2=5e-5, source="test")
+
+
+def test_limits_are_multiples_of_the_floor_below_the_ceiling():
+    allowed = limits(CEILING, FLOOR, precision="fp32")
+    assert FLOOR.atol < allowed.atol < CEILING.atol
+    assert allowed.rtol / allowed.atol == pytest.approx(CEILING.rtol / CEILING.atol)
+    assert FLOOR.relative_l2 < allowed.relative_l2 < allowed.atol
+    assert allowed.atol_rule == "12 x floor"
+    assert allowed.l2_rule == "5 x floor"
+
+
+def test_limits_are_wider_for_images_that_scatter_more():
+    usual, wide = (limits(CEILING, FLOOR, precision="fp32", spread=s) for s in (1.0, 4.0))
+    assert wide.atol == 4 * usual.atol
+    assert wide.relative_l2 == 4 * usual.relative_l2
+    assert wide.l2_rule == "20 x floor"
+
+
+def test_limits_never_exceed_the_ceiling():
+    allowed = limits(CEILING, Floor(1e-2, 1e-2, "test"), precision="fp16")
+    assert (allowed.atol, allowed.rtol, allowed.relative_l2) == (1e-2, 5e-3, 1e-2)
+    assert allowed.atol_rule == allowed.l2_rule == "ceiling"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_limits_leave_room_for_one_rounding_where_the_floor_is_zero(precision):
+    unit = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}[precision]
+    allowed = limits(
+        dataclasses.replace(CEILING, atol=1.0), Floor(0, 0, "test"), precision=precision
+    )
+    assert unit < allowed.relative_l2 < allowed.atol < 20 * unit
+
+
+@pytest.mark.parametrize("floor", [None, Floor(math.inf, math.inf, "test")])
+def test_limits_without_a_floor_are_the_ceiling(floor):
+    allowed = limits(CEILING, floor, precision="fp16")
+    assert (allowed.atol, allowed.rtol, allowed.relative_l2) == (1e-2, 5e-3, None)
+    result = compared(edge(outputs(), 1.01), outputs(), dataclasses.replace(allowed, atol=1e-3))
+    assert [check.rule for check in result.checks] == ["max error, ceiling"]
+    assert result.checks[0].floor is None
+
+
+def test_measure_floor_is_in_the_units_of_needed_atol():
+    actual = edge(outputs(), 1.0)
+    floor = measure_floor(actual, outputs(), TOLERANCE, source="test")
+    result = compared(actual, outputs())
+    assert (floor.atol, floor.relative_l2) == (result.needed_atol, result.relative_l2)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_measure_floor_of_what_overflows_is_infinite(value):
+    floor = measure_floor(with_value(outputs(), value), outputs(), TOLERANCE, source="test")
+    assert floor.atol == floor.relative_l2 == math.inf
+    assert not floor.is_finite
+
+
+def test_compare_small_error_everywhere_fails_on_relative_l2_alone():
+    allowed = limits(CEILING, FLOOR, precision="fp32")
+    actual = outputs() * (1 + 1.5 * allowed.relative_l2)
+    result = compared(actual, outputs(), allowed)
+    assert [check.passed for check in result.checks] == [True, False]
+    assert result.deciding.rule == "relative L2, 5 x floor"
+    assert result.reason.startswith("relative L2, 5 x floor: needs 0.000375, allowed 0.00025")
+    assert second_opinion(actual, outputs(), allowed)
+
+
+def test_compare_one_bad_value_fails_on_the_max_error_alone():
+    allowed = limits(CEILING, FLOOR, precision="fp32")
+    reference = outputs((400, 100))
+    actual = reference.astype(np.float64)
+    actual[5, 5] += 2 * allowed.atol * (1 + abs(actual[5, 5]))
+    result = compared(actual, reference, allowed)
+    assert [check.passed for check in result.checks] == [False, True]
+    assert result.deciding.rule == "max error, 12 x floor"
+
+
 def test_compare_leaves_its_inputs_alone():
     actual, reference = outputs(), outputs()
     compared(actual, reference)
@@ -167,7 +281,7 @@ def test_second_opinion_says_nothing(capfd):
 
 
 def test_tolerances_cover_every_stage_and_precision():
-    stages, precisions = ("deploy", "onnx", "engine"), ("fp32", "fp16")
+    stages, precisions = ("deploy", "onnx", "engine"), ("fp32", "fp16", "bf16")
     assert set(TOLERANCES) == {(s, p) for s in stages for p in precisions}
     assert all(tolerance.source for tolerance in TOLERANCES.values())
     for stage in stages:

@@ -1,0 +1,121 @@
+"""Judge a model against a loaded reference in one call, without files of its own.
+
+The reference and its noise are computed once, for as many candidates as there are:
+
+    outputs = reference_outputs(loaded, image_sets, precisions=("fp32",))
+    report = check_parity(loaded, outputs, fold(loaded.reference))
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import onnx
+from torch import nn
+
+from exporters.precision import precision_of
+from exporters.spec import Precision
+from swin_deploy.inputs import ImageSet
+from swin_deploy.judge import DEFAULT_BATCHES, Candidate, judge
+from swin_deploy.load import LoadedModel
+from swin_deploy.oracle import ReferenceOutputs, run_reference, trace_reference
+from swin_deploy.parity import Hop, ParityReport
+from swin_deploy.runners import OrtRunner, TorchRunner
+from swin_deploy.samples import make_samples
+from swin_deploy.taps import tappable_graph, tappable_module
+
+Progress = Callable[[str], None]
+
+
+def reference_outputs(
+    loaded: LoadedModel,
+    images: Sequence[ImageSet],
+    *,
+    precisions: Sequence[Precision],
+    progress: Progress = lambda message: None,
+) -> ReferenceOutputs:
+    """The reference's outputs, its tokens on the way, and its noise in these precisions.
+
+    Raises:
+        ComparisonError: If there are no images.
+    """
+    outputs = run_reference(
+        TorchRunner("PyTorch reference", loaded.reference),
+        images,
+        names=loaded.config.output_names,
+        progress=progress,
+    )
+    return trace_reference(outputs, loaded.reference, precisions=precisions, progress=progress)
+
+
+def module_candidate(
+    loaded: LoadedModel, module: nn.Module, *, precision: Precision = "fp32"
+) -> Candidate:
+    """A module in the deploy model's place."""
+    name = "deploy model" if precision == "fp32" else f"deploy model {precision}"
+    return Candidate(
+        TorchRunner(name, module, precision),
+        "deploy",
+        family=loaded.config.family,
+        tappable=tappable_module(module, precision),
+    )
+
+
+def graph_candidate(loaded: LoadedModel, graph: onnx.ModelProto, path: Path) -> Candidate:
+    """An ONNX graph, and the file that holds it."""
+    precision = precision_of(graph)
+    return Candidate(
+        OrtRunner(path, precision, name=f"ONNX {precision}"),
+        "onnx",
+        path.name,
+        loaded.config.family,
+        tappable_graph(graph, precision),
+    )
+
+
+def check_parity(
+    loaded: LoadedModel,
+    outputs: ReferenceOutputs,
+    candidate: nn.Module | onnx.ModelProto,
+    *,
+    precision: Precision = "fp32",
+    batches: Sequence[int] = DEFAULT_BATCHES,
+) -> ParityReport:
+    """Judge a module in the deploy model's place, or an ONNX graph, on the outputs' images.
+
+    Args:
+        loaded: The reference.
+        outputs: From ``reference_outputs``, with the noise in the candidate's precision.
+        candidate: Of the same inputs and outputs as the reference.
+        precision: To run a module in; a graph has its own.
+        batches: Batch sizes.
+
+    Raises:
+        ComparisonError: If the candidate's output has another shape than the reference's.
+        DeployError: If it cannot run.
+    """
+    if isinstance(candidate, nn.Module):
+        one = module_candidate(loaded, candidate, precision=precision)
+        return parity_report(loaded, outputs, judge(outputs, [one], batches=batches))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(candidate, path)
+        one = graph_candidate(loaded, candidate, path)
+        return parity_report(loaded, outputs, judge(outputs, [one], batches=batches))
+
+
+def parity_report(
+    loaded: LoadedModel, outputs: ReferenceOutputs, hops: tuple[Hop, ...]
+) -> ParityReport:
+    """The report on some hops."""
+    return ParityReport(
+        model=loaded.name,
+        weights=loaded.weights,
+        reference_backend=outputs.backend,
+        inputs={entry.name: entry.description for entry in outputs.image_sets},
+        reference_top1_accuracy=outputs.top1_accuracy,
+        hops=hops,
+        samples=make_samples(outputs, loaded.config.preprocessing),
+    )

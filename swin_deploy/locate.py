@@ -1,0 +1,207 @@
+"""Say where a candidate that failed goes wrong first: the part of the model, then the operation.
+
+A candidate is compared operation by operation with a deploy model folded afresh from the reference
+and run in float64: both have the same modules. Where that one does not agree with the reference
+either, the fault is in the folding or in the deploy model's code, and nothing finer can be said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from exporters.spec import Precision
+from swin_deploy.fold import fold
+from swin_deploy.oracle import ReferenceOutputs, Trace, trace_images
+from swin_deploy.parity import (
+    Check,
+    DriftPoint,
+    ParityResult,
+    compare,
+    limits,
+    measure_floor,
+    tolerance_for,
+    without_ceiling,
+)
+from swin_deploy.stream import Point, batch_first, in_candidate_order, token_orders
+from swin_deploy.taps import Side, Tap, Tappable, TappedModule, tappable_module
+
+Wide = NDArray[np.float64]
+
+# In the order in which they run; what a family or a precision lacks is passed over.
+BLOCK_PARTS: tuple[tuple[str, str, Side], ...] = (
+    ("token order", "order", "out"),
+    ("displacement", "displace", "out"),
+    ("norm before attention", "attention", "in"),
+    ("qkv", "attention.qkv", "out"),
+    ("attention scores", "attention.bias", "in"),
+    ("attention bias and mask", "attention.bias", "out"),
+    ("softmax or values", "attention.proj", "in"),
+    ("projection", "attention.proj", "out"),
+    ("norm behind attention", "norm_after_attention", "out"),
+    ("residual behind attention, or the norm before the MLP", "mlp", "in"),
+    ("MLP, first layer", "mlp.0", "out"),
+    ("MLP, GELU", "mlp.1", "out"),
+    ("MLP, second layer", "mlp.2", "out"),
+    ("norm behind the MLP", "norm_after_mlp", "out"),
+    ("residual behind the MLP, or the order that follows", "", "out"),
+)
+MERGE_PARTS: tuple[tuple[str, str, Side], ...] = (
+    ("token order", "order", "out"),
+    ("norm before the linear layer", "linear", "in"),
+    ("linear layer", "linear", "out"),
+    ("norm behind the linear layer", "", "out"),
+)
+EMBED_PARTS: tuple[tuple[str, str, Side], ...] = (
+    ("patches", "0.linear", "in"),
+    ("linear layer", "0", "out"),
+    ("norm", "", "out"),
+)
+PARTS = {"block": BLOCK_PARTS, "merge": MERGE_PARTS, "embed": EMBED_PARTS}
+SCORES = "attention bias and mask"
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The part of the model that is wrong, on the images that show it.
+
+    Attributes:
+        number: Of the image set.
+        index: Of the point.
+        images: Of the image set, those that were traced.
+    """
+
+    trace: Trace
+    number: int
+    index: int
+    images: NDArray[np.float32]
+
+    @property
+    def point(self) -> Point:
+        """Where it is."""
+        return self.trace.points[self.index]
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """One operation inside a part of the model."""
+
+    name: str
+    tap: Tap
+
+
+def locate(
+    reference: ReferenceOutputs,
+    candidate: Tappable,
+    drift: tuple[DriftPoint, ...],
+    precision: Precision,
+) -> str:
+    """Where a candidate that failed goes wrong first, in words.
+
+    Args:
+        reference: With its trace and its noise in this precision.
+        candidate: To look into; it failed.
+        drift: Of the candidate.
+        precision: Of the candidate.
+
+    Raises:
+        DeployError: If the candidate cannot run.
+    """
+    trace = reference.trace
+    first = next((point for point in drift if not point.passed), None)
+    if trace is None or first is None:
+        return "every part of the model is within its noise: wrong behind the last of them"
+    number = [images.name for images in reference.image_sets].index(first.inputs)
+    images = trace_images(reference.image_sets[number])
+    index = [point.candidate.path for point in trace.points].index(first.module)
+    where = f"first wrong: {first.module} ({first.place})"
+    found = _first_operation(_Place(trace, number, index, images), candidate, precision)
+    return f"{where}, {found}" if found else where
+
+
+def _first_operation(place: _Place, candidate: Tappable, precision: Precision) -> str:
+    """The first operation beyond its noise, and by how much; empty when there is none."""
+    fresh = tappable_module(fold(place.trace.reference), "fp32")
+    if not _fresh_agrees(place, fresh):
+        return "as a model folded afresh: the folding or the deploy model's code is wrong"
+    operations = [one for one in _operations(place.point) if _in_both(one.tap, candidate, fresh)]
+    taps = tuple(one.tap for one in operations)
+    if not taps:
+        return ""
+    with candidate.open(taps) as runner:
+        actual = runner.run(place.images)[-len(taps) :]
+    exact = _run_fresh(place, taps, torch.float64)
+    noisy = _run_fresh(place, taps, DTYPES[precision])
+    for number, operation in enumerate(operations):
+        sides = actual[number].astype(np.float64), exact[number], noisy[number]
+        result = _compare_operation(operation, sides, place, precision)
+        if not result.passed:
+            return f"{operation.name}: {_times(result.deciding)}"
+    return ""
+
+
+def _operations(point: Point) -> list[_Operation]:
+    path = point.candidate.path
+    return [
+        _Operation(name, Tap(f"{path}.{part}" if part else path, side))
+        for name, part, side in PARTS.get(point.kind, ())
+    ]
+
+
+def _in_both(tap: Tap, candidate: Tappable, fresh: Tappable) -> bool:
+    return tap.path in candidate.paths and tap.path in fresh.paths
+
+
+def _fresh_agrees(place: _Place, fresh: Tappable) -> bool:
+    """Whether a model folded afresh has the reference's tokens at the place."""
+    trace, point = place.trace, place.point
+    config = trace.reference.config
+    order = token_orders(trace.points, fresh, config)[place.index]
+    expected = in_candidate_order(trace.tokens[place.number][place.index], order)
+    with fresh.open((point.candidate,)) as runner:
+        actual = runner.run(place.images)[-1]
+    if point.kind != "features":
+        actual = batch_first(actual, len(expected))
+    noise = trace.noise.get("fp32")
+    floor = noise.trace[place.number][place.index] if noise else None
+    ceiling = without_ceiling(tolerance_for("deploy", "fp32", family=config.family))
+    allowed = limits(ceiling, floor, precision="fp32")
+    return compare(actual, expected, allowed, inputs="", batch=len(expected), classes=False).passed
+
+
+def _run_fresh(place: _Place, taps: tuple[Tap, ...], dtype: torch.dtype) -> tuple[Wide, ...]:
+    """What a model folded afresh has at the taps, in float64 whatever it computes in."""
+    module = TappedModule(fold(place.trace.reference).to(dtype), taps)
+    with torch.inference_mode():
+        outputs = module(torch.tensor(place.images, dtype=dtype))
+    return tuple(one.double().numpy() for one in outputs[-len(taps) :])
+
+
+def _compare_operation(
+    operation: _Operation, sides: tuple[Wide, Wide, Wide], place: _Place, precision: str
+) -> ParityResult:
+    """A candidate's side against the exact one, allowed what the noisy one loses."""
+    actual, exact, noisy = sides
+    if operation.name == SCORES:  # a mask is so large that nothing else would count
+        actual, exact, noisy = map(_softmax, sides)
+    family = place.trace.reference.config.family
+    ceiling = without_ceiling(tolerance_for("deploy", precision, family=family))
+    allowed = limits(ceiling, measure_floor(noisy, exact, ceiling, source=""), precision=precision)
+    return compare(actual, exact, allowed, inputs="", batch=len(place.images), classes=False)
+
+
+def _softmax(scores: Wide) -> Wide:
+    powers: Wide = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def _times(check: Check) -> str:
+    """How far beyond the noise, in words."""
+    figure = check.rule.split(",")[0]
+    if not check.floor:
+        return f"{figure} {check.needed:.2g}"
+    return f"{figure} {check.needed / check.floor:.3g} times the noise there"

@@ -1,0 +1,249 @@
+"""Two outputs against a tolerance: errors in float64, in units of the reference's RMS."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.backends import load_polygraphy_comparator
+from exporters.errors import ComparisonError
+from swin_deploy.parity.results import Check, Floor, ParityResult, Tolerance
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class _Errors:
+    """The figures of a ``ParityResult``; by default those of outputs that have no distance."""
+
+    max_abs: float = math.inf
+    mean_abs: float = math.inf
+    relative_l2: float = math.inf
+    cosine: float = 0.0
+    sqnr_db: float = -math.inf
+    needed_atol: float = math.inf
+
+
+@dataclass(frozen=True)
+class _Agreement:
+    """The figures of a ``ParityResult`` on classes; by default those without classes."""
+
+    top1_agreement: float | None = None
+    top5_agreement: float | None = None
+    flips: int | None = None
+    near_ties: int | None = None
+
+
+def compare(
+    actual: NDArray[np.floating],
+    reference: NDArray[np.floating],
+    tolerance: Tolerance,
+    *,
+    inputs: str,
+    batch: int,
+    classes: bool,
+) -> ParityResult:
+    """Compare a candidate's output with the reference's for the same images.
+
+    1. Outputs of different shapes, or without values, cannot be compared.
+    2. A NaN or an infinity on either side fails, even where both sides have it.
+    3. Otherwise the tolerance decides. Where the reference is zero everywhere its RMS is no
+       unit: the errors are then absolute.
+
+    Args:
+        actual: Candidate's output, [n, ...].
+        reference: Reference's output, of the same shape.
+        tolerance: What is allowed.
+        inputs: Name of the image set, for the report.
+        batch: Images a call, for the report.
+        classes: Whether rows are logits [n, num_classes], whose top class can be compared.
+
+    Raises:
+        ComparisonError: If the shapes differ, there is nothing to compare, or ``classes`` is
+            asked of something other than logits.
+    """
+    _check_comparable(actual, reference, classes)  # 1
+    reason = _not_finite("output", actual) or _not_finite("reference", reference)  # 2
+    errors = _Errors() if reason else _measure(actual, reference, tolerance.rtol / tolerance.atol)
+    checks = () if reason else _checks(errors, tolerance)  # 3
+    reason = reason or "; ".join(_excess(check) for check in checks if not check.passed)
+    agreement = _agreement(actual, reference, tolerance.floor) if classes else _Agreement()
+    return ParityResult(
+        inputs=inputs,
+        batch=batch,
+        rows=len(reference),
+        **dataclasses.asdict(errors),
+        **dataclasses.asdict(agreement),
+        tolerance=tolerance,
+        checks=checks,
+        passed=not reason,
+        reason=reason,
+    )
+
+
+def measure_floor(
+    noisy: NDArray[np.floating],
+    reference: NDArray[np.floating],
+    ceiling: Tolerance,
+    *,
+    source: str,
+) -> Floor:
+    """What ``noisy``, the reference in another precision, is from it; infinite if not finite.
+
+    Args:
+        noisy: Output of the reference in the other precision, [n, ...].
+        reference: Its float32 output, of the same shape.
+        ceiling: Its ``rtol`` over ``atol`` weights the errors, as in ``compare``.
+        source: What was run against what, in words.
+    """
+    if not np.isfinite(noisy).all() or not np.isfinite(reference).all():
+        return Floor(math.inf, math.inf, source)
+    errors = _measure(noisy, reference, ceiling.rtol / ceiling.atol)
+    return Floor(errors.needed_atol, errors.relative_l2, source)
+
+
+def second_opinion(
+    actual: NDArray[np.floating], reference: NDArray[np.floating], tolerance: Tolerance
+) -> bool:
+    """Whether Polygraphy finds every value within ``atol`` and ``rtol``; nothing else is asked.
+
+    Polygraphy passes a value that is within either tolerance, ours is their sum. So both sides
+    are divided by what is allowed for each value, and Polygraphy is asked for an ``atol`` of 1.
+
+    Raises:
+        MissingBackendError: If Polygraphy is not installed.
+    """
+    comparator = load_polygraphy_comparator()
+    with np.errstate(invalid="ignore", over="ignore"):
+        a, b = _in_units(actual, reference)
+        allowed = tolerance.atol + tolerance.rtol * np.abs(b)
+        runs = [
+            (name, [comparator.IterationResult({"output": values / allowed}, runner_name=name)])
+            for name, values in (("candidate", a), ("reference", b))
+        ]
+        verdict = comparator.Comparator.compare_accuracy(
+            comparator.RunResults(runs),
+            compare_func=comparator.SimpleCompareFunc(
+                atol=1.0, rtol=0.0, check_error_stat="elemwise"
+            ),
+        )
+    return bool(verdict)
+
+
+def _check_comparable(
+    actual: NDArray[np.floating], reference: NDArray[np.floating], classes: bool
+) -> None:
+    if actual.shape != reference.shape:
+        raise ComparisonError(
+            f"the output has shape {list(actual.shape)}, the reference {list(reference.shape)}; "
+            "compare the same model, image size and batch"
+        )
+    if not reference.size:
+        raise ComparisonError(
+            f"nothing to compare: the outputs have shape {list(reference.shape)}; give some images"
+        )
+    if classes and reference.ndim != 2:
+        raise ComparisonError(
+            f"outputs of shape {list(reference.shape)} have no top class; expected logits "
+            "[images, classes]"
+        )
+
+
+def _not_finite(side: str, values: NDArray[np.floating]) -> str:
+    count = int(np.count_nonzero(~np.isfinite(values)))
+    return f"{count} of {values.size} values of the {side} are NaN or infinite" if count else ""
+
+
+def _in_units(
+    actual: NDArray[np.floating], reference: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both sides in float64 and in units of the reference's RMS."""
+    a, b = actual.astype(np.float64), reference.astype(np.float64)
+    unit = math.sqrt(float(np.mean(b * b))) or 1.0
+    return a / unit, b / unit
+
+
+def _measure(
+    actual: NDArray[np.floating], reference: NDArray[np.floating], weight: float
+) -> _Errors:
+    """The errors of finite outputs; ``weight`` is ``rtol`` over ``atol``."""
+    a, b = _in_units(actual, reference)
+    error = np.abs(a - b)
+    noise, signal = float(np.linalg.norm(error)), float(np.linalg.norm(b))
+    ratio = noise / signal if signal else (math.inf if noise else 0.0)
+    return _Errors(
+        max_abs=float(error.max()),
+        mean_abs=float(error.mean()),
+        relative_l2=ratio,
+        cosine=_smallest_cosine(a.reshape(len(a), -1), b.reshape(len(b), -1)),
+        sqnr_db=-20 * math.log10(ratio) if ratio else math.inf,
+        needed_atol=float((error / (1 + weight * np.abs(b))).max()),
+    )
+
+
+def _smallest_cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Of the rows of [n, m]; rows that are both zero are alike, a row and a zero row are not."""
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    alike = (a == b).all(axis=1)
+    cosines = np.where(norms > 0, (a * b).sum(axis=1) / np.where(norms > 0, norms, 1.0), alike)
+    return float(cosines.min())
+
+
+def _checks(errors: _Errors, tolerance: Tolerance) -> tuple[Check, ...]:
+    """Every rule of a tolerance, applied."""
+    floor, cosine = tolerance.floor, tolerance.min_cosine
+    lost = (floor.atol, floor.relative_l2) if floor and floor.is_finite else (None, None)
+    rule = f"max error, {tolerance.atol_rule}"
+    checks = [Check(rule, errors.needed_atol, lost[0], tolerance.atol)]
+    if tolerance.relative_l2 is not None:
+        rule = f"relative L2, {tolerance.l2_rule}"
+        checks.append(Check(rule, errors.relative_l2, lost[1], tolerance.relative_l2))
+    if cosine is not None:
+        checks.append(Check("1 - cosine, ceiling", 1 - errors.cosine, None, 1 - cosine))
+    return tuple(checks)
+
+
+def _excess(check: Check) -> str:
+    """What a failed check needs and what it allows, in words."""
+    beside = "" if check.floor is None else f", PyTorch itself loses {check.floor:.3g}"
+    return f"{check.rule}: needs {check.needed:.3g}, allowed {check.allowed:.3g}{beside}"
+
+
+def top_changes(
+    actual: NDArray[np.floating], reference: NDArray[np.floating], floor: Floor | None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Rows of logits [n, num_classes] with another top class; and which of them are near ties.
+
+    Where another class is on top, it matters how sure the reference was: two logits that are
+    closer than twice the floor change places in PyTorch itself, too.
+    """
+    _, b = _in_units(actual, reference)
+    flipped = actual.argmax(axis=1) != reference.argmax(axis=1)
+    return flipped, flipped & (margins(b) <= 2 * (floor.atol if floor else 0.0))
+
+
+def _agreement(
+    actual: NDArray[np.floating], reference: NDArray[np.floating], floor: Floor | None
+) -> _Agreement:
+    """How far the classes of logits [n, num_classes] agree."""
+    flipped, tied = top_changes(actual, reference, floor)
+    count = min(TOP, reference.shape[1])
+    top = [np.sort(np.argsort(side, axis=1)[:, -count:], axis=1) for side in (actual, reference)]
+    return _Agreement(
+        top1_agreement=float(np.mean(~flipped)),
+        top5_agreement=float(np.mean((top[0] == top[1]).all(axis=1))),
+        flips=int(np.count_nonzero(flipped & ~tied)),
+        near_ties=int(np.count_nonzero(tied)),
+    )
+
+
+def margins(logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    """From the largest to the second largest of each row; infinite for a single class."""
+    if logits.shape[1] < 2:
+        return np.full(len(logits), math.inf)
+    ordered = np.sort(logits, axis=1)
+    return ordered[:, -1] - ordered[:, -2]

@@ -1,0 +1,107 @@
+"""How much is allowed: a multiple of what PyTorch itself loses, and never more than a ceiling.
+
+``docs/parity.md`` has the measurements behind the multiples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from swin_deploy.parity.results import Floor, Tolerance
+
+# Of the floor, for relative L2 and for single values: what a candidate may need. Both sides lose
+# something against the float32 reference, in other places, so a right one needs about 1 to 2;
+# single values scatter more, and in float32 so does V2 with its temperatures.
+MULTIPLES = {"fp32": (5.0, 12.0), "fp16": (4.0, 6.0), "bf16": (4.0, 6.0)}
+_BEYOND_REACH = 1e9  # in units of the RMS
+# Rounding an output once costs this much, whatever came before: no floor is taken to be lower.
+ROUNDOFF = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
+
+_MEASURED = "measured on a CPU: needs at most {} with random and outlier weights"
+_BFLOAT16 = "measured on a CPU: needs at most 5.2e-2 with initial and random weights"
+_NOT_MEASURED = "assumed: no engine has been measured on a GPU yet"
+
+# The only copy, by stage and precision. Each comment has the largest atol needed at this rtol, on
+# what, and the margin. Measured with PyTorch 2.13 and ONNX Runtime 1.31.1 on a two-core CPU, on
+# noise and on smooth images, over three sizes: "S" is 56 pixels, 32 channels, depths 2-2; "M" is
+# 112 pixels, 64 channels, depths 2-2-2; "T" is the notebook's Swin-T at 224 pixels. Three kinds of
+# weights: initial; random (weights times 1.5, norms and biases random); outlier (random, and 1 in
+# 64 channels with ten times the norm's gain and 20 more in the MLP's bias).
+TOLERANCES: dict[tuple[str, str], Tolerance] = {
+    # 4.1e-6 (M, outlier), 3.3e-6 (T, random): margin 2.4.
+    ("deploy", "fp32"): Tolerance(1e-5, 1e-5, None, _MEASURED.format("4.1e-6")),
+    # 3.1e-6 (T, initial): margin 32; other processors and providers were not measured.
+    ("onnx", "fp32"): Tolerance(1e-4, 1e-4, None, _MEASURED.format("3.1e-6")),
+    # Not measured: it needs a GPU.
+    ("engine", "fp32"): Tolerance(1e-3, 1e-3, None, _NOT_MEASURED),
+    # PyTorch's own half precision, the noise floor of the others: 6.9e-3 (S, outlier), 6.5e-3
+    # (T, initial): margin 2.9. Cosine at least 0.9999988 (S, random).
+    ("deploy", "fp16"): Tolerance(2e-2, 1e-2, 0.9995, _MEASURED.format("6.9e-3")),
+    # 4.6e-3 (T, random): margin 4.3. Cosine at least 0.9999989 (S with a head, outlier).
+    ("onnx", "fp16"): Tolerance(2e-2, 1e-2, 0.9995, _MEASURED.format("4.6e-3")),
+    # Not measured: it needs a GPU.
+    ("engine", "fp16"): Tolerance(2e-2, 1e-2, 0.9995, _NOT_MEASURED),
+    # bfloat16 has 8 significant bits where float16 has 11: 5.2e-2 (T, initial), 4.8e-2 (T, random),
+    # 8 to 11 times what float16 needs: margin 3.1. Cosine at least 0.99992 (T, initial).
+    ("deploy", "bf16"): Tolerance(1.6e-1, 1e-2, 0.998, _BFLOAT16),
+    # Not measured: ONNX Runtime's CPU provider has no bfloat16 kernels, engines need a GPU.
+    ("onnx", "bf16"): Tolerance(1.6e-1, 1e-2, 0.998, _NOT_MEASURED),
+    ("engine", "bf16"): Tolerance(1.6e-1, 1e-2, 0.998, _NOT_MEASURED),
+}
+# V2 multiplies cosines, and so their rounding, by up to 100: with temperatures at that limit the
+# authors' model itself is 4.2e-5 from its own float64 values, and the deploy model, which rounds in
+# other places, 7.9e-5 from it (stage maps of swinv2_tiny_window8_256): margin 5.
+_V2 = Tolerance(
+    4e-4, 1e-4, None, "measured on a CPU: needs at most 7.9e-5 with temperatures of 100"
+)
+FAMILY_TOLERANCES: dict[tuple[str, str, str], Tolerance] = {
+    ("swinv2", "deploy", "fp32"): _V2,
+    ("swinv2", "onnx", "fp32"): _V2,
+}
+
+
+def tolerance_for(stage: str, precision: str, *, family: str) -> Tolerance:
+    """What is allowed for a stage and precision, of a family where that makes a difference."""
+    return FAMILY_TOLERANCES.get((family, stage, precision)) or TOLERANCES[stage, precision]
+
+
+def without_ceiling(ceiling: Tolerance) -> Tolerance:
+    """For tensors on the way: ceilings are of outputs, and there the noise alone decides."""
+    weight = ceiling.rtol / ceiling.atol
+    return dataclasses.replace(
+        ceiling, atol=_BEYOND_REACH, rtol=_BEYOND_REACH * weight, min_cosine=None
+    )
+
+
+def limits(
+    ceiling: Tolerance, floor: Floor | None, *, precision: str, spread: float = 1.0
+) -> Tolerance:
+    """What a candidate may need, beside a floor measured in the same run.
+
+    1. Without a floor, or where PyTorch itself overflows, the ceiling alone decides.
+    2. Otherwise the floor's multiples decide, up to the ceiling; ``rtol`` shrinks with ``atol``.
+
+    Args:
+        ceiling: The most that is allowed.
+        floor: Of the same images, where it was measured.
+        precision: Of the candidate.
+        spread: Of the image set: multiplies the multiples.
+    """
+    if floor is None or not floor.is_finite:  # 1
+        return dataclasses.replace(ceiling, floor=floor)
+    unit = ROUNDOFF[precision]  # 2
+    times_l2, times = (spread * multiple for multiple in MULTIPLES[precision])
+    atol = times * max(floor.atol, unit)
+    relative_l2 = times_l2 * max(floor.relative_l2, unit)
+    bounded = ceiling.atol < _BEYOND_REACH
+    most = f", at most {ceiling.atol:g} ({ceiling.source})" if bounded else ", on the way"
+    return dataclasses.replace(
+        ceiling,
+        atol=min(ceiling.atol, atol),
+        rtol=ceiling.rtol * min(1.0, atol / ceiling.atol),
+        relative_l2=min(ceiling.atol, relative_l2),
+        floor=floor,
+        source=f"{times:g} x floor for a value, {times_l2:g} x for relative L2{most}",
+        atol_rule="ceiling" if atol > ceiling.atol else f"{times:g} x floor",
+        l2_rule="ceiling" if relative_l2 > ceiling.atol else f"{times_l2:g} x floor",
+    )

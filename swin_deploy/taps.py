@@ -1,0 +1,170 @@
+"""Look inside a model: the tensors that enter or leave its modules, beside its outputs.
+
+Modules are named by their path. An ONNX graph of ours has the same paths in the names of its
+nodes, so a module and the graph exported from it are looked into in the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from exporters.errors import ComparisonError
+from exporters.spec import Precision
+from swin_deploy.runners import OrtRunner, Runner, TorchRunner
+
+Side = Literal["in", "out"]
+REORDERS = ("order", "leave")  # children of a layer that change the order of its tokens
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A tensor inside a model: what first enters a module, or what leaves it.
+
+    Attributes:
+        path: Of the module.
+        side: ``in`` or ``out``.
+    """
+
+    path: str
+    side: Side = "out"
+
+
+@dataclass(frozen=True)
+class Tappable:
+    """A model that can be looked into.
+
+    Attributes:
+        paths: Of its modules.
+        reorders: Gather index of each module that reorders a layer's tokens, by path.
+        open: Gives an open runner whose outputs are the model's, then those of the taps.
+    """
+
+    paths: frozenset[str]
+    reorders: Mapping[str, NDArray[np.int64]]
+    open: Callable[[tuple[Tap, ...]], AbstractContextManager[Runner]]
+
+
+class TappedModule(nn.Module):
+    """A module whose outputs are followed by those of its taps.
+
+    Args:
+        module: To look into; it is left as it is.
+        taps: Where; each is taken the first time that its module runs.
+    """
+
+    def __init__(self, module: nn.Module, taps: tuple[Tap, ...]) -> None:
+        super().__init__()
+        self.module = module
+        self.taps = taps
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        found: dict[Tap, Tensor] = {}
+        with contextlib.ExitStack() as stack:
+            for tap in self.taps:
+                target = self.module.get_submodule(tap.path)
+                stack.enter_context(target.register_forward_hook(_keep(found, tap)))
+            outputs = self.module(images)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return (*outputs, *(found[tap] for tap in self.taps))
+
+
+def _keep(found: dict[Tap, Tensor], tap: Tap) -> Callable[..., None]:
+    def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        found.setdefault(tap, inputs[0] if tap.side == "in" else output)
+
+    return hook
+
+
+def tappable_module(module: nn.Module, precision: Precision) -> Tappable:
+    """A module, run by PyTorch in a precision."""
+    reorders = {
+        name.removesuffix(".index"): value.cpu().numpy()
+        for name, value in module.state_dict().items()
+        if name.split(".")[-2:-1] and name.split(".")[-2] in REORDERS
+    }
+    paths = frozenset(name for name, _ in module.named_modules())
+    return Tappable(
+        paths,
+        reorders,
+        lambda taps: TorchRunner("taps", TappedModule(module, taps), precision),
+    )
+
+
+def tappable_graph(graph: onnx.ModelProto, precision: Precision) -> Tappable:
+    """An ONNX graph whose nodes are named by module, run by ONNX Runtime."""
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    reorders: dict[str, NDArray[np.int64]] = {}
+    paths: set[str] = set()
+    for node in graph.graph.node:
+        path = _path(node)
+        paths.update(path[:end] for end, mark in enumerate(f"{path}.") if mark == ".")
+        index = constants.get(node.input[1]) if node.op_type == "Gather" else None
+        if index is not None and path.split(".")[-1] in REORDERS:
+            reorders[path] = numpy_helper.to_array(index)
+    return Tappable(
+        frozenset(paths), reorders, lambda taps: _open_tapped_graph(graph, taps, precision)
+    )
+
+
+@contextlib.contextmanager
+def _open_tapped_graph(
+    graph: onnx.ModelProto, taps: tuple[Tap, ...], precision: Precision
+) -> Iterator[Runner]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tapped.onnx"
+        onnx.save(with_taps(graph, taps), path)
+        with OrtRunner(path, precision, name="taps") as runner:
+            yield runner
+
+
+def with_taps(graph: onnx.ModelProto, taps: tuple[Tap, ...]) -> onnx.ModelProto:
+    """A copy of a graph with one more output, in float32, for each tap.
+
+    Raises:
+        ComparisonError: If no node is named after a tap's module.
+    """
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(graph)
+    body = tapped.graph
+    for number, tap in enumerate(taps):
+        name = f"tap_{number}"
+        source = _tensor(graph.graph, tap)
+        body.node.append(
+            helper.make_node("Cast", [source], [name], name=name, to=TensorProto.FLOAT)
+        )
+        body.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return tapped
+
+
+def _tensor(body: onnx.GraphProto, tap: Tap) -> str:
+    """The name of a tap's tensor: the last one made in its module, or the first taken from out."""
+    inside = [node for node in body.node if _belongs(node, tap.path)]
+    if not inside:
+        raise ComparisonError(f"the ONNX graph has no node of {tap.path}; export it again")
+    if tap.side == "out":  # a Split without a record of its module is named after the one before
+        return [node for node in inside if node.op_type != "Split"][-1].output[0]
+    own = {name for node in inside for name in node.output}
+    constants = {tensor.name for tensor in body.initializer}
+    taken = [name for node in inside for name in node.input]
+    return next(name for name in taken if name and name not in own | constants)
+
+
+def _path(node: onnx.NodeProto) -> str:
+    """The module that a node is named after."""
+    return node.name.rpartition("/")[0]
+
+
+def _belongs(node: onnx.NodeProto, path: str) -> bool:
+    return f"{_path(node)}.".startswith(f"{path}.")

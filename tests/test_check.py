@@ -1,0 +1,212 @@
+import copy
+import dataclasses
+import functools
+import math
+
+import onnx
+import pytest
+import torch
+from families import CONFIGS, loaded, outputs
+from onnx import numpy_helper
+from torch import nn
+
+from exporters.errors import ComparisonError
+from exporters.precision import to_half
+from exporters.spec import ExportSpec
+from exporters.to_onnx import export_onnx
+from swin_deploy.check import check_parity, reference_outputs
+from swin_deploy.fold import fold
+from swin_deploy.inputs import seeded_images
+from swin_deploy.load import LoadedModel
+from swin_deploy.parity import TOLERANCES, Hop
+from swin_deploy.reference import build_reference
+
+every_family = pytest.mark.parametrize("family", CONFIGS)
+
+
+def judged(family: str, candidate: nn.Module | onnx.ModelProto, **choices: object) -> Hop:
+    return check_parity(loaded(family), outputs(family), candidate, **choices).hops[0]
+
+
+def deploy(family: str) -> nn.Module:
+    return fold(loaded(family).reference)
+
+
+@functools.cache
+def graph(family: str) -> onnx.ModelProto:
+    config = CONFIGS[family]
+    spec = ExportSpec((3, config.img_size, config.img_size), config.output_names)
+    return export_onnx(deploy(family), spec, metadata={})
+
+
+def changed(family: str, node_path: str) -> onnx.ModelProto:
+    """The graph with one value of the weight of a linear layer 1 % larger."""
+    made = copy.deepcopy(graph(family))
+    (name,) = {node.input[1] for node in made.graph.node if node.name == f"{node_path}/MatMul"}
+    (tensor,) = [one for one in made.graph.initializer if one.name == name]
+    values = numpy_helper.to_array(tensor).copy()
+    values[3, 3] *= 1.01
+    tensor.CopyFrom(numpy_helper.from_array(values, name))
+    return made
+
+
+@every_family
+def test_check_right_model_passes_in_float32_and_float16(family: str) -> None:
+    single = judged(family, deploy(family))
+    half = judged(family, deploy(family), precision="fp16")
+    assert single.passed, single.worst
+    assert half.passed, half.worst
+    assert single.located == half.located == ""
+    assert half.drift[0].floor > 100 * single.drift[0].floor
+
+
+@pytest.mark.parametrize("family", ["swin", pytest.param("swinv2", marks=pytest.mark.slow)])
+def test_check_right_graph_passes(family: str) -> None:
+    pytest.importorskip("onnxruntime")
+    hop = judged(family, graph(family))
+    assert hop.passed, hop.worst
+    assert len(hop.drift) == len(judged(family, deploy(family)).drift)
+    half = judged(family, to_half(graph(family), io_precision="fp32"))
+    assert half.precision == "fp16"
+    assert half.passed, half.worst
+
+
+@every_family
+def test_check_drift_follows_every_part_of_the_model(family: str) -> None:
+    hop = judged(family, deploy(family))
+    seeded = [point for point in hop.drift if point.inputs == "seeded"]
+    assert [point.place for point in seeded] == [
+        "embedding",
+        "stage 1, block 1",
+        "stage 1, block 2",
+        "merge behind stage 1",
+        "stage 2, block 1",
+        "stage 2, block 2",
+        "features",
+    ]
+    assert all(0 < point.relative_l2 <= point.allowed < 1e-5 for point in seeded)
+    assert {result.inputs for result in hop.results} >= {"seeded, features", "extreme, features"}
+
+
+def test_check_ceiling_that_pytorch_itself_reaches_is_no_fault_of_a_part() -> None:
+    """Where the floor is near the ceiling of its precision, the model is not fit for it."""
+    model = loaded("swin")
+    found = outputs("swin")
+    low = dataclasses.replace(TOLERANCES["deploy", "fp16"], atol=1e-5, rtol=5e-6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TOLERANCES, ("deploy", "fp16"), low)
+        hop = check_parity(model, found, fold(model.reference), precision="fp16").hops[0]
+    assert hop.passed is False
+    assert "PyTorch itself loses" in hop.results[0].reason
+    assert hop.located == (
+        "no part of the model is beyond its noise: PyTorch itself loses as much in fp16"
+    )
+
+
+FAULTS = {
+    "qkv": (lambda block: block.attention.qkv.weight[3, 3].mul_(1.01), "qkv"),
+    "bias": (lambda block: _bias(block)[..., 5].add_(1e-2), "attention bias and mask"),
+    "projection": (
+        lambda block: block.attention.proj.weight[3, 3].add_(1e-3),
+        "projection",
+    ),
+    "mlp": (lambda block: block.mlp[2].bias[3].add_(1e-3), "MLP, second layer"),
+    "gelu": (lambda block: setattr(block.mlp[1], "approximate", "tanh"), "MLP, GELU"),
+}
+
+
+def _bias(block: nn.Module) -> torch.Tensor:
+    return next(value for name, value in block.attention.named_buffers() if name.endswith("bias"))
+
+
+@pytest.mark.parametrize(
+    ("family", "fault"),
+    [*((("notebook", "swinv2")[i % 2], fault) for i, fault in enumerate(FAULTS)), ("swin", "bias")],
+)
+def test_check_small_fault_fails_and_is_located(family: str, fault: str) -> None:
+    change, words = FAULTS[fault]
+    model = deploy(family)
+    with torch.no_grad():
+        change(model.layers[1])
+    hop = judged(family, model)
+    assert hop.passed is False
+    assert hop.located.startswith(f"first wrong: layers.1 (stage 1, block 2), {words}: ")
+    assert hop.located.endswith("times the noise there")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("layers.3.attention.qkv", "qkv"), ("layers.4.mlp.0", "MLP, first layer")],
+)
+def test_check_fault_in_a_graph_is_located(path: str, words: str) -> None:
+    pytest.importorskip("onnxruntime")
+    hop = judged("swin", changed("swin", path))
+    assert hop.passed is False
+    assert hop.located.startswith(f"first wrong: {path[:8]} (stage 2, block ")
+    assert f"), {words}: " in hop.located
+
+
+def test_check_wrong_token_order_is_located() -> None:
+    model = deploy("swin")
+    index = model.layers[1].order.index
+    index[:2] = index[:2].flip(0)
+    hop = judged("swin", model)
+    assert hop.passed is False
+    assert hop.located.startswith("first wrong: layers.1 (stage 1, block 2), token order: ")
+
+
+def test_check_fault_behind_the_features_is_located_there() -> None:
+    model = deploy("swin")
+    with torch.no_grad():
+        model.taps["5"][-1].bias[0] += 1e-3
+    hop = judged("swin", model)
+    assert hop.passed is False
+    assert hop.located == (
+        "every part of the model is within its noise: wrong behind the last of them"
+    )
+
+
+def test_check_reference_that_overflows_in_float16_leaves_the_ceiling_alone() -> None:
+    config = CONFIGS["swin"]
+    model = copy.deepcopy(loaded("swin"))
+    with torch.no_grad():
+        model.reference.layers[0].blocks[0].mlp.fc1.weight.mul_(1e4)
+        model.reference.layers[0].blocks[0].mlp.fc2.weight.mul_(1e-4)
+    images = (seeded_images(config, count=2),)
+    found = reference_outputs(model, images, precisions=("fp16",))
+    hop = check_parity(model, found, fold(model.reference), precision="fp16").hops[0]
+    assert hop.results[0].tolerance.floor is not None
+    assert hop.results[0].tolerance.floor.atol == math.inf
+    assert hop.passed is False  # the candidate overflows, too
+
+
+def test_check_model_with_other_modules_is_judged_by_its_outputs() -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = deploy("swin")
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.inner(images)
+
+    hop = judged("swin", Wrapped())
+    assert hop.passed
+    assert hop.drift == ()
+    assert hop.drift_not_run == "it has no part named embed"
+
+
+def test_check_output_of_another_shape_is_an_error() -> None:
+    other = dataclasses.replace(CONFIGS["swin"], num_classes=3)
+    model = LoadedModel("other", other, build_reference(other).eval(), None, "")
+    with pytest.raises(ComparisonError, match=r"\[1, 3\]|\[7, 3\]"):
+        check_parity(loaded("swin"), outputs("swin"), fold(model.reference))
+
+
+@pytest.mark.slow
+@every_family
+@pytest.mark.parametrize("seed", range(20))
+def test_check_right_model_passes_whatever_its_values(family: str, seed: int) -> None:
+    model = loaded(family, seed)
+    found = outputs(family, seed, ("fp32",))
+    hop = check_parity(model, found, fold(model.reference)).hops[0]
+    assert hop.passed, hop.worst

@@ -1,0 +1,59 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from families import CONFIGS, loaded
+
+from exporters.errors import ComparisonError
+from swin_deploy.fold import fold
+from swin_deploy.stream import batch_first, in_candidate_order, stream_points, token_orders
+from swin_deploy.taps import TappedModule, tappable_module
+
+every_family = pytest.mark.parametrize("family", CONFIGS)
+
+
+@every_family
+def test_token_orders_bring_the_reference_to_the_deploy_model(family: str) -> None:
+    """With another order than the right one the tokens are far apart."""
+    model = loaded(family)
+    deploy = fold(model.reference)
+    points = stream_points(model.reference)
+    orders = token_orders(points, tappable_module(deploy, "fp32"), model.config)
+    images = torch.randn(2, 3, model.config.img_size, model.config.img_size)
+    with torch.inference_mode():
+        ours = TappedModule(deploy, tuple(point.candidate for point in points))(images)
+        theirs = TappedModule(model.reference, tuple(point.reference for point in points))(images)
+    for point, order, actual, tokens in zip(points, orders, ours[1:], theirs[1:], strict=True):
+        expected = in_candidate_order(tokens.numpy(), order)
+        if order is None:
+            found = actual.numpy()
+        else:
+            found = batch_first(actual.numpy(), 2)
+            assert sorted(order) == list(range(len(order)))
+            assert not np.allclose(found, expected[:, ::-1], atol=0.1), point
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@every_family
+def test_stream_points_without_a_head_end_with_tokens(family: str) -> None:
+    config = dataclasses.replace(CONFIGS[family], output="tokens")
+    reference = type(loaded(family).reference)(config)
+    assert [point.kind for point in stream_points(reference)] == [
+        "embed", "block", "block", "merge", "block", "block",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", [[0, 1], [-1] * 196, [196] * 196], ids=["short", "low", "high"])
+def test_token_orders_of_a_gather_that_does_not_fit_is_an_error(broken: list[int]) -> None:
+    model = loaded("swin")
+    candidate = tappable_module(fold(model.reference), "fp32")
+    candidate = dataclasses.replace(candidate, reorders={"layers.1.order": np.array(broken)})
+    with pytest.raises(ComparisonError, match=r"layers\.1\.order does not fit 196 tokens"):
+        token_orders(stream_points(model.reference), candidate, model.config)
+
+
+@pytest.mark.parametrize("shape", [(2, 196, 16), (196, 16), (196, 1, 16)])
+def test_batch_first_of_tokens_in_another_layout_is_an_error(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ComparisonError, match=r"not \[tokens, 2, channels\]; export it again"):
+        batch_first(np.zeros(shape, np.float32), 2)

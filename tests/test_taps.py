@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+from exported import copy_of, exported
+from torch import nn
+
+from exporters.errors import ComparisonError
+from swin_deploy.fold import fold
+from swin_deploy.load import load_model
+from swin_deploy.taps import Tap, TappedModule, tappable_graph, tappable_module, with_taps
+
+TAPS = (Tap("1"), Tap("2", "in"), Tap("2"))
+
+
+def layers() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+
+
+def test_tapped_module_gives_what_leaves_and_enters_behind_its_outputs() -> None:
+    module, images = layers(), torch.randn(3, 4)
+    output, relu, into, last = TappedModule(module, TAPS)(images)
+    torch.testing.assert_close(output, module(images))
+    torch.testing.assert_close(relu, module[1](module[0](images)))
+    assert torch.equal(relu, into)
+    assert torch.equal(output, last)
+    assert not module[1]._forward_hooks
+
+
+def test_tapped_module_keeps_the_first_call_of_a_shared_module() -> None:
+    shared = nn.ReLU()
+    module = nn.Sequential(nn.Linear(4, 4), shared, nn.Linear(4, 4), shared)
+    images = torch.randn(3, 4)
+    _, first = TappedModule(module, (Tap("1"),))(images)
+    torch.testing.assert_close(first, module[0](images).relu())
+
+
+def test_tapped_module_without_that_part_is_an_error() -> None:
+    with pytest.raises(AttributeError, match="nothing"):
+        TappedModule(layers(), (Tap("nothing"),))(torch.randn(1, 4))
+
+
+def test_tappable_graph_and_module_give_the_same_tensors() -> None:
+    pytest.importorskip("onnxruntime")
+    module = fold(load_model("notebook-digits").reference)
+    graph = exported("digits")
+    images = np.random.default_rng(0).standard_normal((2, 3, 56, 56), dtype=np.float32)
+    taps = (
+        Tap("embed"),
+        Tap("layers.1.attention.qkv"),
+        Tap("layers.1.attention.bias", "in"),
+        Tap("layers.1.attention.bias"),
+        Tap("layers.1.mlp", "in"),
+        Tap("layers.2"),
+        Tap("taps.5.2", "in"),
+    )
+    found = []
+    for tappable in (tappable_module(module, "fp32"), tappable_graph(graph, "fp32")):
+        assert {tap.path for tap in taps} <= tappable.paths
+        assert set(tappable.reorders) >= {"layers.1.order", "layers.2.order"}
+        with tappable.open(taps) as runner:
+            found.append(runner.run(images))
+    assert len(found[0]) == len(found[1]) == 1 + len(taps)
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4)
+
+
+def test_with_taps_leaves_the_graph_as_it_is() -> None:
+    graph = exported("digits")
+    before = copy_of(graph)
+    tapped = with_taps(graph, (Tap("embed"),))
+    assert graph == before
+    assert [value.name for value in tapped.graph.output] == ["logits", "tap_0"]
+
+
+def test_with_taps_of_a_part_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ComparisonError, match=r"has no node of layers\.9"):
+        with_taps(exported("digits"), (Tap("layers.9"),))
