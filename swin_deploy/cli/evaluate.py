@@ -1,0 +1,219 @@
+"""``swin-deploy evaluate``: accuracy on labelled images."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from swin_deploy.cli.console import Console, Step, show_json, show_table
+from swin_deploy.cli.options import FILE, MAX_BATCH, Asked, json_option, model_options
+from swin_deploy.cli.prove import CHECK_FAILED, engine_option, onnx_option
+from swin_deploy.cli.run import announce
+
+if TYPE_CHECKING:
+    from swin_deploy.evaluate.accuracy import Evaluation
+    from swin_deploy.evaluate.dataset import LabelledImages
+    from swin_deploy.load import LoadedModel
+
+TELL_EVERY_S = 30.0
+CLEAR_LINE = "\r\033[K"  # of the live progress
+
+EPILOG = """\b
+Examples:
+  swin-deploy evaluate --model notebook-digits --onnx engines/notebook-digits-fp16-opset17.onnx
+  swin-deploy evaluate --checkpoint swin.pt --data val/ --onnx engines/swin-fp16-opset17.onnx
+  swin-deploy evaluate --checkpoint swin.pt --data val.csv --limit 5000 --max-drop 0.5
+
+\b
+--data is a tree of class folders, or a CSV file of path,label rows. As many
+folders as the model has classes: sorted order, as torchvision's ImageFolder.
+Fewer: folders named by index, ImageNet synsets, or --classes.
+
+\b
+Exit status 1: a model loses accuracy: the whole interval of its difference to
+the reference is below zero. With --max-drop instead: the interval's lower end is
+below -POINTS, so that the images do not show that the drop is no larger. A model
+that cannot run here is listed as not run; it does not count as passed.
+"""
+
+
+def points(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    """Percentage points as a share."""
+    if value is None:
+        return None
+    if not 0 < value < 100:  # false for NaN too
+        raise click.BadParameter(f"{value} is not in the range 0<x<100")
+    return value / 100
+
+
+@click.command(epilog=EPILOG)
+@model_options
+@onnx_option
+@engine_option
+@click.option(
+    "--data",
+    type=FILE,
+    metavar="DIR|CSV",
+    help="Labelled images.  [default: those that ship with the model]",
+)
+@click.option(
+    "--classes", type=FILE, help="The model's class names in its order: one a line, or JSON."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Images at most, spread over the classes."
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, MAX_BATCH),
+    default=32,
+    show_default=True,
+    help="Images a call.",
+)
+@click.option(
+    "--max-drop", type=float, callback=points, metavar="POINTS", help="Top-1 that may be lost."
+)
+@click.option("--skip-unreadable", is_flag=True, help="Leave out and count damaged images.")
+@click.option(
+    "--output",
+    type=FILE,
+    metavar="DIR",
+    help="Predictions and results; the same command goes on there.  [default: evaluation/<model>]",
+)
+@json_option
+@click.pass_obj
+def evaluate(
+    console: Console,
+    asked: Asked,
+    onnx_files: tuple[Path, ...],
+    engine_files: tuple[Path, ...],
+    data: Path | None,
+    classes: Path | None,
+    limit: int | None,
+    batch: int,
+    max_drop: float | None,
+    skip_unreadable: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure accuracy on labelled images: reference, deploy model, ONNX files, engines.
+
+    Top-1 and top-5 of each with 95 % intervals, and the difference to the reference with the
+    interval for pairs, from the images on which the two differ. Predictions are kept as they are
+    made: after an interruption the same command goes on where it was.
+    """
+    with console.step("Loading PyTorch and the model"):
+        from exporters.artifact import ensure_writable
+        from swin_deploy.evaluate import run
+        from swin_deploy.proof import Made
+        from swin_deploy.report.terminal import render_evaluation
+
+        loaded = asked.load()
+        images = _images(loaded, data, classes, limit=limit, skip_unreadable=skip_unreadable)
+        folder = output or Path("evaluation") / loaded.name
+        ensure_writable(folder / "evaluation.json")
+    announce(console, loaded)
+    console.note(f"  {images.description}; {images.order.rule}")
+    _warn_too_few(console, len(images.paths), max_drop)
+    settings = run.Settings(folder, batch, skip_unreadable, max_drop)
+    try:
+        with console.step("Evaluating") as step:
+            evaluation = run.evaluate(
+                loaded,
+                Made(onnx_files, engine_files),
+                images,
+                settings=settings,
+                progress=_progress(console, step),
+                notice=lambda text: console.note(f"{CLEAR_LINE if step.live else ''}  {text}"),
+            )
+    except KeyboardInterrupt:
+        console.note(f"  predictions so far are in {folder}; the same command goes on from there")
+        raise
+    for doubt in evaluation.doubts:
+        console.warn(doubt)
+    _write(evaluation, folder)
+    if as_json:
+        show_json(evaluation.to_dict())
+    else:
+        show_table(render_evaluation(evaluation))
+    console.note(f"  wrote {folder / 'evaluation.json'} and evaluation.md")
+    if not onnx_files and not engine_files:
+        console.next_step("add --onnx and --engine to judge what you ship")
+    elif max_drop is None:
+        console.next_step("add --max-drop POINTS to ask for proof that no more is lost")
+    if not evaluation.passed:
+        click.get_current_context().exit(CHECK_FAILED)
+
+
+def _images(
+    loaded: LoadedModel,
+    data: Path | None,
+    classes: Path | None,
+    *,
+    limit: int | None,
+    skip_unreadable: bool,
+) -> LabelledImages:
+    """What to run on; the bundled images without ``--data``."""
+    from swin_deploy.config import BUNDLED_IMAGES
+    from swin_deploy.evaluate.classes import read_classes
+    from swin_deploy.evaluate.dataset import read_images
+    from swin_deploy.evaluate.run import require_logits
+
+    num_classes = require_logits(loaded)
+    data = data or BUNDLED_IMAGES.get(loaded.name)
+    if data is None:
+        raise click.UsageError(
+            f"no images ship with {loaded.name}; give --data a folder of class folders, or a CSV"
+        )
+    listed = None if classes is None else read_classes(classes, num_classes)
+    return read_images(
+        data,
+        num_classes=num_classes,
+        listed=listed,
+        limit=limit,
+        skip_unreadable=skip_unreadable,
+    )
+
+
+def _warn_too_few(console: Console, images: int, max_drop: float | None) -> None:
+    """Say before the work that its check cannot pass."""
+    from swin_deploy.evaluate.intervals import images_to_show
+
+    enough = images_to_show(max_drop) if max_drop else 0
+    if images < enough:
+        console.warn(
+            f"{images:,} images cannot pass --max-drop {100 * (max_drop or 0):g}: even with equal "
+            f"answers that takes {enough:,}"
+        )
+
+
+def _progress(console: Console, step: Step) -> Callable[[str], None]:
+    """Live on a terminal; elsewhere a line now and then, for a log of hours."""
+    told = time.monotonic()
+
+    def tell(text: str) -> None:
+        nonlocal told
+        step.update(text)
+        if not step.live and time.monotonic() - told >= TELL_EVERY_S:
+            told = time.monotonic()
+            console.note(f"    {text}")
+
+    return tell
+
+
+def _write(evaluation: Evaluation, folder: Path) -> None:
+    """The results as JSON and as Markdown, together."""
+    from exporters.artifact import write_together
+    from swin_deploy.report.markdown import render_evaluation
+
+    values = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
+    write_together(
+        {
+            folder / "evaluation.json": values.encode(),
+            folder / "evaluation.md": render_evaluation(evaluation).encode(),
+        }
+    )

@@ -1,0 +1,204 @@
+"""Labelled images: a tree of class folders, or a CSV file of paths and labels."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exporters.errors import FileError
+from swin_deploy.evaluate.classes import ClassList, ClassOrder, number_indices, order_classes
+from swin_deploy.inputs import IMAGE_SUFFIXES
+
+PATH_HEADERS = ("path", "file", "filename", "image")
+SAMPLE_SEED = 0
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images on disk and their classes.
+
+    Attributes:
+        root: Folder that the paths start from.
+        paths: Of the images, in the order they are run.
+        labels: The model's index of each image's class.
+        description: Where the images come from, for reports.
+        order: The index of each class name, and how it was found.
+        fingerprint: SHA-256 of the paths, sizes and times of the files; labels do not count.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+    description: str
+    order: ClassOrder
+    fingerprint: str
+
+
+def read_images(
+    data: Path,
+    *,
+    num_classes: int,
+    listed: ClassList | None = None,
+    limit: int | None = None,
+    skip_unreadable: bool = False,
+) -> LabelledImages:
+    """List labelled images; none is opened yet.
+
+    Args:
+        data: A folder of class folders, searched as torchvision's ``ImageFolder`` does but for
+            hidden ones; or a CSV file of ``path,label`` rows, paths relative to it, with or
+            without a header, labels being indices or names.
+        num_classes: Of the model.
+        listed: The model's class names, or None; see ``order_classes``.
+        limit: Take at most this many: as many of each class as possible, drawn with a fixed seed.
+        skip_unreadable: Leave it to the run to find files that are missing.
+
+    Raises:
+        FileError: If the data cannot be read, hold no image or are neither form.
+        ConfigError: If the index of a class is not known.
+    """
+    if data.is_dir():
+        root, pairs = data, _folder_images(data)
+        order = order_classes(
+            _folder_names(data), num_classes=num_classes, listed=listed, place=f"folder {data}"
+        )
+    elif data.is_file():
+        root, pairs = data.parent, _csv_images(data)
+        order = _csv_order(pairs, num_classes=num_classes, listed=listed, data=data)
+    else:
+        raise FileError(
+            f"{data} does not exist; give --data a folder of class folders, or a CSV file"
+        )
+    labels = [order.indices[name] for _, name in pairs]
+    count = len(pairs) if limit is None else min(limit, len(pairs))
+    chosen = range(len(pairs)) if count == len(pairs) else _spread(labels, count)
+    paths = tuple(pairs[index][0] for index in chosen)
+    return LabelledImages(
+        root=root,
+        paths=paths,
+        labels=tuple(labels[index] for index in chosen),
+        description=_description(data, count, len(pairs)),
+        order=order,
+        fingerprint=_fingerprint(root, paths, skip_unreadable=skip_unreadable),
+    )
+
+
+def _description(data: Path, count: int, total: int) -> str:
+    if count == total:
+        return f"all {total} images of {data}"
+    return f"{count} of {total} images of {data}, spread over the classes, seed {SAMPLE_SEED}"
+
+
+def _folder_names(folder: Path) -> list[str]:
+    """Names of the class folders, sorted."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    except OSError as err:
+        raise _unreadable(folder, err) from err
+
+
+def _folder_images(folder: Path) -> list[tuple[str, str]]:
+    """Path and class folder of each image, sorted by path."""
+    names = _folder_names(folder)
+    loose = [path.name for path in folder.iterdir() if _is_image(path.name) and path.is_file()]
+    if loose:
+        raise FileError(
+            f"image {folder / min(loose)} lies in no class folder; sort the images into class "
+            "folders, or give --data a CSV file of path,label"
+        )
+    found = [(path, name) for name in names for path in _images_below(folder, name)]
+    if not found:
+        raise FileError(
+            f"{folder} holds no images in class folders; expected files ending in "
+            f"{', '.join(IMAGE_SUFFIXES)}"
+        )
+    return sorted(found)
+
+
+def _images_below(folder: Path, name: str) -> Iterator[str]:
+    """Paths from ``folder`` of the images of one class, links followed as torchvision does."""
+
+    def refuse(err: OSError) -> None:
+        raise _unreadable(Path(err.filename), err) from err
+
+    for place, inner, files in os.walk(folder / name, onerror=refuse, followlinks=True):
+        inner[:] = [one for one in inner if not one.startswith(".")]
+        for file in filter(_is_image, files):
+            yield (Path(place) / file).relative_to(folder).as_posix()
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def _csv_images(data: Path) -> list[tuple[str, str]]:
+    """Path and label of each row."""
+    try:
+        with data.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream)
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as err:
+        raise _unreadable(data, err) from err
+    if rows and rows[0][1][0].lower() in PATH_HEADERS:
+        rows = rows[1:]
+    if not rows:
+        raise FileError(f"{data} has no rows; write one path,label row for each image")
+    seen: dict[str, int] = {}
+    for line, row in rows:
+        if len(row) != 2 or not all(row):
+            raise FileError(f"{data}, line {line}: expected path,label, found {','.join(row)!r}")
+        if row[0] in seen:
+            raise FileError(f"{data}, line {line}: {row[0]} is there since line {seen[row[0]]}")
+        seen[row[0]] = line
+    return [(row[0], row[1]) for _, row in rows]
+
+
+def _csv_order(
+    pairs: Sequence[tuple[str, str]], *, num_classes: int, listed: ClassList | None, data: Path
+) -> ClassOrder:
+    """Numbers are indices whatever their count; names go the way of folders."""
+    names = sorted({name for _, name in pairs})
+    if all(name.isdecimal() for name in names):
+        indices = number_indices(names, num_classes=num_classes, place=str(data))
+        return ClassOrder(indices, "labels are the model's indices")
+    return order_classes(names, num_classes=num_classes, listed=listed, place=str(data))
+
+
+def _spread(labels: Sequence[int], count: int) -> list[int]:
+    """Places of ``count`` images, as many of each class as possible, in ascending order."""
+    shuffled = np.random.default_rng(SAMPLE_SEED).permutation(len(labels))
+    rounds: list[tuple[int, int]] = []  # an image's turn is its rank within its class
+    taken: dict[int, int] = {}
+    for place in shuffled.tolist():
+        turn = taken.get(labels[place], 0)
+        taken[labels[place]] = turn + 1
+        rounds.append((turn, place))
+    first = sorted(rounds, key=lambda entry: entry[0])[:count]  # stable: shuffled within a turn
+    return sorted(place for _, place in first)
+
+
+def _fingerprint(root: Path, paths: Sequence[str], *, skip_unreadable: bool) -> str:
+    """Reading 50,000 images to hash them would take as long as running them."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            facts = (root / path).stat()
+            size, changed = facts.st_size, facts.st_mtime_ns
+        except (OSError, ValueError) as err:
+            if not skip_unreadable:
+                raise _unreadable(root / path, err) from err
+            size = changed = 0
+        digest.update(f"{path}\0{size}\0{changed}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _unreadable(path: Path, err: Exception) -> FileError:
+    reason = getattr(err, "strerror", None) or " ".join(str(err).split())
+    return FileError(f"{path} cannot be read ({reason}); check the data and their permissions")

@@ -1,0 +1,132 @@
+"""Predictions of one model, kept on disk as they are made, so that a run can go on where it was.
+
+One JSON line for each image, ``{"image": "3/17.png", "top": [3, 8, 5, 9, 1]}``, best class first,
+below a line that says what they hold for. A line that is not whole, as a killed process leaves at
+the end, is ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from exporters.errors import FileError
+
+SCHEMA = 1
+TOP = 5
+Answer = tuple[int, ...]  # classes, best first; empty where an output was not a number
+
+
+class Predictions:
+    """The predictions of one model on one set of images; open with ``with``.
+
+    Another key (other images, weights, file, device, versions) has a file of its own, so nothing
+    is lost by going back and forth.
+
+    Args:
+        folder: Where the files are.
+        name: Of the model, for the file's name.
+        key: What the predictions hold for, as JSON values.
+
+    Attributes:
+        path: The file.
+        answers: By image path; those of earlier runs once opened.
+        changed: Names in ``key`` by which the file of an earlier run differs; empty where this one
+            goes on, or is the first.
+    """
+
+    def __init__(self, folder: Path, name: str, key: dict[str, str]) -> None:
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        stem = re.sub(r"[^\w.-]+", "-", name)
+        self.path = folder / f"{stem}-{digest[:12]}.jsonl"
+        self.answers: dict[str, Answer] = {}
+        self.changed: tuple[str, ...] = ()
+        self._key = key
+        self._header = {"schema": SCHEMA, "name": name, "key": key}
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            whole = self._read()
+            if not whole:
+                self.changed = self._differences()
+            self._stream = self.path.open("r+b" if whole else "wb")
+            self._stream.seek(whole)
+            self._stream.truncate()
+            if not whole:
+                self._write([self._header])
+        except OSError as err:
+            raise self._failure(err) from err
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stream.close()
+
+    def add(self, answers: dict[str, Answer]) -> None:
+        """Keep more predictions, by image path.
+
+        Raises:
+            FileError: If they cannot be written.
+        """
+        try:
+            self._write({"image": image, "top": list(top)} for image, top in answers.items())
+        except OSError as err:
+            raise self._failure(err) from err
+        self.answers |= answers
+
+    def _write(self, entries: Iterable[dict[str, Any]]) -> None:
+        self._stream.write("".join(f"{json.dumps(entry)}\n" for entry in entries).encode())
+        self._stream.flush()
+
+    def _read(self) -> int:
+        """Take over what an earlier run left; returns the size of its whole lines."""
+        if not self.path.exists():
+            return 0
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        header, *lines = whole.split(b"\n")
+        if _parse(header) != self._header:
+            return 0
+        for line in lines:
+            entry = _parse(line)
+            image, top = entry.get("image"), entry.get("top")
+            if isinstance(image, str) and isinstance(top, list) and _is_answer(top):
+                self.answers[image] = tuple(top)
+        return len(whole)
+
+    def _differences(self) -> tuple[str, ...]:
+        """By what the newest file of the same name differs from this one."""
+        stem = self.path.stem.rpartition("-")[0]
+        others = [path for path in self.path.parent.glob("*.jsonl") if path != self.path]
+        same = [path for path in others if path.stem.rpartition("-")[0] == stem]
+        if not same:
+            return ()
+        newest = max(same, key=lambda path: path.stat().st_mtime_ns)
+        with newest.open("rb") as stream:
+            before = _parse(stream.readline()).get("key")
+        if not isinstance(before, dict):
+            return ("the earlier file, which is damaged",)
+        return tuple(name for name, value in self._key.items() if before.get(name) != value)
+
+    def _failure(self, err: OSError) -> FileError:
+        return FileError(
+            f"cannot keep predictions in {self.path}: {err.strerror or err}; choose another "
+            "--output, or free some space, and run again to go on"
+        )
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """The object in a line; empty for a damaged one."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_answer(top: list[Any]) -> bool:
+    return len(top) <= TOP and all(type(one) is int for one in top)

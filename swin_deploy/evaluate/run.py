@@ -1,0 +1,337 @@
+"""Run every model on the same labelled images, keeping each prediction as it is made."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from exporters.artifact import sha256_of
+from exporters.errors import ComparisonError, ConfigError, FileError, MissingBackendError
+from swin_deploy import __version__
+from swin_deploy.evaluate.accuracy import LISTED, BackendAccuracy, Evaluation, score_answers
+from swin_deploy.evaluate.dataset import LabelledImages
+from swin_deploy.evaluate.intervals import wilson_interval
+from swin_deploy.evaluate.predictions import TOP, Answer, Predictions
+from swin_deploy.evaluate.stream import stream_batches
+from swin_deploy.load import LoadedModel
+from swin_deploy.pipeline import model_facts, versions
+from swin_deploy.proof import Made, stages
+from swin_deploy.runners import Runner, TorchRunner
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to evaluate.
+
+    Attributes:
+        folder: Where predictions are kept.
+        batch: Images a call, clipped to what a model takes.
+        skip_unreadable: Leave out images that cannot be read, and count them.
+        max_drop: As ``Evaluation.max_drop``.
+    """
+
+    folder: Path
+    batch: int = 32
+    skip_unreadable: bool = False
+    max_drop: float | None = None
+
+
+@dataclass
+class _Backend:
+    """One model under way; ``predictions`` is None where it cannot run here."""
+
+    stage: str
+    file: str
+    runner: Runner
+    predictions: Predictions | None = None
+    not_run: str = ""
+
+
+def require_logits(loaded: LoadedModel) -> int:
+    """The number of classes of a model that gives class logits.
+
+    Raises:
+        ConfigError: If it gives something else.
+    """
+    if "logits" not in loaded.config.output_names or loaded.config.num_classes < 1:
+        raise ConfigError(
+            f"{loaded.name} gives {', '.join(loaded.config.output_names)}, accuracy needs class "
+            "logits; give a checkpoint with a classifier, and no --outputs but logits"
+        )
+    return loaded.config.num_classes
+
+
+def evaluate(
+    loaded: LoadedModel,
+    made: Made,
+    images: LabelledImages,
+    *,
+    settings: Settings,
+    progress: Progress = lambda _: None,
+    notice: Progress = lambda _: None,
+) -> Evaluation:
+    """Measure top-1 and top-5 accuracy of the reference, the deploy model and each file.
+
+    Predictions that ``settings.folder`` has from an earlier run of the same images, weights,
+    file, device and versions are taken over.
+
+    Args:
+        loaded: The model, of which class logits are asked.
+        made: Files made from it.
+        images: What to run on.
+        settings: How.
+        progress: Told how far it is after each batch.
+        notice: Told once for each model what is taken over, or why not.
+
+    Raises:
+        ComparisonError: If a file was not made from this model, or gives other outputs.
+        ConfigError: If the model gives no class logits.
+        FileError: If an image cannot be read, or predictions cannot be kept.
+        DeployError: If a file cannot be used.
+    """
+    require_logits(loaded)
+    with contextlib.ExitStack() as stack:
+        backends = list(_opened(stack, loaded, made, images, settings, notice))
+        _run_all(loaded, backends, images, settings=settings, progress=progress)
+    return _evaluation(loaded, backends, images, settings)
+
+
+def _opened(
+    stack: contextlib.ExitStack,
+    loaded: LoadedModel,
+    made: Made,
+    images: LabelledImages,
+    settings: Settings,
+    notice: Progress,
+) -> Iterator[_Backend]:
+    """Each model with its predictions so far, the reference first."""
+    reference = ("reference", "", TorchRunner("PyTorch reference", loaded.reference))
+    files = (None, None, *made.onnx, *made.engines)
+    facts = json.dumps(model_facts(loaded) | {"model": ""})  # the name changes nothing
+    for (stage, file, runner), path in zip([reference, *stages(loaded, made)], files, strict=True):
+        backend = _Backend(stage, file, runner)
+        try:
+            stack.enter_context(runner)
+        except MissingBackendError as err:
+            backend.not_run = str(err)
+            yield backend
+            continue
+        key = {
+            "images": images.fingerprint,
+            "model": hashlib.sha256(facts.encode()).hexdigest(),
+            "file": "" if path is None else sha256_of(path),
+            "runs on": runner.backend,
+            "versions": f"swin-deploy {__version__}, Pillow {PIL.__version__}",
+        }
+        name = file or f"{stage}-{runner.precision}"
+        backend.predictions = stack.enter_context(Predictions(settings.folder, name, key))
+        _tell_taken_over(backend.predictions, runner.name, len(images.paths), notice)
+        yield backend
+
+
+def _tell_taken_over(found: Predictions, name: str, total: int, notice: Progress) -> None:
+    if found.answers:
+        notice(f"{name}: takes over {len(found.answers):,} of {total:,} images")
+    elif found.changed:
+        notice(f"{name}: starts anew, changed since the last run: {', '.join(found.changed)}")
+
+
+def _run_all(
+    loaded: LoadedModel,
+    backends: Sequence[_Backend],
+    images: LabelledImages,
+    *,
+    settings: Settings,
+    progress: Progress,
+) -> None:
+    """Answer what is not answered yet: each image is decoded once for all models."""
+    running = [(one.runner, one.predictions) for one in backends if one.predictions is not None]
+    missing = [
+        path for path in images.paths if any(path not in kept.answers for _, kept in running)
+    ]
+    # A model of a larger fixed batch would run images twice.
+    batch = max(settings.batch, *(runner.min_batch for runner, _ in running))
+    done, started = len(images.paths) - len(missing), time.monotonic()
+    stream = stream_batches(images.root, missing, loaded.config, batch=batch)
+    with contextlib.closing(stream):
+        for index, decoded in enumerate(stream):
+            readable = dict(_readable(decoded, skip=settings.skip_unreadable))
+            for runner, kept in running:
+                _answer(runner, kept, readable, loaded=loaded)
+            new = min((index + 1) * batch, len(missing))
+            elapsed_s = time.monotonic() - started
+            progress(progress_text(done + new, len(images.paths), new, elapsed_s))
+
+
+def _readable(
+    decoded: Iterable[tuple[str, NDArray[np.float32] | FileError]], *, skip: bool
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    for path, image in decoded:
+        if not isinstance(image, FileError):
+            yield path, image
+        elif not skip:
+            raise FileError(f"{image}, or leave it out with --skip-unreadable")
+
+
+def progress_text(done: int, total: int, new: int, elapsed_s: float) -> str:
+    """How far it is, how fast, and how long the rest takes at that rate.
+
+    Args:
+        done: Images answered, those of earlier runs too.
+        total: Images in all.
+        new: Images answered in this run.
+        elapsed_s: Since it began.
+    """
+    rate = new / max(elapsed_s, 1e-9)
+    left = datetime.timedelta(seconds=round((total - done) / rate))
+    return f"{done:,} of {total:,} images, {rate:,.1f} images/s, {left} left"
+
+
+def _answer(
+    runner: Runner,
+    kept: Predictions,
+    images: dict[str, NDArray[np.float32]],
+    *,
+    loaded: LoadedModel,
+) -> None:
+    """Run one model on those of the images that it has not answered."""
+    paths = [path for path in images if path not in kept.answers]
+    if paths:
+        logits = _logits(runner, np.stack([images[path] for path in paths]), loaded)
+        kept.add(dict(zip(paths, top_classes(logits), strict=True)))
+
+
+def _logits(
+    runner: Runner, images: NDArray[np.float32], loaded: LoadedModel
+) -> NDArray[np.float32]:
+    """Class logits, [n, num_classes], in calls that the runner takes."""
+    most = min(runner.max_batch or len(images), len(images))
+    parts = []
+    for start in range(0, len(images), most):
+        part = images[start : start + most]
+        size = max(len(part), runner.min_batch)
+        full = part[np.arange(size) % len(part)]  # repeated to the least that the runner takes
+        names, outputs = loaded.config.output_names, runner.run(full)
+        shapes = [list(one.shape) for one in outputs]
+        where = names.index("logits")
+        wanted = [size, loaded.config.num_classes]
+        if len(outputs) != len(names) or shapes[where] != wanted:
+            raise ComparisonError(
+                f"{runner.name} gives outputs of shapes {shapes}, expected {', '.join(names)} with "
+                f"logits of shape {wanted}; use a file made from this model"
+            )
+        parts.append(outputs[where][: len(part)])
+    return np.concatenate(parts)
+
+
+def top_classes(logits: NDArray[np.float32]) -> list[Answer]:
+    """The five best classes of each row, or all where there are fewer; best first.
+
+    Equal logits go by index. A row with a NaN or an infinity has no answer.
+
+    Args:
+        logits: [n, num_classes].
+    """
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+    finite = [bool(np.isfinite(row).all()) for row in logits]
+    return [tuple(row) if good else () for row, good in zip(best.tolist(), finite, strict=True)]
+
+
+def _evaluation(
+    loaded: LoadedModel,
+    backends: Sequence[_Backend],
+    images: LabelledImages,
+    settings: Settings,
+) -> Evaluation:
+    """Count what was answered by every model that ran."""
+    kept = [one.predictions.answers for one in backends if one.predictions is not None]
+    labelled = dict(zip(images.paths, images.labels, strict=True))
+    paths = [path for path in images.paths if all(path in answers for answers in kept)]
+    if not paths:
+        raise FileError(f"none of {images.description} can be read; check the data")
+    labels = [labelled[path] for path in paths]
+    expected = [kept[0][path] for path in paths]
+    results = [_result(one, paths, expected, labels, loaded.config.num_classes) for one in backends]
+    names = [one.name for one in results]
+    results = [
+        one if names.count(one.name) == 1 else replace(one, name=f"{one.name}, {one.file}")
+        for one in results
+    ]
+    return Evaluation(
+        model=loaded.name,
+        weights=loaded.weights,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        data=images.description,
+        classes=images.order.rule,
+        images=len(paths),
+        skipped=len(images.paths) - len(paths),
+        num_classes=loaded.config.num_classes,
+        max_drop=settings.max_drop,
+        reference=results[0],
+        candidates=tuple(results[1:]),
+        doubts=_doubts(images, results[0], loaded.config.num_classes),
+        conditions={
+            "images": f"{images.fingerprint[:16]}... (SHA-256 of paths, sizes and times)",
+            "image size": f"{loaded.config.img_size} px",
+            "batch": str(settings.batch),
+            "machine": platform.platform(),
+            "pillow": PIL.__version__,
+            **versions(),
+        },
+    )
+
+
+def _result(
+    backend: _Backend,
+    paths: Sequence[str],
+    expected: Sequence[Answer],
+    labels: Sequence[int],
+    num_classes: int,
+) -> BackendAccuracy:
+    runner = backend.runner
+    facts = (runner.name, backend.stage, runner.precision, backend.file, runner.backend)
+    if backend.predictions is None:
+        return BackendAccuracy(*facts, not_run=backend.not_run)
+    answers = [backend.predictions.answers[path] for path in paths]
+    lost = [
+        path
+        for path, ours, theirs, label in zip(paths, answers, expected, labels, strict=True)
+        if theirs[:1] == (label,) != ours[:1]
+    ]
+    return BackendAccuracy(
+        *facts,
+        top1=score_answers(answers, expected, labels, top=1),
+        top5=score_answers(answers, expected, labels, top=TOP) if num_classes > TOP else None,
+        agreed=sum(
+            bool(ours) and ours[:1] == theirs[:1]
+            for ours, theirs in zip(answers, expected, strict=True)
+        ),
+        not_finite=sum(not ours for ours in answers),
+        lost_images=tuple(lost[:LISTED]),
+    )
+
+
+def _doubts(
+    images: LabelledImages, reference: BackendAccuracy, num_classes: int
+) -> tuple[str, ...]:
+    doubts = [images.order.doubt] if images.order.doubt else []
+    score = reference.top1
+    if score is not None and wilson_interval(score.right, score.images).low <= 1 / num_classes:
+        doubts.append(
+            f"the reference is right for {score.right} of {score.images} images, which guessing "
+            "may reach too: check the weights, the labels, and the order of the classes (--classes)"
+        )
+    return tuple(doubts)

@@ -1,0 +1,163 @@
+"""The accuracy on labelled images as tables and words, for every renderer."""
+
+from __future__ import annotations
+
+import math
+
+from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation, Score
+from swin_deploy.evaluate.intervals import LEVEL_PERCENT, Interval, images_to_show
+from swin_deploy.report.numbers import one_line, percent_text
+from swin_deploy.report.tables import Facts, Kind, Table
+from swin_deploy.report.words import count_noun, verdict_word
+
+ACCURACY_LEGEND = (
+    ("Top-1, top-5", "images whose class has the largest logit, or is among the five largest."),
+    (
+        "95% interval",
+        "that holds the accuracy on images of this kind: Wilson's score interval.",
+    ),
+    (
+        "Change",
+        "top-1 accuracy minus the reference's in percentage points, from the images on which they "
+        "differ: Tango's score interval for pairs, at 95%. Its ends are rounded outwards.",
+    ),
+    ("Lost, gained", "images that the reference has right and this one wrong, and the reverse."),
+    ("Agreement", "images with the reference's top class."),
+)
+
+
+def accuracy_table(evaluation: Evaluation) -> Table:
+    """Return one row for the reference and for each candidate."""
+    columns: tuple[tuple[str, Kind], ...] = (
+        ("Model", "text"),
+        ("Verdict", "verdict"),
+        ("Top-1", "number"),
+        ("95% interval", "number"),
+        ("Change, points", "number"),
+        ("Lost", "number"),
+        ("Gained", "number"),
+        ("Agreement", "number"),
+        ("Top-5", "number"),
+    )
+    reference = evaluation.reference
+    rows = [_row(reference, "-", reference=True)]
+    rows += [
+        _row(one, verdict_word(one.passed(evaluation.max_drop))) for one in evaluation.candidates
+    ]
+    return Table(columns, tuple(rows))
+
+
+def _row(result: BackendAccuracy, verdict: str, *, reference: bool = False) -> tuple[str, ...]:
+    name, top1, top5 = one_line(result.name), result.top1, result.top5
+    if top1 is None:
+        return (name, verdict, *["-"] * 7)
+    compared = (
+        points_range(top1.difference_interval),
+        f"{top1.lost:,}",
+        f"{top1.gained:,}",
+        percent_text(result.agreed / top1.images),
+    )
+    return (
+        name,
+        verdict,
+        percent_text(top1.accuracy),
+        _percent_range(top1),
+        *(["-"] * 4 if reference else compared),
+        percent_text(None if top5 is None else top5.accuracy),
+    )
+
+
+def accuracy_facts(evaluation: Evaluation) -> Facts:
+    """Return what the accuracy holds for."""
+    skipped = f"{count_noun(evaluation.skipped, 'image')} could not be read"
+    doubts = tuple(("Check", doubt) for doubt in evaluation.doubts)
+    ran = [one for one in (evaluation.reference, *evaluation.candidates) if not one.not_run]
+    top5 = tuple(
+        (f"Top-5 change: {one.name}", f"{points_range(one.top5.difference_interval)} points")
+        for one in ran[1:]
+        if one.top5 is not None
+    )
+    return (
+        *doubts,
+        ("Images", evaluation.data),
+        *((("Left out", skipped),) if evaluation.skipped else ()),
+        ("Classes", f"{evaluation.num_classes}; {evaluation.classes}"),
+        ("Weights", evaluation.weights),
+        *top5,
+        *((f"Ran on: {one.name}", one.backend) for one in ran),
+    )
+
+
+def accuracy_headline(evaluation: Evaluation) -> str:
+    """Return the verdict in a few words, with the models that it does not cover."""
+    ran = [one for one in evaluation.candidates if not one.not_run]
+    not_run = len(evaluation.candidates) - len(ran)
+    caveat = f", {count_noun(not_run, 'model')} not run" if not_run else ""
+    if evaluation.max_drop is None:
+        return ("No loss found" if evaluation.passed else "Loss found") + caveat
+    shown = "is shown" if evaluation.passed else "is not shown"
+    return f"A drop of at most {_limit(evaluation.max_drop)} {shown}{caveat}"
+
+
+def accuracy_sentences(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return one sentence for each candidate: the difference, and what it shows."""
+    return tuple(_sentence(one, evaluation.max_drop) for one in evaluation.candidates)
+
+
+def accuracy_line(evaluation: Evaluation) -> str:
+    """Return the verdict with each model's top-1 and its change, in one line."""
+    reference = evaluation.reference.top1
+    parts = [f"reference {percent_text(reference.accuracy if reference else None)}"]
+    for one in evaluation.candidates:
+        if one.top1 is None:
+            parts.append(f"{one_line(one.name)} not run")
+        else:
+            change = points_range(one.top1.difference_interval)
+            share = percent_text(one.top1.accuracy)
+            parts.append(f"{one_line(one.name)} {share} ({change} points)")
+    return f"{accuracy_headline(evaluation)}: {', '.join(parts)}"
+
+
+def _sentence(result: BackendAccuracy, max_drop: float | None) -> str:
+    name = one_line(result.name)
+    if result.top1 is None:
+        reason = one_line(result.not_run).rstrip(".")
+        return f"{name} was not run, and nothing is shown about it: {reason}."
+    interval = result.top1.difference_interval
+    found = "loss found" if interval.high < 0 else "gain found" if interval.low > 0 else ""
+    text = (
+        f"{name}: {found or 'no loss found'}: difference {points_range(interval)} points at "
+        f"{LEVEL_PERCENT} %"
+    )
+    if result.not_finite:
+        text += f"; {count_noun(result.not_finite, 'image')} gave NaN or infinity"
+    if max_drop is not None and not result.passed(max_drop):
+        text += _too_few(result.top1, max_drop)
+    return f"{text}."
+
+
+def _too_few(score: Score, max_drop: float) -> str:
+    """Whether more images could show the drop to be as small as asked for."""
+    enough = images_to_show(max_drop) if max_drop else None
+    if enough is None or score.images >= enough:
+        return f"; a drop of more than {_limit(max_drop)} is not ruled out"
+    return (
+        f"; {count_noun(score.images, 'image')} cannot rule out a drop of {_limit(max_drop)}: even "
+        f"with equal answers that takes {enough:,}"
+    )
+
+
+def points_range(interval: Interval) -> str:
+    """Return an interval of a difference in percentage points, its ends rounded outwards."""
+    low = math.floor(interval.low * 1e4 + 1e-9) / 100
+    high = math.ceil(interval.high * 1e4 - 1e-9) / 100
+    return f"{low:+.2f} to {high:+.2f}"
+
+
+def _percent_range(score: Score) -> str:
+    low, high = score.interval.low, score.interval.high
+    return f"{math.floor(low * 1e3) / 10:.1f} to {math.ceil(high * 1e3) / 10:.1f}%"
+
+
+def _limit(max_drop: float) -> str:
+    return f"{100 * max_drop:g} points"
