@@ -1,0 +1,95 @@
+"""What the numbers hold for."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from swin_deploy.bench import BenchResult, Effort
+from swin_deploy.bench.gpu import device_name
+from swin_deploy.bench.intervals import MIN_PAIRS, SETTLED_ROUNDS
+
+PACKAGES = (
+    "torch",
+    "triton",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx-cu12",
+    "tensorrt-rtx-cu13",
+    "timm",
+    "torchvision",
+    "transformers",
+)
+
+
+def conditions_of(
+    effort: Effort, results: Sequence[BenchResult], gpu_states: tuple[str, str]
+) -> dict[str, str]:
+    """Device, versions and method of a run, and the GPU's state before and after it."""
+    before, after = gpu_states
+    conditions = {
+        "device": device_name(),
+        "cpu": _cpu_name(),
+        "threads": f"{torch.get_num_threads()} for PyTorch and for ONNX Runtime on the CPU",
+        **({"GPU before": before, "GPU after": after} if before else {}),
+        "copies": _copies(effort),
+        "order": "interleaved: each round calls every runner once",
+        "interval": "95 %, of the ratio of medians: bootstrap over whole rounds, at least "
+        f"{MIN_PAIRS} of them",
+        "float32": "strict in rows of fp32: TF32 off",
+        "warm-up": _warmup(effort, results),
+        "iterations": f"{effort.iterations} rounds, or {effort.seconds:g} s for all batches; "
+        "at least 3 rounds",
+        "python": platform.python_version(),
+    }
+    driver = Path("/proc/driver/nvidia/version")
+    if driver.is_file():
+        conditions["driver"] = driver.read_text(encoding="utf-8").splitlines()[0]
+    return conditions | package_versions()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that take part in a measurement, where they are installed."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _copies(effort: Effort) -> str:
+    if not effort.transfers:
+        return "not included: images and outputs stay on the device"
+    return (
+        "median ms: not included, images and outputs stay on the device; with copies: from host "
+        "memory and back to it in each call, pinned on a GPU but for ONNX Runtime, nothing at the "
+        "same time"
+    )
+
+
+def _warmup(effort: Effort, results: Sequence[BenchResult]) -> str:
+    rule = (
+        f"until the medians of two runs of {SETTLED_ROUNDS} rounds are within 2 %, at most "
+        f"{effort.warmup} rounds or a quarter of the time"
+    )
+    timed = [result for result in results if result.timed]
+    unsettled = [f"{result.name} at batch {result.batch}" for result in timed if not result.stable]
+    if not unsettled:
+        return f"{rule}; all settled"
+    if len(unsettled) == len(timed):
+        return f"{rule}; nothing had settled by then"
+    return f"{rule}; not settled by then: {', '.join(unsettled)}"
+
+
+def _cpu_name() -> str:
+    """Model name as the kernel gives it, or the architecture."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,198 @@
+"""The model of the library that a checkpoint comes from, with the same weights.
+
+timm, torchvision and transformers are imported here by name, when they are asked for: nothing else
+in the package needs them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exporters.errors import ComparisonError, MissingBackendError
+from swin_deploy.checkpoints import huggingface, timm, torchvision
+from swin_deploy.checkpoints.dialect import Dialect
+from swin_deploy.config import SwinConfig
+from swin_deploy.load import LoadedModel
+
+# Tables that every library computes from the sizes.
+DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask", "mask_token")
+# The authors' code is no package, and timm's model has their names: it stands for it.
+LIBRARIES = {
+    "": "timm",
+    "microsoft": "timm",
+    "timm": "timm",
+    "torchvision": "torchvision",
+    "huggingface": "transformers",
+}
+
+
+def library_of(loaded: LoadedModel) -> str:
+    """The library whose model is the original of a loaded one; empty for the notebook's.
+
+    The reference of a notebook model is the notebook's own code: there is nothing more original.
+    """
+    return "" if loaded.config.family == "notebook" else LIBRARIES.get(loaded.source, "")
+
+
+def build_original(loaded: LoadedModel, library: str) -> nn.Module:
+    """The library's own model, with the weights of ``loaded``, in evaluation mode.
+
+    Args:
+        loaded: A V1 or V2 model.
+        library: ``timm``, ``torchvision`` or ``transformers``.
+
+    Raises:
+        ComparisonError: If the library has no such model.
+        MissingBackendError: If the library is not installed, or does not load.
+    """
+    config = loaded.config
+    if config.output_name not in ("logits", "features") or config.stage_norms:
+        raise ComparisonError(
+            f"{library}'s model gives logits or features, not {config.output_name}"
+        )
+    builders: dict[str, Callable[[SwinConfig], tuple[nn.Module, tuple[Dialect, ...]]]] = {
+        "timm": _timm,
+        "torchvision": _torchvision,
+        "transformers": _transformers,
+    }
+    model, dialects = builders[library](config)
+    _copy_weights(model, dict(loaded.reference.named_parameters()), dialects)
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def _timm(config: SwinConfig) -> tuple[nn.Module, tuple[Dialect, ...]]:
+    suffix, kind = ("", "") if config.family == "swin" else ("_v2", "V2")
+    module = _import(f"timm.models.swin_transformer{suffix}", "timm")
+    fields = _sizes(config) | {"img_size": config.img_size, "patch_size": config.patch_size}
+    if config.pretrained_window_sizes:
+        fields["pretrained_window_sizes"] = config.pretrained_window_sizes
+    if config.always_shift:
+        fields["always_partition"] = True
+    model: nn.Module = getattr(module, f"SwinTransformer{kind}")(
+        window_size=config.window_size, num_classes=config.num_classes, **fields
+    )
+    return model, (timm.DIALECT,)
+
+
+def _torchvision(config: SwinConfig) -> tuple[nn.Module, tuple[Dialect, ...]]:
+    module = _import("torchvision.models.swin_transformer", "torchvision")
+    fields = _sizes(config) | {"depths": list(config.depths), "num_heads": list(config.num_heads)}
+    if config.family == "swinv2":
+        fields["block"] = module.SwinTransformerBlockV2
+        fields["downsample_layer"] = module.PatchMergingV2
+    patch, window = [config.patch_size] * 2, [_one_window(config, "torchvision")] * 2
+    model = module.SwinTransformer(
+        patch, window_size=window, num_classes=config.num_classes or 1, **fields
+    )
+    if not config.num_classes:
+        model.head = nn.Identity()
+    return model, (torchvision.DIALECT,)
+
+
+def _transformers(config: SwinConfig) -> tuple[nn.Module, tuple[Dialect, ...]]:
+    if config.output_name != "logits":
+        raise ComparisonError("transformers' model without a classifier gives tokens, not features")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched
+    library = _import("transformers", "transformers")
+    start = {"swin": "Swin", "swinv2": "Swinv2"}[config.family]
+    fields = _sizes(config) | {
+        "image_size": config.img_size,
+        "patch_size": config.patch_size,
+        "window_size": _one_window(config, "transformers"),
+        "num_labels": config.num_classes,
+    }
+    if config.pretrained_window_sizes:
+        fields["pretrained_window_sizes"] = list(config.pretrained_window_sizes)
+    settings = getattr(library, f"{start}Config")(**fields)
+    model: nn.Module = getattr(library, f"{start}ForImageClassification")(settings)
+    # With a prefix, as the encoder of a classifier; the two dialects are of two releases.
+    prefix = "swin." if config.family == "swin" else "swinv2."
+    return model, tuple(_under(prefix, dialect) for dialect in huggingface.DIALECTS)
+
+
+def _under(prefix: str, dialect: Dialect) -> Dialect:
+    def foreign(ours: str) -> tuple[str, ...]:
+        names = dialect.foreign(ours)
+        return tuple(n if n.startswith(dialect.outer) else prefix + n for n in names)
+
+    return Dialect(dialect.source, dialect.evidence, foreign)
+
+
+def _sizes(config: SwinConfig) -> dict[str, Any]:
+    return {
+        "embed_dim": config.embed_dim,
+        "depths": config.depths,
+        "num_heads": config.num_heads,
+        "mlp_ratio": config.mlp_ratio,
+    }
+
+
+def _one_window(config: SwinConfig, library: str) -> int:
+    windows = set(config.window_sizes)
+    if len(windows) > 1:
+        raise ComparisonError(f"{library}'s model has one window size, not {config.window_size}")
+    return windows.pop()
+
+
+def _import(module: str, library: str) -> Any:  # noqa: ANN401 - untyped libraries
+    try:
+        return importlib.import_module(module)
+    # A torchvision that does not fit its PyTorch raises RuntimeError, and all three import it.
+    except (ImportError, OSError, RuntimeError) as err:
+        missing = isinstance(err, ModuleNotFoundError) and err.name == library
+        reason = " ".join(str(err).split())[:160]
+        what = "is not installed" if missing else f"does not load ({reason})"
+        raise MissingBackendError(f"{library} {what}; install it: pip install {library}") from err
+
+
+@torch.no_grad()
+def _copy_weights(
+    model: nn.Module, ours: Mapping[str, Tensor], dialects: tuple[Dialect, ...]
+) -> None:
+    """Give the library's model our weights, by the names that it has for them."""
+    wanted = {
+        name for name in model.state_dict() if not name.endswith(DERIVED) and "k_bias" not in name
+    }
+    for dialect in dialects:
+        state = _translate(ours, dialect)
+        if wanted <= set(state):
+            break
+    missing = sorted(wanted - set(state))
+    if missing:
+        raise ComparisonError(
+            f"the library's model has weights that are not here: {', '.join(missing[:3])}"
+        )
+    unexpected = model.load_state_dict(state, strict=False).unexpected_keys
+    if unexpected:
+        raise ComparisonError(
+            f"the library's model lacks weights: {', '.join(sorted(unexpected)[:3])}"
+        )
+
+
+def _translate(ours: Mapping[str, Tensor], dialect: Dialect) -> dict[str, Tensor]:
+    """Our tensors under the library's names; those that it has in parts are split, rows first."""
+    state: dict[str, Tensor] = {}
+    joined: dict[str, dict[str, Tensor]] = {}
+    for name, value in ours.items():
+        foreign = dialect.foreign(name)
+        for part, tensor in zip(foreign, value.chunk(len(foreign)), strict=True):
+            whole, bracket, letter = part.partition("[")
+            if bracket:
+                joined.setdefault(whole, {})[letter.removesuffix("]")] = tensor
+            else:
+                state[part] = tensor
+    for whole, parts in joined.items():  # keys of V2 have no bias; torchvision's is zero
+        state[whole] = torch.cat([parts["q"], torch.zeros_like(parts["q"]), parts["v"]])
+    return state
+
+
+def original_maker(loaded: LoadedModel, library: str) -> Callable[[], nn.Module]:
+    """``build_original``, done once, when it is asked for first."""
+    return functools.cache(functools.partial(build_original, loaded, library))

@@ -1,0 +1,128 @@
+"""Throughput of one model and the files made from it, beside what others would run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from swin_deploy.bench import BenchReport, Effort, Progress
+from swin_deploy.bench.baselines import arithmetics, compiled, eager, graphed
+from swin_deploy.bench.lanes import Contender
+from swin_deploy.bench.originals import library_of, original_maker
+from swin_deploy.bench.timing import time_runners
+from swin_deploy.fold import fold
+from swin_deploy.inputs import seeded_images
+from swin_deploy.load import LoadedModel
+from swin_deploy.proof import Made, stages
+from swin_deploy.runners import TrtRunner
+
+Against = Literal["eager", "compile", "max-autotune", "original"]
+AGAINST: tuple[Against, ...] = get_args(Against)
+BASELINE = "PyTorch reference"
+
+
+def measure_throughput(
+    loaded: LoadedModel,
+    made: Made,
+    *,
+    batches: Sequence[int],
+    effort: Effort,
+    against: Sequence[Against] = ("eager",),
+    progress: Progress = lambda message: None,
+) -> BenchReport:
+    """Time the reference, the deploy model and each file made from it, and others beside them.
+
+    Args:
+        loaded: The model.
+        made: Its files.
+        batches: Images a call.
+        effort: How, and how long, to measure.
+        against: ``eager``: on a GPU also TF32, float16, autocast and CUDA graphs; ``compile``:
+            torch.compile of every PyTorch model here; ``max-autotune``: its slower setting too;
+            ``original``: the model of the library that the checkpoint comes from.
+        progress: Told what is done, before it is done.
+
+    Raises:
+        ComparisonError: If a file was not made from this model.
+        DeployError: If a file cannot be read.
+    """
+    files = [
+        Contender(runner, kind="onnx" if stage == "onnx" else "engine", mode="file")
+        for stage, _, runner in stages(loaded, made)
+        if stage != "deploy"
+    ]
+    files += graphed_engines(made)
+    report = time_runners(
+        [*_pytorch(loaded, against), *files],
+        seeded_images(loaded.config, count=max(batches)).images,
+        model=loaded.name,
+        batches=batches,
+        effort=effort,
+        progress=progress,
+    )
+    left_out = _left_out(loaded, against)
+    return report if not left_out else _with_condition(report, left_out)
+
+
+def graphed_engines(made: Made) -> list[Contender]:
+    """Each engine once more, its kernels launched as one CUDA graph; nothing without a GPU."""
+    if not torch.cuda.is_available():
+        return []
+    runners = [TrtRunner(path, cuda_graph=True) for path in made.engines]
+    for runner in runners:
+        runner.name += ", CUDA graph"
+    return [Contender(runner, kind="engine", mode="file") for runner in runners]
+
+
+def _pytorch(loaded: LoadedModel, against: Sequence[Against]) -> list[Contender]:
+    """The baseline first: the reference in strict float32."""
+    models = _models(loaded, against)
+    found: list[Contender] = []
+    for kind, (name, make) in models.items():
+        kinds = arithmetics() if "eager" in against else arithmetics()[:1]
+        found += eager(name, make, kind, kinds=kinds)
+    for kind, (name, make) in models.items():
+        found += graphed(name, make, kind) if "eager" in against else []
+        if "compile" in against:
+            found += compiled(name, make, kind, modes=["default"])
+        if "max-autotune" in against:
+            found += compiled(name, make, kind, modes=["max-autotune"])
+    return found
+
+
+Models = dict[Literal["reference", "deploy", "original"], tuple[str, Callable[[], nn.Module]]]
+
+
+def _models(loaded: LoadedModel, against: Sequence[Against]) -> Models:
+    deploy = fold(loaded.reference)
+    found: Models = {
+        "reference": (BASELINE, lambda: loaded.reference),
+        "deploy": ("deploy model", lambda: deploy),
+    }
+    library = library_of(loaded)
+    if "original" in against and library:
+        found["original"] = (f"{library}'s model", original_maker(loaded, library))
+    return found
+
+
+def _left_out(loaded: LoadedModel, against: Sequence[Against]) -> str:
+    """What was asked for and does not exist, and what was not asked for."""
+    notes = []
+    if "original" in against and not library_of(loaded):
+        notes.append("original: the PyTorch reference is the notebook's own code")
+    if len(arithmetics()) == 1 and "eager" in against:
+        notes.append("TF32, float16, autocast and CUDA graphs of PyTorch: they are for GPUs")
+    missing = [name for name in AGAINST if name not in against]
+    if missing:
+        notes.append(f"not asked for: {', '.join(missing)} (bench --against)")
+    return "; ".join(notes)
+
+
+def _with_condition(report: BenchReport, left_out: str) -> BenchReport:
+    conditions = report.conditions | {"left out": left_out}
+    return BenchReport(
+        report.model, report.img_size, report.results, conditions, report.comparisons
+    )

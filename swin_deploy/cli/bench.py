@@ -1,0 +1,144 @@
+"""``swin-deploy bench``: is it faster, and than what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from swin_deploy.cli.console import Console, show_json, show_table
+from swin_deploy.cli.options import (
+    Asked,
+    batch_list,
+    duration,
+    json_option,
+    model_options,
+)
+from swin_deploy.cli.prove import CHECK_FAILED, engine_option, onnx_option, report_option
+
+if TYPE_CHECKING:
+    from swin_deploy.bench.throughput import Against
+
+WAYS = ("eager", "compile", "max-autotune", "original")
+EPILOG = """\b
+Examples:
+  swin-deploy bench --checkpoint swin.pt --onnx engines/model-fp32-opset17.onnx
+  swin-deploy bench --engine engines/model-fp16-opset17.engine --batch 1,8,32,128 --against all
+  swin-deploy bench --model notebook-swin-t --against eager --seconds 60 --report report/
+
+\b
+--against names what to compare with, between commas:
+  eager         PyTorch as it is; on a GPU also TF32, float16, autocast, CUDA graphs
+  compile       torch.compile of each PyTorch model, for each batch: up to a minute each
+  max-autotune  its slower setting, which tries kernels and uses CUDA graphs
+  original      timm's, torchvision's or transformers' own model with the same weights
+  all           all of them
+
+\b
+Exit status 1: the deploy model or a file failed or gave a wrong result. A
+baseline that cannot run or fails is a row that says why.
+"""
+
+
+def against_list(_: click.Context, __: click.Parameter, value: str) -> tuple[Against, ...]:
+    """Ways such as ``eager,compile``; ``all`` for all of them."""
+    asked = [part.strip() for part in value.split(",")]
+    if "all" in asked:
+        asked = list(WAYS)
+    unknown = [part for part in asked if part not in WAYS]
+    if unknown:
+        known = ", ".join((*WAYS, "all"))
+        raise click.BadParameter(f"{unknown[0]!r} is unknown; known are {known}")
+    return tuple(way for way in WAYS if way in asked)  # type: ignore[misc] # checked above
+
+
+@click.command(epilog=EPILOG)
+@model_options
+@onnx_option
+@engine_option
+@click.option(
+    "--batch",
+    "--batches",
+    "batches",
+    metavar="N,N,...",
+    callback=batch_list,
+    default="1,8",
+    show_default=True,
+    help="Images a call.",
+)
+@click.option(
+    "--against",
+    metavar="WAY,...",
+    callback=against_list,
+    default="eager,original",
+    show_default=True,
+    help="What to compare with; see below.",
+)
+@click.option(
+    "--seconds",
+    callback=duration,
+    default=30.0,
+    show_default=True,
+    help="Time to spend on timing, all batches together; compiling comes on top.",
+)
+@click.option(
+    "--transfers", is_flag=True, help="Time it also with images and outputs copied each call."
+)
+@report_option
+@json_option
+@click.pass_obj
+def bench(
+    console: Console,
+    asked: Asked,
+    onnx_files: tuple[Path, ...],
+    engine_files: tuple[Path, ...],
+    batches: tuple[int, ...],
+    against: tuple[Against, ...],
+    seconds: float,
+    transfers: bool,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure latency and throughput beside PyTorch, in one interleaved run.
+
+    PyTorch runs on CUDA if it is there, else on the CPU; so does ONNX Runtime. Each output is
+    checked before it is timed. The first row is the baseline of every ratio, and each ratio comes
+    with its 95 % interval. With --report the table joins the report in that folder.
+    """
+    with console.step("Loading PyTorch and the model"):
+        from swin_deploy import proof
+        from swin_deploy.bench import Effort
+        from swin_deploy.bench.throughput import measure_throughput
+        from swin_deploy.report import write_report
+        from swin_deploy.report.terminal import render_bench
+        from swin_deploy.report.to_json import bench_to_dict
+
+        loaded = asked.load()
+        made = proof.Made(onnx_files, engine_files)
+        earlier = proof.existing_report(report, loaded) if report else None
+    with console.step("Measuring throughput") as step:
+        result = measure_throughput(
+            loaded,
+            made,
+            batches=batches,
+            effort=Effort(seconds=seconds, transfers=transfers),
+            against=against,
+            progress=step.update,
+        )
+    if report:
+        fresh = earlier or proof.make_report(loaded, made, parity=None, bench=None)
+        write_report(replace(fresh, bench=result), report)
+    if as_json:
+        show_json(bench_to_dict(result))
+    else:
+        show_table(render_bench(result))
+    if report:
+        console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
+    if result.failures:
+        click.get_current_context().exit(CHECK_FAILED)
+    if not engine_files and not onnx_files:
+        console.next_step("add --onnx and --engine to time what you ship")
+    elif "compile" not in against:
+        console.next_step("add --against all: torch.compile is the bar to clear")

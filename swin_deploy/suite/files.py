@@ -1,0 +1,110 @@
+"""Weights to ONNX files and engines, or those that were made on another machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from exporters.artifact import read_manifest
+from exporters.errors import BuildError, ComparisonError, FileError, MissingBackendError
+from exporters.spec import DEFAULT_OPSET, BatchProfile, EngineOptions, Flavor, Precision
+from exporters.to_onnx import load_onnx
+from swin_deploy import pipeline
+from swin_deploy.load import LoadedModel
+from swin_deploy.suite.models import Setup, suite_model
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+
+
+def onnx_path(name: str, precision: Precision, setup: Setup) -> Path:
+    """Where the ONNX file of a model is."""
+    return setup.artifacts / pipeline.onnx_name(name, precision, DEFAULT_OPSET)
+
+
+def engine_path(name: str, flavor: Flavor, setup: Setup) -> Path:
+    """Where the float16 engine of a model is."""
+    return setup.artifacts / f"{name}-fp16-{flavor}.engine"
+
+
+def export(name: str, setup: Setup) -> dict[str, Any]:
+    """The float32 and the float16 ONNX file: those there are, or new ones.
+
+    Raises:
+        MissingBackendError: If there are none, and what exports them is not here.
+    """
+    loaded = suite_model(name, setup)
+    full = onnx_path(name, "fp32", setup)
+    taken = all(_fits(onnx_path(name, precision, setup), loaded) for precision in PRECISIONS)
+    if not taken:
+        if importlib.util.find_spec("onnxscript") is None:
+            raise MissingBackendError("exporting needs onnxscript; give --artifacts made elsewhere")
+        pipeline.write_onnx(loaded, pipeline.export_spec(loaded), full)
+        pipeline.in_precision(full, "fp16", folder=setup.artifacts)
+    files = {}
+    for precision in PRECISIONS:
+        manifest = read_manifest(onnx_path(name, precision, setup))
+        files[precision] = {key: manifest[key] for key in ("file", "bytes", "nodes", "sha256")}
+    return {"files": files, "made": "taken from the folder" if taken else "here"}
+
+
+def build(loaded: LoadedModel, flavor: Flavor, setup: Setup) -> dict[str, Any]:
+    """The float16 engine for batches up to the largest, tuned for it."""
+    path = engine_path(loaded.name, flavor, setup)
+    taken = _fits(path, loaded)
+    if not taken:
+        source = usable_onnx(loaded, "fp16", setup)
+        profile = BatchProfile(1, setup.max_batch, setup.max_batch)
+        options = EngineOptions(flavor=flavor)
+        engine, plan = pipeline.write_engine(source, path, profile=profile, options=options)
+        if engine is None:
+            raise BuildError(
+                f"{flavor} runs {len(plan.float32_compute)} GEMM or attention kernels of a float16 "
+                "graph in float32"
+            )
+    manifest = read_manifest(path)
+    keys = ("file", "bytes", "version", "profile", "build_s", "sha256")
+    plan_of = pipeline.read_or_build_plan(path, batch=None, options=EngineOptions(flavor=flavor))
+    return {
+        **{key: manifest[key] for key in keys},
+        "kernels": plan_of.kernel_count,
+        "fused attention": f"{plan_of.fused_attention} of {plan_of.attention_blocks}",
+        "made": "taken from the folder" if taken else "here",
+    }
+
+
+def usable_onnx(loaded: LoadedModel, precision: Precision, setup: Setup) -> Path:
+    """The ONNX file of a model.
+
+    Raises:
+        MissingBackendError: If the part that exports it has not made it.
+    """
+    path = onnx_path(loaded.name, precision, setup)
+    if not _fits(path, loaded):
+        raise MissingBackendError(f"there is no {path.name} of these weights: part export")
+    return path
+
+
+def usable_engine(loaded: LoadedModel, flavor: Flavor, setup: Setup) -> Path:
+    """The engine of a model.
+
+    Raises:
+        MissingBackendError: If the part that builds it has not made it.
+    """
+    path = engine_path(loaded.name, flavor, setup)
+    if not _fits(path, loaded):
+        raise MissingBackendError(f"there is no {path.name} of these weights: part engine")
+    return path
+
+
+def _fits(path: Path, loaded: LoadedModel) -> bool:
+    """Whether a file is whole, and made from this model and these weights."""
+    try:
+        manifest = read_manifest(path)
+        facts = pipeline.select_facts(manifest)
+        if not facts and path.suffix == ".onnx":
+            facts = pipeline.graph_facts(load_onnx(path))
+        pipeline.check_origin(path, facts, loaded)
+    except (FileError, ComparisonError):
+        return False
+    return bool(facts)

@@ -1,0 +1,123 @@
+"""The document of the suite as a page of Markdown, answers first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from swin_deploy.report.bench_words import bench_sentences
+from swin_deploy.report.from_json import read_bench
+from swin_deploy.report.numbers import one_line
+from swin_deploy.report.tables import bench_not_run, bench_table
+from swin_deploy.suite.answers import engine_answers, goals, peer_answers, same_way_table
+from swin_deploy.suite.document import DRY_RUN, Document
+
+
+def render_document(document: Document) -> str:
+    """Return the page: goals and answers, the parts, then every table with its conditions."""
+    dry = document["title"] == DRY_RUN
+    parts: dict[str, Any] = document["parts"]
+    device = next((part["conditions"]["device"] for part in parts.values()), "no part done")
+    sections = [
+        f"# {'Dry run: no figures' if dry else f'GPU suite: {device}'}",
+        "No figure below means anything: small models and batches, to see that everything runs."
+        if dry
+        else f"Updated {document.get('updated', 'never')}.",
+        "## Goals",
+        _table(
+            ("Goal", "Measured", "Verdict"),
+            ((g.text, g.measured, g.verdict) for g in goals(document)),
+        ),
+        "## TensorRT on this GPU",
+        _list(engine_answers(document) or ["not asked for"]),
+        _table(("Engine", "Made", "MB", "Kernels", "Fused attention", "Build s"), _builds(parts)),
+        "## Images/s, run the same way",
+        _table(("Model", "Way", "Images/s at the largest batch"), same_way_table(document)),
+        "## ONNX Runtime, our export beside timm's",
+        _list(peer_answers(document)),
+        "## Parts",
+        _table(("Part", "Status", "Seconds", "Reason"), map(_part_row, parts.items())),
+        *(text for name, part in parts.items() for text in _part_sections(name, part)),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _part_row(item: tuple[str, Any]) -> tuple[str, ...]:
+    name, part = item
+    return name, part["status"], f"{part['seconds']:g}", part["reason"] or "-"
+
+
+def _part_sections(name: str, part: Any) -> list[str]:  # noqa: ANN401 - a part of the document
+    data = part["data"] or {}
+    if name == "environment":
+        facts = [(key, _words(value)) for key, value in data.items()]
+        return ["## Environment", _table(("What", "Here"), facts)]
+    if name.startswith("parity-"):
+        return [f"## Parity: {name.removeprefix('parity-')}", _hops(data)]
+    if name.startswith("engine-") and "cases" in data:
+        return [f"## Parity: {name}", _hops({name: data})]
+    if "batches" in data:
+        return [f"## {name}", *(_bench(values) for values in data["batches"].values())]
+    return []
+
+
+def _builds(parts: dict[str, Any]) -> Iterable[tuple[str, ...]]:
+    for part in parts.values():
+        built = (part["data"] or {}).get("build")
+        if built:
+            size, seconds = f"{built['bytes'] / 1e6:.1f}", f"{built['build_s']:.1f}"
+            kernels, fused = str(built["kernels"]), str(built["fused attention"])
+            yield built["file"], built["made"], size, kernels, fused, seconds
+
+
+def _hops(data: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = []
+    for hop, found in data.items():
+        for case in found.get("cases", ()):
+            verdict = "pass" if case["passed"] else "FAIL"
+            errors = (f"{case[key]:.2g}" for key in ("needed atol", "allowed atol", "relative l2"))
+            batch = str(case["batch"])
+            rows.append((hop, verdict, batch, *errors, f"{case['cosine']:.7f}", found["backend"]))
+        absent = [word for word in ("not run", "failed") if word in found]
+        rows += [(hop, word, *("-",) * 5, found[word]) for word in absent]
+    columns = (
+        "Hop",
+        "Verdict",
+        "Batch",
+        "Needed atol",
+        "Allowed",
+        "Relative L2",
+        "Cosine",
+        "Where",
+    )
+    return _table(columns, rows)
+
+
+def _bench(values: dict[str, Any]) -> str:
+    bench = read_bench(values)
+    table = bench_table(bench)
+    facts = [*bench_not_run(bench), *bench.conditions.items()]
+    parts = (
+        _list(bench_sentences(bench)),
+        _table([header for header, _ in table.columns], table.rows),
+        _list(f"{name}: {text}" for name, text in facts),
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _words(value: Any) -> str:  # noqa: ANN401 - a JSON value
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {text}" for key, text in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {one_line(line)}" for line in lines)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    cells = ([one_line(cell).replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
