@@ -1,16 +1,90 @@
 """Small reports made by hand, for the tests of ``swin_deploy.report``."""
 
+import base64
 import dataclasses
+import io
 import math
 
-from exporters.plan import Kernel, KernelPlan
-from swin_deploy.bench import BenchReport, BenchResult
-from swin_deploy.parity import Hop, ParityReport, ParityResult, Tolerance
+from PIL import Image
+
+from exporters.plan import Block, Kernel, KernelPlan
+from swin_deploy.bench import BenchReport, BenchResult, Comparison
+from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation, Score
+from swin_deploy.parity import (
+    Answer,
+    Check,
+    DriftPoint,
+    Floor,
+    Guess,
+    Hop,
+    ParityReport,
+    ParityResult,
+    Sample,
+    Tolerance,
+)
 from swin_deploy.report import Artifact, Report
 
 FP16 = Tolerance(atol=2e-2, rtol=1e-2, min_cosine=0.9995, source="four times the measured worst")
+OVERFLOW = Floor(math.inf, math.inf, "the reference in float16 on this CPU")
 FP32 = Tolerance(atol=1e-5, rtol=1e-5, min_cosine=None, source="four times the measured worst")
 HOSTILE = "<script>alert('x')</script> a|b `c` *d* [e](f)\nnew line & \x1b[31m # g"
+
+
+FLOOR = Floor(4e-3, 6.2e-4, "the reference in float16 on this CPU")
+CHECKS = (
+    Check("max error, 12 x floor", 1.234e-3, 4e-3, 2e-2),
+    Check("relative L2, 5 x floor", 6.1e-4, 6.2e-4, 2.5e-3),
+)
+PLACES = (
+    ("embed", "embedding"),
+    *((f"layers.{index}", f"stage {index // 2 + 1}, block {index % 2 + 1}") for index in range(8)),
+    ("norm", "last norm"),
+)
+
+
+def make_drift(scale, *, wrong_from=99, inputs="images"):
+    """Tokens that lose ``scale`` times more at each place, and a hundred times from one on."""
+    return tuple(
+        DriftPoint(
+            inputs,
+            module,
+            place,
+            relative_l2=scale * (1 + 0.4 * index) * (100 if index >= wrong_from else 1),
+            floor=scale * (0.9 + 0.38 * index),
+            allowed=5 * scale * (0.9 + 0.38 * index),
+            passed=index < wrong_from,
+        )
+        for index, (module, place) in enumerate(PLACES)
+    )
+
+
+DRIFT = make_drift(1e-4)[:2]
+
+
+def make_thumbnail(step):
+    memory = io.BytesIO()
+    Image.frombytes("L", (28, 28), bytes(step * i % 256 for i in range(784))).save(memory, "JPEG")
+    return base64.b64encode(memory.getvalue()).decode()
+
+
+def make_answer(*shares, change="same", first=3):
+    classes = [first, *(index for index in range(10) if index != first)]
+    guesses = zip(classes, shares, strict=False)
+    return Answer(tuple(Guess(index, f"class {index}", s) for index, s in guesses), change)
+
+
+ANSWER = make_answer(0.91, 0.05, 0.02, 0.01, 0.004)
+CLOSE = make_answer(0.46, 0.45, 0.05, 0.02, 0.01)
+SAMPLES = (
+    Sample("3/0045.png", make_thumbnail(5), 3, "class 3", ANSWER),
+    Sample("unlabelled.png", make_thumbnail(3), None, "", CLOSE),
+)
+SAME = (ANSWER, CLOSE)
+FLIPPED = (
+    make_answer(0.88, 0.07, 0.03, 0.01, 0.004, first=8, change="flip"),
+    make_answer(0.47, 0.44, 0.05, 0.02, 0.01, first=0, change="near tie"),
+)
+LOST = (Answer((), "flip"), Answer((), "flip"))
 
 
 def make_result(**changes):
@@ -25,7 +99,11 @@ def make_result(**changes):
         "sqnr_db": 64.3,
         "needed_atol": 1.234e-3,
         "tolerance": FP16,
+        "checks": CHECKS,
         "top1_agreement": 1.0,
+        "top5_agreement": 0.75,
+        "flips": 0,
+        "near_ties": 2,
         "passed": True,
     }
     return ParityResult(**(values | changes))
@@ -51,9 +129,19 @@ DEPLOY = make_hop(
     stage="deploy",
     precision="fp32",
     file="",
-    results=(make_result(tolerance=FP32, needed_atol=8e-7, sqnr_db=math.inf),),
+    results=(
+        make_result(
+            tolerance=FP32,
+            needed_atol=8e-7,
+            max_abs=0.0,
+            sqnr_db=math.inf,
+        ),
+    ),
     top1_accuracy=0.972,
+    drift=make_drift(2e-7),
+    answers=SAME,
 )
+HALF = make_hop(drift=(*make_drift(3e-4), *make_drift(4e-4, inputs="seeded")), answers=SAME)
 ENGINE_NOT_RUN = make_hop(
     "engine fp16", stage="engine", results=(), not_run="no CUDA device on this machine"
 )
@@ -65,10 +153,14 @@ FAILED = make_hop(
             inputs="seeded",
             batch=1,
             needed_atol=3.1e-2,
+            checks=(Check("max error, 12 x floor", 3.1e-2, 4e-3, 2e-2), CHECKS[1]),
             passed=False,
-            reason="needed atol 3.1e-02, allowed 2.0e-02",
+            reason="max error, 12 x floor: needs 0.031, allowed 0.02",
         ),
     ),
+    located="first wrong: layers.3 (stage 2, block 1), qkv: max error 12 times the noise there",
+    drift=make_drift(3e-4, wrong_from=4),
+    answers=FLIPPED,
 )
 NOT_FINITE = make_hop(
     "onnx nan",
@@ -80,11 +172,22 @@ NOT_FINITE = make_hop(
             cosine=math.nan,
             sqnr_db=-math.inf,
             needed_atol=math.inf,
+            checks=(),
             top1_agreement=None,
+            top5_agreement=None,
+            flips=None,
+            near_ties=None,
             passed=False,
             reason="7 of 1000 outputs are NaN",
         ),
     ),
+    drift=tuple(
+        dataclasses.replace(point, relative_l2=math.inf, floor=math.inf, passed=False)
+        if index > 2
+        else point
+        for index, point in enumerate(make_drift(3e-4))
+    ),
+    answers=LOST,
 )
 
 
@@ -95,6 +198,7 @@ def make_parity(*hops, **changes):
         "reference_backend": "PyTorch 2.13.0, CPU, float32",
         "inputs": {"images": "24 held-out digits", "seeded": "normal noise, seed 0"},
         "reference_top1_accuracy": 0.972,
+        "samples": SAMPLES,
     }
     return ParityReport(hops=hops, **(values | changes))
 
@@ -108,28 +212,60 @@ def make_bench():
             BenchResult("PyTorch reference", median_ms=412.6, p95_ms=431.9, images_per_s=19.39,
                         ratio=1.0, **run),
             BenchResult("ONNX Runtime fp32", median_ms=193.7, p95_ms=201.0, images_per_s=41.3,
-                        ratio=2.13, **(run | {"backend": "ONNX Runtime 1.23.2, CPU"})),
+                        ratio=2.13, ratio_low=1.95, ratio_high=2.31, kind="onnx", mode="file",
+                        **(run | {"backend": "ONNX Runtime 1.23.2, CPU"})),
             BenchResult("ONNX Runtime fp16", median_ms=700.1, p95_ms=720.0, images_per_s=11.4,
-                        ratio=0.59, **(run | {"backend": "ONNX Runtime 1.23.2, CPU"})),
+                        ratio=0.59, kind="onnx", mode="file",
+                        **(run | {"backend": "ONNX Runtime 1.23.2, CPU"})),
             BenchResult("engine fp16", 8, "fp16", "", not_run="no CUDA device on this machine"),
         ),
-        conditions={"Device": "2 cores of a CPU", "Copies": "included", "Warm-up": "5 calls"},
+        conditions={"device": "2 cores of a CPU", "copies": "included", "warm-up": "5 calls"},
+        comparisons=(
+            Comparison(
+                8, "eager", "ONNX Runtime fp32", "PyTorch reference, fp32", 2.13, 1.95, 2.31
+            ),
+        ),
     )  # fmt: skip
+
+
+def make_evaluation(**changes):
+    def backend(name, stage, score, **more):
+        return BackendAccuracy(name, stage, "fp16", f"{stage}.onnx", "CPU", score, **more)
+
+    values = {
+        "model": "swin-t-notebook",
+        "weights": "digits.pt, SHA-256 0123456789abcdef",
+        "created": "2025-11-22T14:00:00+00:00",
+        "data": "360 images in 10 classes",
+        "classes": "folder names in sorted order",
+        "images": 360,
+        "skipped": 0,
+        "num_classes": 10,
+        "max_drop": None,
+        "reference": backend("PyTorch reference", "reference", Score(360, 350)),
+        "candidates": (
+            backend("ONNX fp16", "onnx", Score(360, 349, lost=1), agreed=358, top5=Score(360, 360)),
+            backend("engine fp16", "engine", None, not_run="no CUDA device on this machine"),
+        ),
+    }
+    return Evaluation(**(values | changes))
 
 
 def make_plan():
     def kernel(index, kind, layer_type, bytes_moved):
         nodes = tuple(f"/layers.0/blocks.{index}/attn/MatMul_{i}" for i in range(3))
         name = f"__myl_TranReshMoveMulAddMulFcSoft_0x{index:032x}"
-        half = bytes_moved if kind != "other" else bytes_moved // 2
-        return Kernel(name, kind, layer_type, bytes_moved, half, (), nodes)
+        half = bytes_moved if kind != "copy" else bytes_moved // 2
+        placed = {"flops": 10**9, "block": f"blocks.{index}"}
+        return Kernel(name, kind, layer_type, bytes_moved, half, (), nodes, **placed)
 
     kernels = [
         *(kernel(i, "attention", "_gemm_mha_v2", 9_600_000 - i) for i in range(12)),
         *(kernel(i, "gemm", "gemm", 12_300_000 - i) for i in range(48)),
-        *(kernel(i, "other", "kgen", 4_100_000 - i) for i in range(48)),
+        *(kernel(i, "copy", "kgen", 4_100_000 - i) for i in range(48)),
     ]
-    return KernelPlan(8, 12, tuple(kernels), "tensorrt-rtx", "1.7.1")
+    blocks = tuple(Block(f"blocks.{index}", 1, 12_000_000) for index in range(48))
+    return KernelPlan(8, 12, tuple(kernels), "tensorrt-rtx", "1.7.1", blocks=blocks)
 
 
 def make_report(parity=None, **changes):
@@ -154,6 +290,9 @@ def make_hostile_report():
         file=HOSTILE,
         backend=HOSTILE,
         results=(make_result(inputs=HOSTILE, passed=False, reason=HOSTILE),),
+        drift=(DriftPoint(HOSTILE, HOSTILE, HOSTILE, 1.0, 0.0, 0.0, passed=False),),
+        answers=(Answer((Guess(0, HOSTILE, 1.0),), "flip"),),
+        located=HOSTILE,
     )
     parity = make_parity(
         hop,
@@ -162,6 +301,7 @@ def make_hostile_report():
         weights=HOSTILE,
         reference_backend=HOSTILE,
         inputs={HOSTILE: HOSTILE},
+        samples=(Sample(HOSTILE, "", 0, HOSTILE, Answer((Guess(1, HOSTILE, 0.5),))),),
     )
     bench = dataclasses.replace(
         make_bench(),
@@ -170,21 +310,28 @@ def make_hostile_report():
             BenchResult(HOSTILE, 1, HOSTILE, HOSTILE, 1, 1.0, 1.0, 1.0, 1.0),
             BenchResult(HOSTILE, 2, HOSTILE, HOSTILE, not_run=HOSTILE),
         ),
+        comparisons=(Comparison(1, "original", HOSTILE, HOSTILE, 1.0),),
         conditions={HOSTILE: HOSTILE},
     )
-    kernel = Kernel(HOSTILE, HOSTILE, HOSTILE, 10, 5, (), (HOSTILE,))
+    kernel = Kernel(HOSTILE, "other", HOSTILE, 10, 5, (), (HOSTILE,), block=HOSTILE)
     return make_report(
         parity,
         model=HOSTILE,
         bench=bench,
-        plan=KernelPlan(1, 1, (kernel,), HOSTILE, HOSTILE),
-        artifacts=(Artifact(HOSTILE, HOSTILE, 1, HOSTILE),),
+        plan=KernelPlan(1, 1, (kernel,), HOSTILE, HOSTILE, blocks=(Block(HOSTILE, 1, 5),)),
+        artifacts=(Artifact(HOSTILE, HOSTILE, 1, "ef" * 32),),
         conditions={HOSTILE: HOSTILE},
+        evaluation=make_evaluation(
+            model=HOSTILE,
+            data=HOSTILE,
+            candidates=(BackendAccuracy(*(HOSTILE,) * 5, not_run=HOSTILE),),
+            doubts=(HOSTILE,),
+        ),
     )
 
 
-PASSING = make_report(make_parity(DEPLOY, make_hop()))
-PARTLY = make_report(make_parity(DEPLOY, make_hop(), ENGINE_NOT_RUN))
+PASSING = make_report(make_parity(DEPLOY, HALF), evaluation=make_evaluation())
+PARTLY = make_report(make_parity(DEPLOY, HALF, ENGINE_NOT_RUN))
 FAILING = make_report(make_parity(DEPLOY, FAILED, NOT_FINITE, ENGINE_NOT_RUN))
 NOTHING_RAN = make_report(make_parity(ENGINE_NOT_RUN))
 NO_RESULTS = make_report(make_parity(make_hop("onnx empty", results=())))

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -101,7 +102,7 @@ def test_verdict_of_each_outcome_is_the_same_everywhere(report, verdict, words):
 def test_verdict_sentences_name_what_failed_and_what_was_not_run():
     text = "\n".join(verdict_sentences(FAILING.parity))
     assert "Out of tolerance: 2 of 3 hops that ran, 4 cases compared." in text
-    assert "onnx broken failed on seeded, batch 1: needed atol 3.1e-02, allowed 2.0e-02." in text
+    assert "onnx broken failed on seeded, batch 1: max error, 12 x floor: needs 0.031" in text
     assert "onnx nan failed on images, batch 8: 7 of 1000 outputs are NaN." in text
     assert "engine fp16 was not run, and nothing is shown about it: no CUDA device" in text
 
@@ -130,8 +131,9 @@ def test_report_to_dict_is_strict_json_and_round_trips(report):
         "parity",
         "bench",
         "plan",
+        "evaluation",
     ]
-    assert values["schema"] == 1
+    assert values["schema"] == 2
 
 
 def test_parity_to_dict_has_every_hop_and_null_for_what_is_not_finite():
@@ -171,6 +173,13 @@ def test_plan_to_dict_has_exactly_the_published_keys():
         "float32_compute",
         "range_kernels",
         "range_fused_attention",
+        "lost_float32",
+        "floor_bytes",
+        "floor_ratio",
+        "flops",
+        "unsized_products",
+        "kernel_kinds",
+        "blocks",
         "heaviest",
         "launches",
     }
@@ -189,9 +198,10 @@ def test_read_report_gives_back_what_was_written(report, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        pytest.param("{", "is not a report", id="not JSON"),
+        pytest.param("{", "is not JSON", id="not JSON"),
         pytest.param('{"schema": 99}', "schema 99", id="another schema"),
-        pytest.param('{"schema": 1}', "is not a report", id="nothing in it"),
+        pytest.param('{"schema": 1}', "another version of swin-deploy", id="an older schema"),
+        pytest.param('{"schema": 2}', "is not a report", id="nothing in it"),
     ],
 )
 def test_read_report_rejects_other_files(tmp_path, text, said):
@@ -207,8 +217,10 @@ def test_read_report_rejects_other_files(tmp_path, text, said):
 @every_report
 def test_render_html_is_balanced_and_loads_nothing(report):
     page = parse(render_html(report))
-    assert not page.seen & {"script", "link", "img", "iframe", "object", "base", "a", "form"}
-    assert not {name for name, _ in page.attributes} & {"src", "href", "srcset", "action", "style"}
+    assert not page.seen & {"script", "link", "iframe", "object", "base", "a", "form"}
+    assert not {name for name, _ in page.attributes} & {"href", "srcset", "action", "style"}
+    sources = [value for name, value in page.attributes if name == "src"]
+    assert all(re.fullmatch(r"data:image/jpeg;base64,[A-Za-z0-9+/]+=*", one) for one in sources)
     assert not any(name.startswith("on") for name, _ in page.attributes)
     text = render_html(report)
     assert "<script" not in text
@@ -230,7 +242,7 @@ def test_render_html_has_every_part_of_the_evidence():
     page = render_html(FAILING)
     for name in ("deploy", "onnx broken", "onnx nan", "engine fp16"):
         assert f">{name}<" in page
-    assert page.count('verdict-cell not-run">not run<') == 1
+    assert page.count('verdict-cell not-run" data-name="Verdict">not run<') == 1
     assert "onnx broken: 1 of 2 cases passed" in page
     assert "four times the measured worst" in page
     assert "<dd>12 of 12</dd>" in page
@@ -264,23 +276,23 @@ def test_render_markdown_shows_foreign_text_literally():
 
 
 def test_render_markdown_has_every_hop_once_in_the_hop_table():
-    table = render_markdown(FAILING).split("### Parity with the reference\n\n")[1].split("\n\n")[0]
+    table = next(b for b in render_markdown(FAILING).split("\n\n") if b.startswith("| Hop |"))
     rows = [[cell.strip() for cell in markdown_cells(line)] for line in table.splitlines()[2:]]
     assert [row[:3] for row in rows] == [
-        ["deploy", "pass", "8.0e-07"],
-        ["onnx broken", "**FAIL**", "3.1e-02"],
-        ["onnx nan", "**FAIL**", "inf"],
+        ["deploy", "pass", "relative L2, 5 x floor"],
+        ["onnx broken", "**FAIL**", "max error, 12 x floor"],
+        ["onnx nan", "**FAIL**", "values"],
         ["engine fp16", "not run", "-"],
     ]
-    assert rows[1][3:6] == ["2.0e-02", "seeded, batch 1", "1/2"]
-    assert rows[2][6:] == ["NaN", "inf", "NaN"]
+    assert rows[1][3:] == ["3.1e-02", "4.0e-03", "2.0e-02", "0", "seeded, batch 1", "1/2"]
+    assert rows[2][3:6] == ["inf", "-", "2.0e-02"]
 
 
 def test_a_name_without_spaces_is_broken_not_cut():
     hop = make_hop("x" * 300, results=(make_result(inputs="y" * 300),))
     text = printed(render_parity(make_parity(hop)))
     assert max(len(line) for line in text.splitlines()) <= 100
-    assert "0.9999998" in text
+    assert "6.2e-04" in text
 
 
 # --- terminal

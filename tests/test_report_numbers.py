@@ -57,4 +57,8 @@ def test_charts_have_only_what_ran():
     assert [bar.label for bar in bars] == ["deploy", "onnx broken", "onnx nan"]
     assert [bar.parts[0][1] for bar in bars] == ["good", "bad", "bad"]
     assert all(0 <= bar.parts[0][0] <= 1 for bar in bars)
-    assert [bar.value for bar in ratio_bars(make_bench())] == ["1.00x", "2.13x", "0.59x"]
+    assert [bar.value for bar in ratio_bars(make_bench())] == [
+        "1.00x",
+        "2.13x, 1.95 to 2.31",
+        "0.59x",
+    ]

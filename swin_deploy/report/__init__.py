@@ -6,10 +6,13 @@ Values in, text out: nothing here runs a model or reads a file.
 ``numbers``      numbers and foreign text, as every report prints them
 ``words``        the verdict in words, and what each metric means
 ``tables``       results as tables of text, for the three renderers
+``accuracy``     the same of an evaluation, with its words
 ``terminal``     those tables for standard output
 ``markdown``     those tables for a pull request comment
-``html``         those tables as one file, with ``style`` and ``charts``
-``to_json``      the same results as plain JSON values
+``html``         those tables as one file, with ``style``, charts and sample images
+``to_json``      the same results as plain JSON values; ``from_json`` reads them
+``schema``       the form of those values, and the check against it
+``compare``      two reports: what got worse
 ===============  ====================================================
 """
 
@@ -22,6 +25,7 @@ from pathlib import Path
 from exporters.artifact import write_together
 from exporters.plan import KernelPlan
 from swin_deploy.bench import BenchReport
+from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import ParityReport
 
 
@@ -54,6 +58,7 @@ class Report:
         plan: Kernels of the engine; None when none was built.
         artifacts: The files made, in the order of the line.
         conditions: What the results hold for: machine, versions, options.
+        evaluation: Accuracy on labelled images; None when it was not evaluated.
     """
 
     model: str
@@ -63,6 +68,7 @@ class Report:
     plan: KernelPlan | None
     artifacts: tuple[Artifact, ...]
     conditions: dict[str, str]
+    evaluation: Evaluation | None = None
 
     @property
     def verdict(self) -> str:

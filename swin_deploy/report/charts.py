@@ -8,15 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporters.plan import KernelPlan
-from swin_deploy.bench import BenchReport
+from exporters.plan.totals import block_totals
+from swin_deploy.bench import BenchReport, BenchResult
 from swin_deploy.parity import ParityReport
 from swin_deploy.report.numbers import (
     error_text,
     megabytes_text,
     one_line,
-    percent_text,
     ratio_text,
 )
+from swin_deploy.report.plan_tables import SHOWN_KINDS, shown_bytes
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Bar:
         value: Right of the bar, in words.
         parts: Lengths from 0 to 1 of its parts with their CSS class, from left to right.
         mark: Where a thin line crosses, 0 to 1, or None.
+        whisker: From where to where the value may lie, 0 to 1, or None.
     """
 
     label: str
     value: str
     parts: tuple[tuple[float, str], ...]
     mark: float | None = None
+    whisker: tuple[float, float] | None = None
 
 
 def render_bars(bars: Iterable[Bar]) -> str:
@@ -55,11 +58,22 @@ def _row(bar: Bar) -> str:
             f'<line class="mark" x1="{100 * bar.mark:.2f}" x2="{100 * bar.mark:.2f}" '
             'y1="0" y2="10"></line>'
         )
+    if bar.whisker is not None:
+        rects.append(_whisker(*bar.whisker))
     return (
         f'<div class="bar"><span class="label">{html.escape(one_line(bar.label))}</span>'
         '<svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect class="track" x="0" y="0" width="100" height="10"></rect>{"".join(rects)}</svg>'
         f'<span class="value">{html.escape(one_line(bar.value))}</span></div>'
+    )
+
+
+def _whisker(low: float, high: float) -> str:
+    left, right = f"{100 * low:.2f}", f"{100 * high:.2f}"
+    lines = ((left, right, 5, 5), (left, left, 2, 8), (right, right, 2, 8))
+    return "".join(
+        f'<line class="whisker" x1="{x1}" x2="{x2}" y1="{y1}" y2="{y2}"></line>'
+        for x1, x2, y1, y2 in lines
     )
 
 
@@ -70,8 +84,9 @@ def tolerance_bars(parity: ParityReport) -> list[Bar]:
         worst = hop.worst
         if worst is None or hop.passed is None:
             continue
-        used = _share(worst.needed_atol, worst.tolerance.atol)
-        value = f"{error_text(worst.needed_atol)} of {error_text(worst.tolerance.atol)}"
+        check = worst.deciding
+        used = _share(check.needed, check.allowed)
+        value = f"{error_text(check.needed)} of {error_text(check.allowed)}"
         bars.append(Bar(hop.name, value, ((min(1.0, used), "good" if hop.passed else "bad"),)))
     return bars
 
@@ -84,33 +99,37 @@ def _share(part: float, whole: float) -> float:
 
 def ratio_bars(bench: BenchReport) -> list[Bar]:
     """Return the images/s of each runner as a ratio to PyTorch, marked at 1."""
-    ran = [result for result in bench.results if not result.not_run]
-    longest = max((result.ratio for result in ran if math.isfinite(result.ratio)), default=1.0)
-    scale = max(1.0, longest)
-    return [
-        Bar(
-            f"{result.name}, batch {result.batch}",
-            ratio_text(result.ratio),
-            ((_share(result.ratio, scale), "good" if result.ratio >= 1 else "slow"),),
-            mark=1 / scale,
-        )
-        for result in ran
-    ]
+    ran = [result for result in bench.results if result.timed]
+    ends = [end for result in ran for end in (result.ratio, result.ratio_high)]
+    scale = max([1.0, *filter(math.isfinite, ends)])
+    return [_ratio_bar(result, scale) for result in ran]
 
 
-def kind_bars(plan: KernelPlan) -> list[Bar]:
-    """Return the bytes moved by each kind of kernel: first those in half, then the rest."""
-    moved: dict[str, int] = {}
-    half: dict[str, int] = {}
-    for kernel in plan.kernels:
-        moved[kernel.kind] = moved.get(kernel.kind, 0) + kernel.bytes_moved
-        half[kernel.kind] = half.get(kernel.kind, 0) + kernel.half_bytes
-    longest = max([*moved.values(), 1])
+def _ratio_bar(result: BenchResult, scale: float) -> Bar:
+    low, high = result.ratio_low, result.ratio_high
+    return Bar(
+        f"{result.name}, {result.precision}, batch {result.batch}",
+        ratio_text(result.ratio) + (f", {low:.2f} to {high:.2f}" if high else ""),
+        ((_share(result.ratio, scale), "good" if result.ratio >= 1 else "slow"),),
+        mark=1 / scale,
+        whisker=(_share(low, scale), _share(high, scale)) if high else None,
+    )
+
+
+def block_bars(plan: KernelPlan) -> list[Bar]:
+    """Return the bytes of each part of the model by kind of kernel, marked at its floor."""
+    totals = [total for total in block_totals(plan) if total.kernels]
+    longest = max((max(total.bytes_moved, total.floor_bytes) for total in totals), default=1) or 1
     return [
         Bar(
-            f"{kind} ({sum(kernel.kind == kind for kernel in plan.kernels)})",
-            f"{megabytes_text(count)} MB, {percent_text(half[kind] / max(1, count))} half",
-            ((half[kind] / longest, "good"), ((count - half[kind]) / longest, "slow")),
+            total.name,
+            f"{megabytes_text(total.bytes_moved)} MB"
+            + (f", {ratio_text(total.floor_ratio)} of floor" if total.floor_ratio else ""),
+            tuple(
+                (size / longest, kind)
+                for kind, size in zip(SHOWN_KINDS, shown_bytes(total.bytes_by_kind), strict=True)
+            ),
+            mark=total.floor_bytes / longest if total.floor_bytes else None,
         )
-        for kind, count in sorted(moved.items(), key=lambda item: -item[1])
+        for total in totals
     ]

@@ -7,10 +7,22 @@ from collections.abc import Iterable
 
 from exporters.plan import KernelPlan
 from swin_deploy.bench import BenchReport
+from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import Hop, ParityReport
 from swin_deploy.report import Report
-from swin_deploy.report.charts import kind_bars, ratio_bars, render_bars, tolerance_bars
+from swin_deploy.report.accuracy import (
+    ACCURACY_LEGEND,
+    accuracy_facts,
+    accuracy_headline,
+    accuracy_sentences,
+    accuracy_table,
+)
+from swin_deploy.report.bench_words import bench_sentences
+from swin_deploy.report.charts import block_bars, ratio_bars, render_bars, tolerance_bars
+from swin_deploy.report.drift_svg import render_drift
 from swin_deploy.report.numbers import one_line
+from swin_deploy.report.plan_tables import SHOWN_KINDS, block_table, kernel_table, plan_facts
+from swin_deploy.report.sample_grid import render_samples, sample_sentence
 from swin_deploy.report.style import STYLE
 from swin_deploy.report.tables import (
     Facts,
@@ -22,9 +34,7 @@ from swin_deploy.report.tables import (
     bench_table,
     case_table,
     hop_table,
-    kernel_table,
     parity_facts,
-    plan_facts,
 )
 from swin_deploy.report.words import (
     BENCH_LEGEND,
@@ -37,6 +47,12 @@ from swin_deploy.report.words import (
 
 VERDICT_CLASSES = {"pass": "pass", "FAIL": "fail", "not run": "not-run"}
 FIGURES = 6
+DRIFT_LEGEND = (
+    ("hop", "this hop"),
+    ("noise", "floor: what PyTorch itself loses"),
+    ("limit", "limit"),
+    ("beyond", "beyond it"),
+)
 
 
 def render_html(report: Report) -> str:
@@ -47,11 +63,12 @@ def render_html(report: Report) -> str:
             f"<h1>{_text(report.model)} <span class='quiet'>deployment report, "
             f"{_text(report.created)}</span></h1>",
             _verdict(report),
+            _conditions(report),
             "" if report.parity is None else _parity(report.parity),
-            "" if report.bench is None else _bench(report.bench),
+            "" if report.evaluation is None else _evaluation(report.evaluation),
             "" if report.plan is None else _plan(report.plan),
+            "" if report.bench is None else _bench(report.bench),
             _section("Files", _table(artifact_table(report.artifacts))) if report.artifacts else "",
-            _section("Conditions", _facts((("Made", report.created), *report.conditions.items()))),
         )
     )
     return (
@@ -76,6 +93,15 @@ def _verdict(report: Report) -> str:
     )
 
 
+def _conditions(report: Report) -> str:
+    """What everything below holds for, in a few lines."""
+    parts = "".join(
+        f"<div><dt>{_text(name)}</dt><dd>{_text(text)}</dd></div>"
+        for name, text in (("Made", report.created), *report.conditions.items())
+    )
+    return f'<dl class="conditions">{parts}</dl>\n'
+
+
 def _verdict_class(parity: ParityReport | None) -> str:
     if parity is None:
         return "warn"
@@ -90,13 +116,52 @@ def _parity(parity: ParityReport) -> str:
     return _section(
         "Parity with the reference",
         "<p>The worst case of each hop. Errors are in units of the reference's RMS.</p>",
-        _table(hop_table(parity)),
+        _table(hop_table(parity), stacked=True),
         _figure(
             "Needed of allowed: a full bar is at the limit", render_bars(tolerance_bars(parity))
         ),
-        _facts((*allowed_facts(parity), *parity_facts(parity))),
+        _facts(parity_facts(parity)),
+        _folded("What is allowed, and why", _facts(allowed_facts(parity))),
+        _drift(parity),
+        _samples(parity),
+        "<h3>Every case</h3>" if any(hop.results for hop in parity.hops) else "",
         *(_cases(hop) for hop in parity.hops if hop.results),
         _folded("What the parity columns mean", _facts(PARITY_LEGEND)),
+    )
+
+
+def _drift(parity: ParityReport) -> str:
+    charts = render_drift(parity)
+    if not charts:
+        return ""
+    legend = "".join(f'<span><i class="{name}"></i>{text}</span>' for name, text in DRIFT_LEGEND)
+    return (
+        "<h3>Along the model</h3><p>Relative L2 of the tokens behind every block, on the images "
+        f'that come nearest to their limit.</p><div class="legend">{legend}</div>{charts}\n'
+    )
+
+
+def _samples(parity: ParityReport) -> str:
+    grid = render_samples(parity)
+    if not grid:
+        return ""
+    note = (
+        "Likeliest classes with their probability in percent; marked where the reference's differ."
+    )
+    return (
+        f"<h3>What each model sees</h3><p>{_text(sample_sentence(parity))}</p>{grid}"
+        f'<p class="quiet">{note}</p>\n'
+    )
+
+
+def _evaluation(evaluation: Evaluation) -> str:
+    return _section(
+        "Accuracy on labelled images",
+        f"<p><b>{_text(accuracy_headline(evaluation))}</b></p>",
+        *(f"<p>{_text(sentence)}</p>" for sentence in accuracy_sentences(evaluation)),
+        _table(accuracy_table(evaluation), stacked=True),
+        _facts(accuracy_facts(evaluation)),
+        _folded("What the accuracy columns mean", _facts(ACCURACY_LEGEND)),
     )
 
 
@@ -109,15 +174,16 @@ def _cases(hop: Hop) -> str:
 
 
 def _bench(bench: BenchReport) -> str:
-    not_run = tuple((f"Not run: {name}", reason) for name, reason in bench_not_run(bench))
     return _section(
         "Throughput",
-        _table(bench_table(bench)),
+        *(f"<p>{_text(sentence)}</p>" for sentence in bench_sentences(bench)),
+        _table(bench_table(bench), stacked=True),
         _figure(
-            "Images/s against PyTorch in the same run; the line is PyTorch itself",
+            "Images/s against PyTorch in the same run: the line is PyTorch itself, the whisker the "
+            "95 % interval",
             render_bars(ratio_bars(bench)),
         ),
-        _facts((*not_run, *bench_facts(bench))),
+        _facts((*bench_not_run(bench), *bench_facts(bench))),
         _folded("What the throughput columns mean", _facts(BENCH_LEGEND)),
     )
 
@@ -131,14 +197,20 @@ def _plan(plan: KernelPlan) -> str:
         "Kernel plan",
         f'<dl class="figures">{figures}</dl>',
         _figure(
-            "MB moved by each kind of kernel (how many): in half, then the rest in grey",
-            render_bars(kind_bars(plan)),
+            "Where the bytes go: MB that each part of the model moves; the line is its floor",
+            _with_legend(render_bars(block_bars(plan))),
         ),
         _facts(facts[FIGURES:]),
+        _folded("Every part of the model", _table(block_table(plan))) if plan.blocks else "",
         "<h3>Heaviest kernels</h3>",
         _table(kernel_table(plan)),
         _folded("What the plan's figures mean", _facts(PLAN_LEGEND)),
     )
+
+
+def _with_legend(chart: str) -> str:
+    kinds = "".join(f'<span><i class="{kind}"></i>{kind}</span>' for kind in SHOWN_KINDS)
+    return f'<div class="legend">{kinds}</div>{chart}' if chart else ""
 
 
 def _figure(caption: str, chart: str) -> str:
@@ -154,13 +226,14 @@ def _facts(facts: Facts) -> str:
     return f'<dl class="facts">{rows}</dl>\n' if rows else ""
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, *, stacked: bool = False) -> str:
+    """A table that scrolls sideways on a phone, or whose rows become lists there."""
     head = "".join(
         f'<th scope="col"{_number(kind)}>{_text(name)}</th>' for name, kind in table.columns
     )
     body = "".join(f"<tr>{_cells(row, table)}</tr>\n" for row in table.rows)
     return (
-        '<div class="scroll" tabindex="0"><table>\n'
+        f'<div class="scroll{" stacked" if stacked else ""}" tabindex="0"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
     )
 
@@ -175,8 +248,12 @@ def _cells(row: Iterable[str], table: Table) -> str:
 
 
 def _cell(text: str, header: str, kind: str) -> str:
+    shown, name = _text(text), kind
     if kind == "verdict":
-        return f'<td class="verdict-cell {VERDICT_CLASSES.get(text, "")}">{_text(text)}</td>'
-    if kind == "code":
-        return f'<td class="code"><code>{_text(text)}</code></td>'
-    return f'<td class="{"reason" if header == "Reason" else kind}">{_text(text)}</td>'
+        name = f"verdict-cell {VERDICT_CLASSES.get(text, '')}"
+    elif kind == "code":
+        shown = f"<code>{shown}</code>"
+    elif header == "Reason":
+        name = "reason"
+    nothing = " nothing" if text == "-" else ""
+    return f'<td class="{name}{nothing}" data-name="{html.escape(header)}">{shown}</td>'

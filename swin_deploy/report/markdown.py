@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
 
-from exporters.plan import KernelPlan
-from swin_deploy.bench import BenchReport
-from swin_deploy.parity import ParityReport
+from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.report import Report
+from swin_deploy.report.accuracy import (
+    ACCURACY_LEGEND,
+    accuracy_facts,
+    accuracy_headline,
+    accuracy_line,
+    accuracy_sentences,
+    accuracy_table,
+)
+from swin_deploy.report.bench_words import bench_line
+from swin_deploy.report.compare import RunComparison
+from swin_deploy.report.compare.words import (
+    change_table,
+    comparison_headline,
+    comparison_sentences,
+    condition_table,
+    told_changes,
+)
 from swin_deploy.report.numbers import one_line
+from swin_deploy.report.plan_tables import block_table, kernel_table, plan_facts, plan_line
 from swin_deploy.report.tables import (
     Facts,
     Table,
@@ -20,9 +37,7 @@ from swin_deploy.report.tables import (
     bench_table,
     case_table,
     hop_table,
-    kernel_table,
     parity_facts,
-    plan_facts,
 )
 from swin_deploy.report.words import (
     BENCH_LEGEND,
@@ -32,57 +47,127 @@ from swin_deploy.report.words import (
     verdict_sentences,
 )
 
+LONGEST_COMMENT = 65_536  # characters that GitHub takes
+LEFT_OUT_ROOM = 2_000  # for the names of what does not fit
+LONGEST_SENTENCE, LONGEST_CELL = 1_000, 300
 ALIGNMENT = {"text": ":---", "code": ":---", "number": "---:", "verdict": ":---"}
 
 
 def render_markdown(report: Report) -> str:
-    """Return the report as GitHub-flavoured Markdown; foreign text is escaped."""
+    """Return the report as GitHub-flavoured Markdown; foreign text is escaped.
+
+    The verdict, the hops, and one line each for accuracy, plan and throughput; what explains them
+    is folded. Folded parts that would make it longer than a comment may be are left out, and named.
+    """
     meaning, *rest = verdict_sentences(report.parity)
     parts = [
-        f"## {headline(report.parity)}: {_escape(one_line(report.model))}",
-        f"**{_escape(meaning)}**",
-        "\n".join(f"- {_escape(sentence)}" for sentence in rest),
-        *([] if report.parity is None else _parity_parts(report.parity)),
-        *([] if report.bench is None else _bench_parts(report.bench)),
-        *([] if report.plan is None else _plan_parts(report.plan)),
-        *(["### Files", _table(artifact_table(report.artifacts))] if report.artifacts else []),
+        f"## {headline(report.parity)}: {_shown(report.model)}",
+        f"**{_shown(meaning)}**",
+        "\n".join(f"- {_shown(sentence)}" for sentence in rest),
+        "" if report.parity is None else _table(hop_table(report.parity)),
+        "\n".join(f"- **{name}**: {_shown(text)}" for name, text in _short_facts(report)),
+    ]
+    folded = [(title, body) for title, body in _folded_parts(report) if body]
+    return _fitting([part for part in parts if part], folded)
+
+
+def _fitting(parts: list[str], folded: list[tuple[str, str]]) -> str:
+    room = LONGEST_COMMENT - LEFT_OUT_ROOM - sum(len(part) + 2 for part in parts)
+    left_out = []
+    for title, body in folded:
+        text = _folded(title, body)
+        if len(text) + 2 <= room:
+            parts = [*parts, text]
+            room -= len(text) + 2
+        else:
+            left_out.append(one_line(title))
+    if left_out:
+        names = _shown(", ".join(left_out), most=LEFT_OUT_ROOM // 4)
+        parts = [*parts, f"Too long for a comment, and in report.html: {names}."]
+    return "\n\n".join(parts) + "\n"
+
+
+def _short_facts(report: Report) -> Iterator[tuple[str, str]]:
+    """One line for each thing that was found."""
+    if report.evaluation is not None:
+        yield "Accuracy", accuracy_line(report.evaluation)
+    if report.plan is not None:
+        yield "Plan", plan_line(report.plan)
+    if report.bench is not None:
+        yield "Throughput", bench_line(report.bench)
+
+
+def _folded_parts(report: Report) -> Iterator[tuple[str, str]]:
+    """What explains the verdict, the most telling first; legends last."""
+    parity, bench, plan = report.parity, report.bench, report.plan
+    if parity is not None:
+        yield (
+            "What was compared, and what is allowed",
+            _facts((*allowed_facts(parity), *parity_facts(parity))),
+        )
+    yield "Conditions", _facts((("Made", report.created), *report.conditions.items()))
+    if report.evaluation is not None:
+        accuracy = _table(accuracy_table(report.evaluation))
+        yield "Accuracy", f"{accuracy}\n\n{_facts(accuracy_facts(report.evaluation))}"
+    if bench is not None:
+        conditions = _facts((*bench_not_run(bench), *bench_facts(bench)))
+        yield "Throughput", f"{_table(bench_table(bench))}\n\n{conditions}"
+    if plan is not None:
+        yield "Kernel plan", _facts(plan_facts(plan))
+    if report.artifacts:
+        yield "Files", _table(artifact_table(report.artifacts))
+    for hop in () if parity is None else parity.hops:
+        yield f"{one_line(hop.name)}: every case", _table(case_table(hop)) if hop.results else ""
+    if plan is not None:
+        yield "Every part of the model", _table(block_table(plan)) if plan.blocks else ""
+        yield "The heaviest kernels", _table(kernel_table(plan))
+    yield from _legends(report)
+
+
+def _legends(report: Report) -> Iterator[tuple[str, str]]:
+    legends = (
+        ("parity columns", report.parity, PARITY_LEGEND),
+        ("accuracy columns", report.evaluation, ACCURACY_LEGEND),
+        ("throughput columns", report.bench, BENCH_LEGEND),
+        ("plan's figures", report.plan, PLAN_LEGEND),
+    )
+    for name, part, legend in legends:
+        yield f"What the {name} mean", "" if part is None else _facts(legend)
+
+
+def render_evaluation(evaluation: Evaluation) -> str:
+    """Return an evaluation as GitHub-flavoured Markdown; foreign text is escaped."""
+    parts = [
+        f"## {accuracy_headline(evaluation)}: {_escape(one_line(evaluation.model))}",
+        "\n".join(f"- {_escape(sentence)}" for sentence in accuracy_sentences(evaluation)),
+        "### Accuracy on labelled images",
+        _table(accuracy_table(evaluation)),
+        _facts(accuracy_facts(evaluation)),
+        _folded("What the accuracy columns mean", _facts(ACCURACY_LEGEND)),
         "### Conditions",
-        _facts((("Made", report.created), *report.conditions.items())),
+        _facts((("Made", evaluation.created), *evaluation.conditions.items())),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _parity_parts(parity: ParityReport) -> list[str]:
-    return [
-        "### Parity with the reference",
-        _table(hop_table(parity)),
-        _facts((*allowed_facts(parity), *parity_facts(parity))),
-        *(
-            _folded(f"{one_line(hop.name)}: every case", _table(case_table(hop)))
-            for hop in parity.hops
-            if hop.results
-        ),
-        _folded("What the parity columns mean", _facts(PARITY_LEGEND)),
+def render_runs(found: RunComparison) -> str:
+    """Return what changed from one report to the next as GitHub-flavoured Markdown."""
+    parts = [
+        f"## {comparison_headline(found)}: {_shown(found.model)}",
+        "\n".join(f"- {_shown(sentence)}" for sentence in comparison_sentences(found)),
+        _table(change_table(told_changes(found))),
     ]
+    same = [change for change in found.changes if change.verdict == "same"]
+    folded = [("What stayed the same", _table(change_table(same)))] if same else []
+    if found.conditions:
+        folded.append(("Other conditions", _table(condition_table(found))))
+    folded.append(("The reports", _facts((("Before", found.before), ("Now", found.now)))))
+    return _fitting(parts, folded)
 
 
-def _bench_parts(bench: BenchReport) -> list[str]:
-    return [
-        "### Throughput",
-        _table(bench_table(bench)),
-        _facts(tuple((f"Not run: {name}", reason) for name, reason in bench_not_run(bench))),
-        _facts(bench_facts(bench)),
-        _folded("What the throughput columns mean", _facts(BENCH_LEGEND)),
-    ]
-
-
-def _plan_parts(plan: KernelPlan) -> list[str]:
-    return [
-        "### Kernel plan",
-        _facts(plan_facts(plan)),
-        _folded("The heaviest kernels", _table(kernel_table(plan))),
-        _folded("What the plan's figures mean", _facts(PLAN_LEGEND)),
-    ]
+def _shown(text: str, most: int = LONGEST_SENTENCE) -> str:
+    text = one_line(text)
+    return _escape(text if len(text) <= most else f"{text[: most - 1]}…")
 
 
 def _escape(text: str) -> str:
@@ -97,7 +182,7 @@ def _facts(facts: Facts) -> str:
 
 def _folded(summary: str, body: str) -> str:
     # Inside an HTML element Markdown's backslashes would be shown, so only HTML is escaped.
-    return f"<details><summary>{html.escape(summary)}</summary>\n\n{body}\n\n</details>"
+    return f"<details><summary>{html.escape(one_line(summary))}</summary>\n\n{body}\n\n</details>"
 
 
 def _table(table: Table) -> str:
@@ -113,8 +198,8 @@ def _table(table: Table) -> str:
 
 
 def _cell(text: str, kind: str) -> str:
-    if kind == "verdict" and text == "FAIL":
-        return "**FAIL**"
+    if kind == "verdict" and text in ("FAIL", "worse", "missing"):
+        return f"**{text}**"
     if kind == "code" and text and "`" not in text:
         return "`" + text.replace("|", "\\|") + "`"
-    return _escape(text)
+    return _shown(text, most=LONGEST_CELL)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from exporters.plan import Kernel, KernelPlan
 from swin_deploy.bench import BenchReport, BenchResult
 from swin_deploy.parity import Hop, ParityReport, ParityResult
 from swin_deploy.report import Artifact
@@ -20,11 +20,16 @@ from swin_deploy.report.numbers import (
     percent_text,
     ratio_text,
 )
-from swin_deploy.report.words import case_text, tolerance_texts, verdict_word
+from swin_deploy.report.words import (
+    case_text,
+    count_flips,
+    flip_text,
+    tolerance_texts,
+    verdict_word,
+)
 
 Kind = Literal["text", "number", "verdict", "code"]
 Facts = tuple[tuple[str, str], ...]
-HEAVIEST = 10
 
 
 @dataclass(frozen=True)
@@ -45,17 +50,17 @@ def _table(columns: tuple[tuple[str, Kind], ...], rows: Iterable[tuple[str, ...]
 
 
 def hop_table(parity: ParityReport) -> Table:
-    """Return one row a hop, with its worst case: needed beside allowed."""
+    """Return one row a hop, with the rule that decides in its worst case: needed beside allowed."""
     columns: tuple[tuple[str, Kind], ...] = (
         ("Hop", "text"),
         ("Verdict", "verdict"),
-        ("Needed atol", "number"),
-        ("Allowed atol", "number"),
+        ("Rule", "text"),
+        ("Needed", "number"),
+        ("Floor", "number"),
+        ("Allowed", "number"),
+        ("Flips", "number"),
         ("Worst case", "text"),
         ("Cases passed", "number"),
-        ("Max error", "number"),
-        ("Relative L2", "number"),
-        ("Cosine", "number"),
     )
     return _table(columns, (_hop_row(hop) for hop in parity.hops))
 
@@ -66,17 +71,17 @@ def _hop_row(hop: Hop) -> tuple[str, ...]:
     if hop.passed is None or worst is None:
         return (hop.name, verdict, *("-",) * 7)
     passed = sum(result.passed for result in hop.results)
-    return (
-        hop.name,
-        verdict,
-        error_text(worst.needed_atol),
-        error_text(worst.tolerance.atol),
-        case_text(worst),
-        f"{passed}/{len(hop.results)}",
-        error_text(worst.max_abs),
-        error_text(worst.relative_l2),
-        cosine_text(worst.cosine),
-    )
+    cases = f"{passed}/{len(hop.results)}"
+    counts = count_flips(hop)
+    flips = "-" if counts is None else str(counts[0])
+    return (hop.name, verdict, *_deciding_cells(worst), flips, case_text(worst), cases)
+
+
+def _deciding_cells(result: ParityResult) -> tuple[str, ...]:
+    """Rule, needed, floor and allowed."""
+    check = result.deciding
+    floor = "-" if check.floor is None else error_text(check.floor)
+    return check.rule, error_text(check.needed), floor, error_text(check.allowed)
 
 
 def case_table(hop: Hop) -> Table:
@@ -86,14 +91,19 @@ def case_table(hop: Hop) -> Table:
         ("Batch", "number"),
         ("Rows", "number"),
         ("Verdict", "verdict"),
-        ("Needed atol", "number"),
-        ("Allowed atol", "number"),
+        ("Rule", "text"),
+        ("Needed", "number"),
+        ("Floor", "number"),
+        ("Allowed", "number"),
         ("Max error", "number"),
         ("Mean error", "number"),
         ("Relative L2", "number"),
         ("Cosine", "number"),
         ("SQNR dB", "number"),
         ("Top-1 agreement", "number"),
+        ("Top-5 agreement", "number"),
+        ("Flips", "number"),
+        ("Near ties", "number"),
     )
     if hop.passed:
         return _table(columns, (_case_row(result) for result in hop.results))
@@ -107,14 +117,16 @@ def _case_row(result: ParityResult) -> tuple[str, ...]:
         str(result.batch),
         str(result.rows),
         verdict_word(result.passed),
-        error_text(result.needed_atol),
-        error_text(result.tolerance.atol),
+        *_deciding_cells(result),
         error_text(result.max_abs),
         error_text(result.mean_abs),
         error_text(result.relative_l2),
         cosine_text(result.cosine),
         decibel_text(result.sqnr_db),
         percent_text(result.top1_agreement),
+        percent_text(result.top5_agreement),
+        "-" if result.flips is None else str(result.flips),
+        "-" if result.near_ties is None else str(result.near_ties),
     )
 
 
@@ -128,13 +140,19 @@ def allowed_facts(parity: ParityReport) -> Facts:
 
 
 def parity_facts(parity: ParityReport) -> Facts:
-    """Return what was compared with what: weights, reference, sets of images, accuracy."""
+    """Return what was compared with what: weights, reference, images; then classes and drift."""
     images = [(f"Images: {name}", text) for name, text in parity.inputs.items()]
     facts = [("Weights", parity.weights), ("Reference", parity.reference_backend), *images]
     accuracy = {"reference": parity.reference_top1_accuracy}
     accuracy |= {hop.name: hop.top1_accuracy for hop in parity.hops}
     shares = [f"{n} {percent_text(share)}" for n, share in accuracy.items() if share is not None]
-    return _facts([*facts, ("Top-1 accuracy", ", ".join(shares))] if shares else facts)
+    if shares:
+        facts.append(("Top-1 accuracy", ", ".join(shares)))
+    flips = [f"{hop.name} {text}" for hop in parity.hops if (text := flip_text(hop))]
+    if flips:
+        facts.append(("Other top class", ", ".join(flips)))
+    unseen = [f"{h.name}: {h.drift_not_run}" for h in parity.hops if h.drift_not_run]
+    return _facts([*facts, ("Drift not run", "; ".join(unseen))] if unseen else facts)
 
 
 def _facts(facts: Iterable[tuple[str, str]]) -> Facts:
@@ -142,8 +160,8 @@ def _facts(facts: Iterable[tuple[str, str]]) -> Facts:
 
 
 def bench_table(bench: BenchReport) -> Table:
-    """Return one row for each runner and batch size."""
-    columns: tuple[tuple[str, Kind], ...] = (
+    """Return one row for each runner and batch size; columns that nothing fills are left out."""
+    columns: list[tuple[str, Kind]] = [
         ("Runner", "text"),
         ("Precision", "text"),
         ("Batch", "number"),
@@ -151,81 +169,72 @@ def bench_table(bench: BenchReport) -> Table:
         ("p95 ms", "number"),
         ("Images/s", "number"),
         ("vs PyTorch", "number"),
-        ("Calls timed", "number"),
-    )
-    return _table(columns, (_bench_row(result) for result in bench.results))
+        ("Interval", "number"),
+    ]
+    extra = [name for name in BENCH_EXTRA if any(getattr(r, name) for r in bench.results)]
+    columns += [(BENCH_EXTRA[name], "number") for name in extra]
+    columns.append(("Calls timed", "number"))
+    return _table(tuple(columns), (_bench_row(result, extra) for result in bench.results))
 
 
-def _bench_row(result: BenchResult) -> tuple[str, ...]:
+# Figures that not every machine or run has.
+BENCH_EXTRA = {
+    "device_ms": "Device ms",
+    "copies_ms": "Images/s with copies",
+    "peak_mb": "Peak MB",
+}
+
+
+def _bench_row(result: BenchResult, extra: list[str]) -> tuple[str, ...]:
     first = (result.name, result.precision, str(result.batch))
-    if result.not_run:
-        return (*first, "not run", *("-",) * 4)
+    if not result.timed:
+        return (*first, "failed" if result.failed else "not run", *("-",) * (5 + len(extra)))
+    low, high = result.ratio_low, result.ratio_high
+    texts = {
+        "device_ms": latency_text(result.device_ms or 0.0),
+        "copies_ms": f"{result.batch / (result.copies_ms or math.inf) * 1e3:,.1f}",
+        "peak_mb": f"{result.peak_mb or 0.0:,.0f}",
+    }
     return (
         *first,
         latency_text(result.median_ms),
         latency_text(result.p95_ms),
         f"{result.images_per_s:,.1f}",
-        ratio_text(result.ratio),
+        ratio_text(result.ratio) if result.ratio else "-",
+        f"{low:.2f}-{high:.2f}" if high else "-",
+        *(texts[name] if getattr(result, name) else "-" for name in extra),
         str(result.iterations),
     )
 
 
 def bench_facts(bench: BenchReport) -> Facts:
     """Return what the timings hold for: image size, conditions, what ran each runner."""
-    ran = {result.name: result.backend for result in bench.results if not result.not_run}
+    ran: dict[str, list[str]] = {}
+    for result in bench.results:
+        if result.timed and result.name not in ran.setdefault(result.backend, []):
+            ran[result.backend].append(result.name)
     side = f"{bench.img_size} x {bench.img_size} pixels"
-    return _facts([("Image size", side), *bench.conditions.items(), *ran.items()])
+    backends = [(f"Ran {', '.join(names)}", backend) for backend, names in ran.items()]
+    return _facts([("Image size", side), *bench.conditions.items(), *backends])
 
 
 def bench_not_run(bench: BenchReport) -> Facts:
-    """Return each runner that could not run here, with the reason."""
+    """Return each runner that could not run here or failed, with the reason."""
+    reasons: dict[tuple[str, str], list[int]] = {}
+    for result in bench.results:
+        if not result.timed:
+            word = "Failed" if result.failed else "Not run"
+            key = f"{word}: {_precise_name(result)}", result.failed or result.not_run
+            reasons.setdefault(key, []).append(result.batch)
+    everywhere = len({result.batch for result in bench.results})
     return _facts(
-        {result.name: result.not_run for result in bench.results if result.not_run}.items()
+        (name, reason if len(at) == everywhere else f"batch {', '.join(map(str, at))}: {reason}")
+        for (name, reason), at in reasons.items()
     )
 
 
-def plan_facts(plan: KernelPlan) -> Facts:
-    """Return the figures of an engine's kernel plan."""
-    types = ", ".join(f"{name} {count}" for name, count in plan.kernel_types.items())
-    return _facts(
-        (
-            ("Kernels", str(plan.kernel_count)),
-            ("Fused attention", f"{plan.fused_attention} of {plan.attention_blocks}"),
-            ("MB moved per image", megabytes_text(plan.bytes_moved_per_image)),
-            (f"MB moved at batch {plan.batch}", megabytes_text(plan.bytes_moved)),
-            ("Bytes in half", percent_text(plan.half_byte_share)),
-            ("Kernels in half", percent_text(plan.half_kernel_share)),
-            ("GEMM, attention in float32", str(len(plan.float32_compute))),
-            ("Kernel types", types),
-            ("Planned by", f"{plan.flavor} {plan.version}"),
-        )
-    )
-
-
-def kernel_table(plan: KernelPlan) -> Table:
-    """Return the kernels that move most bytes, heaviest first, with their ONNX nodes."""
-    columns: tuple[tuple[str, Kind], ...] = (
-        ("Kernel", "code"),
-        ("Kind", "text"),
-        ("Type", "text"),
-        ("MB moved", "number"),
-        ("Of all", "number"),
-        ("In half", "number"),
-        ("ONNX nodes", "code"),
-    )
-    return _table(columns, (_kernel_row(k, plan) for k in plan.heaviest(HEAVIEST)))
-
-
-def _kernel_row(kernel: Kernel, plan: KernelPlan) -> tuple[str, ...]:
-    return (
-        kernel.name,
-        kernel.kind,
-        kernel.layer_type,
-        megabytes_text(kernel.bytes_moved),
-        percent_text(kernel.bytes_moved / max(1, plan.bytes_moved)),
-        percent_text(kernel.half_bytes / max(1, kernel.bytes_moved)),
-        ", ".join(kernel.onnx_nodes),
-    )
+def _precise_name(result: BenchResult) -> str:
+    return result.name if result.mode == "file" else f"{result.name}, {result.precision}"
 
 
 def artifact_table(artifacts: tuple[Artifact, ...]) -> Table:

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich import table as rich_table
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from exporters.plan import KernelPlan
+from exporters.plan.roofline import LAUNCH_US, Bound
+from swin_deploy.advice import Diagnosis
 from swin_deploy.bench import BenchReport
+from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import ParityReport
 from swin_deploy.report import Report
+from swin_deploy.report.accuracy import (
+    accuracy_facts,
+    accuracy_headline,
+    accuracy_sentences,
+    accuracy_table,
+)
+from swin_deploy.report.bench_words import bench_sentences
+from swin_deploy.report.compare import RunComparison
+from swin_deploy.report.compare.words import (
+    change_table,
+    comparison_headline,
+    comparison_sentences,
+    condition_table,
+    told_changes,
+)
 from swin_deploy.report.numbers import one_line
+from swin_deploy.report.plan_tables import (
+    block_table,
+    kernel_table,
+    launch_table,
+    plan_facts,
+    roofline_table,
+)
+from swin_deploy.report.precision import activation_table, part_table, precision_facts
 from swin_deploy.report.tables import (
     Facts,
     Table,
@@ -21,14 +49,22 @@ from swin_deploy.report.tables import (
     bench_not_run,
     bench_table,
     hop_table,
-    kernel_table,
     parity_facts,
-    plan_facts,
 )
 from swin_deploy.report.words import headline, verdict_sentences
 
+MOST_PARTS = 24  # that are shown unasked
+SHORT_NAME = 18  # characters of a block's name
 MIN_WIDTHS = {"text": 8, "code": 12, "number": None, "verdict": 7}
-STYLES = {"pass": "green", "FAIL": "bold red", "not run": "yellow"}
+STYLES = {
+    "pass": "green",
+    "FAIL": "bold red",
+    "not run": "yellow",
+    "worse": "bold red",
+    "missing": "bold red",
+    "better": "green",
+    "not comparable": "yellow",
+}
 
 
 def render_parity(report: ParityReport) -> RenderableType:
@@ -37,29 +73,129 @@ def render_parity(report: ParityReport) -> RenderableType:
     return Group(
         Text(f"Parity: {headline(report)}", style=style),
         *(Text(sentence) for sentence in verdict_sentences(report)),
-        _table(hop_table(report)),
+        _table(_without(hop_table(report), "Flips")),
         Text("Worst case of each hop. Errors are in units of the reference's RMS, in float64."),
         _facts((*allowed_facts(report), *parity_facts(report))),
     )
 
 
 def render_bench(report: BenchReport) -> RenderableType:
-    """Return one row for each runner and batch, and what the numbers hold for."""
-    not_run = tuple((f"Not run: {name}", reason) for name, reason in bench_not_run(report))
+    """Return who is faster, one row for each runner and batch, and what the numbers hold for."""
     return Group(
         Text(f"Throughput: {one_line(report.model)}", style="bold"),
+        *(Text(sentence) for sentence in bench_sentences(report)),
         _table(bench_table(report)),
-        _facts((*not_run, *bench_facts(report))),
+        _facts((*bench_not_run(report), *bench_facts(report))),
+    )
+
+
+def render_precision(found: Diagnosis, *, every: bool) -> RenderableType:
+    """Return the advice, one row for each part, and for ``every`` activation too."""
+    return Group(
+        Text(f"Advice: {one_line(found.advice)}", style="bold"),
+        _table(part_table(found)),
+        *([_table(activation_table(found))] if every else []),
+        _facts(precision_facts(found)),
     )
 
 
 def render_plan(report: KernelPlan) -> RenderableType:
-    """Return the figures of an engine's kernel plan and its heaviest kernels."""
+    """Return the figures of an engine's kernel plan, and its parts or its heaviest kernels."""
+    parts = 0 < len(report.blocks) <= MOST_PARTS
     return Group(
-        Text("Kernel plan", style="bold"),
-        _facts(plan_facts(report)),
+        render_plan_figures(report),
+        render_blocks(report) if parts else _heaviest(report),
+    )
+
+
+def render_plan_figures(report: KernelPlan) -> RenderableType:
+    """Return the figures of an engine's kernel plan."""
+    return Group(Text("Kernel plan", style="bold"), _facts(plan_facts(report)))
+
+
+def _heaviest(report: KernelPlan) -> RenderableType:
+    return Group(
         _table(_without_last_column(kernel_table(report))),
         Text("Heaviest kernels. 1 MB is a million bytes; half is float16 or bfloat16."),
+    )
+
+
+def render_blocks(report: KernelPlan, bounds: Sequence[Bound] = ()) -> RenderableType:
+    """Return one row for each part of the model."""
+    return Group(
+        _table(_with_short_names(block_table(report, bounds))),
+        Text("1 MB is a million bytes; norm has elementwise kernels too."),
+    )
+
+
+def render_launches(report: KernelPlan, bounds: Sequence[Bound] = ()) -> RenderableType:
+    """Return one row for each kernel, in launch order."""
+    return _table(_with_short_names(launch_table(report, bounds)))
+
+
+def render_bounds(bounds: Sequence[Bound]) -> RenderableType:
+    """Return one row for each GPU: the time that the plan takes there at least."""
+    return Group(
+        _table(roofline_table(bounds)),
+        Text(
+            "A bound from published peaks, not a measurement: each kernel takes the longer of its "
+            "operations and its bytes. Bytes that stay in the L2 cache can beat it; FLOPs alone "
+            f"are what no cache shortens. Launches, {LAUNCH_US:g} us a kernel assumed, come on top."
+        ),
+    )
+
+
+def render_comparison(
+    plans: tuple[KernelPlan, KernelPlan], names: tuple[str, str], tables: tuple[Table, Table]
+) -> RenderableType:
+    """Return two plans side by side.
+
+    Args:
+        plans: A and B.
+        names: What they are of.
+        tables: Their figures, and the parts of the model to show.
+    """
+    planned = [f"{plan.flavor} {plan.version}" for plan in plans]
+    about = (f"{one_line(name)}, {by}" for name, by in zip(names, planned, strict=True))
+    return Group(
+        Text("Two kernel plans", style="bold"),
+        _facts(tuple(zip("AB", about, strict=True))),
+        _table(tables[0]),
+        _table(_with_short_names(tables[1], columns=2)),
+    )
+
+
+def _with_short_names(table: Table, columns: int = 1) -> Table:
+    """The table with the ends of long names of blocks, where they differ."""
+    at = [index for index, (_, kind) in enumerate(table.columns) if kind == "code"][:columns]
+    width = SHORT_NAME
+
+    def short(index: int, cell: str) -> str:
+        return f"…{cell[1 - width :]}" if index in at and len(cell) > width else cell
+
+    rows = (tuple(short(index, cell) for index, cell in enumerate(row)) for row in table.rows)
+    return Table(table.columns, tuple(rows))
+
+
+def render_evaluation(evaluation: Evaluation) -> RenderableType:
+    """Return the verdict, what it means, one row a model, and what the figures hold for."""
+    style = "bold green" if evaluation.passed else "bold red"
+    return Group(
+        Text(f"Accuracy: {accuracy_headline(evaluation)}", style=style),
+        *(Text(sentence) for sentence in accuracy_sentences(evaluation)),
+        _table(accuracy_table(evaluation)),
+        _facts(accuracy_facts(evaluation)),
+    )
+
+
+def render_runs(found: RunComparison) -> RenderableType:
+    """Return what changed from one report to the next, what got worse first."""
+    style = "bold red" if found.regressions else "bold green"
+    return Group(
+        Text(f"{comparison_headline(found)}: {one_line(found.model)}", style=style),
+        *(Text(sentence) for sentence in comparison_sentences(found)),
+        _table(change_table(told_changes(found))),
+        *([_table(condition_table(found))] if found.conditions else []),
     )
 
 
@@ -70,9 +206,10 @@ def render_summary(report: Report) -> RenderableType:
         style = "bold green" if report.parity.passed else "bold red"
         parts += [Text(f"{headline(report.parity)}: {one_line(report.model)}", style=style)]
         parts += [Text(sentence) for sentence in verdict_sentences(report.parity)]
-        parts.append(_table(hop_table(report.parity)))
+        parts.append(_table(_without(hop_table(report.parity), "Flips")))
         parts.append(_facts(parity_facts(report.parity)))
     if report.bench is not None:
+        parts += [Text(sentence) for sentence in bench_sentences(report.bench)]
         parts.append(_table(bench_table(report.bench)))
     if report.plan is not None:
         parts.append(_facts(plan_facts(report.plan)))
@@ -81,7 +218,13 @@ def render_summary(report: Report) -> RenderableType:
 
 
 def _without_last_column(table: Table) -> Table:
-    return Table(table.columns[:-1], tuple(row[:-1] for row in table.rows))
+    return _without(table, table.columns[-1][0])
+
+
+def _without(table: Table, header: str) -> Table:
+    at = [name for name, _ in table.columns].index(header)
+    rows = (row[:at] + row[at + 1 :] for row in table.rows)
+    return Table(table.columns[:at] + table.columns[at + 1 :], tuple(rows))
 
 
 def _table(table: Table) -> rich_table.Table:
@@ -91,7 +234,7 @@ def _table(table: Table) -> rich_table.Table:
         grid.add_column(
             header.replace(" ", "\n") if number else header,
             justify="right" if number else "left",
-            no_wrap=kind != "text",
+            no_wrap=kind in ("number", "verdict"),  # the others make room for them
             overflow="ellipsis" if kind == "code" else "fold",
             min_width=MIN_WIDTHS[kind],
             max_width=40 if kind == "code" else None,

@@ -12,25 +12,53 @@ PARITY_LEGEND = (
         "reference's, and compared in float64. Errors are rounded up, cosines down.",
     ),
     (
-        "Needed, allowed",
-        "a value passes when |a - b| <= atol + rtol * |b|; needed is the smallest atol that would "
-        "just pass at the allowed rtol, so needed above allowed is a failure.",
+        "Rule",
+        "the rule that is nearest to its limit, or furthest beyond it. Max error: every value must "
+        "have |a - b| <= atol + rtol * |b|; needed is the smallest atol that would just pass, with "
+        "rtol in the same proportion. Relative L2: ||a - b|| / ||b||.",
+    ),
+    (
+        "Floor",
+        "what PyTorch itself loses on the same images when the reference runs in the candidate's "
+        "precision (for float32: its distance from float64). Allowed is a multiple of it, and "
+        "never more than a ceiling. Needed above allowed is a failure.",
     ),
     (
         "Case",
-        "one set of images at one batch size; the worst case is the one nearest to its limit, "
-        "or furthest beyond it.",
+        "one set of images at one batch size, or its tokens in the part of the model that is "
+        "nearest to its limit; the worst case is the one nearest to its limit, or furthest beyond "
+        "it.",
     ),
     ("Max, mean error", "largest and mean |a - b| over all values."),
     ("Relative L2", "||a - b|| / ||b||."),
     ("Cosine", "smallest cosine similarity of one image's output; 1 is the same direction."),
     ("SQNR", "signal to quantisation noise ratio, in dB; higher is better, inf is equal."),
-    ("Top-1", "agreement: images with the reference's top class; accuracy: with the right one."),
+    (
+        "Top-1, top-5",
+        "agreement: images with the reference's top class, or its five top classes in any order; "
+        "accuracy: with the right one.",
+    ),
+    (
+        "Flips, near ties",
+        "images with another top class: a near tie where the reference's two top logits are "
+        "within twice the floor of each other, else a flip.",
+    ),
 )
 BENCH_LEGEND = (
     ("Latency", "of one call with a whole batch, in ms: median and 95th percentile."),
     ("Images/s", "batch divided by the median latency."),
-    ("vs PyTorch", "images/s divided by that of the PyTorch reference in the same run."),
+    (
+        "vs PyTorch",
+        "images/s divided by that of the first row, in the same run; the interval holds the "
+        "true ratio in 95 of 100 runs like this one. One that includes 1 is no difference.",
+    ),
+    ("Device ms", "median time between CUDA events around a call."),
+    ("With copies", "images copied to the device and outputs back in each call."),
+    (
+        "Peak MB",
+        "device memory of the weights and one call: PyTorch's tensors at their peak; for other "
+        "libraries, what the device has less since they were opened.",
+    ),
 )
 PLAN_LEGEND = (
     (
@@ -38,6 +66,18 @@ PLAN_LEGEND = (
         "size of every kernel's inputs, constants and outputs, by shape and type, as the builder "
         "listed them: a property of the engine, not a measurement. 1 MB is a million bytes.",
     ),
+    (
+        "Floor",
+        "fewest bytes that matrix products with what follows them, whole attention and norms can "
+        "move: 26 times the tokens times the channels for a block, and the weights once.",
+    ),
+    (
+        "Kinds",
+        "attention is fused; gemm has convolutions too; norm is LayerNorm, softmax and other "
+        "reductions, charts add elementwise kernels to it; copy moves or casts values and computes "
+        "none.",
+    ),
+    ("GFLOP", "operations of the matrix products, two a multiply-accumulate."),
     ("Fused attention", "attention blocks that one kernel computes whole."),
     ("Half", "float16 or bfloat16; a kernel counts as half when most of its bytes are."),
     (
@@ -82,6 +122,7 @@ def verdict_sentences(parity: ParityReport | None) -> tuple[str, ...]:
     return (
         _meaning(parity, ran, failed),
         *(f"{one_line(hop.name)} failed {failure_text(hop)}." for hop in failed),
+        *(f"{one_line(hop.name)}: {one_line(hop.located)}." for hop in failed if hop.located),
         *not_run_sentences(parity),
     )
 
@@ -115,20 +156,47 @@ def failure_text(hop: Hop) -> str:
     worst = hop.worst
     if worst is None:
         return "without a result: it ran, but no comparison was recorded"
+    check = worst.deciding
     reason = one_line(worst.reason).rstrip(".") or (
-        f"needed atol {error_text(worst.needed_atol)}, allowed {error_text(worst.tolerance.atol)}"
+        f"needed {error_text(check.needed)}, allowed {error_text(check.allowed)}"
     )
     return f"on {case_text(worst)}: {reason}"
 
 
+def count_flips(hop: Hop) -> tuple[int, int] | None:
+    """Return how many images have another top class: flips and near ties; None without classes."""
+    flips: dict[str, int] = {}
+    ties: dict[str, int] = {}
+    for result in hop.results:
+        if result.flips is not None and result.near_ties is not None:
+            name = result.inputs.split(",")[0]  # a set's images go through several batches
+            flips[name] = max(flips.get(name, 0), result.flips)
+            ties[name] = max(ties.get(name, 0), result.near_ties)
+    return (sum(flips.values()), sum(ties.values())) if flips else None
+
+
+def flip_text(hop: Hop) -> str:
+    """Return those counts in words; empty without classes."""
+    counts = count_flips(hop)
+    if counts is None:
+        return ""
+    return f"{count_noun(counts[0], 'flip')} and {count_noun(counts[1], 'near tie')}"
+
+
 def tolerance_texts(hop: Hop) -> tuple[str, ...]:
     """Return each tolerance of a hop in words, with where it comes from."""
-    tolerances = dict.fromkeys(result.tolerance for result in hop.results)
-    return tuple(_tolerance_text(tolerance) for tolerance in tolerances)
+    return tuple(dict.fromkeys(_tolerance_text(result.tolerance) for result in hop.results))
 
 
 def _tolerance_text(tolerance: Tolerance) -> str:
-    rule = f"atol {error_text(tolerance.atol)}, rtol {error_text(tolerance.rtol)}"
+    floor, source = tolerance.floor, one_line(tolerance.source)
+    cosine = ""
     if tolerance.min_cosine is not None:
-        rule += f", cosine at least {cosine_text(tolerance.min_cosine).rstrip('0')}"
-    return f"{rule} ({one_line(tolerance.source)})"
+        cosine = f", cosine at least {cosine_text(tolerance.min_cosine).rstrip('0')}"
+    if floor is not None and floor.is_finite:
+        return f"{source}{cosine}; floor: {one_line(floor.source)}"
+    rule = f"atol {error_text(tolerance.atol)}, rtol {error_text(tolerance.rtol)}{cosine}"
+    if floor is None:
+        return f"{rule} ({source})"
+    lost = f"PyTorch itself overflows ({one_line(floor.source)})"
+    return f"{lost}, so a ceiling alone: {rule} ({source})"

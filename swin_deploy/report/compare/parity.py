@@ -1,0 +1,136 @@
+"""Hops, flips and accuracy of two reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation
+from swin_deploy.parity import Check, Hop, ParityReport
+from swin_deploy.report.compare.changes import (
+    Change,
+    Limits,
+    Verdict,
+    accuracy_change,
+    judged,
+    labelled,
+    missing,
+    rank_change,
+)
+from swin_deploy.report.numbers import error_text, percent_text
+from swin_deploy.report.words import count_flips, verdict_word
+
+
+def compare_parity(
+    before: ParityReport | None, now: ParityReport | None, limits: Limits
+) -> Iterator[Change]:
+    """Every hop: its verdict, what it needs, flips, accuracy; figures on the same images only."""
+    if before is None or now is None:
+        if before is not None:
+            yield missing("Parity")
+        return
+    for name in before.inputs:
+        if name not in now.inputs:
+            yield missing(f"Images: {name}")
+    reason = _other_inputs(before, now)
+    hops, later = (labelled(one.hops, lambda hop: hop.name) for one in (before, now))
+    for name, hop in hops.items():
+        yield from _hop(name, hop, later.get(name), limits=limits, reason=reason)
+    for name, hop in later.items():
+        if name not in hops:
+            verdict: Verdict = "worse" if hop.passed is False else "new"
+            yield Change(name, "-", verdict_word(hop.passed), verdict)
+
+
+def _other_inputs(before: ParityReport, now: ParityReport) -> str:
+    """Why figures cannot be compared; the folder of the images does not matter."""
+    if before.weights != now.weights:
+        return "other weights"
+    texts = [[t.partition(" in ")[0] for t in one.inputs.values()] for one in (before, now)]
+    return "" if texts[0] == texts[1] else "other images"
+
+
+def _hop(
+    name: str, before: Hop, now: Hop | None, *, limits: Limits, reason: str
+) -> Iterator[Change]:
+    word = verdict_word(before.passed)
+    if now is None or (now.passed is None and before.passed is not None):
+        yield missing(name, word, now.not_run if now else "")
+        return
+    yield rank_change(name, word, verdict_word(now.passed), ("FAIL", "not run", "pass"))
+    if before.passed is None or now.passed is None:
+        return
+    worst = [_worst_checks(hop) for hop in (before, now)]
+    for figure in (one for one in worst[0] if one in worst[1]):
+        what = f"{name}: needed, {figure}"
+        yield _needed(what, worst[0][figure], worst[1][figure], limits, reason)
+    yield from _flips(name, before, now, reason)
+    if before.top1_accuracy is not None and now.top1_accuracy is not None:
+        images = max((result.rows for result in now.results), default=1)
+        pair = before.top1_accuracy, now.top1_accuracy
+        yield accuracy_change(f"{name}: top-1", pair, images, limits, reason)
+
+
+def _worst_checks(hop: Hop) -> dict[str, Check]:
+    """For each figure the check that is nearest to its limit."""
+    worst: dict[str, Check] = {}
+    for check in (check for result in hop.results for check in result.checks):
+        figure = check.rule.partition(", ")[0]
+        worst[figure] = max(worst.get(figure, check), check, key=lambda one: one.share)
+    return dict(sorted(worst.items()))
+
+
+def _needed(what: str, before: Check, now: Check, limits: Limits, reason: str) -> Change:
+    floor = max(before.floor or 0.0, now.floor or 0.0)
+    margin = limits.floors * floor if floor else limits.allowed_share * now.allowed
+    rise = now.needed - before.needed
+    noise = f"floor {error_text(floor)}, " if floor else ""
+    return Change(
+        what,
+        error_text(before.needed),
+        error_text(now.needed),
+        judged(-rise, margin, reason),
+        reason or f"{noise}allowed {error_text(now.allowed)}",
+    )
+
+
+def _flips(name: str, before: Hop, now: Hop, reason: str) -> Iterator[Change]:
+    first, second = count_flips(before), count_flips(now)
+    if first and second:
+        verdict = judged(first[0] - second[0], 0, reason)
+        yield Change(f"{name}: flips", str(first[0]), str(second[0]), verdict, reason)
+
+
+def compare_evaluation(
+    before: Evaluation | None, now: Evaluation | None, limits: Limits
+) -> Iterator[Change]:
+    """Accuracy on labelled images."""
+    if before is None or now is None:
+        if before is not None:
+            yield missing("Accuracy on labelled images")
+        return
+    words = verdict_word(before.passed), verdict_word(now.passed)
+    yield rank_change("Accuracy on labelled images", words[0], words[1], ("FAIL", "pass"))
+    reason = "other weights" if before.weights != now.weights else ""
+    if before.images != now.images:
+        reason = "other images"
+    known, later = (labelled(one.candidates, lambda c: c.name) for one in (before, now))
+    for name, one in known.items():
+        what = f"{name}: top-1, labelled"
+        yield from _candidate(what, one, later.get(name), limits=limits, reason=reason)
+
+
+def _candidate(
+    what: str,
+    before: BackendAccuracy,
+    now: BackendAccuracy | None,
+    *,
+    limits: Limits,
+    reason: str,
+) -> Iterator[Change]:
+    if before.top1 is None:
+        return
+    if now is None or now.top1 is None:
+        yield missing(what, percent_text(before.top1.accuracy), now.not_run if now else "")
+        return
+    pair = before.top1.accuracy, now.top1.accuracy
+    yield accuracy_change(what, pair, now.top1.images, limits, reason)

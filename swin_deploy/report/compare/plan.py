@@ -1,0 +1,71 @@
+"""Kernel plans and files of two reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from exporters.plan import KernelPlan
+from swin_deploy.report import Artifact
+from swin_deploy.report.compare.changes import Change, Limits, judged, labelled, missing
+from swin_deploy.report.numbers import megabytes_text, percent_text
+
+
+def compare_plan(
+    before: KernelPlan | None, now: KernelPlan | None, limits: Limits
+) -> Iterator[Change]:
+    """What the engine launches; the same builder and batch only.
+
+    Another release of the builder is compared: that it fuses less is what one wants to know.
+    """
+    if before is None or now is None:
+        if before is not None:
+            yield missing("Kernel plan")
+        return
+    made = f"{before.flavor} {before.version}", f"{now.flavor} {now.version}"
+    if before.flavor != now.flavor or before.batch != now.batch:
+        first, second = f"{made[0]}, batch {before.batch}", f"{made[1]}, batch {now.batch}"
+        yield Change("Kernel plan", first, second, "not comparable", "other builder or batch")
+        return
+    if made[0] != made[1]:
+        yield Change("Planned by", *made, "same", "another release of the builder")
+    fused = f"{before.fused_attention} of {before.attention_blocks}"
+    gain = now.fused_attention - before.fused_attention
+    yield Change(
+        "Fused attention",
+        fused,
+        f"{now.fused_attention} of {now.attention_blocks}",
+        judged(gain, 0),
+    )
+    kernels = limits.kernels * before.kernel_count
+    moved = limits.bytes_moved * before.bytes_moved_per_image
+    figures: tuple[tuple[str, Callable[[KernelPlan], float], Callable[[float], str], float], ...]
+    figures = (
+        ("Kernels", lambda plan: plan.kernel_count, str, kernels),
+        ("MB moved per image", lambda plan: plan.bytes_moved_per_image, megabytes_text, moved),
+        ("GEMM, attention in float32", lambda plan: len(plan.float32_compute), str, 0),
+        ("Modules not kept in float32", lambda plan: len(plan.lost_float32), str, 0),
+    )
+    for what, figure, text, margin in figures:
+        pair = figure(before), figure(now)
+        yield Change(what, text(pair[0]), text(pair[1]), judged(pair[0] - pair[1], margin))
+    shares = before.half_byte_share, now.half_byte_share
+    verdict = judged(shares[1] - shares[0], limits.half_share)
+    yield Change("Bytes in half", percent_text(shares[0]), percent_text(shares[1]), verdict)
+
+
+def compare_files(
+    before: tuple[Artifact, ...], now: tuple[Artifact, ...], limits: Limits
+) -> Iterator[Change]:
+    """Sizes of the files, by name."""
+    known, later = (labelled(files, lambda one: one.file) for files in (before, now))
+    for name, one in known.items():
+        first = f"{megabytes_text(one.bytes)} MB"
+        if name not in later:
+            yield missing(name, first)
+            continue
+        size = later[name].bytes
+        verdict = judged(one.bytes - size, limits.file_bytes * one.bytes)
+        yield Change(name, first, f"{megabytes_text(size)} MB", verdict)
+    for name, one in later.items():
+        if name not in known:
+            yield Change(name, "-", f"{megabytes_text(one.bytes)} MB", "new")

@@ -1,0 +1,94 @@
+"""Throughput of two reports: a ratio is compared where machine, threads and versions are alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from swin_deploy.bench import BenchReport, BenchResult, Comparison
+from swin_deploy.report.compare.changes import Change, Limits, Verdict, labelled, missing
+from swin_deploy.report.numbers import ratio_text
+
+# Conditions of a benchmark that say how it was measured, not on what: intervals answer for these.
+METHOD = ("order", "interval", "warm-up", "iterations", "left out", "GPU before", "GPU after")
+Span = tuple[float, float]
+
+
+def compare_bench(
+    before: BenchReport | None, now: BenchReport | None, limits: Limits
+) -> Iterator[Change]:
+    if before is None or now is None:
+        if before is not None:
+            yield missing("Throughput")
+        return
+    known, later = (labelled(one.results, _runner) for one in (before, now))
+    timed = {name: one for name, one in known.items() if one.timed}
+    for name, one in timed.items():
+        found = later.get(name)
+        if found is None or not found.timed:
+            note = (found.failed or found.not_run) if found else ""
+            yield missing(name, ratio_text(one.ratio), note)
+    other = _other_machine(before, now)
+    if other:
+        yield Change("Throughput", "-", "-", "not comparable", f"other machine: {other}")
+        return
+    baseline = _baseline(before)
+    for name, one in timed.items():
+        found = later.get(name)
+        if found is not None and found.timed and one.name != baseline:
+            spans = (one.ratio_low, one.ratio_high), (found.ratio_low, found.ratio_high)
+            yield _speed(name, (one.ratio, found.ratio), spans, limits)
+    yield from _comparisons(before, now, limits)
+
+
+def _baseline(bench: BenchReport) -> str:
+    return bench.results[0].name if bench.results else ""
+
+
+def _runner(result: BenchResult) -> str:
+    return f"{result.name}, {result.precision}, batch {result.batch}"
+
+
+def _other_machine(before: BenchReport, now: BenchReport) -> str:
+    """What differs of device, threads, versions and baseline; empty where nothing does."""
+    sides = [dict(one.conditions, baseline=_baseline(one)) for one in (before, now)]
+    names = (name for name in dict.fromkeys((*sides[0], *sides[1])) if name not in METHOD)
+    return ", ".join(name for name in names if sides[0].get(name) != sides[1].get(name))
+
+
+def _comparisons(before: BenchReport, now: BenchReport, limits: Limits) -> Iterator[Change]:
+    later = {(one.bar, one.batch): one for one in now.comparisons}
+    for one in before.comparisons:
+        found = later.get((one.bar, one.batch))
+        what = f"Fastest shipped vs {one.bar}, batch {one.batch}"
+        if found is None:
+            yield missing(what, ratio_text(one.ratio))
+        else:
+            spans = _span(one), _span(found)
+            yield _speed(what, (one.ratio, found.ratio), spans, limits)
+
+
+def _span(found: Comparison) -> Span:
+    return found.low, found.high
+
+
+def _speed(
+    what: str,
+    ratios: tuple[float, float],
+    spans: tuple[Span, Span],
+    limits: Limits,
+) -> Change:
+    """Slower or faster only where the two intervals do not overlap."""
+    (low, high), (now_low, now_high) = spans
+    texts = [
+        f"{ratio_text(ratio)} ({span[0]:.2f} to {span[1]:.2f})" if span[1] else ratio_text(ratio)
+        for ratio, span in zip(ratios, spans, strict=True)
+    ]
+    if not (low and now_low and math.isfinite(high + now_high)):
+        return Change(what, texts[0], texts[1], "not comparable", "no interval: too few rounds")
+    verdict: Verdict = "same"
+    if now_high < low * (1 - limits.slower):
+        verdict = "worse"
+    elif now_low > high:
+        verdict = "better"
+    return Change(what, texts[0], texts[1], verdict)
