@@ -11,7 +11,8 @@ from importlib import metadata as packages
 from typing import Any
 
 from exporters.backends import INSTALL, cuda_device_count, load_onnxruntime, load_tensorrt
-from exporters.errors import MissingBackendError
+from exporters.errors import BuildError, MissingBackendError
+from exporters.flavors import FLAVORS
 from exporters.spec import Flavor
 
 
@@ -44,8 +45,7 @@ def _findings() -> Iterator[Finding]:
     yield _gpu(gpus)
     yield _torch(gpus)
     yield _onnxruntime(gpus)
-    flavors: tuple[Flavor, ...] = ("tensorrt-rtx", "tensorrt")
-    for flavor in flavors:
+    for flavor in sorted(FLAVORS, reverse=True):
         yield _tensorrt(flavor, gpus)
     yield _package("polygraphy", "a second opinion on parity")
 
@@ -83,12 +83,12 @@ def _onnxruntime(gpus: int) -> Finding:
             "pip uninstall onnxruntime onnxruntime-gpu, then install one of them",
         )
     try:
-        runtime = load_onnxruntime()
+        onnxruntime = load_onnxruntime()
     except MissingBackendError as err:
         return Finding("onnxruntime", "broken", str(err), INSTALL["onnxruntime"])
-    providers = ", ".join(runtime.get_available_providers())
-    detail = f"{runtime.__version__}, providers {providers}"
-    if gpus and "CUDAExecutionProvider" not in runtime.get_available_providers():
+    providers = onnxruntime.get_available_providers()
+    detail = f"{onnxruntime.__version__}, providers {', '.join(providers)}"
+    if gpus and "CUDAExecutionProvider" not in providers:
         remedy = "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
         return Finding("onnxruntime", "missing", f"{detail}: no CUDA provider", remedy)
     return Finding("onnxruntime", "ok", detail)
@@ -99,13 +99,16 @@ def _tensorrt(flavor: Flavor, gpus: int) -> Finding:
         trt = load_tensorrt(flavor)
     except MissingBackendError as err:
         return Finding(flavor, "missing", str(err).split(";")[0], INSTALL[flavor])
+    except BuildError as err:
+        return Finding(flavor, "broken", str(err).split(";")[0], INSTALL[flavor])
+    traits = FLAVORS[flavor]
     if gpus:
         can = "builds and runs engines"
-    elif flavor == "tensorrt-rtx":
+    elif traits.builds_without_gpu:
         can = "builds engines here; running them needs a GPU"
     else:
         can = "needs a GPU to build or run anything"
-    return Finding(flavor, "ok", f"{trt.__version__}, {can}")
+    return Finding(flavor, "ok", f"{trt.__version__}, {can}; {traits.proof}")
 
 
 def _package(name: str, purpose: str) -> Finding:

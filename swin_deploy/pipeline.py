@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata as packages
 from pathlib import Path
@@ -22,7 +22,14 @@ from exporters.artifact import (
 )
 from exporters.errors import BuildError, ComparisonError, ExportError, FileError
 from exporters.plan import KernelPlan, count_attention
-from exporters.precision import precision_of, to_half
+from exporters.precision import (
+    FLOAT32_ASKED,
+    FLOAT32_MODULES,
+    TITLES,
+    float32_modules,
+    precision_of,
+    to_half,
+)
 from exporters.spec import (
     DEFAULT_BATCH_OPT,
     BatchProfile,
@@ -96,38 +103,44 @@ def write_onnx(loaded: LoadedModel, spec: ExportSpec, path: Path) -> Artifact:
     return _write_graph(graph, path, facts=facts)
 
 
-def in_precision(source: Path, precision: Precision, *, folder: Path) -> Path:
-    """Write the float16 form of a float32 ONNX file; its input and output stay float32.
+def in_precision(
+    source: Path, precision: Precision, *, folder: Path, keep: Sequence[str] = ()
+) -> Path:
+    """Write the half-precision form of a float32 ONNX file; its input and output stay float32.
 
     Args:
         source: A float32 file; the new one is named after it.
-        precision: To bring it to.
+        precision: To bring it to, ``fp16`` or ``bf16``.
         folder: Where the new file goes.
+        keep: Paths of modules that stay float32.
 
     Raises:
-        ExportError: If float32 was asked for, float16 cannot hold a weight, or the graph is of
-            mixed precision.
+        ExportError: If the file is not float32, the precision cannot hold a weight, or the graph
+            is of mixed precision.
         FileError: If the file cannot be written.
     """
-    if precision == "fp32":
-        raise ExportError(
-            f"{source} is float16, what it lost cannot come back; export it with --precision fp32"
-        )
     graph = load_onnx(source)
+    has = precision_of(graph)
+    if has != "fp32":
+        raise ExportError(
+            f"{source} is {TITLES[has]}, what it lost cannot come back; "
+            f"export it with --precision {precision}"
+        )
     stem = source.stem
-    stem = stem.replace("fp32", "fp16") if "fp32" in stem else f"{stem}-fp16"
+    stem = stem.replace("fp32", precision) if "fp32" in stem else f"{stem}-{precision}"
     path = folder / f"{stem}.onnx"
     ensure_writable(path)
-    half = to_half(graph, io_precision="fp32")
+    half = to_half(graph, io_precision="fp32", precision=precision, keep=keep)
     facts = graph_facts(graph)
     origin = _origin(source)
     if facts:
-        onnx.helper.set_model_props(half, _texts(facts, precision))
+        onnx.helper.set_model_props(half, _texts(facts, precision) | _float32_text(half))
     try:
         onnx.checker.check_model(half, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise ExportError(
-            f"{source} cannot be written in float16 ({' '.join(str(err).split())[:200]}); "
+            f"{source} cannot be written in {TITLES[precision]} "
+            f"({' '.join(str(err).split())[:200]}); "
             "export it in half precision where it came from"
         ) from err
     return _write_graph(half, path, facts=facts | origin).path
@@ -140,6 +153,7 @@ def write_engine(
     profile: BatchProfile | None,
     options: EngineOptions,
     progress: Progress = lambda _: None,
+    warn: Progress = lambda _: None,
 ) -> tuple[Artifact | None, KernelPlan]:
     """Build an engine in the precision of its ONNX graph, prove that precision, and write it.
 
@@ -149,10 +163,11 @@ def write_engine(
         profile: Batches it accepts; by default 1 to 32, tuned for 8, or the graph's fixed batch.
         options: Flavour and builder settings.
         progress: Called with a line at each step.
+        warn: Called with a line where the build goes on without something, such as its cache.
 
     Returns:
-        The engine and its plan. There is no engine, and no file, where the graph is float16 but
-        the plan shows attention or matrix products in float32.
+        The engine and its plan. There is no engine, and no file, where the graph is in half
+        precision but the plan does not deliver it (``undelivered``).
 
     Raises:
         BuildError: If it cannot be built.
@@ -164,8 +179,8 @@ def write_engine(
     graph = load_onnx(onnx_path)
     precision = precision_of(graph)
     profile = profile or default_profile(graph)
-    built = build_engine(graph, profile, options=options, progress=progress)
-    if precision == "fp16" and built.plan.float32_compute:
+    built = build_engine(graph, profile, options=options, progress=progress, warn=warn)
+    if precision != "fp32" and undelivered(built.plan, graph):
         return None, built.plan
     manifest = {
         "kind": "engine",
@@ -173,6 +188,7 @@ def write_engine(
         "precision": precision,
         "flavor": built.flavor,
         "version": built.version,
+        "targets": built.targets.to_dict(),
         "profile": dataclasses.asdict(profile),
         "input": graph.graph.input[0].name,
         "outputs": [value.name for value in graph.graph.output],
@@ -183,35 +199,79 @@ def write_engine(
     return Artifact(path, write_artifact(path, built.data, manifest)), built.plan
 
 
+def undelivered(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ...]:
+    """What a half-precision graph asks for and its plan does not show; empty when nothing.
+
+    Attention that is not fused counts where modules were kept in float32: they may have cut it.
+    """
+    wide, lost = plan.float32_compute, plan.lost_float32
+    found = []
+    if wide:
+        found.append(
+            f"{len(wide)} attention or matrix product kernels would run in float32 "
+            f"({', '.join(wide[:3])}, ...)"
+        )
+    if lost:
+        found.append(f"{', '.join(lost[:3])} would not run in float32, which the graph asks for")
+    if float32_modules(graph, FLOAT32_ASKED) and plan.fused_attention < plan.attention_blocks:
+        fused = f"{plan.fused_attention} of {plan.attention_blocks}"
+        found.append(f"attention would be fused in {fused} blocks only")
+    return tuple(found)
+
+
 def default_profile(graph: onnx.ModelProto) -> BatchProfile:
     """The graph's fixed batch, or 1 to 32 tuned for 8."""
     fixed = fixed_batch(graph)
     return BatchProfile(fixed, fixed, fixed) if fixed else BatchProfile(1, DEFAULT_BATCH_OPT, 32)
 
 
-def read_or_build_plan(path: Path, *, batch: int | None, options: EngineOptions) -> KernelPlan:
+def read_or_build_plan(
+    path: Path,
+    *,
+    batch: int | None,
+    options: EngineOptions,
+    half: bool = False,
+    warn: Progress = lambda _: None,
+) -> KernelPlan:
     """The plan of an engine, from its manifest, or of an ONNX file, built in memory.
 
     Args:
         path: An engine with its manifest, or an ONNX file.
         batch: To plan an ONNX file for; by default its fixed batch, or 8.
         options: Flavour and builder settings, for an ONNX file.
+        half: Plan the float16 form of a float32 ONNX file.
+        warn: Called with a line where the build goes on without something, such as its cache.
 
     Raises:
-        BuildError: If it cannot be built, or an engine was asked for at another batch.
-        ExportError: If the ONNX file cannot be read.
+        BuildError: If it cannot be built, or an engine was asked for otherwise than it is.
+        ExportError: If the ONNX file cannot be read, or cannot be written in float16.
         FileError: If the engine's manifest is missing or describes another file.
     """
     if path.suffix == ".onnx":
-        graph = load_onnx(path)
-        at = batch or default_profile(graph).opt
-        return build_engine(graph, BatchProfile(at, at, at), options=options).plan
+        return _plan_onnx(path, batch=batch, options=options, half=half, warn=warn)
+    if half:
+        raise BuildError(f"{path.name} is no ONNX file; give the one to plan in float16")
     plan = KernelPlan.from_dict(read_engine_manifest(path)["plan"])
     if batch not in (None, plan.batch):
         raise BuildError(
             f"the plan of {path.name} is for batch {plan.batch}; give its ONNX file to plan another"
         )
     return plan
+
+
+def _plan_onnx(
+    path: Path, *, batch: int | None, options: EngineOptions, half: bool, warn: Progress
+) -> KernelPlan:
+    graph = load_onnx(path)
+    if not count_attention(graph):
+        raise BuildError(
+            f"{path} has no attention, a softmax between two matrix products, so it is no Swin "
+            "Transformer; give the ONNX file of one"
+        )
+    if half and precision_of(graph) == "fp32":
+        graph = to_half(graph, io_precision="fp32")
+    at = batch or default_profile(graph).opt
+    return build_engine(graph, BatchProfile(at, at, at), options=options, warn=warn).plan
 
 
 def read_engine_manifest(path: Path) -> dict[str, Any]:
@@ -315,12 +375,19 @@ def _texts(facts: dict[str, Any], precision: Precision) -> dict[str, str]:
     }
 
 
+def _float32_text(graph: onnx.ModelProto) -> dict[str, str]:
+    """The modules kept in float32, as ONNX metadata."""
+    kept = {key: float32_modules(graph, key) for key in (FLOAT32_MODULES, FLOAT32_ASKED)}
+    return {key: json.dumps(names) for key, names in kept.items() if names}
+
+
 def _write_graph(graph: onnx.ModelProto, path: Path, *, facts: dict[str, Any]) -> Artifact:
     body = graph.graph
     manifest = {
         "kind": "onnx",
         **facts,
         "precision": precision_of(graph),
+        "float32_modules": list(float32_modules(graph)),
         "opset": graph.opset_import[0].version,
         "batch": fixed_batch(graph) or "dynamic",
         "nodes": len(body.node),

@@ -1,4 +1,4 @@
-"""Prove what was made: every hop against the reference, throughput beside PyTorch, one report."""
+"""Prove what was made: every hop against the reference, and one report of it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from pathlib import Path
 from exporters.artifact import ensure_writable, read_manifest
 from exporters.errors import FileError
 from exporters.plan import KernelPlan
-from exporters.precision import precision_of
+from exporters.precision import float32_modules, precision_of
 from exporters.to_onnx import load_onnx
-from swin_deploy.bench import BenchReport, Effort, time_runners
+from swin_deploy.bench import BenchReport
+from swin_deploy.check import graph_candidate, module_candidate, parity_report, reference_outputs
 from swin_deploy.config import BUNDLED_IMAGES
+from swin_deploy.emulate import EmulatedRunner
 from swin_deploy.fold import fold
-from swin_deploy.inputs import ImageSet, load_images, seeded_images
-from swin_deploy.judge import Candidate, judge, run_reference
+from swin_deploy.inputs import ImageSet, extreme_images, load_images, seeded_images
+from swin_deploy.judge import Candidate, judge
 from swin_deploy.load import LoadedModel
 from swin_deploy.parity import ParityReport
 from swin_deploy.pipeline import (
@@ -29,7 +31,7 @@ from swin_deploy.pipeline import (
 )
 from swin_deploy.report import Artifact, Report
 from swin_deploy.report.from_json import read_report
-from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TrtRunner
+from swin_deploy.runners import Runner, TrtRunner
 
 SEEDED_IMAGES = 8
 BATCHES = (1, 2, 3, 7)
@@ -45,7 +47,7 @@ class Made:
 
 
 def image_sets(loaded: LoadedModel, folder: Path | None, *, limit: int) -> tuple[ImageSet, ...]:
-    """Seeded noise, and images: those in ``folder``, else those that ship with the model.
+    """Images, seeded noise and extremes; images in ``folder``, else those shipped with the model.
 
     Args:
         loaded: The model, whose preprocessing is used.
@@ -55,11 +57,11 @@ def image_sets(loaded: LoadedModel, folder: Path | None, *, limit: int) -> tuple
     Raises:
         FileError: If the folder or an image in it cannot be read.
     """
-    seeded = seeded_images(loaded.config, count=SEEDED_IMAGES)
+    made = seeded_images(loaded.config, count=SEEDED_IMAGES), extreme_images(loaded.config)
     folder = folder or BUNDLED_IMAGES.get(loaded.name)
     if folder is None:
-        return (seeded,)
-    return (load_images(folder, loaded.config, limit=limit), seeded)
+        return made
+    return (load_images(folder, loaded.config, limit=limit), *made)
 
 
 def prove_parity(
@@ -76,69 +78,62 @@ def prove_parity(
         ComparisonError: If a file was not made from this model, or gives other shapes.
         DeployError: If a file cannot be read.
     """
-    family = loaded.config.family
-    candidates = [
-        Candidate(runner, stage, file, family) for stage, file, runner in _stages(loaded, made)
-    ]
-    reference = run_reference(
-        TorchRunner("PyTorch reference", loaded.reference),
-        images,
-        names=loaded.config.output_names,
-        progress=progress,
+    first, *rest = candidates(loaded, made)
+    found = [first, *emulated(loaded, made), *rest]
+    outputs = reference_outputs(
+        loaded, images, precisions=[one.runner.precision for one in found], progress=progress
     )
-    return ParityReport(
-        model=loaded.name,
-        weights=loaded.weights,
-        reference_backend=reference.backend,
-        inputs={entry.name: entry.description for entry in images},
-        reference_top1_accuracy=reference.top1_accuracy,
-        hops=judge(reference, candidates, batches=batches, progress=progress),
-    )
+    return parity_report(loaded, outputs, judge(outputs, found, batches=batches, progress=progress))
 
 
-def measure_throughput(
-    loaded: LoadedModel,
-    made: Made,
-    *,
-    batches: Sequence[int],
-    seconds: float,
-    progress: Progress,
-) -> BenchReport:
-    """Time the reference, the deploy model and each file made from it, interleaved.
+def stages(loaded: LoadedModel, made: Made) -> list[tuple[str, str, Runner]]:
+    """Stage, file name and runner of everything to compare with the reference, in order.
+
+    The deploy model comes first, then the ONNX files and the engines as ``made`` has them.
 
     Raises:
         ComparisonError: If a file was not made from this model.
         DeployError: If a file cannot be read.
     """
-    runners: list[Runner] = [TorchRunner("PyTorch reference", loaded.reference)]
-    runners += [runner for _, _, runner in _stages(loaded, made)]
-    images = seeded_images(loaded.config, count=max(batches)).images
-    return time_runners(
-        runners,
-        images,
-        model=loaded.name,
-        batches=batches,
-        effort=Effort(seconds=seconds),
-        progress=progress,
-    )
+    return [(one.stage, one.file, one.runner) for one in candidates(loaded, made)]
 
 
-def _stages(loaded: LoadedModel, made: Made) -> list[tuple[str, str, Runner]]:
-    """Stage, file name and runner of everything to compare with the reference."""
-    stages: list[tuple[str, str, Runner]] = [
-        ("deploy", "", TorchRunner("deploy model", fold(loaded.reference)))
-    ]
+def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
+    """The deploy model, and each file made from it, to judge; raises as ``stages``."""
+    found = [module_candidate(loaded, fold(loaded.reference))]
     for path in made.onnx:
         graph = load_onnx(path)
         check_origin(path, graph_facts(graph), loaded)
-        precision = precision_of(graph)
-        stages.append(("onnx", path.name, OrtRunner(path, precision, name=f"ONNX {precision}")))
+        found.append(graph_candidate(loaded, graph, path))
     for path in made.engines:
         manifest = read_engine_manifest(path)
         check_origin(path, select_facts(manifest), loaded)
-        name = f"engine {manifest['precision']}"
-        stages.append(("engine", path.name, TrtRunner(path, name=name)))
-    return stages
+        runner = TrtRunner(path, name=f"engine {manifest['precision']}")
+        found.append(Candidate(runner, "engine", path.name, loaded.config.family))
+    return found
+
+
+def emulated(loaded: LoadedModel, made: Made) -> list[Candidate]:
+    """The deploy model in the half precisions of the ONNX files, every operation rounded.
+
+    ONNX Runtime's CPU provider runs chains of float16 nodes in float32 without rounding between
+    them, so what overflows on a GPU is finite there; and it has no bfloat16 kernels.
+    """
+    graphs = {precision_of(graph): graph for graph in map(load_onnx, made.onnx)}
+    return [
+        Candidate(
+            EmulatedRunner(
+                f"deploy model {precision}, emulated",
+                fold(loaded.reference),
+                precision,
+                keep=float32_modules(graph),
+            ),
+            "deploy",
+            family=loaded.config.family,
+        )
+        for precision, graph in graphs.items()
+        if precision != "fp32"
+    ]
 
 
 def make_report(

@@ -20,7 +20,11 @@ DIGITS = BUNDLED_WEIGHTS["notebook-digits"]
 IMAGES = BUNDLED_IMAGES["notebook-digits"]
 STEM = "notebook-digits-fp32-opset17"
 HALF_STEM = "notebook-digits-fp16-opset17"
-COMMANDS = ["bench", "build-trt", "doctor", "export", "models", "parity", "plan", "run"]
+COMMANDS = [
+    "bench", "build-trt", "doctor", "evaluate", "export", "models", "parity", "plan", "precision",
+    "report",
+    "run",
+]  # fmt: skip
 PLAN_KEYS = {
     "kernels",
     "attention_blocks",

@@ -3,6 +3,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import onnx
 import pytest
 import torch
@@ -11,6 +12,7 @@ from onnx import numpy_helper
 from safetensors.torch import load_file
 
 from exporters.artifact import sha256_of
+from swin_deploy.report.schema import load_schema
 
 
 def nudge(source: Path, target: Path) -> None:
@@ -31,9 +33,14 @@ def test_parity_passes_and_writes_the_report(
         "parity", *SMALL_PARITY, "--onnx", full, "--onnx", half, "--engine", engine,
         "--images", IMAGES, "--report", "proof", "--json",
     ).assert_done()  # fmt: skip
-    deploy, single, double, last = outcome.json["hops"]
-    assert [hop["passed"] for hop in (deploy, single, double)] == [True, True, True]
-    assert {result["inputs"].split(",")[0] for result in single["results"]} == {"images", "seeded"}
+    deploy, emulated, single, double, last = outcome.json["hops"]
+    assert [hop["passed"] for hop in (deploy, emulated, single, double)] == [True] * 4
+    assert emulated["name"] == "deploy model fp16, emulated"
+    assert {result["inputs"].split(",")[0] for result in single["results"]} == {
+        "images",
+        "seeded",
+        "extreme",
+    }
     if not torch.cuda.is_available():
         assert last["passed"] is not True
         assert "needs an NVIDIA GPU" in last["not_run"]
@@ -128,7 +135,7 @@ def test_bench_joins_the_report(swin: Command, full: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        pytest.param(lambda path: path.write_text("{"), "is not a report", id="damaged"),
+        pytest.param(lambda path: path.write_text("{"), "is not JSON", id="damaged"),
         pytest.param(lambda path: path.mkdir(), "is a folder", id="folder"),
     ],
 )
@@ -179,6 +186,8 @@ def test_run_does_the_whole_line(swin: Command, built: Path, tmp_path: Path) -> 
     values = outcome.json
     assert values["verdict"] == "pass"
     assert values == json.loads(Path("report/report.json").read_text())
+    jsonschema.Draft202012Validator(load_schema()).validate(values)
+    assert len(values["parity"]["samples"]) == 6
     assert len(values["artifacts"]) == 3
     for entry in values["artifacts"]:
         assert sha256_of(tmp_path / "engines" / entry["file"]) == entry["sha256"]

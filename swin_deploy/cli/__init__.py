@@ -13,11 +13,15 @@ import click
 from exporters.errors import DeployError
 from swin_deploy import __version__
 from swin_deploy.cli.about import doctor, models
+from swin_deploy.cli.bench import bench
 from swin_deploy.cli.console import NORMAL, QUIET, VERBOSE, Console
 from swin_deploy.cli.engine import build_trt
+from swin_deploy.cli.evaluate import evaluate
 from swin_deploy.cli.export import export
 from swin_deploy.cli.plan import plan
-from swin_deploy.cli.prove import bench, parity
+from swin_deploy.cli.precision import precision
+from swin_deploy.cli.prove import parity
+from swin_deploy.cli.report import report
 from swin_deploy.cli.run import run
 
 COULD_NOT_RUN, INTERRUPTED = 3, 130
@@ -47,7 +51,8 @@ def cli(context: click.Context, verbose: bool, quiet: bool) -> None:
     context.obj = Console(VERBOSE if verbose else QUIET if quiet else NORMAL)
 
 
-for command in (run, export, build_trt, plan, parity, bench, models, doctor):
+LINE = (run, export, precision, build_trt, plan, parity, bench, evaluate, report)
+for command in (*LINE, models, doctor):
     cli.add_command(command)
 
 

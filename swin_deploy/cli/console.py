@@ -79,6 +79,11 @@ class Step:
             self.shown = now
             click.echo(f"\r\033[K  {self.title}: {detail[:60]}", nl=False, err=True)
 
+    def warn(self, text: str) -> None:
+        """Something the user must know, at every level, above the line of progress."""
+        start = "\r\033[K" if self.live else ""
+        click.secho(f"{start}warning: {text}", fg="yellow", err=True)
+
     def end(self, *, mark: str) -> None:
         if self.level > QUIET:
             start = "\r\033[K" if self.live else ""

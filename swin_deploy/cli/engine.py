@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
-from exporters.spec import BatchProfile, EngineOptions, Flavor, Precision
+from exporters.spec import BatchProfile, Flavor, Precision
 from swin_deploy.cli.console import Console, show_json, show_text
+from swin_deploy.cli.life import Life, life_options, say_targets
 from swin_deploy.cli.options import FILE, batch_range, flavor_option, json_option
-
-if TYPE_CHECKING:
-    from exporters.plan import KernelPlan
 
 CHECK_FAILED = 1
 MAX_WORKSPACE_MIB = 1 << 20
@@ -22,16 +20,20 @@ Examples:
   swin-deploy build-trt --fp16
   swin-deploy build-trt engines/model-fp32-opset17.onnx --fp16 --batch 1,8,64
   swin-deploy build-trt model.onnx --fp32 --flavor tensorrt-rtx --output model.engine
+  swin-deploy build-trt --fp16 --flavor tensorrt-rtx --compute-capability 8.6,8.9,12.0
+  swin-deploy build-trt --fp16 --flavor tensorrt --hardware-compatibility ampere-plus
 
 \b
 Exit status 1: half precision was asked for, but attention or matrix products
-would run in float32; no engine is written then.
+would run in float32, or parts that must stay float32 would not; no engine is
+written then.
 """
 
 
 @click.command("build-trt", epilog=BUILD_EPILOG)
 @click.argument("onnx_file", metavar="[ONNX]", type=FILE, required=False)
 @click.option("--fp16", "precision", flag_value="fp16", help="Half precision, proved or refused.")
+@click.option("--bf16", "precision", flag_value="bf16", help="bfloat16, proved or refused.")
 @click.option("--fp32", "precision", flag_value="fp32", help="Float32; the file must be float32.")
 @click.option(
     "--batch",
@@ -44,7 +46,7 @@ would run in float32; no engine is written then.
     "--workspace", type=click.IntRange(1, MAX_WORKSPACE_MIB), metavar="MIB", help="Scratch memory."
 )
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="Builder effort.")
-@click.option("--timing-cache", type=FILE, help="Keep kernel timings here (full TensorRT).")
+@life_options
 @click.option("--output", type=FILE, help="File to write; engines/<name>.engine by default.")
 @json_option
 @click.pass_obj
@@ -56,26 +58,25 @@ def build_trt(
     flavor: Literal["auto"] | Flavor,
     workspace: int | None,
     optimization_level: int | None,
-    timing_cache: Path | None,
+    life: Life,
     output: Path | None,
     as_json: bool,
 ) -> None:
     """Build a TensorRT engine from an ONNX file, and prove its precision.
 
-    Without a file the newest export in engines/ is taken. With --fp16 a float32 file is first
-    written in float16 beside the engine, since precision lives in the graph: TensorRT 11 and
-    TensorRT-RTX have no precision flags. Builds without a GPU with TensorRT-RTX.
+    Without a file the newest export in engines/ is taken. With --fp16 or --bf16 a float32 file is
+    first written in that precision beside the engine, since precision lives in the graph:
+    TensorRT 11 and TensorRT-RTX have no precision flags. Builds without a GPU with TensorRT-RTX.
     """
     with console.step("Loading ONNX and TensorRT"):
-        from exporters.precision import precision_of
+        from exporters.precision import TITLES, precision_of
         from exporters.to_onnx import load_onnx
         from swin_deploy import pipeline
 
-        options = EngineOptions(
-            flavor=resolve_flavor(flavor),
+        options = life.options(
+            resolve_flavor(flavor),
             workspace_mib=workspace,
             optimization_level=optimization_level,
-            timing_cache_path=str(timing_cache) if timing_cache else None,
         )
         source = onnx_file or pipeline.newest_export()
         has = precision_of(load_onnx(source))
@@ -85,15 +86,16 @@ def build_trt(
         folder = output.parent if output else pipeline.ENGINES
         with console.step(f"Writing {source.name} in {precision}"):
             source = pipeline.in_precision(source, precision, folder=folder)
-        console.note(f"  {source}: every weight and activation float16, input and output float32")
+        console.note(f"  {source}: weights and activations {TITLES[precision]}, edges float32")
     path = output or pipeline.ENGINES / f"{source.stem}.engine"
     with console.step(f"Building {path.name} with {options.flavor}") as step:
         artifact, kernels = pipeline.write_engine(
-            source, path, profile=batch, options=options, progress=step.update
+            source, path, profile=batch, options=options, progress=step.update, warn=step.warn
         )
     if artifact is None:
-        refuse_engine(kernels)
+        refuse_engine(pipeline.undelivered(kernels, load_onnx(source)))
         click.get_current_context().exit(CHECK_FAILED)
+    say_targets(console, artifact.manifest)
     if as_json:
         show_json(artifact.manifest | {"path": str(path)})
     else:
@@ -114,13 +116,11 @@ def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
     return choose_flavor() if flavor == "auto" else flavor
 
 
-def refuse_engine(kernels: KernelPlan) -> None:
-    """Say which kernels would have run in float32."""
-    shown = ", ".join(kernels.float32_compute[:3])
+def refuse_engine(reasons: tuple[str, ...]) -> None:
+    """Say what of the precision asked for would not have been delivered."""
     click.secho(
-        f"failed: {len(kernels.float32_compute)} attention or matrix product kernels would run in "
-        f"float32, although float16 was asked for ({shown}, ...); no engine was written. "
-        "Look at the graph with swin-deploy plan",
+        f"failed: {'; '.join(reasons)}: not the precision that was asked for, so no engine was "
+        "written. Look at the graph with swin-deploy plan",
         fg="red",
         err=True,
     )

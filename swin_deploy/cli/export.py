@@ -15,6 +15,7 @@ EPILOG = """\b
 Examples:
   swin-deploy export --checkpoint swin.pt
   swin-deploy export --checkpoint swin.pt --precision fp16 --opset 20
+  swin-deploy export --checkpoint swin.pt --precision fp16 --keep-float32 layers.3.mlp
   swin-deploy export --model notebook-swin-s --image-size 448 --batch 1
 """
 
@@ -28,7 +29,16 @@ Examples:
     show_default=True,
     help="ONNX operator set; the file is checked to have it.",
 )
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True
+)
+@click.option(
+    "--keep-float32",
+    "keep",
+    metavar="PART",
+    multiple=True,
+    help="A part to keep in float32 in half precision, as 'swin-deploy precision' names it.",
+)
 @click.option(
     "--io-precision",
     type=click.Choice(["fp32", "fp16"]),
@@ -52,6 +62,7 @@ def export(
     asked: Asked,
     opset: int,
     precision: Precision,
+    keep: tuple[str, ...],
     io_precision: Precision,
     batch: int | None,
     output: Path | None,
@@ -62,15 +73,23 @@ def export(
     Without --checkpoint the weights are random: good for sizes and speed, not for results. The
     default model is the notebook's Swin-T. A JSON manifest is written beside the file.
     """
-    if io_precision == "fp16" and precision == "fp32":
+    if io_precision == "fp16" and precision != "fp16":
         raise click.UsageError("--io-precision fp16 needs --precision fp16")
+    if keep and precision == "fp32":
+        raise click.UsageError("--keep-float32 needs --precision fp16 or bf16")
     with console.step("Loading PyTorch and the model"):
         from swin_deploy import pipeline
+        from swin_deploy.ranges import keepable_paths
 
         loaded = asked.load()
     announce(console, loaded)
     spec = pipeline.export_spec(
-        loaded, opset=opset, batch=batch, precision=precision, io_precision=io_precision
+        loaded,
+        opset=opset,
+        batch=batch,
+        precision=precision,
+        io_precision=io_precision,
+        keep=keepable_paths(loaded, keep),
     )
     path = output or pipeline.ENGINES / pipeline.onnx_name(loaded.name, precision, opset)
     with console.step(f"Exporting ONNX, opset {opset}, {precision}"):
@@ -83,4 +102,5 @@ def export(
             f"{path}: {facts['nodes']} nodes, opset {facts['opset']}, {facts['precision']}, "
             f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
         )
-    console.next_step(f"swin-deploy build-trt {path} --fp16")
+    flag = "fp16" if precision == "fp32" else precision
+    console.next_step(f"swin-deploy build-trt {path} --{flag}")

@@ -6,11 +6,11 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import click
 
-from exporters.spec import BatchProfile
+from exporters.spec import BatchProfile, Flavor
 
 if TYPE_CHECKING:
     from swin_deploy.config import Output
@@ -165,7 +165,7 @@ def flavor_option(command: Command) -> Command:
     """--flavor: which TensorRT."""
     option = click.option(
         "--flavor",
-        type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
+        type=click.Choice(["auto", *get_args(Flavor)]),
         default="auto",
         show_default=True,
         help="auto: full TensorRT where it and a GPU are there, else TensorRT-RTX.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,8 +16,10 @@ from exporters.spec import (
     Flavor,
     Precision,
 )
+from swin_deploy.cli.auto import climb_ladder, rung_conditions
 from swin_deploy.cli.console import Console, show_json, show_table
 from swin_deploy.cli.engine import refuse_engine, resolve_flavor
+from swin_deploy.cli.life import default_options
 from swin_deploy.cli.options import (
     FILE,
     Asked,
@@ -30,6 +33,7 @@ from swin_deploy.cli.options import (
 from swin_deploy.cli.prove import CHECK_FAILED
 
 if TYPE_CHECKING:
+    from swin_deploy.ladder import Rung
     from swin_deploy.load import LoadedModel
     from swin_deploy.report import Report
 
@@ -37,6 +41,7 @@ EPILOG = """\b
 Examples:
   swin-deploy run --checkpoint swin.pt --images photos/
   swin-deploy run --model notebook-digits
+  swin-deploy run --checkpoint swin.pt --fp16 --auto
   swin-deploy run --checkpoint swin.pt --fp32 --batch 1,16,64 --report proof/
 
 \b
@@ -50,7 +55,13 @@ Exit status 1: a hop is out of tolerance, or half precision was not delivered.
 @click.option(
     "--fp16", "precision", flag_value="fp16", default="fp16", help="Half precision (default)."
 )
+@click.option("--bf16", "precision", flag_value="bf16", help="bfloat16.")
 @click.option("--fp32", "precision", flag_value="fp32", help="Float32.")
+@click.option(
+    "--auto",
+    is_flag=True,
+    help="Where that fails: float32 islands, bfloat16, then float32; each rung is explained.",
+)
 @click.option(
     "--opset", type=click.IntRange(*OPSET_RANGE), default=DEFAULT_OPSET, show_default=True
 )
@@ -77,6 +88,7 @@ def run(
     images: Path | None,
     limit: int,
     precision: Precision,
+    auto: bool,
     opset: int,
     batch: BatchProfile,
     flavor: Literal["auto"] | Flavor,
@@ -87,31 +99,48 @@ def run(
 ) -> None:
     """From a checkpoint to a verified engine and a report, in one command.
 
+    With --auto a precision that is out of tolerance, or not delivered, gives way to the next.
     Exports ONNX in float32 and, by default, in float16; builds the engine and reads its kernel
     plan; compares every hop with the reference on real images and seeded noise; measures
     throughput; writes a report in HTML, Markdown and JSON.
     """
+    if auto and precision == "fp32":
+        raise click.UsageError("--auto has nothing to try after --fp32; give --fp16 or --bf16")
     with console.step("Loading PyTorch and the model"):
         from exporters.artifact import ensure_writable
         from swin_deploy import proof
+        from swin_deploy.bench import Effort
+        from swin_deploy.bench.throughput import measure_throughput
+        from swin_deploy.ladder import Ladder
 
-        options = EngineOptions(flavor=resolve_flavor(flavor))
+        options = default_options(resolve_flavor(flavor))
         loaded = asked.load()
         sets = proof.image_sets(loaded, images, limit=limit)
         ensure_writable(report / "report.json")
     announce(console, loaded)
-    graphs = _make_graphs(console, loaded, precision=precision, opset=opset, folder=output)
-    engine = _make_engine(console, graphs[-1], batch=batch, options=options)
-    made = proof.Made(graphs, (engine,))
+    full = _export(console, loaded, opset=opset, folder=output)
+    rungs: tuple[Rung, ...] = ()
+    if auto:
+        ladder = Ladder(loaded, full, sets, batch, options)
+        graph, engine, rungs = climb_ladder(console, ladder, start=precision, as_json=as_json)
+    else:
+        graph = _in_precision(console, full, precision=precision, folder=output)
+        engine = _make_engine(console, graph, batch=batch, options=options)
+    made = proof.Made(tuple(dict.fromkeys((full, graph))), (engine,))
     with console.step("Comparing every hop with the reference") as step:
         parity = proof.prove_parity(
             loaded, made, images=sets, batches=proof.BATCHES, progress=step.update
         )
     with console.step("Measuring throughput") as step:
-        bench = proof.measure_throughput(
-            loaded, made, batches=(1, batch.opt), seconds=bench_seconds, progress=step.update
+        bench = measure_throughput(
+            loaded,
+            made,
+            batches=(1, batch.opt),
+            effort=Effort(seconds=bench_seconds),
+            progress=step.update,
         )
     result = proof.make_report(loaded, made, parity=parity, bench=bench)
+    result = replace(result, conditions=result.conditions | rung_conditions(rungs))
     _conclude(console, result, report, as_json=as_json)
     if not parity.passed:
         click.get_current_context().exit(CHECK_FAILED)
@@ -130,35 +159,41 @@ def announce(console: Console, loaded: LoadedModel) -> None:
         console.warn("the weights are random; give --checkpoint for a model that means something")
 
 
-def _make_graphs(
-    console: Console, loaded: LoadedModel, *, precision: Precision, opset: int, folder: Path
-) -> tuple[Path, ...]:
-    """The float32 ONNX file, and the float16 one where that is the precision."""
+def _export(console: Console, loaded: LoadedModel, *, opset: int, folder: Path) -> Path:
+    """The float32 ONNX file."""
     from swin_deploy import pipeline
 
     spec = pipeline.export_spec(loaded, opset=opset)
     path = folder / pipeline.onnx_name(loaded.name, "fp32", opset)
     with console.step(f"Exporting ONNX, opset {opset}"):
-        full = pipeline.write_onnx(loaded, spec, path).path
+        return pipeline.write_onnx(loaded, spec, path).path
+
+
+def _in_precision(console: Console, full: Path, *, precision: Precision, folder: Path) -> Path:
+    """The ONNX file in the precision asked for."""
+    from exporters.precision import TITLES
+    from swin_deploy import pipeline
+
     if precision == "fp32":
-        return (full,)
-    with console.step("Writing the graph in float16"):
-        return (full, pipeline.in_precision(full, precision, folder=folder))
+        return full
+    with console.step(f"Writing the graph in {TITLES[precision]}"):
+        return pipeline.in_precision(full, precision, folder=folder)
 
 
 def _make_engine(
     console: Console, onnx_path: Path, *, batch: BatchProfile, options: EngineOptions
 ) -> Path:
     """The engine, its precision proved; exits with status 1 where it cannot be."""
+    from exporters.to_onnx import load_onnx
     from swin_deploy import pipeline
 
     path = onnx_path.with_suffix(".engine")
     with console.step(f"Building the engine with {options.flavor}") as step:
         engine, plan = pipeline.write_engine(
-            onnx_path, path, profile=batch, options=options, progress=step.update
+            onnx_path, path, profile=batch, options=options, progress=step.update, warn=step.warn
         )
     if engine is None:
-        refuse_engine(plan)
+        refuse_engine(pipeline.undelivered(plan, load_onnx(onnx_path)))
         click.get_current_context().exit(CHECK_FAILED)
     return path
 
