@@ -31,7 +31,13 @@ TYPES: dict[Precision, int] = {
     "bf16": TensorProto.BFLOAT16,
 }
 TITLES: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-PROJECTION = "bhnd,chd->bnc"  # the one contraction that deploy models write as Einsum
+# The contractions that deploy models write as Einsum, as a product of tensors with their axes so:
+# left and right, and what becomes of the result.
+IN_PLACE = (0, 1, 2, 3)
+CONTRACTIONS = {
+    "qbhd,kbhd->bhqk": ((1, 2, 0, 3), (1, 2, 3, 0), IN_PLACE),
+    "bhqk,kbhd->qbhd": (IN_PLACE, (1, 2, 0, 3), (2, 0, 1, 3)),
+}
 
 
 def precision_of(graph: onnx.ModelProto) -> Precision:
@@ -169,44 +175,39 @@ def _replace_nodes(body: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
 
 
 def _spell_out_einsum(body: onnx.GraphProto) -> None:
-    """Write contractions as Transpose, Reshape and MatMul: ONNX's Einsum takes no bfloat16."""
-    weights = {tensor.name: tensor for tensor in body.initializer}
+    """Write contractions as Transpose and MatMul: ONNX's Einsum takes no bfloat16."""
     nodes: list[onnx.NodeProto] = []
     for node in body.node:
-        if node.op_type != "Einsum":
-            nodes.append(node)
-            continue
-        equation = next(entry.s.decode() for entry in node.attribute if entry.name == "equation")
-        weight = weights.get(node.input[1])
-        if equation.replace(" ", "") != PROJECTION or weight is None:
-            raise ExportError(
-                f"{node.name} contracts {equation}, and ONNX's Einsum takes no bfloat16; "
-                "use float16 or float32 for this graph"
-            )
-        by_head = numpy_helper.to_array(weight)  # [c, h, d]
-        matrix = np.ascontiguousarray(by_head.reshape(len(by_head), -1).T)
-        name, (output,) = f"{node.name}_matrix", node.output
-        shape = f"{node.name}_shape"
-        body.initializer.extend(
-            (
-                numpy_helper.from_array(matrix, name),
-                numpy_helper.from_array(np.array([0, 0, len(matrix)]), shape),
-            )
-        )
-        turned, flat = f"{output}/turned", f"{output}/flat"
-        stem = node.name
-        nodes += (
-            helper.make_node(
-                "Transpose", [node.input[0]], [turned], name=f"{stem}_Transpose", perm=(0, 2, 1, 3)
-            ),
-            helper.make_node("Reshape", [turned, shape], [flat], name=f"{stem}_Reshape"),
-            helper.make_node("MatMul", [flat, name], [output], name=f"{stem}_MatMul"),
-        )
+        nodes += _product(node) if node.op_type == "Einsum" else [node]
     _replace_nodes(body, nodes)
-    used = {name for node in body.node for name in node.input}
-    unused = [tensor for name, tensor in weights.items() if name not in used]
-    for tensor in unused:
-        body.initializer.remove(tensor)
+
+
+def _product(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    equation = next(entry.s.decode() for entry in node.attribute if entry.name == "equation")
+    orders = CONTRACTIONS.get(equation.replace(" ", ""))
+    if orders is None:
+        raise ExportError(
+            f"{node.name} contracts {equation}, and ONNX's Einsum takes no bfloat16; "
+            "use float16 or float32 for this graph"
+        )
+    *sides, result = orders
+    (output,) = node.output
+    nodes: list[onnx.NodeProto] = []
+
+    def turned(source: str, target: str, order: tuple[int, ...]) -> None:
+        name = f"{node.name}_Transpose_{len(nodes)}"
+        nodes.append(helper.make_node("Transpose", [source], [target], name=name, perm=order))
+
+    factors = list(node.input)
+    for index, order in enumerate(sides):
+        if order != IN_PLACE:
+            factors[index] = f"{output}/{index}"
+            turned(node.input[index], factors[index], order)
+    product = output if result == IN_PLACE else f"{output}/product"
+    nodes.append(helper.make_node("MatMul", factors, [product], name=f"{node.name}_MatMul"))
+    if result != IN_PLACE:
+        turned(product, output, result)
+    return nodes
 
 
 def _halve_node(node: onnx.NodeProto, precision: Precision) -> None:

@@ -180,8 +180,7 @@ def _look_inside(
         noise = "no part of the model is beyond its noise: PyTorch itself loses as much"
         return dataclasses.replace(hop, located=f"{noise} in {precision}")
     progress(f"{hop.name}: looking for what goes wrong first")
-    located = locate(reference, tappable, drift.points, precision)
-    return dataclasses.replace(hop, located=located)
+    return dataclasses.replace(hop, located=locate(reference, tappable, hop, precision))
 
 
 def _only_ceilings(hop: Hop) -> bool:

@@ -7,6 +7,7 @@ either, the fault is in the folding or in the deploy model's code, and nothing f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from swin_deploy.oracle import ReferenceOutputs, Trace, trace_images
 from swin_deploy.parity import (
     Check,
     DriftPoint,
+    Hop,
     ParityResult,
     compare,
     limits,
@@ -94,33 +96,47 @@ class _Operation:
     tap: Tap
 
 
-def locate(
-    reference: ReferenceOutputs,
-    candidate: Tappable,
-    drift: tuple[DriftPoint, ...],
-    precision: Precision,
-) -> str:
-    """Where a candidate that failed goes wrong first, in words.
+def locate(reference: ReferenceOutputs, candidate: Tappable, hop: Hop, precision: Precision) -> str:
+    """Where a candidate that failed goes wrong first, and what it shows on, in words.
 
     Args:
         reference: With its trace and its noise in this precision.
-        candidate: To look into; it failed.
-        drift: Of the candidate.
+        candidate: To look into.
+        hop: Of the candidate, with its drift; it failed.
         precision: Of the candidate.
 
     Raises:
         DeployError: If the candidate cannot run.
     """
-    trace = reference.trace
-    first = next((point for point in drift if not point.passed), None)
-    if trace is None or first is None:
-        return "every part of the model is within its noise: wrong behind the last of them"
-    number = [images.name for images in reference.image_sets].index(first.inputs)
-    images = trace_images(reference.image_sets[number])
-    index = [point.candidate.path for point in trace.points].index(first.module)
+    only = _shows_only(hop.results)
+    first = next((point for point in hop.drift if not point.passed), None)
+    if reference.trace is None or first is None:
+        within = "every part of the model is within its noise"
+        return f"{within}; {only}" if only else f"{within}: wrong behind the last of them"
+    place = _place(reference, reference.trace, first)
+    found = _first_operation(place, candidate, precision)
     where = f"first wrong: {first.module} ({first.place})"
-    found = _first_operation(_Place(trace, number, index, images), candidate, precision)
-    return f"{where}, {found}" if found else where
+    return "; ".join(filter(None, (f"{where}, {found}" if found else where, only)))
+
+
+def _place(reference: ReferenceOutputs, trace: Trace, first: DriftPoint) -> _Place:
+    number = [images.name for images in reference.image_sets].index(first.inputs)
+    index = [point.candidate.path for point in trace.points].index(first.module)
+    return _Place(trace, number, index, trace_images(reference.image_sets[number]))
+
+
+def _shows_only(results: Sequence[ParityResult]) -> str:
+    """Which batches or images a fault shows on, in words; empty where it shows on all."""
+    failed = [result for result in results if not result.passed]
+    batches = sorted({result.batch for result in failed})
+    kinds = list(dict.fromkeys(result.inputs.split(", ")[0] for result in failed))
+    others = {result.inputs.split(", ")[0] for result in results} - set(kinds)
+    found = []
+    if batches and batches[0] > min(result.batch for result in results):
+        found.append(f"batches of {', '.join(map(str, batches))}")
+    if others:
+        found.append(f"the {' and '.join(kinds)} inputs")
+    return f"it shows only on {' and on '.join(found)}" if found else ""
 
 
 def _first_operation(place: _Place, candidate: Tappable, precision: Precision) -> str:

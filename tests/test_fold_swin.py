@@ -233,6 +233,20 @@ def test_fold_leaves_the_reference_as_it_was_and_owns_its_weights(family: str) -
     assert {value.dtype for value in deploy.parameters()} == {torch.float32}
 
 
+@torch.no_grad()
+def test_norm_before_attention_carries_its_bias_in_one_channel() -> None:
+    reference = built(sized("swin"))
+    block, folded = reference.layers[0].blocks[1], blocks(fold(reference))[1]
+    tokens = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(0)) * 4 + 1
+    expected = block.attn.qkv(block.norm1(tokens))
+    expected[..., :16] *= block.attn.scale
+    carried = folded.norm_before_attention(tokens)
+    assert folded.attention.qkv.bias is None
+    assert int((carried == 1).flatten(0, 1).all(dim=0).sum()) == 1
+    assert rms_error(folded.attention.qkv(carried), expected) < FLOAT32_TOLERANCE
+    assert rms_error(folded.attention.qkv(block.norm1(tokens)), expected) > REJECTED
+
+
 @pytest.mark.parametrize("family", ["swin", "swinv2"])
 def test_only_shifted_blocks_have_a_mask_and_it_is_finite(family: str) -> None:
     deploy = fold(built(sized(family)))

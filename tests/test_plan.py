@@ -203,6 +203,17 @@ def test_read_plan_host_steps_are_no_kernels(host):
     assert [kernel.name for kernel in plan.kernels] == ["__myl_Move_myl0_1"]
 
 
+@pytest.mark.parametrize("kind", ["reshape", "cast"])
+@pytest.mark.parametrize(
+    ("shape", "datatype", "launches"),
+    [("1", "Int64", False), ("8", "Int64", True), ("1", "Half", True), ("1, 1000", "Half", True)],
+)
+def test_read_plan_steps_that_make_one_size_are_no_kernels(kind, shape, datatype, launches):
+    line = layer("cast_hvar^7i64_myl0_6", kind, outputs=[("x", shape, datatype)])
+    plan = plan_of(line, layer("__myl_Move_myl0_7"))
+    assert len(plan.kernels) == 1 + launches
+
+
 OPAQUE = "Name: {ForeignNode[images/Cast...logits/Cast]}, LayerType: Myelin, Inputs: [], "
 
 
