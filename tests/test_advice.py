@@ -116,7 +116,7 @@ def test_ranges_are_those_of_every_operation() -> None:
         assert found[name].max_abs == pytest.approx(float(values.abs().max()), rel=1e-5)
         assert found[name].rms == pytest.approx(float(values.square().mean().sqrt()), rel=1e-4)
     # Scores, softmax, both sums of a block, and both of its products; masked scores are no scores.
-    assert {"layers.0.attention/matmul", "layers.0.attention/matmul_2"} <= set(found)
+    assert {"layers.0.attention/einsum", "layers.0.attention/einsum_2"} <= set(found)
     assert {"layers.0.attention/softmax", "layers.0/add", "layers.0/add_2"} <= set(found)
     assert all(part.max_abs < 1e4 for part in parts.values())
     largest = max(float(v.abs().max()) for n, many in seen.items() if "bias" in n for v in many)
