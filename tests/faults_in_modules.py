@@ -1,0 +1,386 @@
+"""Faults in the layers of a deploy model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from fault_parts import (
+    AbsentPartError,
+    biased,
+    blocks,
+    fault,
+    masks,
+    merge_index,
+    moved,
+    norms,
+    proj_by_head,
+    qkv_bias,
+    qkv_rows,
+    rewire_shifted,
+    shifted,
+    swap,
+)
+from torch import Tensor, nn
+
+from swin_deploy.config import SwinConfig
+from swin_deploy.fold.pieces import block_order
+from swin_deploy.model import CosineNormalize, DeployModel
+
+
+@fault("shift off by one")
+def _(model, config):
+    rewire_shifted(model, config, lambda order: moved(order, 1, 1), undone=True)
+
+
+@fault("shift off by one, rows only")
+def _(model, config):
+    rewire_shifted(model, config, lambda order: moved(order, 1, 0), undone=True)
+
+
+@fault("shift the other way")
+def _(model, config):
+    back = -2 * (config.stages[0].window_size // 2)
+    rewire_shifted(model, config, lambda order: moved(order, back, back), undone=True)
+
+
+@fault("shift missing, mask left")
+def _(model, config):
+    rewire_shifted(model, config, lambda _: block_order(config.stages[0]), undone=True)
+
+
+def by_window(model: DeployModel, config: SwinConfig, change: Callable[[Tensor], None]) -> None:
+    """Change the slots [n, num_windows] that enter the first shifted block, in place."""
+
+    def changed(slots: Tensor) -> Tensor:
+        slots = slots.clone()
+        change(slots.view(config.stages[0].window_area, -1))
+        return slots
+
+    rewire_shifted(model, config, changed, undone=False)
+
+
+@fault("two windows swapped in one block")
+def _(model, config):
+    by_window(model, config, lambda slots: swap(slots.T, 0, 1))
+
+
+@fault("two tokens of a window swapped in one block")
+def _(model, config):
+    by_window(model, config, lambda slots: swap(slots[:, 0], 0, 1))
+
+
+@fault("rows and columns exchanged in one window")
+def _(model, config):
+    side = config.stages[0].window_size
+
+    def transposed(slots: Tensor) -> None:
+        slots[:, 0] = slots[:, 0].view(side, side).T.reshape(-1)
+
+    by_window(model, config, transposed)
+
+
+@fault("merge order row by row")
+def _(model, config):
+    index = merge_index(model)
+    index.copy_(index.view(-1, 4)[:, [0, 2, 1, 3]].reshape(-1))
+
+
+@fault("merge order, one group only")
+def _(model, config):
+    swap(merge_index(model), 5, 6)
+
+
+@fault("two merged tokens swapped")
+def _(model, config):
+    swap(merge_index(model).view(-1, 4), 0, 1)
+
+
+# --- masks
+
+
+@fault("mask missing")
+def _(model, config):
+    masks(shifted(model))[0].mask.zero_()
+
+
+@fault("mask missing on rows only")
+def _(model, config):
+    mask = masks(shifted(model))[0].mask
+    side = round(mask.shape[-1] ** 0.5)
+    column = torch.arange(side * side) % side
+    # A pair in the same column is kept apart by its rows alone.
+    mask.masked_fill_(column[:, None] == column[None], 0.0)
+
+
+@fault("mask of one window missing")
+def _(model, config):
+    mask = masks(shifted(model))[0].mask
+    mask[-1].zero_()
+
+
+@fault("mask lets one pair through")
+def _(model, config):
+    mask = masks(shifted(model))[0].mask
+    place = (mask < 0).nonzero()[0]
+    mask[tuple(place)] = 0.0
+
+
+@fault("mask too weak: -2 for minus infinity")
+def _(model, config):
+    mask = masks(shifted(model))[0].mask
+    mask.copy_(mask.clamp(min=-2.0))
+
+
+@fault("mask forbids one pair too many")
+def _(model, config):
+    mask = masks(shifted(model))[0].mask
+    place = (mask == 0.0).nonzero()[-2]
+    mask[tuple(place)] = mask.min()
+
+
+# --- position bias
+
+
+@fault("bias table transposed")
+def _(model, config):
+    bias = biased(model).bias
+    bias.copy_(bias.transpose(-1, -2).clone())
+
+
+@fault("one head's bias dropped")
+def _(model, config):
+    biased(model).bias[:, 0].zero_()
+
+
+@fault("bias of one pair nudged")
+def _(model, config):
+    biased(model).bias[0, -1, 1, 2] += 0.1
+
+
+@fault("bias off by one key")
+def _(model, config):
+    bias = biased(model).bias
+    bias.copy_(bias.roll(1, -1))
+
+
+@fault("bias missing in one block")
+def _(model, config):
+    biased(model).bias.zero_()
+
+
+# --- queries, keys, values
+
+
+@fault("queries and keys swapped")
+def _(model, config):
+    for values in qkv_rows(blocks(model)[-1]):
+        swap(values, 0, 1)
+
+
+@fault("keys and values swapped")
+def _(model, config):
+    for values in qkv_rows(blocks(model)[-1]):
+        swap(values, 1, 2)
+
+
+@fault("qkv interleaved")
+def _(model, config):
+    layer = blocks(model)[0].attention.qkv
+    for values in layer.parameters():
+        apart = values.data.view(3, -1, *values.shape[1:])
+        values.data = apart.transpose(0, 1).reshape(values.shape)
+
+
+@fault("two heads of the queries swapped")
+def _(model, config):
+    for values in qkv_rows(blocks(model)[-1]):
+        if values.shape[1] < 2:
+            raise AbsentPartError("one head")
+        swap(values[0], 0, 1)
+
+
+@fault("scale twice")
+def _(model, config):
+    if config.family == "swinv2":
+        raise AbsentPartError("lengths do not matter to cosine attention")
+    for values in qkv_rows(blocks(model)[-1]):
+        values[0] *= values.shape[2] ** -0.5
+
+
+@fault("scale of the whole width for that of a head")
+def _(model, config):
+    if config.family == "swinv2":
+        raise AbsentPartError("lengths do not matter to cosine attention")
+    for values in qkv_rows(blocks(model)[-1]):
+        if values.shape[1] < 2:
+            raise AbsentPartError("one head")
+        values[0] *= values.shape[1] ** -0.5
+
+
+@fault("temperature of one head 1 % off")
+def _(model, config):
+    found = [m for m in model.modules() if isinstance(m, CosineNormalize)]
+    if not found:
+        raise AbsentPartError("no cosine attention")
+    found[-1].scale[0] *= 1.01
+
+
+@fault("lengths of the keys not one")
+def _(model, config):
+    found = [m for m in model.modules() if isinstance(m, CosineNormalize)]
+    if not found:
+        raise AbsentPartError("no cosine attention")
+    found[-1].scale[-1] *= 1.01
+
+
+@fault("query bias missing")
+def _(model, config):
+    qkv_bias(blocks(model)[0])[0].zero_()
+
+
+@fault("value bias missing")
+def _(model, config):
+    qkv_bias(blocks(model)[0])[2].zero_()
+
+
+# --- projection, norms, MLP
+
+
+@fault("projection takes heads in another order")
+def _(model, config):
+    weight = proj_by_head(blocks(model)[-1])
+    if weight.shape[1] < 2:
+        raise AbsentPartError("one head")
+    weight.copy_(weight.roll(1, 1))
+
+
+@fault("projection bias missing")
+def _(model, config):
+    blocks(model)[0].attention.proj.bias.data.zero_()
+
+
+@fault("norm eps 1e-3 for 1e-5")
+def _(model, config):
+    norms(model, blocks(model)[-1])[0].eps = 1e-3
+
+
+@fault("norm eps 1e-6 for 1e-5, everywhere")
+def _(model, config):
+    for norm in norms(model):
+        norm.eps = 1e-6
+
+
+@fault("norm of the MLP branch missing")
+def _(model, config):
+    block = blocks(model)[-1]
+    name = "norm_after_mlp" if config.family == "swinv2" else "norm_before_mlp"
+    setattr(block, name, nn.Identity())
+
+
+@fault("gain of one norm channel dropped")
+def _(model, config):
+    norms(model, blocks(model)[-1])[-1].weight.data[3] = 1.0
+
+
+@fault("tanh GELU for exact")
+def _(model, config):
+    for block in blocks(model):
+        block.mlp[1] = nn.GELU(approximate="tanh")
+
+
+@fault("tanh GELU for exact in one block")
+def _(model, config):
+    blocks(model)[-1].mlp[1] = nn.GELU(approximate="tanh")
+
+
+@fault("ReLU for GELU in one block")
+def _(model, config):
+    blocks(model)[0].mlp[1] = nn.ReLU()
+
+
+@fault("MLP bias missing")
+def _(model, config):
+    blocks(model)[-1].mlp[2].bias.data.zero_()
+
+
+@fault("MLP branch twice")
+def _(model, config):
+    for values in blocks(model)[0].mlp[2].parameters():
+        values.data *= 2
+
+
+@fault("one weight bit-flipped in the exponent")
+def _(model, config):
+    weight = blocks(model)[0].mlp[0].weight.data
+    weight.view(torch.int32)[3, 5] ^= 1 << 24
+
+
+@fault("one weight with the sign flipped")
+def _(model, config):
+    blocks(model)[-1].mlp[2].weight.data[1, 2] *= -1
+
+
+@fault("weights of one layer rounded to bfloat16")
+def _(model, config):
+    weight = blocks(model)[-1].mlp[0].weight.data
+    weight.copy_(weight.bfloat16().float())
+
+
+@fault("weights of one layer rounded to float16")
+def _(model, config):
+    weight = blocks(model)[0].attention.qkv.weight.data
+    weight.copy_(weight.half().float())
+
+
+# --- embedding and head
+
+
+def embed_weight(model: DeployModel) -> Tensor:
+    """View of the patch embedding's weights, [C, 3, rows, columns]."""
+    weight = model.embed[0].linear.weight.data
+    side = round((weight.shape[1] // 3) ** 0.5)
+    return weight.view(len(weight), 3, side, side)
+
+
+@fault("wrong image normalisation")
+def _(model, config):
+    layer, weight = model.embed[0].linear, embed_weight(model)
+    ratio = torch.tensor([0.229, 0.224, 0.225])[:, None, None] / 0.25
+    layer.bias.data += (weight * 0.05).sum((1, 2, 3))
+    weight *= ratio
+
+
+@fault("colours in the order BGR")
+def _(model, config):
+    embed_weight(model).copy_(embed_weight(model).flip(1))
+
+
+@fault("patches transposed")
+def _(model, config):
+    embed_weight(model).copy_(embed_weight(model).transpose(2, 3).clone())
+
+
+@fault("norm behind the embedding missing")
+def _(model, config):
+    if not isinstance(model.embed[1], nn.LayerNorm):
+        raise AbsentPartError("no norm there")
+    model.embed[1] = nn.Identity()
+
+
+@fault("two classes swapped")
+def _(model, config):
+    head = list(model.taps.values())[-1][2]
+    swap(head.weight.data, 0, 1)
+    swap(head.bias.data, 0, 1)
+
+
+@fault("mean over the tokens leaves one out")
+def _(model, config):
+    tail = list(model.taps.values())[-1]
+
+    class Shorter(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return tokens[1:].mean(dim=0)
+
+    tail[1] = Shorter()
