@@ -3,8 +3,8 @@
 A fault changes one thing of a fresh model in place, or says that the model has no such part.
 """
 
-import faults_elsewhere
 import faults_in_modules
+import faults_outside
 from fault_parts import FAULTS, AbsentPartError, Fault
 
-__all__ = ["FAULTS", "AbsentPartError", "Fault", "faults_elsewhere", "faults_in_modules"]
+__all__ = ["FAULTS", "AbsentPartError", "Fault", "faults_in_modules", "faults_outside"]
