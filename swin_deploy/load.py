@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.assemble import derived_buffers
 from swin_deploy.checkpoints.sizes import variant_of
 from swin_deploy.checkpoints.sources import load_checkpoint
@@ -29,7 +30,8 @@ class LoadedModel:
         checkpoint: The weights file or folder, or None for random weights.
         sha256: Of the weights, or an empty string.
         source: The library that the checkpoint comes from, or an empty string.
-        notes: What was found, assumed, left aside or changed while loading.
+        notes: What was found, left aside or changed while loading.
+        assumptions: What nothing said and had to be chosen.
     """
 
     name: str
@@ -39,6 +41,7 @@ class LoadedModel:
     sha256: str
     source: str = ""
     notes: tuple[str, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
 
     @property
     def weights(self) -> str:
@@ -92,6 +95,7 @@ def load_model(
         sha256=loaded.sha256,
         source=loaded.source,
         notes=loaded.notes,
+        assumptions=loaded.assumptions,
     )
 
 

@@ -46,8 +46,15 @@ from swin_deploy.load import LoadedModel
 ENGINES = Path("engines")
 Progress = Callable[[str], None]
 # Facts about the model that travel with every artefact made from it.
-MODEL_FACTS = ("model", "config", "weights", "checkpoint_sha256", "preprocessing")
-JSON_FACTS = ("config", "preprocessing")
+MODEL_FACTS = (
+    "model",
+    "config",
+    "weights",
+    "checkpoint_sha256",
+    "preprocessing",
+    "assumptions",
+)
+JSON_FACTS = ("config", "preprocessing", "assumptions")
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ def model_facts(loaded: LoadedModel) -> dict[str, Any]:
         "weights": loaded.weights,
         "checkpoint_sha256": loaded.sha256,
         "preprocessing": preprocessing,
+        "assumptions": [dataclasses.asdict(one) for one in loaded.assumptions],
     }
 
 

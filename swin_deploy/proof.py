@@ -163,6 +163,7 @@ def make_report(
             "machine": platform.platform(),
             **versions(),
         },
+        assumptions=loaded.assumptions,
     )
 
 

@@ -8,6 +8,7 @@ import math
 from PIL import Image
 
 from exporters.plan import Block, Kernel, KernelPlan
+from swin_deploy.assumptions import Assumption
 from swin_deploy.bench import BenchReport, BenchResult, Comparison
 from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation, Score
 from swin_deploy.parity import (
@@ -279,6 +280,7 @@ def make_report(parity=None, **changes):
             Artifact("onnx", "swin-t-fp16-opset17.onnx", 57_012_345, "ab" * 32),
             Artifact("engine", "swin-t-fp16-opset17.engine", 58_112_345, "cd" * 32),
         ),
+        "assumptions": (Assumption("image size", "224 px", "nothing tells it", "--image-size"),),
         "conditions": {"Machine": "2 cores, no GPU", "torch": "2.13.0", "TF32": "off"},
     }
     return Report(**(values | changes))
@@ -317,6 +319,7 @@ def make_hostile_report():
     return make_report(
         parity,
         model=HOSTILE,
+        assumptions=(Assumption(HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
         bench=bench,
         plan=KernelPlan(1, 1, (kernel,), HOSTILE, HOSTILE, blocks=(Block(HOSTILE, 1, 5),)),
         artifacts=(Artifact(HOSTILE, HOSTILE, 1, "ef" * 32),),

@@ -128,12 +128,13 @@ def test_report_to_dict_is_strict_json_and_round_trips(report):
         "created",
         "conditions",
         "artifacts",
+        "assumptions",
         "parity",
         "bench",
         "plan",
         "evaluation",
     ]
-    assert values["schema"] == 2
+    assert values["schema"] == 3
 
 
 def test_parity_to_dict_has_every_hop_and_null_for_what_is_not_finite():
@@ -200,8 +201,8 @@ def test_read_report_gives_back_what_was_written(report, tmp_path):
     [
         pytest.param("{", "is not JSON", id="not JSON"),
         pytest.param('{"schema": 99}', "schema 99", id="another schema"),
-        pytest.param('{"schema": 1}', "another version of swin-deploy", id="an older schema"),
-        pytest.param('{"schema": 2}', "is not a report", id="nothing in it"),
+        pytest.param('{"schema": 2}', "another version of swin-deploy", id="an older schema"),
+        pytest.param('{"schema": 3}', "is not a report", id="nothing in it"),
     ],
 )
 def test_read_report_rejects_other_files(tmp_path, text, said):

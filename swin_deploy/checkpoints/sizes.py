@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from exporters.errors import CheckpointError, ConfigError
+from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.dialect import Facts, Named
 from swin_deploy.checkpoints.geometry import shown_img_size, shown_pretrained, shown_windows
 from swin_deploy.config import VARIANTS, Output, SwinConfig
@@ -32,14 +33,14 @@ class Asked:
 
 def own_config(
     named: Named, sizes: dict[str, Any], facts: Facts, asked: Asked
-) -> tuple[SwinConfig, list[str]]:
-    """The config of the model as it was saved, and notes on what it is and what is assumed.
+) -> tuple[SwinConfig, str, list[Assumption]]:
+    """Find the config of the model as it was saved, what it is in words, and what is assumed.
 
     Raises:
         CheckpointError: If nothing tells the window size, or files contradict each other.
         ConfigError: If it is not the variant asked for, or windows cannot tile the image.
     """
-    notes: list[str] = []
+    assumed: list[Assumption] = []
     stages = len(sizes["depths"])
     shown = shown_windows(named, sizes)
     if shown is None and facts.window_size is None:
@@ -56,14 +57,15 @@ def own_config(
     if img_size is None:
         img_size = _guess_img_size(sizes, by_stage)
         if asked.img_size is None:
-            notes.append(f"image size {img_size} is assumed: the weights do not tell it")
+            reason = "the smallest whose last stage is one window: the weights do not tell it"
+            assumed.append(Assumption("image size", f"{img_size} px", reason, "--image-size"))
     own = _tiled(fields, img_size, asked.img_size)
     if shown is not None and facts.origin and facts.window_size is not None:
         _check_window(own, facts)
     if asked.known is not None:
         check_agreement(asked.name, asked.known, own)
     own = dataclasses.replace(_as_asked(own), output=facts.output or _natural_output(sizes))
-    return own, [_described(own), *notes]
+    return own, _described(own), assumed
 
 
 def wanted_config(own: SwinConfig, asked: Asked, *, pads: bool) -> tuple[SwinConfig, list[str]]:

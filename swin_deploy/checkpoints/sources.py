@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from exporters.errors import CheckpointError, ConfigError
+from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints import huggingface, microsoft, notebook, timm, torchvision
 from swin_deploy.checkpoints.assemble import assemble
 from swin_deploy.checkpoints.dialect import (
@@ -47,7 +48,8 @@ class LoadedCheckpoint:
         config: Of the model that ``state_dict`` belongs to.
         state_dict: Name to float32 tensor.
         source: One of ``SOURCES``.
-        notes: What was found, assumed, left aside or changed, for the user to read.
+        notes: What was found, left aside or changed, for the user to read.
+        assumptions: What nothing in the file says and had to be chosen.
         sha256: Of the weights file; of several parts, of their digests.
     """
 
@@ -56,6 +58,7 @@ class LoadedCheckpoint:
     source: str
     notes: tuple[str, ...]
     sha256: str
+    assumptions: tuple[Assumption, ...] = ()
 
 
 def load_checkpoint(
@@ -90,14 +93,14 @@ def load_checkpoint(
     named = _named(content.tensors, found)
     facts = _facts(content, found, asked)
     sizes = infer_sizes(named, facts)
-    own, notes = own_config(named, sizes, facts, asked)
+    own, described, assumed = own_config(named, sizes, facts, asked)
     state, filled = assemble(named, own)
     config, changed = wanted_config(own, asked, pads=pads(named, own))
     state, resized = resize_tables(state, own, config, source=found)
     steps, more = _preprocessing(own, facts, found)
-    notes += [*outside_note(named), *filled, *changed, *resized, *more]
+    notes = [described, *outside_note(named), *filled, *changed, *resized, *more]
     config = dataclasses.replace(config, preprocessing=steps)
-    return LoadedCheckpoint(config, state, found, tuple(notes), content.sha256)
+    return LoadedCheckpoint(config, state, found, tuple(notes), content.sha256, tuple(assumed))
 
 
 def detect_source(names: Iterable[str], config_json: dict[str, Any]) -> str:

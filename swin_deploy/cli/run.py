@@ -155,6 +155,8 @@ def announce(console: Console, loaded: LoadedModel) -> None:
     )
     for note in loaded.notes:
         console.note(f"  {note}")
+    for assumption in loaded.assumptions:
+        console.warn(assumption.text)
     if loaded.checkpoint is None:
         console.warn("the weights are random; give --checkpoint for a model that means something")
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from exporters.artifact import write_together
 from exporters.plan import KernelPlan
+from swin_deploy.assumptions import Assumption
 from swin_deploy.bench import BenchReport
 from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import ParityReport
@@ -58,6 +59,7 @@ class Report:
         plan: Kernels of the engine; None when none was built.
         artifacts: The files made, in the order of the line.
         conditions: What the results hold for: machine, versions, options.
+        assumptions: What nothing said and had to be chosen.
         evaluation: Accuracy on labelled images; None when it was not evaluated.
     """
 
@@ -69,6 +71,7 @@ class Report:
     artifacts: tuple[Artifact, ...]
     conditions: dict[str, str]
     evaluation: Evaluation | None = None
+    assumptions: tuple[Assumption, ...] = ()
 
     @property
     def verdict(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from exporters.errors import BuildError, FileError
 from exporters.plan import KernelPlan
+from swin_deploy.assumptions import Assumption
 from swin_deploy.bench import BenchReport, BenchResult, Comparison
 from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import (
@@ -97,6 +98,7 @@ def _report(values: dict[str, Any]) -> Report:
         plan=None if plan is None else _plan(plan),
         artifacts=tuple(Artifact(**artifact) for artifact in values["artifacts"]),
         conditions=values["conditions"],
+        assumptions=tuple(Assumption(**one) for one in values["assumptions"]),
         evaluation=None if evaluation is None else Evaluation.from_dict(evaluation),
     )
 

@@ -63,6 +63,7 @@ def render_html(report: Report) -> str:
             f"<h1>{_text(report.model)} <span class='quiet'>deployment report, "
             f"{_text(report.created)}</span></h1>",
             _verdict(report),
+            _assumptions(report),
             _conditions(report),
             "" if report.parity is None else _parity(report.parity),
             "" if report.evaluation is None else _evaluation(report.evaluation),
@@ -91,6 +92,12 @@ def _verdict(report: Report) -> str:
         f'<div class="verdict {_verdict_class(parity)}"><strong>{_text(headline(parity))}</strong>'
         f"<p>{_text(meaning)}</p>{f'<ul>{items}</ul>' if items else ''}</div>\n"
     )
+
+
+def _assumptions(report: Report) -> str:
+    """Warn of what nothing said and had to be chosen; empty without such."""
+    items = "".join(f"<li>{_text(assumption.text)}</li>" for assumption in report.assumptions)
+    return f'<ul class="assumed">{items}</ul>\n' if items else ""
 
 
 def _conditions(report: Report) -> str:

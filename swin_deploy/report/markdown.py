@@ -65,6 +65,7 @@ def render_markdown(report: Report) -> str:
         f"**{_shown(meaning)}**",
         "\n".join(f"- {_shown(sentence)}" for sentence in rest),
         "" if report.parity is None else _table(hop_table(report.parity)),
+        "\n".join(f"- **Assumed**: {_shown(one.text)}" for one in report.assumptions),
         "\n".join(f"- **{name}**: {_shown(text)}" for name, text in _short_facts(report)),
     ]
     folded = [(title, body) for title, body in _folded_parts(report) if body]

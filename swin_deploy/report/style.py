@@ -81,6 +81,9 @@ rect.norm { fill: var(--norm); } rect.copy { fill: var(--copy); }
 .legend .norm { background: var(--norm); } .legend .copy { background: var(--copy); }
 line.mark { stroke: var(--ink); stroke-width: 2; vector-effect: non-scaling-stroke; }
 line.whisker { stroke: var(--ink); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+ul.assumed { list-style: none; margin: 0.75rem 0 0; padding: 0; }
+.assumed li { border-left: 4px solid var(--warn); padding: 0.2rem 0.75rem; margin: 0.3rem 0; }
+.assumed li::before { content: "Assumed: "; font-weight: 600; }
 dl.conditions { display: flex; flex-wrap: wrap; gap: 0.1rem 1.25rem; margin: 0.75rem 0 0;
   font-size: 0.85rem; color: var(--quiet); }
 .conditions div { display: flex; gap: 0.4rem; } .conditions dd { margin: 0; color: var(--ink); }

@@ -206,6 +206,7 @@ def render_summary(report: Report) -> RenderableType:
         style = "bold green" if report.parity.passed else "bold red"
         parts += [Text(f"{headline(report.parity)}: {one_line(report.model)}", style=style)]
         parts += [Text(sentence) for sentence in verdict_sentences(report.parity)]
+        parts += [Text(f"Assumed: {one.text}", style="yellow") for one in report.assumptions]
         parts.append(_table(_without(hop_table(report.parity), "Flips")))
         parts.append(_facts(parity_facts(report.parity)))
     if report.bench is not None:

@@ -14,7 +14,7 @@ from swin_deploy.parity import Hop, ParityReport
 from swin_deploy.report import Report
 from swin_deploy.report.plan_tables import HEAVIEST
 
-SCHEMA = 2
+SCHEMA = 3
 # Fields of a plan that are not figures of its kernels.
 PLAN_FIELDS = (
     "batch",
@@ -41,6 +41,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "created": report.created,
         "conditions": dict(report.conditions),
         "artifacts": [asdict(artifact) for artifact in report.artifacts],
+        "assumptions": [asdict(assumption) for assumption in report.assumptions],
         "parity": None if report.parity is None else parity_to_dict(report.parity),
         "bench": None if report.bench is None else bench_to_dict(report.bench),
         "plan": None if report.plan is None else plan_to_dict(report.plan),
