@@ -11,8 +11,6 @@ import stat
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from exporters.errors import FileError
 
 MOST_BYTES = 64 << 20  # a report with its pictures has well under a tenth of that
@@ -87,6 +85,8 @@ def typed(values: Any, wanted: type[T], *, where: str) -> T:  # noqa: ANN401 - a
     Raises:
         FileError: If a value is missing or of another type or range; the message says where.
     """
+    import msgspec  # here, not above: --help needs none of it
+
     try:
         return msgspec.convert(values, wanted, str_keys=True)
     except (msgspec.ValidationError, RecursionError) as err:

@@ -4,38 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from exporters.errors import ConfigError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 DEFAULT_MODEL = "notebook-swin-t"
 
 Family = Literal["notebook", "swin", "swinv2"]
 Output = Literal["logits", "features", "stages", "tokens"]
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an image file becomes a model input: resize, centre crop, scale to 0..1, normalise."""
-
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    interpolation: str = "bicubic"
-    crop_ratio: float = 0.875
-
-    def __post_init__(self) -> None:
-        numbers = (*self.mean, *self.std, self.crop_ratio)
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
-            raise ConfigError(f"mean, std and crop_ratio {numbers} are not all finite numbers")
-        if len(self.mean) != 3 or len(self.std) != 3 or 0 in self.std:
-            raise ConfigError(
-                f"mean {self.mean} and std {self.std} need three numbers each, none of std zero"
-            )
 
 
 @dataclass(frozen=True)
@@ -105,7 +83,6 @@ class SwinConfig:
     layer_norm_eps: float = 1e-5
     num_classes: int = 0
     output: Output | Literal[""] = ""
-    preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -247,9 +224,6 @@ class SwinConfig:
         """
         try:
             fields = {key: _tuples(value) for key, value in values.items()}
-            if "preprocessing" in fields:
-                pre = {key: _tuples(value) for key, value in fields["preprocessing"].items()}
-                fields["preprocessing"] = Preprocessing(**pre)
             return cls(**fields)
         except (TypeError, AttributeError) as err:
             raise ConfigError(f"not a model config: {err}") from err
@@ -282,9 +256,8 @@ S3_DEPTHS = {"tiny": (2, 2, 6, 2), "small": (2, 2, 18, 2), "base": (2, 2, 30, 2)
 
 
 def _published(family: Family, size: str, img_size: int, **sizes: Any) -> SwinConfig:  # noqa: ANN401
-    """A model of the papers, with ImageNet-1k's classes and timm's preprocessing."""
+    """A model of the papers, with ImageNet-1k's classes."""
     embed_dim, depths, heads = SIZES[size]
-    crop_ratio = 1.0 if img_size == 384 else 0.9
     fields: dict[str, Any] = {
         "family": family,
         "img_size": img_size,
@@ -292,7 +265,6 @@ def _published(family: Family, size: str, img_size: int, **sizes: Any) -> SwinCo
         "depths": depths,
         "num_heads": heads,
         "num_classes": 1000,
-        "preprocessing": Preprocessing(crop_ratio=crop_ratio),
     }
     return SwinConfig(**(fields | sizes))
 
@@ -346,7 +318,6 @@ VARIANTS: dict[str, SwinConfig] = {
         embed_dim=32,
         depths=(2, 2),
         num_classes=10,
-        preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, crop_ratio=1.0),
     ),
 }
 ASSETS = Path(__file__).parent / "assets"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from exporters.errors import ComparisonError, MissingBackendError
 from swin_deploy.drift import measure_drift, missing_points
-from swin_deploy.inputs import ImageSet
+from swin_deploy.images.sets import ImageSet
 from swin_deploy.locate import locate
 from swin_deploy.oracle import (
     ReferenceOutputs,

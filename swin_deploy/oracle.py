@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
 from exporters.spec import Precision
-from swin_deploy.inputs import ImageSet
+from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import Floor, measure_floor, tolerance_for
 from swin_deploy.reference import Reference
 from swin_deploy.runners import Outputs, Runner, TorchRunner

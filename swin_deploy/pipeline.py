@@ -78,14 +78,12 @@ def export_spec(loaded: LoadedModel, **choices: Any) -> ExportSpec:  # noqa: ANN
 
 def model_facts(loaded: LoadedModel) -> dict[str, Any]:
     """What the model is and where its weights come from, as JSON values."""
-    config = loaded.config.to_dict()
-    preprocessing = config.pop("preprocessing")
     return {
         "model": loaded.name,
-        "config": config,
+        "config": loaded.config.to_dict(),
         "weights": loaded.weights,
         "checkpoint_sha256": loaded.sha256,
-        "preprocessing": preprocessing,
+        "preprocessing": loaded.preprocessing.to_dict(),
         "assumptions": [dataclasses.asdict(one) for one in loaded.assumptions],
     }
 

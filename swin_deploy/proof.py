@@ -18,7 +18,7 @@ from swin_deploy.check import graph_candidate, module_candidate, parity_report, 
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.emulate import EmulatedRunner
 from swin_deploy.fold import fold
-from swin_deploy.inputs import ImageSet, extreme_images, load_images, seeded_images
+from swin_deploy.images.sets import ImageSet, extreme_images, load_images, seeded_images
 from swin_deploy.judge import Candidate, judge
 from swin_deploy.load import LoadedModel
 from swin_deploy.parity import ParityReport
@@ -55,13 +55,19 @@ def image_sets(loaded: LoadedModel, folder: Path | None, *, limit: int) -> tuple
         limit: Images at most.
 
     Raises:
+        ConfigError: If the source's preprocessing is not known.
         FileError: If the folder or an image in it cannot be read.
     """
-    made = seeded_images(loaded.config, count=SEEDED_IMAGES), extreme_images(loaded.config)
+    config, steps = loaded.config, loaded.preprocessing
+    made = seeded_images(config, count=SEEDED_IMAGES), extreme_images(steps)
     folder = folder or BUNDLED_IMAGES.get(loaded.name)
     if folder is None:
         return made
-    return (load_images(folder, loaded.config, limit=limit), *made)
+    classes = config.num_classes if config.output_name == "logits" else 0
+    pictures = load_images(
+        folder, steps, num_classes=classes, known=loaded.class_names, limit=limit
+    )
+    return (pictures, *made)
 
 
 def prove_parity(
@@ -142,6 +148,7 @@ def make_report(
     *,
     parity: ParityReport | None,
     bench: BenchReport | None,
+    images: Sequence[ImageSet] = (),
 ) -> Report:
     """One report of what was found; the plan is that of the last engine made."""
     manifests = [read_engine_manifest(path) for path in made.engines]
@@ -160,10 +167,12 @@ def make_report(
         conditions={
             "weights": loaded.weights,
             "image size": f"{loaded.config.img_size} px",
+            "preprocessing": f"{loaded.preprocessing.text} ({loaded.preprocessing.origin})",
+            "class names": loaded.class_names.source if loaded.class_names else "not known",
             "machine": platform.platform(),
             **versions(),
         },
-        assumptions=loaded.assumptions,
+        assumptions=(*loaded.assumptions, *(one for s in images for one in s.assumptions)),
     )
 
 

@@ -8,8 +8,8 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from swin_deploy.config import Preprocessing
-from swin_deploy.inputs import ImageSet
+from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.images.sets import ImageSet
 from swin_deploy.oracle import ReferenceOutputs
 from swin_deploy.parity import Answer, Floor, Guess, Sample
 from swin_deploy.parity.compare import TOP, margins, top_changes
@@ -109,7 +109,8 @@ def _thumbnail(image: NDArray[np.float32], steps: Preprocessing) -> str:
     from PIL import Image
 
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (steps.mean, steps.std))
-    pixels = np.clip((image * std + mean) * 255, 0, 255).round().astype(np.uint8)
+    levels = (image * std + mean) / np.float32(steps.rescale)
+    pixels = np.clip(levels, 0, 255).round().astype(np.uint8)
     picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     memory = io.BytesIO()

@@ -10,8 +10,9 @@ from conftest import TINY_WITH_HEAD, build_reference, randomised
 
 from exporters.spec import Precision
 from swin_deploy.check import reference_outputs
+from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
-from swin_deploy.inputs import extreme_images, seeded_images
+from swin_deploy.images.sets import extreme_images, seeded_images
 from swin_deploy.load import LoadedModel
 from swin_deploy.oracle import ReferenceOutputs
 from swin_deploy.reference import build_reference as new_reference
@@ -35,7 +36,7 @@ def loaded(family: str, seed: int = 0) -> LoadedModel:
         torch.manual_seed(seed)
         reference = new_reference(config).eval()
         _spread(reference, seed)
-    return LoadedModel(f"tiny {family}", config, reference, None, "")
+    return LoadedModel(f"tiny {family}", config, reference, None, "", library_steps(config))
 
 
 @torch.no_grad()
@@ -61,6 +62,6 @@ def outputs(
     model = loaded(family, seed)
     images = (
         seeded_images(model.config, count=8, seed=seed),
-        extreme_images(model.config, seed=seed),
+        extreme_images(model.preprocessing, seed=seed),
     )
     return reference_outputs(model, images, precisions=precisions)

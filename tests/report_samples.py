@@ -328,7 +328,8 @@ def make_hostile_report():
             model=HOSTILE,
             data=HOSTILE,
             candidates=(BackendAccuracy(*(HOSTILE,) * 5, not_run=HOSTILE),),
-            doubts=(HOSTILE,),
+            doubt=HOSTILE,
+            assumptions=(Assumption(HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
         ),
     )
 

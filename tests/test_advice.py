@@ -18,7 +18,7 @@ from swin_deploy.advice import Diagnosis, diagnose
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.emulate import Emulated, EmulatedRunner, operations
 from swin_deploy.fold import fold
-from swin_deploy.inputs import ImageSet, load_images
+from swin_deploy.images.sets import ImageSet, load_images
 from swin_deploy.load import LoadedModel, load_model
 from swin_deploy.ranges import keepable_paths, measure_ranges, parts_of
 
@@ -39,7 +39,7 @@ def digits() -> LoadedModel:
 
 @functools.cache
 def calibration() -> ImageSet:
-    return load_images(BUNDLED_IMAGES[MODEL], digits().config, limit=8)
+    return load_images(BUNDLED_IMAGES[MODEL], digits().preprocessing, limit=8)
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,9 @@ from report_samples import (
     make_result,
 )
 
-from swin_deploy.config import BUNDLED_IMAGES, Preprocessing
-from swin_deploy.inputs import ImageSet, load_images
+from swin_deploy.config import BUNDLED_IMAGES
+from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.images.sets import ImageSet, load_images
 from swin_deploy.load import load_model
 from swin_deploy.oracle import ReferenceOutputs
 from swin_deploy.parity import Floor
@@ -127,7 +128,9 @@ def test_sample_sentence_counts():
 @pytest.fixture(scope="module")
 def digits():
     loaded = load_model("notebook-digits")
-    return load_images(BUNDLED_IMAGES["notebook-digits"], loaded.config, limit=20), loaded
+    return load_images(
+        BUNDLED_IMAGES["notebook-digits"], loaded.preprocessing, num_classes=10, limit=20
+    ), loaded
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +141,7 @@ def outputs(digits):
 
 
 def test_samples_have_names_labels_and_pictures_of_what_the_model_got(digits, outputs):
-    samples = make_samples(outputs, digits[1].config.preprocessing)
+    samples = make_samples(outputs, digits[1].preprocessing)
     assert len(samples) == MOST_SAMPLES
     for sample in samples:
         assert sample.label_name == sample.name.split("/")[0] == str(sample.label)
@@ -150,7 +153,7 @@ def test_samples_have_names_labels_and_pictures_of_what_the_model_got(digits, ou
 
 
 def test_thumbnail_is_the_image_and_never_large():
-    steps = Preprocessing()
+    steps = Preprocessing(crop=384, resize=384)
     grey = np.full((1, 3, 384, 384), 0.0, np.float32)  # the mean of the preprocessing
     images = ImageSet("images", "", grey, ("grey",))
     reference = ReferenceOutputs(
@@ -195,5 +198,5 @@ def test_answers_that_are_not_finite_have_no_guesses(outputs):
 )
 def test_without_classes_or_images_there_are_no_samples(outputs, changes):
     other = dataclasses.replace(outputs, **changes)
-    assert make_samples(other, Preprocessing()) == ()
+    assert make_samples(other, Preprocessing(crop=56, resize=56)) == ()
     assert answer_samples(other, [()], [None]) == ()

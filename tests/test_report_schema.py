@@ -80,7 +80,7 @@ DAMAGED = {
     "six guesses": (PASSING, "parity", "samples", 0, "reference", "guesses", 6 * [
         {"index": 0, "name": "", "probability": 0.1}
     ]),
-    "evaluation of another form": (PASSING, "evaluation", "schema", 2),
+    "evaluation of another form": (PASSING, "evaluation", "schema", 1),
     "kernel without a name": (PASSING, "plan", "launches", 0, "name", REMOVED),
     "another schema": (PASSING, "schema", SCHEMA + 1),
     "schema as a fraction": (PASSING, "schema", str(SCHEMA)),

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from exporters.errors import CheckpointError, ConfigError
+from exporters.errors import CheckpointError, ConfigError, FileError
 from swin_deploy.checkpoints.sources import detect_source, load_checkpoint
 from swin_deploy.checkpoints.timm import DIALECT
 from swin_deploy.config import variant
@@ -324,7 +324,7 @@ def test_folder_without_weights_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
     peers.saved({"x": torch.ones(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match="not a JSON object"):
+    with pytest.raises(FileError, match="not a JSON object"):
         load_checkpoint(tmp_path)
 
 

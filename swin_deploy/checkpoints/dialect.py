@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from exporters.errors import CheckpointError
-from swin_deploy.config import Output, Preprocessing
+from swin_deploy.config import Output
 
 BLOCK_NAME = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.(.*)")
 MERGE_NAME = re.compile(r"layers\.(\d+)\.downsample\.(.*)")
@@ -63,8 +63,6 @@ class Facts:
     pretrained_window_sizes: tuple[int, ...] | None = None
     always_shift: bool = False
     output: Output | Literal[""] = ""
-    preprocessing: Preprocessing | None = None
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from exporters.artifact import sha256_of
-from exporters.errors import CheckpointError
+from exporters.errors import CheckpointError, FileError
+from exporters.text_files import listed, read_json, shortened, typed
 from swin_deploy.checkpoints.files import read_tensors
 
 # Names that libraries give to the weights in a folder, the first there is; an index lists parts.
@@ -32,7 +32,8 @@ class Content:
         tensors: Name to float32 tensor.
         metadata: Of a safetensors file.
         config_json: The ``config.json`` beside it, or an empty dict.
-        preprocessor: The ``preprocessor_config.json`` beside it, or an empty dict.
+        preprocessor: The ``preprocessor_config.json`` or ``processor_config.json`` beside it, or
+            an empty dict.
         sha256: Of the weights file; of several parts, of their digests.
     """
 
@@ -61,9 +62,14 @@ def read_content(path: Path) -> Content:
         tensors,
         metadata,
         _read_json(beside / "config.json") if beside else {},
-        _read_json(beside / "preprocessor_config.json") if beside else {},
+        _preprocessor(beside) if beside else {},
         sha256,
     )
+
+
+def _preprocessor(folder: Path) -> dict[str, Any]:
+    alone = _read_json(folder / "preprocessor_config.json")
+    return alone or _read_json(folder / "processor_config.json")
 
 
 def _weights_in(folder: Path) -> Path:
@@ -73,20 +79,31 @@ def _weights_in(folder: Path) -> Path:
     raise CheckpointError(f"{folder} holds none of {', '.join(WEIGHTS)}; give a checkpoint file")
 
 
-def _parts(index: Path) -> list[Path]:
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor name to the name of the part that has it; parts lie in the folder of the index."""
     names = _read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names:
+    if not names:
         raise CheckpointError(f"{index} names no weights: it has no weight_map")
-    return [index.parent / name for name in dict.fromkeys(sorted(names.values()))]
+    parts = typed(names, dict[str, str], where=f"{index}, weight_map")
+    outside = [name for name in parts.values() if name in (".", "..") or Path(name).name != name]
+    if outside:
+        raise CheckpointError(
+            f"{index} names the part {shortened(repr(outside[0]))}, which is no file of its folder"
+        )
+    return parts
+
+
+def _parts(index: Path) -> list[Path]:
+    return [index.parent / name for name in dict.fromkeys(sorted(_weight_map(index).values()))]
 
 
 def _read_parts(index: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors: dict[str, Tensor] = {}
     for part in _parts(index):
         tensors |= read_tensors(part)[0]
-    absent = [name for name in _read_json(index)["weight_map"] if name not in tensors]
+    absent = [name for name in _weight_map(index) if name not in tensors]
     if absent:
-        raise CheckpointError(f"{index} names tensors that its parts lack: {', '.join(absent)}")
+        raise CheckpointError(f"{index} names tensors that its parts lack: {listed(absent)}")
     return tensors, {}
 
 
@@ -96,12 +113,9 @@ def _digest_of_parts(index: Path) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not path.exists():
         return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise CheckpointError(f"cannot read {path}: {err}") from err
+    values = read_json(path)
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path} is not a JSON object")
+        raise FileError(f"{path} is not a JSON object; take it from where the weights come from")
     return values

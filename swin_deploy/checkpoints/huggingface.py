@@ -10,11 +10,9 @@ from torch import Tensor
 from exporters.errors import CheckpointError
 from swin_deploy.checkpoints.dialect import BLOCK_NAME, MERGE_NAME, Dialect, Facts
 from swin_deploy.checkpoints.timm import square
-from swin_deploy.config import Preprocessing
 
 FAMILIES = {"swin": "swin", "swinv2": "swinv2", "donut-swin": "swin"}
 LAYER_NORM_EPS = 1e-5  # of the norms that config.json has no say in
-RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling
 STAGE_NORM = re.compile(r"norm(\d+)\.(.*)")
 WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:swin|swinv2)\.$")
 OUTER = ("classifier.", "hidden_states_norms.")
@@ -103,8 +101,8 @@ def _dialect(evidence: str, memory: bool) -> Dialect:
 DIALECTS = (_dialect("self.", memory=False), _dialect("q_proj.", memory=True))
 
 
-def facts(config_json: dict[str, Any], preprocessor: dict[str, Any]) -> Facts:
-    """What ``config.json`` and ``preprocessor_config.json`` say.
+def facts(config_json: dict[str, Any]) -> Facts:
+    """What ``config.json`` says.
 
     Raises:
         CheckpointError: If they ask for what is not supported.
@@ -129,8 +127,6 @@ def facts(config_json: dict[str, Any], preprocessor: dict[str, Any]) -> Facts:
         pretrained_window_sizes=tuple(pretrained) if pretrained else None,
         sizes=sizes,
         output="stages" if _is(config_json, "Backbone") else "",
-        preprocessing=_preprocessing(preprocessor) if preprocessor else None,
-        notes=_notes(preprocessor),
     )
 
 
@@ -172,22 +168,3 @@ def _check_supported(encoder: dict[str, Any]) -> None:
             f"config.json asks for layer_norm_eps {eps}, which transformers uses in some norms "
             f"only; supported is {LAYER_NORM_EPS}"
         )
-
-
-def _preprocessing(preprocessor: dict[str, Any]) -> Preprocessing:
-    known = Preprocessing()
-    return Preprocessing(
-        mean=tuple(preprocessor.get("image_mean", known.mean)),
-        std=tuple(preprocessor.get("image_std", known.std)),
-        interpolation=RESAMPLE.get(preprocessor.get("resample", 3), known.interpolation),
-        crop_ratio=float(preprocessor.get("crop_pct") or 1.0),
-    )
-
-
-def _notes(preprocessor: dict[str, Any]) -> tuple[str, ...]:
-    squashed = (
-        ""
-        if preprocessor.get("crop_pct")
-        else "; images that are no squares are cropped, where transformers squashes them"
-    )
-    return (f"preprocessing taken from preprocessor_config.json{squashed}",)

@@ -136,10 +136,10 @@ def check_agreement(name: str, wanted: SwinConfig, found: SwinConfig) -> None:
         )
 
 
-def variant_of(config: SwinConfig) -> str | None:
-    """The variant that a config is, whatever its preprocessing and output."""
+def variant_of(config: SwinConfig, *, any_head: bool = False) -> str | None:
+    """The variant that a config is, whatever its output; and its head, if ``any_head``."""
     for name, known in VARIANTS.items():
-        same_head = known.num_classes == config.num_classes
+        same_head = any_head or known.num_classes == config.num_classes
         same_image = known.family == "notebook" or known.img_size == config.img_size
         same_sizes = all(getattr(known, field) == getattr(config, field) for field in SHOWN)
         if same_head and same_image and same_sizes and _same_windows(known, config):

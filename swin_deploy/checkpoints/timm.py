@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from exporters.errors import CheckpointError
 from swin_deploy.checkpoints.dialect import MERGE_NAME, Dialect, Facts
-from swin_deploy.config import VARIANTS, Preprocessing, SwinConfig
+from swin_deploy.config import VARIANTS, SwinConfig
 
 # Arguments of timm's models that shapes do not show, and the one value that is supported.
 FIXED_ARGUMENTS = {"act_layer": "gelu", "norm_layer": "layernorm", "global_pool": "avg"}
@@ -26,7 +25,7 @@ DIALECT = Dialect("timm", "layers.0.blocks.0.attn.", _foreign)
 
 
 def facts(config_json: dict[str, Any]) -> Facts:
-    """What a timm ``config.json`` says: architecture, arguments, preprocessing.
+    """What a timm ``config.json`` says: architecture and arguments.
 
     Raises:
         CheckpointError: If it asks for what is not supported.
@@ -51,8 +50,6 @@ def facts(config_json: dict[str, Any]) -> Facts:
         pretrained_window_sizes=pretrained_windows,
         always_shift=bool(arguments.get("always_partition")),
         sizes=sizes,
-        preprocessing=_preprocessing(pretrained),
-        notes=("preprocessing taken from config.json",),
     )
 
 
@@ -100,14 +97,3 @@ def _check_arguments(arguments: dict[str, Any]) -> None:
         value = arguments.get(name)
         if value is not None and str(value).lower() != supported:
             raise CheckpointError(f"config.json asks for {name} {value}; supported is {supported}")
-
-
-def _preprocessing(pretrained: dict[str, Any]) -> Preprocessing:
-    known = Preprocessing()
-    return dataclasses.replace(
-        known,
-        mean=tuple(pretrained.get("mean", known.mean)),
-        std=tuple(pretrained.get("std", known.std)),
-        interpolation=str(pretrained.get("interpolation", known.interpolation)),
-        crop_ratio=float(pretrained.get("crop_pct", known.crop_ratio)),
-    )

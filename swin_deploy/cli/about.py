@@ -30,7 +30,14 @@ Examples:
 @click.pass_obj
 def models(console: Console, as_json: bool) -> None:
     """List the variants, their sizes, and where checkpoints may come from."""
+    from swin_deploy.checkpoints.preprocessors import library_steps
+    from swin_deploy.load import load_model
     from swin_deploy.reference import count_parameters
+
+    steps = {
+        name: load_model(name).preprocessing if name in BUNDLED_WEIGHTS else library_steps(config)
+        for name, config in VARIANTS.items()
+    }
 
     rows = [
         {
@@ -38,6 +45,7 @@ def models(console: Console, as_json: bool) -> None:
             "parameters": count_parameters(config),
             "gmacs": round(config.gmacs, 2),
             **config.to_dict(),
+            "preprocessing": steps[name].to_dict(),
             "legal_img_sizes": list(config.legal_img_sizes(6)),
             "output": config.output_name,
             "weights": "bundled" if name in BUNDLED_WEIGHTS else "yours, or random",

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from swin_deploy.cli.console import Console, show_json, show_table
+from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table
 from swin_deploy.cli.options import (
     Asked,
     batch_list,
     duration,
+    engine_option,
     json_option,
     model_options,
+    onnx_option,
+    report_option,
 )
-from swin_deploy.cli.prove import CHECK_FAILED, engine_option, onnx_option, report_option
 
 if TYPE_CHECKING:
     from swin_deploy.bench.throughput import Against

@@ -8,14 +8,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from exporters.errors import FileError
 
+if TYPE_CHECKING:
+    from swin_deploy.images.sets import ImageSet
+    from swin_deploy.load import LoadedModel
+
+CHECK_FAILED = 1  # exit status
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 REFRESH_S = 0.1
 READER_GONE = 141  # 128 and the signal, as shells have it
@@ -137,3 +142,26 @@ def _discard_output() -> None:
 def _is_terminal(stream: TextIO | None) -> bool:
     """Whether ``stream`` is one; Python has None for a closed one."""
     return stream is not None and stream.isatty()
+
+
+def announce(console: Console, loaded: LoadedModel) -> None:
+    """Say which model and weights were loaded, and warn of random ones."""
+    config = loaded.config
+    console.note(
+        f"  {loaded.name}, {config.img_size} px, {', '.join(config.output_names)}; {loaded.weights}"
+    )
+    for note in loaded.notes:
+        console.note(f"  {note}")
+    for assumption in loaded.assumptions:
+        console.warn(assumption.text)
+    if loaded.checkpoint is None:
+        console.warn("the weights are random; give --checkpoint for a model that means something")
+
+
+def announce_images(console: Console, sets: Sequence[ImageSet]) -> None:
+    """Say what a user may not expect of the images, and what is assumed of their labels."""
+    for images in sets:
+        for note in images.notes:
+            console.warn(note)
+        for assumption in images.assumptions:
+            console.warn(assumption.text)

@@ -8,11 +8,10 @@ from typing import Literal
 import click
 
 from exporters.spec import BatchProfile, Flavor, Precision
-from swin_deploy.cli.console import Console, show_json, show_text
+from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_text
 from swin_deploy.cli.life import Life, life_options, say_targets
 from swin_deploy.cli.options import FILE, batch_range, flavor_option, json_option
 
-CHECK_FAILED = 1
 MAX_WORKSPACE_MIB = 1 << 20
 
 BUILD_EPILOG = """\b

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from swin_deploy.cli.console import Console, show_json, show_table
+from swin_deploy.cli.console import Console, announce, show_json, show_table
 from swin_deploy.cli.options import (
     Asked,
     image_options,
     json_option,
     model_options,
 )
-from swin_deploy.cli.run import announce
 
 if TYPE_CHECKING:
     from swin_deploy.advice import Diagnosis

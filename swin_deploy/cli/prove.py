@@ -6,17 +6,24 @@ from pathlib import Path
 
 import click
 
-from swin_deploy.cli.console import Console, show_json, show_table
+from swin_deploy.cli.console import (
+    CHECK_FAILED,
+    Console,
+    announce,
+    announce_images,
+    show_json,
+    show_table,
+)
 from swin_deploy.cli.options import (
-    FILE,
     Asked,
     batch_list,
+    engine_option,
     image_options,
     json_option,
     model_options,
+    onnx_option,
+    report_option,
 )
-
-CHECK_FAILED = 1
 
 PARITY_EPILOG = """\b
 Examples:
@@ -27,17 +34,9 @@ Examples:
 \b
 Exit status 1: a hop is out of tolerance. A hop that cannot run here (an engine
 without a GPU) is listed as not run, with the reason; it does not count as passed.
+Also 1: on labelled images the reference is not better than guessing, so that the
+order of the classes or the weights are probably wrong (the verdict is inconclusive).
 """
-
-report_option = click.option(
-    "--report", type=FILE, metavar="DIR", help="Write report.json, .md and .html here."
-)
-onnx_option = click.option(
-    "--onnx", "onnx_files", type=FILE, multiple=True, help="ONNX file; may be given again."
-)
-engine_option = click.option(
-    "--engine", "engine_files", type=FILE, multiple=True, help="Engine; may be given again."
-)
 
 
 @click.command(epilog=PARITY_EPILOG)
@@ -86,12 +85,14 @@ def parity(
         sets = proof.image_sets(loaded, images, limit=limit)
         if report:
             ensure_writable(report / "report.json")
+    announce(console, loaded)
+    announce_images(console, sets)
     with console.step("Comparing every hop with the reference") as step:
         result = proof.prove_parity(
             loaded, made, images=sets, batches=batches, progress=step.update
         )
     if report:
-        full = proof.make_report(loaded, made, parity=result, bench=None)
+        full = proof.make_report(loaded, made, parity=result, bench=None, images=sets)
         write_report(full, report)
     if as_json:
         show_json(parity_to_dict(result))
@@ -101,5 +102,5 @@ def parity(
         console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
     if not made.onnx and not made.engines:
         console.next_step("add --onnx and --engine to judge what you ship")
-    if not result.passed:
+    if result.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)

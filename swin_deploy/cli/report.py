@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from swin_deploy.cli.console import Console, show_json, show_table, show_text
+from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table, show_text
 from swin_deploy.cli.options import FILE, json_option
-from swin_deploy.cli.prove import CHECK_FAILED
 
 if TYPE_CHECKING:
     from swin_deploy.report import Report

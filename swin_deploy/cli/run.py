@@ -17,7 +17,14 @@ from exporters.spec import (
     Precision,
 )
 from swin_deploy.cli.auto import climb_ladder, rung_conditions
-from swin_deploy.cli.console import Console, show_json, show_table
+from swin_deploy.cli.console import (
+    CHECK_FAILED,
+    Console,
+    announce,
+    announce_images,
+    show_json,
+    show_table,
+)
 from swin_deploy.cli.engine import refuse_engine, resolve_flavor
 from swin_deploy.cli.life import default_options
 from swin_deploy.cli.options import (
@@ -30,7 +37,6 @@ from swin_deploy.cli.options import (
     json_option,
     model_options,
 )
-from swin_deploy.cli.prove import CHECK_FAILED
 
 if TYPE_CHECKING:
     from swin_deploy.ladder import Rung
@@ -45,7 +51,8 @@ Examples:
   swin-deploy run --checkpoint swin.pt --fp32 --batch 1,16,64 --report proof/
 
 \b
-Exit status 1: a hop is out of tolerance, or half precision was not delivered.
+Exit status 1: a hop is out of tolerance, half precision was not delivered, or on
+labelled images the reference is not better than guessing (inconclusive).
 """
 
 
@@ -118,6 +125,7 @@ def run(
         sets = proof.image_sets(loaded, images, limit=limit)
         ensure_writable(report / "report.json")
     announce(console, loaded)
+    announce_images(console, sets)
     full = _export(console, loaded, opset=opset, folder=output)
     rungs: tuple[Rung, ...] = ()
     if auto:
@@ -139,26 +147,12 @@ def run(
             effort=Effort(seconds=bench_seconds),
             progress=step.update,
         )
-    result = proof.make_report(loaded, made, parity=parity, bench=bench)
+    result = proof.make_report(loaded, made, parity=parity, bench=bench, images=sets)
     result = replace(result, conditions=result.conditions | rung_conditions(rungs))
     _conclude(console, result, report, as_json=as_json)
-    if not parity.passed:
+    if parity.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)
     console.next_step(f"open {report / 'report.html'}; ship {engine} with its .json")
-
-
-def announce(console: Console, loaded: LoadedModel) -> None:
-    """Say which model and weights were loaded, and warn of random ones."""
-    config = loaded.config
-    console.note(
-        f"  {loaded.name}, {config.img_size} px, {', '.join(config.output_names)}; {loaded.weights}"
-    )
-    for note in loaded.notes:
-        console.note(f"  {note}")
-    for assumption in loaded.assumptions:
-        console.warn(assumption.text)
-    if loaded.checkpoint is None:
-        console.warn("the weights are random; give --checkpoint for a model that means something")
 
 
 def _export(console: Console, loaded: LoadedModel, *, opset: int, folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from swin_deploy.parity.samples import Answer, Sample
 
@@ -212,6 +213,8 @@ class ParityReport:
         reference_top1_accuracy: As ``Hop.top1_accuracy``, of the reference.
         hops: In the order of the line.
         samples: A few real images to show.
+        doubt: Reason why accuracy shows nothing here; empty where the reference is better than
+            guessing, and without labels.
     """
 
     model: str
@@ -221,6 +224,14 @@ class ParityReport:
     reference_top1_accuracy: float | None
     hops: tuple[Hop, ...]
     samples: tuple[Sample, ...] = ()
+    doubt: str = ""
+
+    @property
+    def verdict(self) -> Literal["pass", "fail", "inconclusive"]:
+        """``inconclusive`` where no hop failed, but the labelled images show nothing."""
+        if self.passed and self.doubt:
+            return "inconclusive"
+        return "pass" if self.passed else "fail"
 
     @property
     def passed(self) -> bool:

@@ -75,10 +75,8 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """``pass``, ``fail``, or ``not judged`` when nothing was compared."""
-        if self.parity is None:
-            return "not judged"
-        return "pass" if self.parity.passed else "fail"
+        """``pass``, ``fail``, ``inconclusive``, or ``not judged`` when nothing was compared."""
+        return "not judged" if self.parity is None else self.parity.verdict
 
 
 def write_report(report: Report, folder: Path) -> tuple[Path, ...]:

@@ -104,7 +104,7 @@ def _report(values: dict[str, Any]) -> Report:
 
 
 def _parity(values: dict[str, Any]) -> ParityReport:
-    fields = {key: value for key, value in values.items() if key != "passed"}
+    fields = {key: value for key, value in values.items() if key not in ("passed", "verdict")}
     hops, samples = tuple(map(_hop, values["hops"])), tuple(map(_sample, values["samples"]))
     return ParityReport(**{**fields, "hops": hops, "samples": samples})
 

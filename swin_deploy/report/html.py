@@ -112,7 +112,7 @@ def _conditions(report: Report) -> str:
 def _verdict_class(parity: ParityReport | None) -> str:
     if parity is None:
         return "warn"
-    return "good" if parity.passed else "bad"
+    return {"pass": "good", "fail": "bad", "inconclusive": "warn"}[parity.verdict]
 
 
 def _section(title: str, *parts: str) -> str:

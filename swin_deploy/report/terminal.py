@@ -56,6 +56,7 @@ from swin_deploy.report.words import headline, verdict_sentences
 MOST_PARTS = 24  # that are shown unasked
 SHORT_NAME = 18  # characters of a block's name
 MIN_WIDTHS = {"text": 8, "code": 12, "number": None, "verdict": 7}
+VERDICT_STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
 STYLES = {
     "pass": "green",
     "FAIL": "bold red",
@@ -69,7 +70,7 @@ STYLES = {
 
 def render_parity(report: ParityReport) -> RenderableType:
     """Return the verdict, what it means, one row a hop, and what was allowed and why."""
-    style = "bold green" if report.passed else "bold red"
+    style = VERDICT_STYLES[report.verdict]
     return Group(
         Text(f"Parity: {headline(report)}", style=style),
         *(Text(sentence) for sentence in verdict_sentences(report)),
@@ -179,7 +180,7 @@ def _with_short_names(table: Table, columns: int = 1) -> Table:
 
 def render_evaluation(evaluation: Evaluation) -> RenderableType:
     """Return the verdict, what it means, one row a model, and what the figures hold for."""
-    style = "bold green" if evaluation.passed else "bold red"
+    style = VERDICT_STYLES[evaluation.verdict]
     return Group(
         Text(f"Accuracy: {accuracy_headline(evaluation)}", style=style),
         *(Text(sentence) for sentence in accuracy_sentences(evaluation)),
@@ -203,7 +204,7 @@ def render_summary(report: Report) -> RenderableType:
     """Return a run's closing summary: the verdict, each hop, throughput, plan and files."""
     parts: list[RenderableType] = []
     if report.parity is not None:
-        style = "bold green" if report.parity.passed else "bold red"
+        style = VERDICT_STYLES[report.parity.verdict]
         parts += [Text(f"{headline(report.parity)}: {one_line(report.model)}", style=style)]
         parts += [Text(sentence) for sentence in verdict_sentences(report.parity)]
         parts += [Text(f"Assumed: {one.text}", style="yellow") for one in report.assumptions]

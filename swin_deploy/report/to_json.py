@@ -50,9 +50,10 @@ def report_to_dict(report: Report) -> dict[str, Any]:
 
 
 def parity_to_dict(parity: ParityReport) -> dict[str, Any]:
-    """Return the fields of ``parity``, and ``passed`` for it and for each hop (None: not run)."""
+    """Return the fields of ``parity``, and verdicts of it and of each hop (None: not run)."""
     fields: dict[str, Any] = _finite(asdict(parity))
-    return fields | {"passed": parity.passed, "hops": [_hop_to_dict(hop) for hop in parity.hops]}
+    verdicts = {"passed": parity.passed, "verdict": parity.verdict}
+    return fields | verdicts | {"hops": [_hop_to_dict(hop) for hop in parity.hops]}
 
 
 def _hop_to_dict(hop: Hop) -> dict[str, Any]:

@@ -110,7 +110,8 @@ def headline(parity: ParityReport | None) -> str:
         return "Not judged"
     not_run = sum(hop.passed is None for hop in parity.hops)
     caveat = f", {count_noun(not_run, 'hop')} not run" if not_run else ""
-    return ("Pass" if parity.passed else "Fail") + caveat
+    word = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}[parity.verdict]
+    return word + caveat
 
 
 def verdict_sentences(parity: ParityReport | None) -> tuple[str, ...]:
@@ -123,6 +124,7 @@ def verdict_sentences(parity: ParityReport | None) -> tuple[str, ...]:
         _meaning(parity, ran, failed),
         *(f"{one_line(hop.name)} failed {failure_text(hop)}." for hop in failed),
         *(f"{one_line(hop.name)}: {one_line(hop.located)}." for hop in failed if hop.located),
+        *((f"{one_line(parity.doubt)}.",) if parity.doubt else ()),
         *not_run_sentences(parity),
     )
 
