@@ -35,6 +35,18 @@ class Asked:
     classes: Path | None
     preprocessing: PreprocessingChoice
 
+    def words(self) -> list[str]:
+        """The options that ask for this model, as on a command line."""
+        said = {one.name: getattr(self, one.name) for one in fields(self)}
+        steps = dict(vars(said.pop("preprocessing")))
+        said |= {"preprocessing": steps.pop("source"), **steps}
+        return [
+            word
+            for name, value in said.items()
+            if value is not None
+            for word in (f"--{name.replace('_', '-')}", _word(value))
+        ]
+
     def load(self) -> LoadedModel:
         """The model; PyTorch loads here, not for ``--help``."""
         from swin_deploy.load import load_model
@@ -49,6 +61,10 @@ class Asked:
             preprocessing=self.preprocessing,
             classes=self.classes,
         )
+
+
+def _word(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 MAX_SECONDS = 86_400

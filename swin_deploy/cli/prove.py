@@ -101,6 +101,8 @@ def parity(
     if report:
         console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
     if not made.onnx and not made.engines:
-        console.next_step("add --onnx and --engine to judge what you ship")
+        console.next_step("run", *asked.words(), why="makes what you ship, and judges it")
+    elif not report:
+        console.again("--report", "report", why="the proof as HTML, Markdown and JSON")
     if result.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)

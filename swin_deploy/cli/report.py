@@ -138,7 +138,7 @@ def _render(
     else:
         show_table(render_summary(read))
     if not output:
-        console.next_step("add --output DIR for HTML, or a second report to compare with")
+        console.again("--output", "rendered", why="HTML; a second report is compared")
 
 
 def _compare(
@@ -162,7 +162,7 @@ def _compare(
     if found.regressions:
         click.get_current_context().exit(CHECK_FAILED)
     if not markdown:
-        console.next_step("add --markdown FILE for a pull request comment")
+        console.again("--markdown", "comment.md", why="for a pull request")
 
 
 def _write_markdown(console: Console, path: Path | None, text: str) -> None:

@@ -152,7 +152,14 @@ def run(
     _conclude(console, result, report, as_json=as_json)
     if parity.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)
-    console.next_step(f"open {report / 'report.html'}; ship {engine} with its .json")
+    console.note(f"  open {report / 'report.html'}; ship {engine} with its .json")
+    files = [word for path in made.onnx for word in ("--onnx", path)] + ["--engine", engine]
+    if any(hop.not_run for hop in parity.hops if hop.stage == "engine"):
+        why = "on a machine with an NVIDIA GPU: the engine has not run yet"
+        console.next_step("parity", *asked.words(), *files, "--report", report, why=why)
+    else:
+        why = "torch.compile is the bar to clear"
+        console.next_step("bench", *asked.words(), *files, "--against", "all", why=why)
 
 
 def _export(console: Console, loaded: LoadedModel, *, opset: int, folder: Path) -> Path:
