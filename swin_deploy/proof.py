@@ -12,6 +12,7 @@ from exporters.artifact import ensure_writable, read_manifest
 from exporters.errors import FileError
 from exporters.plan import KernelPlan
 from exporters.precision import float32_modules, precision_of
+from exporters.text_files import listed
 from exporters.to_onnx import load_onnx
 from swin_deploy.bench import BenchReport
 from swin_deploy.check import graph_candidate, module_candidate, parity_report, reference_outputs
@@ -29,8 +30,8 @@ from swin_deploy.pipeline import (
     select_facts,
     versions,
 )
-from swin_deploy.report import Artifact, Report
 from swin_deploy.report.from_json import read_report
+from swin_deploy.report.results import Artifact, Report
 from swin_deploy.runners import Runner, TrtRunner
 
 SEEDED_IMAGES = 8
@@ -165,15 +166,28 @@ def make_report(
             for entry in files
         ),
         conditions={
-            "weights": loaded.weights,
-            "image size": f"{loaded.config.img_size} px",
-            "preprocessing": f"{loaded.preprocessing.text} ({loaded.preprocessing.origin})",
-            "class names": loaded.class_names.source if loaded.class_names else "not known",
             "machine": platform.platform(),
             **versions(),
         },
+        made_from=_made_from(loaded),
         assumptions=(*loaded.assumptions, *(one for s in images for one in s.assumptions)),
     )
+
+
+def _made_from(loaded: LoadedModel) -> dict[str, str]:
+    """What the model is made from, for a reader of the report."""
+    config, steps, names = loaded.config, loaded.preprocessing, loaded.class_names
+    shown = "names not known"
+    if names is not None:
+        shown = f"{listed([name for name in names.shown if name])} ({names.source})"
+    return {
+        "weights": loaded.weights,
+        "source": loaded.source or "no checkpoint",
+        "image size": f"{config.img_size} x {config.img_size} pixels",
+        "preprocessing": f"{steps.refusal or steps.text} ({steps.origin})",
+        "outputs": ", ".join(config.output_names),
+        "classes": f"{config.num_classes}, {shown}" if config.num_classes else "no classifier",
+    }
 
 
 def _has_manifest(path: Path) -> bool:

@@ -113,9 +113,9 @@ def bench(
         from swin_deploy import proof
         from swin_deploy.bench import Effort
         from swin_deploy.bench.throughput import measure_throughput
-        from swin_deploy.report import write_report
         from swin_deploy.report.terminal import render_bench
         from swin_deploy.report.to_json import bench_to_dict
+        from swin_deploy.report.write import write_report
 
         loaded = asked.load()
         made = proof.Made(onnx_files, engine_files)

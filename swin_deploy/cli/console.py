@@ -58,12 +58,16 @@ class Console:
     def next_step(self, *words: object, why: str) -> None:
         """Show a command to run after this one, as a shell takes it, with the reason behind it."""
         if self.level > QUIET:
-            line = shlex.join(["swin-deploy", *map(str, words)])
-            click.secho(f"next: {line}  # {why}", fg="cyan", err=True)
+            click.secho(f"next: {command_line(*words)}  # {why}", fg="cyan", err=True)
 
     def again(self, *words: object, why: str) -> None:
         """Show this command with something more."""
         self.next_step(*sys.argv[1:], *words, why=why)
+
+
+def command_line(*words: object) -> str:
+    """Return a command of ours as a shell takes it."""
+    return shlex.join(["swin-deploy", *map(str, words)])
 
 
 class Step:

@@ -67,6 +67,7 @@ def _word(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+GPU_MACHINE = "on a machine with an NVIDIA GPU: the engine has not run yet"
 MAX_SECONDS = 86_400
 MAX_BATCH = 1 << 16  # the batch that the exporter is told to expect at most
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,10 +14,12 @@ from swin_deploy.cli.console import (
     Console,
     announce,
     announce_images,
+    command_line,
     show_json,
     show_table,
 )
 from swin_deploy.cli.options import (
+    GPU_MACHINE,
     Asked,
     batch_list,
     engine_option,
@@ -24,6 +29,9 @@ from swin_deploy.cli.options import (
     onnx_option,
     report_option,
 )
+
+if TYPE_CHECKING:
+    from swin_deploy.parity import ParityReport
 
 PARITY_EPILOG = """\b
 Examples:
@@ -76,9 +84,9 @@ def parity(
     with console.step("Loading PyTorch and the model"):
         from exporters.artifact import ensure_writable
         from swin_deploy import proof
-        from swin_deploy.report import write_report
         from swin_deploy.report.terminal import render_parity
         from swin_deploy.report.to_json import parity_to_dict
+        from swin_deploy.report.write import write_report
 
         loaded = asked.load()
         made = proof.Made(onnx_files, engine_files)
@@ -93,16 +101,30 @@ def parity(
         )
     if report:
         full = proof.make_report(loaded, made, parity=result, bench=None, images=sets)
-        write_report(full, report)
+        write_report(replace(full, next_command=_on_gpu(result)), report)
     if as_json:
         show_json(parity_to_dict(result))
     else:
         show_table(render_parity(result))
     if report:
         console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
-    if not made.onnx and not made.engines:
-        console.next_step("run", *asked.words(), why="makes what you ship, and judges it")
-    elif not report:
-        console.again("--report", "report", why="the proof as HTML, Markdown and JSON")
+    _suggest(console, asked, result, report, files=len(onnx_files) + len(engine_files))
     if result.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)
+
+
+def _suggest(
+    console: Console, asked: Asked, result: ParityReport, report: Path | None, *, files: int
+) -> None:
+    if not files:
+        console.next_step("run", *asked.words(), why="makes what you ship, and judges it")
+    elif _on_gpu(result):
+        console.again(why=GPU_MACHINE)
+    elif not report:
+        console.again("--report", "report", why="the proof as HTML, Markdown and JSON")
+
+
+def _on_gpu(parity: ParityReport) -> str:
+    """This command for a machine where the engine can run; empty where it ran."""
+    unseen = any(hop.not_run for hop in parity.hops if hop.stage == "engine")
+    return f"{command_line(*sys.argv[1:])}  # {GPU_MACHINE}" if unseen else ""

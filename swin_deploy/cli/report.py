@@ -12,7 +12,7 @@ from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table
 from swin_deploy.cli.options import FILE, json_option
 
 if TYPE_CHECKING:
-    from swin_deploy.report import Report
+    from swin_deploy.report.results import Report
 
 EPILOG = """\b
 Examples:
@@ -124,10 +124,10 @@ def _with_evaluation(read: Report, path: Path | None) -> Report:
 def _render(
     console: Console, read: Report, output: Path | None, markdown: Path | None, as_json: bool
 ) -> None:
-    from swin_deploy.report import write_report
     from swin_deploy.report.markdown import render_markdown
     from swin_deploy.report.terminal import render_summary
     from swin_deploy.report.to_json import report_to_dict
+    from swin_deploy.report.write import write_report
 
     if output:
         written = write_report(read, output)

@@ -22,6 +22,7 @@ from swin_deploy.cli.console import (
     Console,
     announce,
     announce_images,
+    command_line,
     show_json,
     show_table,
 )
@@ -29,6 +30,7 @@ from swin_deploy.cli.engine import refuse_engine, resolve_flavor
 from swin_deploy.cli.life import default_options
 from swin_deploy.cli.options import (
     FILE,
+    GPU_MACHINE,
     Asked,
     batch_range,
     duration,
@@ -41,7 +43,7 @@ from swin_deploy.cli.options import (
 if TYPE_CHECKING:
     from swin_deploy.ladder import Rung
     from swin_deploy.load import LoadedModel
-    from swin_deploy.report import Report
+    from swin_deploy.report.results import Report
 
 EPILOG = """\b
 Examples:
@@ -148,18 +150,23 @@ def run(
             progress=step.update,
         )
     result = proof.make_report(loaded, made, parity=parity, bench=bench, images=sets)
-    result = replace(result, conditions=result.conditions | rung_conditions(rungs))
+    files = [word for path in made.onnx for word in ("--onnx", path)] + ["--engine", engine]
+    unseen = any(hop.not_run for hop in parity.hops if hop.stage == "engine")
+    words = ["parity", *asked.words(), *files, "--report", report]
+    why = GPU_MACHINE
+    if not unseen:
+        words = ["bench", *asked.words(), *files, "--against", "all"]
+        why = "torch.compile is the bar to clear"
+    result = replace(
+        result,
+        conditions=result.conditions | rung_conditions(rungs),
+        next_command=f"{command_line(*words)}  # {why}" if unseen else "",
+    )
     _conclude(console, result, report, as_json=as_json)
     if parity.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)
     console.note(f"  open {report / 'report.html'}; ship {engine} with its .json")
-    files = [word for path in made.onnx for word in ("--onnx", path)] + ["--engine", engine]
-    if any(hop.not_run for hop in parity.hops if hop.stage == "engine"):
-        why = "on a machine with an NVIDIA GPU: the engine has not run yet"
-        console.next_step("parity", *asked.words(), *files, "--report", report, why=why)
-    else:
-        why = "torch.compile is the bar to clear"
-        console.next_step("bench", *asked.words(), *files, "--against", "all", why=why)
+    console.next_step(*words, why=why)
 
 
 def _export(console: Console, loaded: LoadedModel, *, opset: int, folder: Path) -> Path:
@@ -203,9 +210,9 @@ def _make_engine(
 
 def _conclude(console: Console, result: Report, folder: Path, *, as_json: bool) -> None:
     """Write the report, and say what it says."""
-    from swin_deploy.report import write_report
     from swin_deploy.report.terminal import render_summary
     from swin_deploy.report.to_json import report_to_dict
+    from swin_deploy.report.write import write_report
 
     written = write_report(result, folder)
     if as_json:

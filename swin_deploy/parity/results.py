@@ -213,6 +213,7 @@ class ParityReport:
         reference_top1_accuracy: As ``Hop.top1_accuracy``, of the reference.
         hops: In the order of the line.
         samples: A few real images to show.
+        labelled: Number of labelled images that accuracies are of.
         doubt: Reason why accuracy shows nothing here; empty where the reference is better than
             guessing, and without labels.
     """
@@ -224,6 +225,7 @@ class ParityReport:
     reference_top1_accuracy: float | None
     hops: tuple[Hop, ...]
     samples: tuple[Sample, ...] = ()
+    labelled: int = 0
     doubt: str = ""
 
     @property
