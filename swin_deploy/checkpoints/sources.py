@@ -34,10 +34,16 @@ from swin_deploy.checkpoints.sizes import (
     check_agreement,
     own_config,
     pads,
+    variant_of,
     wanted_config,
 )
 from swin_deploy.config import SwinConfig, variant
-from swin_deploy.images.class_names import ClassNames, class_names_of
+from swin_deploy.images.class_names import (
+    PUBLISHED,
+    ClassNames,
+    class_names_of,
+    published_class_names,
+)
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice, Rule
 
 SOURCES = ("notebook", "microsoft", "timm", "torchvision", "huggingface")
@@ -129,7 +135,7 @@ def load_checkpoint(
         tuple(notes),
         content.sha256,
         preprocessing=steps,
-        class_names=_class_names(content, config.num_classes),
+        class_names=_class_names(content, config.num_classes) or _published_names(own),
         assumptions=(*assumed, *more),
     )
 
@@ -270,6 +276,13 @@ def prepared(
 def steps_note(steps: Preprocessing) -> str:
     """The preprocessing and its origin, for the user to read."""
     return f"preprocessing of {steps.origin}: {steps.refusal or steps.text}"
+
+
+def _published_names(config: SwinConfig) -> ClassNames | None:
+    """ImageNet's names for the head of a published model; None for any other."""
+    if variant_of(config, any_head=True) is None or config.num_classes not in PUBLISHED:
+        return None
+    return published_class_names(config.num_classes)
 
 
 def _class_names(content: Content, num_classes: int) -> ClassNames | None:
