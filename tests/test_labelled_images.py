@@ -346,7 +346,7 @@ def test_published_names_are_imagenets() -> None:
     # Two synsets have no images, and the last two of all take their places.
     synsets = [names[-1] for names in large.names]
     assert [synsets.pop(15027), synsets.pop(9205)] == ["n15102894", "n15102455"]
-    assert [*synsets, "n15102455", "n15102894"] == sorted(synsets + ["n15102455", "n15102894"])
+    assert [*synsets, "n15102455", "n15102894"] == sorted([*synsets, "n15102455", "n15102894"])
 
 
 def test_published_names_equal_timms_for_the_small_set() -> None:
