@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from exporters.errors import ConfigError
 from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.assemble import derived_buffers
 from swin_deploy.checkpoints.sizes import variant_of
-from swin_deploy.checkpoints.sources import load_checkpoint
+from swin_deploy.checkpoints.sources import Reading, load_checkpoint
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Output, SwinConfig, variant
 from swin_deploy.reference import Reference, build_reference
 
@@ -32,6 +33,7 @@ class LoadedModel:
         source: The library that the checkpoint comes from, or an empty string.
         notes: What was found, left aside or changed while loading.
         assumptions: What nothing said and had to be chosen.
+        reading: Where in the checkpoint the weights are; None for random weights.
     """
 
     name: str
@@ -42,16 +44,23 @@ class LoadedModel:
     source: str = ""
     notes: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
+    reading: Reading | None = None
+
+    @property
+    def weights_key(self) -> str:
+        """The place of the weights among others in their file; empty for the file itself."""
+        return self.reading.key if self.reading else ""
 
     @property
     def weights(self) -> str:
-        """The weights in words: a file and its SHA-256, or random and their seed."""
+        """The weights in words: a file, the key in it, its SHA-256; or random and their seed."""
         if self.checkpoint is None:
             return f"random weights (seed {RANDOM_SEED}): no trained model"
-        return f"{self.checkpoint.name} (SHA-256 {self.sha256[:16]}...)"
+        key = f", {self.weights_key}" if self.weights_key else ""
+        return f"{self.checkpoint.name}{key} (SHA-256 {self.sha256[:16]}...)"
 
 
-def load_model(
+def load_model(  # noqa: PLR0913 - one for each option that says which model
     name: str | None = None,
     checkpoint: Path | None = None,
     *,
@@ -59,6 +68,7 @@ def load_model(
     window_size: int | None = None,
     source: str | None = None,
     output: Output | None = None,
+    weights: str | None = None,
 ) -> LoadedModel:
     """Load a reference model.
 
@@ -70,6 +80,8 @@ def load_model(
         window_size: Window side in tokens, instead of the checkpoint's or variant's.
         source: Where the checkpoint comes from; by default found from its keys.
         output: What the model shall give; by default what it is made for.
+        weights: The weights to take of several in a checkpoint: ``ema``, ``raw`` or their key; by
+            default what the source's library takes, which is then an assumption.
 
     Raises:
         CheckpointError: If the file cannot be read or does not fit.
@@ -79,11 +91,12 @@ def load_model(
         checkpoint = BUNDLED_WEIGHTS[name]
     asked = {"img_size": img_size, "window_size": window_size, "output": output}
     if checkpoint is None:
+        if weights is not None:
+            raise ConfigError("--weights chooses among the weights of a file; give --checkpoint")
         name = DEFAULT_MODEL if name is None else name
         return _random_model(name, _replaced(variant(name), asked))
-    loaded = load_checkpoint(
-        checkpoint, source=source, name=name, img_size=img_size, window_size=window_size
-    )
+    sizes = {"img_size": img_size, "window_size": window_size}
+    loaded = load_checkpoint(checkpoint, source=source, name=name, weights=weights, **sizes)
     config = _replaced(loaded.config, {"output": output})
     reference = _with_weights(config, loaded.state_dict)
     known = name or variant_of(loaded.config) or checkpoint.stem
@@ -96,6 +109,7 @@ def load_model(
         source=loaded.source,
         notes=loaded.notes,
         assumptions=loaded.assumptions,
+        reading=loaded.reading,
     )
 
 

@@ -50,6 +50,7 @@ MODEL_FACTS = (
     "model",
     "config",
     "weights",
+    "weights_key",
     "checkpoint_sha256",
     "preprocessing",
     "assumptions",
@@ -84,6 +85,7 @@ def model_facts(loaded: LoadedModel) -> dict[str, Any]:
         "model": loaded.name,
         "config": config,
         "weights": loaded.weights,
+        "weights_key": loaded.weights_key,
         "checkpoint_sha256": loaded.sha256,
         "preprocessing": preprocessing,
         "assumptions": [dataclasses.asdict(one) for one in loaded.assumptions],
@@ -330,6 +332,11 @@ def check_origin(path: Path, facts: dict[str, Any], loaded: LoadedModel) -> None
         raise ComparisonError(
             f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
             "give the --checkpoint it was made from"
+        )
+    if facts["weights_key"] != ours["weights_key"]:
+        raise ComparisonError(
+            f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
+            "give the same --weights"
         )
     if json.dumps(facts["config"]) != json.dumps(ours["config"]):
         raise ComparisonError(

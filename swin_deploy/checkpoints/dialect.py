@@ -10,13 +10,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from exporters.errors import CheckpointError
 from swin_deploy.config import Output, Preprocessing
 
 BLOCK_NAME = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.(.*)")
 MERGE_NAME = re.compile(r"layers\.(\d+)\.downsample\.(.*)")
-# Around encoders that are the student and the teacher of one training, the teacher is meant.
-TEACHERS = ("teacher", "ema")
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,10 @@ class Dialect:
     outer: tuple[str, ...] = ()
     wrapper: re.Pattern[str] = re.compile(r"(?!)")
     unused: tuple[str, ...] = ("mask_token",)
+
+    def applies(self, names: Iterable[str], prefix: str) -> bool:
+        """Tell whether the encoder under ``prefix`` has these names."""
+        return any(name.startswith(prefix + self.evidence) for name in names)
 
 
 @dataclass(frozen=True)
@@ -106,23 +107,6 @@ def find_prefixes(names: Iterable[str], evidence: str) -> tuple[str, ...]:
     found = (name.partition(evidence) for name in names)
     prefixes = [head for head, here, _ in found if here and (not head or head.endswith("."))]
     return tuple(dict.fromkeys(prefixes))
-
-
-def choose_prefix(prefixes: tuple[str, ...]) -> str:
-    """The encoder to take from a file with one or several.
-
-    Raises:
-        CheckpointError: If there are several and none of them is a teacher.
-    """
-    if len(prefixes) == 1:
-        return prefixes[0]
-    teachers = [name for name in prefixes if any(word in name for word in TEACHERS)]
-    if len(teachers) != 1:
-        raise CheckpointError(
-            f"the checkpoint holds {len(prefixes)} encoders: {', '.join(prefixes)}; "
-            "save the one that is meant alone"
-        )
-    return teachers[0]
 
 
 def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> Named:

@@ -17,13 +17,13 @@ from swin_deploy.checkpoints.assemble import assemble
 from swin_deploy.checkpoints.dialect import (
     Facts,
     Named,
-    choose_prefix,
     find_prefixes,
     outside_note,
     take_encoder,
 )
 from swin_deploy.checkpoints.folders import Content, read_content
 from swin_deploy.checkpoints.geometry import infer_sizes
+from swin_deploy.checkpoints.known import DIALECTS, NOTEBOOK_EVIDENCE, SOURCES
 from swin_deploy.checkpoints.resize import resize_tables
 from swin_deploy.checkpoints.sizes import (
     Asked,
@@ -33,11 +33,31 @@ from swin_deploy.checkpoints.sizes import (
     variant_of,
     wanted_config,
 )
+from swin_deploy.checkpoints.weights import Encoder
 from swin_deploy.config import Preprocessing, SwinConfig, variant
 
-SOURCES = ("notebook", "microsoft", "timm", "torchvision", "huggingface")
-DIALECTS = (torchvision.DIALECT, *huggingface.DIALECTS, microsoft.DIALECT, timm.DIALECT)
-NOTEBOOK_EVIDENCE = "WSA.WMSA."
+
+@dataclass(frozen=True)
+class Reading:
+    """How a checkpoint was read, for whoever reads the same file by other means.
+
+    Attributes:
+        path: The file or folder that was given.
+        source: One of ``SOURCES``.
+        saved: Config of the model that was saved, before another size was asked for.
+        encoder: Place of the weights in the file.
+        key: Shortest name that tells them from others in the file; empty for the file itself.
+        wanted: What the user asked for with ``--weights``, or None.
+        config_path: The ``config.json`` beside the weights, or None.
+    """
+
+    path: Path
+    source: str
+    saved: SwinConfig
+    encoder: Encoder
+    key: str = ""
+    wanted: str | None = None
+    config_path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,7 @@ class LoadedCheckpoint:
         notes: What was found, left aside or changed, for the user to read.
         assumptions: What nothing in the file says and had to be chosen.
         sha256: Of the weights file; of several parts, of their digests.
+        reading: Where in the file the weights are, and what they were before they were resized.
     """
 
     config: SwinConfig
@@ -58,6 +79,7 @@ class LoadedCheckpoint:
     source: str
     notes: tuple[str, ...]
     sha256: str
+    reading: Reading
     assumptions: tuple[Assumption, ...] = ()
 
 
@@ -68,6 +90,7 @@ def load_checkpoint(
     name: str | None = None,
     img_size: int | None = None,
     window_size: int | None = None,
+    weights: str | None = None,
 ) -> LoadedCheckpoint:
     """Read a checkpoint of any source.
 
@@ -77,20 +100,23 @@ def load_checkpoint(
         name: A variant that the checkpoint must be, which also tells what weights do not show.
         img_size: Image side in pixels, instead of the checkpoint's.
         window_size: Window side in tokens, instead of the checkpoint's.
+        weights: The weights to take of several: ``ema``, ``raw`` or their key in the file.
 
     Raises:
-        CheckpointError: If it cannot be read, fits no source or several, or does not fit its
-            model.
+        CheckpointError: If it cannot be read, lacks the weights that are asked for, fits no source
+            or several, or does not fit its model.
         ConfigError: If the variant is unknown or another one, or windows cannot tile the image.
+        FileError: If a JSON file beside it cannot be read.
     """
     asked = Asked(variant(name) if name is not None else None, name or "", img_size, window_size)
-    content = read_content(path)
-    found = source or detect_source(content.tensors, content.config_json)
+    content = read_content(path, wanted=weights)
+    prefix = content.chosen.encoder.prefix
+    found = source or detect_source(content.tensors, content.config_json, prefix=prefix)
     if found == "notebook":
-        return _load_notebook(content, asked)
+        return _load_notebook(content, asked, path=path, wanted=weights)
     if found not in SOURCES:
         raise CheckpointError(f"unknown source {found}; known are {', '.join(SOURCES)}")
-    named = _named(content.tensors, found)
+    named = _named(content.tensors, found, prefix)
     facts = _facts(content, found, asked)
     sizes = infer_sizes(named, facts)
     own, described, assumed = own_config(named, sizes, facts, asked)
@@ -98,28 +124,44 @@ def load_checkpoint(
     config, changed = wanted_config(own, asked, pads=pads(named, own))
     state, resized = resize_tables(state, own, config, source=found)
     steps, more = _preprocessing(own, facts, found)
-    notes = [described, *outside_note(named), *filled, *changed, *resized, *more]
-    config = dataclasses.replace(config, preprocessing=steps)
-    return LoadedCheckpoint(config, state, found, tuple(notes), content.sha256, tuple(assumed))
+    read = (*content.chosen.notes, *outside_note(named))
+    return LoadedCheckpoint(
+        config=dataclasses.replace(config, preprocessing=steps),
+        state_dict=state,
+        source=found,
+        notes=(described, *read, *filled, *changed, *resized, *more),
+        sha256=content.sha256,
+        reading=_reading(content, path=path, source=found, saved=own, wanted=weights),
+        assumptions=(*content.chosen.assumptions, *assumed),
+    )
 
 
-def detect_source(names: Iterable[str], config_json: dict[str, Any]) -> str:
+def _reading(
+    content: Content, *, path: Path, source: str, saved: SwinConfig, wanted: str | None
+) -> Reading:
+    chosen = content.chosen
+    place = chosen.encoder
+    return Reading(path, source, saved, place, chosen.name, wanted, content.config_path)
+
+
+def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: str = "") -> str:
     """The source whose names these are.
 
     Args:
         names: Keys of a checkpoint.
         config_json: The ``config.json`` beside it, or an empty dict; asked where names fit
             several sources.
+        prefix: Start of the names of the encoder that is meant.
 
     Raises:
         CheckpointError: If they fit none, or several that would load differently.
     """
-    keys = list(names)
+    keys = [name for name in names if name.startswith(prefix)]
     found = [dialect.source for dialect in DIALECTS if find_prefixes(keys, dialect.evidence)]
     if any(NOTEBOOK_EVIDENCE in key for key in keys):
         found.append("notebook")
     if set(found) == {"microsoft", "timm"}:
-        found = [_authors_or_timm(keys, config_json)]
+        found = [_authors_or_timm(keys, config_json, prefix)]
     found = list(dict.fromkeys(found))
     if len(found) == 1:
         return found[0]
@@ -134,9 +176,8 @@ def detect_source(names: Iterable[str], config_json: dict[str, Any]) -> str:
     )
 
 
-def _authors_or_timm(keys: list[str], config_json: dict[str, Any]) -> str:
+def _authors_or_timm(keys: list[str], config_json: dict[str, Any], prefix: str) -> str:
     """Tell the two apart by where the merges stand; without merges they load the same."""
-    prefix = choose_prefix(find_prefixes(keys, microsoft.DIALECT.evidence))
     stages = 1
     while any(key.startswith(f"{prefix}layers.{stages}.blocks.") for key in keys):
         stages += 1
@@ -154,16 +195,15 @@ def _authors_or_timm(keys: list[str], config_json: dict[str, Any]) -> str:
     )
 
 
-def _named(tensors: dict[str, Tensor], source: str) -> Named:
+def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> Named:
     """The encoder's tensors in the dialect of a source.
 
     Raises:
         CheckpointError: If the keys are not of that source.
     """
     for dialect in DIALECTS:
-        prefixes = find_prefixes(tensors, dialect.evidence)
-        if dialect.source == source and prefixes:
-            return take_encoder(dialect, tensors, choose_prefix(prefixes))
+        if dialect.source == source and dialect.applies(tensors, prefix):
+            return take_encoder(dialect, tensors, prefix)
     wanted = [dialect.evidence for dialect in DIALECTS if dialect.source == source]
     others = [dialect.source for dialect in DIALECTS if find_prefixes(tensors, dialect.evidence)]
     hint = f"; its keys are those of {' or '.join(dict.fromkeys(others))}" if others else ""
@@ -210,7 +250,9 @@ def _preprocessing(
     return own.preprocessing, ("preprocessing is assumed: no file beside the weights tells it",)
 
 
-def _load_notebook(content: Content, asked: Asked) -> LoadedCheckpoint:
+def _load_notebook(
+    content: Content, asked: Asked, *, path: Path, wanted: str | None
+) -> LoadedCheckpoint:
     """The notebook's checkpoints have our names, and their windows cannot be changed."""
     config = notebook.infer_config(content.tensors, content.metadata, img_size=asked.img_size)
     notebook.check_state(content.tensors, config)
@@ -221,4 +263,12 @@ def _load_notebook(content: Content, asked: Asked) -> LoadedCheckpoint:
         )
     if asked.known is not None:
         check_agreement(asked.name, asked.known, config)
-    return LoadedCheckpoint(config, content.tensors, "notebook", (), content.sha256)
+    return LoadedCheckpoint(
+        config=config,
+        state_dict=content.tensors,
+        source="notebook",
+        notes=content.chosen.notes,
+        sha256=content.sha256,
+        reading=_reading(content, path=path, source="notebook", saved=config, wanted=wanted),
+        assumptions=content.chosen.assumptions,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
@@ -30,6 +30,7 @@ class Asked:
     image_size: int | None
     window_size: int | None
     outputs: Output | None
+    weights: str | None
 
     def load(self) -> LoadedModel:
         """The model; PyTorch loads here, not for ``--help``."""
@@ -42,6 +43,7 @@ class Asked:
             window_size=self.window_size,
             source=self.source,
             output=self.outputs,
+            weights=self.weights,
         )
 
 
@@ -121,6 +123,12 @@ def model_options(command: Command) -> Command:
             help="Where the checkpoint comes from.  [default: found from its keys]",
         ),
         click.option(
+            "--weights",
+            metavar="ema|raw|KEY",
+            help="Which weights of a checkpoint with several: averaged, raw, or those under a key."
+            "  [default: what the library it comes from takes]",
+        ),
+        click.option(
             "--checkpoint",
             type=FILE,
             help="Weights: a .pt or .pth file, safetensors, or a timm or Hugging Face folder.",
@@ -131,8 +139,8 @@ def model_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def collected(*args: Any, **values: Any) -> Any:  # noqa: ANN401 - any command's values
-        names = ("model", "checkpoint", "source", "image_size", "window_size", "outputs")
-        return command(*args, asked=Asked(*(values.pop(name) for name in names)), **values)
+        asked = Asked(**{field.name: values.pop(field.name) for field in fields(Asked)})
+        return command(*args, asked=asked, **values)
 
     return cast("Command", collected)
 
