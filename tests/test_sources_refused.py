@@ -147,12 +147,6 @@ DAMAGES = {
         tamper(f"{TV_BLOCK}attn.relative_position_index"),
         (f"{TV_BLOCK}attn.relative_position_index",),
     ),
-    "tv-v2-key-bias": Damage(
-        "torchvision",
-        "swinv2",
-        lambda state: state[f"{TV_BLOCK}attn.qkv.bias"][64:128].fill_(1.0),
-        ("buffers", f"{TV_BLOCK}attn.qkv.bias[k]"),
-    ),
     "hf-missing": Damage(
         "huggingface",
         "swin",

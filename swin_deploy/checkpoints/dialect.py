@@ -29,7 +29,9 @@ class Dialect:
         prepare: Splits tensors that hold several of ours; names are without prefix.
         outer: Starts of names that stand beside the encoder but belong to the model.
         wrapper: Name of the encoder beside which they stand.
+        beside: Name that must stand beside the encoder; without one the evidence is enough.
         unused: Names that only training uses.
+        zeroed: Ends of names whose values the library sets to zero when it runs.
     """
 
     source: str
@@ -39,11 +41,16 @@ class Dialect:
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     outer: tuple[str, ...] = ()
     wrapper: re.Pattern[str] = re.compile(r"(?!)")
+    beside: str = ""
     unused: tuple[str, ...] = ("mask_token",)
+    zeroed: tuple[str, ...] = ()
 
     def applies(self, names: Iterable[str], prefix: str) -> bool:
         """Tell whether the encoder under ``prefix`` has these names."""
-        return any(name.startswith(prefix + self.evidence) for name in names)
+        known = set(names)
+        beside = self.wrapper.sub("", prefix) + self.beside
+        inside = any(name.startswith(prefix + self.evidence) for name in known)
+        return inside and (not self.beside or beside in known)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,9 @@ class Facts:
         origin: Where it is known from, for messages.
         sizes: Fields of ``SwinConfig`` that the weights must show too.
         window_size: Of all stages or of each.
-        always_shift: See ``SwinConfig``, and ``output`` too.
+        always_shift: See ``SwinConfig``, and ``out_stages`` and ``output`` too.
+        qkv_bias: Whether q, k and v have a bias.
+        remarks: What else was found, for the user to read.
     """
 
     origin: str = ""
@@ -63,9 +72,12 @@ class Facts:
     window_size: int | tuple[int, ...] | None = None
     pretrained_window_sizes: tuple[int, ...] | None = None
     always_shift: bool = False
+    out_stages: tuple[int, ...] = ()
+    qkv_bias: bool | None = None
     output: Output | Literal[""] = ""
     preprocessing: Preprocessing | None = None
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

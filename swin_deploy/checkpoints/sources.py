@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from exporters.errors import CheckpointError, ConfigError
+from exporters.text_files import shortened
 from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints import huggingface, microsoft, notebook, timm, torchvision
 from swin_deploy.checkpoints.assemble import assemble
@@ -124,7 +125,7 @@ def load_checkpoint(
     config, changed = wanted_config(own, asked, pads=pads(named, own))
     state, resized = resize_tables(state, own, config, source=found)
     steps, more = _preprocessing(own, facts, found)
-    read = (*content.chosen.notes, *outside_note(named))
+    read = (*content.chosen.notes, *outside_note(named), *facts.remarks)
     return LoadedCheckpoint(
         config=dataclasses.replace(config, preprocessing=steps),
         state_dict=state,
@@ -215,12 +216,13 @@ def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> Named:
 def _facts(content: Content, source: str, asked: Asked) -> Facts:
     """What the files beside the weights, and else the variant's name, tell."""
     facts = Facts()
+    where = str(shortened(content.config_path or "config.json"))
     if source == "timm":
-        facts = timm.facts(content.config_json)
+        facts = timm.facts(content.config_json, where=where, asked_size=asked.img_size)
     if source == "huggingface":
-        facts = huggingface.facts(content.config_json, content.preprocessor)
+        facts = huggingface.facts(content.config_json, content.preprocessor, where=where)
         if asked.img_size is None:
-            side = huggingface.image_side(content.config_json)
+            side = huggingface.image_side(content.config_json, where=where)
             facts = dataclasses.replace(facts, img_size=side)
     known = asked.known
     if known is None:
