@@ -36,6 +36,7 @@ class Content:
         config_json: The ``config.json`` beside it, or an empty dict.
         preprocessor: The ``preprocessor_config.json`` beside it, or an empty dict.
         sha256: Of the weights file; of several parts, of their digests.
+        weights_path: The weights file, or the index of its parts.
         config_path: The ``config.json``, or None where there is none.
     """
 
@@ -44,6 +45,7 @@ class Content:
     config_json: dict[str, Any]
     preprocessor: dict[str, Any]
     sha256: str
+    weights_path: Path
     config_path: Path | None = None
 
     @property
@@ -80,6 +82,7 @@ def read_content(path: Path, *, wanted: str | None = None) -> Content:
         _read_json(config) if config else {},
         _read_json(beside / "preprocessor_config.json") if beside else {},
         sha256,
+        weights,
         config if config and config.is_file() else None,
     )
 

@@ -14,7 +14,7 @@ from exporters.text_files import listed, shortened, typed
 from swin_deploy.checkpoints.config_fields import HUGGINGFACE, unknown_note
 from swin_deploy.checkpoints.config_json import HuggingFaceModel, HuggingFaceSwin
 from swin_deploy.checkpoints.dialect import BLOCK_NAME, MERGE_NAME, Dialect, Facts
-from swin_deploy.checkpoints.timm import square
+from swin_deploy.checkpoints.timm import image_side, square
 from swin_deploy.config import Preprocessing
 
 MASKFORMER = "maskformer-swin"
@@ -126,13 +126,20 @@ MASKFORMER_DIALECT = dataclasses.replace(
 DIALECTS = (MASKFORMER_DIALECT, _dialect("self.", memory=False), _dialect("q_proj.", memory=True))
 
 
-def facts(config_json: dict[str, Any], preprocessor: dict[str, Any], *, where: str) -> Facts:
+def facts(
+    config_json: dict[str, Any],
+    preprocessor: dict[str, Any],
+    *,
+    where: str,
+    asked_size: int | None = None,
+) -> Facts:
     """What ``config.json`` and ``preprocessor_config.json`` say.
 
     Args:
         config_json: The first, or an empty dict.
         preprocessor: The second, or an empty dict.
         where: Name of the first, for messages.
+        asked_size: The image side that the user asks for.
 
     Raises:
         CheckpointError: If they ask for what is not supported.
@@ -154,6 +161,7 @@ def facts(config_json: dict[str, Any], preprocessor: dict[str, Any], *, where: s
     backbone = key == "backbone_config" or _is(model, "Backbone")
     return Facts(
         origin="config.json",
+        img_size=image_side(swin.image_size, "image_size of config.json", asked_size=asked_size),
         window_size=swin.window_size,
         pretrained_window_sizes=tuple(swin.pretrained_window_sizes or ()) or None,
         sizes=_sizes(model, swin),
@@ -179,19 +187,6 @@ def encoder_config(config_json: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _known(encoder: dict[str, Any]) -> bool:
     """Whether a config is of a Swin; one that does not say is taken for one."""
     return encoder.get("model_type") in (None, *FAMILIES)
-
-
-def image_side(config_json: dict[str, Any], *, where: str) -> int | None:
-    """The image side of ``config.json``.
-
-    Raises:
-        CheckpointError: If the images are no squares.
-        FileError: If it is no size.
-    """
-    encoder = encoder_config(config_json)[1]
-    if not _known(encoder):
-        return None
-    return square(_swin(encoder, where).image_size, "image_size of config.json")
 
 
 def _as_maskformers(swin: HuggingFaceSwin) -> HuggingFaceSwin:

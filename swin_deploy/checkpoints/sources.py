@@ -44,6 +44,7 @@ class Reading:
 
     Attributes:
         path: The file or folder that was given.
+        weights_path: The weights file that was read, or the index of its parts.
         source: One of ``SOURCES``.
         saved: Config of the model that was saved, before another size was asked for.
         encoder: Place of the weights in the file.
@@ -53,6 +54,7 @@ class Reading:
     """
 
     path: Path
+    weights_path: Path
     source: str
     saved: SwinConfig
     encoder: Encoder
@@ -140,9 +142,16 @@ def load_checkpoint(
 def _reading(
     content: Content, *, path: Path, source: str, saved: SwinConfig, wanted: str | None
 ) -> Reading:
-    chosen = content.chosen
-    place = chosen.encoder
-    return Reading(path, source, saved, place, chosen.name, wanted, content.config_path)
+    return Reading(
+        path=path,
+        weights_path=content.weights_path,
+        source=source,
+        saved=saved,
+        encoder=content.chosen.encoder,
+        key=content.chosen.name,
+        wanted=wanted,
+        config_path=content.config_path,
+    )
 
 
 def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: str = "") -> str:
@@ -216,14 +225,12 @@ def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> Named:
 def _facts(content: Content, source: str, asked: Asked) -> Facts:
     """What the files beside the weights, and else the variant's name, tell."""
     facts = Facts()
-    where = str(shortened(content.config_path or "config.json"))
+    where, size = str(shortened(content.config_path or "config.json")), asked.img_size
     if source == "timm":
-        facts = timm.facts(content.config_json, where=where, asked_size=asked.img_size)
+        facts = timm.facts(content.config_json, where=where, asked_size=size)
     if source == "huggingface":
-        facts = huggingface.facts(content.config_json, content.preprocessor, where=where)
-        if asked.img_size is None:
-            side = huggingface.image_side(content.config_json, where=where)
-            facts = dataclasses.replace(facts, img_size=side)
+        both = content.config_json, content.preprocessor
+        facts = huggingface.facts(*both, where=where, asked_size=size)
     known = asked.known
     if known is None:
         return facts

@@ -48,7 +48,7 @@ def facts(config_json: dict[str, Any], *, where: str, asked_size: int | None = N
     Args:
         config_json: Its content, or an empty dict.
         where: Its name, for messages.
-        asked_size: The image side that overrides its own.
+        asked_size: The image side that the user asks for.
 
     Raises:
         CheckpointError: If it asks for what is not supported.
@@ -66,7 +66,7 @@ def facts(config_json: dict[str, Any], *, where: str, asked_size: int | None = N
     side = arguments.img_size or (weights.input_size or [])[-2:] or None
     return Facts(
         origin="config.json",
-        img_size=square(side, "img_size of config.json") if asked_size is None else None,
+        img_size=image_side(side, "img_size of config.json", asked_size=asked_size),
         window_size=sizes.pop("window_size", None),
         pretrained_window_sizes=sizes.pop("pretrained_window_sizes", None),
         always_shift=bool(arguments.always_partition),
@@ -163,6 +163,16 @@ def square(size: int | list[int] | None, what: str) -> int | None:
             "give an image size with --image-size if it is one"
         )
     return size[0]
+
+
+def image_side(size: int | list[int] | None, what: str, *, asked_size: int | None) -> int | None:
+    """The side of a model's images; None for a rectangle where another size is asked for.
+
+    Raises:
+        CheckpointError: If it is a rectangle, and no size is asked for.
+    """
+    rectangle = isinstance(size, list) and len(set(size)) > 1
+    return None if rectangle and asked_size is not None else square(size, what)
 
 
 def _variant_sizes(known: SwinConfig | None) -> dict[str, Any]:

@@ -163,6 +163,19 @@ def image_options(command: Command) -> Command:
     return command
 
 
+def original_option(command: Command) -> Command:
+    """--original: the library whose own model the reference is compared with."""
+    option = click.option(
+        "--original",
+        type=click.Choice(["auto", "none", "timm", "torchvision", "huggingface"]),
+        default="auto",
+        show_default=True,
+        help="The library that loads the checkpoint by itself, to compare the reference with; "
+        "auto: the one it comes from.",
+    )
+    return option(command)
+
+
 def json_option(command: Command) -> Command:
     """--json: the result for scripts."""
     option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

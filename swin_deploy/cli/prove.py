@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +15,11 @@ from swin_deploy.cli.options import (
     image_options,
     json_option,
     model_options,
+    original_option,
 )
+
+if TYPE_CHECKING:
+    from swin_deploy.original.build import Choice
 
 CHECK_FAILED = 1
 
@@ -45,6 +50,7 @@ engine_option = click.option(
 @onnx_option
 @engine_option
 @image_options
+@original_option
 @click.option(
     "--batches",
     metavar="N,N,...",
@@ -63,6 +69,7 @@ def parity(
     engine_files: tuple[Path, ...],
     images: Path | None,
     limit: int,
+    original: Choice,
     batches: tuple[int, ...],
     report: Path | None,
     as_json: bool,
@@ -72,23 +79,31 @@ def parity(
     On real images, seeded noise and extreme inputs, at several batch sizes. What is allowed comes
     from what PyTorch itself loses in the same precision on the same images. Where a hop fails, the
     block and the operation that go wrong first are named. The reference is the float32 PyTorch
-    model with the checkpoint's weights.
+    model with the checkpoint's weights; it is compared with the model of the library that the
+    checkpoint comes from, built and loaded by that library from the same file.
     """
     with console.step("Loading PyTorch and the model"):
         from exporters.artifact import ensure_writable
         from swin_deploy import proof
+        from swin_deploy.original.build import original_library
         from swin_deploy.report import write_report
         from swin_deploy.report.terminal import render_parity
         from swin_deploy.report.to_json import parity_to_dict
 
         loaded = asked.load()
+        original_library(loaded, original)  # what cannot be is said before the work
         made = proof.Made(onnx_files, engine_files)
         sets = proof.image_sets(loaded, images, limit=limit)
         if report:
             ensure_writable(report / "report.json")
     with console.step("Comparing every hop with the reference") as step:
         result = proof.prove_parity(
-            loaded, made, images=sets, batches=batches, progress=step.update
+            loaded,
+            made,
+            images=sets,
+            batches=batches,
+            progress=step.update,
+            original=original,
         )
     if report:
         full = proof.make_report(loaded, made, parity=result, bench=None)
