@@ -16,7 +16,7 @@ from conftest import FLOAT32_TOLERANCE, rms_error, seeded_images
 from torch import nn
 
 from exporters.errors import CheckpointError, DeployError
-from swin_deploy.checkpoints import config_fields, config_json
+from swin_deploy.checkpoints import config_fields, config_json, huggingface, timm
 from swin_deploy.checkpoints.config_fields import (
     HUGGINGFACE,
     TIMM,
@@ -44,12 +44,12 @@ def test_table_knows_every_field_of_transformers(kind: str) -> None:
 
 
 def test_table_knows_every_argument_of_timm() -> None:
-    timm = peers.import_peer("timm")
+    library = peers.import_peer("timm")
     models = (
         peers.import_peer("timm.models.swin_transformer").SwinTransformer,
         peers.import_peer("timm.models.swin_transformer_v2").SwinTransformerV2,
     )
-    for function in (*models, timm.create_model):
+    for function in (*models, library.create_model):
         assert unknown(inspect.signature(function).parameters, TIMM_ARGUMENTS) == set()
     fields = dataclasses.fields(peers.import_peer("timm.models").PretrainedCfg)
     assert unknown((field.name for field in fields), TIMM_PRETRAINED) == set()
@@ -93,10 +93,10 @@ def huggingface_folder(folder: Path, change: Change, **sizes: Any) -> nn.Module:
 
 
 def timm_folder(folder: Path, **arguments: Any) -> nn.Module:  # noqa: ANN401
-    timm = peers.import_peer("timm")
+    library = peers.import_peer("timm")
     fields = {"img_size": 64, "window_size": 4, "num_classes": 10, **peers.SIZES, **arguments}
-    model = peers.trained_like(timm.create_model("swin_tiny_patch4_window7_224", **fields))
-    timm.models.save_for_hf(model, str(folder), model_args=fields)
+    model = peers.trained_like(library.create_model("swin_tiny_patch4_window7_224", **fields))
+    library.models.save_for_hf(model, str(folder), model_args=fields)
     return model
 
 
@@ -188,6 +188,51 @@ def test_timm_fields_are_refused_by_file_and_name(
         load_model(None, tmp_path)
     assert says in str(refusal.value)
     assert "config.json" in str(refusal.value)
+
+
+VALUES: list[Any] = [
+    None, 0, 1, -1, 3, 10**12, 2**70, 1.5, float("nan"), float("inf"), "", "gelu", "swin", True,
+    False, [], [1], [4, 4], [4, 4, 4], [2] * 40, [[4, 4], [4, 4]], [[[]]], {}, {"a": 1}, ["stage1"],
+    [-1], "a" * 10_000,
+]  # fmt: skip
+
+
+def refusal(folder: Path, values: dict[str, Any], source: str) -> str:
+    """Why a config is refused; loaded, which takes longer, only where its fields are not."""
+    try:
+        if source == "timm":
+            timm.facts(values, where="config.json")
+        else:
+            huggingface.facts(values, {}, where="config.json")
+        (folder / "config.json").write_text(json.dumps(values))
+        load_model(None, folder)
+    except DeployError as err:
+        return str(err)
+    return ""
+
+
+@pytest.mark.parametrize("source", ["huggingface", "timm"])
+def test_any_value_of_a_deciding_field_gives_a_model_or_one_line(
+    source: str, tmp_path: Path
+) -> None:
+    if source == "timm":
+        timm_folder(tmp_path)
+        parts = {"model_args": TIMM_ARGUMENTS, "pretrained_cfg": TIMM_PRETRAINED, "": TIMM}
+    else:
+        kind = ["stage1", "stage2", "stage3"]
+        peers.build_huggingface("swinv2", "Backbone", out_features=kind).save_pretrained(tmp_path)
+        parts = {"": HUGGINGFACE}
+    whole = (tmp_path / "config.json").read_text()
+    reasons: list[str] = []
+    for part, table in parts.items():
+        for name in (name for name, field in table.items() if field.effect in DECIDING):
+            for value in VALUES:
+                values = json.loads(whole)
+                (values[part] if part else values)[name] = value
+                reasons.append(refusal(tmp_path, values, source))
+    assert reasons.count("") > 40
+    assert sum(map(bool, reasons)) > 300
+    assert max(map(len, reasons)) < 1000
 
 
 def test_timm_rectangle_gives_way_to_the_size_asked_for(tmp_path: Path) -> None:

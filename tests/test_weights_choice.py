@@ -313,6 +313,14 @@ def test_many_and_deep_dicts_end(raw: nn.Module, tmp_path: Path) -> None:
         load_checkpoint(save(values, tmp_path))
 
 
+def test_average_that_diverged_is_named_with_its_key(raw: nn.Module, tmp_path: Path) -> None:
+    broken = {name: value * float("nan") for name, value in raw.state_dict().items()}
+    path = save({"state_dict": raw.state_dict(), "state_dict_ema": broken}, tmp_path)
+    with pytest.raises(CheckpointError, match=r"tar, state_dict_ema, holds NaN .* and \d+ more; "):
+        load_checkpoint(path)
+    assert_weights_of(load_checkpoint(path, weights="raw"), raw)
+
+
 def test_folder_takes_weights_too(raw: nn.Module, ema: nn.Module, tmp_path: Path) -> None:
     values = {"state_dict": raw.state_dict(), "state_dict_ema": ema.state_dict()}
     torch.save(values, tmp_path / "pytorch_model.bin")

@@ -64,7 +64,7 @@ class TimmArguments(msgspec.Struct, frozen=True):
     depths: Depths | None = None
     num_heads: Sides | None = None
     head_dim: Side | Sides | None = None
-    window_size: Side | Annotated[list[Side | Sides], msgspec.Meta(max_length=64)] | None = None
+    window_size: Side | Annotated[list[Side | Sides], msgspec.Meta(min_length=1)] | None = None
     pretrained_window_sizes: Windows | None = None
     always_partition: bool | None = None
     mlp_ratio: Ratio | Annotated[list[Ratio], msgspec.Meta(max_length=64)] | None = None

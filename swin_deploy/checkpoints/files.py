@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from exporters.errors import CheckpointError
+from exporters.text_files import listed
 from swin_deploy.checkpoints.weights import SAVE_WEIGHTS, Chosen, choose_weights
 
 # What PyTorch's reader raises on damaged files; found by changing bytes at random.
@@ -63,8 +64,7 @@ def read_weights(path: Path, *, wanted: str | None = None) -> Weights:
             would run code, lacks the weights that are wanted, or holds values that are not finite.
     """
     values, metadata = _read(path)
-    chosen = choose_weights(values, str(path), wanted=wanted)
-    return Weights(replace(chosen, tensors=_usable(chosen.tensors, path)), metadata)
+    return Weights(_usable(choose_weights(values, str(path), wanted=wanted), path), metadata)
 
 
 def read_parts(index: Path, parts: Sequence[Path], *, wanted: str | None = None) -> Chosen:
@@ -79,8 +79,7 @@ def read_parts(index: Path, parts: Sequence[Path], *, wanted: str | None = None)
     for part in parts:
         found, _ = _read(part)
         values |= found if isinstance(found, dict) else {}
-    chosen = choose_weights(values, str(index), wanted=wanted)
-    return replace(chosen, tensors=_usable(chosen.tensors, index))
+    return _usable(choose_weights(values, str(index), wanted=wanted), index)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -100,15 +99,17 @@ def _read(path: Path) -> tuple[object, dict[str, str]]:
     raise CheckpointError(f"{path} is not a checkpoint: {what}")
 
 
-def _usable(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    found = _plain(tensors, path)
+def _usable(chosen: Chosen, path: Path) -> Chosen:
+    """The weights in float32, which must all be finite."""
+    where = f"{path}, {chosen.name}," if chosen.name else str(path)
+    found = _plain(chosen.tensors, where)
     bad = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise CheckpointError(
-            f"{path} holds NaN or infinity in {', '.join(bad)}; "
+            f"{where} holds NaN or infinity in {listed(bad)}; "
             "take a checkpoint from before the training diverged"
         )
-    return found
+    return replace(chosen, tensors=found)
 
 
 def _head(path: Path) -> bytes:
@@ -154,7 +155,7 @@ def _damaged(path: Path, err: Exception) -> CheckpointError:
     )
 
 
-def _plain(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _plain(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     """Floating point tensors in float32; a tensor that no plain array can stand for is refused."""
     odd = [
         f"{name} ({str(tensor.dtype).removeprefix('torch.')}, {tensor.layout}, {tensor.device})"
@@ -166,7 +167,7 @@ def _plain(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     ]
     if odd:
         raise CheckpointError(
-            f"{path} holds tensors that are not dense real arrays: {', '.join(odd)}; "
+            f"{where} holds tensors that are not dense real arrays: {listed(odd)}; "
             "save dense float tensors"
         )
     return {
