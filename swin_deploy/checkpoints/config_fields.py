@@ -1,4 +1,4 @@
-"""What becomes of every field of other libraries' configs: the table of ``docs/sources.md``.
+"""The effect of every field of other libraries' configs: the table of ``docs/sources.md``.
 
 A field that is not here is not known: a note names it.
 """
@@ -16,7 +16,7 @@ Effect = Literal["honoured", "compared", "refused", "images", "none"]
 
 @dataclass(frozen=True)
 class Field:
-    """What becomes of one field.
+    """The effect of one field.
 
     Attributes:
         effect: ``honoured``: it decides; ``compared`` with the weights, and a contradiction is

@@ -22,7 +22,7 @@ Names = Annotated[list[str], msgspec.Meta(max_length=64)]
 
 
 class HuggingFaceModel(msgspec.Struct, frozen=True):
-    """What ``config.json`` of transformers says of the whole model."""
+    """Fields of transformers' ``config.json`` that are about the whole model."""
 
     architectures: Names | None = None
     id2label: dict[str, Any] | None = None
@@ -32,7 +32,7 @@ class HuggingFaceModel(msgspec.Struct, frozen=True):
 
 
 class HuggingFaceSwin(msgspec.Struct, frozen=True):
-    """What it says of the Swin in it: SwinConfig, Swinv2Config, DonutSwinConfig and the others."""
+    """Fields about the Swin in it: of SwinConfig, Swinv2Config, DonutSwinConfig and the others."""
 
     model_type: str | None = None
     image_size: Side | Sides | None = None
@@ -76,7 +76,7 @@ class TimmArguments(msgspec.Struct, frozen=True):
 
 
 class TimmWeights(msgspec.Struct, frozen=True):
-    """What ``pretrained_cfg``, or the whole file in the old form, says of the weights."""
+    """Fields of ``pretrained_cfg``, or of the whole file in the old form."""
 
     input_size: Sides | None = None
     num_classes: Classes | None = None
@@ -85,7 +85,7 @@ class TimmWeights(msgspec.Struct, frozen=True):
 
 
 class TimmModel(msgspec.Struct, frozen=True):
-    """What ``config.json`` of timm says."""
+    """Fields of timm's ``config.json``."""
 
     architecture: str | None = None
     num_classes: Classes | None = None

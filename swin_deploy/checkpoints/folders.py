@@ -95,7 +95,7 @@ def _weights_in(folder: Path) -> Path:
 
 
 class _Index(msgspec.Struct):
-    """What an index of parts says: the file of each tensor."""
+    """An index of parts: the file of each tensor."""
 
     weight_map: dict[str, str] = msgspec.field(default_factory=dict)
 

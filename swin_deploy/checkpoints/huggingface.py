@@ -190,7 +190,7 @@ def _known(encoder: dict[str, Any]) -> bool:
 
 
 def _as_maskformers(swin: HuggingFaceSwin) -> HuggingFaceSwin:
-    """What MaskFormer makes of a SwinConfig: a Swin of its own kind that gives every stage.
+    """The config that MaskFormer makes of a SwinConfig: of its own kind, giving every stage.
 
     Source: MaskFormerPixelLevelModule of transformers/models/maskformer/modeling_maskformer.py.
     """
@@ -212,7 +212,7 @@ def _is(model: HuggingFaceModel, kind: str) -> bool:
 
 
 def _sizes(model: HuggingFaceModel, swin: HuggingFaceSwin) -> dict[str, Any]:
-    """What the weights must show, too."""
+    """Sizes that the weights must show, too."""
     sizes: dict[str, Any] = {
         "family": FAMILIES.get(swin.model_type or ""),
         "embed_dim": swin.embed_dim,

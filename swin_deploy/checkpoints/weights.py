@@ -1,4 +1,4 @@
-"""Which of the weights in a file are meant: the raw ones, averaged ones, or those under a key."""
+"""The weights of a file that are meant: the raw ones, averaged ones, or those under a key."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ORDER = (
 TIMM_KEYS = ORDER[:4]
 # Words in a key or prefix that say that its weights are an average over training.
 AVERAGED = frozenset({"ema", "avg", "average", "averaged", "swa", "teacher"})
-# What averaging adds to a state dict, by its libraries (PyTorch, timm, MMEngine, ema-pytorch).
+# Names that averaging adds to a state dict (PyTorch, timm, MMEngine, ema-pytorch).
 COUNTERS = frozenset({"n_averaged", "num_updates", "decay", "step", "steps", "updates", "initted"})
 DATA_PARALLEL_PREFIX = "module."
 SAVE_WEIGHTS = "save the weights alone: torch.save(model.state_dict(), path)"
@@ -183,7 +183,7 @@ def _places(tensors: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
 
 
 def _told_roles(values: object) -> dict[str, tuple[bool, str]]:
-    """Which keys hold averaged weights where their names would mislead, and who does so."""
+    """The roles of keys whose names would mislead: averaged or not, and who saves them so."""
     if not isinstance(values, dict) or "state_dict" not in values:
         return {}
     if "current_model_state" in values:
@@ -260,7 +260,7 @@ def _taken_note(taken: Encoder, name: str, every: list[Encoder]) -> str:
 
 
 def _no_tensors(values: object, where: str) -> CheckpointError:
-    """What is there instead, as seen in the innermost dict under the usual keys."""
+    """An error that says what is there instead, in the innermost dict under the usual keys."""
     for _ in range(MOST_DEPTH):
         if isinstance(values, dict):
             inner = [values[key] for key in ORDER if isinstance(values.get(key), dict)]

@@ -1,4 +1,4 @@
-"""Which library's model is the original of a loaded one, and that model."""
+"""The library whose model is the original of a loaded one, and that model."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def build_original(config: SwinConfig, reading: Reading, library: str) -> nn.Mod
 
 
 def _reason(err: BaseException) -> str:
-    """What was raised first: libraries wrap it in words about themselves."""
+    """The error that was raised first: libraries wrap it in words about themselves."""
     while err.__cause__ or err.__context__:
         err = err.__cause__ or err.__context__ or err
     return str(shortened(" ".join(f"{type(err).__name__}: {err}".split())))

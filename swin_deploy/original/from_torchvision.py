@@ -43,7 +43,7 @@ def _outputs(model: Any, images: Tensor, config: SwinConfig) -> tuple[Tensor, ..
 
 
 def _stage_maps(model: Any, images: Tensor) -> list[Tensor]:  # noqa: ANN401 - torchvision's
-    """What leaves each stage: ``features`` is the stem, then stages and merges in turn."""
+    """The map of each stage: ``features`` is the stem, then stages and merges in turn."""
     maps = []
     tokens = images
     for index, part in enumerate(model.features):
