@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from exporters.errors import ComparisonError, MissingBackendError
+from exporters.text_files import shortened
 from swin_deploy.checkpoints.sizes import effective_windows
 from swin_deploy.config import SwinConfig
 
@@ -29,10 +30,12 @@ def import_library(module: str, library: str) -> Any:  # noqa: ANN401 - untyped 
     # torchvision raises RuntimeError beside a PyTorch that it was not built for, and whatever a
     # library's import raises means that it is not there.
     except Exception as err:
-        missing = isinstance(err, ModuleNotFoundError) and err.name == library
-        reason = " ".join(str(err).split())[:160]
-        what = "is not installed" if missing else f"does not load ({reason})"
-        raise MissingBackendError(f"{library} {what}; install it: pip install {library}") from err
+        if isinstance(err, ModuleNotFoundError) and (err.name or "").split(".")[0] == library:
+            what = f"is not installed; install it: pip install {library}"
+        else:
+            reason = shortened(" ".join(f"{type(err).__name__}: {err}".split()))
+            what = f"does not load ({reason}); mend its installation"
+        raise MissingBackendError(f"{library} {what}") from err
 
 
 def timm_model(config: SwinConfig) -> nn.Module:
