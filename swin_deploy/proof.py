@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import platform
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporters.artifact import ensure_writable, read_manifest
-from exporters.errors import FileError
+from exporters.errors import ComparisonError, FileError, MissingBackendError
 from exporters.plan import KernelPlan
 from exporters.precision import float32_modules, precision_of
 from exporters.text_files import listed
@@ -22,7 +23,14 @@ from swin_deploy.fold import fold
 from swin_deploy.images.sets import ImageSet, extreme_images, load_images, seeded_images
 from swin_deploy.judge import Candidate, judge
 from swin_deploy.load import LoadedModel
-from swin_deploy.parity import ParityReport
+from swin_deploy.oracle import REFERENCE_BATCH, ReferenceOutputs
+from swin_deploy.original.build import (
+    Choice,
+    build_original,
+    library_version,
+    original_library,
+)
+from swin_deploy.parity import Hop, ParityReport
 from swin_deploy.pipeline import (
     check_origin,
     graph_facts,
@@ -32,7 +40,7 @@ from swin_deploy.pipeline import (
 )
 from swin_deploy.report.from_json import read_report
 from swin_deploy.report.results import Artifact, Report
-from swin_deploy.runners import Runner, TrtRunner
+from swin_deploy.runners import Runner, TorchRunner, TrtRunner
 
 SEEDED_IMAGES = 8
 BATCHES = (1, 2, 3, 7)
@@ -78,19 +86,68 @@ def prove_parity(
     images: Sequence[ImageSet],
     batches: Sequence[int],
     progress: Progress,
+    original: Choice = "none",
 ) -> ParityReport:
     """Compare the deploy model and each file made from it with the reference.
 
+    Args:
+        loaded: The reference.
+        made: The files.
+        images: Image sets.
+        batches: Batch sizes.
+        progress: Told what is run, before it is run.
+        original: The library whose own model is compared with the reference first.
+
     Raises:
-        ComparisonError: If a file was not made from this model, or gives other shapes.
+        ComparisonError: If a file was not made from this model, or gives other shapes; or if the
+            checkpoint does not come from the library that is asked for.
         DeployError: If a file cannot be read.
     """
+    library = original_library(loaded, original)
     first, *rest = candidates(loaded, made)
     found = [first, *emulated(loaded, made), *rest]
     outputs = reference_outputs(
         loaded, images, precisions=[one.runner.precision for one in found], progress=progress
     )
-    return parity_report(loaded, outputs, judge(outputs, found, batches=batches, progress=progress))
+    source = judge_original(loaded, outputs, library, progress=progress)
+    hops = judge(outputs, found, batches=batches, progress=progress)
+    return parity_report(loaded, outputs, (*source, *hops))
+
+
+def judge_original(
+    loaded: LoadedModel, outputs: ReferenceOutputs, library: str, *, progress: Progress
+) -> tuple[Hop, ...]:
+    """Compare the reference with the library's own model of the same checkpoint.
+
+    Args:
+        loaded: The reference.
+        outputs: What it gives, with its noise in float32.
+        library: From ``original_library``.
+        progress: Told what is run, before it is run.
+
+    Returns:
+        One hop, which failed where the library's model gives something else, and did not run where
+        the library has no such model or cannot load it; none without a library.
+    """
+    if not library or loaded.reading is None:
+        return ()
+    name = f"original ({library})"
+    hop = Hop(name, "original", "fp32", loaded.reading.path.name, library)
+    progress(f"{name}: building it from {loaded.reading.path.name}")
+    try:
+        module = build_original(loaded.config, loaded.reading, library)
+    except (MissingBackendError, ComparisonError) as err:
+        return (dataclasses.replace(hop, not_run=str(err)),)
+    runner = TorchRunner(name, module)
+    runner.backend = f"{library} {library_version(library)}, {runner.backend}"
+    candidate = Candidate(runner, "original", hop.file, loaded.config.family)
+    why = f"{library} computes something else from the same file: it is not read rightly here"
+    try:
+        (hop,) = judge(outputs, [candidate], batches=(REFERENCE_BATCH,), progress=progress)
+    except ComparisonError as err:  # other shapes or outputs: not the same model
+        hop = dataclasses.replace(hop, backend=runner.backend)
+        why = f"{why} ({str(err).removeprefix(f'{name}, ')})"
+    return (hop if hop.passed else dataclasses.replace(hop, located=why),)
 
 
 def stages(loaded: LoadedModel, made: Made) -> list[tuple[str, str, Runner]]:

@@ -32,6 +32,7 @@ class Asked:
     image_size: int | None
     window_size: int | None
     outputs: Output | None
+    weights: str | None
     classes: Path | None
     preprocessing: PreprocessingChoice
 
@@ -58,6 +59,7 @@ class Asked:
             window_size=self.window_size,
             source=self.source,
             output=self.outputs,
+            weights=self.weights,
             preprocessing=self.preprocessing,
             classes=self.classes,
         )
@@ -204,6 +206,12 @@ def model_options(command: Command) -> Command:
             help="Where the checkpoint comes from.  [default: found from its keys]",
         ),
         click.option(
+            "--weights",
+            metavar="ema|raw|KEY",
+            help="Which weights of a checkpoint with several: averaged, raw, or those under a key."
+            "  [default: what the library it comes from takes]",
+        ),
+        click.option(
             "--checkpoint",
             type=FILE,
             help="Weights: a .pt or .pth file, safetensors, or a timm or Hugging Face folder.",
@@ -239,6 +247,19 @@ def image_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def original_option(command: Command) -> Command:
+    """--original: the library whose own model the reference is compared with."""
+    option = click.option(
+        "--original",
+        type=click.Choice(["auto", "none", "timm", "torchvision", "huggingface"]),
+        default="auto",
+        show_default=True,
+        help="The library that loads the checkpoint by itself, to compare the reference with; "
+        "auto: the one it comes from.",
+    )
+    return option(command)
 
 
 def json_option(command: Command) -> Command:

@@ -38,11 +38,13 @@ from swin_deploy.cli.options import (
     image_options,
     json_option,
     model_options,
+    original_option,
 )
 
 if TYPE_CHECKING:
     from swin_deploy.ladder import Rung
     from swin_deploy.load import LoadedModel
+    from swin_deploy.original.build import Choice
     from swin_deploy.report.results import Report
 
 EPILOG = """\b
@@ -61,6 +63,7 @@ labelled images the reference is not better than guessing (inconclusive).
 @click.command(epilog=EPILOG)
 @model_options
 @image_options
+@original_option
 @click.option(
     "--fp16", "precision", flag_value="fp16", default="fp16", help="Half precision (default)."
 )
@@ -96,6 +99,7 @@ def run(
     asked: Asked,
     images: Path | None,
     limit: int,
+    original: Choice,
     precision: Precision,
     auto: bool,
     opset: int,
@@ -121,9 +125,11 @@ def run(
         from swin_deploy.bench import Effort
         from swin_deploy.bench.throughput import measure_throughput
         from swin_deploy.ladder import Ladder
+        from swin_deploy.original.build import original_library
 
         options = default_options(resolve_flavor(flavor))
         loaded = asked.load()
+        original_library(loaded, original)  # what cannot be is said before the work
         sets = proof.image_sets(loaded, images, limit=limit)
         ensure_writable(report / "report.json")
     announce(console, loaded)
@@ -139,7 +145,12 @@ def run(
     made = proof.Made(tuple(dict.fromkeys((full, graph))), (engine,))
     with console.step("Comparing every hop with the reference") as step:
         parity = proof.prove_parity(
-            loaded, made, images=sets, batches=proof.BATCHES, progress=step.update
+            loaded,
+            made,
+            images=sets,
+            batches=proof.BATCHES,
+            progress=step.update,
+            original=original,
         )
     with console.step("Measuring throughput") as step:
         bench = measure_throughput(

@@ -162,7 +162,8 @@ class Hop:
 
     Attributes:
         name: Short name, such as ``deploy`` or ``onnx fp16``.
-        stage: ``deploy``, ``onnx`` or ``engine``.
+        stage: ``deploy``, ``onnx`` or ``engine``; ``original`` for the library's own model, loaded
+            by the library, which shows whether the checkpoint was read rightly.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         file: File name of the artefact, or empty.
         backend: What ran it and where, such as ``ONNX Runtime 1.31.1, CPUExecutionProvider``.
