@@ -40,22 +40,12 @@ from exporters.spec import (
 from exporters.to_engine import build_engine, fixed_batch
 from exporters.to_onnx import export_onnx, load_onnx
 from swin_deploy import __version__
+from swin_deploy.artifacts.facts import ModelFacts, facts_in_graph, facts_of
 from swin_deploy.fold import fold
 from swin_deploy.load import LoadedModel
 
 ENGINES = Path("engines")
 Progress = Callable[[str], None]
-# Facts about the model that travel with every artefact made from it.
-MODEL_FACTS = (
-    "model",
-    "config",
-    "weights",
-    "weights_key",
-    "checkpoint_sha256",
-    "preprocessing",
-    "assumptions",
-)
-JSON_FACTS = ("config", "preprocessing", "assumptions")
 
 
 @dataclass(frozen=True)
@@ -77,19 +67,6 @@ def export_spec(loaded: LoadedModel, **choices: Any) -> ExportSpec:  # noqa: ANN
     return ExportSpec((3, size, size), loaded.config.output_names, **choices)
 
 
-def model_facts(loaded: LoadedModel) -> dict[str, Any]:
-    """What the model is and where its weights come from, as JSON values."""
-    return {
-        "model": loaded.name,
-        "config": loaded.config.to_dict(),
-        "weights": loaded.weights,
-        "weights_key": loaded.weights_key,
-        "checkpoint_sha256": loaded.sha256,
-        "preprocessing": loaded.preprocessing.to_dict(),
-        "assumptions": [dataclasses.asdict(one) for one in loaded.assumptions],
-    }
-
-
 def versions() -> dict[str, str]:
     """Versions of what takes part in making an artefact."""
     found = {"swin-deploy": __version__, "python": platform.python_version()}
@@ -106,9 +83,9 @@ def write_onnx(loaded: LoadedModel, spec: ExportSpec, path: Path) -> Artifact:
         FileError: If the file cannot be written.
     """
     _require_output(path, source=loaded.checkpoint)
-    facts = model_facts(loaded)
+    facts = facts_of(loaded)
     graph = export_onnx(fold(loaded.reference), spec, metadata=_texts(facts, spec.precision))
-    return _write_graph(graph, path, facts=facts)
+    return _write_graph(graph, path, facts=facts.to_dict())
 
 
 def in_precision(
@@ -139,7 +116,7 @@ def in_precision(
     path = folder / f"{stem}.onnx"
     ensure_writable(path)
     half = to_half(graph, io_precision="fp32", precision=precision, keep=keep)
-    facts = graph_facts(graph)
+    facts = facts_in_graph(graph, source)
     origin = _origin(source)
     if facts:
         onnx.helper.set_model_props(half, _texts(facts, precision) | _float32_text(half))
@@ -151,7 +128,7 @@ def in_precision(
             f"({' '.join(str(err).split())[:200]}); "
             "export it in half precision where it came from"
         ) from err
-    return _write_graph(half, path, facts=facts | origin).path
+    return _write_graph(half, path, facts=_values(facts) | origin).path
 
 
 def write_engine(
@@ -192,7 +169,7 @@ def write_engine(
         return None, built.plan
     manifest = {
         "kind": "engine",
-        **graph_facts(graph),
+        **_values(facts_in_graph(graph, onnx_path)),
         "precision": precision,
         "flavor": built.flavor,
         "version": built.version,
@@ -312,51 +289,36 @@ def newest_export(folder: Path = ENGINES) -> Path:
     return found[-1]
 
 
-def check_origin(path: Path, facts: dict[str, Any], loaded: LoadedModel) -> None:
+def check_origin(path: Path, facts: ModelFacts | None, loaded: LoadedModel) -> None:
     """Refuse to compare a file with a model that it was not made from.
 
     Args:
         path: The file, for the message.
-        facts: Its facts; nothing is checked without any (a file of another tool).
+        facts: Facts in the file; nothing is checked without any (a file of another tool).
         loaded: The reference.
 
     Raises:
         ComparisonError: If model sizes or weights differ.
     """
-    if not facts:
+    if facts is None:
         return
-    ours = model_facts(loaded)
-    if facts["checkpoint_sha256"] != ours["checkpoint_sha256"]:
+    ours = facts_of(loaded)
+    if facts.checkpoint_sha256 != ours.checkpoint_sha256:
         raise ComparisonError(
-            f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
-            "give the --checkpoint it was made from"
+            f"{path} was made from {facts.weights}, the reference has {ours.weights}; give the "
+            "--checkpoint it was made from"
         )
-    if facts["weights_key"] != ours["weights_key"]:
+    if facts.weights_key != ours.weights_key:
         raise ComparisonError(
-            f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
-            "give the same --weights"
+            f"{path} was made from {facts.weights}, the reference has {ours.weights}; give the "
+            "same --weights"
         )
-    if json.dumps(facts["config"]) != json.dumps(ours["config"]):
+    if facts.config != ours.config:
+        theirs, wanted = (json.dumps(one.config.to_dict()) for one in (facts, ours))
         raise ComparisonError(
-            f"{path} was made with the settings {json.dumps(facts['config'])}, the reference has "
-            f"{json.dumps(ours['config'])}; use the same --model and --image-size"
+            f"{path} was made with the settings {theirs}, the reference has {wanted}; use the "
+            "same --model and --image-size"
         )
-
-
-def graph_facts(graph: onnx.ModelProto) -> dict[str, Any]:
-    """The model facts in an ONNX file of ours; empty for a file of another tool."""
-    props: dict[str, Any] = {entry.key: entry.value for entry in graph.metadata_props}
-    facts = select_facts(props)
-    try:
-        return facts | {key: json.loads(facts[key]) for key in JSON_FACTS if facts}
-    except ValueError as err:
-        raise ExportError(f"the ONNX file's metadata is damaged ({err}); export it again") from err
-
-
-def select_facts(values: dict[str, Any]) -> dict[str, Any]:
-    """The model facts among ``values``; empty unless all are there."""
-    facts = {key: values[key] for key in MODEL_FACTS if key in values}
-    return facts if len(facts) == len(MODEL_FACTS) else {}
 
 
 def _require_output(path: Path, *, source: Path | None) -> None:
@@ -379,13 +341,14 @@ def _is_derived(path: Path) -> bool:
         return False
 
 
-def _texts(facts: dict[str, Any], precision: Precision) -> dict[str, str]:
-    """Facts as ONNX metadata, which holds text only."""
-    everything = facts | {"precision": precision, "versions": versions()}
-    return {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in everything.items()
-    }
+def _values(facts: ModelFacts | None) -> dict[str, Any]:
+    """Facts for a manifest; none for a file of another tool."""
+    return {} if facts is None else facts.to_dict()
+
+
+def _texts(facts: ModelFacts, precision: Precision) -> dict[str, str]:
+    """Facts as ONNX metadata."""
+    return facts.to_metadata() | {"precision": precision, "versions": json.dumps(versions())}
 
 
 def _float32_text(graph: onnx.ModelProto) -> dict[str, str]:

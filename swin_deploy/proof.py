@@ -15,6 +15,7 @@ from exporters.plan import KernelPlan
 from exporters.precision import float32_modules, precision_of
 from exporters.text_files import listed
 from exporters.to_onnx import load_onnx
+from swin_deploy.artifacts.facts import facts_in_graph, facts_in_manifest
 from swin_deploy.bench import BenchReport
 from swin_deploy.check import graph_candidate, module_candidate, parity_report, reference_outputs
 from swin_deploy.config import BUNDLED_IMAGES
@@ -33,9 +34,7 @@ from swin_deploy.original.build import (
 from swin_deploy.parity import Hop, ParityReport
 from swin_deploy.pipeline import (
     check_origin,
-    graph_facts,
     read_engine_manifest,
-    select_facts,
     versions,
 )
 from swin_deploy.report.from_json import read_report
@@ -167,11 +166,11 @@ def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
     found = [module_candidate(loaded, fold(loaded.reference))]
     for path in made.onnx:
         graph = load_onnx(path)
-        check_origin(path, graph_facts(graph), loaded)
+        check_origin(path, facts_in_graph(graph, path), loaded)
         found.append(graph_candidate(loaded, graph, path))
     for path in made.engines:
         manifest = read_engine_manifest(path)
-        check_origin(path, select_facts(manifest), loaded)
+        check_origin(path, facts_in_manifest(manifest, path), loaded)
         runner = TrtRunner(path, name=f"engine {manifest['precision']}")
         found.append(Candidate(runner, "engine", path.name, loaded.config.family))
     return found

@@ -9,8 +9,8 @@ from typing import Any
 from exporters.artifact import read_manifest
 from exporters.errors import BuildError, ComparisonError, FileError, MissingBackendError
 from exporters.spec import DEFAULT_OPSET, BatchProfile, EngineOptions, Flavor, Precision
-from exporters.to_onnx import load_onnx
 from swin_deploy import pipeline
+from swin_deploy.artifacts.facts import facts_in_manifest
 from swin_deploy.load import LoadedModel
 from swin_deploy.suite.models import Setup, suite_model
 
@@ -101,10 +101,8 @@ def _fits(path: Path, loaded: LoadedModel) -> bool:
     """Whether a file is whole, and made from this model and these weights."""
     try:
         manifest = read_manifest(path)
-        facts = pipeline.select_facts(manifest)
-        if not facts and path.suffix == ".onnx":
-            facts = pipeline.graph_facts(load_onnx(path))
+        facts = facts_in_manifest(manifest, path)
         pipeline.check_origin(path, facts, loaded)
     except (FileError, ComparisonError):
         return False
-    return bool(facts)
+    return facts is not None
