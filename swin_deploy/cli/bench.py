@@ -109,7 +109,7 @@ def bench(
     checked before it is timed. The first row is the baseline of every ratio, and each ratio comes
     with its 95 % interval. With --report the table joins the report in that folder.
     """
-    with console.step("Loading PyTorch and the model"):
+    with console.loading("Loading PyTorch and the model"):
         from swin_deploy import proof
         from swin_deploy.bench import Effort
         from swin_deploy.bench.throughput import measure_throughput

@@ -67,7 +67,7 @@ def build_trt(
     first written in that precision beside the engine, since precision lives in the graph:
     TensorRT 11 and TensorRT-RTX have no precision flags. Builds without a GPU with TensorRT-RTX.
     """
-    with console.step("Loading ONNX and TensorRT"):
+    with console.loading("Loading ONNX and TensorRT"):
         from exporters.precision import TITLES, precision_of
         from exporters.to_onnx import load_onnx
         from swin_deploy import pipeline

@@ -111,7 +111,7 @@ def evaluate(
     interval for pairs, from the images on which the two differ. Predictions are kept as they are
     made: after an interruption the same command goes on where it was.
     """
-    with console.step("Loading PyTorch and the model"):
+    with console.loading("Loading PyTorch and the model"):
         from exporters.artifact import ensure_writable
         from swin_deploy.evaluate import run
         from swin_deploy.proof import Made

@@ -76,7 +76,7 @@ def export(
         raise click.UsageError("--io-precision fp16 needs --precision fp16")
     if keep and precision == "fp32":
         raise click.UsageError("--keep-float32 needs --precision fp16 or bf16")
-    with console.step("Loading PyTorch and the model"):
+    with console.loading("Loading PyTorch and the model"):
         from swin_deploy import pipeline
         from swin_deploy.ranges import keepable_paths
 

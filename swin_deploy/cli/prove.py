@@ -86,7 +86,7 @@ def parity(
     model with the checkpoint's weights; it is compared with the model of the library that the
     checkpoint comes from, built and loaded by that library from the same file.
     """
-    with console.step("Loading PyTorch and the model"):
+    with console.loading("Loading PyTorch and the model"):
         from exporters.artifact import ensure_writable
         from swin_deploy import proof
         from swin_deploy.original.build import original_library

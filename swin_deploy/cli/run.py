@@ -119,7 +119,7 @@ def run(
     """
     if auto and precision == "fp32":
         raise click.UsageError("--auto has nothing to try after --fp32; give --fp16 or --bf16")
-    with console.step("Loading PyTorch and the model"):
+    with console.loading("Loading PyTorch and the model"):
         from exporters.artifact import ensure_writable
         from swin_deploy import proof
         from swin_deploy.bench import Effort
