@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from exporters.artifact import manifest_path
 from exporters.errors import ExportError, MissingBackendError
 from exporters.precision import TITLES
 from exporters.spec import BatchProfile, EngineOptions, Precision
+from exporters.staging import temporary_folder
 from exporters.to_onnx import load_onnx
 from swin_deploy.advice import Islands, choose_islands, fair_share
 from swin_deploy.fold import fold
@@ -154,9 +154,9 @@ def _try(
 ) -> tuple[Rung, Path | None, Path | None]:
     """One rung; its files take their names beside the float32 graph only if it passes."""
     folder = ladder.full.parent
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".rung-") as trial:
+    with temporary_folder(folder) as trial:
         try:
-            graph = _write_graph(ladder, precision, keep, folder=Path(trial))
+            graph = _write_graph(ladder, precision, keep, folder=trial)
         except ExportError as err:
             return Rung(precision, keep, False, str(err)), None, None
         ladder.progress(f"{precision}: comparing with the reference")
