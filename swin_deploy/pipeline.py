@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata as packages
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,11 +18,10 @@ from exporters.artifact import (
     sha256_of,
     write_artifact,
 )
-from exporters.errors import BuildError, ComparisonError, ExportError, FileError
+from exporters.errors import BuildError, ExportError, FileError
 from exporters.plan import KernelPlan, count_attention
 from exporters.precision import (
     FLOAT32_ASKED,
-    FLOAT32_MODULES,
     TITLES,
     float32_modules,
     precision_of,
@@ -39,23 +36,12 @@ from exporters.spec import (
 )
 from exporters.to_engine import build_engine, fixed_batch
 from exporters.to_onnx import export_onnx, load_onnx
-from swin_deploy import __version__
+from swin_deploy.facts import float32_text, graph_facts, model_facts, texts, versions
 from swin_deploy.fold import fold
 from swin_deploy.load import LoadedModel
 
 ENGINES = Path("engines")
 Progress = Callable[[str], None]
-# Facts about the model that travel with every artefact made from it.
-MODEL_FACTS = (
-    "model",
-    "config",
-    "weights",
-    "weights_key",
-    "checkpoint_sha256",
-    "preprocessing",
-    "assumptions",
-)
-JSON_FACTS = ("config", "preprocessing", "assumptions")
 
 
 @dataclass(frozen=True)
@@ -77,27 +63,6 @@ def export_spec(loaded: LoadedModel, **choices: Any) -> ExportSpec:  # noqa: ANN
     return ExportSpec((3, size, size), loaded.config.output_names, **choices)
 
 
-def model_facts(loaded: LoadedModel) -> dict[str, Any]:
-    """What the model is and where its weights come from, as JSON values."""
-    return {
-        "model": loaded.name,
-        "config": loaded.config.to_dict(),
-        "weights": loaded.weights,
-        "weights_key": loaded.weights_key,
-        "checkpoint_sha256": loaded.sha256,
-        "preprocessing": loaded.preprocessing.to_dict(),
-        "assumptions": [dataclasses.asdict(one) for one in loaded.assumptions],
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what takes part in making an artefact."""
-    found = {"swin-deploy": __version__, "python": platform.python_version()}
-    for name in ("torch", "onnx", "onnxscript"):
-        found[name] = packages.version(name)
-    return found
-
-
 def write_onnx(loaded: LoadedModel, spec: ExportSpec, path: Path) -> Artifact:
     """Fold, export and check a model, and write it with its manifest.
 
@@ -107,7 +72,7 @@ def write_onnx(loaded: LoadedModel, spec: ExportSpec, path: Path) -> Artifact:
     """
     _require_output(path, source=loaded.checkpoint)
     facts = model_facts(loaded)
-    graph = export_onnx(fold(loaded.reference), spec, metadata=_texts(facts, spec.precision))
+    graph = export_onnx(fold(loaded.reference), spec, metadata=texts(facts, spec.precision))
     return _write_graph(graph, path, facts=facts)
 
 
@@ -142,7 +107,7 @@ def in_precision(
     facts = graph_facts(graph)
     origin = _origin(source)
     if facts:
-        onnx.helper.set_model_props(half, _texts(facts, precision) | _float32_text(half))
+        onnx.helper.set_model_props(half, texts(facts, precision) | float32_text(half))
     try:
         onnx.checker.check_model(half, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
@@ -312,53 +277,6 @@ def newest_export(folder: Path = ENGINES) -> Path:
     return found[-1]
 
 
-def check_origin(path: Path, facts: dict[str, Any], loaded: LoadedModel) -> None:
-    """Refuse to compare a file with a model that it was not made from.
-
-    Args:
-        path: The file, for the message.
-        facts: Its facts; nothing is checked without any (a file of another tool).
-        loaded: The reference.
-
-    Raises:
-        ComparisonError: If model sizes or weights differ.
-    """
-    if not facts:
-        return
-    ours = model_facts(loaded)
-    if facts["checkpoint_sha256"] != ours["checkpoint_sha256"]:
-        raise ComparisonError(
-            f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
-            "give the --checkpoint it was made from"
-        )
-    if facts["weights_key"] != ours["weights_key"]:
-        raise ComparisonError(
-            f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
-            "give the same --weights"
-        )
-    if json.dumps(facts["config"]) != json.dumps(ours["config"]):
-        raise ComparisonError(
-            f"{path} was made with the settings {json.dumps(facts['config'])}, the reference has "
-            f"{json.dumps(ours['config'])}; use the same --model and --image-size"
-        )
-
-
-def graph_facts(graph: onnx.ModelProto) -> dict[str, Any]:
-    """The model facts in an ONNX file of ours; empty for a file of another tool."""
-    props: dict[str, Any] = {entry.key: entry.value for entry in graph.metadata_props}
-    facts = select_facts(props)
-    try:
-        return facts | {key: json.loads(facts[key]) for key in JSON_FACTS if facts}
-    except ValueError as err:
-        raise ExportError(f"the ONNX file's metadata is damaged ({err}); export it again") from err
-
-
-def select_facts(values: dict[str, Any]) -> dict[str, Any]:
-    """The model facts among ``values``; empty unless all are there."""
-    facts = {key: values[key] for key in MODEL_FACTS if key in values}
-    return facts if len(facts) == len(MODEL_FACTS) else {}
-
-
 def _require_output(path: Path, *, source: Path | None) -> None:
     """Fail early where ``path`` cannot be written, or would replace what it is made from."""
     ensure_writable(path)
@@ -377,21 +295,6 @@ def _is_derived(path: Path) -> bool:
         return "source" in json.loads(manifest_path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         return False
-
-
-def _texts(facts: dict[str, Any], precision: Precision) -> dict[str, str]:
-    """Facts as ONNX metadata, which holds text only."""
-    everything = facts | {"precision": precision, "versions": versions()}
-    return {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in everything.items()
-    }
-
-
-def _float32_text(graph: onnx.ModelProto) -> dict[str, str]:
-    """The modules kept in float32, as ONNX metadata."""
-    kept = {key: float32_modules(graph, key) for key in (FLOAT32_MODULES, FLOAT32_ASKED)}
-    return {key: json.dumps(names) for key, names in kept.items() if names}
 
 
 def _write_graph(graph: onnx.ModelProto, path: Path, *, facts: dict[str, Any]) -> Artifact:
