@@ -41,7 +41,7 @@ def export(name: str, setup: Setup) -> dict[str, Any]:
         if importlib.util.find_spec("onnxscript") is None:
             raise MissingBackendError("exporting needs onnxscript; give --artifacts made elsewhere")
         pipeline.write_onnx(loaded, pipeline.export_spec(loaded), full)
-        pipeline.in_precision(full, "fp16", folder=setup.artifacts)
+        pipeline.write_converted(pipeline.convert(full, "fp16", folder=setup.artifacts))
     files = {}
     for precision in PRECISIONS:
         manifest = read_manifest(onnx_path(name, precision, setup))
