@@ -15,7 +15,7 @@ from exporters.plan import KernelPlan
 from exporters.precision import float32_modules, precision_of
 from exporters.text_files import listed
 from exporters.to_onnx import load_onnx
-from swin_deploy.artifacts.facts import facts_in_graph, facts_in_manifest
+from swin_deploy.artifacts.facts import check_origin, facts_in_graph, facts_in_manifest, versions
 from swin_deploy.bench import BenchReport
 from swin_deploy.check import graph_candidate, module_candidate, parity_report, reference_outputs
 from swin_deploy.config import BUNDLED_IMAGES
@@ -32,11 +32,7 @@ from swin_deploy.original.build import (
     original_library,
 )
 from swin_deploy.parity import Hop, ParityReport
-from swin_deploy.pipeline import (
-    check_origin,
-    read_engine_manifest,
-    versions,
-)
+from swin_deploy.pipeline import read_engine_manifest
 from swin_deploy.report.from_json import read_report
 from swin_deploy.report.results import Artifact, Report
 from swin_deploy.runners import Runner, TorchRunner, TrtRunner

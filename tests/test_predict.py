@@ -202,8 +202,13 @@ def test_table_of_another_run_is_kept(swin: Command, exported: Path) -> None:
     )
     assert Path("table.csv").read_bytes() == before
     Path("mine.csv").write_text("important\n")
-    swin("predict", exported, IMAGES / "3", "--csv", "mine.csv").assert_error("no table of ours")
+    command = ("predict", exported, IMAGES / "3", "--csv", "mine.csv")
+    swin(*command).assert_error("was not made by swin-deploy")
     assert Path("mine.csv").read_text() == "important\n"
+    swin(*command, "--force").assert_done()
+    assert len(read_rows(Path("mine.csv"))) == len(list((IMAGES / "3").iterdir()))
+    swin("predict", "notebook-digits", IMAGES / "3", "--csv", "table.csv", "--force").assert_done()
+    assert json.loads(Path("table.csv.json").read_text())["artifact"] == "notebook-digits"
 
 
 def test_table_has_names_with_quotes_and_line_breaks(swin: Command, exported: Path) -> None:

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from exporters.artifact import manifest_path
-from exporters.errors import FileError
+from exporters.errors import ComparisonError, FileError
+from exporters.precision import FLOAT32_ASKED, FLOAT32_MODULES, float32_modules
+from exporters.spec import Precision
 from exporters.text_files import parse_json, typed
+from swin_deploy import __version__
 from swin_deploy.assumptions import Assumption
 from swin_deploy.config import SwinConfig
 from swin_deploy.images.class_names import ClassNames
@@ -111,6 +116,57 @@ class ModelFacts:
 
 NAMES = tuple(field.name for field in dataclasses.fields(ModelFacts))
 SIZES = {field.name for field in dataclasses.fields(SwinConfig)}
+
+
+def check_origin(path: Path, facts: ModelFacts | None, loaded: LoadedModel) -> None:
+    """Refuse to compare a file with a model that it was not made from.
+
+    Args:
+        path: The file, for the message.
+        facts: Facts in the file; nothing is checked without any (a file of another tool).
+        loaded: The reference.
+
+    Raises:
+        ComparisonError: If model sizes or weights differ.
+    """
+    if facts is None:
+        return
+    ours = facts_of(loaded)
+    if facts.checkpoint_sha256 != ours.checkpoint_sha256:
+        raise ComparisonError(
+            f"{path} was made from {facts.weights}, the reference has {ours.weights}; give the "
+            "--checkpoint it was made from"
+        )
+    if facts.weights_key != ours.weights_key:
+        raise ComparisonError(
+            f"{path} was made from {facts.weights}, the reference has {ours.weights}; give the "
+            "same --weights"
+        )
+    if facts.config != ours.config:
+        theirs, wanted = (json.dumps(one.config.to_dict()) for one in (facts, ours))
+        raise ComparisonError(
+            f"{path} was made with the settings {theirs}, the reference has {wanted}; use the "
+            "same --model and --image-size"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what takes part in making an artefact."""
+    found = {"swin-deploy": __version__, "python": platform.python_version()}
+    for name in ("torch", "onnx", "onnxscript"):
+        found[name] = packages.version(name)
+    return found
+
+
+def texts(facts: ModelFacts, precision: Precision) -> dict[str, str]:
+    """The metadata of an ONNX file: the facts, its precision and what made it."""
+    return facts.to_metadata() | {"precision": precision, "versions": json.dumps(versions())}
+
+
+def float32_text(graph: onnx.ModelProto) -> dict[str, str]:
+    """The modules kept in float32, as ONNX metadata."""
+    kept = {key: float32_modules(graph, key) for key in (FLOAT32_MODULES, FLOAT32_ASKED)}
+    return {key: json.dumps(names) for key, names in kept.items() if names}
 
 
 def facts_of(loaded: LoadedModel) -> ModelFacts:

@@ -60,6 +60,11 @@ class Asked:
             "classes": self.classes,
         }
 
+    def inputs(self) -> list[Path]:
+        """The files and folders that are read for the model."""
+        given = (self.checkpoint, self.classes, self.preprocessing.source)
+        return [one for one in given if isinstance(one, Path)]
+
     def load(self) -> LoadedModel:
         """The model; PyTorch loads here, not for ``--help``."""
         from swin_deploy.load import load_model

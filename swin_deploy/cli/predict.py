@@ -18,6 +18,8 @@ from exporters.text_files import LISTED, listed
 from swin_deploy import __version__
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_text
 from swin_deploy.cli.options import FILE, MAX_BATCH, Asked, checkpoint_options
+from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.outputs import features_output, table_outputs
 
 if TYPE_CHECKING:
     from swin_deploy.predict.pictures import Named, Pictures
@@ -70,6 +72,7 @@ warning), 2 wrong usage, 3 could not run.
     metavar="FILE.npz",
     help="Write the model's outputs: pooled features, stages or tokens, see --outputs.",
 )
+@force_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture.")
 @click.pass_obj
 def predict(
@@ -81,6 +84,7 @@ def predict(
     batch: int,
     table: Path | None,
     features: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Say what is in pictures: an ONNX file, an engine or a checkpoint, and its own preprocessing.
@@ -91,7 +95,14 @@ def predict(
     from swin_deploy.predict.forms import form_of
     from swin_deploy.predict.pictures import find_pictures
 
+    if table and features:
+        raise click.UsageError("give --csv or --features, not both")
     form = form_of(artifact)
+    inputs = [artifact, *asked.inputs(), *map(Path, images)]
+    if table:
+        claim_outputs(table_outputs(table), inputs=inputs, force=force)
+    if features:
+        claim_outputs([features_output(features)], inputs=inputs, force=force)
     pictures = find_pictures(images, sys.stdin.buffer)
     with console.step("Loading the model"):
         from swin_deploy.predict.predictor import Predictor
@@ -105,7 +116,7 @@ def predict(
         _announce(console, predictor)
         run = _Run(console, predictor, pictures)
         if table:
-            run.to_table(table, top)
+            run.to_table(table, top, force=force)
         elif features:
             run.to_features(features)
         else:
@@ -157,11 +168,11 @@ class _Run:
         self._pictures = pictures
         self._odd: dict[str, list[str]] = defaultdict(list)
 
-    def to_table(self, path: Path, top: int) -> None:
+    def to_table(self, path: Path, top: int, *, force: bool) -> None:
         """Write a CSV file, or go on with it."""
         from swin_deploy.predict.table import PredictionTable
 
-        with PredictionTable(path, _key(self._predictor), top=top) as rows:
+        with PredictionTable(path, _key(self._predictor), top=top, force=force) as rows:
             missing = [one for one in self._pictures if one.name not in rows.done]
             taken_over = len(self._pictures) - len(missing)
             if taken_over:

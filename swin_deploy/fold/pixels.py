@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 
 from swin_deploy.images.preprocessing import Preprocessing
-from swin_deploy.model import DeployModel, NormalizePixels, PixelPatchEmbed
+from swin_deploy.model import DeployModel, NormalizePixels, PatchEmbed, PixelPatchEmbed
 
 
 def taking_pixels(model: DeployModel, steps: Preprocessing) -> DeployModel:
@@ -20,6 +22,6 @@ def taking_pixels(model: DeployModel, steps: Preprocessing) -> DeployModel:
     mean = torch.tensor(steps.mean, dtype=torch.float64)
     normalize = NormalizePixels(steps.rescale / std, -mean / std)
     cut, *rest = model.embed
-    embed = nn.Sequential(PixelPatchEmbed(cut, normalize), *rest)
+    embed = nn.Sequential(PixelPatchEmbed(cast(PatchEmbed, cut), normalize), *rest)
     taps = {int(passed): tap for passed, tap in model.taps.items()}
     return DeployModel(embed, list(model.layers), taps).eval()

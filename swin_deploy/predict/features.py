@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import IO, Self
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import FileError
+from exporters.staging import real_path, temporary_folder
 from swin_deploy.predict.predictor import Prediction
 
 FLOAT32 = np.lib.format.dtype_to_descr(np.dtype(np.float32))
@@ -35,6 +35,7 @@ class FeatureFile:
 
     def __init__(self, path: Path, names: tuple[str, ...]) -> None:
         self._path = path
+        self._place = real_path(path)
         self._names = names
         self._errors: list[str] = []
         self._streams: dict[str, IO[bytes]] = {}
@@ -43,13 +44,10 @@ class FeatureFile:
 
     def __enter__(self) -> Self:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            folder = tempfile.TemporaryDirectory(
-                dir=self._path.parent, prefix=f".{self._path.name}.", suffix=".tmp"
-            )
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            self._folder = self._stack.enter_context(temporary_folder(self._place.parent))
         except OSError as err:
             raise self._failure(err) from err
-        self._folder = Path(self._stack.enter_context(folder))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -70,7 +68,7 @@ class FeatureFile:
     def finish(self) -> None:
         """Write the file."""
         texts = {"images": np.array(self._names), "errors": np.array(self._errors)}
-        whole = self._folder / self._path.name
+        whole = self._folder / self._place.name
         try:
             with zipfile.ZipFile(whole, "w", allowZip64=True) as archive:
                 for name, values in texts.items():
@@ -79,7 +77,7 @@ class FeatureFile:
                 for name, stream in self._streams.items():
                     stream.flush()
                     archive.write(self._folder / f"{name}.npy", f"{name}.npy")
-            os.replace(whole, self._path)
+            os.replace(whole, self._place)
         except OSError as err:
             raise self._failure(err) from err
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Self
 
 from exporters.artifact import manifest_path, write_atomic
 from exporters.errors import FileError
+from exporters.staging import real_path
+from exporters.text_files import read_json
+from swin_deploy.outputs import PREDICTIONS
 from swin_deploy.predict.predictor import Prediction
 
 SCHEMA = 1
-KIND = "predictions"
 
 
 class PredictionTable:
@@ -29,6 +30,7 @@ class PredictionTable:
         path: The CSV file. One that an earlier run with the same key left is gone on with.
         key: What the rows hold for, as JSON values: the model, how it runs, what is asked of it.
         top: Number of classes a row.
+        force: Start anew where the file holds something else.
 
     Attributes:
         path: The file.
@@ -38,11 +40,12 @@ class PredictionTable:
         FileError: If the path holds something else, or cannot be written.
     """
 
-    def __init__(self, path: Path, key: dict[str, Any], *, top: int) -> None:
+    def __init__(self, path: Path, key: dict[str, Any], *, top: int, force: bool = False) -> None:
         self.path = path
+        self._force = force
         self.done: set[str] = set()
         # As a reader of the file gets it: no tuples.
-        self._manifest = json.loads(json.dumps({"schema": SCHEMA, "kind": KIND, **key}))
+        self._manifest = json.loads(json.dumps({"schema": SCHEMA, "kind": PREDICTIONS, **key}))
         numbered = (
             f"{what}_{rank}"
             for rank in range(1, top + 1)
@@ -53,8 +56,8 @@ class PredictionTable:
 
     def __enter__(self) -> Self:
         try:
-            whole = self._take_over() if os.path.lexists(self.path) else 0
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            whole = self._take_over() if self.path.exists() else 0
+            real_path(self.path).parent.mkdir(parents=True, exist_ok=True)
             if not whole:
                 text = json.dumps(self._manifest, indent=2) + "\n"
                 write_atomic(manifest_path(self.path), text.encode())
@@ -97,7 +100,8 @@ class PredictionTable:
 
     def _take_over(self) -> int:
         """Read what an earlier run left; the size of its whole rows."""
-        self._require_same()
+        if not self._is_same():
+            return 0
         data = self.path.read_bytes()
         end = data.rfind(b"\n")
         while end >= 0 and data.count(b'"', 0, end) % 2:  # a line break in a file's name
@@ -109,21 +113,18 @@ class PredictionTable:
         self.done = {row[0] for row in rows if row}
         return len(whole)
 
-    def _require_same(self) -> None:
+    def _is_same(self) -> bool:
+        """Whether an earlier run of the same left the file; false where it is to be replaced."""
         beside = manifest_path(self.path)
-        try:
-            found = json.loads(beside.read_text(encoding="utf-8"))
-            found = found if isinstance(found, dict) else {}
-        except (OSError, ValueError, RecursionError):
-            found = {}
-        if found.get("kind") != KIND:
-            raise FileError(f"{self.path} is there and no table of ours; name another file")
+        found = read_json(beside) if beside.is_file() else {}
+        found = found if isinstance(found, dict) else {}
         names = [name for name, value in self._manifest.items() if found.get(name) != value]
-        if names:
+        if names and not self._force and self.path.stat().st_size:
             raise FileError(
                 f"{self.path} has predictions of another run (not the same: {', '.join(names)}); "
-                "name another file, or remove it"
+                "name another file, or start anew with --force"
             )
+        return not names
 
     def _failure(self, err: OSError) -> FileError:
         return FileError(

@@ -10,7 +10,7 @@ from exporters.artifact import read_manifest
 from exporters.errors import BuildError, ComparisonError, FileError, MissingBackendError
 from exporters.spec import DEFAULT_OPSET, BatchProfile, EngineOptions, Flavor, Precision
 from swin_deploy import pipeline
-from swin_deploy.artifacts.facts import facts_in_manifest
+from swin_deploy.artifacts.facts import check_origin, facts_in_manifest
 from swin_deploy.load import LoadedModel
 from swin_deploy.suite.models import Setup, suite_model
 
@@ -40,7 +40,7 @@ def export(name: str, setup: Setup) -> dict[str, Any]:
         if importlib.util.find_spec("onnxscript") is None:
             raise MissingBackendError("exporting needs onnxscript; give --artifacts made elsewhere")
         pipeline.write_onnx(loaded, pipeline.export_spec(loaded), full)
-        pipeline.in_precision(full, "fp16", folder=setup.artifacts)
+        pipeline.write_converted(pipeline.convert(full, "fp16", folder=setup.artifacts))
     files = {}
     for precision in PRECISIONS:
         manifest = read_manifest(onnx_path(name, precision, setup))
@@ -102,7 +102,7 @@ def _fits(path: Path, loaded: LoadedModel) -> bool:
     try:
         manifest = read_manifest(path)
         facts = facts_in_manifest(manifest, path)
-        pipeline.check_origin(path, facts, loaded)
+        check_origin(path, facts, loaded)
     except (FileError, ComparisonError):
         return False
     return facts is not None
