@@ -104,18 +104,31 @@ def tappable_module(module: nn.Module, precision: Precision) -> Tappable:
 
 def tappable_graph(graph: onnx.ModelProto, precision: Precision) -> Tappable:
     """An ONNX graph whose nodes are named by module, run by ONNX Runtime."""
-    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
-    reorders: dict[str, NDArray[np.int64]] = {}
     paths: set[str] = set()
     for node in graph.graph.node:
         path = _path(node)
         paths.update(path[:end] for end, mark in enumerate(f"{path}.") if mark == ".")
-        index = constants.get(node.input[1]) if node.op_type == "Gather" else None
-        if index is not None and path.split(".")[-1] in REORDERS:
-            reorders[path] = numpy_helper.to_array(index)
     return Tappable(
-        frozenset(paths), reorders, lambda taps: _open_tapped_graph(graph, taps, precision)
+        frozenset(paths),
+        dict(_reorders(graph.graph)),
+        lambda taps: _open_tapped_graph(graph, taps, precision),
     )
+
+
+def _reorders(body: onnx.GraphProto) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Path and index of each gather that reorders a layer's tokens.
+
+    PyTorch's exporter hands an index through a Reshape to [-1], and computes that beforehand only
+    for up to 8192 tokens.
+    """
+    constants = {tensor.name: tensor for tensor in body.initializer}
+    shaped = {node.output[0]: node.input[0] for node in body.node if node.op_type == "Reshape"}
+    for node in body.node:
+        path = _path(node)
+        if node.op_type == "Gather" and path.split(".")[-1] in REORDERS:
+            index = constants.get(shaped.get(node.input[1], node.input[1]))
+            if index is not None:
+                yield path, numpy_helper.to_array(index).reshape(-1)
 
 
 @contextlib.contextmanager
