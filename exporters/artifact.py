@@ -12,11 +12,14 @@ import json
 import os
 import secrets
 import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from exporters.errors import FileError
 
+# What a file is to hold: its bytes, or what gives them piece by piece, each time anew.
+Content = bytes | Callable[[], Iterable[bytes]]
 MANIFEST_SCHEMA = 1
 MANIFEST_KEYS = ("schema", "file", "bytes", "sha256")  # in every manifest
 
@@ -33,7 +36,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     write_together({path: data})
 
 
-def write_together(files: dict[Path, bytes]) -> None:
+def write_together(files: Mapping[Path, Content]) -> None:
     """Write files that belong together: none takes its name before all are on the disk.
 
     Killed between two names, the files are still whole, but the later ones are the old ones.
@@ -51,7 +54,7 @@ def write_together(files: dict[Path, bytes]) -> None:
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
             with temporary.open("xb") as stream:
                 staged[path] = temporary
-                stream.write(data)
+                stream.writelines(_pieces(data))
                 stream.flush()
                 os.fsync(stream.fileno())
         for path, temporary in staged.items():
@@ -64,6 +67,10 @@ def write_together(files: dict[Path, bytes]) -> None:
     finally:
         for temporary in staged.values():
             temporary.unlink(missing_ok=True)
+
+
+def _pieces(content: Content) -> Iterable[bytes]:
+    return (content,) if isinstance(content, bytes) else content()
 
 
 def ensure_writable(path: Path) -> None:
@@ -109,7 +116,7 @@ def manifest_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def write_artifact(path: Path, data: bytes, manifest: dict[str, Any]) -> dict[str, Any]:
+def write_artifact(path: Path, data: Content, manifest: dict[str, Any]) -> dict[str, Any]:
     """Write an artefact and its manifest together, and return the manifest written.
 
     The manifest gets the file's name, size, SHA-256 and the time on top of what is given.
@@ -117,11 +124,15 @@ def write_artifact(path: Path, data: bytes, manifest: dict[str, Any]) -> dict[st
     Raises:
         FileError: If a file cannot be written.
     """
+    digest, size = hashlib.sha256(), 0
+    for piece in _pieces(data):
+        digest.update(piece)
+        size += len(piece)
     full = {
         "schema": MANIFEST_SCHEMA,
         "file": path.name,
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": size,
+        "sha256": digest.hexdigest(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **manifest,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import platform
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ from exporters.spec import (
 )
 from exporters.to_engine import build_engine, fixed_batch
 from exporters.to_onnx import export_onnx, load_onnx
+from exporters.weights import check_graph, serialized
 from swin_deploy import __version__
 from swin_deploy.fold import fold
 from swin_deploy.load import LoadedModel
@@ -136,7 +138,7 @@ def in_precision(
     if facts:
         onnx.helper.set_model_props(half, _texts(facts, precision) | _float32_text(half))
     try:
-        onnx.checker.check_model(half, full_check=True)
+        check_graph(half, full=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise ExportError(
             f"{source} cannot be written in {TITLES[precision]} "
@@ -396,4 +398,4 @@ def _write_graph(graph: onnx.ModelProto, path: Path, *, facts: dict[str, Any]) -
         "outputs": [value.name for value in body.output],
         "versions": versions(),
     }
-    return Artifact(path, write_artifact(path, graph.SerializeToString(), manifest))
+    return Artifact(path, write_artifact(path, functools.partial(serialized, graph), manifest))
