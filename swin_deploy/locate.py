@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from exporters.spec import Precision
+from swin_deploy.alias import alias
 from swin_deploy.arrays import plain_array
 from swin_deploy.fold import fold
 from swin_deploy.oracle import ReferenceOutputs, Trace, trace_images
@@ -142,7 +144,8 @@ def _shows_only(results: Sequence[ParityResult]) -> str:
 
 def _first_operation(place: _Place, candidate: Tappable, precision: Precision) -> str:
     """The first operation beyond its noise, and by how much; empty when there is none."""
-    fresh = tappable_module(fold(place.trace.reference), "fp32")
+    folded = fold(place.trace.reference)
+    fresh = tappable_module(folded, "fp32")
     if not _fresh_agrees(place, fresh):
         return "as a model folded afresh: the folding or the deploy model's code is wrong"
     operations = [one for one in _operations(place.point) if _in_both(one.tap, candidate, fresh)]
@@ -151,8 +154,8 @@ def _first_operation(place: _Place, candidate: Tappable, precision: Precision) -
         return ""
     with candidate.open(taps) as runner:
         actual = runner.run(place.images)[-len(taps) :]
-    exact = _run_fresh(place, taps, torch.float64)
-    noisy = _run_fresh(place, taps, DTYPES[precision])
+    exact = _run_tapped(folded, torch.float64, taps, place.images)
+    noisy = _run_tapped(folded, DTYPES[precision], taps, place.images)
     for number, operation in enumerate(operations):
         sides = actual[number].astype(np.float64), exact[number], noisy[number]
         result = _compare_operation(operation, sides, place, precision)
@@ -190,11 +193,13 @@ def _fresh_agrees(place: _Place, fresh: Tappable) -> bool:
     return compare(actual, expected, allowed, inputs="", batch=len(expected), classes=False).passed
 
 
-def _run_fresh(place: _Place, taps: tuple[Tap, ...], dtype: torch.dtype) -> tuple[Wide, ...]:
-    """What a model folded afresh has at the taps, in float64 whatever it computes in."""
-    module = TappedModule(fold(place.trace.reference).to(dtype), taps)
+def _run_tapped(
+    model: nn.Module, dtype: torch.dtype, taps: tuple[Tap, ...], images: NDArray[np.float32]
+) -> tuple[Wide, ...]:
+    """What a model has at the taps, in float64 whatever it computes in."""
+    module = TappedModule(alias(model).to(dtype), taps)
     with torch.inference_mode():
-        outputs = module(torch.tensor(plain_array(place.images, np.float32), dtype=dtype))
+        outputs = module(torch.tensor(plain_array(images, np.float32), dtype=dtype))
     return tuple(one.double().numpy() for one in outputs[-len(taps) :])
 
 
