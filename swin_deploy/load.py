@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from swin_deploy.checkpoints.assemble import derived_buffers
 from swin_deploy.checkpoints.sizes import variant_of
 from swin_deploy.checkpoints.sources import load_checkpoint
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Output, SwinConfig, variant
+from swin_deploy.fold import fold
+from swin_deploy.model import DeployModel
 from swin_deploy.reference import Reference, build_reference
 
 RANDOM_SEED = 0
@@ -39,6 +42,11 @@ class LoadedModel:
     sha256: str
     source: str = ""
     notes: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def deploy(self) -> DeployModel:
+        """The deploy model, folded once, for whoever runs it and leaves it as it is."""
+        return fold(self.reference)
 
     @property
     def weights(self) -> str:
