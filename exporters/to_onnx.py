@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import gc
 import hashlib
 import json
 import logging
@@ -24,6 +23,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from exporters.errors import ExportError
+from exporters.memory import release_memory
 from exporters.precision import FLOAT32_MODULES, to_half
 from exporters.spec import OPSET_RANGE, ExportSpec
 from exporters.weights import check_graph, infer_shapes
@@ -53,7 +53,7 @@ def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str])
     kept = [name for name, module in model.named_modules() if getattr(module, KEEP_FLOAT32, False)]
     graph = _trace(model, spec)
     del model  # the caller may have let go of it: its weights are the graph's now
-    gc.collect()  # the exporter's graphs are cycles, and hold the weights until they are found
+    release_memory()  # the exporter's graphs are cycles, and hold the weights until they are found
     _name_nodes_by_module(graph)
     _strip_trace_records(graph)
     _share_equal_tensors(graph)

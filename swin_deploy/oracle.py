@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
+from exporters.memory import release_memory
 from exporters.spec import Precision
 from swin_deploy.alias import alias
 from swin_deploy.arrays import plain_array
@@ -161,6 +162,7 @@ def trace_reference(
     for precision in dict.fromkeys(precisions):
         progress(f"PyTorch reference: its noise in {precision}")
         trace.noise[precision] = _measure_noise(outputs, trace, precision)
+        release_memory()
     return dataclasses.replace(outputs, trace=trace)
 
 
