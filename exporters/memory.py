@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 
 
 def release_memory() -> None:
-    """Free what only cycles hold, and give all that is free back to the system.
+    """Give all memory that is free back to the system.
 
     glibc keeps freed blocks of up to 32 MiB for the process, which here are whole models: the next
     library's do not fit between them. Other C libraries are left to themselves.
     """
-    gc.collect()
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

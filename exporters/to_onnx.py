@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import hashlib
 import json
 import logging
@@ -53,7 +54,8 @@ def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str])
     kept = [name for name, module in model.named_modules() if getattr(module, KEEP_FLOAT32, False)]
     graph = _trace(model, spec)
     del model  # the caller may have let go of it: its weights are the graph's now
-    release_memory()  # the exporter's graphs are cycles, and hold the weights until they are found
+    gc.collect()  # the exporter's graphs are cycles, and hold the weights until they are found
+    release_memory()
     _name_nodes_by_module(graph)
     _strip_trace_records(graph)
     _share_equal_tensors(graph)

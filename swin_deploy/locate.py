@@ -34,7 +34,7 @@ from swin_deploy.parity import (
 from swin_deploy.stream import Point, batch_first, in_candidate_order, token_orders
 from swin_deploy.taps import Side, Tap, Tappable, TappedModule, tappable_module
 
-Wide = NDArray[np.float64]
+Real = NDArray[np.floating]
 
 # In the order in which they run; what a family or a precision lacks is passed over.
 BLOCK_PARTS: tuple[tuple[str, str, Side], ...] = (
@@ -157,7 +157,7 @@ def _first_operation(place: _Place, candidate: Tappable, precision: Precision) -
     exact = _run_tapped(folded, torch.float64, taps, place.images)
     noisy = _run_tapped(folded, DTYPES[precision], taps, place.images)
     for number, operation in enumerate(operations):
-        sides = actual[number].astype(np.float64), exact[number], noisy[number]
+        sides = actual[number], exact[number], noisy[number]
         result = _compare_operation(operation, sides, place, precision)
         if not result.passed:
             return f"{operation.name}: {_times(result.deciding)}"
@@ -195,16 +195,17 @@ def _fresh_agrees(place: _Place, fresh: Tappable) -> bool:
 
 def _run_tapped(
     model: nn.Module, dtype: torch.dtype, taps: tuple[Tap, ...], images: NDArray[np.float32]
-) -> tuple[Wide, ...]:
-    """What a model has at the taps, in float64 whatever it computes in."""
+) -> tuple[Real, ...]:
+    """What a model has at the taps, in float64 or, where it computes in less, in float32."""
     module = TappedModule(alias(model).to(dtype), taps)
     with torch.inference_mode():
         outputs = module(torch.tensor(plain_array(images, np.float32), dtype=dtype))
-    return tuple(one.double().numpy() for one in outputs[-len(taps) :])
+    kept = torch.float64 if dtype == torch.float64 else torch.float32
+    return tuple(one.to(kept).numpy() for one in outputs[-len(taps) :])
 
 
 def _compare_operation(
-    operation: _Operation, sides: tuple[Wide, Wide, Wide], place: _Place, precision: str
+    operation: _Operation, sides: tuple[Real, Real, Real], place: _Place, precision: str
 ) -> ParityResult:
     """A candidate's side against the exact one, allowed what the noisy one loses."""
     actual, exact, noisy = sides
@@ -216,8 +217,9 @@ def _compare_operation(
     return compare(actual, exact, allowed, inputs="", batch=len(place.images), classes=False)
 
 
-def _softmax(scores: Wide) -> Wide:
-    powers: Wide = np.exp(scores - scores.max(axis=-1, keepdims=True))
+def _softmax(scores: Real) -> Real:
+    wide = plain_array(scores, np.float64)
+    powers: Real = np.exp(wide - wide.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
