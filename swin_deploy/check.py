@@ -17,7 +17,8 @@ from torch import nn
 
 from exporters.precision import precision_of
 from exporters.spec import Precision
-from swin_deploy.inputs import ImageSet
+from swin_deploy.images.chance import chance_doubt
+from swin_deploy.images.sets import ImageSet
 from swin_deploy.judge import DEFAULT_BATCHES, Candidate, judge
 from swin_deploy.load import LoadedModel
 from swin_deploy.oracle import ReferenceOutputs, run_reference, trace_reference
@@ -117,5 +118,24 @@ def parity_report(
         inputs={entry.name: entry.description for entry in outputs.image_sets},
         reference_top1_accuracy=outputs.top1_accuracy,
         hops=hops,
-        samples=make_samples(outputs, loaded.config.preprocessing),
+        samples=make_samples(outputs, loaded.preprocessing),
+        labelled=sum(len(s.images) for s in outputs.image_sets if s.labels is not None),
+        doubt=_doubt(loaded, outputs),
     )
+
+
+def _doubt(loaded: LoadedModel, outputs: ReferenceOutputs) -> str:
+    """Why accuracy shows nothing; empty for random weights, of which nobody expects any."""
+    if loaded.checkpoint is None or "logits" not in outputs.names:
+        return ""
+    place = outputs.names.index("logits")
+    for images, output in zip(outputs.image_sets, outputs.outputs, strict=True):
+        if images.labels is not None and images.order is not None:
+            return chance_doubt(
+                int((output[place].argmax(axis=1) == images.labels).sum()),
+                len(images.labels),
+                num_classes=loaded.config.num_classes,
+                order=images.order,
+                known=loaded.class_names,
+            )
+    return ""

@@ -4,38 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from exporters.errors import ConfigError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 DEFAULT_MODEL = "notebook-swin-t"
 
 Family = Literal["notebook", "swin", "swinv2"]
 Output = Literal["logits", "features", "stages", "tokens"]
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an image file becomes a model input: resize, centre crop, scale to 0..1, normalise."""
+def hidden_channels(dim: int, mlp_ratio: float) -> int:
+    """Channels between the two layers of an MLP, rounded down as every library does.
 
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    interpolation: str = "bicubic"
-    crop_ratio: float = 0.875
-
-    def __post_init__(self) -> None:
-        numbers = (*self.mean, *self.std, self.crop_ratio)
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
-            raise ConfigError(f"mean, std and crop_ratio {numbers} are not all finite numbers")
-        if len(self.mean) != 3 or len(self.std) != 3 or 0 in self.std:
-            raise ConfigError(
-                f"mean {self.mean} and std {self.std} need three numbers each, none of std zero"
-            )
+    A ratio of two whole numbers, found from the weights, may miss the product by a rounding error.
+    """
+    return int(dim * mlp_ratio + 1e-6)
 
 
 @dataclass(frozen=True)
@@ -79,6 +65,7 @@ class SwinConfig:
         always_shift: Shift also where one window covers the map; the notebook does so always,
             Hugging Face's backbones do, the other models do not.
         stage_norms: Each stage's feature map has a norm of its own (backbones of detectors).
+        out_stages: Stages whose maps ``stages`` gives, from 1 up; empty for all.
         final_norm: There is a norm behind the last stage.
         num_classes: Of the head; 0 for none.
         output: ``logits`` [B, num_classes]; ``features`` [B, C], the pooled tokens; ``stages``,
@@ -101,11 +88,11 @@ class SwinConfig:
     pretrained_window_sizes: tuple[int, ...] = ()
     always_shift: bool = False
     stage_norms: bool = False
+    out_stages: tuple[int, ...] = ()
     final_norm: bool = True
     layer_norm_eps: float = 1e-5
     num_classes: int = 0
     output: Output | Literal[""] = ""
-    preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -135,7 +122,7 @@ class SwinConfig:
                 raise ConfigError(f"{field} {shown}: whole numbers from 1 up are needed")
         if not isinstance(self.num_classes, int) or self.num_classes < 0:
             raise ConfigError(f"num_classes {self.num_classes}: a whole number from 0 up is needed")
-        if round(self.embed_dim * self.mlp_ratio) < 1:
+        if hidden_channels(self.embed_dim, self.mlp_ratio) < 1:
             raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
 
     def _check_stages(self) -> None:
@@ -147,6 +134,10 @@ class SwinConfig:
             values = getattr(self, field)
             if values and len(values) != len(self.depths):
                 raise ConfigError(f"{field} {values} need one entry for each of the stages")
+        if not set(self.out_stages) <= set(range(1, len(self.depths) + 1)):
+            raise ConfigError(
+                f"out_stages {self.out_stages}: there are stages 1 to {len(self.depths)}"
+            )
         if self.family == "notebook" and any(depth % 2 for depth in self.depths):
             raise ConfigError(f"depths {self.depths}: blocks come in pairs, use even numbers")
         for stage, heads in enumerate(self.num_heads):
@@ -211,7 +202,7 @@ class SwinConfig:
         total = tokens * 3 * self.patch_size**2 * self.embed_dim
         for index, stage in enumerate(self.stages):
             tokens, dim = stage.resolution**2, stage.dim
-            hidden = round(dim * self.mlp_ratio)
+            hidden = hidden_channels(dim, self.mlp_ratio)
             if index:
                 total += tokens * 2 * dim * dim  # the merge: 4 * dim / 2 channels to dim
             attention = 2 * stage.window_area * dim
@@ -229,10 +220,17 @@ class SwinConfig:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names of the outputs: one, or one for each stage."""
+        """Names of the outputs: one, or one for each stage that is given."""
         if self.output_name == "stages":
-            return tuple(f"stage{index}" for index in range(1, len(self.depths) + 1))
+            return tuple(f"stage{index + 1}" for index in self.shown_stages)
         return (self.output_name,)
+
+    @property
+    def shown_stages(self) -> tuple[int, ...]:
+        """Indices, from 0 up, of the stages whose maps ``stages`` gives."""
+        if not self.out_stages:
+            return tuple(range(len(self.depths)))
+        return tuple(sorted({stage - 1 for stage in self.out_stages}))
 
     def to_dict(self) -> dict[str, Any]:
         """This config as JSON values; ``from_dict`` reads it back."""
@@ -247,9 +245,6 @@ class SwinConfig:
         """
         try:
             fields = {key: _tuples(value) for key, value in values.items()}
-            if "preprocessing" in fields:
-                pre = {key: _tuples(value) for key, value in fields["preprocessing"].items()}
-                fields["preprocessing"] = Preprocessing(**pre)
             return cls(**fields)
         except (TypeError, AttributeError) as err:
             raise ConfigError(f"not a model config: {err}") from err
@@ -282,9 +277,8 @@ S3_DEPTHS = {"tiny": (2, 2, 6, 2), "small": (2, 2, 18, 2), "base": (2, 2, 30, 2)
 
 
 def _published(family: Family, size: str, img_size: int, **sizes: Any) -> SwinConfig:  # noqa: ANN401
-    """A model of the papers, with ImageNet-1k's classes and timm's preprocessing."""
+    """A model of the papers, with ImageNet-1k's classes."""
     embed_dim, depths, heads = SIZES[size]
-    crop_ratio = 1.0 if img_size == 384 else 0.9
     fields: dict[str, Any] = {
         "family": family,
         "img_size": img_size,
@@ -292,7 +286,6 @@ def _published(family: Family, size: str, img_size: int, **sizes: Any) -> SwinCo
         "depths": depths,
         "num_heads": heads,
         "num_classes": 1000,
-        "preprocessing": Preprocessing(crop_ratio=crop_ratio),
     }
     return SwinConfig(**(fields | sizes))
 
@@ -346,7 +339,6 @@ VARIANTS: dict[str, SwinConfig] = {
         embed_dim=32,
         depths=(2, 2),
         num_classes=10,
-        preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, crop_ratio=1.0),
     ),
 }
 ASSETS = Path(__file__).parent / "assets"

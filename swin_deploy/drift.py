@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exporters.spec import Precision
-from swin_deploy.inputs import ImageSet
+from swin_deploy.images.sets import ImageSet
 from swin_deploy.oracle import ReferenceOutputs, Trace, trace_images
 from swin_deploy.parity import DriftPoint, ParityResult, Tolerance, compare, limits, without_ceiling
 from swin_deploy.runners import Outputs

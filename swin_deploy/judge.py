@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from exporters.errors import ComparisonError, MissingBackendError
 from exporters.memory import release_memory
 from swin_deploy.drift import measure_drift, missing_points
-from swin_deploy.inputs import ImageSet
+from swin_deploy.images.sets import ImageSet
 from swin_deploy.locate import locate
 from swin_deploy.oracle import (
     ReferenceOutputs,
@@ -49,7 +49,7 @@ class Candidate:
 
     Attributes:
         runner: What runs it; not open yet.
-        stage: ``deploy``, ``onnx`` or ``engine``.
+        stage: As in ``Hop``.
         file: File name of the artefact, or empty.
         family: Of the model, where its tolerance differs.
         tappable: What looks into it, where that can be done.

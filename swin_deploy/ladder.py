@@ -22,7 +22,7 @@ from exporters.precision import TITLES
 from exporters.spec import BatchProfile, EngineOptions, Precision
 from exporters.to_onnx import load_onnx
 from swin_deploy.advice import Islands, choose_islands, fair_share
-from swin_deploy.inputs import ImageSet
+from swin_deploy.images.sets import ImageSet
 from swin_deploy.load import LoadedModel
 from swin_deploy.parity import Hop, ParityReport, tolerance_for
 from swin_deploy.pipeline import in_precision, undelivered, write_engine

@@ -5,16 +5,22 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
+from exporters.errors import ConfigError
+from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.assemble import derived_buffers
-from swin_deploy.checkpoints.sizes import variant_of
-from swin_deploy.checkpoints.sources import load_checkpoint
+from swin_deploy.checkpoints.pictures import prepared
+from swin_deploy.checkpoints.preprocessors import library_rule
+from swin_deploy.checkpoints.sizes import DEFAULT_CHOICE, variant_of
+from swin_deploy.checkpoints.sources import CheckpointOptions, Reading, load_checkpoint
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Output, SwinConfig, variant
 from swin_deploy.fold import fold
+from swin_deploy.images.class_names import ClassNames, read_class_names
+from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.model import DeployModel
 from swin_deploy.reference import Reference, build_reference
 
@@ -31,8 +37,12 @@ class LoadedModel:
         reference: The model, float32, in evaluation mode, on the CPU.
         checkpoint: The weights file or folder, or None for random weights.
         sha256: Of the weights, or an empty string.
+        preprocessing: Steps from a picture to an input.
+        class_names: Names of the classes; None where nothing gives them.
         source: The library that the checkpoint comes from, or an empty string.
-        notes: What was found, assumed, left aside or changed while loading.
+        notes: What was found, left aside or changed while loading.
+        assumptions: What nothing said and had to be chosen.
+        reading: Where in the checkpoint the weights are; None for random weights.
     """
 
     name: str
@@ -40,8 +50,17 @@ class LoadedModel:
     reference: Reference
     checkpoint: Path | None
     sha256: str
+    preprocessing: Preprocessing
+    class_names: ClassNames | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
+    reading: Reading | None = None
+
+    @property
+    def weights_key(self) -> str:
+        """The place of the weights among others in their file; empty for the file itself."""
+        return self.reading.key if self.reading else ""
 
     @functools.cached_property
     def deploy(self) -> DeployModel:
@@ -50,20 +69,27 @@ class LoadedModel:
 
     @property
     def weights(self) -> str:
-        """The weights in words: a file and its SHA-256, or random and their seed."""
+        """The weights in words: a file, the key in it, its SHA-256; or random and their seed."""
         if self.checkpoint is None:
             return f"random weights (seed {RANDOM_SEED}): no trained model"
-        return f"{self.checkpoint.name} (SHA-256 {self.sha256[:16]}...)"
+        key = f", {self.weights_key}" if self.weights_key else ""
+        return f"{self.checkpoint.name}{key} (SHA-256 {self.sha256[:16]}...)"
+
+
+class LoadOptions(CheckpointOptions, total=False):
+    """What may be asked of a model that is loaded, ``CheckpointOptions`` too.
+
+    Attributes:
+        output: Kind of output; by default what the checkpoint is made for.
+        classes: File of the class names; by default what the checkpoint's own files give.
+    """
+
+    output: Output | None
+    classes: Path | None
 
 
 def load_model(
-    name: str | None = None,
-    checkpoint: Path | None = None,
-    *,
-    img_size: int | None = None,
-    window_size: int | None = None,
-    source: str | None = None,
-    output: Output | None = None,
+    name: str | None = None, checkpoint: Path | None = None, **asked: Unpack[LoadOptions]
 ) -> LoadedModel:
     """Load a reference model.
 
@@ -71,35 +97,47 @@ def load_model(
         name: A variant; with a checkpoint, the sizes of both must agree.
         checkpoint: Weights file or folder; without one the variant's bundled weights are taken,
             or random ones, seeded.
-        img_size: Image side in pixels, instead of the checkpoint's or variant's.
-        window_size: Window side in tokens, instead of the checkpoint's or variant's.
-        source: Where the checkpoint comes from; by default found from its keys.
-        output: What the model shall give; by default what it is made for.
+        asked: What is asked of it, see ``LoadOptions``.
 
     Raises:
         CheckpointError: If the file cannot be read or does not fit.
-        ConfigError: If the variant is unknown, or windows cannot tile the image size.
+        ConfigError: If the variant is unknown, windows cannot tile the image size, or the class
+            file is of another number of classes.
+        FileError: If a file next to the weights, or one that the user names, cannot be read.
     """
+    if asked.get("weights") is not None and checkpoint is None:
+        raise ConfigError("--weights chooses among the weights of a file; give --checkpoint")
     if checkpoint is None and name in BUNDLED_WEIGHTS:
         checkpoint = BUNDLED_WEIGHTS[name]
-    asked = {"img_size": img_size, "window_size": window_size, "output": output}
-    if checkpoint is None:
-        name = DEFAULT_MODEL if name is None else name
-        return _random_model(name, _replaced(variant(name), asked))
-    loaded = load_checkpoint(
-        checkpoint, source=source, name=name, img_size=img_size, window_size=window_size
-    )
-    config = _replaced(loaded.config, {"output": output})
-    reference = _with_weights(config, loaded.state_dict)
-    known = name or variant_of(loaded.config) or checkpoint.stem
+    loaded = _random(name, asked) if checkpoint is None else _from_file(name, checkpoint, asked)
+    classes = asked.get("classes")
+    if classes is None:
+        return loaded
+    return replace(loaded, class_names=read_class_names(classes, loaded.config.num_classes))
+
+
+def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> LoadedModel:
+    options: CheckpointOptions = {
+        "source": asked.get("source"),
+        "img_size": asked.get("img_size"),
+        "window_size": asked.get("window_size"),
+        "weights": asked.get("weights"),
+        "preprocessing": asked.get("preprocessing", DEFAULT_CHOICE),
+    }
+    loaded = load_checkpoint(checkpoint, name, **options)
+    config = _replaced(loaded.config, {"output": asked.get("output")})
     return LoadedModel(
-        name=known,
+        name=name or variant_of(loaded.config) or checkpoint.stem,
         config=config,
-        reference=reference.eval(),
+        reference=_with_weights(config, loaded.state_dict).eval(),
         checkpoint=checkpoint,
         sha256=loaded.sha256,
+        preprocessing=loaded.preprocessing,
+        class_names=loaded.class_names,
         source=loaded.source,
         notes=loaded.notes,
+        assumptions=loaded.assumptions,
+        reading=loaded.reading,
     )
 
 
@@ -115,11 +153,19 @@ def _with_weights(config: SwinConfig, state: dict[str, Tensor]) -> Reference:
     return reference
 
 
-def _random_model(name: str, config: SwinConfig) -> LoadedModel:
+def _random(name: str | None, asked: LoadOptions) -> LoadedModel:
+    name = DEFAULT_MODEL if name is None else name
+    known = variant(name)
+    config = _replaced(
+        known, {key: asked.get(key) for key in ("img_size", "window_size", "output")}
+    )
+    rule = library_rule("notebook" if known.family == "notebook" else "timm", known)
+    choice = asked.get("preprocessing", DEFAULT_CHOICE)
+    steps, _ = prepared(rule, config, choice, size_is_asked=True)  # nothing depends on a guess
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(RANDOM_SEED)  # torch.manual_seed would seed GPUs too
-        reference = build_reference(config)
-    return LoadedModel(name, config, reference.eval(), None, "")
+        reference = build_reference(config).eval()
+    return LoadedModel(name, config, reference, None, "", steps)
 
 
 def _replaced(config: SwinConfig, asked: dict[str, Any]) -> SwinConfig:

@@ -23,7 +23,7 @@ from exporters.memory import release_memory
 from exporters.spec import Precision
 from swin_deploy.alias import alias
 from swin_deploy.arrays import plain_array
-from swin_deploy.inputs import ImageSet
+from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import Floor, measure_floor, tolerance_for
 from swin_deploy.reference import Reference
 from swin_deploy.runners import Outputs, Runner, TorchRunner

@@ -48,8 +48,16 @@ from swin_deploy.load import LoadedModel
 ENGINES = Path("engines")
 Progress = Callable[[str], None]
 # Facts about the model that travel with every artefact made from it.
-MODEL_FACTS = ("model", "config", "weights", "checkpoint_sha256", "preprocessing")
-JSON_FACTS = ("config", "preprocessing")
+MODEL_FACTS = (
+    "model",
+    "config",
+    "weights",
+    "weights_key",
+    "checkpoint_sha256",
+    "preprocessing",
+    "assumptions",
+)
+JSON_FACTS = ("config", "preprocessing", "assumptions")
 
 
 @dataclass(frozen=True)
@@ -73,14 +81,14 @@ def export_spec(loaded: LoadedModel, **choices: Any) -> ExportSpec:  # noqa: ANN
 
 def model_facts(loaded: LoadedModel) -> dict[str, Any]:
     """What the model is and where its weights come from, as JSON values."""
-    config = loaded.config.to_dict()
-    preprocessing = config.pop("preprocessing")
     return {
         "model": loaded.name,
-        "config": config,
+        "config": loaded.config.to_dict(),
         "weights": loaded.weights,
+        "weights_key": loaded.weights_key,
         "checkpoint_sha256": loaded.sha256,
-        "preprocessing": preprocessing,
+        "preprocessing": loaded.preprocessing.to_dict(),
+        "assumptions": [dataclasses.asdict(one) for one in loaded.assumptions],
     }
 
 
@@ -324,6 +332,11 @@ def check_origin(path: Path, facts: dict[str, Any], loaded: LoadedModel) -> None
         raise ComparisonError(
             f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
             "give the --checkpoint it was made from"
+        )
+    if facts["weights_key"] != ours["weights_key"]:
+        raise ComparisonError(
+            f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
+            "give the same --weights"
         )
     if json.dumps(facts["config"]) != json.dumps(ours["config"]):
         raise ComparisonError(

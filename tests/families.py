@@ -10,8 +10,9 @@ from conftest import TINY_WITH_HEAD, build_reference, randomised
 
 from exporters.spec import Precision
 from swin_deploy.check import reference_outputs
+from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
-from swin_deploy.inputs import extreme_images, seeded_images
+from swin_deploy.images.sets import extreme_images, seeded_images
 from swin_deploy.load import LoadedModel
 from swin_deploy.oracle import ReferenceOutputs
 from swin_deploy.reference import Reference
@@ -30,7 +31,9 @@ CONFIGS: dict[str, SwinConfig] = {
 def loaded(family: str, seed: int = 0) -> LoadedModel:
     """A reference of a family; it must not be changed."""
     config = CONFIGS[family]
-    return LoadedModel(f"tiny {family}", config, trained_like(config, seed), None, "")
+    return LoadedModel(
+        f"tiny {family}", config, trained_like(config, seed), None, "", library_steps(config)
+    )
 
 
 def trained_like(config: SwinConfig, seed: int = 0) -> Reference:
@@ -66,6 +69,6 @@ def outputs(
     model = loaded(family, seed)
     images = (
         seeded_images(model.config, count=8, seed=seed),
-        extreme_images(model.config, seed=seed),
+        extreme_images(model.preprocessing, seed=seed),
     )
     return reference_outputs(model, images, precisions=precisions)

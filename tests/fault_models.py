@@ -13,6 +13,7 @@ from exporters.precision import to_half
 from exporters.spec import Precision
 from exporters.to_onnx import export_onnx
 from swin_deploy.check import check_parity, reference_outputs
+from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
 from swin_deploy.fold import fold
 from swin_deploy.load import LoadedModel, load_model
@@ -57,7 +58,7 @@ def _random(kind: str, seed: int) -> LoadedModel:
     family = "swinv2" if kind.endswith("V2") else "swin"
     config = SwinConfig(family=family, **SIZES)
     reference = peers.trained_like(build_reference(config), seed=seed)
-    return LoadedModel(kind, config, reference.eval(), None, "")
+    return LoadedModel(kind, config, reference.eval(), None, "", library_steps(config))
 
 
 def faultless(one: Subject) -> DeployModel:

@@ -11,7 +11,9 @@ from fault_parts import AbsentPartError, biased, blocks, fault, masks, qkv_rows,
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
+from swin_deploy.load import load_model
 from swin_deploy.model import DeployModel, SwinBlock
 
 # --- what only some batches or some inputs show
@@ -84,7 +86,10 @@ def _(model, config):
 
 
 def _levels(config: SwinConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return config.preprocessing.mean, config.preprocessing.std
+    steps = library_steps(config)
+    if config.family == "notebook":  # the trained one
+        steps = load_model("notebook-digits").preprocessing
+    return steps.mean, steps.std
 
 
 @fault("one pixel of the image ignored")

@@ -19,8 +19,9 @@ from exporters.errors import ComparisonError
 from swin_deploy.arrays import plain_array
 from swin_deploy.bench.baselines import PyTorchRunner
 from swin_deploy.check import reference_outputs
+from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.fold import fold
-from swin_deploy.inputs import ImageSet
+from swin_deploy.images.sets import ImageSet
 from swin_deploy.load import LoadedModel
 from swin_deploy.parity import Tolerance, compare, second_opinion
 from swin_deploy.ranges import measure_ranges
@@ -140,7 +141,7 @@ def test_runner_outputs_outlive_the_next_call(runner: Runner) -> None:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_reference_and_ranges_take_images_of_any_layout(name: str) -> None:
     reference = build_reference(TINY)
-    loaded = LoadedModel("tiny", TINY, reference, None, "")
+    loaded = LoadedModel("tiny", TINY, reference, None, "", library_steps(TINY))
     plain = np.random.default_rng(2).standard_normal((2, 3, 56, 56)).astype(np.float32)
     images = ImageSet("seeded", "two images", plain, ("a", "b"))
     turned = dataclasses.replace(images, images=laid_out(name, plain))

@@ -22,6 +22,7 @@ from swin_deploy.bench.baselines import (
 from swin_deploy.bench.lanes import relative_l2
 from swin_deploy.bench.originals import build_original, library_of, original_maker
 from swin_deploy.bench.throughput import measure_throughput
+from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
 from swin_deploy.load import LoadedModel, load_model
 from swin_deploy.proof import Made
@@ -37,7 +38,7 @@ IMAGES = np.asarray(seeded_images(TINY_WITH_HEAD))
 
 def loaded(config, source="timm"):
     reference = peers.trained_like(build_any(config)).eval()
-    return LoadedModel("model", config, reference, None, "", source)
+    return LoadedModel("model", config, reference, None, "", library_steps(config), source=source)
 
 
 def outputs_of(make, **options):

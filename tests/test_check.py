@@ -15,9 +15,10 @@ from exporters.precision import to_half
 from exporters.spec import ExportSpec
 from exporters.to_onnx import export_onnx
 from swin_deploy.check import check_parity, reference_outputs
+from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
 from swin_deploy.fold import fold
-from swin_deploy.inputs import seeded_images
+from swin_deploy.images.sets import seeded_images
 from swin_deploy.load import LoadedModel
 from swin_deploy.parity import TOLERANCES, Hop
 from swin_deploy.reference import build_reference
@@ -217,7 +218,9 @@ def test_check_model_with_other_modules_is_judged_by_its_outputs() -> None:
 
 def test_check_output_of_another_shape_is_an_error() -> None:
     other = dataclasses.replace(CONFIGS["swin"], num_classes=3)
-    model = LoadedModel("other", other, build_reference(other).eval(), None, "")
+    model = LoadedModel(
+        "other", other, build_reference(other).eval(), None, "", library_steps(other)
+    )
     with pytest.raises(ComparisonError, match=r"\[1, 3\]|\[7, 3\]"):
         check_parity(loaded("swin"), outputs("swin"), fold(model.reference))
 

@@ -8,9 +8,9 @@ from conftest import build_reference
 from safetensors.torch import load_file
 from torch import Tensor
 
-from exporters.errors import CheckpointError, ConfigError
-from swin_deploy.checkpoints.notebook import CONFIG_KEY, check_state, infer_config
-from swin_deploy.config import BUNDLED_WEIGHTS, Preprocessing, notebook_config, variant
+from exporters.errors import CheckpointError, ConfigError, DeployError
+from swin_deploy.checkpoints.notebook import CONFIG_KEY, check_state, infer_config, saved_rule
+from swin_deploy.config import BUNDLED_WEIGHTS, notebook_config, variant
 
 State = dict[str, Tensor]
 SMALL = notebook_config(img_size=56, embed_dim=16, depths=(2, 2), num_classes=3)
@@ -43,32 +43,43 @@ def test_infer_config_takes_what_the_variant_of_these_sizes_has() -> None:
 
 
 def test_infer_config_believes_the_metadata(state: State) -> None:
-    saved = dataclasses.replace(
-        SMALL, img_size=112, num_heads=(2, 4), preprocessing=Preprocessing(crop_ratio=1.0)
-    )
-    metadata = {CONFIG_KEY: json.dumps(saved.to_dict())}
+    saved = dataclasses.replace(SMALL, img_size=112, num_heads=(2, 4))
+    steps = {"mean": [0.1, 0.2, 0.3], "crop_ratio": 1.0}
+    metadata = {CONFIG_KEY: json.dumps(saved.to_dict() | {"preprocessing": steps})}
+    rule = saved_rule(metadata)
+    assert rule is not None
+    assert rule.at(112).mean == (0.1, 0.2, 0.3)
+    assert rule.at(112).resize == 112
     assert infer_config(state, metadata, img_size=None) == saved
     assert infer_config(state, metadata, img_size=168) == dataclasses.replace(saved, img_size=168)
+
+
+def read_metadata(state: State, metadata: dict[str, str]) -> None:
+    rule = saved_rule(metadata)
+    if rule is not None:
+        rule.at(56)
+    infer_config(state, metadata, img_size=None)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param("", "no model config", id="empty"),
-        pytest.param("{", "no model config", id="half"),
+        pytest.param("", "is not JSON", id="empty"),
+        pytest.param("{", "is not JSON", id="half"),
         pytest.param("[1, 2]", "no model config", id="list"),
         pytest.param("null", "no model config", id="null"),
-        pytest.param("[" * 100_000, "no model config", id="too-deep"),
+        pytest.param("[" * 100_000, "nests too deeply", id="too-deep"),
         pytest.param('{"depth": 2}', "no model config", id="unknown-field"),
-        pytest.param('{"preprocessing": 3}', "no model config", id="preprocessing"),
+        pytest.param('{"preprocessing": 3}', "preprocessing: expected object", id="steps"),
         pytest.param('{"patch_size": 0}', "no model config", id="zero-patch"),
         pytest.param('{"img_size": 57}', "no model config", id="illegal-image"),
         pytest.param('{"img_size": 224.5}', "no model config", id="fraction"),
         pytest.param('{"mlp_ratio": Infinity}', "no model config", id="infinity"),
         pytest.param('{"mlp_ratio": NaN}', "no model config", id="nan"),
-        pytest.param('{"preprocessing": {"mean": [1, 2]}}', "no model config", id="two-means"),
-        pytest.param('{"preprocessing": {"std": [0, 1, 1]}}', "no model config", id="no-spread"),
-        pytest.param('{"preprocessing": {"crop_ratio": "x"}}', "no model config", id="crop"),
+        pytest.param('{"preprocessing": {"mean": [1, 2]}}', "one number for each", id="two-means"),
+        pytest.param('{"preprocessing": {"std": [0, 1, 1]}}', "std zero", id="no-spread"),
+        pytest.param('{"preprocessing": {"crop_ratio": "x"}}', "crop_ratio: expected", id="crop"),
+        pytest.param('{"preprocessing": {"gamma": 2}}', "unknown field gamma", id="unknown-step"),
         pytest.param(
             '{"embed_dim": 32, "depths": [2, 2], "num_heads": [1, 2]}',
             "disagrees with the tensors: it has embed_dim 32, not 16; num_classes 0, not 3;",
@@ -77,8 +88,8 @@ def test_infer_config_believes_the_metadata(state: State) -> None:
     ],
 )
 def test_infer_config_refuses_metadata(text: str, message: str, state: State) -> None:
-    with pytest.raises(CheckpointError) as info:
-        infer_config(state, {CONFIG_KEY: text}, img_size=None)
+    with pytest.raises(DeployError) as info:
+        read_metadata(state, {CONFIG_KEY: text})
     assert message in str(info.value)
     assert CONFIG_KEY in str(info.value)
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from exporters.errors import ConfigError
-from swin_deploy.config import Preprocessing, SwinConfig, notebook_config
+from swin_deploy.config import SwinConfig, notebook_config
 
 
 def test_defaults_are_the_notebooks_swin_t() -> None:
@@ -114,7 +114,6 @@ def test_contradicting_sizes_are_named(sizes: dict[str, Any], message: str) -> N
                 depths=(2, 2),
                 num_heads=(3, 6),
                 mlp_ratio=2.0,
-                preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), crop_ratio=1.0),
             ),
             id="every-kind-of-field",
         ),
@@ -130,8 +129,6 @@ def test_config_survives_json(config: SwinConfig) -> None:
     ("change", "message"),
     [
         pytest.param({"drop_rate": 0.1}, "drop_rate", id="unknown-field"),
-        pytest.param({"preprocessing": {"gamma": 2}}, "gamma", id="unknown-preprocessing-field"),
-        pytest.param({"preprocessing": 3}, "not a model config", id="preprocessing-not-a-dict"),
         pytest.param({"depths": 2}, "not a model config", id="depths-not-a-list"),
         pytest.param({"img_size": "224"}, "img_size '224'", id="size-is-text"),
         pytest.param({"img_size": 225}, "use one of 224, 448", id="illegal-size"),

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +7,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 import swin_deploy
-from swin_deploy.config import SwinConfig, variant
+from swin_deploy.checkpoints.notebook import infer_config
+from swin_deploy.config import variant
 from swin_deploy.fold import fold
-from swin_deploy.inputs import ImageSet, load_images
+from swin_deploy.images.sets import ImageSet, load_images
+from swin_deploy.load import load_model
 from swin_deploy.model import DeployModel
 from swin_deploy.reference.notebook import NotebookSwin
 
@@ -23,14 +24,15 @@ def load_reference() -> tuple[NotebookSwin, dict[str, str]]:
     with safe_open(CHECKPOINT, "pt") as file:
         facts = file.metadata()
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    model = NotebookSwin(SwinConfig.from_dict(json.loads(facts["swin_deploy_config"])))
+    model = NotebookSwin(infer_config(weights, facts, img_size=None))
     model.load_state_dict(weights)
     return model.eval(), facts
 
 
 @pytest.fixture(scope="module")
 def held_out() -> ImageSet:
-    return load_images(DIGITS / "images", load_reference()[0].config)
+    steps = load_model("notebook-digits").preprocessing
+    return load_images(DIGITS / "images", steps, num_classes=10)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 
 from exporters.errors import BuildError, ComparisonError, MissingBackendError
 from swin_deploy import judge as judging
-from swin_deploy.inputs import ImageSet
+from swin_deploy.images.sets import ImageSet
 from swin_deploy.judge import Candidate, judge
 from swin_deploy.oracle import run_reference
 from swin_deploy.runners import Runner

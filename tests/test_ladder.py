@@ -16,7 +16,7 @@ from exporters.precision import FLOAT32_ASKED, float32_modules, precision_of
 from exporters.spec import BatchProfile, EngineOptions
 from swin_deploy import ladder as ladder_module
 from swin_deploy import pipeline
-from swin_deploy.inputs import load_images
+from swin_deploy.images.sets import load_images
 from swin_deploy.ladder import Climb, Ladder, climb
 from swin_deploy.load import load_model
 from swin_deploy.parity import Hop, ParityReport
@@ -31,7 +31,7 @@ def make_ladder(folder: Path, change: Callable | None) -> Ladder:
     loaded = load_model(MODEL, checkpoint)
     full = folder / "engines" / "m-fp32.onnx"
     pipeline.write_onnx(loaded, pipeline.export_spec(loaded), full)
-    images = (load_images(IMAGES, loaded.config, limit=8),)
+    images = (load_images(IMAGES, loaded.preprocessing, num_classes=10, limit=8),)
     profile = BatchProfile(2, 2, 2)
     return Ladder(loaded, full, images, profile, EngineOptions("tensorrt-rtx"))
 

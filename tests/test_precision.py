@@ -12,7 +12,7 @@ from exporters.precision import precision_of, to_half
 from exporters.to_onnx import export_onnx
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.fold import fold
-from swin_deploy.inputs import load_images
+from swin_deploy.images.sets import load_images
 from swin_deploy.load import load_model
 
 ROW = ("batch", 4)
@@ -42,7 +42,9 @@ def scaled(weight, *, output="y", opset=17):
 
 
 def test_to_half_equals_the_export_of_the_half_module():
-    images = load_images(BUNDLED_IMAGES["notebook-digits"], CONFIGS["digits"], limit=32).images
+    images = load_images(
+        BUNDLED_IMAGES["notebook-digits"], load_model("notebook-digits").preprocessing, limit=32
+    ).images
     module = HalfModule(fold(load_model("notebook-digits").reference))
     exported_half = export_onnx(module.eval(), spec_of("digits"), metadata={})
     single, ours, theirs = (

@@ -20,14 +20,16 @@ from report_samples import (
     make_result,
 )
 
-from swin_deploy.config import BUNDLED_IMAGES, Preprocessing
-from swin_deploy.inputs import ImageSet, load_images
+from swin_deploy.config import BUNDLED_IMAGES
+from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.images.sets import ImageSet, load_images
 from swin_deploy.load import load_model
 from swin_deploy.oracle import ReferenceOutputs
 from swin_deploy.parity import Floor
 from swin_deploy.report.drift_svg import render_drift, worst_points
+from swin_deploy.report.html import render_html
 from swin_deploy.report.markdown import LONGEST_COMMENT, render_markdown
-from swin_deploy.report.sample_grid import render_samples, sample_sentence
+from swin_deploy.report.sample_cards import sample_cards, sample_sentence
 from swin_deploy.samples import MOST_SAMPLES, answer_samples, make_samples, sample_rows
 
 # --- Markdown that fits
@@ -45,7 +47,7 @@ def test_markdown_names_what_does_not_fit_into_a_comment():
     assert len(long) <= LONGEST_COMMENT
     assert "Too long for a comment, and in report.html: onnx" in long
     assert long.count("<details>") == long.count("</details>")
-    assert long.startswith("## Pass: ")
+    assert long.startswith("## ONNX verified: ")
 
 
 def test_markdown_with_endless_names_fits():
@@ -57,7 +59,7 @@ def test_markdown_with_endless_names_fits():
 
 def test_markdown_is_short_before_what_is_folded():
     text = render_markdown(PASSING).partition("<details>")[0]
-    assert len(text.splitlines()) < 20
+    assert len(text.splitlines()) < 28
     for start in (
         "- **Accuracy**: No loss found",
         "- **Plan**: 108 kernels",
@@ -108,26 +110,28 @@ def test_drift_of_any_value_stays_inside_the_chart(value):
 
 
 def test_sample_grid_marks_what_differs_and_flips():
-    page = render_samples(FAILING.parity)
-    assert page.count("<figure") == 2
-    assert page.count("<mark>class 8</mark>") == 1
+    page = render_html(FAILING)
+    assert page.count('<figure class="sample"') == 2
+    assert page.count('<mark class="flip">class 8</mark>') == 1
     assert page.count('<b class="fail">flip</b>') == 3
-    assert page.count('<b class="fail">near tie</b>') == 1
+    assert page.count('<b class="quiet">near tie</b>') == 1
     assert page.count("NaN or infinite") == 2
     assert "is class 3" in page
-    assert "<mark>" not in render_samples(make_parity(DEPLOY, HALF))
+    assert "<mark" not in render_html(make_report(make_parity(DEPLOY, HALF)))
 
 
 def test_sample_sentence_counts():
     assert sample_sentence(make_parity(DEPLOY)).endswith("every top class is the reference's.")
     assert sample_sentence(FAILING.parity).endswith("3 flips, 1 near tie.")
-    assert render_samples(make_parity(DEPLOY, samples=())) == ""
+    assert sample_cards(make_parity(DEPLOY, samples=())) == ()
 
 
 @pytest.fixture(scope="module")
 def digits():
     loaded = load_model("notebook-digits")
-    return load_images(BUNDLED_IMAGES["notebook-digits"], loaded.config, limit=20), loaded
+    return load_images(
+        BUNDLED_IMAGES["notebook-digits"], loaded.preprocessing, num_classes=10, limit=20
+    ), loaded
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +142,7 @@ def outputs(digits):
 
 
 def test_samples_have_names_labels_and_pictures_of_what_the_model_got(digits, outputs):
-    samples = make_samples(outputs, digits[1].config.preprocessing)
+    samples = make_samples(outputs, digits[1].preprocessing)
     assert len(samples) == MOST_SAMPLES
     for sample in samples:
         assert sample.label_name == sample.name.split("/")[0] == str(sample.label)
@@ -150,7 +154,7 @@ def test_samples_have_names_labels_and_pictures_of_what_the_model_got(digits, ou
 
 
 def test_thumbnail_is_the_image_and_never_large():
-    steps = Preprocessing()
+    steps = Preprocessing(crop=384, resize=384)
     grey = np.full((1, 3, 384, 384), 0.0, np.float32)  # the mean of the preprocessing
     images = ImageSet("images", "", grey, ("grey",))
     reference = ReferenceOutputs(
@@ -195,5 +199,5 @@ def test_answers_that_are_not_finite_have_no_guesses(outputs):
 )
 def test_without_classes_or_images_there_are_no_samples(outputs, changes):
     other = dataclasses.replace(outputs, **changes)
-    assert make_samples(other, Preprocessing()) == ()
+    assert make_samples(other, Preprocessing(crop=56, resize=56)) == ()
     assert answer_samples(other, [()], [None]) == ()

@@ -144,9 +144,9 @@ def test_timm_folder_equals_timm(family: str, safe: bool, tmp_path: Path) -> Non
     )
     loaded = assert_all_outputs_same(tmp_path, model)
     assert loaded.source == "timm"
-    assert loaded.config.preprocessing.mean == (0.1, 0.2, 0.3)
-    assert loaded.config.preprocessing.crop_ratio == 0.8
-    assert loaded.config.preprocessing.interpolation == "bilinear"
+    assert loaded.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert loaded.preprocessing.resize == 64 / 0.8
+    assert loaded.preprocessing.interpolation == "bilinear"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -275,16 +275,6 @@ def test_authors_detector_gives_its_normalised_stages(tmp_path: Path) -> None:
     assert_same(loaded, model, feature_maps)
 
 
-def test_huggingface_backbone_with_norms_of_some_stages_says_so(tmp_path: Path) -> None:
-    model = peers.build_huggingface("swin", "Backbone", out_features=["stage2", "stage3"])
-    model.save_pretrained(tmp_path)
-    loaded = load_model(None, tmp_path)
-    assert any("stage1 has no norm" in note for note in loaded.notes)
-    images = seeded_images(loaded.config)
-    got = outputs(loaded.reference, images)[1:]
-    assert worst(got, feature_maps(model, images)) < FLOAT32_TOLERANCE
-
-
 def test_donut_encoder_is_found_in_a_larger_file(tmp_path: Path) -> None:
     encoder = peers.build_huggingface("donut", "Model")
     state = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
@@ -309,12 +299,40 @@ def test_decoder_and_mask_token_of_masked_images_are_reported(tmp_path: Path) ->
 
 def test_preprocessor_config_is_taken(tmp_path: Path) -> None:
     peers.build_huggingface("swin").save_pretrained(tmp_path)
-    steps = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3], "resample": 2}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(steps | {"crop_pct": 0.9}))
-    preprocessing = load_model(None, tmp_path).config.preprocessing
-    assert preprocessing.mean == (0.1, 0.2, 0.3)
-    assert preprocessing.interpolation == "bilinear"
-    assert preprocessing.crop_ratio == 0.9
+    steps = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3], "resample": 2, "size": 64}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(steps))
+    loaded = load_model(None, tmp_path)
+    assert loaded.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert loaded.preprocessing.interpolation == "bilinear"
+    assert loaded.preprocessing.resize_mode == "squash"
+    assert not loaded.assumptions
+
+
+def test_processors_image_size_that_is_another_is_told(tmp_path: Path) -> None:
+    peers.build_huggingface("swin").save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 128}))
+    (assumed,) = load_model(None, tmp_path).assumptions
+    assert assumed.text == (
+        "image size: assuming 64 px, though preprocessor_config.json prepares images of 128 px; "
+        "--image-size settles it"
+    )
+    assert not load_model(None, tmp_path, img_size=128).assumptions
+
+
+def test_id2label_is_taken_and_placeholders_are_not(tmp_path: Path) -> None:
+    model = peers.build_huggingface("swin", num_labels=3)
+    model.save_pretrained(tmp_path)
+    assert load_model(None, tmp_path).class_names is None  # LABEL_0, LABEL_1, LABEL_2
+    values = json.loads((tmp_path / "config.json").read_text())
+    values["id2label"] = {"2": "coffee", "0": "person", "1": "cat"}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    names = load_model(None, tmp_path).class_names
+    assert names is not None
+    assert names.shown == ("person", "cat", "coffee")
+    (tmp_path / "own.txt").write_text("a\nb\nc\n")
+    asked = load_model(None, tmp_path, classes=tmp_path / "own.txt").class_names
+    assert asked is not None
+    assert (asked.shown, asked.asked) == (("a", "b", "c"), True)
 
 
 @pytest.mark.parametrize("prefix", ["backbone.", "module.encoder.", "teacher.backbone."])

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from torch import Tensor
 
 from exporters.errors import CheckpointError, ConfigError
+from exporters.text_files import parse_json, typed
 from swin_deploy.config import VARIANTS, SwinConfig, notebook_config
+from swin_deploy.images.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Interpolation,
+    Rule,
+    centre_crop_rule,
+)
 from swin_deploy.reference.notebook import NotebookSwin
 
 EMBEDDING = "Embedding.linear_embedding.weight"
@@ -20,6 +28,7 @@ FIRST_TABLE = "stages.0.WSA.WMSA.embeddings.embeddings"
 FIRST_MLP = "stages.0.WSA.MLP.0.weight"
 STAGE_ENTRY = re.compile(r"stages\.([0-9]{1,4})\.(\w+)")
 CONFIG_KEY = "swin_deploy_config"  # metadata in which our own tools save the config
+WHERE = f"the metadata {CONFIG_KEY}"
 
 
 def infer_config(
@@ -123,16 +132,57 @@ def _shape(tensors: dict[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:
     return shape
 
 
+class _SavedSteps(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The preprocessing that our own tools save with the notebook's weights."""
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: Interpolation = "bicubic"
+    crop_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.875
+
+
+def _saved_values(metadata: dict[str, str]) -> dict[str, Any]:
+    """What our own tools saved with the tensors; empty where nothing.
+
+    Raises:
+        CheckpointError: If it is not JSON.
+    """
+    if CONFIG_KEY not in metadata:
+        return {}
+    values = parse_json(metadata[CONFIG_KEY], where=WHERE)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{WHERE} is no model config; save the checkpoint again")
+    return values
+
+
+def saved_rule(metadata: dict[str, str]) -> Rule | None:
+    """How our own tools prepared the pictures that the weights were trained on, if they say it.
+
+    Raises:
+        FileError: If it is damaged.
+    """
+    saved = _saved_values(metadata).get("preprocessing")
+    if saved is None:
+        return None
+    steps = typed(saved, _SavedSteps, where=f"{WHERE}, preprocessing")
+    return centre_crop_rule(
+        steps.crop_ratio,
+        mean=steps.mean,
+        std=steps.std,
+        interpolation=steps.interpolation,
+        origin=WHERE,
+    )
+
+
 def _saved_config(metadata: dict[str, str], sizes: dict[str, Any]) -> SwinConfig | None:
     """The config that our own tools saved with the tensors, if it is the tensors' config."""
-    if CONFIG_KEY not in metadata:
+    values = _saved_values(metadata)
+    if not values:
         return None
     try:
-        saved = SwinConfig.from_dict(json.loads(metadata[CONFIG_KEY]))
+        saved = SwinConfig.from_dict({k: v for k, v in values.items() if k != "preprocessing"})
     except (ValueError, ArithmeticError, RecursionError, ConfigError) as err:
-        raise CheckpointError(
-            f"the metadata {CONFIG_KEY} is no model config ({err}); save the checkpoint again"
-        ) from err
+        raise CheckpointError(f"{WHERE} is no model config ({err}); save it again") from err
     differences = [
         f"{name} {getattr(saved, name)}, not {size}"
         for name, size in sizes.items()
@@ -140,7 +190,7 @@ def _saved_config(metadata: dict[str, str], sizes: dict[str, Any]) -> SwinConfig
     ]
     if differences:
         raise CheckpointError(
-            f"the metadata {CONFIG_KEY} disagrees with the tensors: it has "
+            f"{WHERE} disagrees with the tensors: it has "
             f"{'; '.join(differences)}; save the checkpoint again"
         )
     return saved

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from exporters.errors import CheckpointError, ConfigError
+from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.dialect import Facts, Named
 from swin_deploy.checkpoints.geometry import shown_img_size, shown_pretrained, shown_windows
 from swin_deploy.config import VARIANTS, Output, SwinConfig
+from swin_deploy.images.preprocessing import PreprocessingChoice
 
 SHOWN = ("family", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
+
+
+DEFAULT_CHOICE = PreprocessingChoice()
 
 
 @dataclass(frozen=True)
@@ -22,24 +27,30 @@ class Asked:
         known: The variant of ``name``.
         img_size: In pixels.
         window_size: In tokens.
+        source: Library that the checkpoint comes from.
+        weights: Weights to take of several in a file.
+        preprocessing: What the user says of the preprocessing.
     """
 
     known: SwinConfig | None = None
     name: str = ""
     img_size: int | None = None
     window_size: int | None = None
+    source: str | None = None
+    weights: str | None = None
+    preprocessing: PreprocessingChoice = DEFAULT_CHOICE
 
 
 def own_config(
     named: Named, sizes: dict[str, Any], facts: Facts, asked: Asked
-) -> tuple[SwinConfig, list[str]]:
-    """The config of the model as it was saved, and notes on what it is and what is assumed.
+) -> tuple[SwinConfig, str, list[Assumption]]:
+    """Find the config of the model as it was saved, what it is in words, and what is assumed.
 
     Raises:
         CheckpointError: If nothing tells the window size, or files contradict each other.
         ConfigError: If it is not the variant asked for, or windows cannot tile the image.
     """
-    notes: list[str] = []
+    assumed: list[Assumption] = []
     stages = len(sizes["depths"])
     shown = shown_windows(named, sizes)
     if shown is None and facts.window_size is None:
@@ -56,14 +67,15 @@ def own_config(
     if img_size is None:
         img_size = _guess_img_size(sizes, by_stage)
         if asked.img_size is None:
-            notes.append(f"image size {img_size} is assumed: the weights do not tell it")
+            reason = "the smallest whose last stage is one window: the weights do not tell it"
+            assumed.append(Assumption("image size", f"{img_size} px", reason, "--image-size"))
     own = _tiled(fields, img_size, asked.img_size)
     if shown is not None and facts.origin and facts.window_size is not None:
         _check_window(own, facts)
     if asked.known is not None:
         check_agreement(asked.name, asked.known, own)
     own = dataclasses.replace(_as_asked(own), output=facts.output or _natural_output(sizes))
-    return own, [_described(own), *notes]
+    return own, _described(own), assumed
 
 
 def wanted_config(own: SwinConfig, asked: Asked, *, pads: bool) -> tuple[SwinConfig, list[str]]:
@@ -134,10 +146,10 @@ def check_agreement(name: str, wanted: SwinConfig, found: SwinConfig) -> None:
         )
 
 
-def variant_of(config: SwinConfig) -> str | None:
-    """The variant that a config is, whatever its preprocessing and output."""
+def variant_of(config: SwinConfig, *, any_head: bool = False) -> str | None:
+    """The variant that a config is, whatever its output; and its head, if ``any_head``."""
     for name, known in VARIANTS.items():
-        same_head = known.num_classes == config.num_classes
+        same_head = any_head or known.num_classes == config.num_classes
         same_image = known.family == "notebook" or known.img_size == config.img_size
         same_sizes = all(getattr(known, field) == getattr(config, field) for field in SHOWN)
         if same_head and same_image and same_sizes and _same_windows(known, config):

@@ -7,7 +7,6 @@ import re
 from torch import Tensor
 
 from swin_deploy.checkpoints.dialect import BLOCK_NAME, MERGE_NAME, Dialect
-from swin_deploy.config import Preprocessing, SwinConfig
 
 RENAMED = {
     "patch_embed.proj.": "features.0.0.",
@@ -21,16 +20,6 @@ IN_BLOCK = {
     "attn.v_bias": "attn.qkv.bias[v]",
 }
 QKV_BIAS = re.compile(r"(features\.\d+\.\d+\.attn\.)qkv\.bias")
-# Sides that images are resized to before the crop, by family, width and blocks of stage 3.
-# Source: torchvision/models/swin_transformer.py, the transforms of its weights.
-RESIZED = {
-    ("swin", 96, 6): 232,
-    ("swin", 96, 18): 246,
-    ("swin", 128, 18): 238,
-    ("swinv2", 96, 6): 260,
-    ("swinv2", 96, 18): 260,
-    ("swinv2", 128, 18): 272,
-}
 
 
 def _foreign(ours: str) -> tuple[str, ...]:
@@ -63,12 +52,11 @@ def _prepare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return prepared
 
 
-DIALECT = Dialect("torchvision", "features.1.0.attn.", _foreign, (True, True), _prepare)
-
-
-def preprocessing(config: SwinConfig) -> Preprocessing | None:
-    """The preprocessing of the library's own weights of these sizes, if it has such."""
-    blocks = config.depths[2] if len(config.depths) > 2 else 0
-    resized = RESIZED.get((config.family, config.embed_dim, blocks))
-    size = 224 if config.family == "swin" else 256
-    return Preprocessing(crop_ratio=size / resized) if resized else None
+DIALECT = Dialect(
+    "torchvision",
+    "features.1.0.attn.",
+    _foreign,
+    pads=(True, True),
+    prepare=_prepare,
+    zeroed=("attn.qkv.bias[k]",),
+)

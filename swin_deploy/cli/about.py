@@ -30,7 +30,14 @@ Examples:
 @click.pass_obj
 def models(console: Console, as_json: bool) -> None:
     """List the variants, their sizes, and where checkpoints may come from."""
+    from swin_deploy.checkpoints.preprocessors import library_steps
+    from swin_deploy.load import load_model
     from swin_deploy.reference import count_parameters
+
+    steps = {
+        name: load_model(name).preprocessing if name in BUNDLED_WEIGHTS else library_steps(config)
+        for name, config in VARIANTS.items()
+    }
 
     rows = [
         {
@@ -38,6 +45,7 @@ def models(console: Console, as_json: bool) -> None:
             "parameters": count_parameters(config),
             "gmacs": round(config.gmacs, 2),
             **config.to_dict(),
+            "preprocessing": steps[name].to_dict(),
             "legal_img_sizes": list(config.legal_img_sizes(6)),
             "output": config.output_name,
             "weights": "bundled" if name in BUNDLED_WEIGHTS else "yours, or random",
@@ -73,7 +81,7 @@ def models(console: Console, as_json: bool) -> None:
     )
     for source, files in SOURCES.items():
         show_text(f"  {source:<12} {files}")
-    console.next_step("swin-deploy run --model NAME, or --checkpoint FILE for your weights")
+    console.next_step("run", "--model", "notebook-digits", why="or --checkpoint FILE")
 
 
 DOCTOR_EPILOG = """\b
@@ -113,4 +121,4 @@ def doctor(console: Console, as_json: bool) -> None:
         console.warn("no TensorRT flavour is installed: engines cannot be built")
     if not builds or any(finding.state == "broken" for finding in findings):
         click.get_current_context().exit(BROKEN_STATUS)
-    console.next_step("swin-deploy run --checkpoint FILE --images FOLDER")
+    console.next_step("run", "--model", "notebook-digits", why="or --checkpoint FILE")

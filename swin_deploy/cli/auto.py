@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from exporters.spec import Precision
-from swin_deploy.cli.console import Console, show_json
+from swin_deploy.cli.console import CHECK_FAILED, Console, show_json
 
 if TYPE_CHECKING:
     from swin_deploy.ladder import Ladder, Rung
-
-CHECK_FAILED = 1
 
 
 def climb_ladder(

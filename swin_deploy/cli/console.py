@@ -6,16 +6,22 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from exporters.errors import FileError
 
+if TYPE_CHECKING:
+    from swin_deploy.images.sets import ImageSet
+    from swin_deploy.load import LoadedModel
+
+CHECK_FAILED = 1  # exit status
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 REFRESH_S = 0.1
 READER_GONE = 141  # 128 and the signal, as shells have it
@@ -49,10 +55,19 @@ class Console:
         """Something the user must know, on standard error at every level."""
         click.secho(f"warning: {text}", fg="yellow", err=True)
 
-    def next_step(self, text: str) -> None:
-        """What to do after this command."""
+    def next_step(self, *words: object, why: str) -> None:
+        """Show a command to run after this one, as a shell takes it, with the reason behind it."""
         if self.level > QUIET:
-            click.secho(f"next: {text}", fg="cyan", err=True)
+            click.secho(f"next: {command_line(*words)}  # {why}", fg="cyan", err=True)
+
+    def again(self, *words: object, why: str) -> None:
+        """Show this command with something more."""
+        self.next_step(*sys.argv[1:], *words, why=why)
+
+
+def command_line(*words: object) -> str:
+    """Return a command of ours as a shell takes it."""
+    return shlex.join(["swin-deploy", *map(str, words)])
 
 
 class Step:
@@ -137,3 +152,26 @@ def _discard_output() -> None:
 def _is_terminal(stream: TextIO | None) -> bool:
     """Whether ``stream`` is one; Python has None for a closed one."""
     return stream is not None and stream.isatty()
+
+
+def announce(console: Console, loaded: LoadedModel) -> None:
+    """Say which model and weights were loaded, and warn of random ones."""
+    config = loaded.config
+    console.note(
+        f"  {loaded.name}, {config.img_size} px, {', '.join(config.output_names)}; {loaded.weights}"
+    )
+    for note in loaded.notes:
+        console.note(f"  {note}")
+    for assumption in loaded.assumptions:
+        console.warn(assumption.text)
+    if loaded.checkpoint is None:
+        console.warn("the weights are random; give --checkpoint for a model that means something")
+
+
+def announce_images(console: Console, sets: Sequence[ImageSet]) -> None:
+    """Say what a user may not expect of the images, and what is assumed of their labels."""
+    for images in sets:
+        for note in images.notes:
+            console.warn(note)
+        for assumption in images.assumptions:
+            console.warn(assumption.text)

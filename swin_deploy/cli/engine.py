@@ -8,11 +8,10 @@ from typing import Literal
 import click
 
 from exporters.spec import BatchProfile, Flavor, Precision
-from swin_deploy.cli.console import Console, show_json, show_text
+from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_text
 from swin_deploy.cli.life import Life, life_options, say_targets
 from swin_deploy.cli.options import FILE, batch_range, flavor_option, json_option
 
-CHECK_FAILED = 1
 MAX_WORKSPACE_MIB = 1 << 20
 
 BUILD_EPILOG = """\b
@@ -72,6 +71,7 @@ def build_trt(
         from exporters.precision import TITLES, precision_of
         from exporters.to_onnx import load_onnx
         from swin_deploy import pipeline
+        from swin_deploy.config import VARIANTS
 
         options = life.options(
             resolve_flavor(flavor),
@@ -106,7 +106,11 @@ def build_trt(
             f"{kernels.kernel_count} kernels, attention fused {kernels.fused_attention} of "
             f"{kernels.attention_blocks}, {100 * kernels.half_byte_share:.1f} % of bytes in half"
         )
-    console.next_step(f"swin-deploy plan {path}, or swin-deploy parity --engine {path}")
+    model = artifact.manifest.get("model")
+    if model in VARIANTS and not artifact.manifest["checkpoint_sha256"]:
+        console.next_step("parity", "--model", model, "--engine", path, why="is it equal")
+    else:
+        console.next_step("plan", path, why="where its bytes go; parity needs the --checkpoint too")
 
 
 def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:

@@ -10,17 +10,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from swin_deploy.cli.console import Console, Step, show_json, show_table
-from swin_deploy.cli.options import FILE, MAX_BATCH, Asked, json_option, model_options
-from swin_deploy.cli.prove import CHECK_FAILED, engine_option, onnx_option
-from swin_deploy.cli.run import announce
+from swin_deploy.cli.console import CHECK_FAILED, Console, Step, announce, show_json, show_table
+from swin_deploy.cli.options import (
+    FILE,
+    MAX_BATCH,
+    Asked,
+    engine_option,
+    json_option,
+    model_options,
+    onnx_option,
+)
 
 if TYPE_CHECKING:
     from swin_deploy.evaluate.accuracy import Evaluation
-    from swin_deploy.evaluate.dataset import LabelledImages
+    from swin_deploy.images.labelled import LabelledImages
     from swin_deploy.load import LoadedModel
 
 TELL_EVERY_S = 30.0
+DROPS = (0.1, 0.5, 1, 2, 5, 10)  # percentage points of top-1
 CLEAR_LINE = "\r\033[K"  # of the live progress
 
 EPILOG = """\b
@@ -30,15 +37,17 @@ Examples:
   swin-deploy evaluate --checkpoint swin.pt --data val.csv --limit 5000 --max-drop 0.5
 
 \b
---data is a tree of class folders, or a CSV file of path,label rows. As many
-folders as the model has classes: sorted order, as torchvision's ImageFolder.
-Fewer: folders named by index, ImageNet synsets, or --classes.
+--data is a tree of class folders, or a CSV file of path,label rows. Names that
+the checkpoint's own files (id2label, label_names) or --classes have go by these.
+Else, as many folders as the model has classes: sorted order, as torchvision's
+ImageFolder. Fewer: folders named by index, or ImageNet synsets.
 
 \b
 Exit status 1: a model loses accuracy: the whole interval of its difference to
 the reference is below zero. With --max-drop instead: the interval's lower end is
 below -POINTS, so that the images do not show that the drop is no larger. A model
 that cannot run here is listed as not run; it does not count as passed.
+Also 1: the reference is not better than guessing (the verdict is inconclusive).
 """
 
 
@@ -60,9 +69,6 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
     type=FILE,
     metavar="DIR|CSV",
     help="Labelled images.  [default: those that ship with the model]",
-)
-@click.option(
-    "--classes", type=FILE, help="The model's class names in its order: one a line, or JSON."
 )
 @click.option(
     "--limit", type=click.IntRange(min=1), help="Images at most, spread over the classes."
@@ -92,7 +98,6 @@ def evaluate(
     onnx_files: tuple[Path, ...],
     engine_files: tuple[Path, ...],
     data: Path | None,
-    classes: Path | None,
     limit: int | None,
     batch: int,
     max_drop: float | None,
@@ -113,7 +118,7 @@ def evaluate(
         from swin_deploy.report.terminal import render_evaluation
 
         loaded = asked.load()
-        images = _images(loaded, data, classes, limit=limit, skip_unreadable=skip_unreadable)
+        images = _images(loaded, data, limit=limit, skip_unreadable=skip_unreadable)
         folder = output or Path("evaluation") / loaded.name
         ensure_writable(folder / "evaluation.json")
     announce(console, loaded)
@@ -133,8 +138,10 @@ def evaluate(
     except KeyboardInterrupt:
         console.note(f"  predictions so far are in {folder}; the same command goes on from there")
         raise
-    for doubt in evaluation.doubts:
-        console.warn(doubt)
+    for assumption in images.order.assumptions:
+        console.warn(assumption.text)
+    if evaluation.doubt:
+        console.warn(evaluation.doubt)
     _write(evaluation, folder)
     if as_json:
         show_json(evaluation.to_dict())
@@ -142,9 +149,10 @@ def evaluate(
         show_table(render_evaluation(evaluation))
     console.note(f"  wrote {folder / 'evaluation.json'} and evaluation.md")
     if not onnx_files and not engine_files:
-        console.next_step("add --onnx and --engine to judge what you ship")
+        why = "makes a file to judge with --onnx"
+        console.next_step("export", *asked.words(), "--precision", "fp16", why=why)
     elif max_drop is None:
-        console.next_step("add --max-drop POINTS to ask for proof that no more is lost")
+        _suggest_drop(console, evaluation.images)
     if not evaluation.passed:
         click.get_current_context().exit(CHECK_FAILED)
 
@@ -152,16 +160,14 @@ def evaluate(
 def _images(
     loaded: LoadedModel,
     data: Path | None,
-    classes: Path | None,
     *,
     limit: int | None,
     skip_unreadable: bool,
 ) -> LabelledImages:
     """What to run on; the bundled images without ``--data``."""
     from swin_deploy.config import BUNDLED_IMAGES
-    from swin_deploy.evaluate.classes import read_classes
-    from swin_deploy.evaluate.dataset import read_images
     from swin_deploy.evaluate.run import require_logits
+    from swin_deploy.images.labelled import read_images
 
     num_classes = require_logits(loaded)
     data = data or BUNDLED_IMAGES.get(loaded.name)
@@ -169,14 +175,23 @@ def _images(
         raise click.UsageError(
             f"no images ship with {loaded.name}; give --data a folder of class folders, or a CSV"
         )
-    listed = None if classes is None else read_classes(classes, num_classes)
     return read_images(
         data,
         num_classes=num_classes,
-        listed=listed,
+        known=loaded.class_names,
         limit=limit,
         skip_unreadable=skip_unreadable,
     )
+
+
+def _suggest_drop(console: Console, images: int) -> None:
+    """Propose to ask for the smallest drop that so many images can rule out."""
+    from swin_deploy.evaluate.intervals import images_to_show
+
+    shown = [points for points in DROPS if images_to_show(points / 100) <= images]
+    if shown:
+        why = "asks for proof that no more points are lost"
+        console.again("--max-drop", shown[0], why=why)
 
 
 def _warn_too_few(console: Console, images: int, max_drop: float | None) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
-from swin_deploy.cli.console import Console, show_json, show_text
+from swin_deploy.cli.console import Console, announce, show_json, show_text
 from swin_deploy.cli.options import FILE, Asked, fixed_or_dynamic, json_option, model_options
-from swin_deploy.cli.run import announce
 
 EPILOG = """\b
 Examples:
@@ -103,4 +102,4 @@ def export(
             f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
         )
     flag = "fp16" if precision == "fp32" else precision
-    console.next_step(f"swin-deploy build-trt {path} --{flag}")
+    console.next_step("build-trt", path, f"--{flag}", why="the engine, its precision proved")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import click
 
 from exporters.spec import BatchProfile, Flavor
+from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
 
 if TYPE_CHECKING:
     from swin_deploy.config import Output
@@ -30,6 +32,21 @@ class Asked:
     image_size: int | None
     window_size: int | None
     outputs: Output | None
+    weights: str | None
+    classes: Path | None
+    preprocessing: PreprocessingChoice
+
+    def words(self) -> list[str]:
+        """The options that ask for this model, as on a command line."""
+        said = {one.name: getattr(self, one.name) for one in fields(self)}
+        steps = dict(vars(said.pop("preprocessing")))
+        said |= {"preprocessing": steps.pop("source"), **steps}
+        return [
+            word
+            for name, value in said.items()
+            if value is not None
+            for word in (f"--{name.replace('_', '-')}", _word(value))
+        ]
 
     def load(self) -> LoadedModel:
         """The model; PyTorch loads here, not for ``--help``."""
@@ -42,9 +59,17 @@ class Asked:
             window_size=self.window_size,
             source=self.source,
             output=self.outputs,
+            weights=self.weights,
+            preprocessing=self.preprocessing,
+            classes=self.classes,
         )
 
 
+def _word(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+GPU_MACHINE = "on a machine with an NVIDIA GPU: the engine has not run yet"
 MAX_SECONDS = 86_400
 MAX_BATCH = 1 << 16  # the batch that the exporter is told to expect at most
 
@@ -96,9 +121,69 @@ def _numbers(text: str) -> list[int]:
     return numbers if all(0 < number <= MAX_BATCH for number in numbers) else []
 
 
+def number_list(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
+    """Numbers between commas, such as ``0.485,0.456,0.406``."""
+    if value is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(math.isfinite(number) for number in numbers):
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406")
+    return numbers
+
+
+def crop_share(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    """A share above 0, at most 1."""
+    if value is not None and not 0 < value <= 1:  # false for NaN too
+        raise click.BadParameter(f"{value} is not in the range 0<x<=1")
+    return value
+
+
+STEPS = tuple(field.name for field in fields(PreprocessingChoice))
+
+
 def model_options(command: Command) -> Command:
     """Which model: --model, --checkpoint and what decides how they are loaded, as ``asked``."""
     for option in (
+        click.option(
+            "--interpolation",
+            type=click.Choice(INTERPOLATIONS),
+            help="Filter that images are resized with.",
+        ),
+        click.option(
+            "--resize-mode",
+            type=click.Choice(RESIZE_MODES),
+            help="shortest: the shorter side is resized, the centre cropped; squash: both sides; "
+            "pad: the longer side, the rest filled; none: cropped only.",
+        ),
+        click.option(
+            "--crop-ratio",
+            type=float,
+            callback=crop_share,
+            help="Image size over the size that images are resized to.",
+        ),
+        click.option(
+            "--std", metavar="N,N,N", callback=number_list, help="Standard deviation by channel."
+        ),
+        click.option("--mean", metavar="N,N,N", callback=number_list, help="Mean by channel."),
+        click.option(
+            "--preprocessing",
+            "source_of_steps",
+            metavar="SOURCE|FILE",
+            help="Source of the way images are prepared: timm, torchvision, huggingface, "
+            "microsoft, or a preprocessor_config.json, a timm config.json, a manifest, or a folder "
+            "with one.  [default: the checkpoint's files, else its library]",
+        ),
+        click.option(
+            "--classes",
+            type=FILE,
+            help="The model's class names in its order: one a line, or JSON.  [default: the "
+            "checkpoint's]",
+        ),
         click.option(
             "--outputs",
             type=click.Choice(["logits", "features", "stages", "tokens"]),
@@ -121,6 +206,12 @@ def model_options(command: Command) -> Command:
             help="Where the checkpoint comes from.  [default: found from its keys]",
         ),
         click.option(
+            "--weights",
+            metavar="ema|raw|KEY",
+            help="Which weights of a checkpoint with several: averaged, raw, or those under a key."
+            "  [default: what the library it comes from takes]",
+        ),
+        click.option(
             "--checkpoint",
             type=FILE,
             help="Weights: a .pt or .pth file, safetensors, or a timm or Hugging Face folder.",
@@ -131,8 +222,11 @@ def model_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def collected(*args: Any, **values: Any) -> Any:  # noqa: ANN401 - any command's values
-        names = ("model", "checkpoint", "source", "image_size", "window_size", "outputs")
-        return command(*args, asked=Asked(*(values.pop(name) for name in names)), **values)
+        said = {name: values.pop("source_of_steps" if name == "source" else name) for name in STEPS}
+        names = (field.name for field in fields(Asked) if field.name != "preprocessing")
+        model = {name: values.pop(name) for name in names}
+        asked = Asked(**model, preprocessing=PreprocessingChoice(**said))
+        return command(*args, asked=asked, **values)
 
     return cast("Command", collected)
 
@@ -155,6 +249,19 @@ def image_options(command: Command) -> Command:
     return command
 
 
+def original_option(command: Command) -> Command:
+    """--original: the library whose own model the reference is compared with."""
+    option = click.option(
+        "--original",
+        type=click.Choice(["auto", "none", "timm", "torchvision", "huggingface"]),
+        default="auto",
+        show_default=True,
+        help="The library that loads the checkpoint by itself, to compare the reference with; "
+        "auto: the one it comes from.",
+    )
+    return option(command)
+
+
 def json_option(command: Command) -> Command:
     """--json: the result for scripts."""
     option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -171,3 +278,14 @@ def flavor_option(command: Command) -> Command:
         help="auto: full TensorRT where it and a GPU are there, else TensorRT-RTX.",
     )
     return option(command)
+
+
+report_option = click.option(
+    "--report", type=FILE, metavar="DIR", help="Write report.json, .md and .html here."
+)
+onnx_option = click.option(
+    "--onnx", "onnx_files", type=FILE, multiple=True, help="ONNX file; may be given again."
+)
+engine_option = click.option(
+    "--engine", "engine_files", type=FILE, multiple=True, help="Engine; may be given again."
+)

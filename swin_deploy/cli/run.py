@@ -17,11 +17,20 @@ from exporters.spec import (
     Precision,
 )
 from swin_deploy.cli.auto import climb_ladder, rung_conditions
-from swin_deploy.cli.console import Console, show_json, show_table
+from swin_deploy.cli.console import (
+    CHECK_FAILED,
+    Console,
+    announce,
+    announce_images,
+    command_line,
+    show_json,
+    show_table,
+)
 from swin_deploy.cli.engine import refuse_engine, resolve_flavor
 from swin_deploy.cli.life import default_options
 from swin_deploy.cli.options import (
     FILE,
+    GPU_MACHINE,
     Asked,
     batch_range,
     duration,
@@ -29,13 +38,14 @@ from swin_deploy.cli.options import (
     image_options,
     json_option,
     model_options,
+    original_option,
 )
-from swin_deploy.cli.prove import CHECK_FAILED
 
 if TYPE_CHECKING:
     from swin_deploy.ladder import Rung
     from swin_deploy.load import LoadedModel
-    from swin_deploy.report import Report
+    from swin_deploy.original.build import Choice
+    from swin_deploy.report.results import Report
 
 EPILOG = """\b
 Examples:
@@ -45,13 +55,15 @@ Examples:
   swin-deploy run --checkpoint swin.pt --fp32 --batch 1,16,64 --report proof/
 
 \b
-Exit status 1: a hop is out of tolerance, or half precision was not delivered.
+Exit status 1: a hop is out of tolerance, half precision was not delivered, or on
+labelled images the reference is not better than guessing (inconclusive).
 """
 
 
 @click.command(epilog=EPILOG)
 @model_options
 @image_options
+@original_option
 @click.option(
     "--fp16", "precision", flag_value="fp16", default="fp16", help="Half precision (default)."
 )
@@ -87,6 +99,7 @@ def run(
     asked: Asked,
     images: Path | None,
     limit: int,
+    original: Choice,
     precision: Precision,
     auto: bool,
     opset: int,
@@ -112,12 +125,15 @@ def run(
         from swin_deploy.bench import Effort
         from swin_deploy.bench.throughput import measure_throughput
         from swin_deploy.ladder import Ladder
+        from swin_deploy.original.build import original_library
 
         options = default_options(resolve_flavor(flavor))
         loaded = asked.load()
+        original_library(loaded, original)  # what cannot be is said before the work
         sets = proof.image_sets(loaded, images, limit=limit)
         ensure_writable(report / "report.json")
     announce(console, loaded)
+    announce_images(console, sets)
     full = _export(console, loaded, opset=opset, folder=output)
     rungs: tuple[Rung, ...] = ()
     if auto:
@@ -129,7 +145,12 @@ def run(
     made = proof.Made(tuple(dict.fromkeys((full, graph))), (engine,))
     with console.step("Comparing every hop with the reference") as step:
         parity = proof.prove_parity(
-            loaded, made, images=sets, batches=proof.BATCHES, progress=step.update
+            loaded,
+            made,
+            images=sets,
+            batches=proof.BATCHES,
+            progress=step.update,
+            original=original,
         )
     with console.step("Measuring throughput") as step:
         bench = measure_throughput(
@@ -139,24 +160,24 @@ def run(
             effort=Effort(seconds=bench_seconds),
             progress=step.update,
         )
-    result = proof.make_report(loaded, made, parity=parity, bench=bench)
-    result = replace(result, conditions=result.conditions | rung_conditions(rungs))
-    _conclude(console, result, report, as_json=as_json)
-    if not parity.passed:
-        click.get_current_context().exit(CHECK_FAILED)
-    console.next_step(f"open {report / 'report.html'}; ship {engine} with its .json")
-
-
-def announce(console: Console, loaded: LoadedModel) -> None:
-    """Say which model and weights were loaded, and warn of random ones."""
-    config = loaded.config
-    console.note(
-        f"  {loaded.name}, {config.img_size} px, {', '.join(config.output_names)}; {loaded.weights}"
+    result = proof.make_report(loaded, made, parity=parity, bench=bench, images=sets)
+    files = [word for path in made.onnx for word in ("--onnx", path)] + ["--engine", engine]
+    unseen = any(hop.not_run for hop in parity.hops if hop.stage == "engine")
+    words = ["parity", *asked.words(), *files, "--report", report]
+    why = GPU_MACHINE
+    if not unseen:
+        words = ["bench", *asked.words(), *files, "--against", "all"]
+        why = "torch.compile is the bar to clear"
+    result = replace(
+        result,
+        conditions=result.conditions | rung_conditions(rungs),
+        next_command=f"{command_line(*words)}  # {why}" if unseen else "",
     )
-    for note in loaded.notes:
-        console.note(f"  {note}")
-    if loaded.checkpoint is None:
-        console.warn("the weights are random; give --checkpoint for a model that means something")
+    _conclude(console, result, report, as_json=as_json)
+    if parity.verdict != "pass":
+        click.get_current_context().exit(CHECK_FAILED)
+    console.note(f"  open {report / 'report.html'}; ship {engine} with its .json")
+    console.next_step(*words, why=why)
 
 
 def _export(console: Console, loaded: LoadedModel, *, opset: int, folder: Path) -> Path:
@@ -200,9 +221,9 @@ def _make_engine(
 
 def _conclude(console: Console, result: Report, folder: Path, *, as_json: bool) -> None:
     """Write the report, and say what it says."""
-    from swin_deploy.report import write_report
     from swin_deploy.report.terminal import render_summary
     from swin_deploy.report.to_json import report_to_dict
+    from swin_deploy.report.write import write_report
 
     written = write_report(result, folder)
     if as_json:

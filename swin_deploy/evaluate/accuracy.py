@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from exporters.errors import FileError
+from swin_deploy.assumptions import Assumption
 from swin_deploy.evaluate.intervals import Interval, paired_interval, wilson_interval
 
-SCHEMA = 1
+SCHEMA = 2
 LISTED = 100  # images that are named
+Verdict = Literal["pass", "fail", "inconclusive"]
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,9 @@ class Evaluation:
             is a failure.
         reference: The PyTorch model with the checkpoint's weights.
         candidates: What was made from it, in the order of the line.
-        doubts: What may be wrong with the data.
+        doubt: Reason why accuracy shows nothing here; empty where the reference is better than
+            guessing.
+        assumptions: What nothing said and had to be chosen.
         conditions: What the results hold for.
     """
 
@@ -156,8 +160,16 @@ class Evaluation:
     max_drop: float | None
     reference: BackendAccuracy
     candidates: tuple[BackendAccuracy, ...]
-    doubts: tuple[str, ...] = ()
+    doubt: str = ""
+    assumptions: tuple[Assumption, ...] = ()
     conditions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        """``inconclusive`` where the reference is not better than guessing; else as ``passed``."""
+        if self.doubt:
+            return "inconclusive"
+        return "pass" if self.passed else "fail"
 
     @property
     def passed(self) -> bool:
@@ -169,18 +181,19 @@ class Evaluation:
         non-inferiority, at 2.5 % on one side).
         """
         ran = [one.passed(self.max_drop) for one in self.candidates if not one.not_run]
-        return bool(ran) and all(ran)
+        return bool(ran) and all(ran) and not self.doubt
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values, with each verdict."""
         return asdict(self) | {
             "schema": SCHEMA,
             "passed": self.passed,
+            "verdict": self.verdict,
             "reference": self.reference.to_dict(),
             "candidates": [
                 one.to_dict() | {"passed": one.passed(self.max_drop)} for one in self.candidates
             ],
-            "doubts": list(self.doubts),
+            "assumptions": [asdict(one) for one in self.assumptions],
         }
 
     @classmethod
@@ -195,11 +208,12 @@ class Evaluation:
                 raise FileError(
                     f"evaluation of schema {values['schema']}, not {SCHEMA}; evaluate again"
                 )
-            fields = {k: v for k, v in values.items() if k not in ("schema", "passed")}
+            fields = {k: v for k, v in values.items() if k not in ("schema", "passed", "verdict")}
             fields["reference"] = BackendAccuracy.from_dict(values["reference"])
             candidates = values["candidates"]
             fields["candidates"] = tuple(map(BackendAccuracy.from_dict, candidates))
-            return cls(**fields | {"doubts": tuple(values["doubts"])})
+            fields["assumptions"] = tuple(Assumption(**one) for one in values["assumptions"])
+            return cls(**fields)
         except (KeyError, TypeError, AttributeError) as err:
             raise FileError(f"not an evaluation of swin-deploy ({err}); evaluate again") from err
 

@@ -20,10 +20,10 @@ from exporters.artifact import sha256_of
 from exporters.errors import ComparisonError, ConfigError, FileError, MissingBackendError
 from swin_deploy import __version__
 from swin_deploy.evaluate.accuracy import LISTED, BackendAccuracy, Evaluation, score_answers
-from swin_deploy.evaluate.dataset import LabelledImages
-from swin_deploy.evaluate.intervals import wilson_interval
 from swin_deploy.evaluate.predictions import TOP, Answer, Predictions
-from swin_deploy.evaluate.stream import stream_batches
+from swin_deploy.images.batches import stream_batches
+from swin_deploy.images.chance import chance_doubt
+from swin_deploy.images.labelled import LabelledImages
 from swin_deploy.load import LoadedModel
 from swin_deploy.pipeline import model_facts, versions
 from swin_deploy.proof import Made, stages
@@ -165,7 +165,7 @@ def _run_all(
     # A model of a larger fixed batch would run images twice.
     batch = max(settings.batch, *(runner.min_batch for runner, _ in running))
     done, started = len(images.paths) - len(missing), time.monotonic()
-    stream = stream_batches(images.root, missing, loaded.config, batch=batch)
+    stream = stream_batches(images.root, missing, loaded.preprocessing, batch=batch)
     with contextlib.closing(stream):
         for index, decoded in enumerate(stream):
             readable = dict(_readable(decoded, skip=settings.skip_unreadable))
@@ -282,7 +282,8 @@ def _evaluation(
         max_drop=settings.max_drop,
         reference=results[0],
         candidates=tuple(results[1:]),
-        doubts=_doubts(images, results[0], loaded.config.num_classes),
+        doubt=_doubt(loaded, images, results[0]),
+        assumptions=(*loaded.assumptions, *images.order.assumptions),
         conditions={
             "images": f"{images.fingerprint[:16]}... (SHA-256 of paths, sizes and times)",
             "image size": f"{loaded.config.img_size} px",
@@ -324,14 +325,15 @@ def _result(
     )
 
 
-def _doubts(
-    images: LabelledImages, reference: BackendAccuracy, num_classes: int
-) -> tuple[str, ...]:
-    doubts = [images.order.doubt] if images.order.doubt else []
+def _doubt(loaded: LoadedModel, images: LabelledImages, reference: BackendAccuracy) -> str:
+    """Why the accuracies show nothing; empty where the reference is better than guessing."""
     score = reference.top1
-    if score is not None and wilson_interval(score.right, score.images).low <= 1 / num_classes:
-        doubts.append(
-            f"the reference is right for {score.right} of {score.images} images, which guessing "
-            "may reach too: check the weights, the labels, and the order of the classes (--classes)"
-        )
-    return tuple(doubts)
+    if score is None:
+        return ""
+    return chance_doubt(
+        score.right,
+        score.images,
+        num_classes=loaded.config.num_classes,
+        order=images.order,
+        known=loaded.class_names,
+    )

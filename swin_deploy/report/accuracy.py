@@ -70,7 +70,7 @@ def _row(result: BackendAccuracy, verdict: str, *, reference: bool = False) -> t
 def accuracy_facts(evaluation: Evaluation) -> Facts:
     """Return what the accuracy holds for."""
     skipped = f"{count_noun(evaluation.skipped, 'image')} could not be read"
-    doubts = tuple(("Check", doubt) for doubt in evaluation.doubts)
+    assumed = tuple(("Assumed", one.text) for one in evaluation.assumptions)
     ran = [one for one in (evaluation.reference, *evaluation.candidates) if not one.not_run]
     top5 = tuple(
         (f"Top-5 change: {one.name}", f"{points_range(one.top5.difference_interval)} points")
@@ -78,7 +78,7 @@ def accuracy_facts(evaluation: Evaluation) -> Facts:
         if one.top5 is not None
     )
     return (
-        *doubts,
+        *assumed,
         ("Images", evaluation.data),
         *((("Left out", skipped),) if evaluation.skipped else ()),
         ("Classes", f"{evaluation.num_classes}; {evaluation.classes}"),
@@ -93,6 +93,8 @@ def accuracy_headline(evaluation: Evaluation) -> str:
     ran = [one for one in evaluation.candidates if not one.not_run]
     not_run = len(evaluation.candidates) - len(ran)
     caveat = f", {count_noun(not_run, 'model')} not run" if not_run else ""
+    if evaluation.doubt:
+        return f"Inconclusive: the reference itself is not better than guessing{caveat}"
     if evaluation.max_drop is None:
         return ("No loss found" if evaluation.passed else "Loss found") + caveat
     shown = "is shown" if evaluation.passed else "is not shown"
@@ -101,7 +103,8 @@ def accuracy_headline(evaluation: Evaluation) -> str:
 
 def accuracy_sentences(evaluation: Evaluation) -> tuple[str, ...]:
     """Return one sentence for each candidate: the difference, and what it shows."""
-    return tuple(_sentence(one, evaluation.max_drop) for one in evaluation.candidates)
+    found = tuple(_sentence(one, evaluation.max_drop) for one in evaluation.candidates)
+    return (f"{one_line(evaluation.doubt)}.", *found) if evaluation.doubt else found
 
 
 def accuracy_line(evaluation: Evaluation) -> str:

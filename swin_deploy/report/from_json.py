@@ -9,6 +9,7 @@ from typing import Any
 
 from exporters.errors import BuildError, FileError
 from exporters.plan import KernelPlan
+from swin_deploy.assumptions import Assumption
 from swin_deploy.bench import BenchReport, BenchResult, Comparison
 from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import (
@@ -23,7 +24,7 @@ from swin_deploy.parity import (
     Sample,
     Tolerance,
 )
-from swin_deploy.report import Artifact, Report
+from swin_deploy.report.results import Artifact, Report
 from swin_deploy.report.schema import first_problem
 from swin_deploy.report.to_json import BENCH_FIGURES, PLAN_FIELDS, SCHEMA, report_to_dict
 
@@ -97,12 +98,15 @@ def _report(values: dict[str, Any]) -> Report:
         plan=None if plan is None else _plan(plan),
         artifacts=tuple(Artifact(**artifact) for artifact in values["artifacts"]),
         conditions=values["conditions"],
+        made_from=values["made_from"],
+        next_command=values["next_command"],
+        assumptions=tuple(Assumption(**one) for one in values["assumptions"]),
         evaluation=None if evaluation is None else Evaluation.from_dict(evaluation),
     )
 
 
 def _parity(values: dict[str, Any]) -> ParityReport:
-    fields = {key: value for key, value in values.items() if key != "passed"}
+    fields = {key: value for key, value in values.items() if key not in ("passed", "verdict")}
     hops, samples = tuple(map(_hop, values["hops"])), tuple(map(_sample, values["samples"]))
     return ParityReport(**{**fields, "hops": hops, "samples": samples})
 

@@ -11,10 +11,10 @@ from exporters.plan.roofline import Bound
 from exporters.plan.totals import BlockTotal, block_pairs, block_totals
 from swin_deploy.bench import BenchReport
 from swin_deploy.parity import Hop, ParityReport
-from swin_deploy.report import Report
 from swin_deploy.report.plan_tables import HEAVIEST
+from swin_deploy.report.results import Report
 
-SCHEMA = 2
+SCHEMA = 3
 # Fields of a plan that are not figures of its kernels.
 PLAN_FIELDS = (
     "batch",
@@ -40,7 +40,10 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "model": report.model,
         "created": report.created,
         "conditions": dict(report.conditions),
+        "made_from": dict(report.made_from),
+        "next_command": report.next_command,
         "artifacts": [asdict(artifact) for artifact in report.artifacts],
+        "assumptions": [asdict(assumption) for assumption in report.assumptions],
         "parity": None if report.parity is None else parity_to_dict(report.parity),
         "bench": None if report.bench is None else bench_to_dict(report.bench),
         "plan": None if report.plan is None else plan_to_dict(report.plan),
@@ -49,9 +52,10 @@ def report_to_dict(report: Report) -> dict[str, Any]:
 
 
 def parity_to_dict(parity: ParityReport) -> dict[str, Any]:
-    """Return the fields of ``parity``, and ``passed`` for it and for each hop (None: not run)."""
+    """Return the fields of ``parity``, and verdicts of it and of each hop (None: not run)."""
     fields: dict[str, Any] = _finite(asdict(parity))
-    return fields | {"passed": parity.passed, "hops": [_hop_to_dict(hop) for hop in parity.hops]}
+    verdicts = {"passed": parity.passed, "verdict": parity.verdict}
+    return fields | verdicts | {"hops": [_hop_to_dict(hop) for hop in parity.hops]}
 
 
 def _hop_to_dict(hop: Hop) -> dict[str, Any]:

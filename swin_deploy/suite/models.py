@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import BUNDLED_WEIGHTS, SwinConfig, variant
 from swin_deploy.load import LoadedModel, load_model
 from swin_deploy.reference import build_reference
@@ -63,7 +64,8 @@ def suite_model(name: str, setup: Setup) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         reference = build_reference(config).eval()
-    return LoadedModel(name, config, reference, None, weights_digest(reference))
+    steps = library_steps(config)
+    return LoadedModel(name, config, reference, None, weights_digest(reference), steps)
 
 
 def shrunk(config: SwinConfig) -> SwinConfig:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import FileError
-from swin_deploy.config import SwinConfig
-from swin_deploy.inputs import load_image
+from swin_deploy.images.decode import Tell, load_image
+from swin_deploy.images.preprocessing import Preprocessing
 
 MAX_THREADS = 8
 AHEAD = 2  # batches decoded or being decoded while one is run
@@ -21,26 +21,32 @@ Decoded = NDArray[np.float32] | FileError
 
 
 def stream_batches(
-    root: Path, paths: Sequence[str], config: SwinConfig, *, batch: int
+    root: Path,
+    paths: Sequence[str],
+    steps: Preprocessing,
+    *,
+    batch: int,
+    tell: Tell = lambda _: None,
 ) -> Generator[list[tuple[str, Decoded]]]:
     """Decode and preprocess images in threads, in order, ``batch`` at a time.
 
     Args:
         root: Folder that the paths start from.
         paths: Of the images.
-        config: Image size and preprocessing.
+        steps: The way to prepare the images.
         batch: Images at a time; about ``AHEAD + 1`` batches are in memory.
+        tell: See ``load_image``; called from several threads.
 
     Yields:
-        Path and image [3, img_size, img_size], or the error of one that cannot be read.
+        Path and image [channels, crop, crop], or the error of one that cannot be read.
 
     Raises:
-        ConfigError: If the config's preprocessing cannot be done.
+        ConfigError: If the source's steps are not known.
     """
 
     def decode(path: str) -> Decoded:
         try:
-            return load_image(root / path, config)
+            return load_image(root / path, steps, tell=tell)
         except FileError as err:
             return err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from exporters.errors import FileError
-from swin_deploy.evaluate.classes import ClassList, ClassOrder, number_indices, order_classes
-from swin_deploy.inputs import IMAGE_SUFFIXES
+from exporters.text_files import read_text, shortened
+from swin_deploy.images.class_names import (
+    ClassNames,
+    ClassOrder,
+    number_indices,
+    order_classes,
+)
+from swin_deploy.images.decode import IMAGE_SUFFIXES
 
 PATH_HEADERS = ("path", "file", "filename", "image")
 SAMPLE_SEED = 0
@@ -44,7 +51,7 @@ def read_images(
     data: Path,
     *,
     num_classes: int,
-    listed: ClassList | None = None,
+    known: ClassNames | None = None,
     limit: int | None = None,
     skip_unreadable: bool = False,
 ) -> LabelledImages:
@@ -55,7 +62,7 @@ def read_images(
             hidden ones; or a CSV file of ``path,label`` rows, paths relative to it, with or
             without a header, labels being indices or names.
         num_classes: Of the model.
-        listed: The model's class names, or None; see ``order_classes``.
+        known: The model's class names, or None; see ``order_classes``.
         limit: Take at most this many: as many of each class as possible, drawn with a fixed seed.
         skip_unreadable: Leave it to the run to find files that are missing.
 
@@ -63,14 +70,14 @@ def read_images(
         FileError: If the data cannot be read, hold no image or are neither form.
         ConfigError: If the index of a class is not known.
     """
-    if data.is_dir():
+    if is_folder(data):
         root, pairs = data, _folder_images(data)
         order = order_classes(
-            _folder_names(data), num_classes=num_classes, listed=listed, place=f"folder {data}"
+            class_folders(data), num_classes=num_classes, known=known, place=f"folder {data}"
         )
-    elif data.is_file():
+    elif os.path.isfile(data):
         root, pairs = data.parent, _csv_images(data)
-        order = _csv_order(pairs, num_classes=num_classes, listed=listed, data=data)
+        order = _csv_order(pairs, num_classes=num_classes, known=known, data=data)
     else:
         raise FileError(
             f"{data} does not exist; give --data a folder of class folders, or a CSV file"
@@ -95,7 +102,43 @@ def _description(data: Path, count: int, total: int) -> str:
     return f"{count} of {total} images of {data}, spread over the classes, seed {SAMPLE_SEED}"
 
 
-def _folder_names(folder: Path) -> list[str]:
+def find_images(folder: Path) -> list[str]:
+    """List the image files of a folder and of its subfolders, links followed, hidden ones not.
+
+    Args:
+        folder: Folder to search for the suffixes in ``IMAGE_SUFFIXES``, in any case.
+
+    Returns:
+        Paths below ``folder``, sorted; at least one.
+
+    Raises:
+        FileError: If the folder is missing, is a file, cannot be read or holds no image.
+    """
+    if not is_folder(folder):
+        problem = "is not a folder" if os.path.lexists(folder) else "does not exist"
+        raise FileError(
+            f"image folder {shortened(folder)} {problem}; give the folder that holds the images"
+        )
+    found = sorted(_images_below(folder, "."), key=lambda path: path.split("/"))
+    if not found:
+        raise FileError(
+            f"image folder {folder} holds no images; expected files ending in "
+            f"{', '.join(IMAGE_SUFFIXES)}"
+        )
+    return found
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder; a name that no file can have does not."""
+    return os.path.isdir(path)
+
+
+def class_of(path: str) -> str | None:
+    """Name of the class folder that a path below a folder is in, or None without one."""
+    return path.partition("/")[0] if "/" in path else None
+
+
+def class_folders(folder: Path) -> list[str]:
     """Names of the class folders, sorted."""
     try:
         with os.scandir(folder) as entries:
@@ -106,7 +149,7 @@ def _folder_names(folder: Path) -> list[str]:
 
 def _folder_images(folder: Path) -> list[tuple[str, str]]:
     """Path and class folder of each image, sorted by path."""
-    names = _folder_names(folder)
+    names = class_folders(folder)
     loose = [path.name for path in folder.iterdir() if _is_image(path.name) and path.is_file()]
     if loose:
         raise FileError(
@@ -128,10 +171,14 @@ def _images_below(folder: Path, name: str) -> Iterator[str]:
     def refuse(err: OSError) -> None:
         raise _unreadable(Path(err.filename), err) from err
 
+    seen: set[str] = set()  # a link to a folder above would lead round and round
     for place, inner, files in os.walk(folder / name, onerror=refuse, followlinks=True):
-        inner[:] = [one for one in inner if not one.startswith(".")]
-        for file in filter(_is_image, files):
-            yield (Path(place) / file).relative_to(folder).as_posix()
+        real = os.path.realpath(place)
+        inner[:] = [one for one in inner if not one.startswith(".")] if real not in seen else []
+        for file in filter(_is_image, files) if real not in seen else ():
+            if os.path.isfile(os.path.join(place, file)):
+                yield (Path(place) / file).relative_to(folder).as_posix()
+        seen.add(real)
 
 
 def _is_image(name: str) -> bool:
@@ -141,10 +188,9 @@ def _is_image(name: str) -> bool:
 def _csv_images(data: Path) -> list[tuple[str, str]]:
     """Path and label of each row."""
     try:
-        with data.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as err:
+        reader = csv.reader(io.StringIO(read_text(data), newline=""))
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    except csv.Error as err:
         raise _unreadable(data, err) from err
     if rows and rows[0][1][0].lower() in PATH_HEADERS:
         rows = rows[1:]
@@ -161,14 +207,14 @@ def _csv_images(data: Path) -> list[tuple[str, str]]:
 
 
 def _csv_order(
-    pairs: Sequence[tuple[str, str]], *, num_classes: int, listed: ClassList | None, data: Path
+    pairs: Sequence[tuple[str, str]], *, num_classes: int, known: ClassNames | None, data: Path
 ) -> ClassOrder:
     """Numbers are indices whatever their count; names go the way of folders."""
     names = sorted({name for _, name in pairs})
     if all(name.isdecimal() for name in names):
         indices = number_indices(names, num_classes=num_classes, place=str(data))
         return ClassOrder(indices, "labels are the model's indices")
-    return order_classes(names, num_classes=num_classes, listed=listed, place=str(data))
+    return order_classes(names, num_classes=num_classes, known=known, place=str(data))
 
 
 def _spread(labels: Sequence[int], count: int) -> list[int]:

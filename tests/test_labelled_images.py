@@ -1,18 +1,29 @@
+import dataclasses
 import json
 import os
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import peers
 import pytest
 from command_line import IMAGES
+from PIL import Image
 
 from exporters.errors import ConfigError, DeployError, FileError
-from swin_deploy.config import SwinConfig, variant
-from swin_deploy.evaluate import stream
-from swin_deploy.evaluate.classes import order_classes, read_classes
-from swin_deploy.evaluate.dataset import LabelledImages, read_images
-from swin_deploy.inputs import load_image, load_images
+from swin_deploy.images import batches as stream
+from swin_deploy.images.class_names import (
+    ClassNames,
+    order_classes,
+    published_class_names,
+    read_class_names,
+)
+from swin_deploy.images.decode import load_image
+from swin_deploy.images.labelled import LabelledImages, read_images
+from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.images.sets import load_images
+
+STEPS = Preprocessing(crop=56, resize=56)
 
 
 def make_tree(root: Path, **classes: int) -> Path:
@@ -37,7 +48,9 @@ def test_folders_go_in_sorted_order_as_torchvision_has_them(tmp_path: Path) -> N
     expected = {"Bee/0.png": 0, "ant/0.png": 1, "ant/deep/x.JPEG": 1, "zebra/0.png": 3}
     assert by_path(images) == expected
     assert "torchvision" in images.order.rule
-    assert not images.order.doubt
+    (assumed,) = images.order.assumptions
+    assert assumed.value == "Bee = 0, ant = 1, empty = 2, zebra = 3"
+    assert assumed.option == "--classes FILE"
 
 
 def test_folders_that_are_links_are_followed(tmp_path: Path) -> None:
@@ -53,8 +66,10 @@ def test_folders_of_eleven_numbers_are_doubted(tmp_path: Path) -> None:
     data = make_tree(tmp_path / "d", **{str(index): 1 for index in range(11)})
     images = read_images(data, num_classes=11)
     assert by_path(images)["10/0.png"] == 2
-    assert "class 10 is index 2 in sorted order" in images.order.doubt
-    assert "--classes" in images.order.doubt
+    (assumed,) = images.order.assumptions
+    assert "10 = 2" in assumed.value
+    assert "not the numbers themselves" in assumed.reason
+    assert "--classes" in assumed.option
 
 
 @pytest.mark.parametrize(
@@ -89,11 +104,11 @@ CLASS_FILES = {
 def test_class_files(form: str, tmp_path: Path) -> None:
     path = tmp_path / "classes"
     path.write_bytes(CLASS_FILES[form].encode())
-    listed = read_classes(path, 3)
-    order = order_classes(["bee", "cow"], num_classes=3, listed=listed, place="data")
+    listed = read_class_names(path, 3)
+    order = order_classes(["bee", "cow"], num_classes=3, known=listed, place="data")
     assert order.indices == {"bee": 1, "cow": 2}
     if "n00000002" in CLASS_FILES[form]:
-        synset = order_classes(["n00000002"], num_classes=3, listed=listed, place="data")
+        synset = order_classes(["n00000002"], num_classes=3, known=listed, place="data")
         assert synset.indices == {"n00000002": 1}
 
 
@@ -104,11 +119,11 @@ def test_class_files(form: str, tmp_path: Path) -> None:
         ("a\nb\nc\nd\n", ConfigError, "names 4 classes, the model gives 3"),
         ("", ConfigError, "names 0 classes"),
         ('{"ant": 3}', ConfigError, "names 4 classes"),
-        ("{", FileError, "no list of names"),
+        ("{", FileError, "is not JSON"),
         ('{"0": 1.5}', FileError, "no list of names"),
         ('{"-1": "ant"}', FileError, "no list of names"),
         ("[1, 2, 3]", FileError, "no list of names"),
-        ("\udcff", FileError, "no UTF-8 text"),
+        ("\udcff", FileError, "not UTF-8 text"),
         ("crane\nbee\ncrane\n", ConfigError, "class 'crane' of data names 2 classes in"),
         ("ant\nbee\ncow\n", ConfigError, "class 'crane' of data is not in"),
     ],
@@ -120,7 +135,7 @@ def test_class_file_that_does_not_fit_is_rejected(
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(error, match=message):
         order_classes(
-            ["crane"], num_classes=3, listed=read_classes(path, 3), place="data"
+            ["crane"], num_classes=3, known=read_class_names(path, 3), place="data"
         )  # fmt: skip
 
 
@@ -149,9 +164,9 @@ def test_csv_labels_may_be_names(tmp_path: Path) -> None:
     make_tree(tmp_path, a=2)
     (tmp_path / "val.csv").write_text("a/0.png,cow\na/1.png,ant\n")
     (tmp_path / "classes.json").write_text(json.dumps(["ant", "bee", "cow"]))
-    listed = read_classes(tmp_path / "classes.json", 3)
-    assert read_images(tmp_path / "val.csv", num_classes=3, listed=listed).labels == (2, 0)
-    with pytest.raises(ConfigError, match="has 2 classes, the model gives 3"):
+    listed = read_class_names(tmp_path / "classes.json", 3)
+    assert read_images(tmp_path / "val.csv", num_classes=3, known=listed).labels == (2, 0)
+    with pytest.raises(ConfigError, match=r"has 2 classes .*, the model gives 3"):
         read_images(tmp_path / "val.csv", num_classes=3)
 
 
@@ -166,7 +181,7 @@ def test_csv_labels_may_be_names(tmp_path: Path) -> None:
         ("a/0.png,1\na/0.png,2\n", "line 2: a/0.png is there since line 1"),
         ("a/0.png,10\n", "has class 10, the model's indices go from 0 to 9"),
         ("a/0.png," + "9" * 5000, "has class 9999"),
-        ("a/0.png,-1\n", "has 1 classes, the model gives 10"),
+        ("a/0.png,-1\n", "has 1 classes .*, the model gives 10"),
         ("a/nowhere.png,1\n", "nowhere.png cannot be read .No such file"),
         ("a/0\0.png,1\n", "cannot be read"),
     ],
@@ -181,8 +196,8 @@ def test_csv_that_cannot_be_used_is_rejected(text: str, message: str, tmp_path: 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ({"ant": 1, "bee": 1}, "has 2 classes, the model gives 3"),
-        ({"ant": 1, "bee": 1, "cow": 1, "doe": 1}, "has 4 classes, the model gives 3"),
+        ({"ant": 1, "bee": 1}, "has 2 classes .*, the model gives 3"),
+        ({"ant": 1, "bee": 1, "cow": 1, "doe": 1}, "has 4 classes .*, the model gives 3"),
         ({"1": 1, "3": 1}, "has class 3, the model's indices go from 0 to 2"),
         ({"ant": 0}, "holds no images in class folders"),
     ],
@@ -236,29 +251,106 @@ def test_fingerprint_follows_the_files_and_not_the_labels(tmp_path: Path) -> Non
 
 
 def test_stream_gives_every_image_in_order_and_an_error_for_a_torn_one(tmp_path: Path) -> None:
-    config = variant("notebook-digits")
     (tmp_path / "torn.png").write_bytes(b"no image")
     paths = [path.relative_to(IMAGES).as_posix() for path in sorted(IMAGES.glob("*/*.png"))][:20]
     paths.insert(9, str(tmp_path / "torn.png"))
-    batches = list(stream.stream_batches(IMAGES, paths, config, batch=8))
+    batches = list(stream.stream_batches(IMAGES, paths, STEPS, batch=8))
     assert [len(batch) for batch in batches] == [8, 8, 5]
     streamed = [entry for batch in batches for entry in batch]
     assert [path for path, _ in streamed] == paths
     assert isinstance(streamed.pop(9)[1], FileError)
-    expected = load_images(IMAGES, config).images[:20]
+    expected = load_images(IMAGES, STEPS).images[:20]
     np.testing.assert_array_equal(np.stack([image for _, image in streamed]), expected)
 
 
 def test_stream_decodes_a_few_batches_ahead_only(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
 
-    def counted(path: Path, config: SwinConfig) -> np.ndarray:
+    def counted(path: Path, steps: Preprocessing, **_: object) -> np.ndarray:
         opened.append(path)
-        return load_image(path, config)
+        return load_image(path, steps)
 
     monkeypatch.setattr(stream, "load_image", counted)
     paths = [path.relative_to(IMAGES).as_posix() for path in sorted(IMAGES.glob("*/*.png"))]
-    batches = stream.stream_batches(IMAGES, paths, variant("notebook-digits"), batch=4)
+    batches = stream.stream_batches(IMAGES, paths, STEPS, batch=4)
     next(batches)
     batches.close()
     assert 4 <= len(opened) <= 4 * (stream.AHEAD + 1)
+
+
+NAMES = ClassNames((("person",), ("cat",), ("coffee cup", "coffee")), "id2label of config.json")
+
+
+@pytest.mark.parametrize(
+    ("names", "indices"),
+    [
+        (["cat", "coffee", "person"], {"cat": 1, "coffee": 2, "person": 0}),
+        (["Cat", "Coffee_Cup", "PERSON"], {"Cat": 1, "Coffee_Cup": 2, "PERSON": 0}),
+        (["cat"], {"cat": 1}),
+    ],
+    ids=["equal", "spelt otherwise", "fewer"],
+)
+def test_names_of_the_checkpoint_decide(names: list[str], indices: dict[str, int]) -> None:
+    order = order_classes(names, num_classes=3, known=NAMES, place="data")
+    assert order.indices == indices
+    assert order.rule == "class names as listed in id2label of config.json"
+    assert not order.assumptions
+
+
+def test_names_of_which_some_are_known_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'dog' of data is not in id2label .* --classes FILE"):
+        order_classes(["cat", "dog", "person"], num_classes=3, known=NAMES, place="data")
+
+
+def test_other_names_than_the_checkpoints_are_assumed_to_be_sorted() -> None:
+    order = order_classes(["ant", "bee", "cow"], num_classes=3, known=NAMES, place="data")
+    (assumed,) = order.assumptions
+    assert assumed.value == "ant = 0, bee = 1, cow = 2"
+    assert "not the names in id2label of config.json (person, cat, coffee cup)" in assumed.reason
+
+
+def test_load_images_goes_by_the_checkpoints_names(tmp_path: Path) -> None:
+    for name in ("cat", "coffee", "person"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    found = load_images(tmp_path, STEPS, num_classes=3, known=NAMES)
+    assert found.labels is not None
+    assert found.labels.tolist() == [1, 2, 0]
+    assert found.classes == ("person", "cat", "coffee cup")
+
+
+def test_load_images_without_any_asked_name_has_no_labels_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "2024").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "2024" / "a.png")
+    asked = dataclasses.replace(NAMES, asked=True)
+    found = load_images(tmp_path, STEPS, num_classes=3, known=asked)
+    assert found.labels is None
+    assert found.notes == ("no labels: no folder has a name of id2label of config.json",)
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "a.png")
+    with pytest.raises(ConfigError, match=r"class '2024' of folder .* is not in"):
+        load_images(tmp_path, STEPS, num_classes=3, known=asked)
+
+
+def test_published_names_are_imagenets() -> None:
+    small, large = published_class_names(1000), published_class_names(21841)
+    assert (len(small.names), len(large.names)) == (1000, 21841)
+    assert small.shown[0] == "tench, Tinca tinca"
+    assert small.find(["tench", "n15075141"]) == {"tench": 0, "n15075141": 999}
+    assert small.find(["crane"]) is None  # the bird and the machine
+    # The authors' data/map22kto1k.txt: the place of an ImageNet-1k class among the 21,841.
+    places = {0: 359, 400: 4151, 600: 7672, 700: 9039, 849: 11137, 996: 21196, 999: 21817}
+    assert {i: large.names[place][-1] for i, place in places.items()} == {
+        i: small.names[i][-1] for i in places
+    }
+    # Two synsets have no images, and the last two of all take their places.
+    synsets = [names[-1] for names in large.names]
+    assert [synsets.pop(15027), synsets.pop(9205)] == ["n15102894", "n15102455"]
+    assert [*synsets, "n15102455", "n15102894"] == sorted([*synsets, "n15102455", "n15102894"])
+
+
+def test_published_names_equal_timms_for_the_small_set() -> None:
+    info = peers.import_peer("timm.data").ImageNetInfo("imagenet-1k")
+    names = published_class_names(1000)
+    assert [found[-1] for found in names.names] == info.label_names()
+    assert list(names.shown) == [info.index_to_description(index) for index in range(1000)]

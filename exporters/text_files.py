@@ -1,0 +1,116 @@
+"""Text and JSON that somebody else wrote: bounded, typed, and refused in one line.
+
+Files are regular files of a bounded size, JSON is of a bounded depth, and values are checked
+against types before anything computes with them.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any, TypeVar
+
+from exporters.errors import FileError
+
+MOST_BYTES = 64 << 20  # a report with its pictures has well under a tenth of that
+SHOWN = 200  # letters of a foreign text that a message repeats
+LISTED = 8  # names that a message lists
+
+T = TypeVar("T")
+
+
+def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
+    """Read a UTF-8 text file.
+
+    Args:
+        path: The file; a byte order mark is dropped.
+        most_bytes: Number of bytes above which it is refused.
+
+    Raises:
+        FileError: If the file is missing, a folder, a device or a pipe, too large, unreadable or
+            not UTF-8.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise FileError(f"{shortened(path)} is not a file; name a text file")
+        if found.st_size > most_bytes:
+            raise FileError(
+                f"{shortened(path)} has {found.st_size:,} bytes, more than the {most_bytes:,} that "
+                "are read; name the right file"
+            )
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as err:
+        raise FileError(f"{shortened(path)} does not exist; check the path") from err
+    except UnicodeDecodeError as err:
+        raise FileError(f"{shortened(path)} is not UTF-8 text; name the right file") from err
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the name
+        reason = getattr(err, "strerror", None) or err
+        raise FileError(f"{shortened(path)} cannot be read ({reason})") from err
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - a JSON value of any type
+    """Read a JSON file; raises ``FileError`` as ``read_text`` and ``parse_json`` do."""
+    return parse_json(read_text(path), where=str(shortened(path)))
+
+
+def parse_json(text: str, *, where: str) -> Any:  # noqa: ANN401 - a JSON value of any type
+    """Parse JSON text.
+
+    Args:
+        text: The text; NaN and Infinity are taken, as Python's writers make them.
+        where: Name of the place that it comes from, for messages.
+
+    Raises:
+        FileError: If it is not JSON, nests too deeply or has a number of too many digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as err:
+        raise FileError(f"{where} is not usable JSON: it nests too deeply") from err
+    except ValueError as err:
+        raise FileError(f"{where} is not JSON ({err})") from err
+
+
+def typed(values: Any, wanted: type[T], *, where: str) -> T:  # noqa: ANN401 - a JSON value
+    """Bring parsed JSON to a type, checking every value on the way.
+
+    Args:
+        values: The parsed JSON.
+        wanted: A dataclass, a ``msgspec.Struct`` or any type that ``msgspec.convert`` takes. Keys
+            that it does not name are passed over.
+        where: Name of the place that the values come from, for messages.
+
+    Raises:
+        FileError: If a value is missing or of another type or range; the message says where.
+    """
+    import msgspec  # here, not above: --help needs none of it
+
+    try:
+        return msgspec.convert(values, wanted, str_keys=True)
+    except (msgspec.ValidationError, RecursionError) as err:
+        raise FileError(f"{where}: {_plain(err)}") from err
+
+
+def _plain(err: Exception) -> str:
+    """Word a message without msgspec's notation: ``size.height: expected int, got str``."""
+    if isinstance(err, RecursionError):
+        return "it nests too deeply"
+    what, _, path = str(err).replace("`", "").partition(" - at ")
+    what = shortened(what[:1].lower() + what[1:])
+    place = shortened(path.removeprefix("$").removeprefix("."))
+    return f"{place}: {what}" if place else what
+
+
+def shortened(text: object) -> str:
+    """A foreign text for a message: its ends, where it is long."""
+    whole = str(text)
+    return whole if len(whole) <= SHOWN else f"{whole[: SHOWN // 2]}...{whole[-SHOWN // 2 :]}"
+
+
+def listed(names: list[str] | tuple[str, ...]) -> str:
+    """Names for a message, the first few and how many more there are."""
+    shown = ", ".join(shortened(name) for name in names[:LISTED])
+    more = len(names) - LISTED
+    return f"{shown} and {more:,} more" if more > 0 else shown

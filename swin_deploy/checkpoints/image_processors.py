@@ -1,0 +1,255 @@
+"""Image processors of transformers: ``preprocessor_config.json`` to the steps that it stands for.
+
+Source: transformers 5.23, ``image_processing_backends.py`` and the image processors of its models.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from exporters.text_files import listed, typed
+from swin_deploy.images.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MOST_SIDE,
+    TO_UNIT,
+    Interpolation,
+    Preprocessing,
+    ResizeMode,
+    Rule,
+    squash_rule,
+)
+
+Side = Annotated[int, msgspec.Meta(ge=1, le=MOST_SIDE)]
+HALVES = (0.5, 0.5, 0.5)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+RESAMPLE: tuple[Interpolation, ...] = (  # by number, as PIL.Image.Resampling
+    "nearest",
+    "lanczos",
+    "bilinear",
+    "bicubic",
+    "box",
+    "hamming",
+)
+# What each image processor of transformers does where its file is silent.
+_SQUASH = {"size": {"height": 224, "width": 224}}
+_CROPPED = {
+    "size": {"shortest_edge": 224},
+    "crop_size": {"height": 224, "width": 224},
+    "do_center_crop": True,
+    "default_to_square": False,
+    "resample": 3,
+}
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "ViT": _SQUASH,
+    "Beit": _SQUASH | {"resample": 3, "crop_size": {"height": 224, "width": 224}},
+    "Siglip": _SQUASH | {"resample": 3, "default_to_square": False},
+    "Segformer": _SQUASH
+    | {
+        "size": {"height": 512, "width": 512},
+        "image_mean": IMAGENET_MEAN,
+        "image_std": IMAGENET_STD,
+    },
+    "DPT": {"size": {"height": 384, "width": 384}, "resample": 3},
+    "DeiT": {
+        "size": {"height": 256, "width": 256},
+        "crop_size": {"height": 224, "width": 224},
+        "do_center_crop": True,
+        "resample": 3,
+    },
+    "CLIP": _CROPPED | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
+    "Bit": _CROPPED | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
+    "MobileNetV2": _CROPPED | {"size": {"shortest_edge": 256}, "resample": 2},
+    "ConvNext": {
+        "size": {"shortest_edge": 384},
+        "default_to_square": False,
+        "resample": 3,
+        "crop_pct": 224 / 256,
+    },
+}
+DEFAULTS: dict[str, Any] = {
+    "do_resize": True,
+    "do_center_crop": False,
+    "do_rescale": True,
+    "do_normalize": True,
+    "do_pad": False,
+    "resample": 2,
+    "rescale_factor": TO_UNIT,
+    "image_mean": HALVES,
+    "image_std": HALVES,
+    "default_to_square": True,
+}
+# Detectors and segmenters keep the picture's shape: their pixels are no fixed square. What they
+# normalise with is theirs all the same.
+SHAPE_KEEPERS = {
+    "size": {"shortest_edge": 800, "longest_edge": 1333},
+    "image_mean": IMAGENET_MEAN,
+    "image_std": IMAGENET_STD,
+    "default_to_square": False,
+}
+PROCESSORS |= dict.fromkeys(
+    ("MaskFormer", "Mask2Former", "OneFormer", "Detr", "DeformableDetr", "GroundingDino"),
+    SHAPE_KEEPERS,
+)
+# Fields of a processor's file that change no pixel of a single picture here: pictures are made
+# RGB in any case, as the libraries' loaders make them.
+WITHOUT_EFFECT = {
+    "_processor_class",
+    "_valid_processor_keys",
+    "auto_map",
+    "backend",
+    "data_format",
+    "device",
+    "disable_grouping",
+    "do_convert_rgb",
+    "do_reduce_labels",
+    "ignore_index",
+    "image_processor_type",
+    "feature_extractor_type",
+    "input_data_format",
+    "model_input_names",
+    "num_labels",
+    "processor_class",
+    "reduce_labels",
+    "return_tensors",
+    "size_divisibility",
+    "size_divisor",
+    "use_fast",
+    "return_metadata",
+    "max_size",
+    "size_unit",
+}
+
+
+REFUSED_SWITCHES = ("do_pad", "rescale_offset", "keep_aspect_ratio")
+
+
+class ImageProcessor(msgspec.Struct, kw_only=True):
+    """The fields of ``preprocessor_config.json`` that change pixels, every one optional."""
+
+    image_processor_type: str | None = None
+    feature_extractor_type: str | None = None
+    do_resize: bool | None = None
+    size: Side | list[Side] | dict[str, Side | None] | None = None
+    default_to_square: bool | None = None
+    resample: Annotated[int, msgspec.Meta(ge=0, le=5)] | None = None
+    do_center_crop: bool | None = None
+    crop_size: Side | list[Side] | dict[str, Side | None] | None = None
+    crop_pct: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    do_rescale: bool | None = None
+    rescale_factor: float | None = None
+    do_normalize: bool | None = None
+    image_mean: float | list[float] | None = None
+    image_std: float | list[float] | None = None
+    do_pad: bool | None = None
+    keep_aspect_ratio: bool | None = None
+    ensure_multiple_of: int | None = None
+    rescale_offset: bool | None = None
+
+
+def huggingface_rule(values: dict[str, Any], *, where: str) -> Rule:
+    """Read an image processor's file.
+
+    Args:
+        values: The parsed ``preprocessor_config.json``.
+        where: Its name, for messages.
+
+    Raises:
+        FileError: If a value is of another type or range.
+        ConfigError: If the steps cannot be done.
+    """
+    if isinstance(values.get("image_processor"), dict):  # a processor_config.json
+        values = values["image_processor"]
+    read = typed(values, ImageProcessor, where=where)
+    said = {n: value for n, value in msgspec.structs.asdict(read).items() if value is not None}
+    kind = str(said.get("image_processor_type") or said.get("feature_extractor_type") or "ViT")
+    stem = kind.removesuffix("Fast").removesuffix("Pil")
+    stem = stem.removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
+    steps = DEFAULTS | PROCESSORS.get(stem, {}) | said
+    unknown = sorted(values.keys() - set(ImageProcessor.__struct_fields__) - WITHOUT_EFFECT)
+    refusal = _refusal(steps, stem, unknown, kind)
+    if refusal:
+        refusal = (
+            f"{where}: {refusal}, which is not supported; say how to prepare images with "
+            "--resize-mode or --preprocessing"
+        )
+    fixed: dict[str, Any] = {
+        "mean": _numbers(steps["image_mean"]) if steps["do_normalize"] else (0.0,) * 3,
+        "std": _numbers(steps["image_std"]) if steps["do_normalize"] else (1.0,) * 3,
+        "rescale": steps["rescale_factor"] if steps["do_rescale"] else 1.0,
+        "interpolation": RESAMPLE[steps["resample"]],
+        "crop_rounding": "huggingface",
+        "turn": True,
+        "origin": where,
+        "refusal": refusal,
+    }
+    if refusal:
+        return squash_rule(**fixed)
+    return _shape_rule(steps, stem, fixed)
+
+
+def _numbers(values: float | list[float] | tuple[float, ...]) -> tuple[float, ...]:
+    return (float(values),) * 3 if isinstance(values, int | float) else tuple(values)
+
+
+def _refusal(steps: dict[str, Any], stem: str, unknown: list[str], kind: str) -> str:
+    """What a processor does that has no place in the steps; empty where nothing."""
+    if stem not in PROCESSORS:
+        return f"the image processor {kind}"
+    if unknown:
+        return f"the fields {listed(unknown)}"
+    switched = [name for name in REFUSED_SWITCHES if steps.get(name)]
+    return f"{switched[0]} true" if switched else _refused_shape(steps, stem)
+
+
+def _refused_shape(steps: dict[str, Any], stem: str) -> str:
+    """A size that does not end in a square of one size; empty where it does."""
+    size = _size(steps["size"], square=steps["default_to_square"])
+    crop = _size(steps["crop_size"], square=True) if steps["do_center_crop"] else {}
+    if steps["do_resize"] and set(size) not in ({"height", "width"}, {"shortest_edge"}):
+        return f"size {listed([f'{name} {value}' for name, value in size.items()])}"
+    for name, sides in (("size", size), ("crop_size", crop)):
+        if len(set(sides.values())) > 1:
+            return f"{name} {' x '.join(map(str, sides.values()))}, no square"
+    if "shortest_edge" in size and not crop and stem != "ConvNext":
+        return f"size shortest_edge {size['shortest_edge']} without do_center_crop"
+    return ""
+
+
+def _size(size: int | list[int] | dict[str, int | None], *, square: bool) -> dict[str, int]:
+    """A size as transformers reads it (``get_size_dict``)."""
+    if isinstance(size, int):
+        return {"height": size, "width": size} if square else {"shortest_edge": size}
+    if isinstance(size, list):
+        return dict(zip(("height", "width"), (*size, *size)[:2], strict=True))
+    return {name: side for name, side in size.items() if side is not None}
+
+
+def _shape_rule(steps: dict[str, Any], stem: str, fixed: dict[str, Any]) -> Rule:
+    """Resize and crop, brought to the model's image size where that is another than the file's."""
+    crop = _size(steps["crop_size"], square=True)["height"] if steps["do_center_crop"] else None
+    if not steps["do_resize"]:
+        fixed["resize_mode"] = "none"
+        return Rule(lambda side: Preprocessing(crop=side, resize=side, **fixed), native=crop)
+    size = _size(steps["size"], square=steps["default_to_square"])
+    resized = size.get("shortest_edge") or size["height"]
+    if stem == "ConvNext" and "shortest_edge" in size:
+        return Rule(lambda side: _convnext(side, steps["crop_pct"], fixed), native=resized)
+    crop = crop or resized
+    mode: ResizeMode = "shortest" if "shortest_edge" in size else "squash"
+
+    def at(side: int) -> Preprocessing:
+        to = resized if side == crop else max(1, round(resized * side / crop))
+        return Preprocessing(crop=side, resize=to, resize_mode=mode, **fixed)
+
+    return Rule(at, native=crop)
+
+
+def _convnext(side: int, ratio: float, fixed: dict[str, Any]) -> Preprocessing:
+    """Crop below 384 pixels, squash from there up."""
+    if side < 384:
+        return Preprocessing(crop=side, resize=int(side / ratio), **fixed)
+    return Preprocessing(crop=side, resize=side, resize_mode="squash", **fixed)

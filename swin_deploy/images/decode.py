@@ -1,0 +1,178 @@
+"""One image file as a model input."""
+
+from __future__ import annotations
+
+import stat
+import struct
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.errors import ConfigError, FileError
+from exporters.text_files import shortened
+from swin_deploy.images.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# The suffixes that torchvision's ImageFolder takes.
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# A phone's 108-megapixel photograph is decoded, a picture that takes a gigabyte is not.
+MOST_PIXELS = 120_000_000
+# Of the resized picture: 1 x 60,000 pixels would become 256 x 15,360,000.
+MOST_RESIZED = 50_000_000
+ORIENTATION = 0x0112  # EXIF's tag
+# What Pillow's decoders raise on damaged files.
+DAMAGE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+SIXTEEN_BITS = "16 bits a channel, clipped to 8 as Pillow does"
+NOT_TURNED = "EXIF orientation, not applied"
+Tell = Callable[[str], None]
+
+
+def load_image(
+    path: Path, steps: Preprocessing, *, tell: Tell = lambda _: None
+) -> NDArray[np.float32]:
+    """Decode one image file and prepare it for a model.
+
+    Args:
+        path: The file.
+        steps: The way to prepare it.
+        tell: Function told of what a user may not expect: ``SIXTEEN_BITS``, ``NOT_TURNED``.
+
+    Returns:
+        Normalised image, [channels, crop, crop], float32.
+
+    Raises:
+        FileError: If the file is missing, no regular file, cannot be decoded or is too large.
+        ConfigError: If the source's steps are not known.
+    """
+    from PIL import Image
+
+    if steps.refusal:
+        raise ConfigError(steps.refusal)
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FileError(f"image {shortened(path)} is not a file; remove it")
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise FileError(
+                    f"image {shortened(path)} has {image.width:,} x {image.height:,} pixels, more "
+                    f"than the {MOST_PIXELS:,} that are decoded; make it smaller"
+                )
+            image.load()  # NumPy would pass over a decoder's error
+            return preprocess(image, steps, tell=tell)
+    except (*DAMAGE, Image.DecompressionBombError) as err:
+        raise FileError(
+            f"image {shortened(path)} cannot be read ({_one_line(err)}); replace or remove the file"
+        ) from err
+    except _TooLargeError as err:
+        raise FileError(f"image {shortened(path)} {err}; crop it, or remove the file") from err
+
+
+class _TooLargeError(Exception):
+    """A picture whose resized form would take too much memory."""
+
+
+def preprocess(
+    image: Image.Image, steps: Preprocessing, *, tell: Tell = lambda _: None
+) -> NDArray[np.float32]:
+    """Prepare one decoded picture for a model; see ``Preprocessing`` for the steps.
+
+    Sizes and offsets are rounded as the source's library rounds them: torchvision's ``Resize``
+    and ``CenterCrop``, timm's ``ResizeKeepRatio`` and ``CenterCropOrPad``, Hugging Face's image
+    processors on Pillow.
+
+    Args:
+        image: The picture, of any mode and size; it is not changed.
+        steps: The way to prepare it.
+        tell: See ``load_image``.
+
+    Returns:
+        Normalised image, [channels, crop, crop], float32.
+    """
+    from PIL import Image, ImageOps
+
+    if steps.turn:
+        image = ImageOps.exif_transpose(image)
+    elif _is_turned(image):
+        tell(NOT_TURNED)
+    if image.mode.startswith(("I", "F")):
+        tell(SIXTEEN_BITS)
+    size = _resized(image.size, steps)
+    if size[0] * size[1] > MOST_RESIZED:
+        raise _TooLargeError(
+            f"of {image.width:,} x {image.height:,} pixels becomes {size[0]:,} x {size[1]:,} "
+            f"before the crop, more than the {MOST_RESIZED:,} pixels that are resized to"
+        )
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if size != image.size:
+        image = image.resize(size, Image.Resampling[steps.interpolation.upper()])
+    pixels = np.asarray(_centred(image, steps))  # H, W, C
+    scaled = (pixels * steps.rescale).astype(np.float32)
+    mean, std = (np.array(values, dtype=np.float32) for values in (steps.mean, steps.std))
+    return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1))  # C, H, W
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether EXIF says that the picture is to be turned; a damaged EXIF says nothing."""
+    try:
+        return bool(image.getexif().get(ORIENTATION, 1) != 1)
+    except DAMAGE:
+        return False
+
+
+def _resized(size: tuple[int, int], steps: Preprocessing) -> tuple[int, int]:
+    """Width and height after the resize."""
+    side = steps.resize
+    if steps.resize_mode == "none":
+        return size
+    if steps.resize_mode == "squash":
+        return side, side
+    if steps.resize_mode == "pad":
+        ratio = max(one / side for one in size)
+        width, height = (round(one / ratio) for one in size)
+        return max(width, 1), max(height, 1)
+    width, height = (int(side * one / min(size)) for one in size)
+    return width, height
+
+
+def _centred(image: Image.Image, steps: Preprocessing) -> Image.Image:
+    """The centre of a picture, padded where the picture is smaller."""
+    from PIL import Image
+
+    side = steps.crop
+    if image.size == (side, side):
+        return image
+    fill = tuple(round(255 * value) for value in steps.mean) if steps.resize_mode == "pad" else 0
+    canvas = Image.new(image.mode, (side, side), fill)
+    left, top = (_offset(one, side, steps) for one in image.size)
+    canvas.paste(image, (left, top))
+    return canvas
+
+
+def _offset(have: int, want: int, steps: Preprocessing) -> int:
+    """Where a picture's edge lies on the canvas; negative where it is cropped."""
+    if steps.crop_rounding == "huggingface":
+        return -((have - want) // 2)
+    return (want - have) // 2 if have < want else -round((have - want) / 2)
+
+
+def _one_line(err: BaseException) -> str:
+    text = " ".join(str(err).split())
+    return shortened(text) if text and not isinstance(err, MemoryError) else type(err).__name__

@@ -1,0 +1,228 @@
+"""The steps from a picture to a model's input, as values, and the user's choice of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from exporters.errors import ConfigError
+from exporters.text_files import typed
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+TO_UNIT = 1 / 255
+MOST_SIDE = 1 << 16  # pixels, of any step
+
+ResizeMode = Literal["shortest", "squash", "pad", "none"]
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+CropRounding = Literal["torchvision", "huggingface"]
+RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image file becomes a model input: steps in the order of the attributes.
+
+    Attributes:
+        turn: Whether a picture is turned as its EXIF orientation says.
+        resize_mode: Kind of resize. ``shortest``: the shorter side gets ``resize``, the other
+            follows; ``squash``: both sides get ``resize``, whatever the shape; ``pad``: the longer
+            side gets ``resize``; ``none``: no resize.
+        resize: Side to resize to, in pixels.
+        interpolation: Pillow's filter.
+        crop: Side of the centre crop, in pixels, which is the model's image size. A smaller
+            picture is padded: with the mean for ``pad``, else with black.
+        crop_rounding: Library whose rounding an odd margin takes.
+        rescale: Factor for pixels of 0 to 255.
+        mean: Values subtracted then, by channel.
+        std: Values divided by then, by channel.
+        origin: Name of what these steps are known from.
+        refusal: Reason why these steps are not the source's; images are refused then.
+    """
+
+    crop: int
+    resize: int
+    resize_mode: ResizeMode = "shortest"
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    rescale: float = TO_UNIT
+    crop_rounding: CropRounding = "torchvision"
+    turn: bool = False
+    origin: str = ""
+    refusal: str = ""
+
+    def __post_init__(self) -> None:
+        problem = self._problem()
+        if problem:
+            raise ConfigError(f"{self.origin}: {problem}" if self.origin else problem)
+
+    def _problem(self) -> str:
+        """Why these steps cannot be done; empty where they can."""
+        for what, value, known in (
+            ("resize mode", self.resize_mode, RESIZE_MODES),
+            ("interpolation", self.interpolation, INTERPOLATIONS),
+        ):
+            if value not in known:
+                return f"{what} {value!r} is not known; use one of {', '.join(known)}"
+        if not (0 < self.crop <= MOST_SIDE and 0 < self.resize <= MOST_SIDE):
+            return f"resize {self.resize} and crop {self.crop} are not both from 1 to {MOST_SIDE}"
+        numbers = (*self.mean, *self.std, self.rescale)
+        if not all(math.isfinite(value) for value in numbers):
+            return f"mean, std and rescale {numbers} are not all finite numbers"
+        if len(self.mean) != len(self.std) or 0 in (*self.std, self.rescale) or not self.mean:
+            return (
+                f"mean {self.mean} and std {self.std} need one number for each channel, none of "
+                "std zero, and rescale must not be zero"
+            )
+        return ""
+
+    @property
+    def text(self) -> str:
+        """The steps in words, with every number."""
+        resize = {
+            "shortest": f"resize the shorter side to {self.resize}, {self.interpolation}",
+            "squash": f"resize to {self.resize} x {self.resize}, {self.interpolation}",
+            "pad": f"resize the longer side to {self.resize}, {self.interpolation}, and pad",
+            "none": "no resize",
+        }[self.resize_mode]
+        crop = "" if self._whole else f", centre crop {self.crop}"
+        factor = "1/255" if self.rescale == TO_UNIT else f"{self.rescale:g}"
+        turned = "turn as EXIF says, " if self.turn else ""
+        return (
+            f"{turned}{resize}{crop}, times {factor}, mean {_spaced(self.mean)}, "
+            f"std {_spaced(self.std)}"
+        )
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the crop takes nothing away from any picture."""
+        return self.resize_mode in ("squash", "pad") and self.resize == self.crop
+
+    def to_dict(self) -> dict[str, Any]:
+        """The steps as JSON values; ``from_dict`` reads them back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any, *, where: str) -> Preprocessing:  # noqa: ANN401 - JSON
+        """Read the steps from JSON values.
+
+        Raises:
+            FileError: If a value is missing or of another type.
+            ConfigError: If the steps cannot be done.
+        """
+        return typed(values, cls, where=where)
+
+
+def _spaced(numbers: tuple[float, ...]) -> str:
+    if len(set(numbers)) == 1:
+        return f"{numbers[0]:g}"
+    return " ".join(f"{number:g}" for number in numbers)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A source's way to prepare pictures for a model of any image size.
+
+    Attributes:
+        at: Function from an image side in pixels to the steps.
+        guess: Reason why it is a guess; empty where a file or the weights say it.
+        native: Image side that the source itself says, in pixels; None where it says none.
+    """
+
+    at: Callable[[int], Preprocessing]
+    guess: str = ""
+    native: int | None = None
+
+
+@dataclass(frozen=True)
+class PreprocessingChoice:
+    """What the user says of the preprocessing; None where the checkpoint decides.
+
+    Attributes:
+        source: Name of a library, or path of a file or folder that says it.
+        mean: Values by channel; one stands for all.
+        std: Values by channel; one stands for all.
+        crop_ratio: Side of the crop over that of the resized picture.
+        resize_mode: See ``Preprocessing``.
+        interpolation: See ``Preprocessing``.
+    """
+
+    source: str | Path | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop_ratio: float | None = None
+    resize_mode: ResizeMode | None = None
+    interpolation: Interpolation | None = None
+
+    def apply(self, steps: Preprocessing) -> Preprocessing:
+        """The steps with what the user says in their place.
+
+        Raises:
+            ConfigError: If they cannot be done so.
+        """
+        said = self._said
+        if not said:
+            return steps
+        changes: dict[str, Any] = {
+            name: said[name] for name in ("resize_mode", "interpolation") if name in said
+        }
+        for name in ("mean", "std"):
+            values = said.get(name, ())
+            if values:
+                changes[name] = values * len(steps.mean) if len(values) == 1 else values
+        if said.keys() & {"crop_ratio", "resize_mode"}:
+            changes |= {"resize": self._side(steps), "refusal": ""}
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in said)
+        return dataclasses.replace(steps, **changes, origin=f"{steps.origin}, changed by {options}")
+
+    def _side(self, steps: Preprocessing) -> int:
+        """The side to resize to; a mode alone, where it is another one, is of the whole picture."""
+        if self.crop_ratio is None:
+            same = self.resize_mode == steps.resize_mode and not steps.refusal
+            return steps.resize if same else steps.crop
+        if not 0 < self.crop_ratio <= 1:
+            raise ConfigError(
+                f"crop ratio {self.crop_ratio} is not above 0 and at most 1; use 0.875"
+            )
+        return math.floor(steps.crop / self.crop_ratio)
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {n: value for n, value in values.items() if n != "source" and value is not None}
+
+    @property
+    def settles(self) -> bool:
+        """Whether enough is said that nothing of the source's way is left to guess."""
+        said = set(self._said)
+        shape = bool(said & {"crop_ratio", "resize_mode"})
+        return self.source is not None or (shape and said >= {"mean", "std", "interpolation"})
+
+
+def centre_crop_rule(
+    ratio: float,
+    *,
+    guess: str = "",
+    **steps: Any,  # noqa: ANN401 - fields of Preprocessing
+) -> Rule:
+    """Resize the shorter side to the image size over ``ratio``, rounded down as timm does."""
+
+    def at(img_size: int) -> Preprocessing:
+        return Preprocessing(crop=img_size, resize=math.floor(img_size / ratio), **steps)
+
+    return Rule(at, guess)
+
+
+def squash_rule(*, guess: str = "", **steps: Any) -> Rule:  # noqa: ANN401 - as above
+    """Resize every picture to the image size, whatever its shape."""
+
+    def at(img_size: int) -> Preprocessing:
+        return Preprocessing(crop=img_size, resize=img_size, resize_mode="squash", **steps)
+
+    return Rule(at, guess)

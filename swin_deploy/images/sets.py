@@ -1,0 +1,184 @@
+"""Images ready for a model: pictures of a folder, seeded noise, and extreme inputs."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.errors import ConfigError
+from exporters.text_files import listed
+from swin_deploy.assumptions import Assumption
+from swin_deploy.config import SwinConfig
+from swin_deploy.images.class_names import ClassNames, ClassOrder, order_classes
+from swin_deploy.images.decode import load_image
+from swin_deploy.images.labelled import class_folders, class_of, find_images
+from swin_deploy.images.preprocessing import Preprocessing
+
+FLAT_SPREAD = 4.0
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images ready for a model.
+
+    Attributes:
+        name: Kind of set: "seeded", "extreme" or "images".
+        description: Origin of the images, for reports.
+        images: Normalised images, [n, 3, img_size, img_size], float32.
+        names: One name an image, in the order of ``images``.
+        labels: Class of each image, [n], int64; None where it is not known.
+        spread: How much wider than usual rounding scatters: a flat image has the same rounding in
+            every token, so it does not average out.
+        classes: Names of the classes, by index; empty where they are not known.
+        order: The index of each class folder; None without labels.
+        notes: What a user may not expect of these images.
+    """
+
+    name: str
+    description: str
+    images: NDArray[np.float32]
+    names: tuple[str, ...]
+    labels: NDArray[np.int64] | None = None
+    spread: float = 1.0
+    classes: tuple[str, ...] = ()
+    order: ClassOrder | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """What had to be assumed of the labels."""
+        return () if self.order is None else self.order.assumptions
+
+
+def seeded_images(config: SwinConfig, *, count: int, seed: int = 0) -> ImageSet:
+    """Noise that looks normalised: the same ``count`` images on every machine for one ``seed``."""
+    shape = (count, 3, config.img_size, config.img_size)
+    return ImageSet(
+        name="seeded",
+        description=f"{count} images of standard normal noise, seed {seed}",
+        images=np.random.default_rng(seed).standard_normal(shape, dtype=np.float32),
+        names=tuple(f"seed{seed}-{index}" for index in range(count)),
+    )
+
+
+def extreme_images(steps: Preprocessing, *, seed: int = 0) -> ImageSet:
+    """Inputs that images seldom are: flat ones, noise at both ends, and a single pixel.
+
+    Black and white are those of the model's preprocessing. Six images.
+    """
+    shape = (3, steps.crop, steps.crop)
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (steps.mean, steps.std))
+    white = 255 * steps.rescale
+    noise = np.random.default_rng(seed)
+    flat = {name: np.full(shape, level) for name, level in (("black", 0), ("white", white))}
+    pixel = np.zeros(shape)
+    pixel[:, shape[1] // 2, shape[2] // 2] = white
+    levels = {
+        **flat,
+        "grey": np.broadcast_to(mean, shape),
+        "pixel": pixel,
+        "saturated": np.broadcast_to(white * (noise.random((1, *shape[1:])) < 0.5), shape),
+        "faint": mean + std * 1e-3 * noise.standard_normal(shape),
+    }
+    images = [((level - mean) / std).astype(np.float32) for level in levels.values()]
+    return ImageSet(
+        name="extreme",
+        description=f"{len(levels)} made images: {', '.join(levels)}; seed {seed}",
+        images=np.stack(images),
+        names=tuple(levels),
+        spread=FLAT_SPREAD,
+    )
+
+
+def load_images(
+    folder: Path,
+    steps: Preprocessing,
+    *,
+    num_classes: int = 0,
+    known: ClassNames | None = None,
+    limit: int | None = None,
+) -> ImageSet:
+    """Decode the image files of a folder and of its subfolders.
+
+    Where every image lies in a first-level subfolder and the subfolders can be told to be the
+    model's classes (``order_classes``), the images have labels.
+
+    Args:
+        folder: Folder to search; see ``find_images``.
+        steps: The way to prepare the images.
+        num_classes: Number of classes of the model; 0 for none, then there are no labels.
+        known: The model's class names, or None.
+        limit: Number of images at most, evenly spread over the sorted list; None takes all.
+
+    Returns:
+        The images, sorted by path; their names are the paths below ``folder``.
+
+    Raises:
+        FileError: If the folder cannot be read or holds no image, or an image cannot be decoded.
+        ConfigError: If the steps cannot be done, or the user's class names do not fit the folders.
+        ValueError: If ``limit`` is less than 1.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit {limit}: expected at least 1, or None for all images")
+    found = find_images(folder)
+    order, notes = _order(folder, found, num_classes, known)
+    count = len(found) if limit is None else min(limit, len(found))
+    chosen = [found[index * len(found) // count] for index in range(count)]
+    odd: dict[str, list[str]] = defaultdict(list)
+    images = [
+        load_image(folder / path, steps, tell=functools.partial(_collect, odd, path))
+        for path in chosen
+    ]
+    labels = None
+    if order is not None:
+        indices = [order.indices[class_of(path) or ""] for path in chosen]
+        labels = np.array(indices, dtype=np.int64)
+    return ImageSet(
+        name="images",
+        description=f"{count} of {len(found)} image files in {folder.name or folder}",
+        images=np.stack(images),
+        names=tuple(chosen),
+        labels=labels,
+        classes=_shown(num_classes, known, order),
+        order=order,
+        notes=(*notes, *(f"{what}: {listed(paths)}" for what, paths in odd.items())),
+    )
+
+
+def _collect(odd: dict[str, list[str]], path: str, what: str) -> None:
+    odd[what].append(path)
+
+
+def _order(
+    folder: Path, found: list[str], num_classes: int, known: ClassNames | None
+) -> tuple[ClassOrder | None, tuple[str, ...]]:
+    """The index of each subfolder, where the subfolders are the classes; else why they are not."""
+    if not num_classes or any(class_of(path) is None for path in found):
+        return None, ()
+    names = class_folders(folder)
+    if known is not None and known.asked and all(known.find([name]) is None for name in names):
+        return None, (f"no labels: no folder has a name of {known.source}",)
+    try:
+        order = order_classes(
+            names, num_classes=num_classes, known=known, place=f"folder {folder.name}"
+        )
+    except ConfigError as err:
+        if known is not None and known.asked:
+            raise
+        return None, (f"no labels: {err}",)
+    return order, ()
+
+
+def _shown(num_classes: int, known: ClassNames | None, order: ClassOrder | None) -> tuple[str, ...]:
+    """A name for each class: the model's own, else its folder's."""
+    if known is not None:
+        return known.shown
+    if order is None:
+        return ()
+    names = {index: name for name, index in order.indices.items()}
+    return tuple(names.get(index, "") for index in range(num_classes))
