@@ -7,7 +7,6 @@ nodes, so a module and the graph exported from it are looked into in the same wa
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
 from exporters.spec import Precision
+from exporters.staging import temporary_folder
 from exporters.weights import serialized
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner
 
@@ -142,8 +142,8 @@ def _reorders(body: onnx.GraphProto) -> Iterator[tuple[str, NDArray[np.int64]]]:
 def _open_tapped_graph(
     path: Path, outputs: onnx.ModelProto, precision: Precision
 ) -> Iterator[Runner]:
-    with tempfile.TemporaryDirectory() as folder:
-        tapped = Path(folder) / "tapped.onnx"
+    with temporary_folder() as folder:
+        tapped = folder / "tapped.onnx"
         _write_merged(path, outputs, tapped)
         with OrtRunner(tapped, precision, name="taps") as runner:
             yield runner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import subprocess
 import sys
@@ -22,7 +23,6 @@ from swin_deploy import proof
 from swin_deploy.alias import alias
 from swin_deploy.bench.baselines import PyTorchRunner
 from swin_deploy.fold import fold
-from swin_deploy.load import LoadedModel
 from swin_deploy.proof import Made
 from swin_deploy.runners import TorchRunner
 
@@ -97,7 +97,7 @@ def test_module_is_freed_after_its_export(precision: Precision) -> None:
 
 def test_loaded_model_is_folded_once() -> None:
     model = tiny("swin")
-    fresh = LoadedModel(model.name, model.config, model.reference, None, "")
+    fresh = dataclasses.replace(model)
     assert fresh.deploy is fresh.deploy
     assert not addresses(fresh.deploy) & addresses(fresh.reference)
     assert fresh == model  # what was computed is no part of the value
@@ -122,6 +122,7 @@ def test_made_files_are_read_once_and_hold_no_weights(
 EXPORT = """
 import sys
 from pathlib import Path
+from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
 from swin_deploy.load import LoadedModel
 from swin_deploy.pipeline import export_spec, write_onnx
@@ -137,7 +138,7 @@ def written(embed_dim):
     reference = build_reference(config).eval()
     weights = sum(value.nbytes for value in reference.parameters())
     before = status("VmRSS")
-    loaded = LoadedModel("m", config, reference, None, "")
+    loaded = LoadedModel("m", config, reference, None, "", library_steps(config))
     write_onnx(loaded, export_spec(loaded, precision=sys.argv[1]), Path(sys.argv[2]) / "m.onnx")
     return weights, (status("VmHWM") - before) / weights
 

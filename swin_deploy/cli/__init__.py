@@ -1,10 +1,12 @@
 """The command line: validate, call the library, print; statuses 0, 1, 2 and 3.
 
 0: done, and within tolerance.  1: a check failed.  2: wrong usage.  3: could not run.
+130: interrupted.  141: whoever read the output has gone.  143: terminated.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 
@@ -14,7 +16,16 @@ from exporters.errors import DeployError
 from swin_deploy import __version__
 from swin_deploy.cli.about import doctor, models
 from swin_deploy.cli.bench import bench
-from swin_deploy.cli.console import NORMAL, QUIET, VERBOSE, Console
+from swin_deploy.cli.console import (
+    NORMAL,
+    QUIET,
+    READER_GONE,
+    VERBOSE,
+    Console,
+    discard_streams,
+    is_full,
+    say,
+)
 from swin_deploy.cli.engine import build_trt
 from swin_deploy.cli.evaluate import evaluate
 from swin_deploy.cli.export import export
@@ -23,8 +34,9 @@ from swin_deploy.cli.precision import precision
 from swin_deploy.cli.prove import parity
 from swin_deploy.cli.report import report
 from swin_deploy.cli.run import run
+from swin_deploy.signals import farewell, received
 
-COULD_NOT_RUN, INTERRUPTED = 3, 130
+COULD_NOT_RUN = 3
 
 EPILOG = """\b
 Examples:
@@ -35,7 +47,7 @@ Examples:
 
 \b
 Exit status: 0 done and within tolerance, 1 a check failed, 2 wrong usage,
-3 could not run.
+3 could not run; 130 interrupted, 143 terminated.
 """
 
 
@@ -61,23 +73,54 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a sign is no reason to fail
     try:
+        status = _run()
+    except SystemExit:  # Click's, where the reader of a help text has gone
+        status = READER_GONE
+        discard_streams()
+    except OSError as err:
+        if not is_full(err):
+            raise
+        discard_streams()
+        _show_error(
+            f"error: cannot write to standard output, or a temporary file: {err.strerror}; "
+            "free some space"
+        )
+        status = COULD_NOT_RUN
+    sys.exit(status)
+
+
+def _run() -> int:
+    try:
         status = cli(standalone_mode=False)
     except click.ClickException as err:
-        err.show()
-        status = err.exit_code
-    except DeployError as err:
-        _show_error(f"error: {err}")
-        status = COULD_NOT_RUN
-    except MemoryError:
-        _show_error("error: not enough memory; use a smaller batch or image size")
-        status = COULD_NOT_RUN
-    except (click.Abort, KeyboardInterrupt):
-        _show_error("interrupted; nothing half-written is left")
-        status = INTERRUPTED
-    sys.exit(status if isinstance(status, int) else 0)
+        with contextlib.suppress(OSError):  # nobody listens
+            err.show()
+        return err.exit_code
+    except click.Abort as err:
+        return _say_farewell(err.__cause__)
+    except KeyboardInterrupt as err:
+        return _say_farewell(err)
+    except Exception as err:
+        if received():
+            return _say_farewell(received())
+        if isinstance(err, DeployError):
+            _show_error(f"error: {err}")
+        elif isinstance(err, MemoryError):
+            _show_error("error: not enough memory; use a smaller batch or image size")
+        else:
+            raise
+        return COULD_NOT_RUN
+    return status if isinstance(status, int) else 0
+
+
+def _say_farewell(err: BaseException | None) -> int:
+    line, status = farewell(err)
+    _show_error(line)
+    return status
 
 
 def _show_error(text: str) -> None:
     """One line, whatever a file or a key is called."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    click.secho(shown, fg="red", err=True)
+    with contextlib.suppress(click.exceptions.Exit):  # nobody listens
+        say(shown, fg="red")
