@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
+import platform
 import subprocess
 import sys
 import weakref
@@ -17,12 +18,16 @@ from exported import exported
 from families import loaded as tiny
 from torch import nn
 
+from exporters import memory
 from exporters.spec import ExportSpec, Precision
 from exporters.to_onnx import export_onnx
 from swin_deploy import proof
+from swin_deploy.advice import diagnose
 from swin_deploy.alias import alias
 from swin_deploy.bench.baselines import PyTorchRunner
+from swin_deploy.emulate import EmulatedRunner
 from swin_deploy.fold import fold
+from swin_deploy.images.sets import seeded_images
 from swin_deploy.proof import Made
 from swin_deploy.runners import TorchRunner
 
@@ -65,6 +70,51 @@ def test_alias_keeps_what_is_shared_shared() -> None:
     assert not same[0].weight.requires_grad
     assert layer.weight.requires_grad
     assert same[0].table.data_ptr() == layer.table.data_ptr()
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, and a view of a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.second.weight = self.first.weight
+        self.register_buffer("table", torch.arange(6.0))
+        self.register_buffer("front", self.table[:3])
+
+
+def test_alias_of_tied_weights_casts_them_once() -> None:
+    module = Tied()
+    other = alias(module)
+    assert other.first.weight is other.second.weight
+    assert addresses(other) == addresses(module)
+    assert torch.equal(other.front, module.front)
+    wide = other.double()
+    assert wide.first.weight is wide.second.weight
+    assert wide.first.weight.dtype == torch.float64
+    assert module.first.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", ["notebook", "swin", "swinv2"])
+def test_shared_deploy_model_stays_as_it_is(family: str) -> None:
+    """Whoever runs, casts, measures or emulates the deploy model gives it back unchanged."""
+    model = dataclasses.replace(tiny(family))
+    deploy = model.deploy
+    before = copy.deepcopy(deploy.state_dict())
+    where = addresses(deploy)
+    images = seeded_images(model.config, count=2)
+    diagnose(model, images, noise_precision="fp16", progress=lambda _: None)
+    for precision in ("fp16", "bf16"):
+        with TorchRunner("m", deploy, precision) as runner:
+            runner.run(images.images)
+        with EmulatedRunner("m", deploy, precision, keep=()) as runner:
+            runner.run(images.images)
+    assert model.deploy is deploy
+    assert addresses(deploy) == where
+    assert not any(module.training or module._forward_hooks for module in deploy.modules())
+    for name, value in deploy.state_dict().items():
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name]), name
 
 
 @pytest.mark.parametrize(
@@ -117,6 +167,36 @@ def test_made_files_are_read_once_and_hold_no_weights(
     assert read == [path]
     assert graphs[0] is graphs[1]
     assert graphs[0][0].ByteSize() < path.stat().st_size / 2
+
+
+RELEASE = """
+from exporters.memory import release_memory
+
+def resident():
+    return next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if "VmRSS" in line)
+
+blocks = [bytes(100_000) for _ in range(3000)]
+last = bytes(100_000)  # glibc gives back by itself what lies at the very end
+full = resident()
+del blocks
+kept = resident()
+release_memory()
+print(full, kept, resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc")
+def test_release_memory_gives_back_what_glibc_keeps() -> None:
+    command = [sys.executable, "-c", RELEASE]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    full, kept, after = map(int, done.stdout.split())
+    assert kept > full - 50  # MiB; without the call they stay
+    assert after < full / 2
+
+
+def test_release_memory_of_another_c_library_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
+    memory.release_memory()
 
 
 EXPORT = """
