@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from typing import Any
 from exporters.errors import FileError
 from exporters.outputs import Output, claim, ensure_writable
 from exporters.staging import (
+    Content,
     name_locks,
+    pieces,
     real_path,
     replace_files,
     staged_file,
@@ -61,7 +64,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     write_together({path: data})
 
 
-def write_together(files: dict[Path, bytes]) -> None:
+def write_together(files: Mapping[Path, Content]) -> None:
     """Write files that belong together: none takes its name before all are on the disk.
 
     An interrupt waits until all have their names. Killed between two names, the files are still
@@ -134,17 +137,25 @@ class NewArtifact:
     """
 
     path: Path
-    data: bytes
+    data: Content
     facts: dict[str, Any]
 
-    @property
+    @functools.cached_property
+    def size(self) -> int:
+        """Number of bytes of the content."""
+        return sum(map(len, pieces(self.data)))
+
+    @functools.cached_property
     def sha256(self) -> str:
         """SHA-256 of the content, in hexadecimal digits."""
-        return hashlib.sha256(self.data).hexdigest()
+        digest = hashlib.sha256()
+        for piece in pieces(self.data):
+            digest.update(piece)
+        return digest.hexdigest()
 
 
 def write_artifact(
-    path: Path, data: bytes, manifest: dict[str, Any], *, force: bool = False
+    path: Path, data: Content, manifest: dict[str, Any], *, force: bool = False
 ) -> dict[str, Any]:
     """Write an artefact and its manifest together, and return the manifest written.
 
@@ -172,7 +183,7 @@ def write_artifacts(new: Sequence[NewArtifact], *, force: bool = False) -> list[
     outputs = [artifact_outputs(one.path) for one in new]
     claim([output for pair in outputs for output in pair], force=force)
     manifests = [_full_manifest(one) for one in new]
-    contents: dict[Path, bytes] = {}
+    contents: dict[Path, Content] = {}
     for one, manifest, (file, beside) in zip(new, manifests, outputs, strict=True):
         contents |= {file.path: one.data, beside.path: _text(manifest)}
     places = [(real_path(file.path), real_path(beside.path)) for file, beside in outputs]
@@ -191,7 +202,7 @@ def _full_manifest(new: NewArtifact) -> dict[str, Any]:
     return {
         "schema": MANIFEST_SCHEMA,
         "file": real_path(new.path).name,
-        "bytes": len(new.data),
+        "bytes": new.size,
         "sha256": new.sha256,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **new.facts,

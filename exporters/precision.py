@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters.errors import ExportError
 from exporters.spec import Precision
+from exporters.weights import without_weights
 
 FLOAT32_MODULES = "float32_modules"  # metadata: paths of modules that stay float32
 FLOAT32_ASKED = "float32_asked"  # those among them that the caller named, not the model
@@ -77,20 +78,23 @@ def to_half(
         ExportError: If a weight lies beyond the precision's range, no module to keep is in the
             graph, or the graph casts by itself or has a form that the precision lacks.
     """
-    half = onnx.ModelProto()
-    half.CopyFrom(graph)
+    half = without_weights(graph)
     body = half.graph
     _keep(half, tuple(keep))
     if precision == "bf16":
         _spell_out_einsum(body)
     kept = _kept_nodes(half)
+    sources = {tensor.name: tensor for tensor in graph.graph.initializer}
     wide = _own_weights(body, kept)
     for node in body.node:
         if node.name not in kept:
             _halve_node(node, precision)
     for tensor in body.initializer:
-        if tensor.name not in wide:
-            _halve(tensor, tensor.name, precision)
+        source = sources[wide.get(tensor.name, tensor.name)]
+        if tensor.name in wide:
+            _copy_values(source, tensor)
+        else:
+            _halve(source, tensor, tensor.name, precision)
     body.ClearField("value_info")
     if io_precision == "fp32":
         _add_casts(body, TYPES[precision])
@@ -127,11 +131,14 @@ def _kept_nodes(graph: onnx.ModelProto) -> set[str]:
     return {node.name for node in graph.graph.node if _module(node) in modules}
 
 
-def _own_weights(body: onnx.GraphProto, kept: set[str]) -> set[str]:
-    """The weights of kept nodes alone; one that others use too is copied for the kept ones."""
+def _own_weights(body: onnx.GraphProto, kept: set[str]) -> dict[str, str]:
+    """The weights of kept nodes alone, and what each was called before.
+
+    A weight that others use too is there once more, for the kept ones.
+    """
     shared = {name for node in body.node if node.name not in kept for name in node.input}
     floats = {t.name: t for t in body.initializer if t.data_type == TensorProto.FLOAT}
-    wide: set[str] = set()
+    wide: dict[str, str] = {}
     for node in body.node:
         for index, name in enumerate(node.input if node.name in kept else ()):
             if name not in floats:
@@ -141,7 +148,7 @@ def _own_weights(body: onnx.GraphProto, kept: set[str]) -> set[str]:
                 body.initializer.append(floats[name])
                 body.initializer[-1].name = own
             node.input[index] = own
-            wide.add(own)
+            wide[own] = name
     return wide
 
 
@@ -218,7 +225,7 @@ def _halve_node(node: onnx.NodeProto, precision: Precision) -> None:
         )
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.TENSOR:
-            _halve(attribute.t, node.name, precision)
+            _halve(attribute.t, attribute.t, node.name, precision)
 
 
 def _float_edges(body: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -227,10 +234,20 @@ def _float_edges(body: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     return [value for value in edges if value.type.tensor_type.elem_type == TensorProto.FLOAT]
 
 
-def _halve(tensor: onnx.TensorProto, name: str, precision: Precision) -> None:
-    if tensor.data_type != TensorProto.FLOAT:
+def _copy_values(source: onnx.TensorProto, target: onnx.TensorProto) -> None:
+    name = target.name
+    target.CopyFrom(source)
+    target.name = name
+
+
+def _halve(
+    source: onnx.TensorProto, target: onnx.TensorProto, name: str, precision: Precision
+) -> None:
+    """Give ``target`` the values of ``source`` in half, or as they are where they are no floats."""
+    if source.data_type != TensorProto.FLOAT:
+        _copy_values(source, target)
         return
-    values = numpy_helper.to_array(tensor)
+    values = numpy_helper.to_array(source)
     largest = float(np.abs(values).max(initial=0.0))
     if not largest <= LARGEST[precision]:
         raise ExportError(
@@ -238,11 +255,11 @@ def _halve(tensor: onnx.TensorProto, name: str, precision: Precision) -> None:
             f"{TITLES[precision]}; use float32 for this model"
         )
     if precision == "fp16":
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+        target.CopyFrom(numpy_helper.from_array(values.astype(np.float16), target.name))
     else:
-        tensor.CopyFrom(
+        target.CopyFrom(
             TensorProto(
-                name=tensor.name,
+                name=target.name,
                 data_type=TensorProto.BFLOAT16,
                 dims=values.shape,
                 raw_data=_bfloat16_bits(values).tobytes(),

@@ -17,12 +17,15 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from exporters.errors import FileError
 from exporters.locks import take_lock
+
+# What a file is to hold: its bytes, or what gives them piece by piece, each time anew.
+Content = bytes | Callable[[], Iterable[bytes]]
 
 # The second form of folders is that of versions without locks.
 LEFT_OVER_FILE = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
@@ -72,7 +75,7 @@ def cannot_write(path: Path, err: OSError) -> FileError:
     return FileError(f"cannot write {path}: {reason}; choose another place, or free some space")
 
 
-def replace_files(files: dict[Path, bytes]) -> None:
+def replace_files(files: Mapping[Path, Content]) -> None:
     """Write files that belong together: none takes its name before all are on the disk.
 
     Raises:
@@ -84,7 +87,7 @@ def replace_files(files: dict[Path, bytes]) -> None:
 
 
 @contextlib.contextmanager
-def staged_together(files: dict[Path, bytes]) -> Iterator[dict[Path, Path]]:
+def staged_together(files: Mapping[Path, Content]) -> Iterator[dict[Path, Path]]:
     """Write files under temporary names, for the block to rename.
 
     Args:
@@ -114,7 +117,7 @@ def staged_together(files: dict[Path, bytes]) -> Iterator[dict[Path, Path]]:
 
 
 @contextlib.contextmanager
-def staged_file(place: Path, data: bytes) -> Iterator[Path]:
+def staged_file(place: Path, data: Content) -> Iterator[Path]:
     """Write ``data`` to a locked temporary file beside ``place``, which is removed at the end.
 
     Raises:
@@ -125,12 +128,17 @@ def staged_file(place: Path, data: bytes) -> Iterator[Path]:
             temporary, stream = _create_locked(place)
             stack.enter_context(stream)
             stack.callback(_remove, temporary)
-        stream.write(data)
+        stream.writelines(pieces(data))
         stream.flush()
         os.fsync(stream.fileno())
         if os.name == "nt":  # an open file cannot be renamed there
             stream.close()
         yield temporary
+
+
+def pieces(content: Content) -> Iterable[bytes]:
+    """Return what a file is to hold, piece by piece."""
+    return (content,) if isinstance(content, bytes) else content()
 
 
 def _remove(temporary: Path) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
+import hashlib
 import json
 import logging
 import os
@@ -22,8 +24,10 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from exporters.errors import ExportError
+from exporters.memory import release_memory
 from exporters.precision import FLOAT32_MODULES, to_half
 from exporters.spec import OPSET_RANGE, ExportSpec
+from exporters.weights import check_graph, infer_shapes
 
 # What a graph with nothing dynamic but the batch has no need of; TensorRT runs these slowly,
 # on the host, or not at all.
@@ -47,14 +51,17 @@ def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str])
     low, high = OPSET_RANGE
     if not low <= spec.opset <= high:
         raise ExportError(f"opset {spec.opset} is not supported; use one from {low} to {high}")
+    kept = [name for name, module in model.named_modules() if getattr(module, KEEP_FLOAT32, False)]
     graph = _trace(model, spec)
+    del model  # the caller may have let go of it: its weights are the graph's now
+    gc.collect()  # the exporter's graphs are cycles, and hold the weights until they are found
+    release_memory()
     _name_nodes_by_module(graph)
     _strip_trace_records(graph)
     _share_equal_tensors(graph)
     _spell_gelu(graph)
     if spec.opset < EXPORTER_MINIMUM_OPSET:
         _lower_to_17(graph)
-    kept = [name for name, module in model.named_modules() if getattr(module, KEEP_FLOAT32, False)]
     helper.set_model_props(graph, metadata | ({FLOAT32_MODULES: json.dumps(kept)} if kept else {}))
     if spec.precision != "fp32":
         graph = to_half(
@@ -66,7 +73,7 @@ def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str])
 
 
 def check_onnx(graph: onnx.ModelProto, spec: ExportSpec) -> onnx.ModelProto:
-    """Return ``graph`` with inferred shapes if it is valid and what ``spec`` asked for.
+    """Give ``graph`` its inferred shapes if it is valid and what ``spec`` asked for; returns it.
 
     Raises:
         ExportError: If it has another opset, fails the ONNX checker, holds operators of other
@@ -76,8 +83,8 @@ def check_onnx(graph: onnx.ModelProto, spec: ExportSpec) -> onnx.ModelProto:
     if opsets != {"": spec.opset}:
         raise ExportError(f"opset {spec.opset} was asked for, but the exporter wrote {opsets}")
     try:
-        onnx.checker.check_model(graph, full_check=True)
-        graph = onnx.shape_inference.infer_shapes(graph, check_type=True, strict_mode=True)
+        check_graph(graph, full=True)
+        infer_shapes(graph)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise ExportError(f"the exported graph is not valid ONNX: {_one_line(err)}") from err
     found = dynamic_ops(graph)
@@ -114,7 +121,7 @@ def load_onnx(path: os.PathLike[str]) -> onnx.ModelProto:
         raise ExportError(f"{path} does not exist, or is not a file; give an ONNX file")
     try:
         graph = onnx.load(path, format="protobuf")  # whatever the file's name ends in
-        onnx.checker.check_model(graph)
+        check_graph(graph, full=False)
     except (DecodeError, UnicodeDecodeError, onnx.checker.ValidationError, OSError) as err:
         raise ExportError(f"{path} is not a whole ONNX file: {_one_line(err)}") from err
     if not graph.graph.node:
@@ -138,13 +145,29 @@ def _trace(model: nn.Module, spec: ExportSpec) -> onnx.ModelProto:
                 output_names=list(spec.output_names),
                 dynamic_shapes=dynamic,
                 verbose=False,
+                optimize=False,  # below, once it is known who holds the weights
             )
+            if program is None:
+                raise ExportError("PyTorch exported nothing; use torch 2.9 or newer")
+            return _optimized(program)
     except torch.onnx.OnnxExporterError as err:
         cause = _one_line(err.__cause__ or err)  # PyTorch's own words only say where to read on
         raise ExportError(f"PyTorch could not export the model: {cause}") from err
-    if program is None:
-        raise ExportError("PyTorch exported nothing; use torch 2.9 or newer")
-    return program.model_proto
+
+
+def _optimized(program: torch.onnx.ONNXProgram) -> onnx.ModelProto:
+    """The program's graph, optimised, and nothing left behind that holds the weights.
+
+    onnxscript 0.7: its rewriter's rules, which are global, keep the last graph that they saw, and
+    it keeps the values that it began with. Remove when a module is freed after its export without
+    this.
+    """
+    before = list(program.model.graph.initializers.values())
+    program.optimize()
+    graph = program.model_proto
+    for value in (*before, *program.model.graph.initializers.values()):
+        value.const_value = None
+    return graph
 
 
 @contextlib.contextmanager
@@ -194,18 +217,21 @@ def _share_equal_tensors(graph: onnx.ModelProto) -> None:
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     renamed: dict[str, str] = {}
     for tensor in graph.graph.initializer:
-        key = (tensor.data_type, tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes())
+        values = numpy_helper.to_array(tensor)
+        key = (tensor.data_type, tuple(tensor.dims), hashlib.sha256(values.tobytes()).digest())
         renamed[tensor.name] = first.setdefault(key, tensor.name)
     for node in graph.graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
     outputs = {value.name for value in graph.graph.output}
-    kept = [
-        tensor
-        for tensor in graph.graph.initializer
-        if renamed[tensor.name] == tensor.name or tensor.name in outputs
-    ]
-    del graph.graph.initializer[:]
-    graph.graph.initializer.extend(kept)
+    _keep_initializers(graph, outputs | set(first.values()))
+
+
+def _keep_initializers(graph: onnx.ModelProto, names: set[str]) -> None:
+    """Drop the others one by one: a list made anew would hold a second copy of every weight."""
+    initializers = graph.graph.initializer
+    for index in reversed(range(len(initializers))):
+        if initializers[index].name not in names:
+            del initializers[index]
 
 
 def _spell_gelu(graph: onnx.ModelProto) -> None:
@@ -248,10 +274,7 @@ def _lower_to_17(graph: onnx.ModelProto) -> None:
             node.attribute.append(helper.make_attribute("axes", axes))
         else:
             raise ExportError(f"{node.op_type} has no form at opset 17; use --opset 18 or newer")
-    used = {name for node in graph.graph.node for name in node.input}
-    kept = [tensor for tensor in graph.graph.initializer if tensor.name in used]
-    del graph.graph.initializer[:]
-    graph.graph.initializer.extend(kept)
+    _keep_initializers(graph, {name for node in graph.graph.node for name in node.input})
     graph.opset_import[0].version = 17
 
 

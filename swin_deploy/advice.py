@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from exporters.precision import FLOAT16_MAX
 from exporters.spec import Precision
-from swin_deploy.fold import fold
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.load import LoadedModel
 from swin_deploy.parity import ParityResult, Tolerance, tolerance_for
@@ -123,7 +122,7 @@ def diagnose(
         noise_precision: Of each part's noise, ``fp16`` or ``bf16``.
         progress: Told how far it is.
     """
-    model = fold(loaded.reference)
+    model = loaded.deploy
     few = images.images[:NOISE_IMAGES]
     noise_tolerance = _tolerance(loaded, noise_precision)
     parts = measure_ranges(model, images.images, progress=progress)

@@ -65,14 +65,14 @@ def module_candidate(
 
 
 def graph_candidate(loaded: LoadedModel, graph: onnx.ModelProto, path: Path) -> Candidate:
-    """An ONNX graph, and the file that holds it."""
+    """An ONNX graph, of which the structure is enough, and the file that holds it."""
     precision = precision_of(graph)
     return Candidate(
         OrtRunner(path, precision, name=f"ONNX {precision}"),
         "onnx",
         path.name,
         loaded.config.family,
-        tappable_graph(graph, precision),
+        tappable_graph(path, graph, precision),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import ComparisonError, MissingBackendError
+from exporters.memory import release_memory
 from swin_deploy.drift import measure_drift, missing_points
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.locate import locate
@@ -110,10 +111,16 @@ def judge(
         ComparisonError: If a candidate's output has another shape than the reference's.
         DeployError: If a candidate's file cannot be used.
     """
-    return tuple(_judge_one(reference, one, batches, progress) for one in candidates)
+    hops = []
+    for candidate in candidates:
+        hop = _judge_outputs(reference, candidate, batches, progress)
+        release_memory()
+        hops.append(hop if hop.not_run else _look_inside(hop, reference, candidate, progress))
+        release_memory()
+    return tuple(hops)
 
 
-def _judge_one(
+def _judge_outputs(
     reference: ReferenceOutputs, candidate: Candidate, batches: Sequence[int], progress: Progress
 ) -> Hop:
     runner = candidate.runner
@@ -133,16 +140,16 @@ def _judge_one(
                 results += _judge_runs(runs, expected, allowed, images, reference.names)
             except ComparisonError as err:
                 raise ComparisonError(f"{runner.name}, {images.name}: {err}") from err
-            outputs.append(by_image(runs.by_batch[-1], len(expected[0])))
+            if "logits" in reference.names:  # for classes; maps of many images would fill memory
+                outputs.append(by_image(runs.by_batch[-1], len(expected[0])))
             floors.append(allowed[0].floor)
-    hop = dataclasses.replace(
+    return dataclasses.replace(
         hop,
         backend=runner.backend,
         results=tuple(results),
         top1_accuracy=accuracy(reference.image_sets, outputs, reference.names),
         answers=answer_samples(reference, outputs, floors),
     )
-    return _look_inside(hop, reference, candidate, progress)
 
 
 def _allowed(

@@ -20,7 +20,6 @@ from exporters.precision import TITLES
 from exporters.spec import BatchProfile, EngineOptions, Precision
 from exporters.staging import temporary_folder
 from swin_deploy.advice import Islands, choose_islands, fair_share
-from swin_deploy.fold import fold
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.load import LoadedModel
 from swin_deploy.parity import Hop, ParityReport, tolerance_for
@@ -142,7 +141,7 @@ def _rungs(ladder: Ladder, start: Precision) -> Iterator[tuple[Precision, Island
 
 def _islands(ladder: Ladder) -> Islands:
     """The parts to keep in float32, measured on the ladder's images."""
-    model = fold(ladder.loaded.reference)
+    model = ladder.loaded.deploy
     parts = _ranges(ladder)
     if not any(part.overflows for part in parts):
         few = np.concatenate([one.images[:NOISE_IMAGES] for one in ladder.images])
@@ -154,7 +153,7 @@ def _islands(ladder: Ladder) -> Islands:
 
 def _ranges(ladder: Ladder) -> tuple[Part, ...]:
     images = np.concatenate([one.images for one in ladder.images])
-    return measure_ranges(fold(ladder.loaded.reference), images, progress=ladder.progress)
+    return measure_ranges(ladder.loaded.deploy, images, progress=ladder.progress)
 
 
 def _try(
@@ -188,7 +187,7 @@ def _try(
 def _graph(ladder: Ladder, precision: Precision, keep: tuple[str, ...]) -> Path | Converted:
     if precision == "fp32":
         return ladder.full
-    paths = paths_of(fold(ladder.loaded.reference), keep)
+    paths = paths_of(ladder.loaded.deploy, keep)
     return convert(ladder.full, precision, folder=ladder.full.parent, keep=paths)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,8 +18,10 @@ from swin_deploy.checkpoints.preprocessors import library_rule
 from swin_deploy.checkpoints.sizes import DEFAULT_CHOICE, variant_of
 from swin_deploy.checkpoints.sources import CheckpointOptions, Reading, load_checkpoint
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Output, SwinConfig, variant
+from swin_deploy.fold import fold
 from swin_deploy.images.class_names import ClassNames, read_class_names
 from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.model import DeployModel
 from swin_deploy.reference import Reference, build_reference
 
 RANDOM_SEED = 0
@@ -58,6 +61,11 @@ class LoadedModel:
     def weights_key(self) -> str:
         """The place of the weights among others in their file; empty for the file itself."""
         return self.reading.key if self.reading else ""
+
+    @functools.cached_property
+    def deploy(self) -> DeployModel:
+        """The deploy model, folded once, for whoever runs it and leaves it as it is."""
+        return fold(self.reference)
 
     @property
     def weights(self) -> str:

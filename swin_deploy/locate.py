@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from exporters.spec import Precision
+from swin_deploy.alias import alias
 from swin_deploy.arrays import plain_array
 from swin_deploy.fold import fold
 from swin_deploy.oracle import ReferenceOutputs, Trace, trace_images
@@ -32,7 +34,7 @@ from swin_deploy.parity import (
 from swin_deploy.stream import Point, batch_first, in_candidate_order, token_orders
 from swin_deploy.taps import Side, Tap, Tappable, TappedModule, tappable_module
 
-Wide = NDArray[np.float64]
+Real = NDArray[np.floating]
 
 # In the order in which they run; what a family or a precision lacks is passed over.
 BLOCK_PARTS: tuple[tuple[str, str, Side], ...] = (
@@ -142,7 +144,8 @@ def _shows_only(results: Sequence[ParityResult]) -> str:
 
 def _first_operation(place: _Place, candidate: Tappable, precision: Precision) -> str:
     """The first operation beyond its noise, and by how much; empty when there is none."""
-    fresh = tappable_module(fold(place.trace.reference), "fp32")
+    folded = fold(place.trace.reference)
+    fresh = tappable_module(folded, "fp32")
     if not _fresh_agrees(place, fresh):
         return "as a model folded afresh: the folding or the deploy model's code is wrong"
     operations = [one for one in _operations(place.point) if _in_both(one.tap, candidate, fresh)]
@@ -151,10 +154,10 @@ def _first_operation(place: _Place, candidate: Tappable, precision: Precision) -
         return ""
     with candidate.open(taps) as runner:
         actual = runner.run(place.images)[-len(taps) :]
-    exact = _run_fresh(place, taps, torch.float64)
-    noisy = _run_fresh(place, taps, DTYPES[precision])
+    exact = _run_tapped(folded, torch.float64, taps, place.images)
+    noisy = _run_tapped(folded, DTYPES[precision], taps, place.images)
     for number, operation in enumerate(operations):
-        sides = actual[number].astype(np.float64), exact[number], noisy[number]
+        sides = actual[number], exact[number], noisy[number]
         result = _compare_operation(operation, sides, place, precision)
         if not result.passed:
             return f"{operation.name}: {_times(result.deciding)}"
@@ -190,16 +193,19 @@ def _fresh_agrees(place: _Place, fresh: Tappable) -> bool:
     return compare(actual, expected, allowed, inputs="", batch=len(expected), classes=False).passed
 
 
-def _run_fresh(place: _Place, taps: tuple[Tap, ...], dtype: torch.dtype) -> tuple[Wide, ...]:
-    """What a model folded afresh has at the taps, in float64 whatever it computes in."""
-    module = TappedModule(fold(place.trace.reference).to(dtype), taps)
+def _run_tapped(
+    model: nn.Module, dtype: torch.dtype, taps: tuple[Tap, ...], images: NDArray[np.float32]
+) -> tuple[Real, ...]:
+    """What a model has at the taps, in float64 or, where it computes in less, in float32."""
+    module = TappedModule(alias(model).to(dtype), taps)
     with torch.inference_mode():
-        outputs = module(torch.tensor(plain_array(place.images, np.float32), dtype=dtype))
-    return tuple(one.double().numpy() for one in outputs[-len(taps) :])
+        outputs = module(torch.tensor(plain_array(images, np.float32), dtype=dtype))
+    kept = torch.float64 if dtype == torch.float64 else torch.float32
+    return tuple(one.to(kept).numpy() for one in outputs[-len(taps) :])
 
 
 def _compare_operation(
-    operation: _Operation, sides: tuple[Wide, Wide, Wide], place: _Place, precision: str
+    operation: _Operation, sides: tuple[Real, Real, Real], place: _Place, precision: str
 ) -> ParityResult:
     """A candidate's side against the exact one, allowed what the noisy one loses."""
     actual, exact, noisy = sides
@@ -211,8 +217,9 @@ def _compare_operation(
     return compare(actual, exact, allowed, inputs="", batch=len(place.images), classes=False)
 
 
-def _softmax(scores: Wide) -> Wide:
-    powers: Wide = np.exp(scores - scores.max(axis=-1, keepdims=True))
+def _softmax(scores: Real) -> Real:
+    wide = plain_array(scores, np.float64)
+    powers: Real = np.exp(wide - wide.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 

@@ -8,7 +8,6 @@ half as a GPU does, and sum products in float32.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
@@ -20,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
+from exporters.memory import release_memory
 from exporters.spec import Precision
+from swin_deploy.alias import alias
 from swin_deploy.arrays import plain_array
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import Floor, measure_floor, tolerance_for
@@ -161,6 +162,7 @@ def trace_reference(
     for precision in dict.fromkeys(precisions):
         progress(f"PyTorch reference: its noise in {precision}")
         trace.noise[precision] = _measure_noise(outputs, trace, precision)
+        release_memory()
     return dataclasses.replace(outputs, trace=trace)
 
 
@@ -168,7 +170,7 @@ def _measure_noise(outputs: ReferenceOutputs, trace: Trace, precision: Precision
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = NOISY_DTYPES[precision]
     taps = tuple(point.reference for point in trace.points)
-    noisy = TappedModule(copy.deepcopy(trace.reference).to(device, dtype).eval(), taps)
+    noisy = TappedModule(alias(trace.reference).to(device, dtype).eval(), taps)
     ceiling = tolerance_for("deploy", precision, family=trace.reference.config.family)
     place = "the GPU" if device.type == "cuda" else "this CPU"
     source = f"the reference in {str(dtype).removeprefix('torch.')} on {place}"
@@ -178,9 +180,8 @@ def _measure_noise(outputs: ReferenceOutputs, trace: Trace, precision: Precision
         chosen = plain_array(images.images[noise_rows(images)], np.float32)
         batch = torch.tensor(chosen, dtype=dtype, device=device)
         traced = _in_float64(noisy, batch[-TRACE_ROWS:])
-        parts = [traced[:count]]
-        if len(batch) > TRACE_ROWS:
-            parts.insert(0, _in_float64(noisy.module, batch[:-TRACE_ROWS]))
+        others = (rows for rows in torch.split(batch[:-TRACE_ROWS], TRACE_ROWS) if len(rows))
+        parts = [*(_in_float64(noisy.module, rows) for rows in others), traced[:count]]
         found.append(tuple(np.concatenate(one) for one in zip(*parts, strict=True)))
         pairs = zip(traced[count:], tokens, strict=True)
         traces.append(tuple(measure_floor(a, b, ceiling, source=source) for a, b in pairs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from exporters.spec import (
 )
 from exporters.to_engine import BuiltEngine, build_engine, fixed_batch
 from exporters.to_onnx import export_onnx, load_onnx
+from exporters.weights import check_graph, serialized
 from swin_deploy.artifacts.facts import (
     ModelFacts,
     facts_in_graph,
@@ -163,7 +165,7 @@ def convert(
     if facts:
         onnx.helper.set_model_props(half, texts(facts, precision) | float32_text(half))
     try:
-        onnx.checker.check_model(half, full_check=True)
+        check_graph(half, full=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise ExportError(
             f"{source} cannot be written in {TITLES[precision]} "
@@ -399,7 +401,7 @@ def _new_graph(graph: onnx.ModelProto, path: Path, *, facts: dict[str, Any]) -> 
         "outputs": [value.name for value in body.output],
         "versions": versions(),
     }
-    return NewArtifact(path, graph.SerializeToString(), manifest)
+    return NewArtifact(path, functools.partial(serialized, graph), manifest)
 
 
 def _write(new: Sequence[NewArtifact], *, force: bool) -> list[Artifact]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from onnx import ModelProto
 
 from exporters.artifact import ensure_writable, read_manifest
 from exporters.errors import ComparisonError, FileError, MissingBackendError
@@ -15,12 +18,12 @@ from exporters.plan import KernelPlan
 from exporters.precision import float32_modules, precision_of
 from exporters.text_files import listed
 from exporters.to_onnx import load_onnx
+from exporters.weights import without_weights
 from swin_deploy.artifacts.facts import check_origin, facts_in_graph, facts_in_manifest, versions
 from swin_deploy.bench import BenchReport
 from swin_deploy.check import graph_candidate, module_candidate, parity_report, reference_outputs
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.emulate import EmulatedRunner
-from swin_deploy.fold import fold
 from swin_deploy.images.sets import ImageSet, extreme_images, load_images, seeded_images
 from swin_deploy.judge import Candidate, judge
 from swin_deploy.load import LoadedModel
@@ -48,6 +51,15 @@ class Made:
 
     onnx: tuple[Path, ...] = ()
     engines: tuple[Path, ...] = ()
+
+    @functools.cached_property
+    def graphs(self) -> tuple[ModelProto, ...]:
+        """The structure of each ONNX file, read and checked once.
+
+        Raises:
+            ExportError: If a file cannot be read.
+        """
+        return tuple(without_weights(load_onnx(path)) for path in self.onnx)
 
 
 def image_sets(loaded: LoadedModel, folder: Path | None, *, limit: int) -> tuple[ImageSet, ...]:
@@ -159,9 +171,8 @@ def stages(loaded: LoadedModel, made: Made) -> list[tuple[str, str, Runner]]:
 
 def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
     """The deploy model, and each file made from it, to judge; raises as ``stages``."""
-    found = [module_candidate(loaded, fold(loaded.reference))]
-    for path in made.onnx:
-        graph = load_onnx(path)
+    found = [module_candidate(loaded, loaded.deploy)]
+    for path, graph in zip(made.onnx, made.graphs, strict=True):
         check_origin(path, facts_in_graph(graph, path), loaded)
         found.append(graph_candidate(loaded, graph, path))
     for path in made.engines:
@@ -178,12 +189,12 @@ def emulated(loaded: LoadedModel, made: Made) -> list[Candidate]:
     ONNX Runtime's CPU provider runs chains of float16 nodes in float32 without rounding between
     them, so what overflows on a GPU is finite there; and it has no bfloat16 kernels.
     """
-    graphs = {precision_of(graph): graph for graph in map(load_onnx, made.onnx)}
+    graphs = {precision_of(graph): graph for graph in made.graphs}
     return [
         Candidate(
             EmulatedRunner(
                 f"deploy model {precision}, emulated",
-                fold(loaded.reference),
+                loaded.deploy,
                 precision,
                 keep=float32_modules(graph),
             ),

@@ -22,7 +22,6 @@ from exporters.precision import FLOAT16_MAX
 from exporters.spec import Precision
 from swin_deploy.arrays import plain_array
 from swin_deploy.emulate import Emulated, operations
-from swin_deploy.fold import fold
 from swin_deploy.fold.pieces import MASKED_FINITE
 from swin_deploy.load import LoadedModel
 from swin_deploy.model import SwinBlock
@@ -143,7 +142,7 @@ def keepable_paths(loaded: LoadedModel, names: Sequence[str]) -> tuple[str, ...]
     """
     if not names:
         return ()
-    model = fold(loaded.reference)
+    model = loaded.deploy
     parts = [name for name in parts_of(model) if _is_keepable(name)]
     for name in names:
         if not _is_keepable(name):

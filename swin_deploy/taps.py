@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from exporters.errors import ComparisonError
 from exporters.spec import Precision
 from exporters.staging import temporary_folder
+from exporters.weights import serialized
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner
 
 Side = Literal["in", "out"]
@@ -101,50 +103,75 @@ def tappable_module(module: nn.Module, precision: Precision) -> Tappable:
     )
 
 
-def tappable_graph(graph: onnx.ModelProto, precision: Precision) -> Tappable:
-    """An ONNX graph whose nodes are named by module, run by ONNX Runtime."""
-    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
-    reorders: dict[str, NDArray[np.int64]] = {}
+def tappable_graph(path: Path, graph: onnx.ModelProto, precision: Precision) -> Tappable:
+    """An ONNX file whose nodes are named by module, run by ONNX Runtime.
+
+    Args:
+        path: The file.
+        graph: What it holds; the structure is enough, see ``exporters.weights``.
+        precision: Of the graph.
+    """
     paths: set[str] = set()
     for node in graph.graph.node:
-        path = _path(node)
-        paths.update(path[:end] for end, mark in enumerate(f"{path}.") if mark == ".")
-        index = constants.get(node.input[1]) if node.op_type == "Gather" else None
-        if index is not None and path.split(".")[-1] in REORDERS:
-            reorders[path] = numpy_helper.to_array(index)
+        module = _path(node)
+        paths.update(module[:end] for end, mark in enumerate(f"{module}.") if mark == ".")
     return Tappable(
-        frozenset(paths), reorders, lambda taps: _open_tapped_graph(graph, taps, precision)
+        frozenset(paths),
+        dict(_reorders(graph.graph)),
+        lambda taps: _open_tapped_graph(path, tap_outputs(graph, taps), precision),
     )
+
+
+def _reorders(body: onnx.GraphProto) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Path and index of each gather that reorders a layer's tokens.
+
+    PyTorch's exporter hands an index through a Reshape to [-1], and computes that beforehand only
+    for up to 8192 tokens.
+    """
+    constants = {tensor.name: tensor for tensor in body.initializer}
+    shaped = {node.output[0]: node.input[0] for node in body.node if node.op_type == "Reshape"}
+    for node in body.node:
+        path = _path(node)
+        if node.op_type == "Gather" and path.split(".")[-1] in REORDERS:
+            index = constants.get(shaped.get(node.input[1], node.input[1]))
+            if index is not None:
+                yield path, numpy_helper.to_array(index).reshape(-1)
 
 
 @contextlib.contextmanager
 def _open_tapped_graph(
-    graph: onnx.ModelProto, taps: tuple[Tap, ...], precision: Precision
+    path: Path, outputs: onnx.ModelProto, precision: Precision
 ) -> Iterator[Runner]:
     with temporary_folder() as folder:
-        path = folder / "tapped.onnx"
-        onnx.save(with_taps(graph, taps), path)
-        with OrtRunner(path, precision, name="taps") as runner:
+        tapped = folder / "tapped.onnx"
+        _write_merged(path, outputs, tapped)
+        with OrtRunner(tapped, precision, name="taps") as runner:
             yield runner
 
 
-def with_taps(graph: onnx.ModelProto, taps: tuple[Tap, ...]) -> onnx.ModelProto:
-    """A copy of a graph with one more output, in float32, for each tap.
+def _write_merged(path: Path, outputs: onnx.ModelProto, target: Path) -> None:
+    """A file's graph with more outputs, in another file; the graph is let go of on return."""
+    graph = onnx.load(path, format="protobuf")
+    graph.MergeFrom(outputs)
+    with target.open("wb") as stream:
+        stream.writelines(serialized(graph))
+
+
+def tap_outputs(graph: onnx.ModelProto, taps: tuple[Tap, ...]) -> onnx.ModelProto:
+    """What to merge into a graph to have one more output, in float32, for each tap.
 
     Raises:
         ComparisonError: If no node is named after a tap's module.
     """
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(graph)
-    body = tapped.graph
+    extra = onnx.ModelProto()
     for number, tap in enumerate(taps):
         name = f"tap_{number}"
         source = _tensor(graph.graph, tap)
-        body.node.append(
+        extra.graph.node.append(
             helper.make_node("Cast", [source], [name], name=name, to=TensorProto.FLOAT)
         )
-        body.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    return tapped
+        extra.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return extra
 
 
 def _tensor(body: onnx.GraphProto, tap: Tap) -> str:

@@ -15,6 +15,7 @@ from swin_deploy.config import SwinConfig
 from swin_deploy.images.sets import extreme_images, seeded_images
 from swin_deploy.load import LoadedModel
 from swin_deploy.oracle import ReferenceOutputs
+from swin_deploy.reference import Reference
 from swin_deploy.reference import build_reference as new_reference
 from swin_deploy.reference.swin_v2 import WindowAttentionV2
 
@@ -30,13 +31,19 @@ CONFIGS: dict[str, SwinConfig] = {
 def loaded(family: str, seed: int = 0) -> LoadedModel:
     """A reference of a family; it must not be changed."""
     config = CONFIGS[family]
-    if family == "notebook":
-        reference = build_reference(config, seed)
-    else:
-        torch.manual_seed(seed)
-        reference = new_reference(config).eval()
-        _spread(reference, seed)
-    return LoadedModel(f"tiny {family}", config, reference, None, "", library_steps(config))
+    return LoadedModel(
+        f"tiny {family}", config, trained_like(config, seed), None, "", library_steps(config)
+    )
+
+
+def trained_like(config: SwinConfig, seed: int = 0) -> Reference:
+    """A reference of any family, its values such as training leaves."""
+    if config.family == "notebook":
+        return build_reference(config, seed)
+    torch.manual_seed(seed)
+    reference = new_reference(config).eval()
+    _spread(reference, seed)
+    return reference
 
 
 @torch.no_grad()

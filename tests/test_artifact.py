@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,26 @@ def test_write_atomic_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> N
     assert listing(tmp_path) == {"a/b/x.bin": b"new"}
     write_atomic(tmp_path / "a" / "b" / "x.bin", b"newer")
     assert listing(tmp_path) == {"a/b/x.bin": b"newer"}
+
+
+def test_write_artifact_piece_by_piece_is_its_bytes_at_once(tmp_path: Path) -> None:
+    written = write_artifact(tmp_path / "x.onnx", lambda: iter((b"one ", b"", b"two")), FACTS)
+    whole = write_artifact(tmp_path / "y.onnx", b"one two", FACTS)
+    assert (tmp_path / "x.onnx").read_bytes() == b"one two"
+    assert read_manifest(tmp_path / "x.onnx") == written
+    for key in ("bytes", "sha256"):
+        assert written[key] == whole[key]
+
+
+def test_write_atomic_of_pieces_that_end_early_leaves_the_file(tmp_path: Path) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"new"
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    write_atomic(tmp_path / "x.bin", b"old")
+    with pytest.raises(FileError, match=r"cannot write .*x\.bin"):
+        write_together({tmp_path / "x.bin": broken})
+    assert listing(tmp_path) == {"x.bin": b"old"}
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002], ids=oct)

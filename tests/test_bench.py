@@ -91,6 +91,11 @@ def test_time_runners_reports_figures_that_belong_together():
     assert other.ratio == pytest.approx(other.images_per_s / reference.images_per_s)
 
 
+def test_time_runners_batch_that_comes_again_is_timed_once():
+    report = timed(contender("reference"), batches=(2, 1, 2, 1))
+    assert [result.batch for result in report.results] == [2, 1]
+
+
 def test_time_runners_gives_an_interval_to_what_has_rounds_enough():
     few = timed(contender("a"), contender("b")).results
     assert [(r.ratio_low, r.ratio_high) for r in few] == [(0, 0), (0, 0)]

@@ -6,7 +6,7 @@ import math
 import onnx
 import pytest
 import torch
-from families import CONFIGS, loaded, outputs
+from families import CONFIGS, loaded, outputs, trained_like
 from onnx import numpy_helper
 from torch import nn
 
@@ -16,6 +16,7 @@ from exporters.spec import ExportSpec
 from exporters.to_onnx import export_onnx
 from swin_deploy.check import check_parity, reference_outputs
 from swin_deploy.checkpoints.preprocessors import library_steps
+from swin_deploy.config import SwinConfig
 from swin_deploy.fold import fold
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.load import LoadedModel
@@ -70,6 +71,25 @@ def test_check_right_graph_passes(family: str) -> None:
     half = judged(family, to_half(graph(family), io_precision="fp32"))
     assert half.precision == "fp16"
     assert half.passed, half.worst
+
+
+def test_check_right_graph_of_more_tokens_than_the_exporter_folds_passes() -> None:
+    """96 x 96 tokens, as of every model of 384 pixels: an index is no constant of its gather."""
+    pytest.importorskip("onnxruntime")
+    config = SwinConfig(
+        family="swin", img_size=384, window_size=12, embed_dim=8, depths=(2,), num_heads=(2,),
+        output="tokens",
+    )  # fmt: skip
+    large = LoadedModel("large map", config, trained_like(config), None, "")
+    spec = ExportSpec((3, 384, 384), config.output_names)
+    made = export_onnx(fold(large.reference), spec, metadata={})
+    reordered = {node.op_type for node in made.graph.node if node.name.startswith("layers.1.order")}
+    assert reordered == {"Gather", "Reshape"}
+    images = (seeded_images(config, count=2),)
+    expected = reference_outputs(large, images, precisions=("fp32",))
+    hop = check_parity(large, expected, made, batches=(1, 2)).hops[0]
+    assert hop.passed, hop.located
+    assert [point.module for point in hop.drift] == ["embed", "layers.0", "layers.1"]
 
 
 @every_family

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 import math
 
 import numpy as np
@@ -17,6 +18,7 @@ from swin_deploy.parity import (
     second_opinion,
 )
 
+comparing = importlib.import_module("swin_deploy.parity.compare")  # the package has its function
 TOLERANCE = Tolerance(atol=1e-3, rtol=1e-3, min_cosine=None, source="test")
 
 
@@ -265,6 +267,30 @@ def test_compare_one_bad_value_fails_on_the_max_error_alone():
     result = compared(actual, reference, allowed)
     assert [check.passed for check in result.checks] == [False, True]
     assert result.deciding.rule == "max error, 12 x floor"
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 250, 1000])
+@pytest.mark.parametrize("bad", [None, 0, 3, 6])
+def test_compare_in_parts_is_compare_of_the_whole(chunk, bad, monkeypatch):
+    reference = outputs((7, 10, 10))
+    actual = reference + np.float32(1e-5) * outputs((7, 10, 10))[::-1]
+    if bad is not None:
+        actual[bad, 4, 4] += 0.1
+    whole = compared(actual, reference)
+    monkeypatch.setattr(comparing, "CHUNK", chunk)
+    parts = compared(actual, reference)
+    figures = ("max_abs", "mean_abs", "relative_l2", "cosine", "sqnr_db", "needed_atol")
+    for name in figures:
+        assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-12), name
+    assert parts.passed is whole.passed is (bad is None)
+    assert second_opinion(actual, reference, TOLERANCE) is (bad is None)
+
+
+def test_compare_not_finite_in_another_part_fails(monkeypatch):
+    monkeypatch.setattr(comparing, "CHUNK", 10)
+    broken = with_value(outputs(), math.nan)
+    assert not compared(broken, outputs()).passed
+    assert not second_opinion(broken, outputs(), TOLERANCE)
 
 
 def test_compare_leaves_its_inputs_alone():

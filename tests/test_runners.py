@@ -157,6 +157,21 @@ def test_ort_runner_takes_and_gives_float32(tmp_path, dtype):
     np.testing.assert_array_equal(actual, 2 * SMALL)
 
 
+def test_ort_runner_lets_go_of_its_session(tmp_path):
+    """ONNX Runtime's description of an input holds the session, and its memory, too."""
+    runtime = pytest.importorskip("onnxruntime")
+    runner = OrtRunner(write_onnx(tmp_path / "m.onnx"), "fp32")
+
+    def held():
+        values = [one for value in vars(runner).values() for one in np.atleast_1d(value).tolist()]
+        return [one for one in values if type(one).__module__.startswith(runtime.__name__)]
+
+    with runner:
+        runner.run(SMALL)
+        assert held()
+    assert not held()
+
+
 def test_ort_runner_fixed_batch_is_its_range(tmp_path):
     pytest.importorskip("onnxruntime")
     with OrtRunner(write_onnx(tmp_path / "m.onnx", batch=2), "fp32") as runner:

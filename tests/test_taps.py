@@ -1,13 +1,17 @@
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 import torch
 from exported import copy_of, exported
 from torch import nn
 
 from exporters.errors import ComparisonError
+from exporters.weights import without_weights
 from swin_deploy.fold import fold
 from swin_deploy.load import load_model
-from swin_deploy.taps import Tap, TappedModule, tappable_graph, tappable_module, with_taps
+from swin_deploy.taps import Tap, TappedModule, tap_outputs, tappable_graph, tappable_module
 
 TAPS = (Tap("1"), Tap("2", "in"), Tap("2"))
 
@@ -40,7 +44,7 @@ def test_tapped_module_without_that_part_is_an_error() -> None:
         TappedModule(layers(), (Tap("nothing"),))(torch.randn(1, 4))
 
 
-def test_tappable_graph_and_module_give_the_same_tensors() -> None:
+def test_tappable_graph_and_module_give_the_same_tensors(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     module = fold(load_model("notebook-digits").reference)
     graph = exported("digits")
@@ -55,7 +59,9 @@ def test_tappable_graph_and_module_give_the_same_tensors() -> None:
         Tap("taps.5.2", "in"),
     )
     found = []
-    for tappable in (tappable_module(module, "fp32"), tappable_graph(graph, "fp32")):
+    onnx.save(graph, tmp_path / "m.onnx")
+    of_file = tappable_graph(tmp_path / "m.onnx", without_weights(graph), "fp32")
+    for tappable in (tappable_module(module, "fp32"), of_file):
         assert {tap.path for tap in taps} <= tappable.paths
         assert set(tappable.reorders) >= {"layers.1.order", "layers.2.order"}
         with tappable.open(taps) as runner:
@@ -65,14 +71,16 @@ def test_tappable_graph_and_module_give_the_same_tensors() -> None:
         np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4)
 
 
-def test_with_taps_leaves_the_graph_as_it_is() -> None:
+def test_tap_outputs_are_what_a_graph_lacks() -> None:
     graph = exported("digits")
     before = copy_of(graph)
-    tapped = with_taps(graph, (Tap("embed"),))
+    extra = tap_outputs(graph, (Tap("embed"),))
     assert graph == before
-    assert [value.name for value in tapped.graph.output] == ["logits", "tap_0"]
+    graph.MergeFrom(extra)
+    assert [value.name for value in graph.graph.output] == ["logits", "tap_0"]
+    assert len(graph.graph.node) == len(before.graph.node) + 1
 
 
-def test_with_taps_of_a_part_that_is_not_there_is_an_error() -> None:
+def test_tap_outputs_of_a_part_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ComparisonError, match=r"has no node of layers\.9"):
-        with_taps(exported("digits"), (Tap("layers.9"),))
+        tap_outputs(exported("digits"), (Tap("layers.9"),))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Self
 
@@ -13,6 +12,7 @@ import torch._dynamo
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from swin_deploy.alias import alias
 from swin_deploy.arrays import plain_array
 from swin_deploy.bench import Kind, Mode
 from swin_deploy.bench.lanes import Contender
@@ -36,7 +36,7 @@ class PyTorchRunner(Runner):
 
     Args:
         name: Short name for reports.
-        make: Gives the module; called when the runner is opened, and copied, never changed.
+        make: Gives the module; called when the runner is opened, and never changed.
         arithmetic: ``fp16`` runs half weights; ``autocast`` float32 weights that PyTorch casts.
         compile_mode: Of ``torch.compile``; None does not compile.
         graph: Capture a call as a CUDA graph, and replay it.
@@ -72,7 +72,7 @@ class PyTorchRunner(Runner):
 
     def __enter__(self) -> Self:
         self._dtype = torch.float16 if self._arithmetic == "fp16" else torch.float32
-        module = copy.deepcopy(self._make()).eval().to(self._device, self._dtype)
+        module = alias(self._make()).eval().to(self._device, self._dtype)
         self._call = module
         if self._mode is not None:
             # Each batch gets kernels of its own, as a deployment at that batch would.

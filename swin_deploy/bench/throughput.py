@@ -13,7 +13,6 @@ from swin_deploy.bench.baselines import arithmetics, compiled, eager, graphed
 from swin_deploy.bench.lanes import Contender
 from swin_deploy.bench.originals import library_of, original_maker
 from swin_deploy.bench.timing import time_runners
-from swin_deploy.fold import fold
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.load import LoadedModel
 from swin_deploy.proof import Made, stages
@@ -97,10 +96,9 @@ Models = dict[Literal["reference", "deploy", "original"], tuple[str, Callable[[]
 
 
 def _models(loaded: LoadedModel, against: Sequence[Against]) -> Models:
-    deploy = fold(loaded.reference)
     found: Models = {
         "reference": (BASELINE, lambda: loaded.reference),
-        "deploy": ("deploy model", lambda: deploy),
+        "deploy": ("deploy model", lambda: loaded.deploy),
     }
     library = library_of(loaded)
     if "original" in against and library:

@@ -50,7 +50,7 @@ def time_runners(
         contenders: The baseline first. All are open at the same time.
         images: Images [n, 3, H, W]; repeated where a batch is larger.
         model: Model name, for the report.
-        batches: Images a call.
+        batches: Images a call; one that comes again is timed once.
         effort: How, and how long, to measure.
         progress: Told what is timed, before it is timed.
 
@@ -64,6 +64,7 @@ def time_runners(
     if not contenders or not len(images) or not batches:
         raise ComparisonError("nothing to time; give a runner, an image and a batch")
     lanes = [Lane(contender) for contender in contenders]
+    batches = tuple(dict.fromkeys(batches))
     before = gpu_state()
     results: list[BenchResult] = []
     comparisons = []

@@ -8,10 +8,9 @@ they share.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 
+from swin_deploy.alias import alias
 from swin_deploy.fold.notebook import fold_notebook
 from swin_deploy.fold.swin import fold_swin
 from swin_deploy.model import DeployModel
@@ -29,6 +28,6 @@ def fold(reference: Reference) -> DeployModel:
     Returns:
         A float32 model in evaluation mode that owns its weights, on the CPU.
     """
-    own = copy.deepcopy(reference).cpu()
+    own = alias(reference).cpu()
     folded = fold_notebook(own) if isinstance(own, NotebookSwin) else fold_swin(own)
     return folded.eval().requires_grad_(requires_grad=False)

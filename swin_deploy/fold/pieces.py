@@ -150,7 +150,7 @@ def split_heads(stage: StageSpec, temperature: Tensor | None = None) -> SplitHea
 
 def _position_bias(bias: Tensor, stage: StageSpec) -> nn.Module:
     """Small windows add the bias as it is; larger ones gather it, where a table gives it back."""
-    values = bias[None].float().contiguous()
+    values = bias[None].float().contiguous().clone()  # which may still be the reference's own
     index = relative_position_index(stage.window_size).reshape(-1)
     table = torch.empty(len(bias), (2 * stage.window_size - 1) ** 2)
     table[:, index] = values.flatten(2)[0]

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from swin_deploy.alias import alias
 from swin_deploy.config import StageSpec
 from swin_deploy.fold.pieces import (
     bias_in_norm,
@@ -95,7 +96,7 @@ def _fold_block(
 
 
 def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec) -> WindowAttention:
-    wide = attention.double()
+    wide = alias(attention).double()
     heads = split_heads(stage)
     if isinstance(wide, swin_v2.WindowAttentionV2):
         weight, bias = wide.qkv.weight, wide.qkv_bias()

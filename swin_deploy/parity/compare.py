@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from swin_deploy.arrays import plain_array
 from swin_deploy.parity.results import Check, Floor, ParityResult, Tolerance
 
 TOP = 5
+CHUNK = 1 << 24  # values compared at a time: 128 MiB a side in float64
+Wide = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -121,21 +124,19 @@ def second_opinion(
     """
     _check_comparable(actual, reference, classes=False)
     comparator = load_polygraphy_comparator()
+    within = comparator.SimpleCompareFunc(atol=1.0, rtol=0.0, check_error_stat="elemwise")
     with np.errstate(invalid="ignore", over="ignore"):
-        a, b = _in_units(actual, reference)
-        allowed = tolerance.atol + tolerance.rtol * np.abs(b)
-        sides = {"candidate": a / allowed, "reference": b / allowed}
-        runs = [
-            (name, [comparator.IterationResult({"output": plain_array(values, np.float64)}, name)])
-            for name, values in sides.items()
-        ]
-        verdict = comparator.Comparator.compare_accuracy(
-            comparator.RunResults(runs),
-            compare_func=comparator.SimpleCompareFunc(
-                atol=1.0, rtol=0.0, check_error_stat="elemwise"
-            ),
-        )
-    return bool(verdict)
+        for a, b in _in_units(actual, reference):
+            allowed = tolerance.atol + tolerance.rtol * np.abs(b)
+            sides = {"candidate": a / allowed, "reference": b / allowed}
+            runs = [
+                (name, [comparator.IterationResult({"output": values}, name)])
+                for name, values in sides.items()
+            ]
+            results = comparator.RunResults(runs)
+            if not comparator.Comparator.compare_accuracy(results, compare_func=within):
+                return False
+    return True
 
 
 def _check_comparable(
@@ -164,32 +165,54 @@ def _not_finite(side: str, values: NDArray[np.floating]) -> str:
 
 def _in_units(
     actual: NDArray[np.floating], reference: NDArray[np.floating]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both sides in float64 and in units of the reference's RMS."""
-    a, b = plain_array(actual, np.float64), plain_array(reference, np.float64)
-    unit = math.sqrt(float(np.mean(b * b))) or 1.0
-    return a / unit, b / unit
+) -> Iterator[tuple[Wide, Wide]]:
+    """Both sides in float64 and in units of the reference's RMS, some rows at a time."""
+    chunks = _chunks(reference.shape)
+    squares = (np.square(plain_array(reference[rows], np.float64)).sum() for rows in chunks)
+    unit = math.sqrt(float(sum(squares)) / reference.size) or 1.0
+    for rows in chunks:
+        a, b = (plain_array(side[rows], np.float64) / unit for side in (actual, reference))
+        yield a, b
+
+
+def _chunks(shape: tuple[int, ...]) -> list[slice]:
+    """Rows that hold at most ``CHUNK`` values together, or one row each."""
+    count = max(1, CHUNK // max(1, math.prod(shape[1:])))
+    return [slice(start, start + count) for start in range(0, shape[0], count)]
 
 
 def _measure(
     actual: NDArray[np.floating], reference: NDArray[np.floating], weight: float
 ) -> _Errors:
     """The errors of finite outputs; ``weight`` is ``rtol`` over ``atol``."""
-    a, b = _in_units(actual, reference)
-    error = np.abs(a - b)
-    noise, signal = float(np.linalg.norm(error)), float(np.linalg.norm(b))
-    ratio = noise / signal if signal else (math.inf if noise else 0.0)
+    largest = total = noise = signal = needed = 0.0
+    cosine = math.inf
+    for a, b in _in_units(actual, reference):
+        cosine = min(cosine, _smallest_cosine(a.reshape(len(a), -1), b.reshape(len(b), -1)))
+        error = np.abs(np.subtract(a, b, out=a), out=a)
+        largest, total = max(largest, float(error.max())), total + float(error.sum())
+        noise, signal = noise + _square(error), signal + _square(b)
+        size = np.abs(b, out=b)
+        error /= 1 + weight * size
+        needed = max(needed, float(error.max()))
+    ratio = math.sqrt(noise) / math.sqrt(signal) if signal else (math.inf if noise else 0.0)
     return _Errors(
-        max_abs=float(error.max()),
-        mean_abs=float(error.mean()),
+        max_abs=largest,
+        mean_abs=total / reference.size,
         relative_l2=ratio,
-        cosine=_smallest_cosine(a.reshape(len(a), -1), b.reshape(len(b), -1)),
+        cosine=cosine,
         sqnr_db=-20 * math.log10(ratio) if ratio else math.inf,
-        needed_atol=float((error / (1 + weight * np.abs(b))).max()),
+        needed_atol=needed,
     )
 
 
-def _smallest_cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+def _square(values: Wide) -> float:
+    """The square of the norm of all values."""
+    flat = values.reshape(-1)
+    return float(flat.dot(flat))
+
+
+def _smallest_cosine(a: Wide, b: Wide) -> float:
     """Of the rows of [n, m]; rows that are both zero are alike, a row and a zero row are not."""
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     alike = (a == b).all(axis=1)
@@ -225,9 +248,9 @@ def top_changes(
     Where another class is on top, it matters how sure the reference was: two logits that are
     closer than twice the floor change places in PyTorch itself, too.
     """
-    _, b = _in_units(actual, reference)
     flipped = actual.argmax(axis=1) != reference.argmax(axis=1)
-    return flipped, flipped & (margins(b) <= 2 * (floor.atol if floor else 0.0))
+    margin = np.concatenate([margins(b) for _, b in _in_units(actual, reference)])
+    return flipped, flipped & (margin <= 2 * (floor.atol if floor else 0.0))
 
 
 def _agreement(

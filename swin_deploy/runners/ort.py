@@ -53,8 +53,11 @@ class OrtRunner(Runner):
                 f"{self._path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one "
                 "input: export the model again"
             )
-        self._input, self._outputs = inputs[0], outputs
-        batch = self._input.shape[0] if self._input.shape else None
+        # Names and sizes alone: ONNX Runtime's own descriptions hold the session until they go.
+        self._input, self._shape = inputs[0].name, tuple(inputs[0].shape)
+        self._takes_half = inputs[0].type == "tensor(float16)"
+        self._outputs = [output.name for output in outputs]
+        batch = self._shape[0] if self._shape else None
         if isinstance(batch, int):
             self.min_batch = self.max_batch = batch
         self._session = session
@@ -65,13 +68,13 @@ class OrtRunner(Runner):
 
     def prepare(self, images: NDArray[np.float32]) -> None:
         ready = plain_images(images, self.name)
-        check_shape(ready, tuple(self._input.shape), self.name)
-        dtype = np.float16 if self._input.type == "tensor(float16)" else np.float32
-        value = self._ort.OrtValue.ortvalue_from_numpy(plain_array(ready, dtype), self._device, 0)
+        check_shape(ready, self._shape, self.name)
+        taken = plain_array(ready, np.float16) if self._takes_half else ready
+        value = self._ort.OrtValue.ortvalue_from_numpy(taken, self._device, 0)
         self._binding = self._session.io_binding()
-        self._binding.bind_ortvalue_input(self._input.name, value)
-        for output in self._outputs:
-            self._binding.bind_output(output.name, self._device, 0)
+        self._binding.bind_ortvalue_input(self._input, value)
+        for name in self._outputs:
+            self._binding.bind_output(name, self._device, 0)
 
     def execute(self) -> None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from exporters.spec import Precision
+from swin_deploy.alias import alias
 from swin_deploy.arrays import plain_array
 from swin_deploy.runners.base import Outputs, Runner, plain_images
 
@@ -31,8 +31,8 @@ class TorchRunner(Runner):
 
     Args:
         name: Short name for reports.
-        module: Model to run, in evaluation mode; it is copied, never changed.
-        precision: ``fp16`` or ``bf16`` runs the copy with half weights and activations.
+        module: Model to run, in evaluation mode; it is never changed.
+        precision: ``fp16`` or ``bf16`` runs a copy with half weights and activations.
     """
 
     def __init__(self, name: str, module: nn.Module, precision: Precision = "fp32") -> None:
@@ -47,7 +47,7 @@ class TorchRunner(Runner):
         self._output: Tensor | tuple[Tensor, ...] = ()
 
     def __enter__(self) -> Self:
-        self._module = copy.deepcopy(self._source).eval().to(self._device, self._dtype)
+        self._module = alias(self._source).eval().to(self._device, self._dtype)
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -13,7 +13,6 @@ from exporters.errors import MissingBackendError
 from exporters.spec import Flavor
 from swin_deploy.bench.baselines import PyTorchRunner
 from swin_deploy.bench.lanes import one_line
-from swin_deploy.fold import fold
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.load import LoadedModel
 from swin_deploy.parity import compare, tolerance_for
@@ -28,16 +27,15 @@ CPU_BATCH = 8  # where there is a GPU, ONNX Runtime on the CPU shows nothing at 
 def hops(name: str, setup: Setup) -> dict[str, Any]:
     """The deploy model and the ONNX files; engines are parts of their own, for they may crash."""
     loaded = suite_model(name, setup)
-    deploy = fold(loaded.reference)
     made: dict[str, tuple[str, Callable[[], Runner]]] = {
-        "deploy model, fp32": ("deploy", lambda: PyTorchRunner("deploy", lambda: deploy)),
+        "deploy model, fp32": ("deploy", lambda: PyTorchRunner("deploy", lambda: loaded.deploy)),
         "ONNX fp32": ("onnx", lambda: OrtRunner(usable_onnx(loaded, "fp32", setup), "fp32")),
         "ONNX fp16": ("onnx", lambda: OrtRunner(usable_onnx(loaded, "fp16", setup), "fp16")),
     }
     if torch.cuda.is_available():
         made["deploy model, fp16"] = (
             "deploy",
-            lambda: PyTorchRunner("deploy", lambda: deploy, arithmetic="fp16"),
+            lambda: PyTorchRunner("deploy", lambda: loaded.deploy, arithmetic="fp16"),
         )
     images, expected = _reference(loaded, setup)
     return {

@@ -21,7 +21,6 @@ from swin_deploy.bench.baselines import Compile, arithmetics, compiled, eager, g
 from swin_deploy.bench.lanes import Contender
 from swin_deploy.bench.originals import build_original, original_maker
 from swin_deploy.bench.timing import time_runners
-from swin_deploy.fold import fold
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.load import LoadedModel
 from swin_deploy.report.to_json import bench_to_dict
@@ -91,8 +90,7 @@ Models = list[tuple[str, Kind, Callable[[], nn.Module]]]
 
 def _models(loaded: LoadedModel) -> Models:
     """The baseline first: timm's model, but the reference for the notebook's."""
-    deploy = fold(loaded.reference)
-    ours: Models = [(DEPLOY, "deploy", lambda: deploy)]
+    ours: Models = [(DEPLOY, "deploy", lambda: loaded.deploy)]
     if loaded.name == NOTEBOOK:
         return [(REFERENCE, "reference", lambda: loaded.reference), *ours]
     first, *others = (

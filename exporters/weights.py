@@ -1,0 +1,136 @@
+"""The structure of a graph apart from its large weights.
+
+Whatever looks at nodes, shapes and names works on a structure: a copy of the graph whose large
+weights have a name, a type and dimensions, and no values. ONNX's checker and shape inference take
+no Python object but a serialised copy, read it, and give another one back: four times the weights.
+Serialising takes twice the weights, so a file is written weight by weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import onnx
+from google.protobuf.message import Message
+from onnx import TensorProto, helper
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+LARGE = 1024  # values from which a tensor counts as a weight; shapes and axes are smaller
+GRAPH = onnx.ModelProto.GRAPH_FIELD_NUMBER
+INITIALIZER = onnx.GraphProto.INITIALIZER_FIELD_NUMBER
+NAMED_BY_INITIALIZERS = 4  # IR version from which an initializer need not be an input
+
+
+def is_weight(tensor: TensorProto) -> bool:
+    """Whether a tensor holds many real numbers; indices are structure."""
+    return tensor.data_type in FLOATS and math.prod(tensor.dims) >= LARGE
+
+
+def without_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The structure of a graph: everything but the values of its weights."""
+    structure = onnx.ModelProto()
+    _copy_fields(graph, structure, but="graph")
+    _copy_fields(graph.graph, structure.graph, but="initializer")
+    for tensor in graph.graph.initializer:
+        if is_weight(tensor):
+            structure.graph.initializer.append(bare(tensor))
+        else:
+            structure.graph.initializer.append(tensor)
+    return structure
+
+
+def bare(tensor: TensorProto) -> TensorProto:
+    """A tensor's name, type and dimensions."""
+    return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+
+
+def serialized(graph: onnx.ModelProto) -> Iterator[bytes]:
+    """A graph as the bytes of an ONNX file, weight by weight.
+
+    A Protocol Buffers message is its fields in any order, each behind its number and, for a message
+    inside, its length (protobuf.dev/programming-guides/encoding). Here the graph comes last, and in
+    it the initializers.
+    """
+    rest, body = onnx.ModelProto(), onnx.GraphProto()
+    _copy_fields(graph, rest, but="graph")
+    _copy_fields(graph.graph, body, but="initializer")
+    start = body.SerializeToString()
+    heads = [_head(INITIALIZER, tensor.ByteSize()) for tensor in graph.graph.initializer]
+    sizes = (tensor.ByteSize() for tensor in graph.graph.initializer)
+    yield rest.SerializeToString()
+    yield _head(GRAPH, len(start) + sum(map(len, heads)) + sum(sizes))
+    yield start
+    for head, tensor in zip(heads, graph.graph.initializer, strict=True):
+        yield head
+        yield tensor.SerializeToString()
+
+
+def _head(number: int, size: int) -> bytes:
+    """What stands before a field that is a message: its number with the wire type 2, its length."""
+    head = bytearray([number << 3 | 2])
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head)
+
+
+def check_graph(graph: onnx.ModelProto, *, full: bool) -> None:
+    """Run ONNX's checker on the structure of a graph, and on each weight by itself.
+
+    Args:
+        graph: Any graph.
+        full: Also infer the shapes and hold them against those that are given.
+
+    Raises:
+        onnx.checker.ValidationError: If the graph is not valid.
+        onnx.shape_inference.InferenceError: If its shapes do not fit.
+    """
+    for tensor in graph.graph.initializer:
+        if is_weight(tensor):
+            onnx.checker.check_tensor(tensor)
+    onnx.checker.check_model(_weights_as_inputs(graph), full_check=full)
+
+
+def infer_shapes(graph: onnx.ModelProto) -> None:
+    """Give a graph the shapes that ONNX infers, strictly.
+
+    Raises:
+        onnx.shape_inference.InferenceError: If shapes or types do not fit.
+    """
+    inferred = onnx.shape_inference.infer_shapes(
+        _weights_as_inputs(graph), check_type=True, strict_mode=True
+    ).graph
+    del graph.graph.value_info[:]
+    graph.graph.value_info.extend(inferred.value_info)
+    del graph.graph.output[:]
+    graph.graph.output.extend(inferred.output)
+
+
+def _weights_as_inputs(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The structure of a graph as a graph of its own: without values its weights are inputs."""
+    if graph.ir_version < NAMED_BY_INITIALIZERS:
+        return graph
+    structure = without_weights(graph)
+    body = structure.graph
+    known = {value.name for value in body.input}
+    kept = [tensor for tensor in body.initializer if not is_weight(tensor)]
+    for tensor in body.initializer:
+        if is_weight(tensor) and tensor.name not in known:
+            body.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    del body.initializer[:]
+    body.initializer.extend(kept)
+    return structure
+
+
+def _copy_fields(source: Message, target: Message, *, but: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == but:
+            continue
+        if isinstance(value, str | bytes | int | float):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).MergeFrom(value)

@@ -1,0 +1,25 @@
+"""Copies of a module that cost no memory until they are cast or moved."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any, TypeVar
+
+from torch import nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def alias(module: Module) -> Module:
+    """A copy of a module whose weights are those of the module itself, in the same memory.
+
+    Cast or moved, the copy gets weights of its own; ``module`` stays as it is. What writes into
+    the copy's weights in place writes into both.
+    """
+    memo: dict[int, Any] = {}
+    for value in itertools.chain(module.parameters(), module.buffers()):
+        same = value.detach()
+        is_parameter = isinstance(value, nn.Parameter)
+        memo[id(value)] = nn.Parameter(same, requires_grad=False) if is_parameter else same
+    return copy.deepcopy(module, memo)
