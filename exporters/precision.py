@@ -156,6 +156,7 @@ def _fence(body: onnx.GraphProto, kept: set[str], half: int) -> None:
     """Cast what enters the kept nodes to float32, and what leaves them to the half type."""
     inside = {name for node in body.node if node.name in kept for name in node.output}
     wide = {tensor.name for tensor in body.initializer if tensor.data_type != half}
+    wide |= {value.name for value in body.input} - _real_inputs(body)  # indices, or pixels
     nodes: list[onnx.NodeProto] = []
     cast: dict[str, str] = {}
     for node in body.node:
@@ -173,6 +174,12 @@ def _fence(body: onnx.GraphProto, kept: set[str], half: int) -> None:
             node.input[index] = cast[name]
         nodes.append(node)
     _replace_nodes(body, nodes)
+
+
+def _real_inputs(body: onnx.GraphProto) -> set[str]:
+    """Names of the inputs of real numbers."""
+    real = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+    return {value.name for value in body.input if value.type.tensor_type.elem_type in real}
 
 
 def _replace_nodes(body: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:

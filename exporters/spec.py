@@ -8,6 +8,7 @@ from typing import Literal
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Flavor = Literal["tensorrt", "tensorrt-rtx"]
+InputType = Literal["float32", "uint8"]
 HardwareCompatibility = Literal["none", "ampere-plus", "same-compute-capability"]
 
 OPSET_RANGE = (17, 23)
@@ -20,7 +21,8 @@ class ExportSpec:
     """An ONNX file to make.
 
     Attributes:
-        input_shape: Shape of one input without the batch, (channels, height, width).
+        input_shape: Shape of one input without the batch: (channels, height, width) of images, or
+            (height, width, channels) of pixels.
         output_names: Names of the graph's outputs.
         opset: Operator set that the written file must have.
         batch: A fixed batch, or None for a dynamic one.
@@ -28,6 +30,8 @@ class ExportSpec:
             float32 in any precision.
         io_precision: Of the graph's input and output.
         keep: Paths of modules that stay float32 besides.
+        input_type: Type of the input: normalised images are ``float32``, pixels ``uint8``.
+        input_name: Name of the graph's input.
     """
 
     input_shape: tuple[int, int, int]
@@ -38,6 +42,7 @@ class ExportSpec:
     io_precision: Precision = "fp32"
     input_name: str = "images"
     keep: tuple[str, ...] = ()
+    input_type: InputType = "float32"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str])
     """Export ``model`` as ``spec`` says; the result is checked and has its shapes inferred.
 
     Args:
-        model: A float32 module in evaluation mode, of one input [B, *spec.input_shape].
+        model: A float32 module in evaluation mode, of one input [B, *spec.input_shape] of
+            ``spec.input_type``.
         spec: What to export.
         metadata: Key and value pairs to write into the file.
 
@@ -132,7 +133,8 @@ def load_onnx(path: os.PathLike[str]) -> onnx.ModelProto:
 
 
 def _trace(model: nn.Module, spec: ExportSpec) -> onnx.ModelProto:
-    example = torch.zeros(spec.batch or TRACE_BATCH, *spec.input_shape)
+    dtype = getattr(torch, spec.input_type)
+    example = torch.zeros(spec.batch or TRACE_BATCH, *spec.input_shape, dtype=dtype)
     dynamic = None if spec.batch else ({0: torch.export.Dim("batch", min=1, max=1 << 16)},)
     try:
         with _quiet_exporter():

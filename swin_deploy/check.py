@@ -68,11 +68,11 @@ def graph_candidate(loaded: LoadedModel, graph: onnx.ModelProto, path: Path) -> 
     """An ONNX graph, of which the structure is enough, and the file that holds it."""
     precision = precision_of(graph)
     return Candidate(
-        OrtRunner(path, precision, name=f"ONNX {precision}"),
+        OrtRunner(path, precision, name=f"ONNX {precision}", steps=loaded.preprocessing),
         "onnx",
         path.name,
         loaded.config.family,
-        tappable_graph(path, graph, precision),
+        tappable_graph(path, graph, precision, steps=loaded.preprocessing),
     )
 
 

@@ -47,9 +47,11 @@ from swin_deploy.artifacts.facts import (
     versions,
 )
 from swin_deploy.fold import fold
+from swin_deploy.fold.pixels import taking_pixels
 from swin_deploy.load import LoadedModel
 
 ENGINES = Path("engines")
+PIXELS_NAME = "pixels"  # name of the input of a graph that takes them
 Progress = Callable[[str], None]
 
 
@@ -89,15 +91,31 @@ class Listener:
     warn: Progress = lambda _: None
 
 
-def onnx_name(model: str, precision: Precision, opset: int) -> str:
-    """The file name of an export."""
-    return f"{model}-{precision}-opset{opset}.onnx"
+def onnx_name(model: str, precision: Precision, opset: int, *, pixels: bool = False) -> str:
+    """The file name of an export; ``pixels`` for one that takes pixels."""
+    taken = "-pixels" if pixels else ""
+    return f"{model}{taken}-{precision}-opset{opset}.onnx"
 
 
-def export_spec(loaded: LoadedModel, **choices: Any) -> ExportSpec:  # noqa: ANN401 - its fields
-    """What to export of a model; ``choices`` are the other fields of ``ExportSpec``."""
-    size = loaded.config.img_size
-    return ExportSpec((3, size, size), loaded.config.output_names, **choices)
+def export_spec(
+    loaded: LoadedModel,
+    *,
+    pixels: bool = False,
+    **choices: Any,  # noqa: ANN401 - fields of ExportSpec
+) -> ExportSpec:
+    """Say what to export of a model.
+
+    Args:
+        loaded: The model.
+        pixels: Take pixels [B, H, W, 3] of 0 to 255, normalised inside, not images [B, 3, H, W].
+        choices: Other fields of ``ExportSpec``.
+    """
+    size, names = loaded.config.img_size, loaded.config.output_names
+    if pixels:
+        return ExportSpec(
+            (size, size, 3), names, input_type="uint8", input_name=PIXELS_NAME, **choices
+        )
+    return ExportSpec((3, size, size), names, **choices)
 
 
 def write_onnx(
@@ -112,12 +130,16 @@ def write_onnx(
         force: Replace files that this program did not make.
 
     Raises:
+        ConfigError: If pixels are to be taken, and the model's way to normalise them is not known.
         ExportError: If the export fails or is not what was asked for.
         FileError: If the file cannot be written, or one is there that must stay.
     """
     _claim(path, source=loaded.checkpoint, force=force)
     facts = facts_of(loaded)
-    graph = export_onnx(fold(loaded.reference), spec, metadata=texts(facts, spec.precision))
+    model = fold(loaded.reference)
+    if spec.input_type == "uint8":
+        model = taking_pixels(model, loaded.preprocessing)
+    graph = export_onnx(model, spec, metadata=texts(facts, spec.precision))
     return _write([_new_graph(graph, path, facts=facts.to_dict())], force=force)[0]
 
 
@@ -374,7 +396,7 @@ def _build_facts(
         "version": built.version,
         "targets": built.targets.to_dict(),
         "profile": dataclasses.asdict(profile),
-        "input": graph.graph.input[0].name,
+        **_input(graph),
         "outputs": [value.name for value in graph.graph.output],
         "build_s": round(built.build_s, 3),
         "plan": built.plan.to_dict(),
@@ -384,6 +406,12 @@ def _build_facts(
 def _values(facts: ModelFacts | None) -> dict[str, Any]:
     """Facts for a manifest; none for a file of another tool."""
     return {} if facts is None else facts.to_dict()
+
+
+def _input(graph: onnx.ModelProto) -> dict[str, str]:
+    taken = graph.graph.input[0]
+    kind = onnx.helper.tensor_dtype_to_np_dtype(taken.type.tensor_type.elem_type)
+    return {"input": taken.name, "input_type": kind.name}
 
 
 def _new_graph(graph: onnx.ModelProto, path: Path, *, facts: dict[str, Any]) -> NewArtifact:
@@ -397,7 +425,7 @@ def _new_graph(graph: onnx.ModelProto, path: Path, *, facts: dict[str, Any]) -> 
         "batch": fixed_batch(graph) or "dynamic",
         "nodes": len(body.node),
         "attention_blocks": count_attention(graph),
-        "input": body.input[0].name,
+        **_input(graph),
         "outputs": [value.name for value in body.output],
         "versions": versions(),
     }

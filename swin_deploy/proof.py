@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from exporters.artifact import ensure_writable, read_manifest
 from exporters.errors import ComparisonError, FileError, MissingBackendError
@@ -24,7 +24,13 @@ from swin_deploy.bench import BenchReport
 from swin_deploy.check import graph_candidate, module_candidate, parity_report, reference_outputs
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.emulate import EmulatedRunner
-from swin_deploy.images.sets import ImageSet, extreme_images, load_images, seeded_images
+from swin_deploy.images.sets import (
+    ImageSet,
+    extreme_images,
+    load_images,
+    seeded_images,
+    to_pixel_values,
+)
 from swin_deploy.judge import Candidate, judge
 from swin_deploy.load import LoadedModel
 from swin_deploy.oracle import REFERENCE_BATCH, ReferenceOutputs
@@ -60,6 +66,17 @@ class Made:
             ExportError: If a file cannot be read.
         """
         return tuple(without_weights(load_onnx(path)) for path in self.onnx)
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether one of the files takes pixels of 0 to 255, not normalised images.
+
+        Raises:
+            DeployError: If a file cannot be read.
+        """
+        kinds = [graph.graph.input[0].type.tensor_type.elem_type for graph in self.graphs]
+        engines = [read_engine_manifest(path).get("input_type") for path in self.engines]
+        return TensorProto.UINT8 in kinds or "uint8" in engines
 
 
 def image_sets(loaded: LoadedModel, folder: Path | None, *, limit: int) -> tuple[ImageSet, ...]:
@@ -111,6 +128,8 @@ def prove_parity(
         DeployError: If a file cannot be read.
     """
     library = original_library(loaded, original)
+    if made.takes_pixels:
+        images = [to_pixel_values(one, loaded.preprocessing) for one in images]
     first, *rest = candidates(loaded, made)
     found = [first, *emulated(loaded, made), *rest]
     outputs = reference_outputs(
@@ -178,7 +197,8 @@ def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
     for path in made.engines:
         manifest = read_engine_manifest(path)
         check_origin(path, facts_in_manifest(manifest, path), loaded)
-        runner = TrtRunner(path, name=f"engine {manifest['precision']}")
+        name = f"engine {manifest['precision']}"
+        runner = TrtRunner(path, name=name, steps=loaded.preprocessing)
         found.append(Candidate(runner, "engine", path.name, loaded.config.family))
     return found
 

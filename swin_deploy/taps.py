@@ -23,6 +23,7 @@ from exporters.errors import ComparisonError
 from exporters.spec import Precision
 from exporters.staging import temporary_folder
 from exporters.weights import serialized
+from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner
 
 Side = Literal["in", "out"]
@@ -103,13 +104,20 @@ def tappable_module(module: nn.Module, precision: Precision) -> Tappable:
     )
 
 
-def tappable_graph(path: Path, graph: onnx.ModelProto, precision: Precision) -> Tappable:
+def tappable_graph(
+    path: Path,
+    graph: onnx.ModelProto,
+    precision: Precision,
+    *,
+    steps: Preprocessing | None = None,
+) -> Tappable:
     """An ONNX file whose nodes are named by module, run by ONNX Runtime.
 
     Args:
         path: The file.
         graph: What it holds; the structure is enough, see ``exporters.weights``.
         precision: Of the graph.
+        steps: Way that images are normalised, for a graph that takes pixels.
     """
     paths: set[str] = set()
     for node in graph.graph.node:
@@ -118,7 +126,7 @@ def tappable_graph(path: Path, graph: onnx.ModelProto, precision: Precision) -> 
     return Tappable(
         frozenset(paths),
         dict(_reorders(graph.graph)),
-        lambda taps: _open_tapped_graph(path, tap_outputs(graph, taps), precision),
+        lambda taps: _open_tapped_graph(path, tap_outputs(graph, taps), precision, steps),
     )
 
 
@@ -140,12 +148,12 @@ def _reorders(body: onnx.GraphProto) -> Iterator[tuple[str, NDArray[np.int64]]]:
 
 @contextlib.contextmanager
 def _open_tapped_graph(
-    path: Path, outputs: onnx.ModelProto, precision: Precision
+    path: Path, outputs: onnx.ModelProto, precision: Precision, steps: Preprocessing | None
 ) -> Iterator[Runner]:
     with temporary_folder() as folder:
         tapped = folder / "tapped.onnx"
         _write_merged(path, outputs, tapped)
-        with OrtRunner(tapped, precision, name="taps") as runner:
+        with OrtRunner(tapped, precision, name="taps", steps=steps) as runner:
             yield runner
 
 

@@ -13,6 +13,7 @@ from swin_deploy.bench.baselines import arithmetics, compiled, eager, graphed
 from swin_deploy.bench.lanes import Contender
 from swin_deploy.bench.originals import library_of, original_maker
 from swin_deploy.bench.timing import time_runners
+from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.load import LoadedModel
 from swin_deploy.proof import Made, stages
@@ -53,7 +54,7 @@ def measure_throughput(
         for stage, _, runner in stages(loaded, made)
         if stage != "deploy"
     ]
-    files += graphed_engines(made)
+    files += graphed_engines(made, loaded.preprocessing)
     report = time_runners(
         [*_pytorch(loaded, against), *files],
         seeded_images(loaded.config, count=max(batches)).images,
@@ -66,11 +67,11 @@ def measure_throughput(
     return report if not left_out else _with_condition(report, left_out)
 
 
-def graphed_engines(made: Made) -> list[Contender]:
+def graphed_engines(made: Made, steps: Preprocessing) -> list[Contender]:
     """Each engine once more, its kernels launched as one CUDA graph; nothing without a GPU."""
     if not torch.cuda.is_available():
         return []
-    runners = [TrtRunner(path, cuda_graph=True) for path in made.engines]
+    runners = [TrtRunner(path, cuda_graph=True, steps=steps) for path in made.engines]
     for runner in runners:
         runner.name += ", CUDA graph"
     return [Contender(runner, kind="engine", mode="file") for runner in runners]

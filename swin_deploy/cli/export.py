@@ -17,6 +17,7 @@ Examples:
   swin-deploy export --checkpoint swin.pt --precision fp16 --opset 20
   swin-deploy export --checkpoint swin.pt --precision fp16 --keep-float32 layers.3.mlp
   swin-deploy export --model notebook-swin-s --image-size 448 --batch 1
+  swin-deploy export --checkpoint swin.pt --bake-preprocessing
 """
 
 
@@ -47,6 +48,12 @@ Examples:
     help="Of the input and output; fp16 with --precision fp16 only.",
 )
 @click.option(
+    "--bake-preprocessing",
+    "pixels",
+    is_flag=True,
+    help="Take pixels, uint8 [B, H, W, 3] of the model's size, and normalise them inside.",
+)
+@click.option(
     "--batch",
     metavar="dynamic|N",
     callback=fixed_or_dynamic,
@@ -65,6 +72,7 @@ def export(
     precision: Precision,
     keep: tuple[str, ...],
     io_precision: Precision,
+    pixels: bool,
     batch: int | None,
     output: Path | None,
     force: bool,
@@ -90,13 +98,16 @@ def export(
     announce(console, loaded)
     spec = pipeline.export_spec(
         loaded,
+        pixels=pixels,
         opset=opset,
         batch=batch,
         precision=precision,
         io_precision=io_precision,
         keep=keepable_paths(loaded, keep),
     )
-    path = output or pipeline.ENGINES / pipeline.onnx_name(loaded.name, precision, opset)
+    path = output or pipeline.ENGINES / pipeline.onnx_name(
+        loaded.name, precision, opset, pixels=pixels
+    )
     with console.step(f"Exporting ONNX, opset {opset}, {precision}"):
         artifact = pipeline.write_onnx(loaded, spec, path, force=force)
     if as_json:
@@ -107,5 +118,9 @@ def export(
             f"{path}: {facts['nodes']} nodes, opset {facts['opset']}, {facts['precision']}, "
             f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
         )
+    if pixels:
+        size = loaded.config.img_size
+        console.note(f"  takes RGB pixels [{batch or 'batch'}, {size}, {size}, 3], uint8, after")
+        console.note(f"  {loaded.preprocessing.to_pixels}")
     flag = "fp16" if precision == "fp32" else precision
     console.next_step("build-trt", path, f"--{flag}", why="the engine, its precision proved")

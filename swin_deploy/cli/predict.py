@@ -145,8 +145,10 @@ def _announce(console: Console, predictor: Predictor) -> None:
     facts = predictor.facts
     console.note(f"  {predictor.name}, {facts.config.img_size} px; {predictor.runner.backend}")
     console.note(f"  {facts.weights}")
-    console.note(f"  {facts.preprocessing.text}")
-    for note in predictor.notes:
+    notes = predictor.notes
+    if not any(facts.preprocessing.text in note for note in notes):
+        notes = (facts.preprocessing.text, *notes)
+    for note in notes:
         console.note(f"  {note}")
     for assumption in facts.assumptions:
         console.warn(assumption.text)
@@ -228,6 +230,8 @@ class _Run:
         if self.failed > LISTED:
             self._console.warn(f"{self.failed:,} of {self.answered:,} pictures have no answer")
         if path is None:
+            if self._pictures.names == ("-",):
+                return
             folder = Path(self._pictures.names[0]).parent
             words = ["predict", *sys.argv[2:3], folder, "--csv", "predictions.csv"]
             self._console.next_step(*words, why="a folder, as a table")

@@ -7,8 +7,11 @@ from typing import cast
 import torch
 from torch import nn
 
+from exporters.errors import ConfigError
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.model import DeployModel, NormalizePixels, PatchEmbed, PixelPatchEmbed
+
+CHANNELS = 3
 
 
 def taking_pixels(model: DeployModel, steps: Preprocessing) -> DeployModel:
@@ -17,7 +20,16 @@ def taking_pixels(model: DeployModel, steps: Preprocessing) -> DeployModel:
     Args:
         model: The deploy model, which is not changed; the weights are shared.
         steps: The factor, mean and standard deviation that its images are normalised with.
+
+    Raises:
+        ConfigError: If the steps are not known, or are not of three channels.
     """
+    if steps.refusal or len(steps.mean) != CHANNELS:
+        why = steps.refusal or f"its mean has {len(steps.mean)} values, pixels have {CHANNELS}"
+        raise ConfigError(
+            f"the preprocessing cannot be part of the model ({why}); choose one with "
+            "--preprocessing"
+        )
     std = torch.tensor(steps.std, dtype=torch.float64)
     mean = torch.tensor(steps.mean, dtype=torch.float64)
     normalize = NormalizePixels(steps.rescale / std, -mean / std)

@@ -144,6 +144,21 @@ def normalise(pixels: NDArray[np.uint8], steps: Preprocessing) -> NDArray[np.flo
     return np.ascontiguousarray(np.moveaxis((scaled - mean) / std, -1, -3))
 
 
+def denormalise(images: NDArray[np.float32], steps: Preprocessing) -> NDArray[np.uint8]:
+    """Bring normalised images back to the nearest pixels; the inverse of ``normalise``.
+
+    Args:
+        images: Images, [..., channels, height, width].
+        steps: The factor, mean and standard deviation.
+
+    Returns:
+        Pixels of 0 to 255, [..., height, width, channels]; what lies beyond is cut off.
+    """
+    mean, std = (np.array(values, dtype=np.float32) for values in (steps.mean, steps.std))
+    levels = (np.moveaxis(images, -3, -1) * std + mean) / np.float32(steps.rescale)
+    return np.ascontiguousarray(np.rint(levels).clip(0, 255).astype(np.uint8))
+
+
 def pixels_of(
     image: Image.Image, steps: Preprocessing, *, tell: Tell = lambda _: None
 ) -> NDArray[np.uint8]:

@@ -85,6 +85,14 @@ class Preprocessing:
     @property
     def text(self) -> str:
         """The steps in words, with every number."""
+        factor = "1/255" if self.rescale == TO_UNIT else f"{self.rescale:g}"
+        return (
+            f"{self.to_pixels}, times {factor}, mean {_spaced(self.mean)}, std {_spaced(self.std)}"
+        )
+
+    @property
+    def to_pixels(self) -> str:
+        """The steps to the pixels of the model's size, in words."""
         resize = {
             "shortest": f"resize the shorter side to {self.resize}, {self.interpolation}",
             "squash": f"resize to {self.resize} x {self.resize}, {self.interpolation}",
@@ -92,12 +100,8 @@ class Preprocessing:
             "none": "no resize",
         }[self.resize_mode]
         crop = "" if self._whole else f", centre crop {self.crop}"
-        factor = "1/255" if self.rescale == TO_UNIT else f"{self.rescale:g}"
         turned = "turn as EXIF says, " if self.turn else ""
-        return (
-            f"{turned}{resize}{crop}, times {factor}, mean {_spaced(self.mean)}, "
-            f"std {_spaced(self.std)}"
-        )
+        return f"{turned}{resize}{crop}"
 
     @property
     def _whole(self) -> bool:

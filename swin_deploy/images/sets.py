@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from exporters.text_files import listed
 from swin_deploy.assumptions import Assumption
 from swin_deploy.config import SwinConfig
 from swin_deploy.images.class_names import ClassNames, ClassOrder, order_classes
-from swin_deploy.images.decode import load_image
+from swin_deploy.images.decode import denormalise, load_image, normalise
 from swin_deploy.images.labelled import class_folders, class_of, find_images
 from swin_deploy.images.preprocessing import Preprocessing
 
@@ -92,6 +93,19 @@ def extreme_images(steps: Preprocessing, *, seed: int = 0) -> ImageSet:
         images=np.stack(images),
         names=tuple(levels),
         spread=FLAT_SPREAD,
+    )
+
+
+def to_pixel_values(images: ImageSet, steps: Preprocessing) -> ImageSet:
+    """The images with the values that pixels of 0 to 255 can have, for files that take pixels.
+
+    Pictures have them already; noise and extremes get the nearest.
+    """
+    if images.name == "images":
+        return images
+    snapped = normalise(denormalise(images.images, steps), steps)
+    return dataclasses.replace(
+        images, images=snapped, description=f"{images.description}, as pixels"
     )
 
 

@@ -81,13 +81,15 @@ def _opened_model(loaded: LoadedModel) -> Opened:
 def _opened_onnx(path: Path) -> Opened:
     graph = load_onnx(path)
     facts = _required(facts_in_graph(graph, path), path)
-    return Opened(path.name, facts, OrtRunner(path, precision_of(graph)), sha256_of(path))
+    runner = OrtRunner(path, precision_of(graph), steps=facts.preprocessing)
+    return Opened(path.name, facts, runner, sha256_of(path))
 
 
 def _opened_engine(path: Path) -> Opened:
     manifest = read_engine_manifest(path)
     facts = _required(facts_in_manifest(manifest, path), path)
-    return Opened(path.name, facts, TrtRunner(path), manifest["sha256"])
+    runner = TrtRunner(path, steps=facts.preprocessing)
+    return Opened(path.name, facts, runner, manifest["sha256"])
 
 
 def _required(facts: ModelFacts | None, path: Path) -> ModelFacts:

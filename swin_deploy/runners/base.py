@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from exporters.errors import ComparisonError
 from exporters.spec import Precision
 from swin_deploy.arrays import plain_array
+from swin_deploy.images.decode import denormalise
+from swin_deploy.images.preprocessing import Preprocessing
 
 # One array [B, ...], row-major, for each output of a model, in the model's order.
 Outputs = tuple[NDArray[np.float32], ...]
@@ -43,7 +45,11 @@ class Runner(Protocol):
     def __exit__(self, *exc_info: object) -> None:
         """Let go of the model and its memory."""
 
-    def prepare(self, images: NDArray[np.float32]) -> None:
+    def inputs(self, images: NDArray[np.float32]) -> NDArray[Any]:
+        """Images [B, 3, H, W] as the model takes them; ``prepare`` takes them in either form."""
+        return images
+
+    def prepare(self, images: NDArray[Any]) -> None:
         """Put images [B, 3, H, W] where the model reads them, in the type that it takes.
 
         Raises:
@@ -59,7 +65,7 @@ class Runner(Protocol):
     def fetch(self) -> Outputs:
         """The outputs of the last call, on the host."""
 
-    def run(self, images: NDArray[np.float32]) -> Outputs:
+    def run(self, images: NDArray[Any]) -> Outputs:
         """The model's outputs for images [B, 3, H, W]; each has one row for each image."""
         self.prepare(images)
         self.execute()
@@ -114,7 +120,29 @@ def plain_images(images: NDArray[Any], name: str) -> NDArray[np.float32]:
     return plain_array(images, np.float32)
 
 
-def check_shape(images: NDArray[np.float32], wanted: tuple[Any, ...], name: str) -> None:
+def pixel_images(images: NDArray[Any], steps: Preprocessing | None, name: str) -> NDArray[np.uint8]:
+    """Images as a model takes them that normalises pixels itself.
+
+    Args:
+        images: Normalised images [B, 3, H, W], or pixels [B, H, W, 3], uint8.
+        steps: The way that the images were normalised.
+        name: Name of the runner, for the message.
+
+    Raises:
+        ComparisonError: If there is no image among them, or it is not known how they were
+            normalised.
+    """
+    if images.dtype == np.uint8 and images.ndim == 4 and images.size:
+        return plain_array(images, np.uint8)
+    if steps is None:
+        raise ComparisonError(
+            f"{name} takes pixels, and nothing says how these images were normalised; export it "
+            "again without --bake-preprocessing"
+        )
+    return denormalise(plain_images(images, name), steps)
+
+
+def check_shape(images: NDArray[Any], wanted: tuple[Any, ...], name: str) -> None:
     """Compare what a model takes with what it gets; only fixed sizes count."""
     fixed = [size if isinstance(size, int) and size >= 0 else None for size in wanted]
     pairs = zip(fixed, images.shape, strict=False)

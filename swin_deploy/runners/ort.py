@@ -13,10 +13,15 @@ from exporters.backends import cuda_device_count, load_onnxruntime
 from exporters.errors import ExportError, FileError, MissingBackendError
 from exporters.spec import Precision
 from swin_deploy.arrays import plain_array
-from swin_deploy.runners.base import Outputs, Runner, check_shape, plain_images
+from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.runners.base import Outputs, Runner, check_shape, pixel_images, plain_images
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CPU_PROVIDER = "CPUExecutionProvider"
+INPUT_TYPES: dict[str, type[np.number[Any]]] = {
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+}
 
 
 class OrtRunner(Runner):
@@ -29,13 +34,22 @@ class OrtRunner(Runner):
         onnx_path: File to run; one input of images.
         precision: Of the graph, for reports; the runner takes the graph as it is.
         name: Short name for reports; by default ``onnx`` and the precision.
+        steps: Way that images are normalised, for a file that takes pixels.
     """
 
-    def __init__(self, onnx_path: Path, precision: Precision, *, name: str = "") -> None:
+    def __init__(
+        self,
+        onnx_path: Path,
+        precision: Precision,
+        *,
+        name: str = "",
+        steps: Preprocessing | None = None,
+    ) -> None:
         self.name = name or f"onnx {precision}"
         self.precision = precision
         self.backend = "ONNX Runtime"
         self._path = onnx_path
+        self._steps = steps
         self._binding: Any = None
 
     def __enter__(self) -> Self:
@@ -55,7 +69,9 @@ class OrtRunner(Runner):
             )
         # Names and sizes alone: ONNX Runtime's own descriptions hold the session until they go.
         self._input, self._shape = inputs[0].name, tuple(inputs[0].shape)
-        self._takes_half = inputs[0].type == "tensor(float16)"
+        self._dtype = INPUT_TYPES.get(inputs[0].type, np.float32)
+        if self._dtype is np.uint8:
+            self.backend += ", takes pixels"
         self._outputs = [output.name for output in outputs]
         batch = self._shape[0] if self._shape else None
         if isinstance(batch, int):
@@ -66,11 +82,15 @@ class OrtRunner(Runner):
     def __exit__(self, *exc_info: object) -> None:
         self._binding = self._session = None
 
-    def prepare(self, images: NDArray[np.float32]) -> None:
-        ready = plain_images(images, self.name)
+    def inputs(self, images: NDArray[np.float32]) -> NDArray[Any]:
+        if self._dtype is np.uint8:
+            return pixel_images(images, self._steps, self.name)
+        return plain_array(plain_images(images, self.name), self._dtype)
+
+    def prepare(self, images: NDArray[Any]) -> None:
+        ready = self.inputs(images)
         check_shape(ready, self._shape, self.name)
-        taken = plain_array(ready, np.float16) if self._takes_half else ready
-        value = self._ort.OrtValue.ortvalue_from_numpy(taken, self._device, 0)
+        value = self._ort.OrtValue.ortvalue_from_numpy(ready, self._device, 0)
         self._binding = self._session.io_binding()
         self._binding.bind_ortvalue_input(self._input, value)
         for name in self._outputs:

@@ -16,7 +16,8 @@ from exporters.backends import load_tensorrt
 from exporters.errors import BuildError, MissingBackendError
 from exporters.flavors import require
 from swin_deploy.caches import runtime_cache_path
-from swin_deploy.runners.base import Outputs, Runner, check_shape, plain_images
+from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.runners.base import Outputs, Runner, check_shape, pixel_images, plain_images
 from swin_deploy.runners.facts import read_engine, read_facts, require_gpu, require_version
 from swin_deploy.runners.runtime_cache import keep_runtime_cache, open_runtime_cache
 
@@ -38,6 +39,7 @@ class TrtRunner(Runner):
         engine_path: Engine file; its manifest lies beside it.
         name: Short name for reports; by default ``engine`` and the precision.
         cuda_graph: Launch the kernels as one CUDA graph, captured once for each input shape.
+        steps: Way that images are normalised, for an engine that takes pixels.
         warn: Called with one line where a cache cannot be used; by default it is logged.
 
     Raises:
@@ -51,12 +53,14 @@ class TrtRunner(Runner):
         *,
         name: str = "",
         cuda_graph: bool = False,
+        steps: Preprocessing | None = None,
         warn: Callable[[str], None] = LOG.warning,
     ) -> None:
         self._facts = read_facts(engine_path)
         self._traits = self._facts.traits
         self._path = engine_path
         self._cuda_graph = cuda_graph
+        self._steps = steps
         self._warn = warn
         self.precision = self._facts.precision
         self.min_batch = self._facts.min_batch
@@ -96,7 +100,8 @@ class TrtRunner(Runner):
         other = self._facts.targets.built_on not in ("", gpu.name)
         built = f", built on {self._facts.targets.built_on}" if other else ""
         graph = ", CUDA graph" if self._cuda_graph else ""
-        self.backend = f"{self._traits.title} {trt.__version__}, {gpu.name}{built}{graph}"
+        pixels = ", takes pixels" if self._input_dtype == torch.uint8 else ""
+        self.backend = f"{self._traits.title} {trt.__version__}, {gpu.name}{built}{graph}{pixels}"
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -112,8 +117,13 @@ class TrtRunner(Runner):
         self._runtime = None
         self._drop_buffers()
 
-    def prepare(self, images: NDArray[np.float32]) -> None:
-        ready = plain_images(images, self.name)
+    def inputs(self, images: NDArray[np.float32]) -> NDArray[Any]:
+        if self._input_dtype == torch.uint8:
+            return pixel_images(images, self._steps, self.name)
+        return plain_images(images, self.name)
+
+    def prepare(self, images: NDArray[Any]) -> None:
+        ready = self.inputs(images)
         check_shape(ready, tuple(self._engine.get_tensor_shape(self._input_name)), self.name)
         self.synchronize()  # a call under way may still use the buffers
         if self._images.shape != ready.shape:
@@ -137,7 +147,7 @@ class TrtRunner(Runner):
         # Copied, for the next call writes to the same host memory.
         return tuple(np.array(one.float().numpy(), np.float32) for one in self._host_outputs)
 
-    def run(self, images: NDArray[np.float32]) -> Outputs:
+    def run(self, images: NDArray[Any]) -> Outputs:
         self.prepare(images)
         self.execute()
         return self.fetch()  # waits, once for the copies and the call
@@ -229,6 +239,7 @@ class TrtRunner(Runner):
             trt.DataType.FLOAT: torch.float32,
             trt.DataType.HALF: torch.float16,
             trt.DataType.BF16: torch.bfloat16,
+            trt.DataType.UINT8: torch.uint8,
         }
         engine = self._engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
@@ -238,7 +249,7 @@ class TrtRunner(Runner):
         if len(inputs) != 1 or not outputs or unknown:
             raise BuildError(
                 f"{self._path} has inputs {inputs} and outputs {outputs}; expected one input, and "
-                "all in float32, float16 or bfloat16"
+                "all in float32, float16 or bfloat16, or pixels in uint8"
             )
         self._input_name = inputs[0]
         self._input_dtype = dtypes[engine.get_tensor_dtype(self._input_name)]
