@@ -127,7 +127,7 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
     loaded = load_checkpoint(checkpoint, name, **options)
     config = _replaced(loaded.config, {"output": asked.get("output")})
     return LoadedModel(
-        name=name or variant_of(loaded.config) or checkpoint.stem,
+        name=name or variant_of(loaded.config) or _name_of(checkpoint),
         config=config,
         reference=_with_weights(config, loaded.state_dict).eval(),
         checkpoint=checkpoint,
@@ -139,6 +139,13 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
         assumptions=loaded.assumptions,
         reading=loaded.reading,
     )
+
+
+def _name_of(checkpoint: Path) -> str:
+    """The name of a file without its endings (``.pth.tar`` is two), or of a folder."""
+    if checkpoint.is_dir():
+        return checkpoint.resolve().name
+    return checkpoint.name.removesuffix(".tar").rpartition(".")[0] or checkpoint.name
 
 
 def _with_weights(config: SwinConfig, state: dict[str, Tensor]) -> Reference:

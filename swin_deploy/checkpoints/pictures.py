@@ -70,7 +70,7 @@ def pictures_of(
     sized = asked.img_size is not None
     steps, assumed = prepared(rule, config, asked.preprocessing, size_is_asked=sized)
     names = _class_names(content, config.num_classes) or _published_names(own)
-    return Pictures(steps, names, (_steps_note(steps),), assumed)
+    return Pictures(steps, names, _notes(steps, assumed), assumed)
 
 
 def notebook_pictures(content: Content, config: SwinConfig, asked: Asked) -> Pictures:
@@ -80,7 +80,7 @@ def notebook_pictures(content: Content, config: SwinConfig, asked: Asked) -> Pic
     steps, assumed = prepared(rule, config, asked.preprocessing, size_is_asked=sized)
     labels = {i: (name,) for i, name in enumerate(notebook.saved_class_names(content.metadata))}
     names = class_names_of(labels, config.num_classes, source=notebook.WHERE)
-    return Pictures(steps, names, (_steps_note(steps),), assumed)
+    return Pictures(steps, names, _notes(steps, assumed), assumed)
 
 
 def prepared(
@@ -115,8 +115,11 @@ def prepared(
     return steps, tuple(assumed)
 
 
-def _steps_note(steps: Preprocessing) -> str:
-    return f"preprocessing of {steps.origin}: {steps.refusal or steps.text}"
+def _notes(steps: Preprocessing, assumed: tuple[Assumption, ...]) -> tuple[str, ...]:
+    """The steps and their origin, unless they are assumed, which is said louder."""
+    if any(one.value == steps.text for one in assumed):
+        return ()
+    return (f"preprocessing of {steps.origin}: {steps.refusal or steps.text}",)
 
 
 def _file_rule(content: Content, source: str) -> Rule | None:

@@ -98,7 +98,7 @@ def library_rule(source: str, config: SwinConfig) -> Rule:
     """
     published = variant_of(config, any_head=True)
     known = published is not None and config.num_classes in PUBLISHED_HEADS
-    name = published or "its Swin models"
+    name = published or "Swin models"
     guess = "" if known else f"as {source} does for {name}: no file next to the weights says it"
     if source == "torchvision":
         return _torchvision_rule(config, guess)
