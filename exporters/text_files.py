@@ -6,16 +6,20 @@ against types before anything computes with them.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from exporters.errors import FileError
+from exporters.errors import DeployError, FileError
 
 MOST_BYTES = 64 << 20  # a report with its pictures has well under a tenth of that
 SHOWN = 200  # letters of a foreign text that a message repeats
 LISTED = 8  # names that a message lists
+NAME = 60  # letters of each of them
 
 T = TypeVar("T")
 
@@ -103,14 +107,25 @@ def _plain(err: Exception) -> str:
     return f"{place}: {what}" if place else what
 
 
-def shortened(text: object) -> str:
+@contextlib.contextmanager
+def naming(path: os.PathLike[str]) -> Iterator[None]:
+    """Put a file's name before the message of an error that does not have it."""
+    try:
+        yield
+    except DeployError as err:
+        if Path(path).name in str(err):
+            raise
+        raise type(err)(f"{shortened(path)}: {err}") from err
+
+
+def shortened(text: object, most: int = SHOWN) -> str:
     """A foreign text for a message: its ends, where it is long."""
     whole = str(text)
-    return whole if len(whole) <= SHOWN else f"{whole[: SHOWN // 2]}...{whole[-SHOWN // 2 :]}"
+    return whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-most // 2 :]}"
 
 
 def listed(names: list[str] | tuple[str, ...]) -> str:
     """Names for a message, the first few and how many more there are."""
-    shown = ", ".join(shortened(name) for name in names[:LISTED])
+    shown = ", ".join(shortened(name, NAME) for name in names[:LISTED])
     more = len(names) - LISTED
     return f"{shown} and {more:,} more" if more > 0 else shown

@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from exporters.text_files import naming
 from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.assemble import derived_buffers
 from swin_deploy.checkpoints.preprocessors import library_rule
@@ -105,14 +106,17 @@ def load_model(
 
 
 def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> LoadedModel:
-    loaded = load_checkpoint(
-        checkpoint,
-        source=asked.get("source"),
-        name=name,
-        img_size=asked.get("img_size"),
-        window_size=asked.get("window_size"),
-        preprocessing=asked.get("preprocessing", DEFAULT_CHOICE),
-    )
+    if name is not None:
+        variant(name)  # whatever else is wrong is the checkpoint's
+    with naming(checkpoint):
+        loaded = load_checkpoint(
+            checkpoint,
+            source=asked.get("source"),
+            name=name,
+            img_size=asked.get("img_size"),
+            window_size=asked.get("window_size"),
+            preprocessing=asked.get("preprocessing", DEFAULT_CHOICE),
+        )
     config = _replaced(loaded.config, {"output": asked.get("output")})
     return LoadedModel(
         name=name or variant_of(loaded.config) or checkpoint.stem,

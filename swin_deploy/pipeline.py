@@ -38,6 +38,7 @@ from exporters.spec import (
     Precision,
 )
 from exporters.to_engine import build_engine, fixed_batch
+from exporters.text_files import listed, naming, parse_json, read_json, typed
 from exporters.to_onnx import export_onnx, load_onnx
 from swin_deploy import __version__
 from swin_deploy.fold import fold
@@ -54,7 +55,11 @@ MODEL_FACTS = (
     "preprocessing",
     "assumptions",
 )
-JSON_FACTS = ("config", "preprocessing", "assumptions")
+JSON_FACTS: dict[str, Any] = {  # with their types; the others are text
+    "config": dict[str, Any],
+    "preprocessing": dict[str, Any],
+    "assumptions": list[dict[str, Any]],
+}
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,9 @@ def in_precision(
     stem = stem.replace("fp32", precision) if "fp32" in stem else f"{stem}-{precision}"
     path = folder / f"{stem}.onnx"
     ensure_writable(path)
-    half = to_half(graph, io_precision="fp32", precision=precision, keep=keep)
-    facts = graph_facts(graph)
+    with naming(source):
+        facts = graph_facts(graph)
+        half = to_half(graph, io_precision="fp32", precision=precision, keep=keep)
     origin = _origin(source)
     if facts:
         onnx.helper.set_model_props(half, _texts(facts, precision) | _float32_text(half))
@@ -185,12 +191,14 @@ def write_engine(
     graph = load_onnx(onnx_path)
     precision = precision_of(graph)
     profile = profile or default_profile(graph)
-    built = build_engine(graph, profile, options=options, progress=progress, warn=warn)
+    with naming(onnx_path):
+        facts = graph_facts(graph)
+        built = build_engine(graph, profile, options=options, progress=progress, warn=warn)
     if precision != "fp32" and undelivered(built.plan, graph):
         return None, built.plan
     manifest = {
         "kind": "engine",
-        **graph_facts(graph),
+        **facts,
         "precision": precision,
         "flavor": built.flavor,
         "version": built.version,
@@ -274,10 +282,11 @@ def _plan_onnx(
             f"{path} has no attention, a softmax between two matrix products, so it is no Swin "
             "Transformer; give the ONNX file of one"
         )
-    if half and precision_of(graph) == "fp32":
-        graph = to_half(graph, io_precision="fp32")
-    at = batch or default_profile(graph).opt
-    return build_engine(graph, BatchProfile(at, at, at), options=options, warn=warn).plan
+    with naming(path):
+        if half and precision_of(graph) == "fp32":
+            graph = to_half(graph, io_precision="fp32")
+        at = batch or default_profile(graph).opt
+        return build_engine(graph, BatchProfile(at, at, at), options=options, warn=warn).plan
 
 
 def read_engine_manifest(path: Path) -> dict[str, Any]:
@@ -329,27 +338,47 @@ def check_origin(path: Path, facts: dict[str, Any], loaded: LoadedModel) -> None
             f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
             "give the --checkpoint it was made from"
         )
-    if json.dumps(facts["config"]) != json.dumps(ours["config"]):
+    theirs, own = facts["config"], json.loads(json.dumps(ours["config"]))
+    if theirs != own:
+        fields = sorted({*theirs, *own})
+        other = [
+            f"{field} {theirs.get(field)}, not {own.get(field)}"
+            for field in fields
+            if theirs.get(field) != own.get(field)
+        ]
         raise ComparisonError(
-            f"{path} was made with the settings {json.dumps(facts['config'])}, the reference has "
-            f"{json.dumps(ours['config'])}; use the same --model and --image-size"
+            f"{path} was made with other settings than the reference: {listed(other)}; use the "
+            "same --model and --image-size"
         )
 
 
 def graph_facts(graph: onnx.ModelProto) -> dict[str, Any]:
-    """The model facts in an ONNX file of ours; empty for a file of another tool."""
+    """The model facts in an ONNX file of ours; empty for a file of another tool.
+
+    Raises:
+        ExportError: If they are damaged.
+    """
     props: dict[str, Any] = {entry.key: entry.value for entry in graph.metadata_props}
-    facts = select_facts(props)
     try:
-        return facts | {key: json.loads(facts[key]) for key in JSON_FACTS if facts}
-    except ValueError as err:
+        for key in JSON_FACTS.keys() & props.keys() if props.keys() >= set(MODEL_FACTS) else ():
+            props[key] = parse_json(props[key], where=f"the metadata {key}")
+        return select_facts(props)
+    except FileError as err:
         raise ExportError(f"the ONNX file's metadata is damaged ({err}); export it again") from err
 
 
 def select_facts(values: dict[str, Any]) -> dict[str, Any]:
-    """The model facts among ``values``; empty unless all are there."""
-    facts = {key: values[key] for key in MODEL_FACTS if key in values}
-    return facts if len(facts) == len(MODEL_FACTS) else {}
+    """The model facts among ``values``; empty unless all are there.
+
+    Raises:
+        FileError: If one is of another type.
+    """
+    if not values.keys() >= set(MODEL_FACTS):
+        return {}
+    return {
+        key: typed(values[key], JSON_FACTS.get(key, str), where=f"the model facts, {key}")
+        for key in MODEL_FACTS
+    }
 
 
 def _require_output(path: Path, *, source: Path | None) -> None:
@@ -367,9 +396,10 @@ def _origin(source: Path) -> dict[str, Any]:
 def _is_derived(path: Path) -> bool:
     """Whether the manifest says that ``path`` was made from another file."""
     try:
-        return "source" in json.loads(manifest_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        manifest = read_json(manifest_path(path))
+    except FileError:
         return False
+    return isinstance(manifest, dict) and "source" in manifest
 
 
 def _texts(facts: dict[str, Any], precision: Precision) -> dict[str, str]:

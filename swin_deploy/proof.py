@@ -12,6 +12,7 @@ from exporters.artifact import ensure_writable, read_manifest
 from exporters.errors import FileError
 from exporters.plan import KernelPlan
 from exporters.precision import float32_modules, precision_of
+from exporters.text_files import naming
 from exporters.to_onnx import load_onnx
 from swin_deploy.bench import BenchReport
 from swin_deploy.check import graph_candidate, module_candidate, parity_report, reference_outputs
@@ -109,11 +110,13 @@ def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
     found = [module_candidate(loaded, fold(loaded.reference))]
     for path in made.onnx:
         graph = load_onnx(path)
-        check_origin(path, graph_facts(graph), loaded)
-        found.append(graph_candidate(loaded, graph, path))
+        with naming(path):
+            check_origin(path, graph_facts(graph), loaded)
+            found.append(graph_candidate(loaded, graph, path))
     for path in made.engines:
         manifest = read_engine_manifest(path)
-        check_origin(path, select_facts(manifest), loaded)
+        with naming(path):
+            check_origin(path, select_facts(manifest), loaded)
         runner = TrtRunner(path, name=f"engine {manifest['precision']}")
         found.append(Candidate(runner, "engine", path.name, loaded.config.family))
     return found

@@ -7,7 +7,6 @@ in the package needs them.
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from exporters.backends import import_package
 from exporters.errors import ComparisonError, MissingBackendError
 from swin_deploy.checkpoints import huggingface, timm, torchvision
 from swin_deploy.checkpoints.dialect import Dialect
@@ -142,14 +142,7 @@ def _one_window(config: SwinConfig, library: str) -> int:
 
 
 def _import(module: str, library: str) -> Any:  # noqa: ANN401 - untyped libraries
-    try:
-        return importlib.import_module(module)
-    # A torchvision that does not fit its PyTorch raises RuntimeError, and all three import it.
-    except (ImportError, OSError, RuntimeError) as err:
-        missing = isinstance(err, ModuleNotFoundError) and err.name == library
-        reason = " ".join(str(err).split())[:160]
-        what = "is not installed" if missing else f"does not load ({reason})"
-        raise MissingBackendError(f"{library} {what}; install it: pip install {library}") from err
+    return import_package(module, name=library, install=f"pip install {library}")
 
 
 @torch.no_grad()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pickle
 import struct
+import warnings
+import zipfile
+import zlib
 from pathlib import Path
 
 import torch
@@ -11,6 +14,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from exporters.errors import CheckpointError
+from exporters.text_files import listed, shortened
+from swin_deploy.checkpoints.limits import (
+    ObjectsError,
+    check_header,
+    excess,
+    look_into,
+    unusable,
+)
+from swin_deploy.checkpoints.pickles import TooLargeError
 
 # Keys under which training scripts save the state dict among other things.
 WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -28,7 +40,10 @@ DAMAGE = (
     TypeError,
     ValueError,
     struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
 )
+SAFE_PROTOCOL = 2  # of pickles: the latest that PyTorch's safe reader knows
 # How PyTorch says that it would have to import and call something.
 OBJECTS = ("Unsupported global", "Unsupported class", "TorchScript")
 SAVE_WEIGHTS = "save the weights alone: torch.save(model.state_dict(), path)"
@@ -64,7 +79,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise CheckpointError(
-            f"{path} holds NaN or infinity in {', '.join(bad)}; "
+            f"{shortened(path)} holds NaN or infinity in {listed(bad)}; "
             "take a checkpoint from before the training diverged"
         )
     return tensors, metadata
@@ -85,31 +100,59 @@ def _head(path: Path) -> bytes:
 
 
 def _load_torch(path: Path) -> object:
+    protocol = SAFE_PROTOCOL
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        protocol = look_into(path).protocol
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters is in the error
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except ObjectsError as err:
+        raise _runs_code(path, f" ({err})") from err
+    except TooLargeError as err:
+        raise _too_large(path, str(err)) from err
     except (pickle.UnpicklingError, *DAMAGE) as err:
         if any(sign in str(err) for sign in OBJECTS):
+            raise _runs_code(path, "") from err
+        if protocol > SAFE_PROTOCOL:
             raise CheckpointError(
-                f"{path} holds Python objects, which could run code, and was not loaded; "
-                f"{SAVE_WEIGHTS}"
+                f"{shortened(path)} is a pickle of protocol {protocol}, which PyTorch does not "
+                "read without running code; save the weights with torch.save as it is"
             ) from err
         raise _damaged(path, err) from err
 
 
+def _runs_code(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{shortened(path)} holds Python objects{what}, which could run code, and was not loaded; "
+        f"{SAVE_WEIGHTS}"
+    )
+
+
+def _too_large(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{shortened(path)} asks for {what}, which no weights need, and was not loaded; "
+        f"{SAVE_WEIGHTS}"
+    )
+
+
 def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a dict
             return tensors, stream.metadata() or {}
+    except TooLargeError as err:
+        raise _too_large(path, str(err)) from err
     except (SafetensorError, *DAMAGE) as err:
         raise _damaged(path, err) from err
 
 
 def _damaged(path: Path, err: Exception) -> CheckpointError:
     text = str(err).rpartition("WeightsUnpickler error:")[2]  # the rest is advice to developers
-    reason = " ".join([type(err).__name__, *text.split()])[:120]
+    reason = " ".join([type(err).__name__, *text[:1000].split()])[:120]
     return CheckpointError(
-        f"{path} is truncated or damaged, or no checkpoint ({reason}); copy or save it again"
+        f"{shortened(path)} is truncated or damaged, or no checkpoint ({reason}); "
+        "copy or save it again"
     )
 
 
@@ -126,13 +169,13 @@ def _unwrap(values: object, path: Path) -> dict[str, Tensor]:
     if not values:
         raise CheckpointError(f"{path} holds no tensors; {SAVE_WEIGHTS}")
     others = [
-        str(key)
+        str(key) if isinstance(key, str | int) else type(key).__name__
         for key, value in values.items()
         if not (isinstance(key, str) and isinstance(value, Tensor))
     ]
     if others:
         raise CheckpointError(
-            f"{path} holds values that are not tensors by name: {', '.join(others)}; {SAVE_WEIGHTS}"
+            f"{path} holds values that are not tensors by name: {listed(others)}; {SAVE_WEIGHTS}"
         )
     if all(key.startswith(DATA_PARALLEL_PREFIX) for key in values):
         values = {key.removeprefix(DATA_PARALLEL_PREFIX): value for key, value in values.items()}
@@ -141,19 +184,15 @@ def _unwrap(values: object, path: Path) -> dict[str, Tensor]:
 
 def _plain(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Floating point tensors in float32; a tensor that no plain array can stand for is refused."""
-    odd = [
-        f"{name} ({str(tensor.dtype).removeprefix('torch.')}, {tensor.layout}, {tensor.device})"
-        for name, tensor in tensors.items()
-        if tensor.layout != torch.strided
-        or tensor.is_complex()
-        or tensor.is_quantized
-        or tensor.is_meta
-    ]
+    odd = unusable(tensors)
     if odd:
         raise CheckpointError(
-            f"{path} holds tensors that are not dense real arrays: {', '.join(odd)}; "
+            f"{shortened(path)} holds tensors that are not dense real arrays: {listed(odd)}; "
             "save dense float tensors"
         )
+    more = excess(tensors)
+    if more:
+        raise _too_large(path, more)
     return {
         name: tensor.detach().float() if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()

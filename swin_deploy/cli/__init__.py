@@ -1,6 +1,7 @@
 """The command line: validate, call the library, print; statuses 0, 1, 2 and 3.
 
 0: done, and within tolerance.  1: a check failed.  2: wrong usage.  3: could not run.
+70: a bug of this program, with its traceback.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from swin_deploy.cli.console import NORMAL, QUIET, VERBOSE, Console
 from swin_deploy.cli.engine import build_trt
 from swin_deploy.cli.evaluate import evaluate
 from swin_deploy.cli.export import export
+from swin_deploy.cli.failures import BUG, bug_report, explain, one_line
 from swin_deploy.cli.plan import plan
 from swin_deploy.cli.precision import precision
 from swin_deploy.cli.prove import parity
@@ -35,7 +37,7 @@ Examples:
 
 \b
 Exit status: 0 done and within tolerance, 1 a check failed, 2 wrong usage,
-3 could not run.
+3 could not run, 70 a bug of swin-deploy.
 """
 
 
@@ -63,21 +65,30 @@ def main() -> None:
     try:
         status = cli(standalone_mode=False)
     except click.ClickException as err:
+        err.message = one_line(err.message)
         err.show()
         status = err.exit_code
     except DeployError as err:
         _show_error(f"error: {err}")
         status = COULD_NOT_RUN
-    except MemoryError:
-        _show_error("error: not enough memory; use a smaller batch or image size")
-        status = COULD_NOT_RUN
     except (click.Abort, KeyboardInterrupt):
         _show_error("interrupted; nothing half-written is left")
         status = INTERRUPTED
+    except Exception as err:
+        status = _end_of(err)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end_of(err: Exception) -> int:
+    """Say in one line what went wrong, or show the bug; the exit status."""
+    reason = explain(err)
+    if reason:
+        _show_error(f"error: {reason}")
+        return COULD_NOT_RUN
+    click.secho(bug_report(err), fg="red", err=True)
+    return BUG
 
 
 def _show_error(text: str) -> None:
     """One line, whatever a file or a key is called."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    click.secho(shown, fg="red", err=True)
+    click.secho(one_line(text), fg="red", err=True)
