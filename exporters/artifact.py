@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from exporters.errors import FileError
+from exporters.text_files import read_json, shortened, typed
 
 MANIFEST_SCHEMA = 1
-MANIFEST_KEYS = ("schema", "file", "bytes", "sha256")  # in every manifest
+MANIFEST_KEYS = {"schema": int, "file": str, "bytes": int, "sha256": str}  # in every manifest
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -130,6 +131,22 @@ def write_artifact(path: Path, data: bytes, manifest: dict[str, Any]) -> dict[st
     return full
 
 
+def _parse_manifest(beside: Path) -> dict[str, Any]:
+    """The manifest in a file; what every manifest has is of its type.
+
+    Raises:
+        FileError: If it cannot be read, or is something else.
+    """
+    try:
+        manifest = typed(read_json(beside), dict[str, Any], where=beside.name)
+        for key, kind in MANIFEST_KEYS.items():
+            typed(manifest.get(key), kind, where=key)
+    except FileError as err:
+        artefact = beside.name.removesuffix(".json")
+        raise FileError(f"{beside} is not a manifest ({err}); build {artefact} again") from err
+    return manifest
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the artefact ``path``, checked against the file.
 
@@ -138,19 +155,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
             one that the manifest describes.
     """
     if not os.path.isfile(path):
-        raise FileError(f"{path} does not exist, or is not a file")
+        raise FileError(f"{shortened(path)} does not exist, or is not a file")
     beside = manifest_path(path)
-    try:
-        found = sha256_of(path)
-        manifest = json.loads(beside.read_text(encoding="utf-8"))
-        recorded = {key: manifest[key] for key in MANIFEST_KEYS}
-    except FileNotFoundError as err:
+    if not os.path.lexists(beside):
         raise FileError(
             f"{path} has no manifest {beside.name} beside it; build it again with swin-deploy"
-        ) from err
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as err:
-        raise FileError(f"{beside} is not a manifest ({err!r}); build {path.name} again") from err
-    if recorded["sha256"] != found:
+        )
+    manifest = _parse_manifest(beside)
+    if manifest["sha256"] != sha256_of(path):
         raise FileError(
             f"{path} is not the file that {beside.name} describes (SHA-256 differs); build it again"
         )

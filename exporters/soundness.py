@@ -22,7 +22,12 @@ from exporters.errors import ExportError
 from exporters.text_files import shortened
 
 MOST_ITEMS = 1 << 40  # values of a tensor; a graph of one image has a thousandth of a millionth
+MOST_DIMENSIONS = 64  # as NumPy has them
 MOST_BATCH = 1 << 16
+MOST_NODES = 20_000  # PyTorch's old exporter makes 6,000 of the deepest Swin
+LOOPS = ("Loop", "Scan")
+MOST_NAME = 4096  # letters
+NAMES = frozenset({"name", "op_type", "domain", "overload", "input", "output", "dim_param"})
 SPARE = 64 << 20  # bytes that a file may ask for beyond what it has
 # Bits of an item, by element type; a complex number has two parts.
 BITS = {
@@ -49,6 +54,7 @@ def require_sound(graph: onnx.ModelProto, folder: Path) -> None:
         ExportError: If it is unsound; the message does not name the file.
     """
     external: list[TensorProto] = []
+    nodes = 0
     for message in _messages(graph):
         if isinstance(message, TensorProto):
             _require_tensor(message)
@@ -56,8 +62,11 @@ def require_sound(graph: onnx.ModelProto, folder: Path) -> None:
                 external.append(message)
         elif isinstance(message, onnx.TypeProto.Tensor):
             _require_type(message)
-        elif isinstance(message, onnx.NodeProto) and not any(message.output):
-            raise ExportError(f"the node {_named(message)} has no output")
+        elif isinstance(message, onnx.NodeProto):
+            nodes += 1
+            _require_node(message)
+    if nodes > MOST_NODES:
+        raise ExportError(f"it has {nodes:,} nodes, at most {MOST_NODES:,}")
     _require_input(graph)
     _require_external(external, folder)
 
@@ -70,9 +79,28 @@ def _messages(message: Message) -> Iterator[Any]:
             texts = [value] if isinstance(value, str | bytes) else value
             if any(isinstance(text, bytes) for text in texts):  # how protobuf gives what is no text
                 raise ExportError(f"{message.DESCRIPTOR.name}.{field.name} is not UTF-8 text")
+            if field.name in NAMES and any(len(text) > MOST_NAME for text in texts):
+                longest = max(map(len, texts))
+                raise ExportError(
+                    f"{message.DESCRIPTOR.name}.{field.name} is a name of {longest:,} letters"
+                )
         elif field.type == field.TYPE_MESSAGE:
             for inner in [value] if isinstance(value, Message) else value:
                 yield from _messages(inner)
+
+
+def _require_node(node: onnx.NodeProto) -> None:
+    if not any(node.output):
+        raise ExportError(f"the node {_named(node)} has no output")
+    if node.op_type in LOOPS:
+        raise ExportError(f"it holds a {node.op_type}, which may never end; export it without")
+    for attribute in node.attribute:
+        for text in (attribute.s, *attribute.strings):
+            try:
+                text.decode()
+            except UnicodeDecodeError as err:
+                name = shortened(attribute.name)
+                raise ExportError(f"{name} of {_named(node)} is not UTF-8 text") from err
 
 
 def _require_tensor(tensor: TensorProto) -> None:
@@ -83,6 +111,9 @@ def _require_tensor(tensor: TensorProto) -> None:
     items = math.prod(dims)
     if any(size < 0 for size in dims) or max(dims, default=0) > MOST_ITEMS or items > MOST_ITEMS:
         raise ExportError(f"{name} is of shape {shortened(dims)}, which no tensor can be")
+    if len(dims) > MOST_DIMENSIONS or tensor.HasField("segment"):
+        what = f"has {len(dims)} dimensions" if len(dims) > MOST_DIMENSIONS else "is a segment"
+        raise ExportError(f"{name} {what}, which is not supported")
     if tensor.data_location == TensorProto.EXTERNAL:
         return
     have = len(tensor.raw_data)
@@ -132,7 +163,7 @@ def _require_external(tensors: list[TensorProto], folder: Path) -> None:
         asked += length
     if asked > 4 * sum(files.values()) + SPARE:
         have = sum(files.values())
-        raise ExportError(f"its tensors ask for {asked:,} bytes of data, of which there are {have:,}")
+        raise ExportError(f"its tensors ask for {asked:,} bytes of data, and there are {have:,}")
 
 
 def _external_file(name: str, location: str, folder: Path) -> Path:

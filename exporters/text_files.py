@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ SHOWN = 200  # letters of a foreign text that a message repeats
 LISTED = 8  # names that a message lists
 NAME = 60  # letters of each of them
 
+HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON; two of them may well be one letter
+
 T = TypeVar("T")
 
 
@@ -28,13 +31,22 @@ def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
     """Read a UTF-8 text file.
 
     Args:
-        path: The file; a byte order mark is dropped.
+        path: The file; a byte order mark is dropped, and every line ends with a line feed.
         most_bytes: Number of bytes above which it is refused.
 
     Raises:
         FileError: If the file is missing, a folder, a device or a pipe, too large, unreadable or
             not UTF-8.
     """
+    try:
+        text = read_bytes(path, most_bytes=most_bytes).decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise FileError(f"{shortened(path)} is not UTF-8 text; name the right file") from err
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_bytes(path: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
+    """Read a regular file; raises ``FileError`` as ``read_text`` does, but for what is no text."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -44,11 +56,9 @@ def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
                 f"{shortened(path)} has {found.st_size:,} bytes, more than the {most_bytes:,} that "
                 "are read; name the right file"
             )
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes()
     except FileNotFoundError as err:
         raise FileError(f"{shortened(path)} does not exist; check the path") from err
-    except UnicodeDecodeError as err:
-        raise FileError(f"{shortened(path)} is not UTF-8 text; name the right file") from err
     except (OSError, ValueError) as err:  # ValueError: a NUL in the name
         reason = getattr(err, "strerror", None) or err
         raise FileError(f"{shortened(path)} cannot be read ({reason})") from err
@@ -67,14 +77,20 @@ def parse_json(text: str, *, where: str) -> Any:  # noqa: ANN401 - a JSON value 
         where: Name of the place that it comes from, for messages.
 
     Raises:
-        FileError: If it is not JSON, nests too deeply or has a number of too many digits.
+        FileError: If it is not JSON, nests too deeply, or has a number of too many digits or text
+            that no file can hold.
     """
     try:
-        return json.loads(text)
+        values = json.loads(text)
+        if HALF_A_PAIR.search(text):
+            json.dumps(values, ensure_ascii=False).encode()
     except RecursionError as err:
         raise FileError(f"{where} is not usable JSON: it nests too deeply") from err
+    except UnicodeEncodeError as err:
+        raise FileError(f"{where} is not usable JSON: it has half a surrogate pair") from err
     except ValueError as err:
         raise FileError(f"{where} is not JSON ({err})") from err
+    return values
 
 
 def typed(values: Any, wanted: type[T], *, where: str) -> T:  # noqa: ANN401 - a JSON value
@@ -93,7 +109,7 @@ def typed(values: Any, wanted: type[T], *, where: str) -> T:  # noqa: ANN401 - a
 
     try:
         return msgspec.convert(values, wanted, str_keys=True)
-    except (msgspec.ValidationError, RecursionError) as err:
+    except (msgspec.ValidationError, RecursionError, UnicodeError, OverflowError) as err:
         raise FileError(f"{where}: {_plain(err)}") from err
 
 

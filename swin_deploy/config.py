@@ -20,7 +20,7 @@ Output = Literal["logits", "features", "stages", "tokens"]
 # The largest numbers that a model is built for; the largest Swin known has windows of 48 tokens,
 # 512 channels, 42 blocks in a stage and images of 1536 pixels.
 MOST_STAGES = 8
-MOST_MLP_RATIO = 64.0
+MOST_REAL = {"mlp_ratio": 64.0, "layer_norm_eps": 1.0}
 MOST = {
     "img_size": MOST_SIDE,
     "patch_size": 256,
@@ -102,6 +102,7 @@ class SwinConfig:
     output: Output | Literal[""] = ""
 
     def __post_init__(self) -> None:
+        self._check_words()
         self._check_numbers()
         self._check_stages()
         if not self._tiles(self.img_size):
@@ -127,17 +128,22 @@ class SwinConfig:
                     f"{field} {listed([repr(one) for one in values])}: whole numbers from {least} "
                     f"up to {most:,} are needed"
                 )
-        for field, most_ratio in (("mlp_ratio", MOST_MLP_RATIO), ("layer_norm_eps", 1.0)):
+        for field, most_ratio in MOST_REAL.items():
             number = getattr(self, field)
             if type(number) not in (int, float) or not 0 < number <= most_ratio:
                 shown = shortened(repr(number))
                 raise ConfigError(f"{field} {shown}: a number above 0, up to {most_ratio:g}")
+        if round(self.embed_dim * self.mlp_ratio) < 1:
+            raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
+
+    def _check_words(self) -> None:
+        for field in ("always_shift", "stage_norms", "final_norm"):
+            if type(getattr(self, field)) is not bool:
+                raise ConfigError(f"{field} {shortened(repr(getattr(self, field)))}: true or false")
         for field, known in (("family", get_args(Family)), ("output", ("", *get_args(Output)))):
             if getattr(self, field) not in known:
                 shown = shortened(repr(getattr(self, field)))
                 raise ConfigError(f"{field} {shown} is not known; known are {', '.join(known)}")
-        if round(self.embed_dim * self.mlp_ratio) < 1:
-            raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
 
     def _check_stages(self) -> None:
         if len(self.depths) != len(self.num_heads) or not self.depths:

@@ -43,12 +43,16 @@ def require_memory(config: SwinConfig, *, batch: int = 1) -> None:
     Raises:
         ConfigError: If so.
     """
+    import torch  # here, not above: sizes are known without it
+
+    if torch.cuda.is_available():  # the GPU does the work, and says itself what it lacks
+        batch = 1
     need, have = needed_bytes(config, batch), available_bytes()
     if have is not None and need > have:
         raise ConfigError(
-            f"image size {config.img_size}, windows of {max(config.window_sizes)} and batch {batch} "
-            f"need {need / 1e9:,.1f} GB of memory at least, here are {have / 1e9:,.1f} GB; use "
-            "smaller ones"
+            f"image size {config.img_size}, windows of {max(config.window_sizes)} and batch "
+            f"{batch} need {need / 1e9:,.1f} GB of memory at least, here are {have / 1e9:,.1f} GB; "
+            "use smaller ones"
         )
 
 

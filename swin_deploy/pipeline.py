@@ -37,8 +37,8 @@ from exporters.spec import (
     ExportSpec,
     Precision,
 )
-from exporters.to_engine import build_engine, fixed_batch
 from exporters.text_files import listed, naming, parse_json, read_json, typed
+from exporters.to_engine import build_engine, fixed_batch
 from exporters.to_onnx import export_onnx, load_onnx
 from swin_deploy import __version__
 from swin_deploy.fold import fold
@@ -223,10 +223,10 @@ def undelivered(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ...]:
     if wide:
         found.append(
             f"{len(wide)} attention or matrix product kernels would run in float32 "
-            f"({', '.join(wide[:3])}, ...)"
+            f"({listed(wide[:3])}, ...)"
         )
     if lost:
-        found.append(f"{', '.join(lost[:3])} would not run in float32, which the graph asks for")
+        found.append(f"{listed(lost[:3])} would not run in float32, which the graph asks for")
     if float32_modules(graph, FLOAT32_ASKED) and plan.fused_attention < plan.attention_blocks:
         fused = f"{plan.fused_attention} of {plan.attention_blocks}"
         found.append(f"attention would be fused in {fused} blocks only")

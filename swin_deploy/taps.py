@@ -110,7 +110,8 @@ def tappable_graph(graph: onnx.ModelProto, precision: Precision) -> Tappable:
     for node in graph.graph.node:
         path = _path(node)
         paths.update(path[:end] for end, mark in enumerate(f"{path}.") if mark == ".")
-        index = constants.get(node.input[1]) if node.op_type == "Gather" else None
+        gathers = node.op_type == "Gather" and len(node.input) > 1
+        index = constants.get(node.input[1]) if gathers else None
         if index is not None and path.split(".")[-1] in REORDERS:
             reorders[path] = numpy_helper.to_array(index)
     return Tappable(

@@ -7,11 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hostile_checkpoints
+import hostile_json
+import hostile_onnx
+import hostile_options
 from command_line import IMAGES, call_main
 from hostile_run import Case
 
 GROUPS: dict[str, Callable[[Path, int], Iterator[Case]]] = {
     "checkpoints": hostile_checkpoints.cases,
+    "onnx": hostile_onnx.cases,
+    "json": hostile_json.cases,
+    "options": hostile_options.cases,
 }
 
 

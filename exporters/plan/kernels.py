@@ -183,7 +183,9 @@ class KernelPlan:
             raise BuildError(f"not a kernel plan ({err}); build the engine again") from err
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
-            raise BuildError(f"not a kernel plan (unknown: {listed(unknown)}); build the engine again")
+            raise BuildError(
+                f"not a kernel plan (unknown: {listed(unknown)}); build the engine again"
+            )
         return plan
 
     def with_range(self, engine: KernelPlan) -> KernelPlan:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from exporters.backends import import_package
-from exporters.errors import ComparisonError, MissingBackendError
+from exporters.errors import ComparisonError
 from swin_deploy.checkpoints import huggingface, timm, torchvision
 from swin_deploy.checkpoints.dialect import Dialect
 from swin_deploy.config import SwinConfig

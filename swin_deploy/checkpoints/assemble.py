@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from exporters.errors import CheckpointError
+from exporters.text_files import listed
 from swin_deploy.checkpoints.dialect import Named
 from swin_deploy.config import SwinConfig
 from swin_deploy.reference import build_reference
@@ -35,7 +36,7 @@ def assemble(named: Named, config: SwinConfig) -> tuple[dict[str, Tensor], list[
 
     Raises:
         CheckpointError: If a key is missing or unknown, a shape differs, or a saved buffer is not
-            what the config gives; all such keys are named.
+            what the config gives; the first such keys are named.
     """
     with torch.device("meta"):
         wanted = {name: value.shape for name, value in build_reference(config).state_dict().items()}
@@ -55,7 +56,8 @@ def assemble(named: Named, config: SwinConfig) -> tuple[dict[str, Tensor], list[
     problems.raise_any()
     _compare(named, derived)
     if unused:
-        notes.append(f"ignored what only training uses: {', '.join(map(named.full, unused))}")
+        full = [named.full(name) for name in unused]
+        notes.append(f"ignored what only training uses: {listed(full)}")
     for ours, value in filled.items():
         state[ours] = torch.full(wanted[ours], value)
     return state, notes
@@ -113,7 +115,7 @@ class _Problems:
 
     def raise_any(self) -> None:
         problems = [
-            f"{kind}: {', '.join(sorted(names))}"
+            f"{kind}: {listed(sorted(names))}"
             for kind, names in (
                 ("missing keys", self.missing),
                 ("unknown keys", self.unknown),
@@ -157,7 +159,7 @@ def _compare(named: Named, derived: dict[str, Tensor]) -> None:
     """Refuse saved buffers that are not what the config gives.
 
     Raises:
-        CheckpointError: If one differs; all are named.
+        CheckpointError: If one differs; the first are named.
     """
     wrong = [
         named.full(name)
@@ -167,7 +169,7 @@ def _compare(named: Named, derived: dict[str, Tensor]) -> None:
     if wrong:
         raise CheckpointError(
             f"the checkpoint holds buffers that differ from what its sizes give: "
-            f"{', '.join(wrong)}; another window or image size, or a changed model"
+            f"{listed(wrong)}; another window or image size, or a changed model"
         )
 
 

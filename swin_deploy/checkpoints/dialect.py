@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from exporters.errors import CheckpointError
+from exporters.text_files import listed
 from swin_deploy.config import Output
 
 BLOCK_NAME = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.(.*)")
@@ -117,7 +118,7 @@ def choose_prefix(prefixes: tuple[str, ...]) -> str:
     teachers = [name for name in prefixes if any(word in name for word in TEACHERS)]
     if len(teachers) != 1:
         raise CheckpointError(
-            f"the checkpoint holds {len(prefixes)} encoders: {', '.join(prefixes)}; "
+            f"the checkpoint holds {len(prefixes)} encoders: {listed(prefixes)}; "
             "save the one that is meant alone"
         )
     return teachers[0]
@@ -145,5 +146,5 @@ def outside_note(named: Named) -> list[str]:
         return []
     top = dict.fromkeys(name.partition(".")[0] for name in named.outside)
     prefix = named.prefix.removesuffix(".") or "the encoder"
-    parts = ", ".join(f"{name}.*" for name in top)
+    parts = listed([f"{name}.*" for name in top])
     return [f"ignored {len(named.outside)} tensors outside the encoder {prefix}: {parts}"]

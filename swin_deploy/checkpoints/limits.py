@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zipfile
 from pathlib import Path
@@ -18,17 +19,17 @@ MOST_HEADER = 16 << 20  # bytes of a safetensors header, and of a zip file's dir
 MOST_GROWTH = 8  # bytes in float32 for a byte in the file; float16 takes two
 SPARE = 64 << 20  # bytes that any file may ask for
 MOST_DIMENSIONS = 8
-MOST_SIDE = 1 << 31
+MOST_PLACES = 1 << 40
 LEGACY_PICKLES = 5  # magic number, version, machine, values, and keys of storages
 DTYPES = frozenset({
     torch.float16, torch.bfloat16, torch.float32, torch.float64,
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
 })  # fmt: skip
-# What PyTorch's reader makes of its own; everything else that a pickle imports may run code.
+# What PyTorch's reader makes of its own, but for bytearray, which may be of any length. Everything
+# else that a pickle imports may run code.
 HARMLESS = frozenset({
     "_codecs.encode", "collections.Counter", "collections.OrderedDict",
-    *(f"{home}.{name}" for home in ("builtins", "__builtin__")
-      for name in ("bytearray", "complex", "set")),
+    *(f"{home}.{name}" for home in ("builtins", "__builtin__") for name in ("complex", "set")),
 })  # fmt: skip
 
 
@@ -128,7 +129,8 @@ def _odd(tensor: Tensor) -> str:
         return str(tensor.dtype).removeprefix("torch.")
     if tensor.ndim > MOST_DIMENSIONS:
         return f"{tensor.ndim} dimensions"
-    return f"shape {list(tensor.shape)}" if max(tensor.shape, default=0) > MOST_SIDE else ""
+    places = math.prod(max(1, size) for size in tensor.shape)  # strides are counted so
+    return f"shape {list(tensor.shape)}" if places > MOST_PLACES else ""
 
 
 def excess(tensors: dict[str, Tensor]) -> str:
@@ -137,8 +139,8 @@ def excess(tensors: dict[str, Tensor]) -> str:
     An expanded tensor has one value for billions of places, and any number of tensors may share
     their values; in float32 and by themselves they would take what is not there.
     """
-    stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()}
-    have = sum(stored.values())
+    storages = [tensor.untyped_storage() for tensor in tensors.values()]
+    have = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
     need = sum(t.numel() * max(4, t.element_size()) for t in tensors.values())
     if need <= MOST_GROWTH * have + SPARE:
         return ""

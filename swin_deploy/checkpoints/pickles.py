@@ -12,7 +12,7 @@ from typing import IO, Any
 
 MOST_STEPS = 500_000  # instructions; the weights of the largest Swin take 10,000
 MOST_SIZE = 1 << 26  # bytes of one value, were nothing in it shared
-# A call may return more than it is given: a text in UTF-32 is the most that the reader lets through.
+# A call may return more than it is given: text in UTF-32 is the most that the reader lets through.
 GROWTH = 4
 CALLS = frozenset({"BUILD", "INST", "NEWOBJ", "NEWOBJ_EX", "OBJ", "REDUCE"})
 PUTS = frozenset({"BINPUT", "LONG_BINPUT", "MEMOIZE", "PUT"})
@@ -111,6 +111,6 @@ class _Machine:
         elif name == "STACK_GLOBAL":
             self.names[".".join(part if isinstance(part, str) else "?" for part in values)] = None
         elif name == "BINPERSID" and isinstance(values[0], tuple) and len(values[0]) > 4:
-            key, items = values[0][2], values[0][4]  # (storage, type, key, device, number of values)
+            key, items = values[0][2], values[0][4]  # ("storage", type, key, device, values)
             if isinstance(key, str) and isinstance(items, int):
                 self.storages[key] = items

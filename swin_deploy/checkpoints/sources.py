@@ -12,7 +12,7 @@ import msgspec
 from torch import Tensor
 
 from exporters.errors import CheckpointError, ConfigError
-from exporters.text_files import typed
+from exporters.text_files import listed, typed
 from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints import huggingface, microsoft, notebook, timm, torchvision
 from swin_deploy.checkpoints.assemble import assemble
@@ -154,7 +154,7 @@ def detect_source(names: Iterable[str], config_json: dict[str, Any]) -> str:
     found = list(dict.fromkeys(found))
     if len(found) == 1:
         return found[0]
-    some = ", ".join(sorted(keys)[:3])
+    some = listed(sorted(keys)[:3])
     if not found:
         raise CheckpointError(
             f"no Swin checkpoint of {', '.join(SOURCES)}: "

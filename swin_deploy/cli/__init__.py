@@ -19,7 +19,7 @@ from swin_deploy.cli.console import NORMAL, QUIET, VERBOSE, Console
 from swin_deploy.cli.engine import build_trt
 from swin_deploy.cli.evaluate import evaluate
 from swin_deploy.cli.export import export
-from swin_deploy.cli.failures import BUG, bug_report, explain, one_line
+from swin_deploy.cli.failures import BUG, MOST_OF_USAGE, bug_report, explain, one_line
 from swin_deploy.cli.plan import plan
 from swin_deploy.cli.precision import precision
 from swin_deploy.cli.prove import parity
@@ -65,7 +65,9 @@ def main() -> None:
     try:
         status = cli(standalone_mode=False)
     except click.ClickException as err:
-        err.message = one_line(err.message)
+        vars(err)["message"] = one_line(
+            err.message, most=MOST_OF_USAGE
+        )  # it repeats what the user typed
         err.show()
         status = err.exit_code
     except DeployError as err:
@@ -74,7 +76,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _show_error("interrupted; nothing half-written is left")
         status = INTERRUPTED
-    except Exception as err:
+    except Exception as err:  # noqa: BLE001 - the border: it becomes a line or a bug's report
         status = _end_of(err)
     sys.exit(status if isinstance(status, int) else 0)
 

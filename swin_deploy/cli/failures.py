@@ -1,7 +1,8 @@
 """What a command says where something else goes wrong than an error of its own.
 
 Want of memory, input that nests too deeply or is no text, what the system refuses, and a package
-that does not load get one line, as errors have. Everything else is a bug: it keeps its traceback, and a status of its own.
+that does not load get one line, as errors have. Everything else is a bug: it keeps its traceback,
+and a status of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from swin_deploy import __version__
 
 BUG = 70  # EX_SOFTWARE of sysexits.h: no check failed, and no input is to blame
 MOST_LETTERS = 500
+MOST_OF_USAGE = 400  # of Click's messages, which have the option's name before them
 HEAD, GAP = 300, " ... "  # the remedy stands at the end
 # How libraries say that an allocation failed: PyTorch, C++, CUDA, ONNX Runtime, NumPy.
 NO_MEMORY = (
@@ -31,14 +33,14 @@ NO_MEMORY = (
 OURS = ("swin_deploy", "exporters", "__main__")
 
 
-def one_line(text: str) -> str:
-    """A message as one line of at most 500 letters, whatever a file or a key is called."""
-    if len(text) > 2 * MOST_LETTERS:
-        text = text[:MOST_LETTERS] + text[-MOST_LETTERS:]  # escapes may be long; it is cut below
+def one_line(text: str, *, most: int = MOST_LETTERS) -> str:
+    """A message as one line of so many letters at most, whatever a file or a key is called."""
+    if len(text) > 2 * most:
+        text = text[:most] + text[-most:]  # escapes may be long; it is cut below
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    if len(shown) <= MOST_LETTERS:
+    if len(shown) <= most:
         return shown
-    return f"{shown[:HEAD]}{GAP}{shown[HEAD + len(GAP) - MOST_LETTERS :]}"
+    return f"{shown[:HEAD]}{GAP}{shown[HEAD + len(GAP) - most :]}"
 
 
 def explain(err: Exception) -> str:
@@ -66,8 +68,8 @@ def bug_report(err: Exception) -> str:
     """The traceback of a bug, and how to report it."""
     lines = "".join(traceback.format_exception(err))
     return (
-        f"{lines}error: this is a bug in swin-deploy {__version__}; please report it with the lines "
-        "above, the command, and what 'swin-deploy doctor --json' prints"
+        f"{lines}error: this is a bug in swin-deploy {__version__}; please report it with the "
+        "lines above, the command, and what 'swin-deploy doctor --json' prints"
     )
 
 

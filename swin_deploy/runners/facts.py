@@ -14,8 +14,8 @@ from exporters.artifact import manifest_path, read_manifest
 from exporters.backends import Gpu, current_gpu
 from exporters.errors import BuildError, FileError, MissingBackendError
 from exporters.flavors import FLAVORS, Traits
-from exporters.spec import Flavor, Precision
 from exporters.soundness import MOST_BATCH
+from exporters.spec import Flavor, Precision
 from exporters.targets import Targets
 from exporters.text_files import shortened, typed
 
