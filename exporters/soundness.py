@@ -21,7 +21,7 @@ from onnx import TensorProto
 from exporters.errors import ExportError
 from exporters.text_files import shortened
 
-MOST_ITEMS = 1 << 40  # values of a tensor; a graph of one image has a thousandth of a millionth
+MOST_ITEMS = 1 << 40  # values of a tensor; the largest of a Swin has a thousandth of that
 MOST_DIMENSIONS = 64  # as NumPy has them
 MOST_BATCH = 1 << 16
 MOST_NODES = 20_000  # PyTorch's old exporter makes 6,000 of the deepest Swin
@@ -40,7 +40,6 @@ BITS = {
     if hasattr(TensorProto, name)
 }
 KINDS = {*BITS, TensorProto.STRING}
-EXTERNAL_KEYS = {"location", "offset", "length", "checksum", "basepath"}
 
 
 def require_sound(graph: onnx.ModelProto, folder: Path) -> None:

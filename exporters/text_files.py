@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from exporters.errors import DeployError, FileError
 
-MOST_BYTES = 64 << 20  # a report with its pictures has well under a tenth of that
+MOST_BYTES = 64 << 20  # a list of all images of ImageNet-1k has two thirds of that
+MOST_JSON = 16 << 20  # letters; brackets take 30 times that in memory, a report has a hundredth
 SHOWN = 200  # letters of a foreign text that a message repeats
 LISTED = 8  # names that a message lists
 NAME = 60  # letters of each of them
@@ -77,9 +78,13 @@ def parse_json(text: str, *, where: str) -> Any:  # noqa: ANN401 - a JSON value 
         where: Name of the place that it comes from, for messages.
 
     Raises:
-        FileError: If it is not JSON, nests too deeply, or has a number of too many digits or text
-            that no file can hold.
+        FileError: If it is too long, is not JSON, nests too deeply, or has a number of too many
+            digits or half a surrogate pair.
     """
+    if len(text) > MOST_JSON:
+        raise FileError(
+            f"{where} has {len(text):,} letters, more than the {MOST_JSON:,} of any JSON"
+        )
     try:
         values = json.loads(text)
         if HALF_A_PAIR.search(text):

@@ -153,7 +153,8 @@ class SwinConfig:
             )
         for field in ("window_sizes", "pretrained_window_sizes"):
             values = getattr(self, field)
-            if values and len(values) != len(self.depths):
+            absent = field == "pretrained_window_sizes" and not values
+            if not absent and len(values) != len(self.depths):
                 raise ConfigError(
                     f"{field} {shortened(values)} need one entry for each of the stages"
                 )

@@ -22,15 +22,15 @@ from exporters.flavors import FLAVORS
 from exporters.spec import Flavor
 from exporters.text_files import shortened
 
-# Packages that the main job needs besides PyTorch, and the module that each is.
+# Packages that the main job needs besides PyTorch: the module that each is, and a name in it.
 REQUIRED = {
-    "numpy": "numpy",
-    "onnx": "onnx",
-    "onnxscript": "onnxscript",
-    "pillow": "PIL.Image",
-    "safetensors": "safetensors.torch",
-    "einops": "einops",
-    "msgspec": "msgspec",
+    "numpy": ("numpy", "ndarray"),
+    "onnx": ("onnx", "ModelProto"),
+    "onnxscript": ("onnxscript", "script"),
+    "pillow": ("PIL.Image", "open"),
+    "safetensors": ("safetensors.torch", "load_file"),
+    "einops": ("einops", "rearrange"),
+    "msgspec": ("msgspec", "convert"),
 }
 
 
@@ -107,9 +107,9 @@ def _torch(gpus: int) -> Finding:
 def _packages() -> Finding:
     """The other packages that the main job needs, each loaded."""
     broken: dict[str, str] = {}
-    for name, module in REQUIRED.items():
+    for name, (module, part) in REQUIRED.items():
         try:
-            import_package(module, name=name, install=f"pip install {name}")
+            import_package(module, name=name, install=f"pip install {name}", has=part)
         except MissingBackendError as err:
             broken[name] = str(err).split(";")[0]
     if broken:

@@ -300,7 +300,8 @@ def read_engine_manifest(path: Path) -> dict[str, Any]:
     known = manifest.get("kind") == "engine" and manifest.get("precision") in get_args(Precision)
     if not known or "plan" not in manifest:
         raise BuildError(f"{path} is no engine of swin-deploy; build one with build-trt")
-    KernelPlan.from_dict(manifest["plan"])
+    with naming(path):
+        KernelPlan.from_dict(manifest["plan"])
     return manifest
 
 

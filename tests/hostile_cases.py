@@ -1,22 +1,25 @@
 """Groups of hostile input, and the honest files that they are made from."""
 
+import contextlib
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hostile_checkpoints
+import hostile_images
 import hostile_json
-import hostile_onnx
+import hostile_onnx_files
 import hostile_options
 from command_line import IMAGES, call_main
+from hostile_folders import FOLDERS, write_folder, write_parts
 from hostile_run import Case
 
 GROUPS: dict[str, Callable[[Path, int], Iterator[Case]]] = {
     "checkpoints": hostile_checkpoints.cases,
-    "onnx": hostile_onnx.cases,
+    "onnx": hostile_onnx_files.cases,
     "json": hostile_json.cases,
+    "images": hostile_images.cases,
     "options": hostile_options.cases,
 }
 
@@ -26,27 +29,31 @@ def make_honest(folder: Path) -> Path:
     folder.mkdir()
     child = os.fork()
     if child == 0:
-        os.chdir(folder)
-        _make()
+        try:
+            os.chdir(folder)
+            status = _make()
+        finally:
+            os._exit(status)
     if os.waitpid(child, 0)[1]:
         raise SystemExit("the honest files could not be made")
     return folder
 
 
-def _make() -> None:
+def _make() -> int:
     shutil.copytree(IMAGES, "images")
+    for library in FOLDERS:
+        write_folder(library, Path(library))
+    write_parts(Path("parts"))
     stem = "engines/notebook-digits-fp32-opset17"
     model = ("--model", "notebook-digits")
     made = ("--onnx", f"{stem}.onnx", "--engine", f"{stem.replace('fp32', 'fp16')}.engine")
-    code = 0
-    try:
+    status = 0
+    with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink):
         for command in (
             ("export", *model),
             ("build-trt", "--fp16"),
             ("parity", *model, "--limit", "6", "--batches", "1", *made, "--report", "report"),
             ("evaluate", *model, "--limit", "20", *made),
         ):
-            sys.stdout = open(os.devnull, "w")
-            code |= call_main(("-q", *command))
-    finally:
-        os._exit(code)
+            status |= call_main(("-q", *command))
+    return status

@@ -1,61 +1,20 @@
-"""Hostile ONNX files: changed bytes, broken structure, data outside the file, odd metadata."""
+"""Changes to an honest ONNX graph that no exporter makes."""
 
-import json
-import os
-import random
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import itertools
+from collections.abc import Callable
 
 import numpy as np
 import onnx
-from command_line import STEM
-from hostile_run import Case
 from onnx import TensorProto, helper, numpy_helper
 
 Change = Callable[[onnx.ModelProto], object]
-MODEL = ("--model", "notebook-digits")
-PLAN = ("plan", "bad.onnx")
-BUILD = ("build-trt", "bad.onnx", "--fp16", "--output", "out/x.engine")
-PARITY = ("parity", *MODEL, "--onnx", "bad.onnx", "--limit", "1", "--batches", "1")
-BENCH = ("bench", *MODEL, "--onnx", "bad.onnx", "--batch", "1", "--seconds", "1")
-EVALUATE = ("evaluate", *MODEL, "--onnx", "bad.onnx", "--limit", "20", "--output", "out")
-COMMANDS = (PLAN, BUILD, PARITY, BENCH, EVALUATE)
-FAILED_TOO = (0, 1, 2, 3)  # other weights or operators may well be out of tolerance
-# An honest build or benchmark of a harmless change leaves files: only errors are looked at.
-
-
-def honest_graph(honest: Path) -> onnx.ModelProto:
-    return onnx.load(honest / "engines" / f"{STEM}.onnx")
-
-
-def graph_case(
-    name: str, graph: onnx.ModelProto, command: tuple[str, ...], more: Callable[[Path], object] = id
-) -> Case:
-    data = graph.SerializeToString()
-    return bytes_case(name, data, command, more)
-
-
-def bytes_case(
-    name: str, data: bytes, command: tuple[str, ...], more: Callable[[Path], object] = id
-) -> Case:
-    def make(folder: Path) -> tuple[object, ...]:
-        (folder / "bad.onnx").write_bytes(data)
-        more(folder)
-        return ("-q", *command)
-
-    return Case(f"{command[0]}, {name}", make, FAILED_TOO, names="bad")
-
-
-def _set(graph: onnx.ModelProto, key: str, value: str) -> None:
-    props = {entry.key: entry.value for entry in graph.metadata_props}
-    helper.set_model_props(graph, props | {key: value})
 
 
 def _first(graph: onnx.ModelProto, operator: str) -> onnx.NodeProto:
     return next(node for node in graph.graph.node if node.op_type == operator)
 
 
-def _weight(graph: onnx.ModelProto) -> TensorProto:
+def heaviest(graph: onnx.ModelProto) -> TensorProto:
     return max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
 
 
@@ -122,7 +81,7 @@ def _function(graph: onnx.ModelProto) -> None:
 
 def _many_nodes(graph: onnx.ModelProto, count: int) -> None:
     names = ["images", *(f"n{index}" for index in range(count))]
-    for source, target in zip(names, names[1:], strict=False):
+    for source, target in itertools.pairwise(names):
         graph.graph.node.append(helper.make_node("Relu", [source], [target]))
 
 
@@ -173,39 +132,57 @@ CHANGES: dict[str, Change] = {
     "input of type 7": lambda g: setattr(g.graph.input[0].type.tensor_type, "elem_type", 7),
     "input of type 0": lambda g: setattr(g.graph.input[0].type.tensor_type, "elem_type", 0),
     "input without a type": lambda g: g.graph.input[0].ClearField("type"),
-    "input that is a sequence": lambda g: g.graph.input[0].type.sequence_type.elem_type.CopyFrom(g.graph.output[0].type),
+    "input that is a sequence": lambda g: g.graph.input[0].type.sequence_type.elem_type.CopyFrom(
+        g.graph.output[0].type
+    ),
     "input without a shape": lambda g: g.graph.input[0].type.tensor_type.ClearField("shape"),
     "input of one dimension": lambda g: g.graph.input[0].type.tensor_type.shape.ClearField("dim"),
     "input twice": lambda g: g.graph.input.append(g.graph.input[0]),
     "another input": lambda g: g.graph.input.append(helper.make_tensor_value_info("more", 1, [1])),
     "output twice": lambda g: g.graph.output.append(g.graph.output[0]),
     "output that is not made": lambda g: setattr(g.graph.output[0], "name", "nowhere"),
-    "batch of 2^40": lambda g: setattr(g.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", 1 << 40),
-    "batch of 65537": lambda g: setattr(g.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", (1 << 16) + 1),
-    "batch of -5": lambda g: setattr(g.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", -5),
+    "batch of 2^40": lambda g: setattr(
+        g.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", 1 << 40
+    ),
+    "batch of 65537": lambda g: setattr(
+        g.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", (1 << 16) + 1
+    ),
+    "batch of -5": lambda g: setattr(
+        g.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", -5
+    ),
     "batch of 0": lambda g: setattr(g.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", 0),
-    "side of 2^40": lambda g: setattr(g.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 1 << 40),
-    "side of 2^30": lambda g: setattr(g.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 1 << 30),
+    "side of 2^40": lambda g: setattr(
+        g.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 1 << 40
+    ),
+    "side of 2^30": lambda g: setattr(
+        g.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 1 << 30
+    ),
     "side of 0": lambda g: setattr(g.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 0),
-    "sides with names": lambda g: [setattr(d, "dim_param", "s") for d in g.graph.input[0].type.tensor_type.shape.dim],
-    "weight of type 99": lambda g: setattr(_weight(g), "data_type", 99),
-    "weight of type 0": lambda g: setattr(_weight(g), "data_type", 0),
-    "weight of text": lambda g: setattr(_weight(g), "data_type", 8),
-    "weight of complex": lambda g: setattr(_weight(g), "data_type", 14),
-    "weight of FP4": lambda g: setattr(_weight(g), "data_type", 23),
-    "weight of float64": lambda g: setattr(_weight(g), "data_type", 11),
-    "weight of 2^40": lambda g: _weight(g).dims.extend([1 << 40]),
-    "weight of 2^62 x 2^62 x 0": lambda g: _weight(g).dims.extend([1 << 62, 1 << 62, 0]),
-    "weight of -1": lambda g: _weight(g).dims.extend([-1, -1]),
-    "weight of 100 dimensions": lambda g: _weight(g).dims.extend([1] * 100),
-    "weight without data": lambda g: _weight(g).ClearField("raw_data"),
-    "weight with both data": lambda g: _weight(g).float_data.extend([1.0]),
-    "weight cut": lambda g: setattr(_weight(g), "raw_data", _weight(g).raw_data[:-3]),
-    "weight without a name": lambda g: setattr(_weight(g), "name", ""),
-    "weight twice": lambda g: g.graph.initializer.append(_weight(g)),
-    "weight in a segment": lambda g: setattr(_weight(g).segment, "begin", 5),
-    "weights not finite": lambda g: setattr(_weight(g), "raw_data", b"\x00\x00\xc0\x7f" * (len(_weight(g).raw_data) // 4)),
-    "weights beyond float16": lambda g: setattr(_weight(g), "raw_data", b"\x00\x00\x80\x7e" * (len(_weight(g).raw_data) // 4)),
+    "sides with names": lambda g: [
+        setattr(d, "dim_param", "s") for d in g.graph.input[0].type.tensor_type.shape.dim
+    ],
+    "weight of type 99": lambda g: setattr(heaviest(g), "data_type", 99),
+    "weight of type 0": lambda g: setattr(heaviest(g), "data_type", 0),
+    "weight of text": lambda g: setattr(heaviest(g), "data_type", 8),
+    "weight of complex": lambda g: setattr(heaviest(g), "data_type", 14),
+    "weight of FP4": lambda g: setattr(heaviest(g), "data_type", 23),
+    "weight of float64": lambda g: setattr(heaviest(g), "data_type", 11),
+    "weight of 2^40": lambda g: heaviest(g).dims.extend([1 << 40]),
+    "weight of 2^62 x 2^62 x 0": lambda g: heaviest(g).dims.extend([1 << 62, 1 << 62, 0]),
+    "weight of -1": lambda g: heaviest(g).dims.extend([-1, -1]),
+    "weight of 100 dimensions": lambda g: heaviest(g).dims.extend([1] * 100),
+    "weight without data": lambda g: heaviest(g).ClearField("raw_data"),
+    "weight with both data": lambda g: heaviest(g).float_data.extend([1.0]),
+    "weight cut": lambda g: setattr(heaviest(g), "raw_data", heaviest(g).raw_data[:-3]),
+    "weight without a name": lambda g: setattr(heaviest(g), "name", ""),
+    "weight twice": lambda g: g.graph.initializer.append(heaviest(g)),
+    "weight in a segment": lambda g: setattr(heaviest(g).segment, "begin", 5),
+    "weights not finite": lambda g: setattr(
+        heaviest(g), "raw_data", b"\x00\x00\xc0\x7f" * (len(heaviest(g).raw_data) // 4)
+    ),
+    "weights beyond float16": lambda g: setattr(
+        heaviest(g), "raw_data", b"\x00\x00\x80\x7e" * (len(heaviest(g).raw_data) // 4)
+    ),
     "sparse weight": lambda g: g.graph.sparse_initializer.add(),
     "gather of 10^9": lambda g: _gather(g, 10**9),
     "gather of -10^9": lambda g: _gather(g, -(10**9)),
@@ -213,8 +190,12 @@ CHANGES: dict[str, Change] = {
     "names empty": lambda g: _renamed(g, ""),
     "names of a million dots": lambda g: setattr(g.graph.node[3], "name", "." * 1_000_000 + "/x"),
     "names of a million slashes": lambda g: setattr(g.graph.node[3], "name", "a/" * 500_000),
-    "names of a million letters": lambda g: setattr(g.graph.node[3], "name", "x" * 1_000_000 + "/MatMul"),
-    "names with escapes": lambda g: setattr(g.graph.node[3], "name", "\x1b[31m\n\u202e<script>/MatMul"),
+    "names of a million letters": lambda g: setattr(
+        g.graph.node[3], "name", "x" * 1_000_000 + "/MatMul"
+    ),
+    "names with escapes": lambda g: setattr(
+        g.graph.node[3], "name", "\x1b[31m\n\u202e<script>/MatMul"
+    ),
     "node twice": _twice,
     "cycle": _cycle,
     "operator that does not exist": lambda g: setattr(g.graph.node[3], "op_type", "Nonsense"),
@@ -228,13 +209,28 @@ CHANGES: dict[str, Change] = {
     "foreign softmax": lambda g: _foreign(g, "Softmax", "com.example"),
     "foreign gather": lambda g: _foreign(g, "Gather", "com.example"),
     "foreign norm": lambda g: _foreign(g, "LayerNormalization", "com.microsoft"),
-    "foreign node of nothing": lambda g: (_foreign(g, "MatMul", "own"), g.graph.node.append(helper.make_node("Gather", [], ["z"], domain="own"))),
+    "foreign node of nothing": lambda g: (
+        _foreign(g, "MatMul", "own"),
+        g.graph.node.append(helper.make_node("Gather", [], ["z"], domain="own")),
+    ),
     "einsum of odd words": lambda g: setattr(_first(g, "Einsum").attribute[0], "s", b"\xff\xfe"),
-    "einsum of a million letters": lambda g: setattr(_first(g, "Einsum").attribute[0], "s", b"a" * 1_000_000 + b",b->ab"),
-    "reshape to 2^62": lambda g: g.graph.initializer.append(numpy_helper.from_array(np.array([1 << 62, 1 << 62], np.int64), _first(g, "Reshape").input[1])),
-    "cast inside": lambda g: g.graph.node.append(helper.make_node("Cast", ["images"], ["cast"], to=10)),
-    "cast to 99": lambda g: g.graph.node.append(helper.make_node("Cast", ["images"], ["cast"], to=99)),
-    "constant of type 99": lambda g: g.graph.node.append(helper.make_node("Constant", [], ["c"], value=TensorProto(data_type=99, dims=[1 << 40]))),
+    "einsum of a million letters": lambda g: setattr(
+        _first(g, "Einsum").attribute[0], "s", b"a" * 1_000_000 + b",b->ab"
+    ),
+    "reshape to 2^62": lambda g: g.graph.initializer.append(
+        numpy_helper.from_array(
+            np.array([1 << 62, 1 << 62], np.int64), _first(g, "Reshape").input[1]
+        )
+    ),
+    "cast inside": lambda g: g.graph.node.append(
+        helper.make_node("Cast", ["images"], ["cast"], to=10)
+    ),
+    "cast to 99": lambda g: g.graph.node.append(
+        helper.make_node("Cast", ["images"], ["cast"], to=99)
+    ),
+    "constant of type 99": lambda g: g.graph.node.append(
+        helper.make_node("Constant", [], ["c"], value=TensorProto(data_type=99, dims=[1 << 40]))
+    ),
     "loop of one turn": lambda g: _loop(g, endless=False),
     "loop without end": lambda g: _loop(g, endless=True),
     "value of 2^40": lambda g: _constant_of(g, 1 << 40),
@@ -246,174 +242,9 @@ CHANGES: dict[str, Change] = {
     "100,000 nodes": lambda g: _many_nodes(g, 100_000),
     "19,000 nodes": lambda g: _many_nodes(g, 19_000),
     "training info": lambda g: g.training_info.add(),
-    "scopes of deep brackets": lambda g: [g.graph.node[i].metadata_props.add(key="pkg.torch.onnx.name_scopes", value="[" * 100_000) for i in range(3)],
+    "scopes of deep brackets": lambda g: [
+        g.graph.node[i].metadata_props.add(key="pkg.torch.onnx.name_scopes", value="[" * 100_000)
+        for i in range(3)
+    ],
     "doc of 10 MB": lambda g: setattr(g, "doc_string", "x" * 10_000_000),
-}  # fmt: skip
-
-
-def structure_cases(honest: Path) -> Iterator[Case]:
-    for name, change in CHANGES.items():
-        for command in (PLAN, BUILD, PARITY):
-            graph = honest_graph(honest)
-            change(graph)
-            yield graph_case(name, graph, command)
-    node = honest_graph(honest).graph.node[3]
-    whole = honest_graph(honest).SerializeToString()
-    for name, text in {"node name": node.name, "value name": node.output[0]}.items():
-        wrong = whole.replace(text.encode(), b"\xff" * len(text))
-        for command in COMMANDS:
-            yield bytes_case(f"{name} that is not UTF-8", wrong, command)
-    for name, data in {
-        "empty": b"",
-        "text": b"hello, world\n" * 99,
-        "one byte": b"\x08",
-        "JSON": b"{}",
-        "length without end": b"\x3a\xff\xff\xff\xff\x0f",
-        "groups without end": b"\x0b" * 100_000,
-        "messages in messages": _wrapped(5_000),
-    }.items():
-        for command in (PLAN, PARITY):
-            yield bytes_case(name, data, command)
-    for cut in range(5, 100, 10):
-        yield bytes_case(f"cut at {cut} %", whole[: len(whole) * cut // 100], PLAN)
-
-
-def _wrapped(depth: int) -> bytes:
-    """A graph in an attribute of a node of a graph, and so on."""
-    data = b""
-    for _ in range(depth):
-        for field in (0x32, 0x2A, 0x0A):  # AttributeProto.g, NodeProto.attribute, GraphProto.node
-            size = len(data)
-            length = b""
-            while size > 127:
-                length += bytes([size & 127 | 128])
-                size >>= 7
-            data = bytes([field]) + length + bytes([size]) + data
-        if len(data) > 1 << 20:
-            break
-    return b"\x3a" + len(data).to_bytes(1, "little") + data if len(data) < 128 else data
-
-
-METADATA: dict[str, str] = {
-    "deep": "[" * 100_000,
-    "deep and whole": "[" * 900 + "]" * 900,
-    "cut": "{",
-    "null": "null",
-    "number": "7",
-    "text": '"a"',
-    "list": "[1, null, {}]",
-    "empty object": "{}",
-    "no JSON": "hello",
-    "digits": "9" * 5000,
-    "million keys": json.dumps({str(index): index for index in range(200_000)}),
-    "million letters": json.dumps({"a": "x" * 1_000_000}),
 }
-
-
-def metadata_cases(honest: Path) -> Iterator[Case]:
-    keys = ("config", "preprocessing", "assumptions", "float32_modules", "float32_asked", "model",
-            "weights", "checkpoint_sha256", "precision", "versions")  # fmt: skip
-    for key in keys:
-        for name, value in METADATA.items():
-            graph = honest_graph(honest)
-            _set(graph, key, value)
-            command = COMMANDS[(len(name) + len(key)) % 3]
-            yield graph_case(f"metadata {key} {name}", graph, command)
-    for key in ("config", "float32_modules"):
-        graph = honest_graph(honest)
-        graph.metadata_props.add(key=key, value="twice")
-        yield graph_case(f"metadata {key} twice", graph, PARITY)
-
-
-def _external(entries: dict[str, str], file: Callable[[Path], object]) -> Callable[[Path], Case]:
-    def build(honest: Path, name: str, command: tuple[str, ...]) -> Case:
-        graph = honest_graph(honest)
-        tensor = _weight(graph)
-        size = len(tensor.raw_data)
-        data = tensor.raw_data
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        filled = {"location": "data.bin", "offset": "0", "length": str(size)} | entries
-        for key, value in filled.items():
-            if value != "absent":
-                tensor.external_data.add(key=key, value=value)
-
-        def more(folder: Path) -> None:
-            (folder / "data.bin").write_bytes(data)
-            file(folder)
-
-        return graph_case(f"external data, {name}", graph, command, more)
-
-    return build  # type: ignore[return-value] # called with more arguments below
-
-
-def _replace(kind: str) -> Callable[[Path], object]:
-    def replace(folder: Path) -> None:
-        path = folder / "data.bin"
-        whole = path.read_bytes()
-        path.unlink()
-        if kind == "fifo":
-            os.mkfifo(path)
-        elif kind == "folder":
-            path.mkdir()
-        elif kind == "link outside":
-            (folder.parent / "outside.bin").write_bytes(whole)
-            path.symlink_to(folder.parent / "outside.bin")
-        elif kind == "loop":
-            path.symlink_to(path.name)
-        elif kind == "empty":
-            path.write_bytes(b"")
-        elif kind != "gone":
-            path.symlink_to(f"/dev/{kind}")
-
-    return replace
-
-
-EXTERNAL: dict[str, tuple[dict[str, str], Callable[[Path], object]]] = {
-    "honest": ({}, id),
-    "without length": ({"length": "absent"}, id),
-    "without offset": ({"offset": "absent"}, id),
-    "without a place": ({"location": "absent"}, id),
-    "place empty": ({"location": ""}, id),
-    **{
-        f"{key} {value[:12]}": ({key: value}, id)
-        for key in ("offset", "length")
-        for value in (
-            "-1", "-9223372036854775808", "1", "99999999999", "9" * 30, "9" * 5000, "abc", "1.5", "", "0x10", " 4 ", "٣", "1e3", "-0", "+4",
-        )
-    },
-    **{
-        f"place {value[:20]}": ({"location": value}, id)
-        for value in (
-            "../outside.bin", "/etc/passwd", "/dev/zero", "/dev/stdin", "..", ".", "a/b", "x" * 300, "x" * 5000, "nul\0", "C:\\x", "data.bin/", "./data.bin", "bad.onnx", "~/x",
-        )
-    },
-    **{kind: ({}, _replace(kind)) for kind in ("fifo", "folder", "link outside", "loop", "empty", "gone", "zero", "random", "full")},
-}  # fmt: skip
-
-
-def external_cases(honest: Path) -> Iterator[Case]:
-    for name, (entries, file) in EXTERNAL.items():
-        for command in (PLAN, PARITY):
-            yield _external(entries, file)(honest, name, command)  # type: ignore[call-arg]
-
-
-def flip_cases(honest: Path, seed: int) -> Iterator[Case]:
-    """Bytes changed at random, in turn for each command; most of them away from the weights."""
-    whole = honest_graph(honest).SerializeToString()
-    picked = random.Random(seed)
-    for index in range(220):
-        data = bytearray(whole)
-        for _ in range(picked.choice((1, 1, 2, 8))):
-            place = picked.randrange(len(data))
-            data[place] = picked.randrange(256)
-        command = COMMANDS[index % len(COMMANDS)]
-        yield bytes_case(f"flip {index}", bytes(data), command)
-
-
-def cases(honest: Path, seed: int) -> Iterator[Case]:
-    """Every hostile ONNX file."""
-    yield from structure_cases(honest)
-    yield from metadata_cases(honest)
-    yield from external_cases(honest)
-    yield from flip_cases(honest, seed)

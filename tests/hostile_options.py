@@ -43,8 +43,22 @@ PATHS: dict[str, tuple[object, ...]] = {
     "report --evaluation": ("report", "nowhere.json", "--evaluation"),
     "report --markdown": ("report", "nowhere.json", "--markdown"),
 }
-NUMBERS = ("0", "-1", "1e9", "nan", "inf", "56000000", "28000", str(1 << 40), "9" * 30, "9" * 5_000,
-           "x" * 100_000, "", "0x10", "٣")  # fmt: skip
+NUMBERS = (
+    "0",
+    "-1",
+    "1e9",
+    "nan",
+    "inf",
+    "56000000",
+    "28000",
+    str(1 << 40),
+    "9" * 30,
+    "9" * 5_000,
+    "x" * 100_000,
+    "",
+    "0x10",
+    "٣",
+)
 CHECKPOINT = ("--checkpoint", DIGITS)
 COUNTS: dict[str, tuple[object, ...]] = {
     "export --image-size": ("export", *MODEL, "--output", "out/x.onnx", "--image-size"),
@@ -84,7 +98,7 @@ BROKEN = {
     "RecursionError": "def f(): f()\nf()",
     "nothing in it": "",
     "module that is missing": "import no_such_module_at_all",
-}  # fmt: skip
+}
 MODULES = ("onnxruntime", "tensorrt_rtx", "tensorrt", "polygraphy", "timm", "torchvision")
 USERS: dict[str, tuple[object, ...]] = {
     "onnxruntime": ("parity", *MODEL, "--limit", "1", "--batches", "1", "--onnx"),
@@ -104,7 +118,7 @@ def path_cases() -> Iterator[Case]:
 def number_cases() -> Iterator[Case]:
     for option, arguments in COUNTS.items():
         for value in NUMBERS:
-            name = f"{option} {value[:20]}"
+            name = f"{option} {value[:12]}, {len(value)} letters"
             yield Case(name, lambda _, a=arguments, v=value: ("-q", *a, v), (0, 2, 3))
 
 
@@ -118,9 +132,11 @@ def package_cases(honest: Path) -> Iterator[Case]:
             for command in commands:
 
                 def make(
-                    folder: Path, module: str = module, source: str = source,
+                    folder: Path,
+                    module: str = module,
+                    source: str = source,
                     command: tuple[object, ...] = command,
-                ) -> tuple[object, ...]:  # fmt: skip
+                ) -> tuple[object, ...]:
                     package = folder / "packages" / module
                     package.mkdir(parents=True)
                     (package / "__init__.py").write_text(source)

@@ -22,6 +22,7 @@ MOST_BYTES = 1 << 30  # beyond what the process has before the command
 HANGS_S = 60
 MOST_ADDRESSES = 6 << 30  # more than the process has, so that no case takes the machine with it
 STREAMS = ("out", "err")
+ANY = (0, 1, 2, 3)  # where changed values may well be out of tolerance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,30 @@ class Case:
     statuses: tuple[int, ...] = (0, 2, 3)
     names: str = ""
     packages: str = ""
+
+
+Write = Callable[[Path], object]
+
+
+def file_case(
+    name: str, write: Write, *, file: str = "bad.pt", statuses: tuple[int, ...] = (0, 2, 3)
+) -> Case:
+    """A checkpoint that ``write`` makes, in the command that loads one soonest."""
+
+    def make(folder: Path) -> tuple[object, ...]:
+        write(folder / file)
+        images = folder.parent / "honest" / "images"
+        limits = ("--data", images, "--limit", "20", "--output", "out")
+        return ("-q", "evaluate", "--checkpoint", file, *limits)
+
+    return Case(name, make, statuses, names=file)
+
+
+def data_case(
+    name: str, data: bytes, *, file: str = "bad.pt", statuses: tuple[int, ...] = (0, 2, 3)
+) -> Case:
+    """A checkpoint of these bytes."""
+    return file_case(name, lambda path: path.write_bytes(data), file=file, statuses=statuses)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +107,17 @@ def run_case(case: Case, scratch: Path) -> Ending:
     ending = Ending(
         os.waitstatus_to_exitcode(code), errors, seconds, usage.ru_maxrss * 1024 - _pages(1)
     )
-    problem = _problem(case, ending, left=sorted(_seen(folder) - before))
+    problem = problem_of(case, ending, left=sorted(_seen(folder) - before))
     shutil.rmtree(folder, ignore_errors=True)
     return dataclasses.replace(ending, problem=problem)
 
 
 def _seen(folder: Path) -> set[str]:
-    """Every file below a folder; an empty folder is no half-made result."""
-    found = (path for path in folder.rglob("*") if not path.is_dir())
+    """Every file below a folder, but for predictions, which are kept on purpose.
+
+    An empty folder is no half-made result either.
+    """
+    found = (path for path in folder.rglob("*") if not path.is_dir() and path.suffix != ".jsonl")
     return {path.relative_to(folder).as_posix() for path in found}
 
 
@@ -123,7 +151,7 @@ def _become(case: Case, arguments: tuple[object, ...], scratch: Path) -> None:
         os._exit(status)
 
 
-def _problem(case: Case, ending: Ending, left: list[str]) -> str:
+def problem_of(case: Case, ending: Ending, *, left: list[str]) -> str:
     """Why an ending is wrong; empty where it is right."""
     lines = ending.errors.splitlines()
     if "Traceback" in ending.errors:

@@ -252,6 +252,10 @@ def test_read_tensors_refuses_torchscript(tmp_path: Path) -> None:
     assert "could run code" in failure(tmp_path / "w.pt")
 
 
+def test_read_tensors_refuses_a_name_that_no_file_has(tmp_path: Path) -> None:
+    assert "null" in failure(tmp_path / "w\0")
+
+
 def test_read_tensors_refuses_a_pipe_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert "is a device or a pipe" in failure(tmp_path / "pipe")
@@ -267,7 +271,8 @@ def test_read_tensors_says_why_it_cannot_read(
     monkeypatch.setattr(Path, "open", refuse)
     assert "cannot read" in (message := failure(tmp_path / "w.pt"))
     assert "Permission denied" in message
-    assert "name too long" in failure(tmp_path / ("w" * 300))
+    with pytest.raises(CheckpointError, match="name too long"):
+        read_tensors(tmp_path / ("w" * 300))
 
 
 class Intruder:

@@ -1,6 +1,7 @@
 """ONNX files changed byte by byte and field by field: only our errors, within bounds."""
 
 import functools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def change_field(message: Message, draw: st.DataObject) -> None:
         set_scalar(message, field, draw)
 
 
-def change_list(values: Any, draw: st.DataObject) -> None:
+def change_list(values: Any, draw: st.DataObject) -> None:  # noqa: ANN401 - of protobuf
     assume(len(values))
     index = draw.draw(st.integers(0, len(values) - 1))
     act = draw.draw(st.sampled_from(("drop", "double", "first", "clear")))
@@ -113,7 +114,7 @@ def change_list(values: Any, draw: st.DataObject) -> None:
         values.extend([kind.FromString(c) if isinstance(entry, Message) else c for c in copies])
 
 
-def set_scalar(message: Message, field: Any, draw: st.DataObject) -> None:
+def set_scalar(message: Message, field: Any, draw: st.DataObject) -> None:  # noqa: ANN401
     choices: dict[int, Any] = {
         field.TYPE_STRING: TEXTS,
         field.TYPE_BYTES: (b"", b"\xff", b"abcd", b"b,c->bc", bytes(400)),
@@ -159,7 +160,7 @@ METADATA = st.recursive(
         st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner)
     ),
     max_leaves=6,
-).map(lambda values: __import__("json").dumps(values))
+).map(json.dumps)
 FACTS = ("model", "config", "weights", "checkpoint_sha256", "preprocessing", "assumptions")
 
 

@@ -15,7 +15,8 @@ import onnx
 from onnx import TensorProto, TypeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-# An operator that ONNX does not know, and a node that is not as its operator asks.
+# What ONNX raises for an operator that it does not know, and for a node that is not as its operator
+# asks: the last four where types do not fit, or are not told.
 NOT_INFERRED = (
     onnx.defs.SchemaError,
     onnx.shape_inference.InferenceError,

@@ -88,15 +88,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _head(path: Path) -> bytes:
     try:
         if path.is_dir():
-            raise CheckpointError(f"{path} is a folder; give a checkpoint file in it")
+            raise CheckpointError(f"{shortened(path)} is a folder; give a checkpoint file in it")
         if path.exists() and not path.is_file():
-            raise CheckpointError(f"{path} is a device or a pipe; give a checkpoint file")
+            raise CheckpointError(
+                f"{shortened(path)} is a device or a pipe; give a checkpoint file"
+            )
         with path.open("rb") as stream:
             return stream.read(16)
     except FileNotFoundError as err:
-        raise CheckpointError(f"{path} does not exist; give a checkpoint file") from err
-    except OSError as err:
-        raise CheckpointError(f"cannot read {path}: {err.strerror or err}") from err
+        raise CheckpointError(f"{shortened(path)} does not exist; give a checkpoint file") from err
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the name
+        reason = getattr(err, "strerror", None) or err
+        raise CheckpointError(f"cannot read {shortened(path)}: {reason}") from err
 
 
 def _load_torch(path: Path) -> object:
@@ -164,7 +167,8 @@ def _unwrap(values: object, path: Path) -> dict[str, Tensor]:
             values = inner[0] if inner else values
     if not isinstance(values, dict):
         raise CheckpointError(
-            f"{path} holds a {type(values).__name__}, not a dict of tensors; {SAVE_WEIGHTS}"
+            f"{shortened(path)} holds a {type(values).__name__}, not a dict of tensors; "
+            f"{SAVE_WEIGHTS}"
         )
     if not values:
         raise CheckpointError(f"{path} holds no tensors; {SAVE_WEIGHTS}")

@@ -85,7 +85,11 @@ def _weight_map(index: Path) -> dict[str, str]:
     if not names:
         raise CheckpointError(f"{index} names no weights: it has no weight_map")
     parts = typed(names, dict[str, str], where=f"{index}, weight_map")
-    outside = [name for name in parts.values() if name in (".", "..") or Path(name).name != name]
+    outside = [
+        name
+        for name in parts.values()
+        if name in (".", "..") or "\0" in name or Path(name).name != name
+    ]
     if outside:
         raise CheckpointError(
             f"{index} names the part {shortened(repr(outside[0]))}, which is no file of its folder"

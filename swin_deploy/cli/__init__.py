@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 
 import click
 
@@ -62,12 +63,12 @@ def main() -> None:
     """Run the command line; a DeployError becomes one line and exit status 3."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a sign is no reason to fail
+    warnings.filterwarnings("ignore", module="PIL")  # an image that cannot be read is an error
     try:
         status = cli(standalone_mode=False)
     except click.ClickException as err:
-        vars(err)["message"] = one_line(
-            err.message, most=MOST_OF_USAGE
-        )  # it repeats what the user typed
+        # It repeats what the user typed; the attribute is declared final.
+        vars(err)["message"] = one_line(err.message, most=MOST_OF_USAGE)
         err.show()
         status = err.exit_code
     except DeployError as err:

@@ -50,9 +50,9 @@ def explain(err: Exception) -> str:
     if isinstance(err, MemoryError) or any(sign in text for sign in NO_MEMORY):
         return "not enough memory; use a smaller batch or image size"
     if isinstance(err, RecursionError):
-        return "something that was given nests too deeply to be read; look at the files named"
+        return "something that was given nests too deeply to be read; check the files named"
     if isinstance(err, UnicodeError):
-        return f"something that was given is no text ({reason}); look at the files named"
+        return f"something that was given is no text ({reason}); check the files named"
     if isinstance(err, OSError) and err.strerror:
         return f"{err.strerror}: {shortened(err.filename or 'a file that was given')}"
     package = _broken_package(err)
@@ -89,7 +89,8 @@ def _broken_package(err: Exception) -> str:
 
 def _package_of(file: str) -> str:
     """The package that a source file belongs to."""
-    for folder in filter(None, sys.path):
-        if Path(file).is_relative_to(folder):
-            return Path(file).relative_to(folder).parts[0].removesuffix(".py")
-    return ""
+    path = Path(file)
+    folders = [folder for folder in filter(None, sys.path) if path.is_relative_to(folder)]
+    if not folders:
+        return ""
+    return path.relative_to(max(folders, key=len)).parts[0].removesuffix(".py")
