@@ -89,17 +89,17 @@ def import_package(module: str, *, name: str, install: str, has: str = "") -> An
     try:
         found = importlib.import_module(module)
     except (Exception, SystemExit) as err:  # a package that is broken may raise anything
-        missing = isinstance(err, ModuleNotFoundError) and err.name == module.split(".")[0]
-        reason = shortened(_one_line(err)) or type(err).__name__
-        what = "is not installed" if missing else f"does not load ({reason})"
-        raise MissingBackendError(f"{name} {what}; install it: {install}") from err
+        if isinstance(err, ModuleNotFoundError) and err.name == module.split(".")[0]:
+            raise MissingBackendError(f"{name} is not installed; install it: {install}") from err
+        reason = shortened(" ".join(f"{type(err).__name__}: {err}".split()))
+        raise MissingBackendError(
+            f"{name} does not load ({reason}); mend its installation: {install}"
+        ) from err
     if has and not hasattr(found, has):
-        raise MissingBackendError(f"{name} is not whole, it has no {has}; install it: {install}")
+        raise MissingBackendError(
+            f"{name} is not whole, it has no {has}; mend its installation: {install}"
+        )
     return found
-
-
-def _one_line(err: BaseException) -> str:
-    return " ".join(str(err).split())
 
 
 def cuda_device_count() -> int:

@@ -119,6 +119,7 @@ def parity_report(
         reference_top1_accuracy=outputs.top1_accuracy,
         hops=hops,
         samples=make_samples(outputs, loaded.preprocessing),
+        labelled=sum(len(s.images) for s in outputs.image_sets if s.labels is not None),
         doubt=_doubt(loaded, outputs),
     )
 

@@ -33,6 +33,14 @@ MOST = {
 }
 
 
+def hidden_channels(dim: int, mlp_ratio: float) -> int:
+    """Channels between the two layers of an MLP, rounded down as every library does.
+
+    A ratio of two whole numbers, found from the weights, may miss the product by a rounding error.
+    """
+    return int(dim * mlp_ratio + 1e-6)
+
+
 @dataclass(frozen=True)
 class StageSpec:
     """One stage as built.
@@ -74,6 +82,7 @@ class SwinConfig:
         always_shift: Shift also where one window covers the map; the notebook does so always,
             Hugging Face's backbones do, the other models do not.
         stage_norms: Each stage's feature map has a norm of its own (backbones of detectors).
+        out_stages: Stages whose maps ``stages`` gives, from 1 up; empty for all.
         final_norm: There is a norm behind the last stage.
         num_classes: Of the head; 0 for none.
         output: ``logits`` [B, num_classes]; ``features`` [B, C], the pooled tokens; ``stages``,
@@ -96,6 +105,7 @@ class SwinConfig:
     pretrained_window_sizes: tuple[int, ...] = ()
     always_shift: bool = False
     stage_norms: bool = False
+    out_stages: tuple[int, ...] = ()
     final_norm: bool = True
     layer_norm_eps: float = 1e-5
     num_classes: int = 0
@@ -133,7 +143,7 @@ class SwinConfig:
             if type(number) not in (int, float) or not 0 < number <= most_ratio:
                 shown = shortened(repr(number))
                 raise ConfigError(f"{field} {shown}: a number above 0, up to {most_ratio:g}")
-        if round(self.embed_dim * self.mlp_ratio) < 1:
+        if hidden_channels(self.embed_dim, self.mlp_ratio) < 1:
             raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
 
     def _check_words(self) -> None:
@@ -225,7 +235,7 @@ class SwinConfig:
         total = tokens * 3 * self.patch_size**2 * self.embed_dim
         for index, stage in enumerate(self.stages):
             tokens, dim = stage.resolution**2, stage.dim
-            hidden = round(dim * self.mlp_ratio)
+            hidden = hidden_channels(dim, self.mlp_ratio)
             if index:
                 total += tokens * 2 * dim * dim  # the merge: 4 * dim / 2 channels to dim
             attention = 2 * stage.window_area * dim
@@ -243,10 +253,17 @@ class SwinConfig:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names of the outputs: one, or one for each stage."""
+        """Names of the outputs: one, or one for each stage that is given."""
         if self.output_name == "stages":
-            return tuple(f"stage{index}" for index in range(1, len(self.depths) + 1))
+            return tuple(f"stage{index + 1}" for index in self.shown_stages)
         return (self.output_name,)
+
+    @property
+    def shown_stages(self) -> tuple[int, ...]:
+        """Indices, from 0 up, of the stages whose maps ``stages`` gives."""
+        if not self.out_stages:
+            return tuple(range(len(self.depths)))
+        return tuple(sorted({stage - 1 for stage in self.out_stages}))
 
     def to_dict(self) -> dict[str, Any]:
         """This config as JSON values; ``from_dict`` reads it back."""

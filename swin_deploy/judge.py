@@ -48,7 +48,7 @@ class Candidate:
 
     Attributes:
         runner: What runs it; not open yet.
-        stage: ``deploy``, ``onnx`` or ``engine``.
+        stage: As in ``Hop``.
         file: File name of the artefact, or empty.
         family: Of the model, where its tolerance differs.
         tappable: What looks into it, where that can be done.

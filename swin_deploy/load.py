@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
+from exporters.errors import ConfigError
 from exporters.text_files import naming
 from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.assemble import derived_buffers
+from swin_deploy.checkpoints.pictures import prepared
 from swin_deploy.checkpoints.preprocessors import library_rule
-from swin_deploy.checkpoints.sizes import variant_of
-from swin_deploy.checkpoints.sources import DEFAULT_CHOICE, load_checkpoint, prepared
+from swin_deploy.checkpoints.sizes import DEFAULT_CHOICE, variant_of
+from swin_deploy.checkpoints.sources import CheckpointOptions, Reading, load_checkpoint
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Output, SwinConfig, variant
 from swin_deploy.images.class_names import ClassNames, read_class_names
-from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
+from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.reference import Reference, build_reference
 
 RANDOM_SEED = 0
@@ -38,6 +40,7 @@ class LoadedModel:
         source: The library that the checkpoint comes from, or an empty string.
         notes: What was found, left aside or changed while loading.
         assumptions: What nothing said and had to be chosen.
+        reading: Where in the checkpoint the weights are; None for random weights.
     """
 
     name: str
@@ -50,32 +53,31 @@ class LoadedModel:
     source: str = ""
     notes: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
+    reading: Reading | None = None
+
+    @property
+    def weights_key(self) -> str:
+        """The place of the weights among others in their file; empty for the file itself."""
+        return self.reading.key if self.reading else ""
 
     @property
     def weights(self) -> str:
-        """The weights in words: a file and its SHA-256, or random and their seed."""
+        """The weights in words: a file, the key in it, its SHA-256; or random and their seed."""
         if self.checkpoint is None:
             return f"random weights (seed {RANDOM_SEED}): no trained model"
-        return f"{self.checkpoint.name} (SHA-256 {self.sha256[:16]}...)"
+        key = f", {self.weights_key}" if self.weights_key else ""
+        return f"{self.checkpoint.name}{key} (SHA-256 {self.sha256[:16]}...)"
 
 
-class LoadOptions(TypedDict, total=False):
-    """What may be asked of a model that is loaded; what is absent or None, the checkpoint decides.
+class LoadOptions(CheckpointOptions, total=False):
+    """What may be asked of a model that is loaded, ``CheckpointOptions`` too.
 
     Attributes:
-        img_size: Image side in pixels, instead of the checkpoint's or variant's.
-        window_size: Window side in tokens, instead of the checkpoint's or variant's.
-        source: Library that the checkpoint comes from; by default found from its keys.
         output: Kind of output; by default what the checkpoint is made for.
-        preprocessing: What the user says of the preprocessing.
         classes: File of the class names; by default what the checkpoint's own files give.
     """
 
-    img_size: int | None
-    window_size: int | None
-    source: str | None
     output: Output | None
-    preprocessing: PreprocessingChoice
     classes: Path | None
 
 
@@ -96,6 +98,8 @@ def load_model(
             file is of another number of classes.
         FileError: If a file next to the weights, or one that the user names, cannot be read.
     """
+    if asked.get("weights") is not None and checkpoint is None:
+        raise ConfigError("--weights chooses among the weights of a file; give --checkpoint")
     if checkpoint is None and name in BUNDLED_WEIGHTS:
         checkpoint = BUNDLED_WEIGHTS[name]
     loaded = _random(name, asked) if checkpoint is None else _from_file(name, checkpoint, asked)
@@ -108,15 +112,15 @@ def load_model(
 def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> LoadedModel:
     if name is not None:
         variant(name)  # whatever else is wrong is the checkpoint's
+    options: CheckpointOptions = {
+        "source": asked.get("source"),
+        "img_size": asked.get("img_size"),
+        "window_size": asked.get("window_size"),
+        "weights": asked.get("weights"),
+        "preprocessing": asked.get("preprocessing", DEFAULT_CHOICE),
+    }
     with naming(checkpoint):
-        loaded = load_checkpoint(
-            checkpoint,
-            source=asked.get("source"),
-            name=name,
-            img_size=asked.get("img_size"),
-            window_size=asked.get("window_size"),
-            preprocessing=asked.get("preprocessing", DEFAULT_CHOICE),
-        )
+        loaded = load_checkpoint(checkpoint, name, **options)
     config = _replaced(loaded.config, {"output": asked.get("output")})
     return LoadedModel(
         name=name or variant_of(loaded.config) or checkpoint.stem,
@@ -129,6 +133,7 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
         source=loaded.source,
         notes=loaded.notes,
         assumptions=loaded.assumptions,
+        reading=loaded.reading,
     )
 
 

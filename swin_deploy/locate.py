@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from exporters.spec import Precision
+from swin_deploy.arrays import plain_array
 from swin_deploy.fold import fold
 from swin_deploy.oracle import ReferenceOutputs, Trace, trace_images
 from swin_deploy.parity import (
@@ -193,7 +194,7 @@ def _run_fresh(place: _Place, taps: tuple[Tap, ...], dtype: torch.dtype) -> tupl
     """What a model folded afresh has at the taps, in float64 whatever it computes in."""
     module = TappedModule(fold(place.trace.reference).to(dtype), taps)
     with torch.inference_mode():
-        outputs = module(torch.tensor(place.images, dtype=dtype))
+        outputs = module(torch.tensor(plain_array(place.images, np.float32), dtype=dtype))
     return tuple(one.double().numpy() for one in outputs[-len(taps) :])
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
 from exporters.spec import Precision
+from swin_deploy.arrays import plain_array
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import Floor, measure_floor, tolerance_for
 from swin_deploy.reference import Reference
@@ -174,7 +175,8 @@ def _measure_noise(outputs: ReferenceOutputs, trace: Trace, precision: Precision
     count = len(outputs.names)
     found, traces = [], []
     for images, tokens in zip(outputs.image_sets, trace.tokens, strict=True):
-        batch = torch.tensor(images.images[noise_rows(images)], dtype=dtype, device=device)
+        chosen = plain_array(images.images[noise_rows(images)], np.float32)
+        batch = torch.tensor(chosen, dtype=dtype, device=device)
         traced = _in_float64(noisy, batch[-TRACE_ROWS:])
         parts = [traced[:count]]
         if len(batch) > TRACE_ROWS:
@@ -189,7 +191,7 @@ def _in_float64(module: nn.Module, batch: Tensor) -> tuple[Wide, ...]:
     with torch.inference_mode():
         outputs = module(batch)
     wide = outputs if isinstance(outputs, tuple) else (outputs,)
-    return tuple(one.double().cpu().numpy() for one in wide)
+    return tuple(plain_array(one.double().cpu().numpy(), np.float64) for one in wide)
 
 
 def noise_rows(images: ImageSet) -> NDArray[np.int64]:

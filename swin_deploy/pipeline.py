@@ -51,6 +51,7 @@ MODEL_FACTS = (
     "model",
     "config",
     "weights",
+    "weights_key",
     "checkpoint_sha256",
     "preprocessing",
     "assumptions",
@@ -87,6 +88,7 @@ def model_facts(loaded: LoadedModel) -> dict[str, Any]:
         "model": loaded.name,
         "config": loaded.config.to_dict(),
         "weights": loaded.weights,
+        "weights_key": loaded.weights_key,
         "checkpoint_sha256": loaded.sha256,
         "preprocessing": loaded.preprocessing.to_dict(),
         "assumptions": [dataclasses.asdict(one) for one in loaded.assumptions],
@@ -338,6 +340,11 @@ def check_origin(path: Path, facts: dict[str, Any], loaded: LoadedModel) -> None
         raise ComparisonError(
             f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
             "give the --checkpoint it was made from"
+        )
+    if facts["weights_key"] != ours["weights_key"]:
+        raise ComparisonError(
+            f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
+            "give the same --weights"
         )
     theirs, own = facts["config"], json.loads(json.dumps(ours["config"]))
     if theirs != own:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import platform
 from collections.abc import Callable, Sequence
@@ -9,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporters.artifact import ensure_writable, read_manifest
-from exporters.errors import FileError
+from exporters.errors import ComparisonError, FileError, MissingBackendError
 from exporters.plan import KernelPlan
 from exporters.precision import float32_modules, precision_of
-from exporters.text_files import naming
+from exporters.text_files import listed, naming
 from exporters.to_onnx import load_onnx
 from swin_deploy.bench import BenchReport
 from swin_deploy.check import graph_candidate, module_candidate, parity_report, reference_outputs
@@ -22,7 +23,14 @@ from swin_deploy.fold import fold
 from swin_deploy.images.sets import ImageSet, extreme_images, load_images, seeded_images
 from swin_deploy.judge import Candidate, judge
 from swin_deploy.load import LoadedModel
-from swin_deploy.parity import ParityReport
+from swin_deploy.oracle import REFERENCE_BATCH, ReferenceOutputs
+from swin_deploy.original.build import (
+    Choice,
+    build_original,
+    library_version,
+    original_library,
+)
+from swin_deploy.parity import Hop, ParityReport
 from swin_deploy.pipeline import (
     check_origin,
     graph_facts,
@@ -30,9 +38,9 @@ from swin_deploy.pipeline import (
     select_facts,
     versions,
 )
-from swin_deploy.report import Artifact, Report
 from swin_deploy.report.from_json import read_report
-from swin_deploy.runners import Runner, TrtRunner
+from swin_deploy.report.results import Artifact, Report
+from swin_deploy.runners import Runner, TorchRunner, TrtRunner
 
 SEEDED_IMAGES = 8
 BATCHES = (1, 2, 3, 7)
@@ -78,19 +86,68 @@ def prove_parity(
     images: Sequence[ImageSet],
     batches: Sequence[int],
     progress: Progress,
+    original: Choice = "none",
 ) -> ParityReport:
     """Compare the deploy model and each file made from it with the reference.
 
+    Args:
+        loaded: The reference.
+        made: The files.
+        images: Image sets.
+        batches: Batch sizes.
+        progress: Told what is run, before it is run.
+        original: The library whose own model is compared with the reference first.
+
     Raises:
-        ComparisonError: If a file was not made from this model, or gives other shapes.
+        ComparisonError: If a file was not made from this model, or gives other shapes; or if the
+            checkpoint does not come from the library that is asked for.
         DeployError: If a file cannot be read.
     """
+    library = original_library(loaded, original)
     first, *rest = candidates(loaded, made)
     found = [first, *emulated(loaded, made), *rest]
     outputs = reference_outputs(
         loaded, images, precisions=[one.runner.precision for one in found], progress=progress
     )
-    return parity_report(loaded, outputs, judge(outputs, found, batches=batches, progress=progress))
+    source = judge_original(loaded, outputs, library, progress=progress)
+    hops = judge(outputs, found, batches=batches, progress=progress)
+    return parity_report(loaded, outputs, (*source, *hops))
+
+
+def judge_original(
+    loaded: LoadedModel, outputs: ReferenceOutputs, library: str, *, progress: Progress
+) -> tuple[Hop, ...]:
+    """Compare the reference with the library's own model of the same checkpoint.
+
+    Args:
+        loaded: The reference.
+        outputs: What it gives, with its noise in float32.
+        library: From ``original_library``.
+        progress: Told what is run, before it is run.
+
+    Returns:
+        One hop, which failed where the library's model gives something else, and did not run where
+        the library has no such model or cannot load it; none without a library.
+    """
+    if not library or loaded.reading is None:
+        return ()
+    name = f"original ({library})"
+    hop = Hop(name, "original", "fp32", loaded.reading.path.name, library)
+    progress(f"{name}: building it from {loaded.reading.path.name}")
+    try:
+        module = build_original(loaded.config, loaded.reading, library)
+    except (MissingBackendError, ComparisonError) as err:
+        return (dataclasses.replace(hop, not_run=str(err)),)
+    runner = TorchRunner(name, module)
+    runner.backend = f"{library} {library_version(library)}, {runner.backend}"
+    candidate = Candidate(runner, "original", hop.file, loaded.config.family)
+    why = f"{library} computes something else from the same file: it is not read rightly here"
+    try:
+        (hop,) = judge(outputs, [candidate], batches=(REFERENCE_BATCH,), progress=progress)
+    except ComparisonError as err:  # other shapes or outputs: not the same model
+        hop = dataclasses.replace(hop, backend=runner.backend)
+        why = f"{why} ({str(err).removeprefix(f'{name}, ')})"
+    return (hop if hop.passed else dataclasses.replace(hop, located=why),)
 
 
 def stages(loaded: LoadedModel, made: Made) -> list[tuple[str, str, Runner]]:
@@ -168,15 +225,28 @@ def make_report(
             for entry in files
         ),
         conditions={
-            "weights": loaded.weights,
-            "image size": f"{loaded.config.img_size} px",
-            "preprocessing": f"{loaded.preprocessing.text} ({loaded.preprocessing.origin})",
-            "class names": loaded.class_names.source if loaded.class_names else "not known",
             "machine": platform.platform(),
             **versions(),
         },
+        made_from=_made_from(loaded),
         assumptions=(*loaded.assumptions, *(one for s in images for one in s.assumptions)),
     )
+
+
+def _made_from(loaded: LoadedModel) -> dict[str, str]:
+    """What the model is made from, for a reader of the report."""
+    config, steps, names = loaded.config, loaded.preprocessing, loaded.class_names
+    shown = "names not known"
+    if names is not None:
+        shown = f"{listed([name for name in names.shown if name])} ({names.source})"
+    return {
+        "weights": loaded.weights,
+        "source": loaded.source or "no checkpoint",
+        "image size": f"{config.img_size} x {config.img_size} pixels",
+        "preprocessing": f"{steps.refusal or steps.text} ({steps.origin})",
+        "outputs": ", ".join(config.output_names),
+        "classes": f"{config.num_classes}, {shown}" if config.num_classes else "no classifier",
+    }
 
 
 def _has_manifest(path: Path) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from exporters.errors import ConfigError
 from exporters.precision import FLOAT16_MAX
 from exporters.spec import Precision
+from swin_deploy.arrays import plain_array
 from swin_deploy.emulate import Emulated, operations
 from swin_deploy.fold import fold
 from swin_deploy.fold.pieces import MASKED_FINITE
@@ -181,7 +182,7 @@ def measure_ranges(
         progress(f"images {start + 1} to {min(start + CHUNK, len(images))} of {len(images)}")
         watch.turn.clear()
         with operations(model, watch.see):
-            model(torch.from_numpy(images[start : start + CHUNK]))
+            model(_tensor(images[start : start + CHUNK]))
     return watch.parts()
 
 
@@ -194,12 +195,12 @@ def measure_noise(
     progress: Progress = lambda _: None,
 ) -> dict[str, float]:
     """By part, the largest output error when that part alone is in emulated half precision."""
-    expected = _outputs(model(torch.from_numpy(images)))
+    expected = _outputs(model(_tensor(images)))
     noise = {}
     parts = parts_of(model)
     for number, (name, paths) in enumerate(parts.items(), start=1):
         progress(f"noise of {name}, {number} of {len(parts)}")
-        actual = _outputs(Emulated(model, precision, half=paths)(torch.from_numpy(images)))
+        actual = _outputs(Emulated(model, precision, half=paths)(_tensor(images)))
         noise[name] = max(map(_error, actual, expected))
     return noise
 
@@ -223,12 +224,16 @@ def emulate(
         keep: Parts that stay float32.
     """
     half = Emulated(model, precision, keep=paths_of(model, keep))
-    sides = (_outputs(one(torch.from_numpy(images))) for one in (half, model))
+    sides = (_outputs(one(_tensor(images))) for one in (half, model))
     results = [
         compare(a, b, tolerance, inputs="calibration", batch=len(images), classes=False)
         for a, b in zip(*sides, strict=True)
     ]
     return max(results, key=lambda one: (not one.passed, one.needed_atol))
+
+
+def _tensor(images: Images) -> Tensor:
+    return torch.from_numpy(plain_array(images, np.float32))
 
 
 def _outputs(given: Tensor | tuple[Tensor, ...]) -> list[Images]:

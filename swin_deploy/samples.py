@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from swin_deploy.parity.samples import Change
 from swin_deploy.runners import Outputs
 
 MOST_SAMPLES = 6
+ALIKE = 0.02  # relative L2 of two rows of logits
 THUMBNAIL = 112  # pixels at most
 JPEG_QUALITY = 85
 
@@ -28,12 +30,30 @@ def sampled_set(reference: ReferenceOutputs) -> int | None:
 
 
 def sample_rows(logits: NDArray[np.float32]) -> list[int]:
-    """Rows to show of [n, classes]: half where the margin is smallest, half spread over all."""
-    close = list(np.argsort(margins(logits), kind="stable")[: MOST_SAMPLES // 2])
-    others = [row for row in range(len(logits)) if row not in close]
-    count = min(len(others), MOST_SAMPLES - len(close))
-    spread = [others[index * len(others) // count] for index in range(count)]
-    return sorted(int(row) for row in (*close, *spread))
+    """Rows to show of [n, classes]: half where the margin is smallest, half spread over all.
+
+    Rows that are nearly another shown one, as of one picture in two files, are passed over.
+    """
+    rows = list(range(len(logits)))
+    chosen: list[int] = []
+    _choose(logits, chosen, np.argsort(margins(logits), kind="stable"), MOST_SAMPLES // 2)
+    others = [row for row in rows if row not in chosen]
+    count = min(len(others), MOST_SAMPLES - len(chosen))
+    evenly = [others[index * len(others) // count] for index in range(count)]
+    _choose(logits, chosen, [*evenly, *others], MOST_SAMPLES)
+    return sorted(chosen)
+
+
+def _choose(logits: NDArray[np.float32], chosen: list[int], rows: Iterable[int], most: int) -> None:
+    """Add rows that differ from those chosen, until there are ``most``."""
+    for row in map(int, rows):
+        if len(chosen) < most and not any(_alike(logits[row], logits[one]) for one in chosen):
+            chosen.append(row)
+
+
+def _alike(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
+    apart = float(np.linalg.norm(a - b)) / (float(np.linalg.norm(b)) or 1.0)
+    return not apart > ALIKE  # NaN is like anything
 
 
 def make_samples(reference: ReferenceOutputs, steps: Preprocessing) -> tuple[Sample, ...]:

@@ -54,10 +54,13 @@ def _reference_places(reference: Reference) -> Iterator[tuple[str, str, str]]:
         yield from _notebook_places(reference)
         return
     yield "embedding", "embed", "patch_embed"
-    for stage, depth in enumerate(reference.config.depths):
+    config = reference.config
+    # Behind the last map that is given nothing is built.
+    count = config.shown_stages[-1] + 1 if config.output_name == "stages" else len(config.depths)
+    for stage, depth in enumerate(config.depths[:count]):
         for block in range(depth):
             yield _block_place(stage, block), "block", f"layers.{stage}.blocks.{block}"
-        if stage + 1 < len(reference.config.depths):
+        if stage + 1 < count:
             yield _merge_place(stage), "merge", f"layers.{stage}.downsample"
 
 

@@ -23,7 +23,7 @@ from swin_deploy.parity import (
     Sample,
     Tolerance,
 )
-from swin_deploy.report import Artifact, Report
+from swin_deploy.report.results import Artifact, Report
 
 FP16 = Tolerance(atol=2e-2, rtol=1e-2, min_cosine=0.9995, source="four times the measured worst")
 OVERFLOW = Floor(math.inf, math.inf, "the reference in float16 on this CPU")
@@ -281,6 +281,8 @@ def make_report(parity=None, **changes):
             Artifact("engine", "swin-t-fp16-opset17.engine", 58_112_345, "cd" * 32),
         ),
         "assumptions": (Assumption("image size", "224 px", "nothing tells it", "--image-size"),),
+        "made_from": {"weights": "model.pt", "preprocessing": "squash to 224"},
+        "next_command": "swin-deploy parity --engine a.engine",
         "conditions": {"Machine": "2 cores, no GPU", "torch": "2.13.0", "TF32": "off"},
     }
     return Report(**(values | changes))
@@ -319,6 +321,8 @@ def make_hostile_report():
     return make_report(
         parity,
         model=HOSTILE,
+        made_from={HOSTILE: HOSTILE},
+        next_command=HOSTILE,
         assumptions=(Assumption(HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
         bench=bench,
         plan=KernelPlan(1, 1, (kernel,), HOSTILE, HOSTILE, blocks=(Block(HOSTILE, 1, 5),)),

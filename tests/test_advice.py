@@ -178,7 +178,8 @@ def test_precision_command(swin: Command, tmp_path: Path) -> None:
     assert outcome.out.startswith("Advice: keep layers.3.mlp in float32, the rest in fp16")
     for text in ("overflow", "layers.3.mlp.1/gelu", "8 of 360 image files", "emulated"):
         assert text in outcome.out
-    assert "swin-deploy export --precision fp16 --keep-float32 layers.3.mlp" in outcome.err
+    export = f"swin-deploy export --model {MODEL} --checkpoint {path}"
+    assert f"{export} --precision fp16 --keep-float32 layers.3.mlp" in outcome.err
     values = swin("precision", *asked, "--limit", "8", "--noise", "bf16", "--json").json
     assert (values["precision"], values["keep_float32"]) == ("fp16", ["layers.3.mlp"])
     assert values["at_risk"] == ["layers.3.mlp"]

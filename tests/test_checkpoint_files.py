@@ -194,9 +194,9 @@ def write_cycle(path: Path) -> None:
             id="optimizer-only",
         ),
         pytest.param(
-            lambda path: torch.save({"a": torch.ones(1), "epoch": 3}, path),
-            "not tensors by name: epoch;",
-            id="number-beside-tensors",
+            lambda path: torch.save({"a": torch.ones(1), "optimizer": {"lr": 1}}, path),
+            "not tensors by name: optimizer;",
+            id="dict-beside-tensors",
         ),
         pytest.param(
             lambda path: torch.save({"a": torch.ones(1, dtype=torch.complex64)}, path),

@@ -19,7 +19,7 @@ HEAVY = {
 BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy"}
 PEERS = {"timm", "torchvision", "transformers"}  # their checkpoints are read without them
 SUBPACKAGES = {
-    *("bench", "checkpoints", "cli", "evaluate", "fold", "images", "parity"),
+    *("bench", "checkpoints", "cli", "evaluate", "fold", "images", "original", "parity"),
     *("reference", "report", "runners", "suite"),
 }
 MODULES = sorted(

@@ -5,13 +5,19 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import peers
 import pytest
 from command_line import IMAGES
 from PIL import Image
 
 from exporters.errors import ConfigError, DeployError, FileError
 from swin_deploy.images import batches as stream
-from swin_deploy.images.class_names import ClassNames, order_classes, read_class_names
+from swin_deploy.images.class_names import (
+    ClassNames,
+    order_classes,
+    published_class_names,
+    read_class_names,
+)
 from swin_deploy.images.decode import load_image
 from swin_deploy.images.labelled import LabelledImages, read_images
 from swin_deploy.images.preprocessing import Preprocessing
@@ -324,3 +330,27 @@ def test_load_images_without_any_asked_name_has_no_labels_and_says_so(tmp_path: 
     Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "a.png")
     with pytest.raises(ConfigError, match=r"class '2024' of folder .* is not in"):
         load_images(tmp_path, STEPS, num_classes=3, known=asked)
+
+
+def test_published_names_are_imagenets() -> None:
+    small, large = published_class_names(1000), published_class_names(21841)
+    assert (len(small.names), len(large.names)) == (1000, 21841)
+    assert small.shown[0] == "tench, Tinca tinca"
+    assert small.find(["tench", "n15075141"]) == {"tench": 0, "n15075141": 999}
+    assert small.find(["crane"]) is None  # the bird and the machine
+    # The authors' data/map22kto1k.txt: the place of an ImageNet-1k class among the 21,841.
+    places = {0: 359, 400: 4151, 600: 7672, 700: 9039, 849: 11137, 996: 21196, 999: 21817}
+    assert {i: large.names[place][-1] for i, place in places.items()} == {
+        i: small.names[i][-1] for i in places
+    }
+    # Two synsets have no images, and the last two of all take their places.
+    synsets = [names[-1] for names in large.names]
+    assert [synsets.pop(15027), synsets.pop(9205)] == ["n15102894", "n15102455"]
+    assert [*synsets, "n15102455", "n15102894"] == sorted([*synsets, "n15102455", "n15102894"])
+
+
+def test_published_names_equal_timms_for_the_small_set() -> None:
+    info = peers.import_peer("timm.data").ImageNetInfo("imagenet-1k")
+    names = published_class_names(1000)
+    assert [found[-1] for found in names.names] == info.label_names()
+    assert list(names.shown) == [info.index_to_description(index) for index in range(1000)]

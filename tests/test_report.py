@@ -22,7 +22,6 @@ from report_samples import (
 from rich.console import Console
 
 from exporters.errors import FileError
-from swin_deploy.report import write_report
 from swin_deploy.report.from_json import read_report
 from swin_deploy.report.html import render_html
 from swin_deploy.report.markdown import render_markdown
@@ -34,6 +33,7 @@ from swin_deploy.report.to_json import (
     report_to_dict,
 )
 from swin_deploy.report.words import headline, verdict_sentences
+from swin_deploy.report.write import write_report
 
 VOID_TAGS = {"meta", "link", "br", "hr", "img", "input"}
 every_report = pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
@@ -80,12 +80,12 @@ def printed(renderable, width=100):
 @pytest.mark.parametrize(
     ("report", "verdict", "words"),
     [
-        (PASSING, "pass", "Pass"),
-        (PARTLY, "pass", "Pass, 1 hop not run"),
-        (FAILING, "fail", "Fail, 1 hop not run"),
-        (NOTHING_RAN, "fail", "Fail, 1 hop not run"),
-        (NO_RESULTS, "fail", "Fail"),
-        (UNJUDGED, "not judged", "Not judged"),
+        (PASSING, "pass", "ONNX verified"),
+        (PARTLY, "pass", "ONNX verified. TensorRT engine built, not yet run"),
+        (FAILING, "fail", "Not equal: onnx broken, onnx nan"),
+        (NOTHING_RAN, "fail", "Nothing could be run here"),
+        (NO_RESULTS, "fail", "Not equal: onnx empty"),
+        (UNJUDGED, "not judged", "Nothing was compared"),
     ],
     ids=["passing", "partly", "failing", "nothing-ran", "no-results", "unjudged"],
 )
@@ -101,16 +101,16 @@ def test_verdict_of_each_outcome_is_the_same_everywhere(report, verdict, words):
 
 def test_verdict_sentences_name_what_failed_and_what_was_not_run():
     text = "\n".join(verdict_sentences(FAILING.parity))
-    assert "Out of tolerance: 2 of 3 hops that ran, 4 cases compared." in text
-    assert "onnx broken failed on seeded, batch 1: max error, 12 x floor: needs 0.031" in text
-    assert "onnx nan failed on images, batch 8: 7 of 1000 outputs are NaN." in text
-    assert "engine fp16 was not run, and nothing is shown about it: no CUDA device" in text
+    assert "Out of tolerance: 2 of 3 steps that ran, 4 cases compared." in text
+    assert "Onnx broken failed on seeded, batch 1: max error, 12 x floor: needs 0.031" in text
+    assert "Onnx nan failed on images, batch 8: 7 of 1000 outputs are NaN." in text
+    assert "Engine fp16 has not been tested: no CUDA device" in text
 
 
 def test_verdict_sentences_count_only_what_ran():
     assert "within tolerance, in all 5 cases" in verdict_sentences(PARTLY.parity)[0]
     assert "engine" not in verdict_sentences(PARTLY.parity)[0]
-    assert verdict_sentences(NOTHING_RAN.parity)[0].startswith("No hop could run here")
+    assert verdict_sentences(NOTHING_RAN.parity)[0].startswith("Nothing could run here")
     assert "no comparison was recorded" in verdict_sentences(NO_RESULTS.parity)[1]
 
 
@@ -127,6 +127,8 @@ def test_report_to_dict_is_strict_json_and_round_trips(report):
         "model",
         "created",
         "conditions",
+        "made_from",
+        "next_command",
         "artifacts",
         "assumptions",
         "parity",
@@ -321,7 +323,7 @@ def test_terminal_tables_are_not_cut_at_100_columns():
 
 def test_render_parity_has_every_hop_and_never_passes_what_did_not_run():
     lines = printed(render_parity(FAILING.parity)).splitlines()
-    assert lines[0].strip() == "Parity: Fail, 1 hop not run"
+    assert lines[0].strip() == "Parity: Not equal: onnx broken, onnx nan"
     start = next(i for i, line in enumerate(lines) if "──" in line)
     rows = {line[1:13].strip(): line for line in lines[start + 1 : start + 5]}
     assert list(rows) == ["deploy", "onnx broken", "onnx nan", "engine fp16"]

@@ -26,11 +26,11 @@ from rich.console import Console
 from exporters.errors import ComparisonError
 from swin_deploy.evaluate.accuracy import Score
 from swin_deploy.parity import Check
-from swin_deploy.report import write_report
 from swin_deploy.report.compare import Limits, compare_reports
 from swin_deploy.report.compare.words import comparison_headline, comparison_to_dict
 from swin_deploy.report.markdown import render_runs as runs_to_markdown
 from swin_deploy.report.terminal import render_runs
+from swin_deploy.report.write import write_report
 
 
 def verdicts(before, now, limits=None):

@@ -41,10 +41,10 @@ from swin_deploy.report.numbers import (
         (decibel_text, 64.26, "64.3"),
         (decibel_text, math.inf, "inf"),
         (latency_text, 0.8134, "0.813"),
-        (latency_text, 1412.66, "1,412.7"),
+        (latency_text, 1412.66, "1,413"),
         (ratio_text, 2.126, "2.13x"),
         (megabytes_text, 57_012_345, "57.0"),
-        (megabytes_text, 12_345, "0.012"),
+        (megabytes_text, 12_345, "0.0123"),
         (one_line, " a\r\n\tb\x00\u202e\udcff c ", "a b c"),
     ],
 )
@@ -60,5 +60,4 @@ def test_charts_have_only_what_ran():
     assert [bar.value for bar in ratio_bars(make_bench())] == [
         "1.00x",
         "2.13x, 1.95 to 2.31",
-        "0.59x",
     ]

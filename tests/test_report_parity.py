@@ -18,11 +18,11 @@ from report_samples import (
 )
 
 from swin_deploy.parity import Check, limits
-from swin_deploy.report import write_report
 from swin_deploy.report.from_json import read_report
 from swin_deploy.report.markdown import render_markdown
 from swin_deploy.report.tables import allowed_facts, case_table, hop_table, parity_facts
 from swin_deploy.report.words import flip_text, verdict_sentences
+from swin_deploy.report.write import write_report
 
 LIMITS = limits(FP16, FLOOR, precision="fp16")
 OVERFLOWING = make_result(
@@ -87,8 +87,11 @@ def test_flip_text_counts_an_image_once_though_it_went_through_several_batches()
 def test_parity_facts_tell_what_was_not_looked_into():
     engine = make_hop("engine fp16", drift_not_run="only its outputs can be read")
     facts = dict(parity_facts(make_parity(DEPLOY, engine)))
-    assert facts["Drift not run"] == "engine fp16: only its outputs can be read"
-    assert "deploy 0 flips and 2 near ties" in facts["Other top class"]
+    unseen = facts["Not compared block by block"]
+    assert unseen == "engine fp16: only its outputs can be read"
+    assert facts["Same top-1 on all images"] == (
+        "no: deploy 0 flips and 2 near ties, engine fp16 0 flips and 4 near ties"
+    )
 
 
 @pytest.mark.parametrize(

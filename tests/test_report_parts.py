@@ -27,8 +27,9 @@ from swin_deploy.load import load_model
 from swin_deploy.oracle import ReferenceOutputs
 from swin_deploy.parity import Floor
 from swin_deploy.report.drift_svg import render_drift, worst_points
+from swin_deploy.report.html import render_html
 from swin_deploy.report.markdown import LONGEST_COMMENT, render_markdown
-from swin_deploy.report.sample_grid import render_samples, sample_sentence
+from swin_deploy.report.sample_cards import sample_cards, sample_sentence
 from swin_deploy.samples import MOST_SAMPLES, answer_samples, make_samples, sample_rows
 
 # --- Markdown that fits
@@ -46,7 +47,7 @@ def test_markdown_names_what_does_not_fit_into_a_comment():
     assert len(long) <= LONGEST_COMMENT
     assert "Too long for a comment, and in report.html: onnx" in long
     assert long.count("<details>") == long.count("</details>")
-    assert long.startswith("## Pass: ")
+    assert long.startswith("## ONNX verified: ")
 
 
 def test_markdown_with_endless_names_fits():
@@ -58,7 +59,7 @@ def test_markdown_with_endless_names_fits():
 
 def test_markdown_is_short_before_what_is_folded():
     text = render_markdown(PASSING).partition("<details>")[0]
-    assert len(text.splitlines()) < 20
+    assert len(text.splitlines()) < 28
     for start in (
         "- **Accuracy**: No loss found",
         "- **Plan**: 108 kernels",
@@ -109,20 +110,20 @@ def test_drift_of_any_value_stays_inside_the_chart(value):
 
 
 def test_sample_grid_marks_what_differs_and_flips():
-    page = render_samples(FAILING.parity)
-    assert page.count("<figure") == 2
-    assert page.count("<mark>class 8</mark>") == 1
+    page = render_html(FAILING)
+    assert page.count('<figure class="sample"') == 2
+    assert page.count('<mark class="flip">class 8</mark>') == 1
     assert page.count('<b class="fail">flip</b>') == 3
-    assert page.count('<b class="fail">near tie</b>') == 1
+    assert page.count('<b class="quiet">near tie</b>') == 1
     assert page.count("NaN or infinite") == 2
     assert "is class 3" in page
-    assert "<mark>" not in render_samples(make_parity(DEPLOY, HALF))
+    assert "<mark" not in render_html(make_report(make_parity(DEPLOY, HALF)))
 
 
 def test_sample_sentence_counts():
     assert sample_sentence(make_parity(DEPLOY)).endswith("every top class is the reference's.")
     assert sample_sentence(FAILING.parity).endswith("3 flips, 1 near tie.")
-    assert render_samples(make_parity(DEPLOY, samples=())) == ""
+    assert sample_cards(make_parity(DEPLOY, samples=())) == ()
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 from report_samples import FAILING, PASSING, REPORTS, make_evaluation
 
 from exporters.errors import FileError
-from swin_deploy.report import write_report
 from swin_deploy.report.from_json import read_evaluation, read_report
 from swin_deploy.report.schema import first_problem, load_schema
 from swin_deploy.report.to_json import SCHEMA, report_to_dict
+from swin_deploy.report.write import write_report
 
 SCHEMA_DOCUMENT = load_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA_DOCUMENT)

@@ -13,9 +13,11 @@ import torch._dynamo
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from swin_deploy.arrays import plain_array
 from swin_deploy.bench import Kind, Mode
 from swin_deploy.bench.lanes import Contender
 from swin_deploy.runners import Outputs, Runner
+from swin_deploy.runners.base import plain_images
 
 Arithmetic = Literal["fp32", "tf32", "fp16", "autocast"]
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
@@ -85,7 +87,8 @@ class PyTorchRunner(Runner):
         self._output, self._host_outputs, self.stream = (), (), None
 
     def prepare(self, images: NDArray[np.float32]) -> None:
-        ready = torch.from_numpy(images).to(self._device, self._dtype)
+        plain = plain_images(images, self.name)
+        ready = torch.from_numpy(plain).to(self._device, self._dtype)
         if ready.shape == self._images.shape:
             self._images.copy_(ready)
             return
@@ -127,7 +130,7 @@ class PyTorchRunner(Runner):
 
     def fetch(self) -> Outputs:
         outputs = _tensors(self._output)
-        return tuple(np.asarray(one.float().cpu().numpy(), np.float32) for one in outputs)
+        return tuple(plain_array(one.float().cpu().numpy(), np.float32) for one in outputs)
 
     def _run(self) -> Any:  # noqa: ANN401 - whatever the module gives
         casts = torch.autocast(

@@ -1,7 +1,6 @@
-"""The model of the library that a checkpoint comes from, with the same weights.
+"""The model of the library that a checkpoint comes from, with our weights, for timing.
 
-timm, torchvision and transformers are imported here by name, when they are asked for: nothing else
-in the package needs them.
+``swin_deploy.original`` has the one that the library loads by itself, for comparing.
 """
 
 from __future__ import annotations
@@ -14,23 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporters.backends import import_package
 from exporters.errors import ComparisonError
 from swin_deploy.checkpoints import huggingface, timm, torchvision
 from swin_deploy.checkpoints.dialect import Dialect
 from swin_deploy.config import SwinConfig
 from swin_deploy.load import LoadedModel
+from swin_deploy.original.build import LIBRARIES
+from swin_deploy.original.construct import (
+    import_library,
+    one_window,
+    timm_model,
+    torchvision_model,
+)
 
 # Tables that every library computes from the sizes.
 DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask", "mask_token")
-# The authors' code is no package, and timm's model has their names: it stands for it.
-LIBRARIES = {
-    "": "timm",
-    "microsoft": "timm",
-    "timm": "timm",
-    "torchvision": "torchvision",
-    "huggingface": "transformers",
-}
 
 
 def library_of(loaded: LoadedModel) -> str:
@@ -38,7 +35,9 @@ def library_of(loaded: LoadedModel) -> str:
 
     The reference of a notebook model is the notebook's own code: there is nothing more original.
     """
-    return "" if loaded.config.family == "notebook" else LIBRARIES.get(loaded.source, "")
+    if loaded.config.family == "notebook":
+        return ""
+    return LIBRARIES.get(loaded.source or "timm", "")  # random weights have timm's names
 
 
 def build_original(loaded: LoadedModel, library: str) -> nn.Module:
@@ -68,44 +67,23 @@ def build_original(loaded: LoadedModel, library: str) -> nn.Module:
 
 
 def _timm(config: SwinConfig) -> tuple[nn.Module, tuple[Dialect, ...]]:
-    suffix, kind = ("", "") if config.family == "swin" else ("_v2", "V2")
-    module = _import(f"timm.models.swin_transformer{suffix}", "timm")
-    fields = _sizes(config) | {"img_size": config.img_size, "patch_size": config.patch_size}
-    if config.pretrained_window_sizes:
-        fields["pretrained_window_sizes"] = config.pretrained_window_sizes
-    if config.always_shift:
-        fields["always_partition"] = True
-    model: nn.Module = getattr(module, f"SwinTransformer{kind}")(
-        window_size=config.window_size, num_classes=config.num_classes, **fields
-    )
-    return model, (timm.DIALECT,)
+    return timm_model(config), (timm.DIALECT,)
 
 
 def _torchvision(config: SwinConfig) -> tuple[nn.Module, tuple[Dialect, ...]]:
-    module = _import("torchvision.models.swin_transformer", "torchvision")
-    fields = _sizes(config) | {"depths": list(config.depths), "num_heads": list(config.num_heads)}
-    if config.family == "swinv2":
-        fields["block"] = module.SwinTransformerBlockV2
-        fields["downsample_layer"] = module.PatchMergingV2
-    patch, window = [config.patch_size] * 2, [_one_window(config, "torchvision")] * 2
-    model = module.SwinTransformer(
-        patch, window_size=window, num_classes=config.num_classes or 1, **fields
-    )
-    if not config.num_classes:
-        model.head = nn.Identity()
-    return model, (torchvision.DIALECT,)
+    return torchvision_model(config), (torchvision.DIALECT,)
 
 
 def _transformers(config: SwinConfig) -> tuple[nn.Module, tuple[Dialect, ...]]:
     if config.output_name != "logits":
         raise ComparisonError("transformers' model without a classifier gives tokens, not features")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched
-    library = _import("transformers", "transformers")
+    library = import_library("transformers", "transformers")
     start = {"swin": "Swin", "swinv2": "Swinv2"}[config.family]
     fields = _sizes(config) | {
         "image_size": config.img_size,
         "patch_size": config.patch_size,
-        "window_size": _one_window(config, "transformers"),
+        "window_size": one_window(config, "transformers"),
         "num_labels": config.num_classes,
     }
     if config.pretrained_window_sizes:
@@ -132,17 +110,6 @@ def _sizes(config: SwinConfig) -> dict[str, Any]:
         "num_heads": config.num_heads,
         "mlp_ratio": config.mlp_ratio,
     }
-
-
-def _one_window(config: SwinConfig, library: str) -> int:
-    windows = set(config.window_sizes)
-    if len(windows) > 1:
-        raise ComparisonError(f"{library}'s model has one window size, not {config.window_size}")
-    return windows.pop()
-
-
-def _import(module: str, library: str) -> Any:  # noqa: ANN401 - untyped libraries
-    return import_package(module, name=library, install=f"pip install {library}")
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from swin_deploy.bench.timing import time_runners
 from swin_deploy.fold import fold
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.load import LoadedModel
-from swin_deploy.memory import require_memory
+from swin_deploy.memory_limits import require_memory
 from swin_deploy.proof import Made, stages
 from swin_deploy.runners import TrtRunner
 

@@ -51,13 +51,15 @@ def assemble(named: Named, config: SwinConfig) -> tuple[dict[str, Tensor], list[
     used = {name for names in expected.values() for name in names}
     derived = _derived(named, config)
     unused = [name for name in named.tensors if name in named.dialect.unused]
-    known = used | derived.keys() | set(unused)
+    known = used | derived.keys() | set(unused) | set(hidden := _hidden_norms(named, config))
     problems.unknown = [named.full(name) for name in named.tensors if name not in known]
     problems.raise_any()
-    _compare(named, derived)
+    notes += _compare(named, derived)
     if unused:
         full = [named.full(name) for name in unused]
         notes.append(f"ignored what only training uses: {listed(full)}")
+    if hidden:
+        notes.append(f"ignored norms of stages that are not given: {listed(hidden)}")
     for ours, value in filled.items():
         state[ours] = torch.full(wanted[ours], value)
     return state, notes
@@ -73,15 +75,14 @@ def _absent_by_design(
     if not any(named.has(name) for name in biases):
         filled |= dict.fromkeys(biases, 0.0)
         notes.append("no bias of q, k and v in the checkpoint: zeros")
-    for stage in range(len(config.depths) if config.stage_norms else 0):
-        scale, shift = f"norm{stage}.weight", f"norm{stage}.bias"
-        if not named.has(scale) and not named.has(shift):
-            filled |= {scale: 1.0, shift: 0.0}
-            notes.append(
-                f"stage{stage + 1} has no norm in the checkpoint, whose model has no such output; "
-                "here its map is normalised without scale and shift"
-            )
     return filled, notes
+
+
+def _hidden_norms(named: Named, config: SwinConfig) -> list[str]:
+    """Norms of stages whose maps the model does not give."""
+    hidden = set(range(len(config.depths))) - set(config.shown_stages)
+    names = [named.names(f"norm{s}.{leaf}")[0] for s in hidden for leaf in ("weight", "bias")]
+    return [name for name in names if name in named.tensors]
 
 
 class _Problems:
@@ -155,22 +156,31 @@ def _derived(named: Named, config: SwinConfig) -> dict[str, Tensor]:
     return derived
 
 
-def _compare(named: Named, derived: dict[str, Tensor]) -> None:
+def _compare(named: Named, derived: dict[str, Tensor]) -> list[str]:
     """Refuse saved buffers that are not what the config gives.
+
+    Returns:
+        A note on those that the library itself overwrites, so that they do not matter.
 
     Raises:
         CheckpointError: If one differs; the first are named.
     """
-    wrong = [
-        named.full(name)
+    differ = [
+        name
         for name, value in derived.items()
         if name in named.tensors and not _equal(named.tensors[name], value)
     ]
+    zeroed = [named.full(name) for name in differ if name.endswith(named.dialect.zeroed)]
+    wrong = [named.full(name) for name in differ if not name.endswith(named.dialect.zeroed)]
     if wrong:
         raise CheckpointError(
             f"the checkpoint holds buffers that differ from what its sizes give: "
             f"{listed(wrong)}; another window or image size, or a changed model"
         )
+    if not zeroed:
+        return []
+    source = named.dialect.source
+    return [f"not zero, but {source}'s model takes zero for it, as is done here: {listed(zeroed)}"]
 
 
 def _equal(saved: Tensor, value: Tensor) -> bool:

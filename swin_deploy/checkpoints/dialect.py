@@ -10,14 +10,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from exporters.errors import CheckpointError
 from exporters.text_files import listed
 from swin_deploy.config import Output
 
 BLOCK_NAME = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.(.*)")
 MERGE_NAME = re.compile(r"layers\.(\d+)\.downsample\.(.*)")
-# Around encoders that are the student and the teacher of one training, the teacher is meant.
-TEACHERS = ("teacher", "ema")
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,9 @@ class Dialect:
         prepare: Splits tensors that hold several of ours; names are without prefix.
         outer: Starts of names that stand beside the encoder but belong to the model.
         wrapper: Name of the encoder beside which they stand.
+        beside: Name that must stand beside the encoder; without one the evidence is enough.
         unused: Names that only training uses.
+        zeroed: Ends of names whose values the library sets to zero when it runs.
     """
 
     source: str
@@ -43,7 +42,16 @@ class Dialect:
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     outer: tuple[str, ...] = ()
     wrapper: re.Pattern[str] = re.compile(r"(?!)")
+    beside: str = ""
     unused: tuple[str, ...] = ("mask_token",)
+    zeroed: tuple[str, ...] = ()
+
+    def applies(self, names: Iterable[str], prefix: str) -> bool:
+        """Tell whether the encoder under ``prefix`` has these names."""
+        known = set(names)
+        beside = self.wrapper.sub("", prefix) + self.beside
+        inside = any(name.startswith(prefix + self.evidence) for name in known)
+        return inside and (not self.beside or beside in known)
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,9 @@ class Facts:
         origin: Where it is known from, for messages.
         sizes: Fields of ``SwinConfig`` that the weights must show too.
         window_size: Of all stages or of each.
-        always_shift: See ``SwinConfig``, and ``output`` too.
+        always_shift: See ``SwinConfig``, and ``out_stages`` and ``output`` too.
+        qkv_bias: Whether q, k and v have a bias.
+        remarks: What else was found, for the user to read.
     """
 
     origin: str = ""
@@ -63,7 +73,10 @@ class Facts:
     window_size: int | tuple[int, ...] | None = None
     pretrained_window_sizes: tuple[int, ...] | None = None
     always_shift: bool = False
+    out_stages: tuple[int, ...] = ()
+    qkv_bias: bool | None = None
     output: Output | Literal[""] = ""
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,23 +118,6 @@ def find_prefixes(names: Iterable[str], evidence: str) -> tuple[str, ...]:
     found = (name.partition(evidence) for name in names)
     prefixes = [head for head, here, _ in found if here and (not head or head.endswith("."))]
     return tuple(dict.fromkeys(prefixes))
-
-
-def choose_prefix(prefixes: tuple[str, ...]) -> str:
-    """The encoder to take from a file with one or several.
-
-    Raises:
-        CheckpointError: If there are several and none of them is a teacher.
-    """
-    if len(prefixes) == 1:
-        return prefixes[0]
-    teachers = [name for name in prefixes if any(word in name for word in TEACHERS)]
-    if len(teachers) != 1:
-        raise CheckpointError(
-            f"the checkpoint holds {len(prefixes)} encoders: {listed(prefixes)}; "
-            "save the one that is meant alone"
-        )
-    return teachers[0]
 
 
 def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> Named:

@@ -7,7 +7,10 @@ import struct
 import warnings
 import zipfile
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,10 +26,8 @@ from swin_deploy.checkpoints.limits import (
     unusable,
 )
 from swin_deploy.checkpoints.pickles import TooLargeError
+from swin_deploy.checkpoints.weights import SAVE_WEIGHTS, Chosen, choose_weights
 
-# Keys under which training scripts save the state dict among other things.
-WRAPPERS = ("state_dict", "model", "model_state_dict")
-DATA_PARALLEL_PREFIX = "module."
 # What PyTorch's reader raises on damaged files; found by changing bytes at random.
 DAMAGE = (
     ArithmeticError,
@@ -46,43 +47,83 @@ DAMAGE = (
 SAFE_PROTOCOL = 2  # of pickles: the latest that PyTorch's safe reader knows
 # How PyTorch says that it would have to import and call something.
 OBJECTS = ("Unsupported global", "Unsupported class", "TorchScript")
-SAVE_WEIGHTS = "save the weights alone: torch.save(model.state_dict(), path)"
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a checkpoint file, and the text metadata it carries.
+@dataclass(frozen=True)
+class Weights:
+    """The weights that are meant, from a file.
+
+    Attributes:
+        chosen: The weights and their place; floating point tensors are float32 and finite.
+        metadata: Text that the file carries; empty but for safetensors.
+    """
+
+    chosen: Chosen
+    metadata: dict[str, str]
+
+
+def read_weights(path: Path, *, wanted: str | None = None) -> Weights:
+    """Read the weights of a checkpoint file.
 
     Args:
         path: A ``torch.save`` file (.pt, .pth), read with ``weights_only=True``, or safetensors.
             Wrapping dicts and the prefix of ``DataParallel`` are taken off.
+        wanted: The weights to take of several; see ``choose_weights``.
 
     Returns:
-        Name to tensor on the CPU, and metadata (empty but for safetensors). Floating point
-        tensors are float32; index and mask tensors keep their type.
+        Tensors on the CPU; index and mask tensors keep their type.
 
     Raises:
         CheckpointError: If the file is missing, truncated, not a checkpoint, holds objects that
-            would run code, or holds values that are not finite.
+            would run code, lacks the weights that are wanted, or holds values that are not finite.
     """
+    values, metadata = _read(path)
+    return Weights(_usable(choose_weights(values, shortened(path), wanted=wanted), path), metadata)
+
+
+def read_parts(index: Path, parts: Sequence[Path], *, wanted: str | None = None) -> Chosen:
+    """Read weights that are split over several files; raises as ``read_weights``.
+
+    Args:
+        index: The file that lists them, for messages.
+        parts: The files, each a dict of tensors.
+        wanted: The weights to take of several; see ``choose_weights``.
+    """
+    values: dict[Any, Any] = {}
+    for part in parts:
+        found, _ = _read(part)
+        values |= found if isinstance(found, dict) else {}
+    return _usable(choose_weights(values, shortened(index), wanted=wanted), index)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of a checkpoint file; raises as ``read_weights``."""
+    weights = read_weights(path)
+    return weights.chosen.tensors, weights.metadata
+
+
+def _read(path: Path) -> tuple[object, dict[str, str]]:
     head = _head(path)
-    values: object
-    metadata: dict[str, str] = {}
     # Safetensors first: its leading length can be spelt with the bytes of a pickle or a zip file.
     if head[8:9] == b"{":
-        values, metadata = _load_safetensors(path)
-    elif head[:2] == b"PK" or head[:1] == b"\x80":
-        values = _load_torch(path)
-    else:
-        what = "it is empty" if not head else "neither a torch.save file nor safetensors"
-        raise CheckpointError(f"{path} is not a checkpoint: {what}")
-    tensors = _plain(_unwrap(values, path), path)
-    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+        return _load_safetensors(path)
+    if head[:2] == b"PK" or head[:1] == b"\x80":
+        return _load_torch(path), {}
+    what = "it is empty" if not head else "neither a torch.save file nor safetensors"
+    raise CheckpointError(f"{shortened(path)} is not a checkpoint: {what}")
+
+
+def _usable(chosen: Chosen, path: Path) -> Chosen:
+    """The weights in float32, which must all be finite."""
+    where = f"{shortened(path)}, {shortened(chosen.name)}," if chosen.name else shortened(path)
+    found = _plain(chosen.tensors, where)
+    bad = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise CheckpointError(
-            f"{shortened(path)} holds NaN or infinity in {listed(bad)}; "
+            f"{where} holds NaN or infinity in {listed(bad)}; "
             "take a checkpoint from before the training diverged"
         )
-    return tensors, metadata
+    return replace(chosen, tensors=found)
 
 
 def _head(path: Path) -> bytes:
@@ -131,9 +172,9 @@ def _runs_code(path: Path, what: str) -> CheckpointError:
     )
 
 
-def _too_large(path: Path, what: str) -> CheckpointError:
+def _too_large(where: object, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{shortened(path)} asks for {what}, which no weights need, and was not loaded; "
+        f"{shortened(where)} asks for {what}, which no weights need, and was not loaded; "
         f"{SAVE_WEIGHTS}"
     )
 
@@ -159,44 +200,17 @@ def _damaged(path: Path, err: Exception) -> CheckpointError:
     )
 
 
-def _unwrap(values: object, path: Path) -> dict[str, Tensor]:
-    """The innermost dict, if it holds tensors by name and nothing else."""
-    for _ in WRAPPERS:
-        if isinstance(values, dict):
-            inner = [values[key] for key in WRAPPERS if isinstance(values.get(key), dict)]
-            values = inner[0] if inner else values
-    if not isinstance(values, dict):
-        raise CheckpointError(
-            f"{shortened(path)} holds a {type(values).__name__}, not a dict of tensors; "
-            f"{SAVE_WEIGHTS}"
-        )
-    if not values:
-        raise CheckpointError(f"{path} holds no tensors; {SAVE_WEIGHTS}")
-    others = [
-        str(key) if isinstance(key, str | int) else type(key).__name__
-        for key, value in values.items()
-        if not (isinstance(key, str) and isinstance(value, Tensor))
-    ]
-    if others:
-        raise CheckpointError(
-            f"{path} holds values that are not tensors by name: {listed(others)}; {SAVE_WEIGHTS}"
-        )
-    if all(key.startswith(DATA_PARALLEL_PREFIX) for key in values):
-        values = {key.removeprefix(DATA_PARALLEL_PREFIX): value for key, value in values.items()}
-    return values
-
-
-def _plain(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _plain(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     """Floating point tensors in float32; a tensor that no plain array can stand for is refused."""
     odd = unusable(tensors)
     if odd:
         raise CheckpointError(
-            f"{shortened(path)} holds tensors that are not dense real arrays: {listed(odd)}; "
+            f"{where} holds tensors that are not dense real arrays: {listed(odd)}; "
             "save dense float tensors"
         )
     more = excess(tensors)
     if more:
-        raise _too_large(path, more)
+        raise _too_large(where, more)
     return {
         name: tensor.detach().float() if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()

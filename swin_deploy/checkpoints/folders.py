@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from torch import Tensor
 
 from exporters.artifact import sha256_of
 from exporters.errors import CheckpointError, FileError
 from exporters.text_files import listed, read_json, shortened, typed
-from swin_deploy.checkpoints.files import read_tensors
+from swin_deploy.checkpoints.files import read_parts, read_weights
+from swin_deploy.checkpoints.weights import DATA_PARALLEL_PREFIX, Chosen
 
 # Names that libraries give to the weights in a folder, the first there is; an index lists parts.
 WEIGHTS = (
@@ -29,41 +31,60 @@ class Content:
     """What is in a file or folder.
 
     Attributes:
-        tensors: Name to float32 tensor.
+        chosen: The weights that are meant.
         metadata: Of a safetensors file.
         config_json: The ``config.json`` beside it, or an empty dict.
         preprocessor: The ``preprocessor_config.json`` or ``processor_config.json`` beside it, or
             an empty dict.
         sha256: Of the weights file; of several parts, of their digests.
+        weights_path: The weights file, or the index of its parts.
+        config_path: The ``config.json``, or None where there is none.
     """
 
-    tensors: dict[str, Tensor]
+    chosen: Chosen
     metadata: dict[str, str]
     config_json: dict[str, Any]
     preprocessor: dict[str, Any]
     sha256: str
+    weights_path: Path
+    config_path: Path | None = None
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Name to tensor, those outside the encoder too."""
+        return self.chosen.tensors
 
 
-def read_content(path: Path) -> Content:
+def read_content(path: Path, *, wanted: str | None = None) -> Content:
     """Read a weights file, or a folder as libraries save it.
+
+    Args:
+        path: The file or folder.
+        wanted: The weights to take of several; see ``choose_weights``.
 
     Raises:
         CheckpointError: If there are no weights, or they or the JSON cannot be read.
+        FileError: If a JSON file is not one, or too large.
     """
     weights = _weights_in(path) if path.is_dir() else path
     # A lone file may lie in a folder of strangers; these names say that it does not.
     beside = weights.parent if weights.name in WEIGHTS else None
     if weights.name.endswith(INDEX_SUFFIX):
-        tensors, metadata, sha256 = *_read_parts(weights), _digest_of_parts(weights)
+        chosen = read_parts(weights, _parts(weights), wanted=wanted)
+        _check_parts(weights, chosen.tensors)
+        metadata, sha256 = {}, _digest_of_parts(weights)
     else:
-        tensors, metadata = read_tensors(weights)
-        sha256 = sha256_of(weights)
+        found = read_weights(weights, wanted=wanted)
+        chosen, metadata, sha256 = found.chosen, found.metadata, sha256_of(weights)
+    config = beside / "config.json" if beside else None
     return Content(
-        tensors,
+        chosen,
         metadata,
-        _read_json(beside / "config.json") if beside else {},
+        _read_json(config) if config else {},
         _preprocessor(beside) if beside else {},
         sha256,
+        weights,
+        config if config and config.is_file() else None,
     )
 
 
@@ -79,36 +100,36 @@ def _weights_in(folder: Path) -> Path:
     raise CheckpointError(f"{folder} holds none of {', '.join(WEIGHTS)}; give a checkpoint file")
 
 
+class _Index(msgspec.Struct):
+    """An index of parts: the file of each tensor."""
+
+    weight_map: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor name to the name of the part that has it; parts lie in the folder of the index."""
-    names = _read_json(index).get("weight_map")
+    names = typed(_read_json(index), _Index, where=str(shortened(index))).weight_map
     if not names:
         raise CheckpointError(f"{index} names no weights: it has no weight_map")
-    parts = typed(names, dict[str, str], where=f"{index}, weight_map")
     outside = [
         name
-        for name in parts.values()
+        for name in names.values()
         if name in (".", "..") or "\0" in name or Path(name).name != name
     ]
     if outside:
-        raise CheckpointError(
-            f"{index} names the part {shortened(repr(outside[0]))}, which is no file of its folder"
-        )
-    return parts
+        raise CheckpointError(f"{index} names files outside its folder: {listed(outside)}")
+    return names
 
 
 def _parts(index: Path) -> list[Path]:
     return [index.parent / name for name in dict.fromkeys(sorted(_weight_map(index).values()))]
 
 
-def _read_parts(index: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    tensors: dict[str, Tensor] = {}
-    for part in _parts(index):
-        tensors |= read_tensors(part)[0]
-    absent = [name for name in _weight_map(index) if name not in tensors]
+def _check_parts(index: Path, tensors: dict[str, Tensor]) -> None:
+    prefix = DATA_PARALLEL_PREFIX
+    names = _weight_map(index)
+    absent = [n for n in names if n not in tensors and n.removeprefix(prefix) not in tensors]
     if absent:
         raise CheckpointError(f"{index} names tensors that its parts lack: {listed(absent)}")
-    return tensors, {}
 
 
 def _digest_of_parts(index: Path) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from exporters.errors import CheckpointError
 from exporters.text_files import listed
 from swin_deploy.checkpoints.dialect import Facts, Named
-from swin_deploy.config import Family
+from swin_deploy.config import Family, hidden_channels
 
 BIAS_TABLE = "attn.relative_position_bias_table"
 COORDS_TABLE = "attn.relative_coords_table"
@@ -32,13 +32,17 @@ def infer_sizes(named: Named, facts: Facts) -> dict[str, Any]:
             f"absolute position embeddings ({listed(absolute)}) are not supported: "
             "no published Swin has them"
         )
-    embed_dim, _, patch_size, columns = _shape(named, "patch_embed.proj.weight", 4)
+    embed_dim, channels, patch_size, columns = _shape(named, "patch_embed.proj.weight", 4)
+    if channels != 3:
+        raise CheckpointError(
+            f"the weights take images of {channels} channels; supported are 3, RGB images"
+        )
     if patch_size != columns:
         raise CheckpointError(f"patches of {patch_size} x {columns} pixels are no squares")
     family: Family = "swinv2" if any("logit_scale" in name for name in named.tensors) else "swin"
     depths = _depths(named)
     head = named.find("head.weight")
-    stage_norms = any(named.has(f"norm{stage}.weight") for stage in range(len(depths)))
+    normed = [stage + 1 for stage in range(len(depths)) if named.has(f"norm{stage}.weight")]
     sizes: dict[str, Any] = {
         "family": family,
         "embed_dim": embed_dim,
@@ -47,19 +51,50 @@ def infer_sizes(named: Named, facts: Facts) -> dict[str, Any]:
         "num_heads": tuple(
             _num_heads(named, family, stage, depth) for stage, depth in enumerate(depths)
         ),
-        "mlp_ratio": _shape(named, "layers.0.blocks.0.mlp.fc1.weight", 2)[0] / embed_dim,
+        "mlp_ratio": _mlp_ratio(named, embed_dim, depths, facts),
         "num_classes": 0 if head is None else len(head),
-        "stage_norms": stage_norms,
+        "stage_norms": bool(normed),
+        # Backbones of detectors give the maps that they have norms for.
+        "out_stages": facts.out_stages or _some(normed, depths),
         "final_norm": named.has("norm.weight") or named.has("norm.bias") or named.has("head.bias"),
         # Backbones of detectors shift also where one window covers the map; V2's do not.
-        "always_shift": facts.always_shift or (stage_norms and family == "swin"),
+        "always_shift": facts.always_shift or (bool(normed) and family == "swin"),
     }
-    for field, said in facts.sizes.items():
-        if field in sizes and sizes[field] != said:
+    found = sizes | {"qkv_bias": _has_qkv_bias(named, depths)}
+    for field, said in (facts.sizes | {"qkv_bias": facts.qkv_bias}).items():
+        if field in found and said is not None and found[field] != said:
             raise CheckpointError(
-                f"{facts.origin} says {field} {said}, the weights have {sizes[field]}"
+                f"{facts.origin} says {field} {said}, the weights have {found[field]}"
             )
     return sizes
+
+
+def _some(normed: list[int], depths: tuple[int, ...]) -> tuple[int, ...]:
+    """The stages with norms, where they are some and not all."""
+    return tuple(normed) if len(normed) < len(depths) else ()
+
+
+def _mlp_ratio(named: Named, embed_dim: int, depths: tuple[int, ...], facts: Facts) -> float:
+    """The ratio of hidden channels, which every library rounds down.
+
+    Of the ratios that give the same channels, the one that the facts say, else the smallest.
+    """
+    rows = [_shape(named, f"layers.{i}.blocks.0.mlp.fc1.weight", 2)[0] for i in range(len(depths))]
+    dims = [embed_dim << stage for stage in range(len(depths))]
+    said = facts.sizes.get("mlp_ratio")
+    if said and [hidden_channels(dim, said) for dim in dims] == rows:
+        return float(said)
+    return max(hidden / dim for hidden, dim in zip(rows, dims, strict=True))
+
+
+def _has_qkv_bias(named: Named, depths: tuple[int, ...]) -> bool:
+    """Whether any block has a bias of q, k or v."""
+    parts = ("attn.qkv.bias", "attn.q_bias", "attn.v_bias")
+    return any(
+        first_of_stage(named, stage, depth, part) is not None
+        for stage, depth in enumerate(depths)
+        for part in parts
+    )
 
 
 def first_of_stage(named: Named, stage: int, depth: int, part: str) -> tuple[str, Tensor] | None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
+import msgspec
 from torch import Tensor
 
 from exporters.errors import CheckpointError
+from exporters.text_files import listed, shortened, typed
+from swin_deploy.checkpoints.config_fields import HUGGINGFACE, unknown_note
+from swin_deploy.checkpoints.config_json import HuggingFaceModel, HuggingFaceSwin
 from swin_deploy.checkpoints.dialect import BLOCK_NAME, MERGE_NAME, Dialect, Facts
-from swin_deploy.checkpoints.timm import square
+from swin_deploy.checkpoints.timm import image_side, square
 
-FAMILIES = {"swin": "swin", "swinv2": "swinv2", "donut-swin": "swin"}
+MASKFORMER = "maskformer-swin"
+FAMILIES = {"swin": "swin", "swinv2": "swinv2", "donut-swin": "swin", MASKFORMER: "swin"}
+DEFAULT_STAGES = 4
 LAYER_NORM_EPS = 1e-5  # of the norms that config.json has no say in
+NORMS = "hidden_states_norms."
 STAGE_NORM = re.compile(r"norm(\d+)\.(.*)")
 WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:swin|swinv2)\.$")
-OUTER = ("classifier.", "hidden_states_norms.")
+OUTER = ("classifier.", NORMS)
+MASKFORMER_WRAPPER = re.compile(r"(?:(?<=\.)|^)model\.$")
 
 STEM = {
     "patch_embed.proj.": "embeddings.patch_embeddings.projection.",
@@ -57,7 +66,7 @@ def _rename(ours: str, in_block: dict[str, str], parts: tuple[str, str, str]) ->
         return (f"encoder.layers.{merge[1]}.downsample.{merge[2]}",)
     stage_norm = STAGE_NORM.fullmatch(ours)
     if stage_norm:
-        return (f"hidden_states_norms.stage{int(stage_norm[1]) + 1}.{stage_norm[2]}",)
+        return (f"{NORMS}stage{int(stage_norm[1]) + 1}.{stage_norm[2]}",)
     return (_respelt(ours, STEM),)
 
 
@@ -85,6 +94,12 @@ def _prepare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def _maskformer(ours: str) -> tuple[str, ...]:
+    """MaskFormer's Swin numbers its norms from 0, where the other backbones name the stages."""
+    norm = STAGE_NORM.fullmatch(ours)
+    return (f"{NORMS}{int(norm[1])}.{norm[2]}",) if norm else _on_disk(ours)
+
+
 def _dialect(evidence: str, memory: bool) -> Dialect:
     return Dialect(
         source="huggingface",
@@ -98,73 +113,151 @@ def _dialect(evidence: str, memory: bool) -> Dialect:
     )
 
 
-DIALECTS = (_dialect("self.", memory=False), _dialect("q_proj.", memory=True))
+# Source: transformers/models/maskformer/modeling_maskformer_swin.py.
+MASKFORMER_DIALECT = dataclasses.replace(
+    _dialect("self.", memory=False),
+    foreign=_maskformer,
+    outer=(NORMS,),
+    wrapper=MASKFORMER_WRAPPER,
+    beside=f"{NORMS}0.weight",
+)
+DIALECTS = (MASKFORMER_DIALECT, _dialect("self.", memory=False), _dialect("q_proj.", memory=True))
 
 
-def facts(config_json: dict[str, Any]) -> Facts:
+def facts(config_json: dict[str, Any], *, where: str, asked_size: int | None = None) -> Facts:
     """What ``config.json`` says.
+
+    Args:
+        config_json: The first, or an empty dict.
+        preprocessor: The second, or an empty dict.
+        where: Name of the first, for messages.
+        asked_size: The image side that the user asks for.
 
     Raises:
         CheckpointError: If they ask for what is not supported.
+        FileError: If a value is of another type than the library's, or out of any range.
     """
     if not config_json:
         return Facts()
-    encoder = encoder_config(config_json)
-    _check_supported(encoder)
-    sizes: dict[str, Any] = {
-        field: tuple(encoder[field]) if isinstance(encoder[field], list) else encoder[field]
-        for field in ("embed_dim", "depths", "num_heads", "mlp_ratio")
-        if field in encoder
-    }
-    if "family" not in sizes and encoder.get("model_type") in FAMILIES:
-        sizes["family"] = FAMILIES[encoder["model_type"]]
-    if _is(config_json, "ForImageClassification") and "id2label" in config_json:
-        sizes["num_classes"] = len(config_json["id2label"])
-    pretrained = encoder.get("pretrained_window_sizes")
+    key, encoder = encoder_config(config_json)
+    if not _known(encoder):
+        kind = shortened(encoder["model_type"])
+        remark = f"config.json is of {kind}: the weights tell the sizes"
+        return Facts(remarks=(remark,))
+    model = typed(config_json, HuggingFaceModel, where=where)
+    swin = _swin(encoder, f"{where}, {key}" if key else where)
+    if config_json.get("model_type") == "maskformer" and swin.model_type == "swin":
+        swin = _as_maskformers(swin)
+    _check_supported(model, swin)
+    backbone = key == "backbone_config" or _is(model, "Backbone")
     return Facts(
         origin="config.json",
-        window_size=encoder.get("window_size"),
-        pretrained_window_sizes=tuple(pretrained) if pretrained else None,
-        sizes=sizes,
-        output="stages" if _is(config_json, "Backbone") else "",
+        img_size=image_side(swin.image_size, "image_size of config.json", asked_size=asked_size),
+        window_size=swin.window_size,
+        pretrained_window_sizes=tuple(swin.pretrained_window_sizes or ()) or None,
+        sizes=_sizes(model, swin),
+        qkv_bias=swin.qkv_bias,
+        always_shift=swin.model_type == MASKFORMER,
+        out_stages=_out_stages(swin) if backbone else (),
+        output="stages" if backbone else "",
+        remarks=unknown_note(encoder, HUGGINGFACE),
     )
 
 
-def encoder_config(config_json: dict[str, Any]) -> dict[str, Any]:
-    """The part of ``config.json`` that is about the Swin encoder."""
+def encoder_config(config_json: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The part of ``config.json`` that is about the Swin encoder: its key, if any, and fields."""
     for key in ("encoder", "backbone_config", "vision_config"):
         inner = config_json.get(key)
-        if isinstance(inner, dict) and inner.get("model_type") in FAMILIES:
-            return inner
-    return config_json
+        if isinstance(inner, dict) and inner.get("model_type") in tuple(FAMILIES):
+            return key, inner
+    return "", config_json
 
 
-def image_side(config_json: dict[str, Any]) -> int | None:
-    """The image side of ``config.json``.
+def _known(encoder: dict[str, Any]) -> bool:
+    """Whether a config is of a Swin; one that does not say is taken for one."""
+    return encoder.get("model_type") in (None, *FAMILIES)
+
+
+def _as_maskformers(swin: HuggingFaceSwin) -> HuggingFaceSwin:
+    """The config that MaskFormer makes of a SwinConfig: of its own kind, giving every stage.
+
+    Source: MaskFormerPixelLevelModule of transformers/models/maskformer/modeling_maskformer.py.
+    """
+    every = [f"stage{number}" for number in range(1, _depth(swin) + 1)]
+    return msgspec.structs.replace(swin, model_type=MASKFORMER, out_features=every)
+
+
+def _depth(swin: HuggingFaceSwin) -> int:
+    return DEFAULT_STAGES if swin.depths is None else len(swin.depths)
+
+
+def _swin(encoder: dict[str, Any], where: str) -> HuggingFaceSwin:
+    return typed(encoder, HuggingFaceSwin, where=where)
+
+
+def _is(model: HuggingFaceModel, kind: str) -> bool:
+    """Whether the saved model was of a kind, such as ``ForImageClassification``."""
+    return any(name.endswith(kind) for name in model.architectures or ())
+
+
+def _sizes(model: HuggingFaceModel, swin: HuggingFaceSwin) -> dict[str, Any]:
+    """Sizes that the weights must show, too."""
+    sizes: dict[str, Any] = {
+        "family": FAMILIES.get(swin.model_type or ""),
+        "embed_dim": swin.embed_dim,
+        "depths": tuple(swin.depths) if swin.depths is not None else None,
+        "num_heads": tuple(swin.num_heads) if swin.num_heads is not None else None,
+        "mlp_ratio": swin.mlp_ratio,
+        "patch_size": square(swin.patch_size, "patch_size of config.json"),
+    }
+    if _is(model, "ForImageClassification"):
+        classes = model.num_labels if model.id2label is None else len(model.id2label)
+        sizes["num_classes"] = classes
+    return {name: value for name, value in sizes.items() if value is not None}
+
+
+def _out_stages(swin: HuggingFaceSwin) -> tuple[int, ...]:
+    """The stages whose maps a backbone gives; the last where nothing is said, as in the library.
 
     Raises:
-        CheckpointError: If the images are no squares.
+        CheckpointError: If it is to give anything else.
     """
-    return square(encoder_config(config_json).get("image_size"), "image_size of config.json")
-
-
-def _is(config_json: dict[str, Any], kind: str) -> bool:
-    """Whether the saved model was of a kind, such as ``ForImageClassification``."""
-    return any(str(name).endswith(kind) for name in config_json.get("architectures") or [])
-
-
-def _check_supported(encoder: dict[str, Any]) -> None:
-    if encoder.get("use_absolute_embeddings"):
+    names = ["stem", *(f"stage{number}" for number in range(1, _depth(swin) + 1))]
+    wanted = swin.out_features
+    if wanted is None and swin.out_indices is not None:
+        inside = [index for index in swin.out_indices if -len(names) <= index < len(names)]
+        outside = [str(index) for index in swin.out_indices if index not in inside]
+        wanted = [names[index] for index in inside] + outside
+    wanted = names[-1:] if wanted is None else wanted
+    odd = [name for name in wanted if name not in names[1:]]
+    if odd or not wanted:
         raise CheckpointError(
-            "config.json asks for use_absolute_embeddings, which is not supported: "
+            f"config.json asks for out_features {listed(odd) or 'none'}; supported are "
+            f"{', '.join(names[1:])}"
+        )
+    return tuple(sorted({names.index(name) for name in wanted}))
+
+
+def _check_supported(model: HuggingFaceModel, swin: HuggingFaceSwin) -> None:
+    asks = "config.json asks for"
+    if swin.use_absolute_embeddings:
+        raise CheckpointError(
+            f"{asks} use_absolute_embeddings, which is not supported: "
             "no published Swin has absolute position embeddings"
         )
-    activation = encoder.get("hidden_act", "gelu")
-    if activation != "gelu":
-        raise CheckpointError(f"config.json asks for hidden_act {activation}; supported is gelu")
-    eps = encoder.get("layer_norm_eps", LAYER_NORM_EPS)
-    if eps != LAYER_NORM_EPS:
+    if swin.hidden_act not in (None, "gelu"):
+        raise CheckpointError(f"{asks} hidden_act {shortened(swin.hidden_act)}; supported is gelu")
+    if swin.layer_norm_eps not in (None, LAYER_NORM_EPS):
         raise CheckpointError(
-            f"config.json asks for layer_norm_eps {eps}, which transformers uses in some norms "
+            f"{asks} layer_norm_eps {swin.layer_norm_eps}, which transformers uses in some norms "
             f"only; supported is {LAYER_NORM_EPS}"
         )
+    if swin.num_channels not in (None, 3):
+        raise CheckpointError(
+            f"{asks} num_channels {swin.num_channels}; supported are 3, RGB images"
+        )
+    for field in ("pruned_heads", "quantization_config"):
+        if getattr(model, field):
+            raise CheckpointError(
+                f"{asks} {field}, which is not supported; save the whole model in float"
+            )

@@ -11,8 +11,12 @@ from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.dialect import Facts, Named
 from swin_deploy.checkpoints.geometry import shown_img_size, shown_pretrained, shown_windows
 from swin_deploy.config import VARIANTS, Output, SwinConfig
+from swin_deploy.images.preprocessing import PreprocessingChoice
 
 SHOWN = ("family", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
+
+
+DEFAULT_CHOICE = PreprocessingChoice()
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,18 @@ class Asked:
         known: The variant of ``name``.
         img_size: In pixels.
         window_size: In tokens.
+        source: Library that the checkpoint comes from.
+        weights: Weights to take of several in a file.
+        preprocessing: What the user says of the preprocessing.
     """
 
     known: SwinConfig | None = None
     name: str = ""
     img_size: int | None = None
     window_size: int | None = None
+    source: str | None = None
+    weights: str | None = None
+    preprocessing: PreprocessingChoice = DEFAULT_CHOICE
 
 
 def own_config(

@@ -5,11 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from exporters.errors import CheckpointError
+from exporters.text_files import listed, shortened, typed
+from swin_deploy.checkpoints.config_fields import (
+    TIMM,
+    TIMM_ARGUMENTS,
+    TIMM_PRETRAINED,
+    unknown_note,
+)
+from swin_deploy.checkpoints.config_json import TimmArguments, TimmModel, TimmWeights
 from swin_deploy.checkpoints.dialect import MERGE_NAME, Dialect, Facts
 from swin_deploy.config import VARIANTS, SwinConfig
 
-# Arguments of timm's models that shapes do not show, and the one value that is supported.
-FIXED_ARGUMENTS = {"act_layer": "gelu", "norm_layer": "layernorm", "global_pool": "avg"}
+# Fields that ask for another model than is built, and what is supported of them.
+SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "global_pool": ((None, "avg"), "avg"),
+    "act_layer": ((None, "gelu"), "gelu"),
+    "norm_layer": ((None,), "its default"),
+    "embed_layer": ((None,), "its default"),
+    "in_chans": ((None, 3), "3, RGB images"),
+    "features_only": ((None, False), "the whole model"),
+    "label_offset": ((None, 0), "0"),
+    "custom_load": ((None, False), "false"),
+}
 
 
 def _foreign(ours: str) -> tuple[str, ...]:
@@ -24,76 +41,149 @@ def _foreign(ours: str) -> tuple[str, ...]:
 DIALECT = Dialect("timm", "layers.0.blocks.0.attn.", _foreign)
 
 
-def facts(config_json: dict[str, Any]) -> Facts:
+def facts(config_json: dict[str, Any], *, where: str, asked_size: int | None = None) -> Facts:
     """What a timm ``config.json`` says: architecture and arguments.
+
+    Args:
+        config_json: Its content, or an empty dict.
+        where: Its name, for messages.
+        asked_size: The image side that the user asks for.
 
     Raises:
         CheckpointError: If it asks for what is not supported.
+        FileError: If a value is of another type than the library's, or out of any range.
     """
     if not config_json:
         return Facts()
-    arguments = dict(config_json.get("model_args") or {})
-    _check_arguments(arguments)
-    pretrained = {**config_json, **(config_json.get("pretrained_cfg") or {})}
-    name = str(config_json.get("architecture", "")).partition(".")[0]
-    sizes = _variant_sizes(VARIANTS.get(name))
-    sizes |= {key: _value(arguments[key]) for key in _SIZES if key in arguments}
-    if "num_classes" in config_json:
-        sizes["num_classes"] = int(config_json["num_classes"])
-    input_size = pretrained.get("input_size")
-    given = arguments.get("img_size", input_size[-2:] if input_size else None)
-    pretrained_windows = sizes.pop("pretrained_window_sizes", None)
+    model = typed(config_json, TimmModel, where=where)
+    arguments = model.model_args or TimmArguments()
+    # The old form is one dict, which is the description of the weights, too.
+    inner = config_json if model.pretrained_cfg is None else model.pretrained_cfg
+    weights = typed(inner, TimmWeights, where=f"{where}, pretrained_cfg")
+    _check_supported(model, arguments, weights)
+    sizes = _sizes(model, arguments, weights)
+    side = arguments.img_size or (weights.input_size or [])[-2:] or None
     return Facts(
         origin="config.json",
-        img_size=square(given, "img_size of config.json"),
+        img_size=image_side(side, "img_size of config.json", asked_size=asked_size),
         window_size=sizes.pop("window_size", None),
-        pretrained_window_sizes=pretrained_windows,
-        always_shift=bool(arguments.get("always_partition")),
+        pretrained_window_sizes=sizes.pop("pretrained_window_sizes", None),
+        always_shift=bool(arguments.always_partition),
+        qkv_bias=arguments.qkv_bias,
         sizes=sizes,
+        remarks=_unknown(config_json, model),
     )
 
 
-_SIZES = (
-    "embed_dim",
-    "depths",
-    "num_heads",
-    "mlp_ratio",
-    "window_size",
-    "pretrained_window_sizes",
-)
+def _sizes(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> dict[str, Any]:
+    """The variant's sizes, and those that are said to differ from them."""
+    sizes = _variant_sizes(VARIANTS.get((model.architecture or "").partition(".")[0]))
+    classes = (arguments.num_classes, model.num_classes, weights.num_classes)
+    said: dict[str, Any] = {
+        "embed_dim": arguments.embed_dim,
+        "depths": tuple(arguments.depths or ()) or None,
+        "num_heads": tuple(arguments.num_heads or ()) or None,
+        "mlp_ratio": _same(arguments.mlp_ratio, "mlp_ratio"),
+        "patch_size": square(arguments.patch_size, "patch_size of config.json"),
+        "window_size": _window_size(arguments.window_size),
+        "pretrained_window_sizes": tuple(arguments.pretrained_window_sizes or ()) or None,
+        "num_classes": next((count for count in classes if count is not None), None),
+    }
+    sizes |= {name: value for name, value in said.items() if value is not None}
+    _check_head_dim(arguments.head_dim, sizes)
+    return sizes
 
 
-def square(size: Any, what: str) -> int | None:  # noqa: ANN401 - a JSON value of any type
-    """The side of a square image size, whether it is written as one number or two.
+def _same(value: float | list[float] | None, name: str) -> float | None:
+    """The one value of all stages.
+
+    Raises:
+        CheckpointError: If stages differ.
+    """
+    if not isinstance(value, list):
+        return value
+    if len(set(value)) != 1:
+        raise CheckpointError(
+            f"config.json asks for {name} {listed([str(one) for one in value])}; supported is one "
+            "for all stages"
+        )
+    return value[0]
+
+
+def _window_size(value: int | list[int | list[int]] | None) -> int | tuple[int, ...] | None:
+    """One window for all stages, or one for each; two numbers are the height and width of one."""
+    if not isinstance(value, list):
+        return value
+    what = "a window size of config.json"
+    sides = [side for side in value if isinstance(side, int)]
+    if len(value) == 2 and len(sides) == 2:
+        return square(sides, what)
+    return tuple(square(entry, what) or 0 for entry in value)
+
+
+def _check_head_dim(head_dim: int | list[int] | None, sizes: dict[str, Any]) -> None:
+    heads, dim = sizes.get("num_heads", ()), sizes.get("embed_dim", 0)
+    usual = [(dim << stage) // count for stage, count in enumerate(heads)]
+    said = head_dim if isinstance(head_dim, list) else [head_dim] * len(usual)
+    if head_dim is not None and said != usual:
+        raise CheckpointError(
+            f"config.json asks for head_dim {head_dim}; supported is channels over heads"
+        )
+
+
+def _unknown(config_json: dict[str, Any], model: TimmModel) -> tuple[str, ...]:
+    """Notes on fields that are not known; the old form has those of the weights on top."""
+    top = TIMM if model.pretrained_cfg is not None else TIMM | TIMM_PRETRAINED
+    parts = (
+        ("config.json", config_json, top),
+        ("model_args of config.json", config_json.get("model_args"), TIMM_ARGUMENTS),
+        ("pretrained_cfg of config.json", model.pretrained_cfg, TIMM_PRETRAINED),
+    )
+    return tuple(
+        note
+        for where, values, known in parts
+        for note in unknown_note(values or (), known, where=where)
+    )
+
+
+def square(size: int | list[int] | None, what: str) -> int | None:
+    """The side of a square size, whether it is written as one number or two.
 
     Raises:
         CheckpointError: If it is a rectangle.
     """
     if size is None or isinstance(size, int):
         return size
-    sides = [int(side) for side in size]
-    if len(set(sides)) != 1:
+    if len(set(size)) != 1:
         raise CheckpointError(
-            f"{what} is {' x '.join(map(str, sides))}, and only square images are supported; "
-            "give one with --image-size"
+            f"{what} is {' x '.join(map(str, size))}, and only squares are supported; "
+            "give an image size with --image-size if it is one"
         )
-    return sides[0]
+    return size[0]
+
+
+def image_side(size: int | list[int] | None, what: str, *, asked_size: int | None) -> int | None:
+    """The side of a model's images; None for a rectangle where another size is asked for.
+
+    Raises:
+        CheckpointError: If it is a rectangle, and no size is asked for.
+    """
+    rectangle = isinstance(size, list) and len(set(size)) > 1
+    return None if rectangle and asked_size is not None else square(size, what)
 
 
 def _variant_sizes(known: SwinConfig | None) -> dict[str, Any]:
     if known is None:
         return {}
-    return {field: getattr(known, field) for field in _SIZES}
+    fields = ("embed_dim", "depths", "num_heads", "mlp_ratio", "patch_size", "window_size")
+    return {field: getattr(known, field) for field in (*fields, "pretrained_window_sizes")}
 
 
-def _value(value: Any) -> Any:  # noqa: ANN401 - a JSON value of any type
-    if not isinstance(value, list):
-        return value
-    return tuple(square(entry, "a window size of config.json") for entry in value)
-
-
-def _check_arguments(arguments: dict[str, Any]) -> None:
-    for name, supported in FIXED_ARGUMENTS.items():
-        value = arguments.get(name)
-        if value is not None and str(value).lower() != supported:
-            raise CheckpointError(f"config.json asks for {name} {value}; supported is {supported}")
+def _check_supported(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> None:
+    for part in (arguments, model, weights):
+        for name, (supported, words) in SUPPORTED.items():
+            value = getattr(part, name, None)
+            if (value.lower() if isinstance(value, str) else value) not in supported:
+                raise CheckpointError(
+                    f"config.json asks for {name} {shortened(repr(value))}; supported is {words}"
+                )

@@ -52,4 +52,11 @@ def _prepare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return prepared
 
 
-DIALECT = Dialect("torchvision", "features.1.0.attn.", _foreign, (True, True), _prepare)
+DIALECT = Dialect(
+    "torchvision",
+    "features.1.0.attn.",
+    _foreign,
+    pads=(True, True),
+    prepare=_prepare,
+    zeroed=("attn.qkv.bias[k]",),
+)

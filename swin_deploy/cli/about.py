@@ -81,7 +81,7 @@ def models(console: Console, as_json: bool) -> None:
     )
     for source, files in SOURCES.items():
         show_text(f"  {source:<12} {files}")
-    console.next_step("swin-deploy run --model NAME, or --checkpoint FILE for your weights")
+    console.next_step("run", "--model", "notebook-digits", why="or --checkpoint FILE")
 
 
 DOCTOR_EPILOG = """\b
@@ -121,4 +121,4 @@ def doctor(console: Console, as_json: bool) -> None:
         console.warn("no TensorRT flavour is installed: engines cannot be built")
     if not builds or any(finding.state == "broken" for finding in findings):
         click.get_current_context().exit(BROKEN_STATUS)
-    console.next_step("swin-deploy run --checkpoint FILE --images FOLDER")
+    console.next_step("run", "--model", "notebook-digits", why="or --checkpoint FILE")

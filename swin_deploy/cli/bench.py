@@ -113,9 +113,9 @@ def bench(
         from swin_deploy import proof
         from swin_deploy.bench import Effort
         from swin_deploy.bench.throughput import measure_throughput
-        from swin_deploy.report import write_report
         from swin_deploy.report.terminal import render_bench
         from swin_deploy.report.to_json import bench_to_dict
+        from swin_deploy.report.write import write_report
 
         loaded = asked.load()
         made = proof.Made(onnx_files, engine_files)
@@ -141,6 +141,6 @@ def bench(
     if result.failures:
         click.get_current_context().exit(CHECK_FAILED)
     if not engine_files and not onnx_files:
-        console.next_step("add --onnx and --engine to time what you ship")
+        console.next_step("run", *asked.words(), why="makes what you ship, and times it")
     elif "compile" not in against:
-        console.next_step("add --against all: torch.compile is the bar to clear")
+        console.again("--against", "all", why="torch.compile is the bar to clear")

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -54,10 +55,19 @@ class Console:
         """Something the user must know, on standard error at every level."""
         click.secho(f"warning: {text}", fg="yellow", err=True)
 
-    def next_step(self, text: str) -> None:
-        """What to do after this command."""
+    def next_step(self, *words: object, why: str) -> None:
+        """Show a command to run after this one, as a shell takes it, with the reason behind it."""
         if self.level > QUIET:
-            click.secho(f"next: {text}", fg="cyan", err=True)
+            click.secho(f"next: {command_line(*words)}  # {why}", fg="cyan", err=True)
+
+    def again(self, *words: object, why: str) -> None:
+        """Show this command with something more."""
+        self.next_step(*sys.argv[1:], *words, why=why)
+
+
+def command_line(*words: object) -> str:
+    """Return a command of ours as a shell takes it."""
+    return shlex.join(["swin-deploy", *map(str, words)])
 
 
 class Step:

@@ -71,6 +71,7 @@ def build_trt(
         from exporters.precision import TITLES, precision_of
         from exporters.to_onnx import load_onnx
         from swin_deploy import pipeline
+        from swin_deploy.config import VARIANTS
 
         options = life.options(
             resolve_flavor(flavor),
@@ -105,7 +106,11 @@ def build_trt(
             f"{kernels.kernel_count} kernels, attention fused {kernels.fused_attention} of "
             f"{kernels.attention_blocks}, {100 * kernels.half_byte_share:.1f} % of bytes in half"
         )
-    console.next_step(f"swin-deploy plan {path}, or swin-deploy parity --engine {path}")
+    model = artifact.manifest.get("model")
+    if model in VARIANTS and not artifact.manifest["checkpoint_sha256"]:
+        console.next_step("parity", "--model", model, "--engine", path, why="is it equal")
+    else:
+        console.next_step("plan", path, why="where its bytes go; parity needs the --checkpoint too")
 
 
 def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from swin_deploy.load import LoadedModel
 
 TELL_EVERY_S = 30.0
+DROPS = (0.1, 0.5, 1, 2, 5, 10)  # percentage points of top-1
 CLEAR_LINE = "\r\033[K"  # of the live progress
 
 EPILOG = """\b
@@ -148,9 +149,10 @@ def evaluate(
         show_table(render_evaluation(evaluation))
     console.note(f"  wrote {folder / 'evaluation.json'} and evaluation.md")
     if not onnx_files and not engine_files:
-        console.next_step("add --onnx and --engine to judge what you ship")
+        why = "makes a file to judge with --onnx"
+        console.next_step("export", *asked.words(), "--precision", "fp16", why=why)
     elif max_drop is None:
-        console.next_step("add --max-drop POINTS to ask for proof that no more is lost")
+        _suggest_drop(console, evaluation.images)
     if not evaluation.passed:
         click.get_current_context().exit(CHECK_FAILED)
 
@@ -180,6 +182,16 @@ def _images(
         limit=limit,
         skip_unreadable=skip_unreadable,
     )
+
+
+def _suggest_drop(console: Console, images: int) -> None:
+    """Propose to ask for the smallest drop that so many images can rule out."""
+    from swin_deploy.evaluate.intervals import images_to_show
+
+    shown = [points for points in DROPS if images_to_show(points / 100) <= images]
+    if shown:
+        why = "asks for proof that no more points are lost"
+        console.again("--max-drop", shown[0], why=why)
 
 
 def _warn_too_few(console: Console, images: int, max_drop: float | None) -> None:

@@ -102,4 +102,4 @@ def export(
             f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
         )
     flag = "fp16" if precision == "fp32" else precision
-    console.next_step(f"swin-deploy build-trt {path} --{flag}")
+    console.next_step("build-trt", path, f"--{flag}", why="the engine, its precision proved")

@@ -59,8 +59,21 @@ class Asked:
     image_size: int | None
     window_size: int | None
     outputs: Output | None
+    weights: str | None
     classes: Path | None
     preprocessing: PreprocessingChoice
+
+    def words(self) -> list[str]:
+        """The options that ask for this model, as on a command line."""
+        said = {one.name: getattr(self, one.name) for one in fields(self)}
+        steps = dict(vars(said.pop("preprocessing")))
+        said |= {"preprocessing": steps.pop("source"), **steps}
+        return [
+            word
+            for name, value in said.items()
+            if value is not None
+            for word in (f"--{name.replace('_', '-')}", _word(value))
+        ]
 
     def load(self) -> LoadedModel:
         """The model; PyTorch loads here, not for ``--help``."""
@@ -73,11 +86,17 @@ class Asked:
             window_size=self.window_size,
             source=self.source,
             output=self.outputs,
+            weights=self.weights,
             preprocessing=self.preprocessing,
             classes=self.classes,
         )
 
 
+def _word(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+GPU_MACHINE = "on a machine with an NVIDIA GPU: the engine has not run yet"
 MAX_SECONDS = 86_400
 MAX_BATCH = 1 << 16  # the batch that the exporter is told to expect at most
 
@@ -220,6 +239,12 @@ def model_options(command: Command) -> Command:
             help="Where the checkpoint comes from.  [default: found from its keys]",
         ),
         click.option(
+            "--weights",
+            metavar="ema|raw|KEY",
+            help="Which weights of a checkpoint with several: averaged, raw, or those under a key."
+            "  [default: what the library it comes from takes]",
+        ),
+        click.option(
             "--checkpoint",
             type=FILE,
             help="Weights: a .pt or .pth file, safetensors, or a timm or Hugging Face folder.",
@@ -255,6 +280,19 @@ def image_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def original_option(command: Command) -> Command:
+    """--original: the library whose own model the reference is compared with."""
+    option = click.option(
+        "--original",
+        type=click.Choice(["auto", "none", "timm", "torchvision", "huggingface"]),
+        default="auto",
+        show_default=True,
+        help="The library that loads the checkpoint by itself, to compare the reference with; "
+        "auto: the one it comes from.",
+    )
+    return option(command)
 
 
 def json_option(command: Command) -> Command:

@@ -74,7 +74,8 @@ def plan(
     if other:
         second = _read(console, other, batch=first.batch, half=half, flavor=flavor)
         _compare((first, second), (file.name, other.name), bounds, detail, as_json=as_json)
-        console.next_step(f"swin-deploy plan {file} {other} --blocks, for every part")
+        if detail != "blocks":
+            console.again("--blocks", why="every part")
         return
     if svg:
         _draw(console, first, file.name, svg)
@@ -83,7 +84,11 @@ def plan(
             _show_json(first, bounds)
         else:
             _show(first, bounds, detail)
-    _suggest(console, first, file)
+    fused = first.fused_attention == first.attention_blocks
+    if not fused and first.half_byte_share < 0.5 and file.suffix == ".onnx":
+        console.again("--fp16", why="attention fuses in half precision")
+    elif detail != "kernels":
+        console.again("--kernels", why="every kernel; --gpu H200: how fast a GPU allows")
 
 
 def _read(
@@ -178,13 +183,3 @@ def _draw(console: Console, kernels: KernelPlan, title: str, path: Path) -> None
     require_blocks(kernels)
     write_atomic(path, render_plan_svg(kernels, title).encode())
     console.note(f"  wrote {path}")
-
-
-def _suggest(console: Console, kernels: KernelPlan, file: Path) -> None:
-    if kernels.fused_attention < kernels.attention_blocks:
-        console.next_step(
-            "attention fuses in half precision: swin-deploy export --precision fp16, or "
-            f"swin-deploy plan {file} --fp16"
-        )
-    else:
-        console.next_step(f"swin-deploy plan {file} --kernels, or --gpu H200, or another FILE")

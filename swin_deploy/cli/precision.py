@@ -16,7 +16,7 @@ from swin_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from swin_deploy.advice import Diagnosis
+    pass
 
 EPILOG = """\b
 Examples:
@@ -75,10 +75,8 @@ def precision(
         show_json(precision_to_dict(found))
     else:
         show_table(render_precision(found, every=every))
-    console.next_step(_next_step(found))
-
-
-def _next_step(found: Diagnosis) -> str:
-    kept = "".join(f" --keep-float32 {name}" for name in found.keep)
-    proved = "swin-deploy run --auto tries it, and proves it"
-    return f"swin-deploy export --precision {found.precision}{kept}, or {proved}"
+    kept = [word for name in found.keep for word in ("--keep-float32", name)]
+    console.next_step(
+        *("export", *asked.words(), "--precision", found.precision, *kept),
+        why="swin-deploy run --auto finds and proves one",
+    )

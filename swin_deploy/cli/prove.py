@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,10 +14,12 @@ from swin_deploy.cli.console import (
     Console,
     announce,
     announce_images,
+    command_line,
     show_json,
     show_table,
 )
 from swin_deploy.cli.options import (
+    GPU_MACHINE,
     Asked,
     batch_list,
     engine_option,
@@ -22,8 +27,13 @@ from swin_deploy.cli.options import (
     json_option,
     model_options,
     onnx_option,
+    original_option,
     report_option,
 )
+
+if TYPE_CHECKING:
+    from swin_deploy.original.build import Choice
+    from swin_deploy.parity import ParityReport
 
 PARITY_EPILOG = """\b
 Examples:
@@ -44,6 +54,7 @@ order of the classes or the weights are probably wrong (the verdict is inconclus
 @onnx_option
 @engine_option
 @image_options
+@original_option
 @click.option(
     "--batches",
     metavar="N,N,...",
@@ -62,6 +73,7 @@ def parity(
     engine_files: tuple[Path, ...],
     images: Path | None,
     limit: int,
+    original: Choice,
     batches: tuple[int, ...],
     report: Path | None,
     as_json: bool,
@@ -71,16 +83,19 @@ def parity(
     On real images, seeded noise and extreme inputs, at several batch sizes. What is allowed comes
     from what PyTorch itself loses in the same precision on the same images. Where a hop fails, the
     block and the operation that go wrong first are named. The reference is the float32 PyTorch
-    model with the checkpoint's weights.
+    model with the checkpoint's weights; it is compared with the model of the library that the
+    checkpoint comes from, built and loaded by that library from the same file.
     """
     with console.step("Loading PyTorch and the model"):
         from exporters.artifact import ensure_writable
         from swin_deploy import proof
-        from swin_deploy.report import write_report
+        from swin_deploy.original.build import original_library
         from swin_deploy.report.terminal import render_parity
         from swin_deploy.report.to_json import parity_to_dict
+        from swin_deploy.report.write import write_report
 
         loaded = asked.load()
+        original_library(loaded, original)  # what cannot be is said before the work
         made = proof.Made(onnx_files, engine_files)
         sets = proof.image_sets(loaded, images, limit=limit)
         if report:
@@ -89,18 +104,42 @@ def parity(
     announce_images(console, sets)
     with console.step("Comparing every hop with the reference") as step:
         result = proof.prove_parity(
-            loaded, made, images=sets, batches=batches, progress=step.update
+            loaded,
+            made,
+            images=sets,
+            batches=batches,
+            progress=step.update,
+            original=original,
         )
     if report:
         full = proof.make_report(loaded, made, parity=result, bench=None, images=sets)
-        write_report(full, report)
+        write_report(replace(full, next_command=_on_gpu(result)), report)
     if as_json:
         show_json(parity_to_dict(result))
     else:
         show_table(render_parity(result))
     if report:
         console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
-    if not made.onnx and not made.engines:
-        console.next_step("add --onnx and --engine to judge what you ship")
+    _suggest(console, asked, result, report, files=len(onnx_files) + len(engine_files))
     if result.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)
+
+
+def _suggest(
+    console: Console, asked: Asked, result: ParityReport, report: Path | None, *, files: int
+) -> None:
+    if result.verdict == "fail":
+        if not report:
+            console.again("--report", "report", why="every block in order, as a file to share")
+    elif not files:
+        console.next_step("run", *asked.words(), why="makes what you ship, and judges it")
+    elif _on_gpu(result):
+        console.again(why=GPU_MACHINE)
+    elif not report:
+        console.again("--report", "report", why="the proof as HTML, Markdown and JSON")
+
+
+def _on_gpu(parity: ParityReport) -> str:
+    """This command for a machine where the engine can run; empty where it ran."""
+    unseen = any(hop.not_run for hop in parity.hops if hop.stage == "engine")
+    return f"{command_line(*sys.argv[1:])}  # {GPU_MACHINE}" if unseen else ""

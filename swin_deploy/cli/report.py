@@ -12,7 +12,7 @@ from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table
 from swin_deploy.cli.options import FILE, json_option
 
 if TYPE_CHECKING:
-    from swin_deploy.report import Report
+    from swin_deploy.report.results import Report
 
 EPILOG = """\b
 Examples:
@@ -124,10 +124,10 @@ def _with_evaluation(read: Report, path: Path | None) -> Report:
 def _render(
     console: Console, read: Report, output: Path | None, markdown: Path | None, as_json: bool
 ) -> None:
-    from swin_deploy.report import write_report
     from swin_deploy.report.markdown import render_markdown
     from swin_deploy.report.terminal import render_summary
     from swin_deploy.report.to_json import report_to_dict
+    from swin_deploy.report.write import write_report
 
     if output:
         written = write_report(read, output)
@@ -138,7 +138,7 @@ def _render(
     else:
         show_table(render_summary(read))
     if not output:
-        console.next_step("add --output DIR for HTML, or a second report to compare with")
+        console.again("--output", "rendered", why="HTML; a second report is compared")
 
 
 def _compare(
@@ -162,7 +162,7 @@ def _compare(
     if found.regressions:
         click.get_current_context().exit(CHECK_FAILED)
     if not markdown:
-        console.next_step("add --markdown FILE for a pull request comment")
+        console.again("--markdown", "comment.md", why="for a pull request")
 
 
 def _write_markdown(console: Console, path: Path | None, text: str) -> None:

@@ -22,6 +22,7 @@ from swin_deploy.cli.console import (
     Console,
     announce,
     announce_images,
+    command_line,
     show_json,
     show_table,
 )
@@ -29,6 +30,7 @@ from swin_deploy.cli.engine import refuse_engine, resolve_flavor
 from swin_deploy.cli.life import default_options
 from swin_deploy.cli.options import (
     FILE,
+    GPU_MACHINE,
     Asked,
     batch_range,
     duration,
@@ -36,12 +38,14 @@ from swin_deploy.cli.options import (
     image_options,
     json_option,
     model_options,
+    original_option,
 )
 
 if TYPE_CHECKING:
     from swin_deploy.ladder import Rung
     from swin_deploy.load import LoadedModel
-    from swin_deploy.report import Report
+    from swin_deploy.original.build import Choice
+    from swin_deploy.report.results import Report
 
 EPILOG = """\b
 Examples:
@@ -59,6 +63,7 @@ labelled images the reference is not better than guessing (inconclusive).
 @click.command(epilog=EPILOG)
 @model_options
 @image_options
+@original_option
 @click.option(
     "--fp16", "precision", flag_value="fp16", default="fp16", help="Half precision (default)."
 )
@@ -94,6 +99,7 @@ def run(
     asked: Asked,
     images: Path | None,
     limit: int,
+    original: Choice,
     precision: Precision,
     auto: bool,
     opset: int,
@@ -119,9 +125,11 @@ def run(
         from swin_deploy.bench import Effort
         from swin_deploy.bench.throughput import measure_throughput
         from swin_deploy.ladder import Ladder
+        from swin_deploy.original.build import original_library
 
         options = default_options(resolve_flavor(flavor))
         loaded = asked.load()
+        original_library(loaded, original)  # what cannot be is said before the work
         sets = proof.image_sets(loaded, images, limit=limit)
         ensure_writable(report / "report.json")
     announce(console, loaded)
@@ -137,7 +145,12 @@ def run(
     made = proof.Made(tuple(dict.fromkeys((full, graph))), (engine,))
     with console.step("Comparing every hop with the reference") as step:
         parity = proof.prove_parity(
-            loaded, made, images=sets, batches=proof.BATCHES, progress=step.update
+            loaded,
+            made,
+            images=sets,
+            batches=proof.BATCHES,
+            progress=step.update,
+            original=original,
         )
     with console.step("Measuring throughput") as step:
         bench = measure_throughput(
@@ -148,11 +161,23 @@ def run(
             progress=step.update,
         )
     result = proof.make_report(loaded, made, parity=parity, bench=bench, images=sets)
-    result = replace(result, conditions=result.conditions | rung_conditions(rungs))
+    files = [word for path in made.onnx for word in ("--onnx", path)] + ["--engine", engine]
+    unseen = any(hop.not_run for hop in parity.hops if hop.stage == "engine")
+    words = ["parity", *asked.words(), *files, "--report", report]
+    why = GPU_MACHINE
+    if not unseen:
+        words = ["bench", *asked.words(), *files, "--against", "all"]
+        why = "torch.compile is the bar to clear"
+    result = replace(
+        result,
+        conditions=result.conditions | rung_conditions(rungs),
+        next_command=f"{command_line(*words)}  # {why}" if unseen else "",
+    )
     _conclude(console, result, report, as_json=as_json)
     if parity.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)
-    console.next_step(f"open {report / 'report.html'}; ship {engine} with its .json")
+    console.note(f"  open {report / 'report.html'}; ship {engine} with its .json")
+    console.next_step(*words, why=why)
 
 
 def _export(console: Console, loaded: LoadedModel, *, opset: int, folder: Path) -> Path:
@@ -196,9 +221,9 @@ def _make_engine(
 
 def _conclude(console: Console, result: Report, folder: Path, *, as_json: bool) -> None:
     """Write the report, and say what it says."""
-    from swin_deploy.report import write_report
     from swin_deploy.report.terminal import render_summary
     from swin_deploy.report.to_json import report_to_dict
+    from swin_deploy.report.write import write_report
 
     written = write_report(result, folder)
     if as_json:

@@ -47,6 +47,7 @@ def fold_notebook(reference: NotebookSwin) -> DeployModel:
     )
     layers: list[nn.Module] = []
     taps: dict[int, nn.Module] = {}
+    shown = reference.config.shown_stages if reference.config.output_name == "stages" else ()
     order = block_order(stages[0])
     index = 0
     for entry in reference.stages:
@@ -60,7 +61,7 @@ def fold_notebook(reference: NotebookSwin) -> DeployModel:
             for block in (entry.WSA, entry.SWSA):
                 folded, order = _fold_block(block, stages[index], order)
                 layers.append(folded)
-            if reference.config.output_name == "stages" and reference.ends_stage(entry):
+            if index in shown and reference.ends_stage(entry):
                 taps[len(layers)] = stage_map(nn.Identity(), order, stages[index])
     if not taps:
         taps[len(layers)] = _fold_tail(reference, order)

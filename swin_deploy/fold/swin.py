@@ -41,9 +41,10 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
     )
     layers: list[nn.Module] = []
     taps: dict[int, nn.Module] = {}
+    shown = reference.config.shown_stages if reference.config.output_name == "stages" else ()
     order = block_order(stages[0])
     for index, (blocks, merge) in enumerate(reference.parts()):
-        stage, tapped = stages[index], reference.config.output_name == "stages"
+        stage, tapped = stages[index], index in shown
         orders = [block_order(stage, block.shift_size) for block in blocks]
         moves = [reorder(now, wanted) for now, wanted in pairwise([order, *orders])]
         order = orders[-1]
@@ -56,6 +57,8 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
         if tapped:
             norm = getattr(reference, f"norm{index}", nn.Identity())
             taps[len(layers)] = stage_map(norm, order, stage)
+        if index == max(shown, default=-1):
+            break  # nothing is given from further on
         if merge is not None:
             joined = nn.Identity() if leave[-1] is join else join
             layers.append(_fold_merge(merge, joined, len(order)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,13 @@ from exporters.text_files import listed, parse_json, read_text, shortened
 from swin_deploy.assumptions import Assumption
 from swin_deploy.config import ASSETS
 
-IMAGENET_SYNSETS = ASSETS / "imagenet_synsets.txt"  # WordNet's names, in the order of the logits
+# Synsets and words of WordNet, one class a line, in the order of the logits. The 22k order is that
+# of the authors' data/imagenet22k_dataset.py: sorted synsets, of which two without images give
+# their places to the last two; it agrees with their data/map22kto1k.txt for all but one class.
+PUBLISHED = {
+    1000: ("ImageNet-1k", ASSETS / "imagenet_1k.txt"),
+    21841: ("ImageNet-22k", ASSETS / "imagenet_22k.txt.gz"),
+}
 IMAGENET_CLASSES = 1000
 MAX_DIGITS = 18
 MOST_CLASSES = 1 << 20
@@ -171,7 +178,27 @@ def order_classes(
 
 def imagenet_synsets() -> tuple[str, ...]:
     """The 1,000 synsets of ImageNet-1k, in the order of the logits."""
-    return tuple(IMAGENET_SYNSETS.read_text(encoding="utf-8").split())
+    return tuple(names[-1] for names in published_class_names(IMAGENET_CLASSES).names)
+
+
+@functools.cache
+def published_class_names(num_classes: int) -> ClassNames:
+    """The names of ImageNet's classes, for the heads of published models.
+
+    Args:
+        num_classes: 1,000 or 21,841.
+
+    Returns:
+        For each class its words as one text, each of them, and its synset.
+    """
+    title, path = PUBLISHED[num_classes]
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    pairs = (line.split(" ", 1) for line in text.splitlines())
+    names = tuple(
+        tuple(dict.fromkeys((words, *words.split(", "), synset))) for synset, words in pairs
+    )
+    return ClassNames(names, title)
 
 
 def _by_names(names: Sequence[str], known: ClassNames, place: str) -> dict[str, int] | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from exporters.backends import load_polygraphy_comparator
 from exporters.errors import ComparisonError
+from swin_deploy.arrays import plain_array
 from swin_deploy.parity.results import Check, Floor, ParityResult, Tolerance
 
 TOP = 5
@@ -115,15 +116,18 @@ def second_opinion(
     are divided by what is allowed for each value, and Polygraphy is asked for an ``atol`` of 1.
 
     Raises:
+        ComparisonError: If the shapes differ, or there is nothing to compare.
         MissingBackendError: If Polygraphy is not installed.
     """
+    _check_comparable(actual, reference, classes=False)
     comparator = load_polygraphy_comparator()
     with np.errstate(invalid="ignore", over="ignore"):
         a, b = _in_units(actual, reference)
         allowed = tolerance.atol + tolerance.rtol * np.abs(b)
+        sides = {"candidate": a / allowed, "reference": b / allowed}
         runs = [
-            (name, [comparator.IterationResult({"output": values / allowed}, runner_name=name)])
-            for name, values in (("candidate", a), ("reference", b))
+            (name, [comparator.IterationResult({"output": plain_array(values, np.float64)}, name)])
+            for name, values in sides.items()
         ]
         verdict = comparator.Comparator.compare_accuracy(
             comparator.RunResults(runs),
@@ -162,7 +166,7 @@ def _in_units(
     actual: NDArray[np.floating], reference: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Both sides in float64 and in units of the reference's RMS."""
-    a, b = actual.astype(np.float64), reference.astype(np.float64)
+    a, b = plain_array(actual, np.float64), plain_array(reference, np.float64)
     unit = math.sqrt(float(np.mean(b * b))) or 1.0
     return a / unit, b / unit
 

@@ -162,7 +162,8 @@ class Hop:
 
     Attributes:
         name: Short name, such as ``deploy`` or ``onnx fp16``.
-        stage: ``deploy``, ``onnx`` or ``engine``.
+        stage: ``deploy``, ``onnx`` or ``engine``; ``original`` for the library's own model, loaded
+            by the library, which shows whether the checkpoint was read rightly.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         file: File name of the artefact, or empty.
         backend: What ran it and where, such as ``ONNX Runtime 1.31.1, CPUExecutionProvider``.
@@ -213,6 +214,7 @@ class ParityReport:
         reference_top1_accuracy: As ``Hop.top1_accuracy``, of the reference.
         hops: In the order of the line.
         samples: A few real images to show.
+        labelled: Number of labelled images that accuracies are of.
         doubt: Reason why accuracy shows nothing here; empty where the reference is better than
             guessing, and without labels.
     """
@@ -224,6 +226,7 @@ class ParityReport:
     reference_top1_accuracy: float | None
     hops: tuple[Hop, ...]
     samples: tuple[Sample, ...] = ()
+    labelled: int = 0
     doubt: str = ""
 
     @property

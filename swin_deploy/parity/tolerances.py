@@ -28,6 +28,10 @@ _NOT_MEASURED = "assumed: no engine has been measured on a GPU yet"
 # weights: initial; random (weights times 1.5, norms and biases random); outlier (random, and 1 in
 # 64 channels with ten times the norm's gain and 20 more in the MLP's bias).
 TOLERANCES: dict[tuple[str, str], Tolerance] = {
+    # The original library's own model against the reference: 5.2e-6 (transformers' Swin-B, stage
+    # maps of extreme images): margin 19, as transformers adds up in another order; timm's and
+    # torchvision's models are bit-equal to it. A wrong reading needs far more than the noise.
+    ("original", "fp32"): Tolerance(1e-4, 1e-4, None, _MEASURED.format("5.2e-6")),
     # 4.1e-6 (M, outlier), 3.3e-6 (T, random): margin 2.4.
     ("deploy", "fp32"): Tolerance(1e-5, 1e-5, None, _MEASURED.format("4.1e-6")),
     # 3.1e-6 (T, initial): margin 32; other processors and providers were not measured.
@@ -55,6 +59,7 @@ _V2 = Tolerance(
     4e-4, 1e-4, None, "measured on a CPU: needs at most 7.9e-5 with temperatures of 100"
 )
 FAMILY_TOLERANCES: dict[tuple[str, str, str], Tolerance] = {
+    ("swinv2", "original", "fp32"): _V2,
     ("swinv2", "deploy", "fp32"): _V2,
     ("swinv2", "onnx", "fp32"): _V2,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from swin_deploy.config import SwinConfig
-from swin_deploy.memory import require_memory
+from swin_deploy.memory_limits import require_memory
 from swin_deploy.reference.notebook import NotebookSwin
 from swin_deploy.reference.swin import SwinTransformer
 from swin_deploy.reference.swin_v2 import SwinTransformerV2

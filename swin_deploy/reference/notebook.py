@@ -21,7 +21,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from swin_deploy.config import StageSpec, SwinConfig
+from swin_deploy.config import StageSpec, SwinConfig, hidden_channels
 from swin_deploy.reference.parts import StochasticDepth, drop_path_rates
 
 STOCHASTIC_DEPTH = 0.2  # of the last block; grows linearly from 0
@@ -135,7 +135,7 @@ class SwinEncoderBlock(nn.Module):
 
     def __init__(self, stage: StageSpec, mlp_ratio: float, mask: bool, drop_path: float) -> None:
         super().__init__()
-        hidden = round(stage.dim * mlp_ratio)
+        hidden = hidden_channels(stage.dim, mlp_ratio)
         self.layer_norm = nn.LayerNorm(stage.dim)
         self.stochastic_depth = StochasticDepth(drop_path)
         self.WMSA = ShiftedWindowMSA(stage.dim, stage.num_heads, stage.window_size, mask)
@@ -208,8 +208,8 @@ class NotebookSwin(nn.Module):
         if output == "stages":
             sides = [stage.resolution for stage in self.config.stages]
             return tuple(
-                rearrange(tokens, "b (h w) c -> b c h w", h=side)
-                for tokens, side in zip(stages, sides, strict=True)
+                rearrange(stages[index], "b (h w) c -> b c h w", h=sides[index])
+                for index in self.config.shown_stages
             )
         if output == "tokens":
             return stages[-1]

@@ -12,7 +12,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from swin_deploy.config import StageSpec, SwinConfig
+from swin_deploy.config import StageSpec, SwinConfig, hidden_channels
 from swin_deploy.reference.parts import StochasticDepth, drop_path_rates
 from swin_deploy.windows import relative_position_index, shifted_window_mask
 
@@ -109,7 +109,7 @@ class SwinBlock(nn.Module):
         self.attn = self.attention(stage)
         self.drop_path = StochasticDepth(drop_path)
         self.norm2 = nn.LayerNorm(stage.dim, eps=config.layer_norm_eps)
-        self.mlp = Mlp(stage.dim, round(stage.dim * config.mlp_ratio))
+        self.mlp = Mlp(stage.dim, hidden_channels(stage.dim, config.mlp_ratio))
         mask = None
         if shift:
             grid = stage.resolution // stage.window_size
@@ -179,7 +179,7 @@ class SwinTransformer(nn.Module):
     """Images [B, 3, H, W] to what ``config.output`` asks for.
 
     ``norm`` is absent where nothing uses it: stage outputs, or encoders without a final norm.
-    ``norm0``, ``norm1``, ... normalise each stage's output where ``config.stage_norms`` says so.
+    ``norm0``, ``norm1``, ... normalise the maps that are given, where ``config.stage_norms``.
     """
 
     kinds: tuple[type[nn.Module], type[nn.Module]] = (SwinBlock, PatchMerging)
@@ -203,10 +203,9 @@ class SwinTransformer(nn.Module):
         self.norm: nn.Module = nn.Identity()
         if config.final_norm:
             self.norm = nn.LayerNorm(stages[-1].dim, eps=config.layer_norm_eps)
-        for index, stage in enumerate(stages):
-            if config.stage_norms:
-                norm = nn.LayerNorm(stage.dim, eps=config.layer_norm_eps)
-                self.add_module(f"norm{index}", norm)
+        for index in config.shown_stages if config.stage_norms else ():
+            norm = nn.LayerNorm(stages[index].dim, eps=config.layer_norm_eps)
+            self.add_module(f"norm{index}", norm)
         self.head: nn.Module = nn.Identity()
         if config.num_classes:
             self.head = nn.Linear(stages[-1].dim, config.num_classes)
@@ -237,7 +236,7 @@ class SwinTransformer(nn.Module):
         stages = self.stage_tokens(images)
         output = self.config.output_name
         if output == "stages":
-            return tuple(self._stage_map(index, tokens) for index, tokens in enumerate(stages))
+            return tuple(self._stage_map(i, stages[i]) for i in self.config.shown_stages)
         tokens = self.norm(stages[-1])
         if output == "tokens":
             return rearrange(tokens, "b h w c -> b (h w) c")

@@ -32,10 +32,7 @@ def _sentence(found: Comparison) -> str:
     bar = BAR_TITLES[found.bar]
     start = f"Batch {found.batch}: "
     if not found.low:
-        return (
-            f"{start}{ours} ran {ratio_text(found.ratio)} as fast as {theirs} ({bar}), in too few "
-            "rounds to be sure of anything."
-        )
+        return f"{start}too few rounds to compare {ours} with {theirs} ({bar})."
     if not found.decided:
         return (
             f"{start}no difference between {ours} and {theirs} ({bar}): "

@@ -99,7 +99,10 @@ def _share(part: float, whole: float) -> float:
 
 def ratio_bars(bench: BenchReport) -> list[Bar]:
     """Return the images/s of each runner as a ratio to PyTorch, marked at 1."""
-    ran = [result for result in bench.results if result.timed]
+    baseline = [result for result in bench.results if result.timed and result.ratio == 1]
+    ran = [r for r in bench.results if r.timed and (r.ratio_high or r in baseline)]
+    if len(ran) == len(baseline):
+        return []
     ends = [end for result in ran for end in (result.ratio, result.ratio_high)]
     scale = max([1.0, *filter(math.isfinite, ends)])
     return [_ratio_bar(result, scale) for result in ran]
@@ -108,12 +111,17 @@ def ratio_bars(bench: BenchReport) -> list[Bar]:
 def _ratio_bar(result: BenchResult, scale: float) -> Bar:
     low, high = result.ratio_low, result.ratio_high
     return Bar(
-        f"{result.name}, {result.precision}, batch {result.batch}",
+        f"{_precise_name(result)}, batch {result.batch}",
         ratio_text(result.ratio) + (f", {low:.2f} to {high:.2f}" if high else ""),
         ((_share(result.ratio, scale), "good" if result.ratio >= 1 else "slow"),),
         mark=1 / scale,
         whisker=(_share(low, scale), _share(high, scale)) if high else None,
     )
+
+
+def _precise_name(result: BenchResult) -> str:
+    known = result.precision in result.name
+    return result.name if known else f"{result.name}, {result.precision}"
 
 
 def block_bars(plan: KernelPlan) -> list[Bar]:

@@ -24,7 +24,7 @@ from swin_deploy.parity import (
     Sample,
     Tolerance,
 )
-from swin_deploy.report import Artifact, Report
+from swin_deploy.report.results import Artifact, Report
 from swin_deploy.report.schema import first_problem
 from swin_deploy.report.to_json import BENCH_FIGURES, PLAN_FIELDS, SCHEMA, report_to_dict
 
@@ -89,6 +89,8 @@ def _report(values: dict[str, Any]) -> Report:
         plan=None if plan is None else _plan(plan),
         artifacts=tuple(Artifact(**artifact) for artifact in values["artifacts"]),
         conditions=values["conditions"],
+        made_from=values["made_from"],
+        next_command=values["next_command"],
         assumptions=tuple(Assumption(**one) for one in values["assumptions"]),
         evaluation=None if evaluation is None else Evaluation.from_dict(evaluation),
     )

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 
 from swin_deploy.evaluate.accuracy import Evaluation
-from swin_deploy.report import Report
 from swin_deploy.report.accuracy import (
     ACCURACY_LEGEND,
     accuracy_facts,
@@ -27,8 +26,11 @@ from swin_deploy.report.compare.words import (
 )
 from swin_deploy.report.numbers import one_line
 from swin_deploy.report.plan_tables import block_table, kernel_table, plan_facts, plan_line
+from swin_deploy.report.results import Report
+from swin_deploy.report.summary import tiles
 from swin_deploy.report.tables import (
     Facts,
+    Kind,
     Table,
     allowed_facts,
     artifact_table,
@@ -61,15 +63,24 @@ def render_markdown(report: Report) -> str:
     """
     meaning, *rest = verdict_sentences(report.parity)
     parts = [
-        f"## {headline(report.parity)}: {_shown(report.model)}",
+        f"## {_shown(headline(report.parity))}: {_shown(report.model)}",
         f"**{_shown(meaning)}**",
         "\n".join(f"- {_shown(sentence)}" for sentence in rest),
+        f"Next: `{_shown(report.next_command)}`" if report.next_command else "",
+        _tiles(report),
         "" if report.parity is None else _table(hop_table(report.parity)),
         "\n".join(f"- **Assumed**: {_shown(one.text)}" for one in report.assumptions),
         "\n".join(f"- **{name}**: {_shown(text)}" for name, text in _short_facts(report)),
     ]
     folded = [(title, body) for title, body in _folded_parts(report) if body]
     return _fitting([part for part in parts if part], folded)
+
+
+def _tiles(report: Report) -> str:
+    """The answers that stand on top of the HTML report, as one table."""
+    columns: tuple[tuple[str, Kind], ...] = (("", "text"), ("Answer", "text"), ("Figures", "text"))
+    rows = ((tile.question, tile.value, tile.detail) for tile in tiles(report))
+    return _table(Table(columns, tuple(rows)))
 
 
 def _fitting(parts: list[str], folded: list[tuple[str, str]]) -> str:
@@ -106,6 +117,7 @@ def _folded_parts(report: Report) -> Iterator[tuple[str, str]]:
             "What was compared, and what is allowed",
             _facts((*allowed_facts(parity), *parity_facts(parity))),
         )
+    yield "The model, and how images are prepared", _facts(tuple(report.made_from.items()))
     yield "Conditions", _facts((("Made", report.created), *report.conditions.items()))
     if report.evaluation is not None:
         accuracy = _table(accuracy_table(report.evaluation))

@@ -15,6 +15,11 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def capital(text: str) -> str:
+    """Return ``text`` with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
 def error_text(value: float) -> str:
     """Return an error or a tolerance with two digits, rounded up: ``1.2e-05``."""
     if math.isnan(value):
@@ -49,8 +54,8 @@ def decibel_text(value: float) -> str:
 
 
 def latency_text(milliseconds: float) -> str:
-    """Return a latency in ms, with more decimals below 10 ms."""
-    return f"{milliseconds:.3f}" if milliseconds < 10 else f"{milliseconds:,.1f}"
+    """Return a latency in ms with three digits, or the whole number."""
+    return significant(milliseconds)
 
 
 def ratio_text(ratio: float) -> str:
@@ -59,5 +64,13 @@ def ratio_text(ratio: float) -> str:
 
 
 def megabytes_text(count: float) -> str:
-    """Return bytes in MB of a million bytes: ``12.3``, and more digits below one."""
-    return f"{count / 1e6:.3f}" if count < 1e6 else f"{count / 1e6:,.1f}"
+    """Return bytes in MB of a million bytes with three digits, or one decimal: ``1,234.5``."""
+    return significant(count / 1e6) if count < 1e8 else f"{count / 1e6:,.1f}"
+
+
+def significant(value: float) -> str:
+    """Return a number with three digits, or the whole number: ``0.675``, ``21.4``, ``1,482``."""
+    if not math.isfinite(value):
+        return error_text(value)
+    decimals = 2 - (math.floor(math.log10(abs(value))) if value else 2)
+    return f"{value:,.{max(0, decimals)}f}"

@@ -9,7 +9,6 @@ from typing import Literal
 
 from swin_deploy.bench import BenchReport, BenchResult
 from swin_deploy.parity import Hop, ParityReport, ParityResult
-from swin_deploy.report import Artifact
 from swin_deploy.report.numbers import (
     cosine_text,
     decibel_text,
@@ -20,6 +19,7 @@ from swin_deploy.report.numbers import (
     percent_text,
     ratio_text,
 )
+from swin_deploy.report.results import Artifact
 from swin_deploy.report.words import (
     case_text,
     count_flips,
@@ -139,20 +139,26 @@ def allowed_facts(parity: ParityReport) -> Facts:
     return _facts((f"Allowed: {', '.join(names)}", rule) for rule, names in hops.items())
 
 
+IMAGE_SETS = {"images": "Photographs", "seeded": "Noise", "extreme": "Extreme images"}
+
+
 def parity_facts(parity: ParityReport) -> Facts:
     """Return what was compared with what: weights, reference, images; then classes and drift."""
-    images = [(f"Images: {name}", text) for name, text in parity.inputs.items()]
+    images = [
+        (IMAGE_SETS.get(name, f"Images: {name}"), text) for name, text in parity.inputs.items()
+    ]
     facts = [("Weights", parity.weights), ("Reference", parity.reference_backend), *images]
     accuracy = {"reference": parity.reference_top1_accuracy}
     accuracy |= {hop.name: hop.top1_accuracy for hop in parity.hops}
     shares = [f"{n} {percent_text(share)}" for n, share in accuracy.items() if share is not None]
     if shares:
         facts.append(("Top-1 accuracy", ", ".join(shares)))
-    flips = [f"{hop.name} {text}" for hop in parity.hops if (text := flip_text(hop))]
-    if flips:
-        facts.append(("Other top class", ", ".join(flips)))
+    counted = [hop for hop in parity.hops if count_flips(hop) is not None]
+    if counted:
+        flips = [f"{hop.name} {text}" for hop in counted if (text := flip_text(hop))]
+        facts.append(("Same top-1 on all images", f"no: {', '.join(flips)}" if flips else "yes"))
     unseen = [f"{h.name}: {h.drift_not_run}" for h in parity.hops if h.drift_not_run]
-    return _facts([*facts, ("Drift not run", "; ".join(unseen))] if unseen else facts)
+    return _facts([*facts, ("Not compared block by block", "; ".join(unseen))] if unseen else facts)
 
 
 def _facts(facts: Iterable[tuple[str, str]]) -> Facts:
@@ -200,7 +206,7 @@ def _bench_row(result: BenchResult, extra: list[str]) -> tuple[str, ...]:
         latency_text(result.median_ms),
         latency_text(result.p95_ms),
         f"{result.images_per_s:,.1f}",
-        ratio_text(result.ratio) if result.ratio else "-",
+        ratio_text(result.ratio) if high or result.ratio == 1 else "-",
         f"{low:.2f}-{high:.2f}" if high else "-",
         *(texts[name] if getattr(result, name) else "-" for name in extra),
         str(result.iterations),

@@ -15,7 +15,6 @@ from swin_deploy.advice import Diagnosis
 from swin_deploy.bench import BenchReport
 from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import ParityReport
-from swin_deploy.report import Report
 from swin_deploy.report.accuracy import (
     accuracy_facts,
     accuracy_headline,
@@ -40,6 +39,8 @@ from swin_deploy.report.plan_tables import (
     roofline_table,
 )
 from swin_deploy.report.precision import activation_table, part_table, precision_facts
+from swin_deploy.report.results import Report
+from swin_deploy.report.summary import tiles
 from swin_deploy.report.tables import (
     Facts,
     Table,
@@ -57,6 +58,7 @@ MOST_PARTS = 24  # that are shown unasked
 SHORT_NAME = 18  # characters of a block's name
 MIN_WIDTHS = {"text": 8, "code": 12, "number": None, "verdict": 7}
 VERDICT_STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
+TILE_STYLES = {"good": "bold green", "warn": "bold yellow", "bad": "bold red", "none": "bold"}
 STYLES = {
     "pass": "green",
     "FAIL": "bold red",
@@ -208,6 +210,7 @@ def render_summary(report: Report) -> RenderableType:
         parts += [Text(f"{headline(report.parity)}: {one_line(report.model)}", style=style)]
         parts += [Text(sentence) for sentence in verdict_sentences(report.parity)]
         parts += [Text(f"Assumed: {one.text}", style="yellow") for one in report.assumptions]
+        parts.append(_tiles(report))
         parts.append(_table(_without(hop_table(report.parity), "Flips")))
         parts.append(_facts(parity_facts(report.parity)))
     if report.bench is not None:
@@ -217,6 +220,17 @@ def render_summary(report: Report) -> RenderableType:
         parts.append(_facts(plan_facts(report.plan)))
     parts.append(_table(_without_last_column(artifact_table(report.artifacts))))
     return Group(*parts)
+
+
+def _tiles(report: Report) -> RenderableType:
+    """The answers that stand on top of the HTML report."""
+    grid = rich_table.Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    grid.add_column(style="dim", overflow="fold")
+    for tile in tiles(report):
+        grid.add_row(tile.question, Text(tile.value, style=TILE_STYLES[tile.state]), tile.detail)
+    return grid
 
 
 def _without_last_column(table: Table) -> Table:

@@ -11,8 +11,8 @@ from exporters.plan.roofline import Bound
 from exporters.plan.totals import BlockTotal, block_pairs, block_totals
 from swin_deploy.bench import BenchReport
 from swin_deploy.parity import Hop, ParityReport
-from swin_deploy.report import Report
 from swin_deploy.report.plan_tables import HEAVIEST
+from swin_deploy.report.results import Report
 
 SCHEMA = 3
 # Fields of a plan that are not figures of its kernels.
@@ -40,6 +40,8 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "model": report.model,
         "created": report.created,
         "conditions": dict(report.conditions),
+        "made_from": dict(report.made_from),
+        "next_command": report.next_command,
         "artifacts": [asdict(artifact) for artifact in report.artifacts],
         "assumptions": [asdict(assumption) for assumption in report.assumptions],
         "parity": None if report.parity is None else parity_to_dict(report.parity),

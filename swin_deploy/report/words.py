@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swin_deploy.parity import Hop, ParityReport, ParityResult, Tolerance
-from swin_deploy.report.numbers import cosine_text, error_text, one_line
+from swin_deploy.report.numbers import capital, cosine_text, error_text, one_line
 
 PARITY_LEGEND = (
     (
@@ -104,14 +104,41 @@ def case_text(result: ParityResult) -> str:
     return f"{one_line(result.inputs)}, batch {result.batch}"
 
 
+# What a stage is called in a headline, and what was done before it was run.
+STAGES = {
+    "original": ("Original library", "compared"),
+    "deploy": ("Deploy model", "made"),
+    "onnx": ("ONNX", "written"),
+    "engine": ("TensorRT engine", "built"),
+}
+
+
 def headline(parity: ParityReport | None) -> str:
-    """Return the verdict in a few words, with the hops that it does not cover."""
+    """Return the verdict in a few words: what was verified, what failed, what was not run."""
     if parity is None:
-        return "Not judged"
-    not_run = sum(hop.passed is None for hop in parity.hops)
-    caveat = f", {count_noun(not_run, 'hop')} not run" if not_run else ""
-    word = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}[parity.verdict]
-    return word + caveat
+        return "Nothing was compared"
+    failed = [one_line(hop.name) for hop in parity.hops if hop.passed is False]
+    verified = _stages([hop for hop in parity.hops if hop.passed])
+    unseen = [hop for hop in parity.hops if hop.passed is None]
+    if failed:
+        return f"Not equal: {', '.join(failed)}"
+    if not verified:
+        return "Nothing could be run here"
+    # The deploy model is verified on the way to a file: the file is what counts.
+    shipped = [name for name in verified if name != "Deploy model"] or verified
+    parts = [f"{' and '.join(shipped)} verified"]
+    parts += [f"{name} {done}, not yet run" for name, done in _unseen_stages(unseen)]
+    if parity.doubt:
+        parts = [f"Inconclusive: {parts[0]}, but accuracy shows nothing", *parts[1:]]
+    return ". ".join(parts)
+
+
+def _stages(hops: list[Hop]) -> list[str]:
+    return list(dict.fromkeys(STAGES[hop.stage][0] for hop in hops if hop.stage in STAGES))
+
+
+def _unseen_stages(hops: list[Hop]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(STAGES[hop.stage] for hop in hops if hop.stage in STAGES))
 
 
 def verdict_sentences(parity: ParityReport | None) -> tuple[str, ...]:
@@ -122,9 +149,9 @@ def verdict_sentences(parity: ParityReport | None) -> tuple[str, ...]:
     failed = [hop for hop in ran if not hop.passed]
     return (
         _meaning(parity, ran, failed),
-        *(f"{one_line(hop.name)} failed {failure_text(hop)}." for hop in failed),
+        *(f"{capital(one_line(hop.name))} failed {failure_text(hop)}." for hop in failed),
         *(f"{one_line(hop.name)}: {one_line(hop.located)}." for hop in failed if hop.located),
-        *((f"{one_line(parity.doubt)}.",) if parity.doubt else ()),
+        *((f"{capital(one_line(parity.doubt))}.",) if parity.doubt else ()),
         *not_run_sentences(parity),
     )
 
@@ -132,8 +159,7 @@ def verdict_sentences(parity: ParityReport | None) -> tuple[str, ...]:
 def not_run_sentences(parity: ParityReport) -> tuple[str, ...]:
     """Return one sentence for each hop that could not run here, with the reason."""
     return tuple(
-        f"{one_line(hop.name)} was not run, and nothing is shown about it: "
-        f"{one_line(hop.not_run).rstrip('.')}."
+        f"{capital(one_line(hop.name))} has not been tested: {one_line(hop.not_run).rstrip('.')}."
         for hop in parity.hops
         if hop.passed is None
     )
@@ -141,12 +167,12 @@ def not_run_sentences(parity: ParityReport) -> tuple[str, ...]:
 
 def _meaning(parity: ParityReport, ran: list[Hop], failed: list[Hop]) -> str:
     if not ran:
-        return "No hop could run here, so parity is not shown."
+        return "Nothing could run here, so nothing is known about parity."
     cases = count_noun(sum(len(hop.results) for hop in ran), "case")
     if failed:
-        total = count_noun(len(ran), "hop")
+        total = count_noun(len(ran), "step")
         return f"Out of tolerance: {len(failed)} of {total} that ran, {cases} compared."
-    names = ", ".join(one_line(hop.name) for hop in ran)
+    names = capital(", ".join(one_line(hop.name) for hop in ran))
     return (
         f"{names}: same results as {one_line(parity.reference_backend)}, within tolerance, "
         f"in {'the' if cases == '1 case' else 'all'} {cases}."
@@ -178,9 +204,9 @@ def count_flips(hop: Hop) -> tuple[int, int] | None:
 
 
 def flip_text(hop: Hop) -> str:
-    """Return those counts in words; empty without classes."""
+    """Return those counts in words; empty without classes, and where there are none."""
     counts = count_flips(hop)
-    if counts is None:
+    if counts is None or not any(counts):
         return ""
     return f"{count_noun(counts[0], 'flip')} and {count_noun(counts[1], 'near tie')}"
 

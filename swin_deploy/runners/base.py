@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from exporters.errors import ComparisonError
 from exporters.spec import Precision
+from swin_deploy.arrays import plain_array
 
-# One array [B, ...] for each output of a model, in the model's order.
+# One array [B, ...], row-major, for each output of a model, in the model's order.
 Outputs = tuple[NDArray[np.float32], ...]
 
 
@@ -64,6 +65,24 @@ class Runner(Protocol):
         self.execute()
         self.synchronize()
         return self.fetch()
+
+
+def plain_images(images: NDArray[Any], name: str) -> NDArray[np.float32]:
+    """Images of any layout and number type, as every library takes them.
+
+    Args:
+        images: [B, 3, H, W].
+        name: Of the runner, for the message.
+
+    Raises:
+        ComparisonError: If there is no image among them.
+    """
+    if images.ndim != 4 or not images.size:
+        raise ComparisonError(
+            f"{name} takes images of shape [batch, 3, height, width], not {list(images.shape)}; "
+            "give at least one image"
+        )
+    return plain_array(images, np.float32)
 
 
 def check_shape(images: NDArray[np.float32], wanted: tuple[Any, ...], name: str) -> None:

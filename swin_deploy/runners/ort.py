@@ -14,8 +14,9 @@ from exporters.backends import cuda_device_count, load_onnxruntime
 from exporters.errors import ExportError, FileError, MissingBackendError
 from exporters.spec import Precision
 from exporters.text_files import shortened
-from swin_deploy.memory import available_bytes
-from swin_deploy.runners.base import Outputs, Runner, check_shape
+from swin_deploy.arrays import plain_array
+from swin_deploy.memory_limits import available_bytes
+from swin_deploy.runners.base import Outputs, Runner, check_shape, plain_images
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -77,11 +78,10 @@ class OrtRunner(Runner):
         self._binding = self._session = None
 
     def prepare(self, images: NDArray[np.float32]) -> None:
-        check_shape(images, tuple(self._input.shape), self.name)
+        ready = plain_images(images, self.name)
+        check_shape(ready, tuple(self._input.shape), self.name)
         dtype = np.float16 if self._input.type == "tensor(float16)" else np.float32
-        value = self._ort.OrtValue.ortvalue_from_numpy(
-            np.ascontiguousarray(images, dtype), self._device, 0
-        )
+        value = self._ort.OrtValue.ortvalue_from_numpy(plain_array(ready, dtype), self._device, 0)
         self._binding = self._session.io_binding()
         self._binding.bind_ortvalue_input(self._input.name, value)
         for output in self._outputs:
@@ -99,7 +99,7 @@ class OrtRunner(Runner):
         self._binding.synchronize_outputs()
 
     def fetch(self) -> Outputs:
-        return tuple(np.asarray(one, np.float32) for one in self._binding.copy_outputs_to_cpu())
+        return tuple(plain_array(one, np.float32) for one in self._binding.copy_outputs_to_cpu())
 
 
 def _ort_session(

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from exporters.spec import Precision
-from swin_deploy.runners.base import Outputs, Runner
+from swin_deploy.arrays import plain_array
+from swin_deploy.runners.base import Outputs, Runner, plain_images
 
 TORCH_DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
@@ -54,7 +55,8 @@ class TorchRunner(Runner):
         self._images, self._output = torch.empty(0), ()
 
     def prepare(self, images: NDArray[np.float32]) -> None:
-        self._images = torch.tensor(images, dtype=self._dtype, device=self._device)
+        ready = plain_images(images, self.name)
+        self._images = torch.tensor(ready, dtype=self._dtype, device=self._device)
 
     def execute(self) -> None:
         with torch.inference_mode(), _strict_float32():
@@ -66,7 +68,7 @@ class TorchRunner(Runner):
 
     def fetch(self) -> Outputs:
         outputs = self._output if isinstance(self._output, tuple) else (self._output,)
-        return tuple(np.asarray(one.float().cpu().numpy(), np.float32) for one in outputs)
+        return tuple(plain_array(one.float().cpu().numpy(), np.float32) for one in outputs)
 
 
 @contextlib.contextmanager

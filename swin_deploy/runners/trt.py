@@ -16,7 +16,7 @@ from exporters.backends import load_tensorrt
 from exporters.errors import BuildError, MissingBackendError
 from exporters.flavors import require
 from swin_deploy.caches import runtime_cache_path
-from swin_deploy.runners.base import Outputs, Runner, check_shape
+from swin_deploy.runners.base import Outputs, Runner, check_shape, plain_images
 from swin_deploy.runners.facts import read_engine, read_facts, require_gpu, require_version
 from swin_deploy.runners.runtime_cache import keep_runtime_cache, open_runtime_cache
 
@@ -113,11 +113,12 @@ class TrtRunner(Runner):
         self._drop_buffers()
 
     def prepare(self, images: NDArray[np.float32]) -> None:
-        check_shape(images, tuple(self._engine.get_tensor_shape(self._input_name)), self.name)
+        ready = plain_images(images, self.name)
+        check_shape(ready, tuple(self._engine.get_tensor_shape(self._input_name)), self.name)
         self.synchronize()  # a call under way may still use the buffers
-        if self._images.shape != images.shape:
-            self._bind(tuple(images.shape))
-        self._host_images.copy_(torch.from_numpy(np.require(images, requirements=["C", "W"])))
+        if self._images.shape != ready.shape:
+            self._bind(tuple(ready.shape))
+        self._host_images.copy_(torch.from_numpy(ready))
         self._upload()
 
     def execute(self) -> None:

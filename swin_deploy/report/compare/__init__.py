@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exporters.errors import ComparisonError
-from swin_deploy.report import Report
 from swin_deploy.report.compare.changes import REGRESSIONS, Change, Limits, rank_change
 from swin_deploy.report.compare.parity import compare_evaluation, compare_parity
 from swin_deploy.report.compare.plan import compare_files, compare_plan
 from swin_deploy.report.compare.speed import compare_bench
+from swin_deploy.report.results import Report
 
 __all__ = ["Change", "Limits", "RunComparison", "compare_reports"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from exporters.plan import KernelPlan
-from swin_deploy.report import Artifact
 from swin_deploy.report.compare.changes import Change, Limits, judged, labelled, missing
 from swin_deploy.report.numbers import megabytes_text, percent_text
+from swin_deploy.report.results import Artifact
 
 
 def compare_plan(

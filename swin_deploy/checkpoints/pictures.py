@@ -1,0 +1,161 @@
+"""What a checkpoint's own files say of pictures: how they are prepared, and what is in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from exporters.errors import ConfigError
+from exporters.text_files import typed
+from swin_deploy.assumptions import Assumption
+from swin_deploy.checkpoints import notebook
+from swin_deploy.checkpoints.folders import Content
+from swin_deploy.checkpoints.image_processors import huggingface_rule
+from swin_deploy.checkpoints.preprocessors import chosen_rule, library_rule, timm_rule
+from swin_deploy.checkpoints.sizes import Asked, variant_of
+from swin_deploy.config import SwinConfig
+from swin_deploy.images.class_names import (
+    PUBLISHED,
+    ClassNames,
+    class_names_of,
+    published_class_names,
+)
+from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice, Rule
+
+CHANNELS = 3
+PREPROCESSING_OPTION = "--preprocessing timm|torchvision|huggingface|microsoft|FILE"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How pictures are prepared for a model, and the names of what it sees in them.
+
+    Attributes:
+        preprocessing: Steps from a picture to an input of the model.
+        class_names: Names of the classes; None where nothing gives them.
+        notes: What was found, for the user to read.
+        assumptions: What nothing says and had to be chosen.
+    """
+
+    preprocessing: Preprocessing
+    class_names: ClassNames | None
+    notes: tuple[str, ...]
+    assumptions: tuple[Assumption, ...]
+
+
+def pictures_of(
+    content: Content,
+    source: str,
+    *,
+    own: SwinConfig,
+    config: SwinConfig,
+    asked: Asked,
+) -> Pictures:
+    """Find how pictures are prepared for a checkpoint of timm, torchvision and so on.
+
+    Args:
+        content: The checkpoint's files.
+        source: Library that it comes from.
+        own: Config of the model as it was saved.
+        config: Config of the model that was asked for.
+        asked: What the user says.
+
+    Raises:
+        ConfigError: If the steps cannot be done, or are for another number of channels.
+        FileError: If a file cannot be read, or has a value of another type.
+    """
+    rule = _file_rule(content, source) or library_rule(source, own)
+    sized = asked.img_size is not None
+    steps, assumed = prepared(rule, config, asked.preprocessing, size_is_asked=sized)
+    names = _class_names(content, config.num_classes) or _published_names(own)
+    return Pictures(steps, names, (_steps_note(steps),), assumed)
+
+
+def notebook_pictures(content: Content, config: SwinConfig, asked: Asked) -> Pictures:
+    """The same for the notebook's checkpoints, which say it in their metadata or not at all."""
+    rule = notebook.saved_rule(content.metadata) or library_rule("notebook", config)
+    sized = asked.img_size is not None
+    steps, assumed = prepared(rule, config, asked.preprocessing, size_is_asked=sized)
+    return Pictures(steps, None, (_steps_note(steps),), assumed)
+
+
+def prepared(
+    rule: Rule, config: SwinConfig, choice: PreprocessingChoice, *, size_is_asked: bool
+) -> tuple[Preprocessing, tuple[Assumption, ...]]:
+    """The steps from a picture to an input of a model, and what is assumed of them.
+
+    Args:
+        rule: The way of the files next to the weights, or of the source's library.
+        config: Sizes of the model.
+        choice: What the user says.
+        size_is_asked: Whether the user gave the image size.
+
+    Raises:
+        ConfigError: If they cannot be done, or are for another number of channels.
+        FileError: If the file that the user names cannot be read.
+    """
+    if choice.source is not None:
+        rule = chosen_rule(choice.source, config)
+    steps = choice.apply(rule.at(config.img_size))
+    if len(steps.mean) != CHANNELS:
+        raise ConfigError(
+            f"mean and std of {steps.origin} have {len(steps.mean)} numbers, the model takes "
+            f"{CHANNELS} channels; give --mean and --std"
+        )
+    assumed: list[Assumption] = []
+    if rule.guess and not choice.settles:
+        assumed.append(Assumption("preprocessing", steps.text, rule.guess, PREPROCESSING_OPTION))
+    if rule.native not in (None, config.img_size) and not size_is_asked:
+        reason = f"though {steps.origin} prepares images of {rule.native} px"
+        assumed.append(Assumption("image size", f"{config.img_size} px", reason, "--image-size"))
+    return steps, tuple(assumed)
+
+
+def _steps_note(steps: Preprocessing) -> str:
+    return f"preprocessing of {steps.origin}: {steps.refusal or steps.text}"
+
+
+def _file_rule(content: Content, source: str) -> Rule | None:
+    """How the files next to the weights prepare pictures; None without such files."""
+    if source == "huggingface" and content.preprocessor:
+        return huggingface_rule(content.preprocessor, where="preprocessor_config.json")
+    if source == "timm" and content.config_json:
+        inner = content.config_json.get("pretrained_cfg")
+        pretrained = inner if isinstance(inner, dict) else {}
+        return timm_rule({**content.config_json, **pretrained}, where="config.json")
+    return None
+
+
+class _Labels(msgspec.Struct, kw_only=True):
+    """The class names that a ``config.json`` may have."""
+
+    id2label: dict[int, str] | None = None
+    label_names: list[str] | dict[int, str] | None = None
+    pretrained_cfg: Any = None
+
+
+def _class_names(content: Content, num_classes: int) -> ClassNames | None:
+    """The class names of ``config.json``: Hugging Face's ``id2label``, timm's ``label_names``."""
+    read = typed(content.config_json, _Labels, where="config.json")
+    inner = read.pretrained_cfg if isinstance(read.pretrained_cfg, dict) else {}
+    names = read.label_names or typed(inner, _Labels, where="config.json").label_names
+    if read.id2label:
+        labels = {index: (name,) for index, name in read.id2label.items()}
+        return class_names_of(labels, num_classes, source="id2label of config.json")
+    if not names:
+        return None
+    listed = dict(enumerate(names)) if isinstance(names, list) else names
+    return class_names_of(
+        {index: (name,) for index, name in listed.items()},
+        num_classes,
+        source="label_names of config.json",
+    )
+
+
+def _published_names(config: SwinConfig) -> ClassNames | None:
+    """ImageNet's names for the head of a published model; None for any other."""
+    if variant_of(config, any_head=True) is None or config.num_classes not in PUBLISHED:
+        return None
+    return published_class_names(config.num_classes)

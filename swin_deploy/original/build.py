@@ -1,0 +1,113 @@
+"""The library whose model is the original of a loaded one, and that model."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from exporters.errors import ComparisonError, DeployError
+from exporters.text_files import shortened
+from swin_deploy.checkpoints.sources import Reading
+from swin_deploy.config import SwinConfig
+from swin_deploy.load import LoadedModel
+from swin_deploy.original.from_timm import timm_original
+from swin_deploy.original.from_torchvision import torchvision_original
+from swin_deploy.original.from_transformers import transformers_original
+
+Choice = Literal["auto", "none", "timm", "torchvision", "huggingface"]
+CHOICES: tuple[str, ...] = get_args(Choice)
+# The authors' code is no package; timm loads their files by its own code.
+LIBRARIES = {
+    "microsoft": "timm",
+    "timm": "timm",
+    "torchvision": "torchvision",
+    "huggingface": "transformers",
+}
+BUILDERS: dict[str, Callable[[SwinConfig, Reading], nn.Module]] = {
+    "timm": timm_original,
+    "torchvision": torchvision_original,
+    "transformers": transformers_original,
+}
+
+
+def original_library(loaded: LoadedModel, choice: Choice) -> str:
+    """The library to compare with; empty for none.
+
+    Args:
+        loaded: The model. Random weights have no file, and the notebook's model is its own
+            original.
+        choice: ``auto`` for the library that the checkpoint comes from, ``none``, or a library.
+
+    Raises:
+        ComparisonError: If a library is asked for that the checkpoint does not come from.
+    """
+    source = loaded.reading.source if loaded.reading else ""
+    library = LIBRARIES.get(source, "")
+    if choice == "none":
+        return ""
+    if choice == "auto" or LIBRARIES[choice] == library:
+        return library
+    what = f"a checkpoint of {source}" if source else "random weights"
+    raise ComparisonError(
+        f"{loaded.name} has {what}, which --original {choice} cannot read; leave --original out"
+    )
+
+
+def build_original(config: SwinConfig, reading: Reading, library: str) -> nn.Module:
+    """Build the library's own model of a checkpoint, in evaluation mode; its outputs are a tuple.
+
+    Args:
+        config: Of the model that the checkpoint was loaded as: image size, windows, outputs.
+        reading: Where the checkpoint's weights are.
+        library: ``timm``, ``torchvision`` or ``transformers``.
+
+    Raises:
+        ComparisonError: If the library cannot build, load or run it, whatever it raises.
+        MissingBackendError: If the library is not installed, or does not load.
+    """
+    side = config.img_size
+    try:
+        with _quiet():
+            model = BUILDERS[library](config, reading).eval()
+            with torch.inference_mode():
+                model(torch.zeros(1, 3, side, side))
+    except DeployError:
+        raise
+    except Exception as err:  # a foreign library fails in ways of its own
+        raise ComparisonError(f"{library} cannot build or run the model ({_reason(err)})") from err
+    return model
+
+
+def _reason(err: BaseException) -> str:
+    """The error that was raised first: libraries wrap it in words about themselves."""
+    while err.__cause__ or err.__context__:
+        err = err.__cause__ or err.__context__ or err
+    return str(shortened(" ".join(f"{type(err).__name__}: {err}".split())))
+
+
+def library_version(library: str) -> str:
+    """The version of an installed library, for reports."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No words of a library's own; what matters is checked here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

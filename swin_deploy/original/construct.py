@@ -1,0 +1,101 @@
+"""The model of timm or torchvision of given sizes, without weights.
+
+The libraries are imported here by name, when they are asked for: nothing else needs them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from exporters.backends import import_package
+from exporters.errors import ComparisonError
+from swin_deploy.checkpoints.sizes import effective_windows
+from swin_deploy.config import SwinConfig
+
+# Libraries round hidden channels down; a ratio found from weights may miss by a rounding error.
+_UP = 1 + 1e-9
+
+
+def import_library(module: str, library: str) -> Any:  # noqa: ANN401 - untyped libraries
+    """A module of a library.
+
+    Raises:
+        MissingBackendError: If the library is not installed, or does not load for any reason.
+    """
+    return import_package(module, name=library, install=f"pip install {library}")
+
+
+def timm_model(config: SwinConfig) -> nn.Module:
+    """Build timm's model of these sizes.
+
+    Raises:
+        MissingBackendError: If there is no timm.
+    """
+    suffix, kind = ("", "") if config.family == "swin" else ("_v2", "V2")
+    module = import_library(f"timm.models.swin_transformer{suffix}", "timm")
+    fields = _sizes(config) | {"img_size": config.img_size, "patch_size": config.patch_size}
+    if config.pretrained_window_sizes:
+        fields["pretrained_window_sizes"] = config.pretrained_window_sizes
+    if config.always_shift:
+        fields["always_partition"] = True
+    model: nn.Module = getattr(module, f"SwinTransformer{kind}")(
+        window_size=timm_windows(config), num_classes=config.num_classes, **fields
+    )
+    return model
+
+
+def timm_windows(config: SwinConfig) -> int | tuple[tuple[int, int], ...]:
+    """The windows as timm takes them: two numbers alone would be one window's height and width."""
+    sides = config.window_sizes
+    return sides[0] if len(set(sides)) == 1 else tuple((side, side) for side in sides)
+
+
+def torchvision_model(config: SwinConfig) -> nn.Module:
+    """Build torchvision's model of these sizes; without classes its head is the identity.
+
+    Raises:
+        ComparisonError: If it has no such model.
+        MissingBackendError: If there is no torchvision.
+    """
+    module = import_library("torchvision.models.swin_transformer", "torchvision")
+    fields = _sizes(config) | {"depths": list(config.depths), "num_heads": list(config.num_heads)}
+    if config.family == "swinv2":
+        fields["block"] = module.SwinTransformerBlockV2
+        fields["downsample_layer"] = module.PatchMergingV2
+    patch, window = [config.patch_size] * 2, [one_window(config, "torchvision")] * 2
+    model: nn.Module = module.SwinTransformer(
+        patch, window_size=window, num_classes=config.num_classes or 1, **fields
+    )
+    if not config.num_classes:
+        model.head = nn.Identity()
+    return model
+
+
+def has_other_windows(config: SwinConfig, saved: SwinConfig) -> bool:
+    """Whether windows are other than the saved ones: of V1's tables, or those asked for of V2."""
+    if config.family == "swin":
+        return effective_windows(config) != effective_windows(saved)
+    return config.window_sizes != saved.window_sizes
+
+
+def one_window(config: SwinConfig, library: str) -> int:
+    """The window of all stages.
+
+    Raises:
+        ComparisonError: If they differ, which the library's model cannot.
+    """
+    windows = set(config.window_sizes)
+    if len(windows) > 1:
+        raise ComparisonError(f"{library}'s model has one window size, not {config.window_size}")
+    return windows.pop()
+
+
+def _sizes(config: SwinConfig) -> dict[str, Any]:
+    return {
+        "embed_dim": config.embed_dim,
+        "depths": config.depths,
+        "num_heads": config.num_heads,
+        "mlp_ratio": config.mlp_ratio * _UP,
+    }

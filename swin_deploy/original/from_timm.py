@@ -1,0 +1,95 @@
+"""timm's own model from the user's file or folder, by timm's own code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from exporters.errors import ComparisonError
+from swin_deploy.checkpoints.sources import Reading
+from swin_deploy.checkpoints.weights import EMA, RAW, TIMM_KEYS
+from swin_deploy.config import SwinConfig
+from swin_deploy.original.construct import (
+    has_other_windows,
+    import_library,
+    timm_model,
+    timm_windows,
+)
+from swin_deploy.original.outputs import OriginalModel, tokens_of
+from swin_deploy.original.stored import load_strictly, read_state, under_prefix
+
+
+def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
+    """Build timm's model of what is in a checkpoint.
+
+    1. A folder with a ``config.json`` of timm: ``timm.create_model("local-dir:...")``.
+    2. Anything else of timm or the authors: its class with the sizes that were read, its
+       ``load_state_dict`` with its own choice among several weights, its ``checkpoint_filter_fn``.
+
+    Raises:
+        ComparisonError: If timm has no such model, or cannot load it.
+        MissingBackendError: If there is no timm.
+    """
+    _check_form(config, reading)
+    models = import_library("timm.models", "timm")
+    if reading.config_path is not None and reading.source == "timm":
+        whole = reading.path.is_dir() and reading.wanted is None and not reading.encoder.prefix
+        name = f"local-dir:{reading.config_path.parent}"
+        model = models.create_model(name, pretrained=whole, **_changes(config, reading.saved))
+        if whole:  # 1
+            return OriginalModel(model, config, _outputs)
+    else:
+        model = timm_model(config)  # 2
+    _load(models, model, reading)
+    return OriginalModel(model, config, _outputs)
+
+
+def _check_form(config: SwinConfig, reading: Reading) -> None:
+    if config.stage_norms or not config.final_norm:
+        raise ComparisonError("timm's model has one norm, after the last stage, not one a stage")
+    resized = has_other_windows(config, reading.saved)
+    if reading.source == "microsoft" and config.family == "swin" and resized:
+        raise ComparisonError("timm resizes the tables of biases otherwise than the authors do")
+
+
+def _changes(config: SwinConfig, saved: SwinConfig) -> dict[str, Any]:
+    """Arguments for what was asked for otherwise than it was saved."""
+    changes: dict[str, Any] = {}
+    if config.img_size != saved.img_size:
+        changes["img_size"] = config.img_size
+    if config.window_sizes != saved.window_sizes:
+        changes["window_size"] = timm_windows(config)
+    if config.pretrained_window_sizes != saved.pretrained_window_sizes:
+        changes["pretrained_window_sizes"] = config.pretrained_window_sizes
+    return changes
+
+
+def _load(models: Any, model: nn.Module, reading: Reading) -> None:  # noqa: ANN401 - timm.models
+    path = reading.weights_path
+    if path.name.endswith(".index.json"):
+        raise ComparisonError("timm reads no weights that are split over several files")
+    state: Any = {}
+    if reading.key in ("", *TIMM_KEYS) and reading.wanted in (None, EMA, RAW):
+        # timm's own choice, which ours must come to by itself.
+        state = models.load_state_dict(str(path), use_ema=reading.wanted != RAW)
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        state = read_state(path, reading.encoder.key)
+    # timm takes the prefixes of DataParallel and torch.compile off by itself.
+    state = under_prefix(state, reading.encoder.prefix) or state
+    version = "" if reading.saved.family == "swin" else "_v2"
+    module = import_library(f"timm.models.swin_transformer{version}", "timm")
+    load_strictly(model, module.checkpoint_filter_fn(state, model), "timm")
+
+
+def _outputs(model: Any, images: Tensor, config: SwinConfig) -> tuple[Tensor, ...]:  # noqa: ANN401
+    output = config.output_name
+    if output == "logits":
+        return (model(images),)
+    if output == "stages":
+        maps = model.forward_intermediates(images, intermediates_only=True)
+        return tuple(maps[index] for index in config.shown_stages)
+    features = model.forward_features(images)  # [B, H, W, C]
+    if output == "tokens":
+        return (tokens_of(features),)
+    return (model.forward_head(features, pre_logits=True),)

@@ -1,0 +1,159 @@
+"""transformers' own model from the user's folder, by ``from_pretrained``."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exporters.errors import ComparisonError
+from exporters.text_files import listed
+from swin_deploy.checkpoints.huggingface import FAMILIES
+from swin_deploy.checkpoints.sources import Reading
+from swin_deploy.config import SwinConfig
+from swin_deploy.original.construct import has_other_windows, import_library
+from swin_deploy.original.outputs import OriginalModel
+
+BACKBONES = ("SwinBackbone", "Swinv2Backbone", "MaskFormerSwinBackbone")
+ENCODERS = ("SwinModel", "Swinv2Model", "DonutSwinModel", "MaskFormerSwinModel")
+
+
+def transformers_original(config: SwinConfig, reading: Reading) -> nn.Module:
+    """Build transformers' model of the class that ``config.json`` names, or the Swin inside it.
+
+    Raises:
+        ComparisonError: If it has no such model, or the file lacks weights that it needs.
+        MissingBackendError: If there is no transformers.
+    """
+    if reading.config_path is None:
+        raise ComparisonError(
+            f"transformers builds its model from a folder with a config.json, and "
+            f"{reading.path.name} is a file alone"
+        )
+    if reading.key or has_other_windows(config, reading.saved):
+        what = f"the key {reading.key}" if reading.key else "other windows than the checkpoint's"
+        raise ComparisonError(f"transformers has no way to {what}")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched
+    library = import_library("transformers", "transformers")
+    with _without_progress(library):
+        model, absent = _from_pretrained(library, config, reading, reading.config_path.parent)
+    path, part = _swin_in(model, config)
+    _check_absent(absent, path if part is not model else "")
+    return OriginalModel(part, config, _outputs)
+
+
+def _from_pretrained(
+    library: Any,  # noqa: ANN401 - transformers
+    config: SwinConfig,
+    reading: Reading,
+    folder: Path,
+) -> tuple[Any, list[str]]:
+    """The model, and names that it has and the file has not."""
+    local = {"local_files_only": True}
+    settings = library.AutoConfig.from_pretrained(folder, **local)
+    name = (getattr(settings, "architectures", None) or [""])[0]
+    kind: Any = getattr(library, str(name), None)
+    known = isinstance(kind, type) and issubclass(kind, library.PreTrainedModel)
+    if not known:
+        raise ComparisonError(f"transformers has no model {name or 'for it'}: see architectures")
+    if config.img_size != reading.saved.img_size:
+        _swin_settings(settings).image_size = config.img_size
+    if reading.path.is_file():
+        local["use_safetensors"] = "safetensors" in reading.path.name
+    model, info = kind.from_pretrained(
+        folder, config=settings, dtype=torch.float32, output_loading_info=True, **local
+    )
+    wrong = [*info["missing_keys"], *(str(one) for one in info.get("mismatched_keys", ()))]
+    return model, sorted(wrong)
+
+
+def _swin_settings(settings: Any) -> Any:  # noqa: ANN401 - a config of transformers
+    """The part of a config that is of the Swin."""
+    for key in ("encoder", "backbone_config", "vision_config"):
+        inner = getattr(settings, key, None)
+        if getattr(inner, "model_type", None) in FAMILIES:
+            return inner
+    return settings
+
+
+def _swin_in(model: nn.Module, config: SwinConfig) -> tuple[str, nn.Module]:
+    """Path and module of what gives the outputs that are asked for.
+
+    Raises:
+        ComparisonError: If there is none, or there are several.
+    """
+    if config.output_name == "logits":
+        return "", model
+    backbones = [(n, m) for n, m in model.named_modules() if type(m).__name__ in BACKBONES]
+    if backbones and config.output_name != "stages":
+        raise ComparisonError(f"transformers' backbone gives stage maps, not {config.output_name}")
+    found = backbones or [(n, m) for n, m in model.named_modules() if type(m).__name__ in ENCODERS]
+    if len(found) != 1:
+        raise ComparisonError(
+            f"transformers' {type(model).__name__} has {len(found)} Swin encoders"
+        )
+    return found[0]
+
+
+def _check_absent(absent: list[str], path: str) -> None:
+    """Refuse a model whose part that is used got random weights."""
+    used = [name for name in absent if not path or name.startswith(f"{path}.")]
+    if used:
+        raise ComparisonError(f"transformers misses {listed(used)} in the file")
+
+
+def _outputs(part: Any, images: Tensor, config: SwinConfig) -> tuple[Tensor, ...]:  # noqa: ANN401
+    output = config.output_name
+    if output == "stages":
+        return _stage_maps(part, images, config)
+    result = part(images)
+    if output == "logits":
+        return (result.logits,)
+    tokens = result.last_hidden_state  # [B, N, C]
+    if output == "tokens":
+        return (tokens,)
+    pooled = getattr(result, "pooler_output", None)
+    return (tokens.mean(dim=1) if pooled is None else pooled,)
+
+
+def _stage_maps(part: Any, images: Tensor, config: SwinConfig) -> tuple[Tensor, ...]:  # noqa: ANN401
+    """A backbone's own maps; of an encoder, what leaves each stage's last block."""
+    if type(part).__name__ in BACKBONES:
+        return tuple(part(images).feature_maps)
+    last = [stage.blocks[-1] for stage in part.encoder.layers]
+    found: dict[int, Tensor] = {}
+
+    def keep(index: int, output: Tensor | tuple[Tensor, ...]) -> None:
+        found[index] = output[0] if isinstance(output, tuple) else output
+
+    with contextlib.ExitStack() as stack:
+        for index in config.shown_stages:
+            hook = last[index].register_forward_hook(lambda *a, index=index: keep(index, a[2]))
+            stack.enter_context(hook)
+        part(images)
+    return tuple(_as_map(found[index]) for index in config.shown_stages)
+
+
+def _as_map(tokens: Tensor) -> Tensor:
+    """Tokens [B, N, C] of a square map as [B, C, H, W]."""
+    side = math.isqrt(tokens.shape[1])
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
+
+
+@contextlib.contextmanager
+def _without_progress(library: Any) -> Iterator[None]:  # noqa: ANN401 - transformers
+    """No bars of the library's own on the screen."""
+    words = library.utils.logging
+    shown = words.is_progress_bar_enabled()
+    words.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            words.enable_progress_bar()

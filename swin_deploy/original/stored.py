@@ -1,0 +1,80 @@
+"""A state dict from the user's file, as a library's users take it out by hand.
+
+This is on purpose not the reading of ``checkpoints``: a fault there must not be here, too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from exporters.errors import ComparisonError
+from exporters.text_files import listed
+from swin_deploy.checkpoints.weights import COUNTERS, DATA_PARALLEL_PREFIX
+
+# Buffers that every library computes from the sizes, and what only training uses.
+DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask", "mask_token", "k_bias")
+
+
+def read_state(path: Path, key: str) -> dict[str, Tensor]:
+    """The tensors under a key of a ``torch.save`` or safetensors file; of the file itself for "".
+
+    Raises:
+        ComparisonError: If there are none.
+    """
+    if path.suffix == ".safetensors":
+        values: object = safetensors.torch.load_file(path)
+    else:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    found = _under(values, key)
+    if not isinstance(found, dict):
+        raise ComparisonError(f"{path.name} has no state dict {key}")
+    tensors = {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, Tensor) and not (name in COUNTERS and value.numel() == 1)
+    }
+    if all(name.startswith(DATA_PARALLEL_PREFIX) for name in tensors):
+        return {name.removeprefix(DATA_PARALLEL_PREFIX): one for name, one in tensors.items()}
+    return tensors
+
+
+def _under(values: Any, key: str) -> object:  # noqa: ANN401 - whatever a file holds
+    """The value under keys that are joined by dots, which may stand in keys, too."""
+    if not key:
+        return values
+    for name in values if isinstance(values, dict) else ():
+        if key == name:
+            return values[name]
+        if isinstance(name, str) and key.startswith(f"{name}."):
+            found = _under(values[name], key.removeprefix(f"{name}."))
+            if found is not None:
+                return found
+    return None
+
+
+def under_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with ``prefix``, without it."""
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
+def load_strictly(model: nn.Module, state: dict[str, Tensor], library: str) -> None:
+    """Give a library's model a state dict; nothing may be missing or left over.
+
+    Raises:
+        ComparisonError: If something is; derived buffers do not count.
+    """
+    result = model.load_state_dict(state, strict=False)
+    missing = [name for name in result.missing_keys if not name.endswith(DERIVED)]
+    known = (*DERIVED, *COUNTERS)
+    strange = [name for name in result.unexpected_keys if not name.endswith(known)]
+    if missing or strange:
+        parts = [f"misses {listed(missing)}"] if missing else []
+        parts += [f"does not know {listed(strange)}"] if strange else []
+        raise ComparisonError(f"{library}'s model {' and '.join(parts)}")

@@ -1,0 +1,65 @@
+"""Everything that one run found out about one model, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from exporters.plan import KernelPlan
+from swin_deploy.assumptions import Assumption
+from swin_deploy.bench import BenchReport
+from swin_deploy.evaluate.accuracy import Evaluation
+from swin_deploy.parity import ParityReport
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file that the run made.
+
+    Attributes:
+        kind: Kind of file, such as ``onnx`` or ``engine``.
+        file: File name.
+        bytes: Size.
+        sha256: SHA-256 of its content, in hexadecimal.
+    """
+
+    kind: str
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that one run found out about one model.
+
+    Attributes:
+        model: Model name.
+        created: Time in UTC and ISO 8601.
+        parity: Hops against the reference; None when they were not compared.
+        bench: Throughput; None when it was not measured.
+        plan: Kernels of the engine; None when none was built.
+        artifacts: Files made, in the order of the line.
+        conditions: Conditions that the results hold for: machine, versions, options.
+        made_from: Facts about the model: weights, source, image size, preprocessing, classes.
+        assumptions: Things that nothing said and that had to be chosen.
+        next_command: Command to run next, as a shell takes it; empty where there is none.
+        evaluation: Accuracy on labelled images; None when it was not evaluated.
+    """
+
+    model: str
+    created: str
+    parity: ParityReport | None
+    bench: BenchReport | None
+    plan: KernelPlan | None
+    artifacts: tuple[Artifact, ...]
+    conditions: dict[str, str]
+    made_from: dict[str, str] = field(default_factory=dict)
+    assumptions: tuple[Assumption, ...] = ()
+    next_command: str = ""
+    evaluation: Evaluation | None = None
+
+    @property
+    def verdict(self) -> Literal["pass", "fail", "inconclusive", "not judged"]:
+        """Verdict of the comparison; ``not judged`` when nothing was compared."""
+        return "not judged" if self.parity is None else self.parity.verdict
