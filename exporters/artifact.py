@@ -1,31 +1,58 @@
 """Artefacts on disk: atomic writes, hashes, and the JSON manifest beside each file.
 
 A file appears under its final name only when it is whole. The manifest of ``x.engine`` is
-``x.engine.json``; it says what the file was built from and with, and has the file's SHA-256.
+``x.engine.json``; it says what the file was built from and with, and has the file's SHA-256. While
+the two are replaced, the new manifest carries the one before it: whenever the process is killed,
+one of them describes the file that is there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
 import os
-import secrets
-import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exporters.errors import FileError
+from exporters.outputs import Output, claim, ensure_writable
+from exporters.staging import (
+    name_locks,
+    real_path,
+    replace_files,
+    staged_file,
+    staged_together,
+    undisturbed,
+)
 from exporters.text_files import read_json, shortened, typed
+
+__all__ = [
+    "NewArtifact",
+    "artifact_outputs",
+    "ensure_writable",
+    "manifest_path",
+    "read_manifest",
+    "sha256_of",
+    "write_artifact",
+    "write_artifacts",
+    "write_atomic",
+    "write_together",
+]
 
 MANIFEST_SCHEMA = 1
 MANIFEST_KEYS = {"schema": int, "file": str, "bytes": int, "sha256": str}  # in every manifest
+PREVIOUS = "previous"  # in a manifest whose file may not be there yet: the manifest before it
+READS = 20  # at most, of a pair that another process replaces meanwhile
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, which holds either what it held before or all of ``data``.
 
-    Folders above ``path`` are made as needed.
+    Folders above ``path`` are made as needed; a link is followed.
 
     Raises:
         FileError: If ``path`` is something else than a file, the folder cannot be written, or the
@@ -37,59 +64,15 @@ def write_atomic(path: Path, data: bytes) -> None:
 def write_together(files: dict[Path, bytes]) -> None:
     """Write files that belong together: none takes its name before all are on the disk.
 
-    Killed between two names, the files are still whole, but the later ones are the old ones.
+    An interrupt waits until all have their names. Killed between two names, the files are still
+    whole, but the later ones are the old ones.
 
     Raises:
         FileError: As ``write_atomic``; all files are as before then.
     """
-    staged: dict[Path, Path] = {}
-    path = Path()
-    try:
-        for path, data in files.items():
-            _require_file_name(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # The suffix is no artefact's: what a killed process leaves is never taken for one.
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-            with temporary.open("xb") as stream:
-                staged[path] = temporary
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-        for path, temporary in staged.items():
-            os.replace(temporary, path)
-    except OSError as err:
-        reason = err.strerror or str(err)
-        raise FileError(
-            f"cannot write {path}: {reason}; choose another place, or free some space"
-        ) from err
-    finally:
-        for temporary in staged.values():
-            temporary.unlink(missing_ok=True)
-
-
-def ensure_writable(path: Path) -> None:
-    """Fail before a long computation rather than after it.
-
-    Raises:
-        FileError: If ``path`` is something else than a file, or a file cannot be made beside it.
-    """
-    try:
-        _require_file_name(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as err:
-        raise FileError(
-            f"cannot write in {path.parent}: {err.strerror or err}; choose another place"
-        ) from err
-
-
-def _require_file_name(path: Path) -> None:
-    """Writing replaces what bears the name, which must not be a folder or a device."""
-    if path.is_dir():
-        raise FileError(f"{path} is a folder; name a file in it")
-    if path.exists() and not path.is_file():
-        raise FileError(f"{path} is a device or a pipe; name a file")
+    for path in files:
+        ensure_writable(path)
+    replace_files(files)
 
 
 def sha256_of(path: Path) -> str:
@@ -110,45 +93,145 @@ def manifest_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def write_artifact(path: Path, data: bytes, manifest: dict[str, Any]) -> dict[str, Any]:
+def artifact_outputs(path: Path) -> tuple[Output, Output]:
+    """Return an artefact and its manifest, as files to write.
+
+    They are ours where the manifest describes the file, and where a manifest lost its file. The
+    manifest lies beside the file that a link leads to.
+    """
+    place = real_path(path)
+    beside = manifest_path(place if path.is_symlink() else path)
+    return Output(path, _is_described), Output(beside, _is_manifest)
+
+
+def _is_described(place: Path) -> bool:
+    return _description(place) is not None
+
+
+def _description(place: Path) -> dict[str, Any] | None:
+    """The manifest that describes a file, or None without one."""
+    try:
+        return read_manifest(place)
+    except FileError:
+        return None
+
+
+def _is_manifest(place: Path) -> bool:
+    try:
+        return bool(_read_manifests(place))
+    except FileError:
+        return False
+
+
+@dataclass(frozen=True)
+class NewArtifact:
+    """An artefact to write.
+
+    Attributes:
+        path: Its place; a link is followed, and the manifest lies where it leads.
+        data: The file's content.
+        facts: The rest of its manifest, as JSON values.
+    """
+
+    path: Path
+    data: bytes
+    facts: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the content, in hexadecimal digits."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def write_artifact(
+    path: Path, data: bytes, manifest: dict[str, Any], *, force: bool = False
+) -> dict[str, Any]:
     """Write an artefact and its manifest together, and return the manifest written.
 
     The manifest gets the file's name, size, SHA-256 and the time on top of what is given.
 
     Raises:
-        FileError: If a file cannot be written.
+        FileError: As ``write_artifacts``.
     """
-    full = {
-        "schema": MANIFEST_SCHEMA,
-        "file": path.name,
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **manifest,
-    }
-    text = json.dumps(full, indent=2) + "\n"
-    write_together({path: data, manifest_path(path): text.encode()})
-    return full
+    return write_artifacts([NewArtifact(path, data, manifest)], force=force)[0]
 
 
-def _parse_manifest(beside: Path) -> dict[str, Any]:
-    """The manifest in a file; what every manifest has is of its type.
+def write_artifacts(new: Sequence[NewArtifact], *, force: bool = False) -> list[dict[str, Any]]:
+    """Write artefacts and their manifests, all or none, and return the manifests written.
+
+    Whenever the process is killed, ``read_manifest`` finds the pair that was there before, or the
+    new one.
+
+    Args:
+        new: The artefacts, in the order in which they get their names.
+        force: Replace files that this program did not make.
 
     Raises:
-        FileError: If it cannot be read, or is something else.
+        FileError: If a file cannot be written, or one is there that is not ours.
     """
-    try:
-        manifest = typed(read_json(beside), dict[str, Any], where=beside.name)
-        for key, kind in MANIFEST_KEYS.items():
-            typed(manifest.get(key), kind, where=key)
-    except FileError as err:
-        artefact = beside.name.removesuffix(".json")
-        raise FileError(f"{beside} is not a manifest ({err}); build {artefact} again") from err
-    return manifest
+    outputs = [artifact_outputs(one.path) for one in new]
+    claim([output for pair in outputs for output in pair], force=force)
+    manifests = [_full_manifest(one) for one in new]
+    contents: dict[Path, bytes] = {}
+    for one, manifest, (file, beside) in zip(new, manifests, outputs, strict=True):
+        contents |= {file.path: one.data, beside.path: _text(manifest)}
+    places = [(real_path(file.path), real_path(beside.path)) for file, beside in outputs]
+    with staged_together(contents) as staged, name_locks([place for place, _ in places]):
+        # From here on nobody else changes what is there.
+        before = [_description(place) for place, _ in places]
+        if None in before:
+            claim([output for pair in outputs for output in pair], force=force)
+        with undisturbed():
+            for pair, known, manifest in zip(places, before, manifests, strict=True):
+                _take_names(staged, pair, before=known, full=manifest)
+    return manifests
+
+
+def _full_manifest(new: NewArtifact) -> dict[str, Any]:
+    return {
+        "schema": MANIFEST_SCHEMA,
+        "file": real_path(new.path).name,
+        "bytes": len(new.data),
+        "sha256": new.sha256,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **new.facts,
+    }
+
+
+def _take_names(
+    staged: dict[Path, Path],
+    pair: tuple[Path, Path],
+    *,
+    before: dict[str, Any] | None,
+    full: dict[str, Any],
+) -> None:
+    """Give an artefact and its manifest their names; no other pair than old and new is ever there.
+
+    1. Over a pair of ours: first the new manifest, which carries the one before it.
+    2. Over a file that nothing describes: nothing describes it until the new file is there.
+    3. Without a file: the manifest first, which says nothing alone.
+    """
+    place, beside = pair
+    order = (place, beside)
+    if before is not None:
+        with staged_file(beside, _text(full | {PREVIOUS: before})) as both:
+            os.replace(both, beside)
+    elif place.exists():
+        beside.unlink(missing_ok=True)
+    else:
+        order = (beside, place)
+    for name in order:
+        os.replace(staged[name], name)
+
+
+def _text(manifest: dict[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=2) + "\n").encode()
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the artefact ``path``, checked against the file.
+
+    It lies beside ``path`` or, where that is a link, beside the file that it leads to.
 
     Raises:
         FileError: If the file or its manifest is missing or unreadable, or the file is not the
@@ -156,14 +239,45 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     if not os.path.isfile(path):
         raise FileError(f"{shortened(path)} does not exist, or is not a file")
-    beside = manifest_path(path)
-    if not os.path.lexists(beside):
-        raise FileError(
-            f"{path} has no manifest {beside.name} beside it; build it again with swin-deploy"
-        )
-    manifest = _parse_manifest(beside)
-    if manifest["sha256"] != sha256_of(path):
-        raise FileError(
-            f"{path} is not the file that {beside.name} describes (SHA-256 differs); build it again"
-        )
-    return manifest
+    places = dict.fromkeys((manifest_path(path), manifest_path(Path(os.path.realpath(path)))))
+    for _ in range(READS):
+        before = _identities((path, *places))
+        found = sha256_of(path)
+        there = [place for place in places if os.path.lexists(place)]
+        for manifest in (one for place in there for one in _read_manifests(place)):
+            if manifest["sha256"] == found:
+                return manifest
+        if before == _identities((path, *places)):
+            break
+    name = manifest_path(path).name
+    if not there:
+        raise FileError(f"{path} has no manifest {name} beside it; build it again with swin-deploy")
+    raise FileError(
+        f"{path} is not the file that {there[0].name} describes (SHA-256 differs); build it again"
+    )
+
+
+def _identities(paths: Iterable[Path]) -> list[tuple[int, int]]:
+    """What changes when files are replaced."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            one = path.stat()
+            found.append((one.st_ino, one.st_mtime_ns))
+    return found
+
+
+def _read_manifests(beside: Path) -> list[dict[str, Any]]:
+    """The manifest in a file and, while its artefact is being replaced, the one before it."""
+    try:
+        newest = typed(read_json(beside), dict[str, Any], where=beside.name)
+        found = [newest]
+        if PREVIOUS in newest:
+            found.append(typed(newest.pop(PREVIOUS), dict[str, Any], where=PREVIOUS))
+        for manifest in found:
+            for key, kind in MANIFEST_KEYS.items():
+                typed(manifest.get(key), kind, where=key)
+    except FileError as err:
+        artefact = beside.name.removesuffix(".json")
+        raise FileError(f"{beside} is not a manifest ({err}); build {artefact} again") from err
+    return found

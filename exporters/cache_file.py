@@ -6,9 +6,10 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 from exporters.errors import FileError
+from exporters.locks import take_lock
+from exporters.staging import real_path
 
 WAIT_S = 30.0
 POLL_S = 0.05
@@ -22,6 +23,8 @@ def read_cache(path: Path) -> bytes:
     Raises:
         FileError: If it is there and cannot be read.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise FileError(f"the cache {path} is a device or a pipe; name another")
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -52,17 +55,17 @@ def locked(
     beside = path.with_name(f"{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = beside.open("ab")
+        stream = real_path(beside).open("ab")
     except OSError as err:
         raise FileError(f"cannot lock {path}: {err.strerror or err}; name another cache") from err
     with stream:  # closing it gives the lock back
-        _wait_for_lock(stream, beside, wait_s=wait_s, progress=progress)
+        _wait_for_lock(stream.fileno(), beside, wait_s=wait_s, progress=progress)
         yield
 
 
-def _wait_for_lock(stream: IO[bytes], path: Path, *, wait_s: float, progress: Progress) -> None:
+def _wait_for_lock(file: int, path: Path, *, wait_s: float, progress: Progress) -> None:
     started = told = time.monotonic()
-    while not _take_lock(stream):
+    while take_lock(file) is False:
         now = time.monotonic()
         if now - started > wait_s:
             raise FileError(
@@ -73,15 +76,3 @@ def _wait_for_lock(stream: IO[bytes], path: Path, *, wait_s: float, progress: Pr
             told = now
             progress(f"waiting for another process to let go of {path.name}")
         time.sleep(POLL_S)
-
-
-def _take_lock(stream: IO[bytes]) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # no POSIX
-        return True
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -8,7 +8,6 @@ The reference and its noise are computed once, for as many candidates as there a
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import nn
 
 from exporters.precision import precision_of
 from exporters.spec import Precision
+from exporters.staging import temporary_folder
 from swin_deploy.images.chance import chance_doubt
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.judge import DEFAULT_BATCHES, Candidate, judge
@@ -100,8 +100,8 @@ def check_parity(
     if isinstance(candidate, nn.Module):
         one = module_candidate(loaded, candidate, precision=precision)
         return parity_report(loaded, outputs, judge(outputs, [one], batches=batches))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with temporary_folder() as folder:
+        path = folder / "model.onnx"
         onnx.save(candidate, path)
         one = graph_candidate(loaded, candidate, path)
         return parity_report(loaded, outputs, judge(outputs, [one], batches=batches))

@@ -7,26 +7,32 @@ built and its plan read. The first rung that passes both is taken.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from exporters.artifact import manifest_path
 from exporters.errors import ExportError, MissingBackendError
 from exporters.precision import TITLES
 from exporters.spec import BatchProfile, EngineOptions, Precision
-from exporters.to_onnx import load_onnx
+from exporters.staging import temporary_folder
 from swin_deploy.advice import Islands, choose_islands, fair_share
 from swin_deploy.fold import fold
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.load import LoadedModel
 from swin_deploy.parity import Hop, ParityReport, tolerance_for
-from swin_deploy.pipeline import in_precision, undelivered, write_engine
+from swin_deploy.pipeline import (
+    Converted,
+    Listener,
+    convert,
+    graph_of,
+    undelivered,
+    write_converted,
+    write_engine,
+)
 from swin_deploy.proof import Made, prove_parity
 from swin_deploy.ranges import Part, first_overflow, measure_noise, measure_ranges, paths_of
 
@@ -85,6 +91,7 @@ class Ladder:
         profile: Batches of the engine.
         options: How to build it.
         progress: Told what is done, before it is done.
+        force: Replace files that this program did not make.
     """
 
     loaded: LoadedModel
@@ -93,6 +100,7 @@ class Ladder:
     profile: BatchProfile
     options: EngineOptions
     progress: Progress = lambda _: None
+    force: bool = False
 
 
 def climb(ladder: Ladder, *, start: Precision) -> Climb:
@@ -152,53 +160,54 @@ def _ranges(ladder: Ladder) -> tuple[Part, ...]:
 def _try(
     ladder: Ladder, precision: Precision, keep: tuple[str, ...]
 ) -> tuple[Rung, Path | None, Path | None]:
-    """One rung; its files take their names beside the float32 graph only if it passes."""
-    folder = ladder.full.parent
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".rung-") as trial:
-        try:
-            graph = _write_graph(ladder, precision, keep, folder=Path(trial))
-        except ExportError as err:
-            return Rung(precision, keep, False, str(err)), None, None
-        ladder.progress(f"{precision}: comparing with the reference")
-        parity = prove_parity(
+    """One rung; its files are written beside the float32 graph only if it passes."""
+    try:
+        source = _graph(ladder, precision, keep)
+    except ExportError as err:
+        return Rung(precision, keep, False, str(err)), None, None
+    ladder.progress(f"{precision}: comparing with the reference")
+    hops = _own_hops(_compare(ladder, source), precision)
+    failed = next((hop for hop in hops if not hop.passed), None)
+    if failed is not None:
+        return Rung(precision, keep, False, _why(ladder, failed, precision)), None, None
+    path = source.path if isinstance(source, Converted) else source
+    engine, plan = write_engine(
+        source,
+        path.with_suffix(".engine"),
+        profile=ladder.profile,
+        options=ladder.options,
+        listener=Listener(progress=ladder.progress),
+        force=ladder.force,
+    )
+    if engine is None:
+        reason = f"not delivered: {'; '.join(undelivered(plan, graph_of(source)))}"
+        return Rung(precision, keep, False, reason), None, None
+    return Rung(precision, keep, True, _margin(hops[-1])), path, engine.path
+
+
+def _graph(ladder: Ladder, precision: Precision, keep: tuple[str, ...]) -> Path | Converted:
+    if precision == "fp32":
+        return ladder.full
+    paths = paths_of(fold(ladder.loaded.reference), keep)
+    return convert(ladder.full, precision, folder=ladder.full.parent, keep=paths)
+
+
+def _compare(ladder: Ladder, source: Path | Converted) -> ParityReport:
+    """A graph against the reference; one that is not written yet, as a file that does not stay."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, Path):
+            path = source
+        else:
+            folder = stack.enter_context(temporary_folder(ladder.full.parent))
+            trial = dataclasses.replace(source, path=folder / source.path.name)
+            path = write_converted(trial).path
+        return prove_parity(
             ladder.loaded,
-            Made((graph,)),
+            Made((path,)),
             images=ladder.images,
             batches=BATCHES,
             progress=ladder.progress,
         )
-        hops = _own_hops(parity, precision)
-        failed = next((hop for hop in hops if not hop.passed), None)
-        if failed is not None:
-            return Rung(precision, keep, False, _why(ladder, failed, precision)), None, None
-        engine_path = (folder / graph.name).with_suffix(".engine")
-        engine, plan = write_engine(
-            graph, engine_path, profile=ladder.profile, options=ladder.options,
-            progress=ladder.progress,
-        )  # fmt: skip
-        if engine is None:
-            reason = f"not delivered: {'; '.join(undelivered(plan, load_onnx(graph)))}"
-            return Rung(precision, keep, False, reason), None, None
-        taken = _move(graph, folder)
-        return Rung(precision, keep, True, _margin(hops[-1])), taken, engine_path
-
-
-def _write_graph(
-    ladder: Ladder, precision: Precision, keep: tuple[str, ...], *, folder: Path
-) -> Path:
-    if precision == "fp32":
-        return ladder.full
-    paths = paths_of(fold(ladder.loaded.reference), keep)
-    return in_precision(ladder.full, precision, folder=folder, keep=paths)
-
-
-def _move(graph: Path, folder: Path) -> Path:
-    """Give a graph and its manifest their place in ``folder``."""
-    target = folder / graph.name
-    if graph != target:
-        for source in (graph, manifest_path(graph)):
-            os.replace(source, folder / source.name)
-    return target
 
 
 def _own_hops(parity: ParityReport, precision: Precision) -> list[Hop]:

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata as packages
 from pathlib import Path
 from typing import Any, get_args
 
 import onnx
 
 from exporters.artifact import (
-    ensure_writable,
-    manifest_path,
+    NewArtifact,
+    artifact_outputs,
     read_manifest,
     sha256_of,
-    write_artifact,
+    write_artifacts,
 )
-from exporters.errors import BuildError, ComparisonError, ExportError, FileError
+from exporters.errors import BuildError, ExportError, FileError
+from exporters.outputs import claim
 from exporters.plan import KernelPlan, count_attention
 from exporters.precision import (
     FLOAT32_ASKED,
-    FLOAT32_MODULES,
     TITLES,
     float32_modules,
     precision_of,
@@ -37,30 +34,15 @@ from exporters.spec import (
     ExportSpec,
     Precision,
 )
-from exporters.text_files import listed, naming, parse_json, read_json, typed
-from exporters.to_engine import build_engine, fixed_batch
+from exporters.text_files import listed, naming
+from exporters.to_engine import BuiltEngine, build_engine, fixed_batch
 from exporters.to_onnx import export_onnx, load_onnx
-from swin_deploy import __version__
+from swin_deploy.facts import float32_text, graph_facts, model_facts, texts, versions
 from swin_deploy.fold import fold
 from swin_deploy.load import LoadedModel
 
 ENGINES = Path("engines")
 Progress = Callable[[str], None]
-# Facts about the model that travel with every artefact made from it.
-MODEL_FACTS = (
-    "model",
-    "config",
-    "weights",
-    "weights_key",
-    "checkpoint_sha256",
-    "preprocessing",
-    "assumptions",
-)
-JSON_FACTS: dict[str, Any] = {  # with their types; the others are text
-    "config": dict[str, Any],
-    "preprocessing": dict[str, Any],
-    "assumptions": list[dict[str, Any]],
-}
 
 
 @dataclass(frozen=True)
@@ -69,6 +51,34 @@ class Artifact:
 
     path: Path
     manifest: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A graph in half precision, made from an ONNX file and not written yet.
+
+    Attributes:
+        path: Its place, once it is written.
+        graph: The graph.
+        facts: What is known of it, for its manifest.
+    """
+
+    path: Path
+    graph: onnx.ModelProto
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who follows a build.
+
+    Attributes:
+        progress: Called with a line at each step.
+        warn: Called with a line where the build goes on without something, such as its cache.
+    """
+
+    progress: Progress = lambda _: None
+    warn: Progress = lambda _: None
 
 
 def onnx_name(model: str, precision: Precision, opset: int) -> str:
@@ -82,55 +92,58 @@ def export_spec(loaded: LoadedModel, **choices: Any) -> ExportSpec:  # noqa: ANN
     return ExportSpec((3, size, size), loaded.config.output_names, **choices)
 
 
-def model_facts(loaded: LoadedModel) -> dict[str, Any]:
-    """What the model is and where its weights come from, as JSON values."""
-    return {
-        "model": loaded.name,
-        "config": loaded.config.to_dict(),
-        "weights": loaded.weights,
-        "weights_key": loaded.weights_key,
-        "checkpoint_sha256": loaded.sha256,
-        "preprocessing": loaded.preprocessing.to_dict(),
-        "assumptions": [dataclasses.asdict(one) for one in loaded.assumptions],
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what takes part in making an artefact."""
-    found = {"swin-deploy": __version__, "python": platform.python_version()}
-    for name in ("torch", "onnx", "onnxscript"):
-        found[name] = packages.version(name)
-    return found
-
-
-def write_onnx(loaded: LoadedModel, spec: ExportSpec, path: Path) -> Artifact:
+def write_onnx(
+    loaded: LoadedModel, spec: ExportSpec, path: Path, *, force: bool = False
+) -> Artifact:
     """Fold, export and check a model, and write it with its manifest.
+
+    Args:
+        loaded: The model.
+        spec: What to export of it.
+        path: Where the file goes.
+        force: Replace files that this program did not make.
 
     Raises:
         ExportError: If the export fails or is not what was asked for.
-        FileError: If the file cannot be written.
+        FileError: If the file cannot be written, or one is there that must stay.
     """
-    _require_output(path, source=loaded.checkpoint)
+    _claim(path, source=loaded.checkpoint, force=force)
     facts = model_facts(loaded)
-    graph = export_onnx(fold(loaded.reference), spec, metadata=_texts(facts, spec.precision))
-    return _write_graph(graph, path, facts=facts)
+    graph = export_onnx(fold(loaded.reference), spec, metadata=texts(facts, spec.precision))
+    return _write([_new_graph(graph, path, facts=facts)], force=force)[0]
 
 
-def in_precision(
+def converted_path(source: Path, precision: Precision, *, folder: Path) -> Path:
+    """Name the half-precision form of an ONNX file after the file."""
+    stem = source.stem
+    stem = stem.replace("fp32", precision) if "fp32" in stem else f"{stem}-{precision}"
+    return folder / f"{stem}.onnx"
+
+
+def write_converted(converted: Converted, *, force: bool = False) -> Artifact:
+    """Write a graph in half precision with its manifest.
+
+    Raises:
+        FileError: If the file cannot be written, or one is there that is not ours.
+    """
+    new = _new_graph(converted.graph, converted.path, facts=converted.facts)
+    return _write([new], force=force)[0]
+
+
+def convert(
     source: Path, precision: Precision, *, folder: Path, keep: Sequence[str] = ()
-) -> Path:
-    """Write the half-precision form of a float32 ONNX file; its input and output stay float32.
+) -> Converted:
+    """Make the half-precision form of a float32 ONNX file; its input and output stay float32.
 
     Args:
         source: A float32 file; the new one is named after it.
         precision: To bring it to, ``fp16`` or ``bf16``.
-        folder: Where the new file goes.
+        folder: Where the new file is to go; nothing is written yet.
         keep: Paths of modules that stay float32.
 
     Raises:
         ExportError: If the file is not float32, the precision cannot hold a weight, or the graph
             is of mixed precision.
-        FileError: If the file cannot be written.
     """
     graph = load_onnx(source)
     has = precision_of(graph)
@@ -139,16 +152,11 @@ def in_precision(
             f"{source} is {TITLES[has]}, what it lost cannot come back; "
             f"export it with --precision {precision}"
         )
-    stem = source.stem
-    stem = stem.replace("fp32", precision) if "fp32" in stem else f"{stem}-{precision}"
-    path = folder / f"{stem}.onnx"
-    ensure_writable(path)
     with naming(source):
-        facts = graph_facts(graph)
         half = to_half(graph, io_precision="fp32", precision=precision, keep=keep)
-    origin = _origin(source)
+        facts = graph_facts(graph)
     if facts:
-        onnx.helper.set_model_props(half, _texts(facts, precision) | _float32_text(half))
+        onnx.helper.set_model_props(half, texts(facts, precision) | float32_text(half))
     try:
         onnx.checker.check_model(half, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
@@ -157,27 +165,29 @@ def in_precision(
             f"({' '.join(str(err).split())[:200]}); "
             "export it in half precision where it came from"
         ) from err
-    return _write_graph(half, path, facts=facts | origin).path
+    path = converted_path(source, precision, folder=folder)
+    return Converted(path, half, facts | _origin(source, sha256=sha256_of(source)))
 
 
 def write_engine(
-    onnx_path: Path,
+    source: Path | Converted,
     path: Path,
     *,
     profile: BatchProfile | None,
     options: EngineOptions,
-    progress: Progress = lambda _: None,
-    warn: Progress = lambda _: None,
+    listener: Listener = Listener(),
+    force: bool = False,
 ) -> tuple[Artifact | None, KernelPlan]:
     """Build an engine in the precision of its ONNX graph, prove that precision, and write it.
 
     Args:
-        onnx_path: The graph.
+        source: The graph: a file, or one that was converted and is written with the engine, not
+            without it.
         path: Where the engine goes.
         profile: Batches it accepts; by default 1 to 32, tuned for 8, or the graph's fixed batch.
         options: Flavour and builder settings.
-        progress: Called with a line at each step.
-        warn: Called with a line where the build goes on without something, such as its cache.
+        listener: Who follows the build.
+        force: Replace files that this program did not make.
 
     Returns:
         The engine and its plan. There is no engine, and no file, where the graph is in half
@@ -186,33 +196,40 @@ def write_engine(
     Raises:
         BuildError: If it cannot be built.
         ExportError: If the ONNX file cannot be read.
-        FileError: If the engine cannot be written.
+        FileError: If a file cannot be written, or one is there that must stay.
         MissingBackendError: If the flavour is not installed, or needs a GPU that is not there.
     """
-    _require_output(path, source=onnx_path)
-    graph = load_onnx(onnx_path)
+    _claim(path, source=source if isinstance(source, Path) else None, force=force)
+    if isinstance(source, Converted):
+        _claim(source.path, source=None, force=force)
+    graph = graph_of(source)
     precision = precision_of(graph)
     profile = profile or default_profile(graph)
-    with naming(onnx_path):
-        facts = graph_facts(graph)
-        built = build_engine(graph, profile, options=options, progress=progress, warn=warn)
+    with naming(source.path if isinstance(source, Converted) else source):
+        graph_facts(graph)  # they may be damaged: better known before the build
+        built = build_engine(
+            graph, profile, options=options, progress=listener.progress, warn=listener.warn
+        )
     if precision != "fp32" and undelivered(built.plan, graph):
         return None, built.plan
-    manifest = {
-        "kind": "engine",
-        **facts,
-        "precision": precision,
-        "flavor": built.flavor,
-        "version": built.version,
-        "targets": built.targets.to_dict(),
-        "profile": dataclasses.asdict(profile),
-        "input": graph.graph.input[0].name,
-        "outputs": [value.name for value in graph.graph.output],
-        **_origin(onnx_path),
-        "build_s": round(built.build_s, 3),
-        "plan": built.plan.to_dict(),
-    }
-    return Artifact(path, write_artifact(path, built.data, manifest)), built.plan
+    before = []
+    if isinstance(source, Converted):
+        before = [_new_graph(graph, source.path, facts=source.facts)]
+        origin = _origin(source.path, sha256=before[0].sha256)
+    else:
+        origin = _origin(source, sha256=sha256_of(source))
+    facts = _engine_facts(built, graph, precision=precision, profile=profile) | origin
+    written = _write([*before, NewArtifact(path, built.data, facts)], force=force)
+    return written[-1], built.plan
+
+
+def graph_of(source: Path | Converted) -> onnx.ModelProto:
+    """Return the graph of a file, or the converted one.
+
+    Raises:
+        ExportError: If the ONNX file cannot be read.
+    """
+    return source.graph if isinstance(source, Converted) else load_onnx(source)
 
 
 def undelivered(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ...]:
@@ -313,119 +330,52 @@ def newest_export(folder: Path = ENGINES) -> Path:
     Raises:
         ExportError: If there is none.
     """
-    files = [path for path in folder.glob("*.onnx") if path.is_file() and not _is_derived(path)]
-    found = sorted(files, key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ExportError(
-            f"no exported ONNX file in {folder}; make one with swin-deploy export, or name one"
-        )
-    return found[-1]
+    files = [path for path in folder.glob("*.onnx") if path.is_file()]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
+        if not _is_derived(path):
+            return path
+    raise ExportError(
+        f"no exported ONNX file in {folder}; make one with swin-deploy export, or name one"
+    )
 
 
-def check_origin(path: Path, facts: dict[str, Any], loaded: LoadedModel) -> None:
-    """Refuse to compare a file with a model that it was not made from.
-
-    Args:
-        path: The file, for the message.
-        facts: Its facts; nothing is checked without any (a file of another tool).
-        loaded: The reference.
-
-    Raises:
-        ComparisonError: If model sizes or weights differ.
-    """
-    if not facts:
-        return
-    ours = model_facts(loaded)
-    if facts["checkpoint_sha256"] != ours["checkpoint_sha256"]:
-        raise ComparisonError(
-            f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
-            "give the --checkpoint it was made from"
-        )
-    if facts["weights_key"] != ours["weights_key"]:
-        raise ComparisonError(
-            f"{path} was made from {facts['weights']}, the reference has {ours['weights']}; "
-            "give the same --weights"
-        )
-    theirs, own = facts["config"], json.loads(json.dumps(ours["config"]))
-    if theirs != own:
-        fields = sorted({*theirs, *own})
-        other = [
-            f"{field} {theirs.get(field)}, not {own.get(field)}"
-            for field in fields
-            if theirs.get(field) != own.get(field)
-        ]
-        raise ComparisonError(
-            f"{path} was made with other settings than the reference: {listed(other)}; use the "
-            "same --model and --image-size"
-        )
+def _claim(path: Path, *, source: Path | None, force: bool) -> None:
+    """Fail early where an artefact cannot be written, or would replace what must stay."""
+    claim(artifact_outputs(path), inputs=[] if source is None else [source], force=force)
 
 
-def graph_facts(graph: onnx.ModelProto) -> dict[str, Any]:
-    """The model facts in an ONNX file of ours; empty for a file of another tool.
-
-    Raises:
-        ExportError: If they are damaged.
-    """
-    props: dict[str, Any] = {entry.key: entry.value for entry in graph.metadata_props}
-    try:
-        for key in JSON_FACTS.keys() & props.keys() if props.keys() >= set(MODEL_FACTS) else ():
-            props[key] = parse_json(props[key], where=f"the metadata {key}")
-        return select_facts(props)
-    except FileError as err:
-        raise ExportError(f"the ONNX file's metadata is damaged ({err}); export it again") from err
-
-
-def select_facts(values: dict[str, Any]) -> dict[str, Any]:
-    """The model facts among ``values``; empty unless all are there.
-
-    Raises:
-        FileError: If one is of another type.
-    """
-    if not values.keys() >= set(MODEL_FACTS):
-        return {}
-    return {
-        key: typed(values[key], JSON_FACTS.get(key, str), where=f"the model facts, {key}")
-        for key in MODEL_FACTS
-    }
-
-
-def _require_output(path: Path, *, source: Path | None) -> None:
-    """Fail early where ``path`` cannot be written, or would replace what it is made from."""
-    ensure_writable(path)
-    if source is not None and path.exists() and path.samefile(source):
-        raise FileError(f"{path} is the file to read; name another output")
-
-
-def _origin(source: Path) -> dict[str, Any]:
+def _origin(source: Path, *, sha256: str) -> dict[str, Any]:
     """What a file was made from, for its manifest."""
-    return {"source": {"file": source.name, "sha256": sha256_of(source)}}
+    return {"source": {"file": source.name, "sha256": sha256}}
 
 
 def _is_derived(path: Path) -> bool:
     """Whether the manifest says that ``path`` was made from another file."""
     try:
-        manifest = read_json(manifest_path(path))
+        return "source" in read_manifest(path)
     except FileError:
         return False
-    return isinstance(manifest, dict) and "source" in manifest
 
 
-def _texts(facts: dict[str, Any], precision: Precision) -> dict[str, str]:
-    """Facts as ONNX metadata, which holds text only."""
-    everything = facts | {"precision": precision, "versions": versions()}
+def _engine_facts(
+    built: BuiltEngine, graph: onnx.ModelProto, *, precision: Precision, profile: BatchProfile
+) -> dict[str, Any]:
     return {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in everything.items()
+        "kind": "engine",
+        **graph_facts(graph),
+        "precision": precision,
+        "flavor": built.flavor,
+        "version": built.version,
+        "targets": built.targets.to_dict(),
+        "profile": dataclasses.asdict(profile),
+        "input": graph.graph.input[0].name,
+        "outputs": [value.name for value in graph.graph.output],
+        "build_s": round(built.build_s, 3),
+        "plan": built.plan.to_dict(),
     }
 
 
-def _float32_text(graph: onnx.ModelProto) -> dict[str, str]:
-    """The modules kept in float32, as ONNX metadata."""
-    kept = {key: float32_modules(graph, key) for key in (FLOAT32_MODULES, FLOAT32_ASKED)}
-    return {key: json.dumps(names) for key, names in kept.items() if names}
-
-
-def _write_graph(graph: onnx.ModelProto, path: Path, *, facts: dict[str, Any]) -> Artifact:
+def _new_graph(graph: onnx.ModelProto, path: Path, *, facts: dict[str, Any]) -> NewArtifact:
     body = graph.graph
     manifest = {
         "kind": "onnx",
@@ -440,4 +390,9 @@ def _write_graph(graph: onnx.ModelProto, path: Path, *, facts: dict[str, Any]) -
         "outputs": [value.name for value in body.output],
         "versions": versions(),
     }
-    return Artifact(path, write_artifact(path, graph.SerializeToString(), manifest))
+    return NewArtifact(path, graph.SerializeToString(), manifest)
+
+
+def _write(new: Sequence[NewArtifact], *, force: bool) -> list[Artifact]:
+    manifests = write_artifacts(new, force=force)
+    return [Artifact(one.path, manifest) for one, manifest in zip(new, manifests, strict=True)]

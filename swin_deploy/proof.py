@@ -19,6 +19,7 @@ from swin_deploy.bench import BenchReport
 from swin_deploy.check import graph_candidate, module_candidate, parity_report, reference_outputs
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.emulate import EmulatedRunner
+from swin_deploy.facts import check_origin, graph_facts, select_facts, versions
 from swin_deploy.fold import fold
 from swin_deploy.images.sets import ImageSet, extreme_images, load_images, seeded_images
 from swin_deploy.judge import Candidate, judge
@@ -31,13 +32,7 @@ from swin_deploy.original.build import (
     original_library,
 )
 from swin_deploy.parity import Hop, ParityReport
-from swin_deploy.pipeline import (
-    check_origin,
-    graph_facts,
-    read_engine_manifest,
-    select_facts,
-    versions,
-)
+from swin_deploy.pipeline import read_engine_manifest
 from swin_deploy.report.from_json import read_report
 from swin_deploy.report.results import Artifact, Report
 from swin_deploy.runners import Runner, TorchRunner, TrtRunner

@@ -7,11 +7,9 @@ nodes, so a module and the graph exported from it are looked into in the same wa
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
 from exporters.spec import Precision
+from exporters.staging import temporary_folder
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner
 
 Side = Literal["in", "out"]
@@ -123,8 +122,8 @@ def tappable_graph(graph: onnx.ModelProto, precision: Precision) -> Tappable:
 def _open_tapped_graph(
     graph: onnx.ModelProto, taps: tuple[Tap, ...], precision: Precision
 ) -> Iterator[Runner]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tapped.onnx"
+    with temporary_folder() as folder:
+        path = folder / "tapped.onnx"
         onnx.save(with_taps(graph, taps), path)
         with OrtRunner(path, precision, name="taps") as runner:
             yield runner

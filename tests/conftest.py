@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 import torch
-from command_line import HALF_STEM, STEM, Command, Outcome, call_main
-from safetensors.torch import load_file
+from command_line import DIGITS, HALF_STEM, STEM, Command, Outcome, call_main
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from exporters.artifact import manifest_path
+from exporters.artifact import manifest_path, write_atomic
 from swin_deploy.config import SwinConfig, notebook_config
 from swin_deploy.reference.notebook import NotebookSwin, RelativeEmbeddings
 
@@ -174,3 +175,26 @@ def own_engine(engine: Path, tmp_path: Path) -> Path:
     shutil.copy(engine, copy)
     shutil.copy(manifest_path(engine), manifest_path(copy))
     return copy
+
+
+@pytest.fixture
+def place(swin: Command, full: Path, tmp_path: Path) -> Path:
+    """The current folder, with something of every kind that a command reads."""
+    from report_samples import FAILING, PASSING, make_evaluation
+
+    from swin_deploy.report.write import write_report
+
+    shutil.copy(full, "m.onnx")
+    shutil.copy(manifest_path(full), "m.onnx.json")
+    state = load_file(DIGITS)
+    for name in ("w.safetensors", "ckpt/model.safetensors", "parts/model-1.safetensors"):
+        Path(name).parent.mkdir(exist_ok=True)
+        save_file(state, name)
+    index = {"weight_map": dict.fromkeys(state, "model-1.safetensors")}
+    Path("parts/model.safetensors.index.json").write_text(json.dumps(index))
+    write_report(PASSING, tmp_path / "a")
+    write_report(FAILING, tmp_path / "b")
+    Path("evaluation.json").write_text(json.dumps(make_evaluation().to_dict()))
+    Path("val.csv").write_text("path,label\n")
+    write_atomic(Path("pictures/3/x.png"), b"picture")
+    return tmp_path

@@ -1,8 +1,8 @@
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from exporters.artifact import (
+    NewArtifact,
     ensure_writable,
     manifest_path,
     read_manifest,
     sha256_of,
     write_artifact,
+    write_artifacts,
     write_atomic,
     write_together,
 )
@@ -118,63 +120,30 @@ def test_write_together_second_failing_keeps_both_old_files(tmp_path: Path) -> N
 
 
 KILLED = """
-import os, signal, sys
+import os, sys
 from pathlib import Path
 from exporters.artifact import write_artifact
-calls = 0
-def dying(function, at):
-    def call(*args):
-        global calls
-        calls += 1
-        if calls == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args)
-    return call
-if sys.argv[2] == "signal":
-    print("ready", flush=True)
-    while True:
-        for size in (10, 10_000_000):
-            write_artifact(Path(sys.argv[1]), os.urandom(size), {"kind": "engine"})
-os.fsync, os.replace = dying(os.fsync, int(sys.argv[2])), dying(os.replace, int(sys.argv[2]))
-write_artifact(Path(sys.argv[1]), b"new" * 1000, {"kind": "engine"})
+print("ready", flush=True)
+while True:
+    for size in (10, 10_000_000):
+        write_artifact(Path(sys.argv[1]), os.urandom(size), {"kind": "engine"})
 """
 
 
-@pytest.mark.parametrize("step", range(1, 5))
-def test_write_artifact_killed_at_each_step_leaves_whole_files(step: int, tmp_path: Path) -> None:
-    """Steps: the two files reach the disk, the two get their names."""
+def test_write_artifact_killed_at_any_moment_leaves_a_pair(tmp_path: Path) -> None:
+    """At random; ``test_killed.py`` does it at every step."""
     path = tmp_path / "x.engine"
     write_artifact(path, b"old", FACTS)
-    old = listing(tmp_path)
-    process = subprocess.run([sys.executable, "-c", KILLED, str(path), str(step)], check=False)
-    assert process.returncode == -signal.SIGKILL
-    manifest = manifest_path(path)
-    assert path.read_bytes() == (b"old" if step < 4 else b"new" * 1000)
-    assert manifest.read_bytes() == old["x.engine.json"]
-    if step < 4:
-        assert read_manifest(path)["sha256"] == hashlib.sha256(b"old").hexdigest()
-    else:  # the one moment between the two names: noticed, not believed
-        with pytest.raises(FileError, match=r"SHA-256 differs\); build it again"):
-            read_manifest(path)
-    others = set(listing(tmp_path)) - {path.name, manifest.name}
-    assert all(name.startswith(".x.engine") and name.endswith(".tmp") for name in others)
-    write_artifact(path, b"again", FACTS)
-    assert read_manifest(path)["bytes"] == 5
-
-
-def test_write_artifact_killed_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
-    path = tmp_path / "x.engine"
     for pause_s in (0.0, 0.013, 0.029, 0.051):
-        command = [sys.executable, "-c", KILLED, str(path), "signal"]
+        command = [sys.executable, "-c", KILLED, str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
             threading.Event().wait(pause_s)
             process.kill()
-        if path.exists():
-            assert path.stat().st_size in (10, 10_000_000)
-        if manifest_path(path).exists():
-            json.loads(manifest_path(path).read_text())
+        assert read_manifest(path)["bytes"] == path.stat().st_size
+    write_artifact(path, b"again", FACTS)
+    assert sorted(listing(tmp_path)) == ["x.engine", "x.engine.json"]
 
 
 def test_write_atomic_concurrent_writers_leave_one_whole_file(tmp_path: Path) -> None:
@@ -191,11 +160,43 @@ def test_write_atomic_concurrent_writers_leave_one_whole_file(tmp_path: Path) ->
     assert (tmp_path / "sub" / "x").read_bytes() in contents
 
 
-def test_write_atomic_replaces_a_link_not_its_target(tmp_path: Path) -> None:
-    (tmp_path / "target").write_bytes(b"precious")
-    (tmp_path / "link").symlink_to(tmp_path / "target")
+@pytest.mark.parametrize("old", [b"old", None], ids=["link", "dangling-link"])
+def test_write_atomic_follows_a_link(old: bytes | None, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    target = tmp_path / "folder" / "target"
+    if old is not None:
+        target.write_bytes(old)
+    (tmp_path / "middle").symlink_to("folder/target")
+    (tmp_path / "link").symlink_to("middle")
     write_atomic(tmp_path / "link", b"new")
-    assert listing(tmp_path) == {"link": b"new", "target": b"precious"}
+    assert target.read_bytes() == b"new"
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "middle").is_symlink()
+    assert sorted(listing(tmp_path)) == ["folder/target", "link", "middle"]
+
+
+def test_write_artifact_through_a_link_leaves_one_pair(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    real, link = tmp_path / "store" / "real.engine", tmp_path / "link.engine"
+    write_artifact(real, b"old", FACTS)
+    link.symlink_to(real)
+    written = write_artifact(link, b"new", FACTS)
+    assert read_manifest(link) == read_manifest(real) == written
+    assert written["file"] == "real.engine"
+    assert sorted(listing(tmp_path)) == [
+        "link.engine",
+        "store/real.engine",
+        "store/real.engine.json",
+    ]
+
+
+def test_read_manifest_of_links_into_a_store(tmp_path: Path) -> None:
+    """Content-addressed stores lay files out so: each name is a link, the targets have none."""
+    write_artifact(tmp_path / "x.onnx", b"onnx", FACTS)
+    for name, blob in (("x.onnx", "1"), ("x.onnx.json", "2")):
+        (tmp_path / name).rename(tmp_path / blob)
+        (tmp_path / name).symlink_to(blob)
+    assert read_manifest(tmp_path / "x.onnx")["bytes"] == 4
 
 
 def make_pipe(path: Path) -> None:
@@ -257,6 +258,97 @@ def test_manifest_describes_its_file(tmp_path: Path) -> None:
     assert written["created"].endswith("+00:00")
     again = write_artifact(path, b"other engine", FACTS)
     assert read_manifest(path) == again != written
+
+
+def test_read_manifest_takes_the_one_that_describes_the_file(tmp_path: Path) -> None:
+    """While an artefact is being replaced, its manifest carries the one before it."""
+    path = tmp_path / "x.engine"
+    old = write_artifact(path, b"old", FACTS)
+    new = write_artifact(path, b"new", FACTS)
+    manifest_path(path).write_text(json.dumps(new | {"previous": old}))
+    assert read_manifest(path) == new
+    path.write_bytes(b"old")
+    assert read_manifest(path) == old
+    path.write_bytes(b"other")
+    with pytest.raises(FileError, match="SHA-256 differs"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "manifest"),
+    [
+        pytest.param(b"theirs", None, id="no-manifest"),
+        pytest.param(b"theirs", "other", id="manifest-of-another"),
+        pytest.param(b"theirs", "{}", id="no-manifest-of-ours"),
+        pytest.param(None, '{"their": "settings"}', id="their-file-in-the-manifests-place"),
+    ],
+)
+def test_write_artifact_leaves_what_it_did_not_make(
+    file: bytes | None, manifest: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.engine"
+    if manifest == "other":
+        write_artifact(path, b"ours", FACTS)
+    elif manifest is not None:
+        manifest_path(path).write_text(manifest)
+    if file is not None:
+        path.write_bytes(file)
+    before = listing(tmp_path)
+    with pytest.raises(FileError, match=r"not made by swin-deploy.*replace it with --force"):
+        write_artifact(path, b"new", FACTS)
+    assert listing(tmp_path) == before
+    written = write_artifact(path, b"new", FACTS, force=True)
+    assert read_manifest(path) == written
+    assert sorted(listing(tmp_path)) == ["x.engine", "x.engine.json"]
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        pytest.param(lambda path: path.write_bytes(b""), id="empty-file"),
+        pytest.param(lambda path: manifest_path(path).write_bytes(b""), id="empty-manifest"),
+        pytest.param(
+            lambda path: (write_artifact(path, b"old", FACTS), path.unlink()), id="manifest-alone"
+        ),
+    ],
+)
+def test_write_artifact_takes_a_place_where_nothing_is_lost(prepare: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    prepare(tmp_path / "x.engine")
+    write_artifact(tmp_path / "x.engine", b"new", FACTS)
+    assert read_manifest(tmp_path / "x.engine")["bytes"] == 3
+
+
+def test_write_artifacts_second_refused_writes_neither(tmp_path: Path) -> None:
+    (tmp_path / "b.engine").write_bytes(b"theirs")
+    before = listing(tmp_path)
+    new = [NewArtifact(tmp_path / name, b"new", FACTS) for name in ("a.onnx", "b.engine")]
+    with pytest.raises(FileError, match="not made by swin-deploy"):
+        write_artifacts(new)
+    assert listing(tmp_path) == before
+
+
+def write_in_turns(path: Path, number: int) -> None:
+    for turn in range(8):
+        write_artifact(path, bytes([number]) * (1000 + turn), FACTS)
+
+
+def test_write_artifact_concurrent_writers_and_readers_see_pairs_only(tmp_path: Path) -> None:
+    path = tmp_path / "x.engine"
+    write_artifact(path, b"old", FACTS)
+    context = multiprocessing.get_context("spawn")
+    jobs = [context.Process(target=write_in_turns, args=(path, number)) for number in range(3)]
+    for job in jobs:
+        job.start()
+    reads = 0
+    while any(job.is_alive() for job in jobs):
+        read_manifest(path)
+        reads += 1
+    for job in jobs:
+        job.join()
+        assert job.exitcode == 0
+    assert reads > 0
+    assert read_manifest(path)["bytes"] == path.stat().st_size
+    assert sorted(listing(tmp_path)) == ["x.engine", "x.engine.json"]
 
 
 def rewrite(path: Path, text: str | bytes) -> None:

@@ -135,4 +135,4 @@ def test_export_full_disk_leaves_the_old_files(
 def test_export_unwritable_folder_is_found_before_the_work(swin: Command) -> None:
     outcome = swin("export", "--model", "notebook-digits", "--output", "/proc/x/y.onnx")
     outcome.assert_error("cannot write in /proc/x: ")
-    assert "✗ Exporting ONNX, opset 17, fp32 (0.0 s)" in outcome.err
+    assert "Loading" not in outcome.err

@@ -64,16 +64,21 @@ def start_and_wait_for(text: str, *arguments: object, cwd: Path) -> subprocess.P
     return process
 
 
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    ids=["SIGINT", "SIGTERM"],
+)
 @pytest.mark.parametrize("text", ["Loading ONNX", "Building x.engine"])
-def test_process_interrupted_is_status_130(
-    text: str, full: Path, built: Path, tmp_path: Path
+def test_process_ended_by_a_signal_cleans_up_and_says_so(
+    text: str, number: int, status: int, word: str, full: Path, built: Path, tmp_path: Path
 ) -> None:
     process = start_and_wait_for(text, "build-trt", full, "--output", "x.engine", cwd=tmp_path)
     time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate()
-    assert process.returncode == 130
-    assert err.endswith("interrupted; nothing half-written is left\n")
+    assert process.returncode == status
+    assert err.endswith(f"{word}; nothing half-written is left\n")
     assert "Traceback" not in err
     assert out == ""
     assert os.listdir(tmp_path) == []

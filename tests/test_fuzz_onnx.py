@@ -20,7 +20,7 @@ from onnx import helper
 from exporters.plan import count_attention
 from exporters.precision import precision_of, to_half
 from exporters.to_onnx import load_onnx
-from swin_deploy.pipeline import graph_facts
+from swin_deploy.facts import graph_facts
 from swin_deploy.taps import tappable_graph
 
 

@@ -72,7 +72,7 @@ def test_wheel_assets_are_the_files_themselves(wheel: zipfile.ZipFile) -> None:
 
 def test_wheel_installs_the_command(wheel: zipfile.ZipFile) -> None:
     entry = f"swin_deploy-{swin_deploy.__version__}.dist-info/entry_points.txt"
-    assert "swin-deploy = swin_deploy.cli:main" in wheel.read(entry).decode()
+    assert "swin-deploy = swin_deploy.__main__:main" in wheel.read(entry).decode()
 
 
 def test_every_folder_of_modules_is_a_listed_package() -> None:

@@ -354,8 +354,9 @@ def test_write_report_writes_three_files_and_nothing_else(tmp_path):
     assert [path.name for path in paths] == ["report.json", "report.md", "report.html"]
     assert sorted(folder.iterdir()) == sorted(paths)
     assert json.loads(paths[0].read_text())["verdict"] == "pass"
-    assert paths[1].read_text() == render_markdown(PARTLY)
-    assert paths[2].read_text() == render_html(PARTLY)
+    signature = "<!-- made by swin-deploy: report -->\n"
+    assert paths[1].read_text() == render_markdown(PARTLY) + signature
+    assert paths[2].read_text() == render_html(PARTLY) + signature
 
 
 def test_write_report_replaces_an_older_report(tmp_path):

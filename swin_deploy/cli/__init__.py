@@ -2,10 +2,12 @@
 
 0: done, and within tolerance.  1: a check failed.  2: wrong usage.  3: could not run.
 70: a bug of this program, with its traceback.
+130: interrupted.  141: whoever read the output has gone.  143: terminated.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import warnings
@@ -16,7 +18,16 @@ from exporters.errors import DeployError
 from swin_deploy import __version__
 from swin_deploy.cli.about import doctor, models
 from swin_deploy.cli.bench import bench
-from swin_deploy.cli.console import NORMAL, QUIET, VERBOSE, Console
+from swin_deploy.cli.console import (
+    NORMAL,
+    QUIET,
+    READER_GONE,
+    VERBOSE,
+    Console,
+    discard_streams,
+    is_full,
+    say,
+)
 from swin_deploy.cli.engine import build_trt
 from swin_deploy.cli.evaluate import evaluate
 from swin_deploy.cli.export import export
@@ -26,8 +37,9 @@ from swin_deploy.cli.precision import precision
 from swin_deploy.cli.prove import parity
 from swin_deploy.cli.report import report
 from swin_deploy.cli.run import run
+from swin_deploy.signals import farewell, received
 
-COULD_NOT_RUN, INTERRUPTED = 3, 130
+COULD_NOT_RUN = 3
 
 EPILOG = """\b
 Examples:
@@ -38,7 +50,7 @@ Examples:
 
 \b
 Exit status: 0 done and within tolerance, 1 a check failed, 2 wrong usage,
-3 could not run, 70 a bug of swin-deploy.
+3 could not run, 70 a bug of swin-deploy; 130 interrupted, 143 terminated.
 """
 
 
@@ -65,33 +77,62 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")  # a terminal without a sign is no reason to fail
     warnings.filterwarnings("ignore", module="PIL")  # an image that cannot be read is an error
     try:
+        status = _run()
+    except SystemExit:  # Click's, where the reader of a help text has gone
+        status = READER_GONE
+        discard_streams()
+    except OSError as err:
+        if not is_full(err):
+            raise
+        discard_streams()
+        _show_error(
+            f"error: cannot write to standard output, or a temporary file: {err.strerror}; "
+            "free some space"
+        )
+        status = COULD_NOT_RUN
+    sys.exit(status)
+
+
+def _run() -> int:
+    try:
         status = cli(standalone_mode=False)
     except click.ClickException as err:
         # It repeats what the user typed; the attribute is declared final.
         vars(err)["message"] = one_line(err.message, most=MOST_OF_USAGE)
-        err.show()
-        status = err.exit_code
-    except DeployError as err:
-        _show_error(f"error: {err}")
-        status = COULD_NOT_RUN
-    except (click.Abort, KeyboardInterrupt):
-        _show_error("interrupted; nothing half-written is left")
-        status = INTERRUPTED
-    except Exception as err:  # noqa: BLE001 - the border: it becomes a line or a bug's report
-        status = _end_of(err)
-    sys.exit(status if isinstance(status, int) else 0)
+        with contextlib.suppress(OSError):  # nobody listens
+            err.show()
+        return err.exit_code
+    except click.Abort as err:
+        return _say_farewell(err.__cause__)
+    except KeyboardInterrupt as err:
+        return _say_farewell(err)
+    except Exception as err:  # the border: it becomes a line or the report of a bug
+        if received():
+            return _say_farewell(received())
+        if isinstance(err, OSError) and is_full(err):
+            raise
+        return _end_of(err)
+    return status if isinstance(status, int) else 0
+
+
+def _say_farewell(err: BaseException | None) -> int:
+    line, status = farewell(err)
+    _show_error(line)
+    return status
 
 
 def _end_of(err: Exception) -> int:
     """Say in one line what went wrong, or show the bug; the exit status."""
-    reason = explain(err)
+    reason = str(err) if isinstance(err, DeployError) else explain(err)
     if reason:
         _show_error(f"error: {reason}")
         return COULD_NOT_RUN
-    click.secho(bug_report(err), fg="red", err=True)
+    with contextlib.suppress(click.exceptions.Exit):  # nobody listens
+        say(bug_report(err), fg="red")
     return BUG
 
 
 def _show_error(text: str) -> None:
     """One line, whatever a file or a key is called."""
-    click.secho(one_line(text), fg="red", err=True)
+    with contextlib.suppress(click.exceptions.Exit):  # nobody listens
+        say(one_line(text), fg="red")

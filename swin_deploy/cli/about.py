@@ -99,7 +99,7 @@ Exit status 1: something that the main job needs is missing or broken.
 @click.pass_obj
 def doctor(console: Console, as_json: bool) -> None:
     """Say what this machine can do, and how to get what is missing."""
-    with console.step("Looking at this machine"):
+    with console.loading("Looking at this machine"):
         from swin_deploy import machine
 
         findings = machine.examine()

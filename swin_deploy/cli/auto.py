@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from exporters.spec import Precision
-from swin_deploy.cli.console import CHECK_FAILED, Console, show_json
+from swin_deploy.cli.console import CHECK_FAILED, Console, say, show_json
 
 if TYPE_CHECKING:
     from swin_deploy.ladder import Ladder, Rung
@@ -33,11 +33,10 @@ def climb_ladder(
         if as_json:
             show_json({"rungs": [dataclasses.asdict(rung) for rung in climbed.rungs]})
         last = climbed.rungs[-1]
-        click.secho(
+        say(
             f"failed: no precision is right, not even {last.title}: {last.reason}; "
             "look at the deploy model with swin-deploy parity",
             fg="red",
-            err=True,
         )
         click.get_current_context().exit(CHECK_FAILED)
     return climbed.graph, climbed.engine, climbed.rungs

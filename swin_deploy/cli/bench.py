@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from exporters.outputs import Output
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table
 from swin_deploy.cli.options import (
     Asked,
@@ -19,9 +20,13 @@ from swin_deploy.cli.options import (
     onnx_option,
     report_option,
 )
+from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.outputs import report_outputs
 
 if TYPE_CHECKING:
     from swin_deploy.bench.throughput import Against
+    from swin_deploy.load import LoadedModel
+    from swin_deploy.report.results import Report
 
 WAYS = ("eager", "compile", "max-autotune", "original")
 EPILOG = """\b
@@ -89,6 +94,7 @@ def against_list(_: click.Context, __: click.Parameter, value: str) -> tuple[Aga
     "--transfers", is_flag=True, help="Time it also with images and outputs copied each call."
 )
 @report_option
+@force_option
 @json_option
 @click.pass_obj
 def bench(
@@ -101,6 +107,7 @@ def bench(
     seconds: float,
     transfers: bool,
     report: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Measure latency and throughput beside PyTorch, in one interleaved run.
@@ -109,7 +116,9 @@ def bench(
     checked before it is timed. The first row is the baseline of every ratio, and each ratio comes
     with its 95 % interval. With --report the table joins the report in that folder.
     """
-    with console.step("Loading PyTorch and the model"):
+    if report:
+        _claim(report, (*asked.inputs(), *onnx_files, *engine_files), force=force)
+    with console.loading("Loading PyTorch and the model"):
         from swin_deploy import proof
         from swin_deploy.bench import Effort
         from swin_deploy.bench.throughput import measure_throughput
@@ -119,7 +128,7 @@ def bench(
 
         loaded = asked.load()
         made = proof.Made(onnx_files, engine_files)
-        earlier = proof.existing_report(report, loaded) if report else None
+        earlier = _earlier(report, loaded, force=force) if report else None
     with console.step("Measuring throughput") as step:
         result = measure_throughput(
             loaded,
@@ -131,7 +140,7 @@ def bench(
         )
     if report:
         fresh = earlier or proof.make_report(loaded, made, parity=None, bench=None)
-        write_report(replace(fresh, bench=result), report)
+        write_report(replace(fresh, bench=result), report, force=force)
     if as_json:
         show_json(bench_to_dict(result))
     else:
@@ -144,3 +153,20 @@ def bench(
         console.next_step("run", *asked.words(), why="makes what you ship, and times it")
     elif "compile" not in against:
         console.again("--against", "all", why="torch.compile is the bar to clear")
+
+
+def _claim(report: Path, inputs: tuple[Path, ...], *, force: bool) -> None:
+    """Fail early where the report cannot be written; the document that is there is judged later."""
+    document, *texts = report_outputs(report)
+    outputs = [Output(document.path, lambda _: True), *texts]
+    claim_outputs(outputs, inputs=inputs, force=force)
+
+
+def _earlier(folder: Path, loaded: LoadedModel, *, force: bool) -> Report | None:
+    """The report to join, if there is one; with --force not what is no report of ours."""
+    from swin_deploy import proof
+
+    document = report_outputs(folder)[0]
+    if force and not document.is_ours(document.path):
+        return None
+    return proof.existing_report(folder, loaded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from exporters.errors import FileError
+from swin_deploy.signals import nothing_to_clean
 
 if TYPE_CHECKING:
     from swin_deploy.images.sets import ImageSet
@@ -25,6 +27,7 @@ CHECK_FAILED = 1  # exit status
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 REFRESH_S = 0.1
 READER_GONE = 141  # 128 and the signal, as shells have it
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 PAGE_WIDTH = 100  # of tables that go to a file or a pipe
 
 
@@ -46,19 +49,25 @@ class Console:
             raise
         step.end(mark="✓")
 
+    @contextlib.contextmanager
+    def loading(self, title: str) -> Iterator[Step]:
+        """A step that only imports and reads: an interrupt ends it at once."""
+        with self.step(title) as step, nothing_to_clean():
+            yield step
+
     def note(self, text: str) -> None:
         """A remark on progress, on standard error."""
         if self.level > QUIET:
-            click.echo(text, err=True)
+            say(text)
 
     def warn(self, text: str) -> None:
         """Something the user must know, on standard error at every level."""
-        click.secho(f"warning: {text}", fg="yellow", err=True)
+        say(f"warning: {text}", fg="yellow")
 
     def next_step(self, *words: object, why: str) -> None:
         """Show a command to run after this one, as a shell takes it, with the reason behind it."""
         if self.level > QUIET:
-            click.secho(f"next: {command_line(*words)}  # {why}", fg="cyan", err=True)
+            say(f"next: {command_line(*words)}  # {why}", fg="cyan")
 
     def again(self, *words: object, why: str) -> None:
         """Show this command with something more."""
@@ -81,29 +90,29 @@ class Step:
 
     def begin(self) -> None:
         if self.live:
-            click.echo(f"  {self.title} ...", nl=False, err=True)
+            say(f"  {self.title} ...", nl=False)
         elif self.level > QUIET:
-            click.echo(f"  {self.title} ...", err=True)
+            say(f"  {self.title} ...")
 
     def update(self, detail: str) -> None:
         """Say what the step is at; at most ten times a second on a terminal."""
         now = time.monotonic()
         if self.level == VERBOSE and not self.live:
-            click.echo(f"    {detail}", err=True)
+            say(f"    {detail}")
         elif self.live and now - self.shown >= REFRESH_S:
             self.shown = now
-            click.echo(f"\r\033[K  {self.title}: {detail[:60]}", nl=False, err=True)
+            say(f"\r\033[K  {self.title}: {detail[:60]}", nl=False)
 
     def warn(self, text: str) -> None:
         """Something the user must know, at every level, above the line of progress."""
         start = "\r\033[K" if self.live else ""
-        click.secho(f"{start}warning: {text}", fg="yellow", err=True)
+        say(f"{start}warning: {text}", fg="yellow")
 
     def end(self, *, mark: str) -> None:
         if self.level > QUIET:
             start = "\r\033[K" if self.live else ""
             elapsed = time.monotonic() - self.started
-            click.echo(f"{start}{mark} {self.title} ({elapsed:.1f} s)", err=True)
+            say(f"{start}{mark} {self.title} ({elapsed:.1f} s)")
 
 
 def show_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -134,19 +143,46 @@ def show_text(text: str) -> None:
     try:
         click.echo(text)
     except BrokenPipeError as err:
-        _discard_output()
+        discard_streams()
         raise click.exceptions.Exit(READER_GONE) from err
     except OSError as err:
-        _discard_output()
+        discard_streams()
         raise FileError(
             f"cannot write the result to standard output: {err.strerror or err}; send it elsewhere"
         ) from err
 
 
-def _discard_output() -> None:
-    """Let what is left in the buffer of standard output go nowhere, and not fail again at exit."""
-    with open(os.devnull, "wb") as sink:
-        os.dup2(sink.fileno(), sys.stdout.fileno())
+def say(text: str, *, nl: bool = True, fg: str | None = None) -> None:
+    """A line on standard error; where its disk is full it is lost, and the work goes on.
+
+    Raises:
+        Exit: If the reader has gone.
+    """
+    try:
+        click.secho(text, err=True, nl=nl, fg=fg)
+    except BrokenPipeError as err:
+        discard_streams()
+        raise click.exceptions.Exit(READER_GONE) from err
+    except OSError:
+        discard_streams()
+
+
+def is_full(err: OSError) -> bool:
+    """Whether an error is that of a stream that takes no more: files have names, streams none."""
+    return err.filename is None and err.errno in FULL
+
+
+def discard_streams() -> None:
+    """Let what is left in the buffers of streams that fail go nowhere, and not fail at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # full or gone, closed, or none at all
+            with (
+                contextlib.suppress(OSError, ValueError, AttributeError),
+                open(os.devnull, "wb") as sink,
+            ):
+                os.dup2(sink.fileno(), stream.fileno())
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from exporters.artifact import artifact_outputs
+from exporters.outputs import Output
 from exporters.spec import BatchProfile, Flavor, Precision
-from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_text
+from swin_deploy.cli.console import CHECK_FAILED, Console, say, show_json, show_text
 from swin_deploy.cli.life import Life, life_options, say_targets
 from swin_deploy.cli.options import FILE, batch_range, flavor_option, json_option
+from swin_deploy.cli.outputs import ENGINE, claim_outputs, force_option, require_ending
+
+if TYPE_CHECKING:
+    from exporters.plan import KernelPlan
 
 MAX_WORKSPACE_MIB = 1 << 20
 
@@ -47,6 +54,7 @@ written then.
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="Builder effort.")
 @life_options
 @click.option("--output", type=FILE, help="File to write; engines/<name>.engine by default.")
+@force_option
 @json_option
 @click.pass_obj
 def build_trt(
@@ -59,17 +67,21 @@ def build_trt(
     optimization_level: int | None,
     life: Life,
     output: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Build a TensorRT engine from an ONNX file, and prove its precision.
 
     Without a file the newest export in engines/ is taken. With --fp16 or --bf16 a float32 file is
-    first written in that precision beside the engine, since precision lives in the graph:
-    TensorRT 11 and TensorRT-RTX have no precision flags. Builds without a GPU with TensorRT-RTX.
+    first brought to that precision, since precision lives in the graph: TensorRT 11 and
+    TensorRT-RTX have no precision flags. That graph is written beside the engine, and with it.
+    Builds without a GPU with TensorRT-RTX.
     """
-    with console.step("Loading ONNX and TensorRT"):
-        from exporters.precision import TITLES, precision_of
-        from exporters.to_onnx import load_onnx
+    if output:
+        _claim([output], onnx_file, life, force=force)
+        require_ending(output, ENGINE)
+    with console.loading("Loading ONNX and TensorRT"):
+        from exporters.precision import TITLES
         from swin_deploy import pipeline
         from swin_deploy.config import VARIANTS
 
@@ -78,39 +90,68 @@ def build_trt(
             workspace_mib=workspace,
             optimization_level=optimization_level,
         )
-        source = onnx_file or pipeline.newest_export()
-        has = precision_of(load_onnx(source))
+        named = onnx_file or pipeline.newest_export()
+        converts = _converts(named, precision)
     if onnx_file is None:
-        console.note(f"  taking the newest export, {source}")
-    if precision not in (None, has):
-        folder = output.parent if output else pipeline.ENGINES
-        with console.step(f"Writing {source.name} in {precision}"):
-            source = pipeline.in_precision(source, precision, folder=folder)
-        console.note(f"  {source}: weights and activations {TITLES[precision]}, edges float32")
-    path = output or pipeline.ENGINES / f"{source.stem}.engine"
+        console.note(f"  taking the newest export, {named}")
+    folder = output.parent if output else pipeline.ENGINES
+    source: Path | pipeline.Converted = named
+    graph = pipeline.converted_path(named, converts, folder=folder) if converts else named
+    path = output or pipeline.ENGINES / f"{graph.stem}.engine"
+    _claim([path, graph] if converts else [path], named, life, force=force)
+    if converts:
+        with console.step(f"Writing {named.name} in {converts}"):
+            source = pipeline.convert(named, converts, folder=folder)
     with console.step(f"Building {path.name} with {options.flavor}") as step:
         artifact, kernels = pipeline.write_engine(
-            source, path, profile=batch, options=options, progress=step.update, warn=step.warn
+            source,
+            path,
+            profile=batch,
+            options=options,
+            listener=pipeline.Listener(step.update, step.warn),
+            force=force,
         )
     if artifact is None:
-        refuse_engine(pipeline.undelivered(kernels, load_onnx(source)))
+        refuse_engine(pipeline.undelivered(kernels, pipeline.graph_of(source)))
         click.get_current_context().exit(CHECK_FAILED)
+    if converts:
+        console.note(f"  {graph}: weights and activations {TITLES[converts]}, edges float32")
     say_targets(console, artifact.manifest)
     if as_json:
         show_json(artifact.manifest | {"path": str(path)})
     else:
-        profile = artifact.manifest["profile"]
-        show_text(
-            f"{path}: {artifact.manifest['bytes'] / 1e6:.1f} MB, {artifact.manifest['precision']}, "
-            f"{kernels.flavor} {kernels.version}, batch {profile['min']} to {profile['max']}; "
-            f"{kernels.kernel_count} kernels, attention fused {kernels.fused_attention} of "
-            f"{kernels.attention_blocks}, {100 * kernels.half_byte_share:.1f} % of bytes in half"
-        )
+        show_text(f"{path}: {_in_words(artifact.manifest, kernels)}")
     model = artifact.manifest.get("model")
     if model in VARIANTS and not artifact.manifest["checkpoint_sha256"]:
         console.next_step("parity", "--model", model, "--engine", path, why="is it equal")
     else:
         console.next_step("plan", path, why="where its bytes go; parity needs the --checkpoint too")
+
+
+def _claim(paths: Sequence[Path], source: Path | None, life: Life, *, force: bool) -> None:
+    """Fail early where the engine, its graph or the timing cache cannot be written."""
+    outputs = [output for path in paths for output in artifact_outputs(path)]
+    if life.timing_cache is not None:  # the builder finds out whether what is there is one
+        outputs.append(Output(life.timing_cache, lambda _: True))
+    claim_outputs(outputs, inputs=[source], force=force)
+
+
+def _converts(path: Path, precision: Precision | None) -> Precision | None:
+    """The precision that a file must be brought to; None where it has it."""
+    from exporters.precision import precision_of
+    from exporters.to_onnx import load_onnx
+
+    return None if precision in (None, precision_of(load_onnx(path))) else precision
+
+
+def _in_words(manifest: dict[str, Any], kernels: KernelPlan) -> str:
+    profile = manifest["profile"]
+    return (
+        f"{manifest['bytes'] / 1e6:.1f} MB, {manifest['precision']}, "
+        f"{kernels.flavor} {kernels.version}, batch {profile['min']} to {profile['max']}; "
+        f"{kernels.kernel_count} kernels, attention fused {kernels.fused_attention} of "
+        f"{kernels.attention_blocks}, {100 * kernels.half_byte_share:.1f} % of bytes in half"
+    )
 
 
 def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
@@ -122,9 +163,8 @@ def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
 
 def refuse_engine(reasons: tuple[str, ...]) -> None:
     """Say what of the precision asked for would not have been delivered."""
-    click.secho(
+    say(
         f"failed: {'; '.join(reasons)}: not the precision that was asked for, so no engine was "
         "written. Look at the graph with swin-deploy plan",
         fg="red",
-        err=True,
     )

@@ -20,6 +20,8 @@ from swin_deploy.cli.options import (
     model_options,
     onnx_option,
 )
+from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.outputs import EVALUATION, evaluation_outputs
 
 if TYPE_CHECKING:
     from swin_deploy.evaluate.accuracy import Evaluation
@@ -90,6 +92,7 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
     metavar="DIR",
     help="Predictions and results; the same command goes on there.  [default: evaluation/<model>]",
 )
+@force_option
 @json_option
 @click.pass_obj
 def evaluate(
@@ -103,6 +106,7 @@ def evaluate(
     max_drop: float | None,
     skip_unreadable: bool,
     output: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Measure accuracy on labelled images: reference, deploy model, ONNX files, engines.
@@ -111,8 +115,9 @@ def evaluate(
     interval for pairs, from the images on which the two differ. Predictions are kept as they are
     made: after an interruption the same command goes on where it was.
     """
-    with console.step("Loading PyTorch and the model"):
-        from exporters.artifact import ensure_writable
+    inputs = (*asked.inputs(), data, *onnx_files, *engine_files)
+    _claim(output, inputs, force=force)
+    with console.loading("Loading PyTorch and the model"):
         from swin_deploy.evaluate import run
         from swin_deploy.proof import Made
         from swin_deploy.report.terminal import render_evaluation
@@ -120,7 +125,7 @@ def evaluate(
         loaded = asked.load()
         images = _images(loaded, data, limit=limit, skip_unreadable=skip_unreadable)
         folder = output or Path("evaluation") / loaded.name
-        ensure_writable(folder / "evaluation.json")
+        _claim(folder, inputs, force=force)
     announce(console, loaded)
     console.note(f"  {images.description}; {images.order.rule}")
     _warn_too_few(console, len(images.paths), max_drop)
@@ -142,7 +147,7 @@ def evaluate(
         console.warn(assumption.text)
     if evaluation.doubt:
         console.warn(evaluation.doubt)
-    _write(evaluation, folder)
+    _write(evaluation, folder, force=force)
     if as_json:
         show_json(evaluation.to_dict())
     else:
@@ -155,6 +160,12 @@ def evaluate(
         _suggest_drop(console, evaluation.images)
     if not evaluation.passed:
         click.get_current_context().exit(CHECK_FAILED)
+
+
+def _claim(folder: Path | None, inputs: tuple[Path | None, ...], *, force: bool) -> None:
+    """Fail early where results cannot be written, once it is known where they go."""
+    if folder is not None:
+        claim_outputs(evaluation_outputs(folder), inputs=inputs, force=force)
 
 
 def _images(
@@ -220,15 +231,14 @@ def _progress(console: Console, step: Step) -> Callable[[str], None]:
     return tell
 
 
-def _write(evaluation: Evaluation, folder: Path) -> None:
+def _write(evaluation: Evaluation, folder: Path, *, force: bool) -> None:
     """The results as JSON and as Markdown, together."""
     from exporters.artifact import write_together
+    from exporters.outputs import claim, sign
     from swin_deploy.report.markdown import render_evaluation
 
+    outputs = evaluation_outputs(folder)
+    claim(outputs, force=force)
     values = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
-    write_together(
-        {
-            folder / "evaluation.json": values.encode(),
-            folder / "evaluation.md": render_evaluation(evaluation).encode(),
-        }
-    )
+    contents = (values.encode(), sign(render_evaluation(evaluation), EVALUATION))
+    write_together(dict(zip((output.path for output in outputs), contents, strict=True)))

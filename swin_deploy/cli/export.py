@@ -9,6 +9,7 @@ import click
 from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
 from swin_deploy.cli.console import Console, announce, show_json, show_text
 from swin_deploy.cli.options import FILE, Asked, fixed_or_dynamic, json_option, model_options
+from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
 
 EPILOG = """\b
 Examples:
@@ -54,6 +55,7 @@ Examples:
     help="Images a call: any number, or exactly N.",
 )
 @click.option("--output", type=FILE, help="File to write; engines/<name>.onnx by default.")
+@force_option
 @json_option
 @click.pass_obj
 def export(
@@ -65,6 +67,7 @@ def export(
     io_precision: Precision,
     batch: int | None,
     output: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Export a model to an ONNX file that is checked to be what was asked.
@@ -76,7 +79,10 @@ def export(
         raise click.UsageError("--io-precision fp16 needs --precision fp16")
     if keep and precision == "fp32":
         raise click.UsageError("--keep-float32 needs --precision fp16 or bf16")
-    with console.step("Loading PyTorch and the model"):
+    if output:
+        claim_artifacts([output], inputs=asked.inputs(), force=force)
+        require_ending(output, ONNX)
+    with console.loading("Loading PyTorch and the model"):
         from swin_deploy import pipeline
         from swin_deploy.ranges import keepable_paths
 
@@ -92,7 +98,7 @@ def export(
     )
     path = output or pipeline.ENGINES / pipeline.onnx_name(loaded.name, precision, opset)
     with console.step(f"Exporting ONNX, opset {opset}, {precision}"):
-        artifact = pipeline.write_onnx(loaded, spec, path)
+        artifact = pipeline.write_onnx(loaded, spec, path, force=force)
     if as_json:
         show_json(artifact.manifest | {"path": str(path)})
     else:

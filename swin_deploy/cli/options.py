@@ -75,6 +75,11 @@ class Asked:
             for word in (f"--{name.replace('_', '-')}", _word(value))
         ]
 
+    def inputs(self) -> list[Path]:
+        """The files and folders that are read for the model."""
+        given = (self.checkpoint, self.classes, self.preprocessing.source)
+        return [one for one in given if isinstance(one, Path)]
+
     def load(self) -> LoadedModel:
         """The model; PyTorch loads here, not for ``--help``."""
         from swin_deploy.load import load_model

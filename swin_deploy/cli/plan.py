@@ -13,6 +13,8 @@ from swin_deploy.cli.console import Console, show_json, show_table
 from swin_deploy.cli.engine import resolve_flavor
 from swin_deploy.cli.life import default_options
 from swin_deploy.cli.options import FILE, flavor_option, json_option
+from swin_deploy.cli.outputs import PICTURE, claim_outputs, force_option, require_ending
+from swin_deploy.outputs import PLAN, picture_output
 
 if TYPE_CHECKING:
     from exporters.plan import KernelPlan
@@ -47,6 +49,7 @@ Examples:
 )
 @click.option("--svg", type=FILE, help="Write a picture of where the bytes go.")
 @flavor_option
+@force_option
 @json_option
 @click.pass_obj
 def plan(
@@ -59,6 +62,7 @@ def plan(
     gpus: tuple[str, ...],
     svg: Path | None,
     flavor: Literal["auto"] | Flavor,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Show the kernels that TensorRT launches: where the bytes go, and how far from the floor.
@@ -68,6 +72,7 @@ def plan(
     """
     if other and (svg or detail == "kernels"):
         raise click.UsageError("--svg and --kernels take one FILE")
+    _claim(svg, file, force=force)
     first = _read(console, file, batch=batch, half=half, flavor=flavor)
     with naming(file):
         bounds = _bounds(first, gpus)
@@ -78,7 +83,7 @@ def plan(
             console.again("--blocks", why="every part")
         return
     if svg:
-        _draw(console, first, file.name, svg)
+        _draw(console, first, file.name, svg, force=force)
     with naming(file):
         if as_json:
             _show_json(first, bounds)
@@ -89,6 +94,13 @@ def plan(
         console.again("--fp16", why="attention fuses in half precision")
     elif detail != "kernels":
         console.again("--kernels", why="every kernel; --gpu H200: how fast a GPU allows")
+
+
+def _claim(svg: Path | None, source: Path, *, force: bool) -> None:
+    """Fail early where the picture cannot be written."""
+    if svg is not None:
+        claim_outputs([picture_output(svg)], inputs=[source], force=force)
+        require_ending(svg, PICTURE)
 
 
 def _read(
@@ -175,11 +187,13 @@ def _compare(
     show_table(render_comparison(plans, names, (comparison_table(*plans, bounds), parts)))
 
 
-def _draw(console: Console, kernels: KernelPlan, title: str, path: Path) -> None:
+def _draw(console: Console, kernels: KernelPlan, title: str, path: Path, *, force: bool) -> None:
     from exporters.artifact import write_atomic
+    from exporters.outputs import claim, sign
     from exporters.plan.totals import require_blocks
     from swin_deploy.report.plan_svg import render_plan_svg
 
     require_blocks(kernels)
-    write_atomic(path, render_plan_svg(kernels, title).encode())
+    claim([picture_output(path)], force=force)
+    write_atomic(path, sign(render_plan_svg(kernels, title), PLAN))
     console.note(f"  wrote {path}")

@@ -58,7 +58,7 @@ def precision(
     each part alone, and the whole model, run in half precision, emulated: operations take and give
     rounded values and compute in float32.
     """
-    with console.step("Loading PyTorch and the model"):
+    with console.loading("Loading PyTorch and the model"):
         from swin_deploy import proof
         from swin_deploy.advice import diagnose
         from swin_deploy.report.precision import precision_to_dict

@@ -30,6 +30,8 @@ from swin_deploy.cli.options import (
     original_option,
     report_option,
 )
+from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.outputs import report_outputs
 
 if TYPE_CHECKING:
     from swin_deploy.original.build import Choice
@@ -64,6 +66,7 @@ order of the classes or the weights are probably wrong (the verdict is inconclus
     help="Batch sizes; the batch must not change a row.",
 )
 @report_option
+@force_option
 @json_option
 @click.pass_obj
 def parity(
@@ -76,6 +79,7 @@ def parity(
     original: Choice,
     batches: tuple[int, ...],
     report: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Compare every hop with the reference: deploy model, ONNX files, engines.
@@ -86,8 +90,10 @@ def parity(
     model with the checkpoint's weights; it is compared with the model of the library that the
     checkpoint comes from, built and loaded by that library from the same file.
     """
-    with console.step("Loading PyTorch and the model"):
-        from exporters.artifact import ensure_writable
+    if report:
+        inputs = (*asked.inputs(), images, *onnx_files, *engine_files)
+        claim_outputs(report_outputs(report), inputs=inputs, force=force)
+    with console.loading("Loading PyTorch and the model"):
         from swin_deploy import proof
         from swin_deploy.original.build import original_library
         from swin_deploy.report.terminal import render_parity
@@ -98,8 +104,6 @@ def parity(
         original_library(loaded, original)  # what cannot be is said before the work
         made = proof.Made(onnx_files, engine_files)
         sets = proof.image_sets(loaded, images, limit=limit)
-        if report:
-            ensure_writable(report / "report.json")
     announce(console, loaded)
     announce_images(console, sets)
     with console.step("Comparing every hop with the reference") as step:
@@ -113,7 +117,7 @@ def parity(
         )
     if report:
         full = proof.make_report(loaded, made, parity=result, bench=None, images=sets)
-        write_report(replace(full, next_command=_on_gpu(result)), report)
+        write_report(replace(full, next_command=_on_gpu(result)), report, force=force)
     if as_json:
         show_json(parity_to_dict(result))
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ import click
 
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table, show_text
 from swin_deploy.cli.options import FILE, json_option
+from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.outputs import REPORT, comment_output, report_outputs
 
 if TYPE_CHECKING:
     from swin_deploy.report.results import Report
@@ -59,6 +62,7 @@ def share(_: click.Context, __: click.Parameter, value: float | None) -> float |
     help="Throughput that may be lost.  [default: 0]",
 )
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of report.json.")
+@force_option
 @json_option
 @click.pass_obj
 def report(
@@ -69,12 +73,14 @@ def report(
     markdown: Path | None,
     allow_slower: float | None,
     schema: bool,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Render a report again, or say what got worse from one to another.
 
     REPORT is a report.json or the folder that holds one.
     """
+    asked = _Asked(output, markdown, force, as_json)
     if schema:
         if reports:
             raise click.UsageError("--schema takes no report")
@@ -82,13 +88,46 @@ def report(
     elif len(reports) == 1:
         if allow_slower is not None:
             raise click.UsageError("--allow-slower is for two reports")
-        _render(console, _with_evaluation(_read(reports[0]), evaluation), output, markdown, as_json)
+        _claim(asked, reports, evaluation)
+        _render(console, _with_evaluation(_read(reports[0]), evaluation), asked)
     elif len(reports) == 2:
         if output or evaluation:
             raise click.UsageError("--output and --evaluation are for one report")
-        _compare(console, reports, markdown, allow_slower or 0.0, as_json)
+        _claim(asked, reports, None)
+        _compare(console, reports, allow_slower or 0.0, asked)
     else:
         raise click.UsageError("give one report to render, or two to compare")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Where results go."""
+
+    output: Path | None
+    markdown: Path | None
+    force: bool
+    as_json: bool
+
+
+def _claim(asked: _Asked, reports: tuple[Path, ...], evaluation: Path | None) -> None:
+    """Fail early where a file cannot be written.
+
+    A report may be written over itself: it says the same again, and what --evaluation adds.
+    """
+    outputs = report_outputs(asked.output) if asked.output else ()
+    own = outputs[0].path if outputs else None
+    read = [_document(path) for path in reports]
+    inputs = [path for path in read if own is None or not _is_same(path, own)]
+    if asked.markdown:
+        outputs = (*outputs, comment_output(asked.markdown))
+    claim_outputs(outputs, inputs=[*inputs, evaluation], force=asked.force)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _show_schema() -> None:
@@ -100,7 +139,12 @@ def _show_schema() -> None:
 def _read(path: Path) -> Report:
     from swin_deploy.report.from_json import read_report
 
-    return read_report(path / "report.json" if path.is_dir() else path)
+    return read_report(_document(path))
+
+
+def _document(path: Path) -> Path:
+    """The file that a folder's report is in, or the file that was named."""
+    return path / "report.json" if os.path.isdir(path) else path
 
 
 def _with_evaluation(read: Report, path: Path | None) -> Report:
@@ -121,53 +165,47 @@ def _with_evaluation(read: Report, path: Path | None) -> Report:
     return replace(read, evaluation=found)
 
 
-def _render(
-    console: Console, read: Report, output: Path | None, markdown: Path | None, as_json: bool
-) -> None:
+def _render(console: Console, read: Report, asked: _Asked) -> None:
     from swin_deploy.report.markdown import render_markdown
     from swin_deploy.report.terminal import render_summary
     from swin_deploy.report.to_json import report_to_dict
     from swin_deploy.report.write import write_report
 
-    if output:
-        written = write_report(read, output)
+    if asked.output:
+        written = write_report(read, asked.output, force=asked.force)
         console.note(f"  wrote {', '.join(map(str, written))}")
-    _write_markdown(console, markdown, render_markdown(read))
-    if as_json:
+    _write_markdown(console, asked, render_markdown(read))
+    if asked.as_json:
         show_json(report_to_dict(read))
     else:
         show_table(render_summary(read))
-    if not output:
+    if not asked.output:
         console.again("--output", "rendered", why="HTML; a second report is compared")
 
 
-def _compare(
-    console: Console,
-    paths: tuple[Path, ...],
-    markdown: Path | None,
-    slower: float,
-    as_json: bool,
-) -> None:
+def _compare(console: Console, paths: tuple[Path, ...], slower: float, asked: _Asked) -> None:
     from swin_deploy.report.compare import Limits, compare_reports
     from swin_deploy.report.compare.words import comparison_to_dict
     from swin_deploy.report.markdown import render_runs as runs_to_markdown
     from swin_deploy.report.terminal import render_runs
 
     found = compare_reports(_read(paths[0]), _read(paths[1]), Limits(slower=slower))
-    _write_markdown(console, markdown, runs_to_markdown(found))
-    if as_json:
+    _write_markdown(console, asked, runs_to_markdown(found))
+    if asked.as_json:
         show_json(comparison_to_dict(found))
     else:
         show_table(render_runs(found))
     if found.regressions:
         click.get_current_context().exit(CHECK_FAILED)
-    if not markdown:
+    if not asked.markdown:
         console.again("--markdown", "comment.md", why="for a pull request")
 
 
-def _write_markdown(console: Console, path: Path | None, text: str) -> None:
+def _write_markdown(console: Console, asked: _Asked, text: str) -> None:
     from exporters.artifact import write_atomic
+    from exporters.outputs import claim, sign
 
-    if path:
-        write_atomic(path, text.encode())
-        console.note(f"  wrote {path}")
+    if asked.markdown:
+        claim([comment_output(asked.markdown)], force=asked.force)
+        write_atomic(asked.markdown, sign(text, REPORT))
+        console.note(f"  wrote {asked.markdown}")

@@ -40,11 +40,13 @@ from swin_deploy.cli.options import (
     model_options,
     original_option,
 )
+from swin_deploy.cli.outputs import claim_artifacts, claim_outputs, force_option
+from swin_deploy.outputs import report_outputs
 
 if TYPE_CHECKING:
     from swin_deploy.ladder import Rung
-    from swin_deploy.load import LoadedModel
     from swin_deploy.original.build import Choice
+    from swin_deploy.pipeline import Converted
     from swin_deploy.report.results import Report
 
 EPILOG = """\b
@@ -92,6 +94,7 @@ labelled images the reference is not better than guessing (inconclusive).
     show_default=True,
     help="Time to spend on throughput.",
 )
+@force_option
 @json_option
 @click.pass_obj
 def run(
@@ -108,6 +111,7 @@ def run(
     output: Path,
     report: Path,
     bench_seconds: float,
+    force: bool,
     as_json: bool,
 ) -> None:
     """From a checkpoint to a verified engine and a report, in one command.
@@ -119,9 +123,10 @@ def run(
     """
     if auto and precision == "fp32":
         raise click.UsageError("--auto has nothing to try after --fp32; give --fp16 or --bf16")
-    with console.step("Loading PyTorch and the model"):
-        from exporters.artifact import ensure_writable
-        from swin_deploy import proof
+    inputs = (*asked.inputs(), images)
+    claim_outputs(report_outputs(report), inputs=inputs, force=force)
+    with console.loading("Loading PyTorch and the model"):
+        from swin_deploy import pipeline, proof
         from swin_deploy.bench import Effort
         from swin_deploy.bench.throughput import measure_throughput
         from swin_deploy.ladder import Ladder
@@ -131,17 +136,19 @@ def run(
         loaded = asked.load()
         original_library(loaded, original)  # what cannot be is said before the work
         sets = proof.image_sets(loaded, images, limit=limit)
-        ensure_writable(report / "report.json")
     announce(console, loaded)
     announce_images(console, sets)
-    full = _export(console, loaded, opset=opset, folder=output)
+    full = output / pipeline.onnx_name(loaded.name, "fp32", opset)
+    claim_artifacts(_artifacts(full, precision, auto=auto), inputs=inputs, force=force)
+    with console.step(f"Exporting ONNX, opset {opset}"):
+        pipeline.write_onnx(loaded, pipeline.export_spec(loaded, opset=opset), full, force=force)
     rungs: tuple[Rung, ...] = ()
     if auto:
-        ladder = Ladder(loaded, full, sets, batch, options)
+        ladder = Ladder(loaded, full, sets, batch, options, force=force)
         graph, engine, rungs = climb_ladder(console, ladder, start=precision, as_json=as_json)
     else:
-        graph = _in_precision(console, full, precision=precision, folder=output)
-        engine = _make_engine(console, graph, batch=batch, options=options)
+        source = _in_precision(console, full, precision=precision)
+        graph, engine = _make_engine(console, source, batch=batch, options=options, force=force)
     made = proof.Made(tuple(dict.fromkeys((full, graph))), (engine,))
     with console.step("Comparing every hop with the reference") as step:
         parity = proof.prove_parity(
@@ -173,59 +180,74 @@ def run(
         conditions=result.conditions | rung_conditions(rungs),
         next_command=f"{command_line(*words)}  # {why}" if unseen else "",
     )
-    _conclude(console, result, report, as_json=as_json)
+    _conclude(console, result, report, force=force, as_json=as_json)
     if parity.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)
     console.note(f"  open {report / 'report.html'}; ship {engine} with its .json")
     console.next_step(*words, why=why)
 
 
-def _export(console: Console, loaded: LoadedModel, *, opset: int, folder: Path) -> Path:
-    """The float32 ONNX file."""
+def _artifacts(full: Path, precision: Precision, *, auto: bool) -> list[Path]:
+    """Every artefact that the command may write; with --auto those of each rung."""
     from swin_deploy import pipeline
 
-    spec = pipeline.export_spec(loaded, opset=opset)
-    path = folder / pipeline.onnx_name(loaded.name, "fp32", opset)
-    with console.step(f"Exporting ONNX, opset {opset}"):
-        return pipeline.write_onnx(loaded, spec, path).path
+    ladder: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
+    tried = ladder[ladder.index(precision) :] if auto else (precision,)
+    graphs = [
+        full if one == "fp32" else pipeline.converted_path(full, one, folder=full.parent)
+        for one in tried
+    ]
+    engines = [graph.with_suffix(".engine") for graph in graphs]
+    return [*dict.fromkeys((full, *graphs)), *engines]
 
 
-def _in_precision(console: Console, full: Path, *, precision: Precision, folder: Path) -> Path:
-    """The ONNX file in the precision asked for."""
+def _in_precision(console: Console, full: Path, *, precision: Precision) -> Path | Converted:
+    """The graph in the precision asked for; in half precision it is written with the engine."""
     from exporters.precision import TITLES
     from swin_deploy import pipeline
 
     if precision == "fp32":
         return full
     with console.step(f"Writing the graph in {TITLES[precision]}"):
-        return pipeline.in_precision(full, precision, folder=folder)
+        return pipeline.convert(full, precision, folder=full.parent)
 
 
 def _make_engine(
-    console: Console, onnx_path: Path, *, batch: BatchProfile, options: EngineOptions
-) -> Path:
-    """The engine, its precision proved; exits with status 1 where it cannot be."""
-    from exporters.to_onnx import load_onnx
+    console: Console,
+    source: Path | Converted,
+    *,
+    batch: BatchProfile,
+    options: EngineOptions,
+    force: bool,
+) -> tuple[Path, Path]:
+    """The graph and the engine, its precision proved; exits with status 1 where it cannot be."""
     from swin_deploy import pipeline
 
-    path = onnx_path.with_suffix(".engine")
+    graph = source if isinstance(source, Path) else source.path
     with console.step(f"Building the engine with {options.flavor}") as step:
         engine, plan = pipeline.write_engine(
-            onnx_path, path, profile=batch, options=options, progress=step.update, warn=step.warn
+            source,
+            graph.with_suffix(".engine"),
+            profile=batch,
+            options=options,
+            listener=pipeline.Listener(step.update, step.warn),
+            force=force,
         )
     if engine is None:
-        refuse_engine(pipeline.undelivered(plan, load_onnx(onnx_path)))
+        refuse_engine(pipeline.undelivered(plan, pipeline.graph_of(source)))
         click.get_current_context().exit(CHECK_FAILED)
-    return path
+    return graph, engine.path
 
 
-def _conclude(console: Console, result: Report, folder: Path, *, as_json: bool) -> None:
+def _conclude(
+    console: Console, result: Report, folder: Path, *, force: bool, as_json: bool
+) -> None:
     """Write the report, and say what it says."""
     from swin_deploy.report.terminal import render_summary
     from swin_deploy.report.to_json import report_to_dict
     from swin_deploy.report.write import write_report
 
-    written = write_report(result, folder)
+    written = write_report(result, folder, force=force)
     if as_json:
         show_json(report_to_dict(result))
     else:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from exporters.errors import FileError
+from exporters.outputs import ensure_writable
+from exporters.staging import made_folder
 from exporters.text_files import read_bytes
 
 SCHEMA = 1
@@ -51,19 +53,23 @@ class Predictions:
         self._header = {"schema": SCHEMA, "name": name, "key": key}
 
     def __enter__(self) -> Self:
+        ensure_writable(self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            whole = self._read()
-            if not whole:
-                self.changed = self._differences()
-            self._stream = self.path.open("r+b" if whole else "wb")
-            self._stream.seek(whole)
-            self._stream.truncate()
-            if not whole:
-                self._write([self._header])
+            with made_folder(self.path.parent):
+                self._open()
         except OSError as err:
             raise self._failure(err) from err
         return self
+
+    def _open(self) -> None:
+        whole = self._read()
+        if not whole:
+            self.changed = self._differences()
+        self._stream = self.path.open("r+b" if whole else "wb")
+        self._stream.seek(whole)
+        self._stream.truncate()
+        if not whole:
+            self._write([self._header])
 
     def __exit__(self, *exc_info: object) -> None:
         self._stream.close()

@@ -21,12 +21,12 @@ from exporters.errors import ComparisonError, ConfigError, FileError, MissingBac
 from swin_deploy import __version__
 from swin_deploy.evaluate.accuracy import LISTED, BackendAccuracy, Evaluation, score_answers
 from swin_deploy.evaluate.predictions import TOP, Answer, Predictions
+from swin_deploy.facts import model_facts, versions
 from swin_deploy.images.batches import stream_batches
 from swin_deploy.images.chance import chance_doubt
 from swin_deploy.images.labelled import LabelledImages
 from swin_deploy.load import LoadedModel
 from swin_deploy.memory_limits import require_memory
-from swin_deploy.pipeline import model_facts, versions
 from swin_deploy.proof import Made, stages
 from swin_deploy.runners import Runner, TorchRunner
 

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 
 from exporters.artifact import write_atomic
 from exporters.errors import ComparisonError, MissingBackendError
+from exporters.staging import temporary_folder
 from swin_deploy.bench.lanes import one_line
 from swin_deploy.suite.document import Document, is_done, save
 from swin_deploy.suite.parts import Part
@@ -109,8 +109,8 @@ def _outcome(status: str, reason: str = "", data: dict[str, Any] | None = None) 
 
 def _in_a_process(part: Part, how: Drive, seconds: float) -> Outcome:
     """The outcome of a part whose process may crash or hang; what it kept by then is kept."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "outcome.json"
+    with temporary_folder() as folder:
+        path = folder / "outcome.json"
         try:
             ended = subprocess.run(
                 [*how.command, "--child", part.name, "--child-outcome", str(path)],

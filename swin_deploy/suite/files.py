@@ -11,6 +11,7 @@ from exporters.errors import BuildError, ComparisonError, FileError, MissingBack
 from exporters.spec import DEFAULT_OPSET, BatchProfile, EngineOptions, Flavor, Precision
 from exporters.to_onnx import load_onnx
 from swin_deploy import pipeline
+from swin_deploy.facts import check_origin, graph_facts, select_facts
 from swin_deploy.load import LoadedModel
 from swin_deploy.suite.models import Setup, suite_model
 
@@ -40,7 +41,7 @@ def export(name: str, setup: Setup) -> dict[str, Any]:
         if importlib.util.find_spec("onnxscript") is None:
             raise MissingBackendError("exporting needs onnxscript; give --artifacts made elsewhere")
         pipeline.write_onnx(loaded, pipeline.export_spec(loaded), full)
-        pipeline.in_precision(full, "fp16", folder=setup.artifacts)
+        pipeline.write_converted(pipeline.convert(full, "fp16", folder=setup.artifacts))
     files = {}
     for precision in PRECISIONS:
         manifest = read_manifest(onnx_path(name, precision, setup))
@@ -101,10 +102,10 @@ def _fits(path: Path, loaded: LoadedModel) -> bool:
     """Whether a file is whole, and made from this model and these weights."""
     try:
         manifest = read_manifest(path)
-        facts = pipeline.select_facts(manifest)
+        facts = select_facts(manifest)
         if not facts and path.suffix == ".onnx":
-            facts = pipeline.graph_facts(load_onnx(path))
-        pipeline.check_origin(path, facts, loaded)
+            facts = graph_facts(load_onnx(path))
+        check_origin(path, facts, loaded)
     except (FileError, ComparisonError):
         return False
     return bool(facts)

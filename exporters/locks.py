@@ -1,0 +1,32 @@
+"""Locks on open files: a process that holds one is alive, and its end gives it back."""
+
+from __future__ import annotations
+
+import errno
+
+# Answers of file systems without locks, and of NFS for a file that is open for reading only.
+NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+def take_lock(file: int) -> bool | None:
+    """Take the exclusive lock of an open file or folder, without waiting.
+
+    Args:
+        file: Its descriptor; closing it gives the lock back.
+
+    Returns:
+        Whether it was taken; None where there are no locks (Windows, some network file systems).
+    """
+    try:
+        import fcntl
+    except ImportError:  # no POSIX
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as err:
+        if err.errno in NO_LOCKS:
+            return None
+        raise
+    return True

@@ -1,0 +1,86 @@
+"""Reports, evaluations and pictures as files to write, and how ours are told from other people's.
+
+JSON documents are known from their members. Text files end in a signature; those made before there
+was one are known from the report.json beside them, or from how they begin.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+from exporters.errors import FileError
+from exporters.outputs import SIGNATURE, Output, is_signed
+from exporters.text_files import MOST_BYTES, read_json
+
+REPORT, EVALUATION, PLAN = "report", "evaluation", "plan"  # kinds of signed text
+REPORT_FILES = ("report.json", "report.md", "report.html")
+EVALUATION_FILES = ("evaluation.json", "evaluation.md")
+REPORT_MEMBERS = {"schema", "verdict", "model", "artifacts"}
+EVALUATION_MEMBERS = {"schema", "model", "reference", "candidates"}
+SIGNED = SIGNATURE.partition("{")[0].encode()
+# Texts of versions that did not sign.
+COMMENT = re.compile(rb"## .*<details><summary>(Conditions|The reports)</summary>", re.S)
+PICTURE = re.compile(rb'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 .*"track"', re.S)
+
+
+def report_outputs(folder: Path) -> tuple[Output, ...]:
+    """Return the files of a report; ``report.json`` tells whether the folder is ours."""
+    return _documents(folder, REPORT_FILES, REPORT, REPORT_MEMBERS)
+
+
+def evaluation_outputs(folder: Path) -> tuple[Output, ...]:
+    """Return the files of an evaluation; ``evaluation.json`` tells whether the folder is ours."""
+    return _documents(folder, EVALUATION_FILES, EVALUATION, EVALUATION_MEMBERS)
+
+
+def comment_output(path: Path) -> Output:
+    """Return Markdown for a comment, as a file to write."""
+    return Output(path, partial(_is_text, kind=REPORT, older=COMMENT))
+
+
+def picture_output(path: Path) -> Output:
+    """Return the picture of a plan, as a file to write."""
+    return Output(path, partial(_is_text, kind=PLAN, older=PICTURE))
+
+
+def _documents(
+    folder: Path, names: tuple[str, ...], kind: str, members: set[str]
+) -> tuple[Output, ...]:
+    document = folder / names[0]
+
+    def is_document(place: Path) -> bool:
+        return members <= _members(place)
+
+    def is_text(place: Path) -> bool:
+        return is_signed(place, kind) or (_is_unsigned(place) and is_document(document))
+
+    return Output(document, is_document), *(Output(folder / name, is_text) for name in names[1:])
+
+
+def _is_text(place: Path, *, kind: str, older: re.Pattern[bytes]) -> bool:
+    return is_signed(place, kind) or (
+        _is_unsigned(place) and older.match(_content(place)) is not None
+    )
+
+
+def _is_unsigned(place: Path) -> bool:
+    """Whether there is no signature: not at the end, nor before what somebody added."""
+    return SIGNED not in _content(place)
+
+
+def _members(path: Path) -> set[str]:
+    """The members of a JSON object; none of anything else."""
+    try:
+        values = read_json(path)
+    except FileError:
+        return set()
+    return set(values) if isinstance(values, dict) else set()
+
+
+def _content(path: Path) -> bytes:
+    """A file's content; nothing where there is none, or more than any file of ours has."""
+    if not path.is_file() or path.stat().st_size > MOST_BYTES:
+        return b""
+    return path.read_bytes()
