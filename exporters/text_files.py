@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from exporters.errors import DeployError, FileError
+from exporters.errors import DeployError, FileError, MissingBackendError
 
 MOST_BYTES = 64 << 20  # a list of all images of ImageNet-1k has two thirds of that
 MOST_JSON = 16 << 20  # letters; brackets take 30 times that in memory, a report has a hundredth
 SHOWN = 200  # letters of a foreign text that a message repeats
 LISTED = 8  # names that a message lists
-NAME = 60  # letters of each of them
+NAME = 100  # letters of each of them
+ROOM = 300  # letters after which no further name is listed
 
 HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON; two of them may well be one letter
 
@@ -130,9 +131,14 @@ def _plain(err: Exception) -> str:
 
 @contextlib.contextmanager
 def naming(path: os.PathLike[str]) -> Iterator[None]:
-    """Put a file's name before the message of an error that does not have it."""
+    """Put a file's name before the message of an error that does not have it.
+
+    A backend that is missing is not the file's fault.
+    """
     try:
         yield
+    except MissingBackendError:
+        raise
     except DeployError as err:
         if Path(path).name in str(err):
             raise
@@ -145,8 +151,12 @@ def shortened(text: object, most: int = SHOWN) -> str:
     return whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-most // 2 :]}"
 
 
-def listed(names: list[str] | tuple[str, ...]) -> str:
+def listed(names: list[str] | tuple[str, ...], *, between: str = ", ") -> str:
     """Names for a message, the first few and how many more there are."""
-    shown = ", ".join(shortened(name, NAME) for name in names[:LISTED])
-    more = len(names) - LISTED
-    return f"{shown} and {more:,} more" if more > 0 else shown
+    shown: list[str] = []
+    for name in names[:LISTED]:
+        shown.append(shortened(name, NAME))
+        if sum(map(len, shown)) > ROOM:
+            break
+    more = len(names) - len(shown)
+    return between.join(shown) + (f" and {more:,} more" if more else "")

@@ -87,8 +87,8 @@ def check_origin(path: Path, facts: dict[str, Any], loaded: LoadedModel) -> None
             if theirs.get(field) != own.get(field)
         ]
         raise ComparisonError(
-            f"{path} was made with other settings than the reference: {listed(other)}; use the "
-            "same --model and --image-size"
+            f"{path} was made with other settings than the reference: "
+            f"{listed(other, between='; ')}; use the same --model and --image-size"
         )
 
 

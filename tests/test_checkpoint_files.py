@@ -186,7 +186,9 @@ def write_cycle(path: Path) -> None:
             lambda path: torch.save({"model": {}}, path), "holds no tensors", id="empty-inner-dict"
         ),
         pytest.param(
-            lambda path: torch.save({0: torch.ones(1)}, path), "by name: 0;", id="keys-are-numbers"
+            lambda path: torch.save({0: torch.ones(1)}, path),
+            "by name: a key of type int;",
+            id="keys-are-numbers",
         ),
         pytest.param(
             lambda path: torch.save({"optimizer": {"lr": 1}, "epoch": 3}, path),

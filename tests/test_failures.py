@@ -155,7 +155,8 @@ def test_command_says_that_a_package_is_broken(kind: str, full: Path, tmp_path: 
     arguments = ("plan", full, "--flavor", "tensorrt-rtx")
     outcome = run_process("-q", *arguments, env=env)
     outcome.assert_error("tensorrt-rtx ")
-    assert "install it: pip install" in outcome.err
+    assert "; mend its installation: pip install" in outcome.err
+    assert full.name not in outcome.err
 
 
 @pytest.mark.parametrize("kind", ["runtime", "attribute", "syntax"])

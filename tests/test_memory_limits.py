@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from exporters.errors import ConfigError, ExportError
-from swin_deploy import memory
+from swin_deploy import memory_limits
 from swin_deploy.config import VARIANTS, SwinConfig
 from swin_deploy.memory_limits import available_bytes, needed_bytes, require_memory
 from swin_deploy.reference import build_reference
@@ -51,15 +51,15 @@ def test_needed_bytes_grow_with_batch_and_image() -> None:
 
 def test_require_memory_refuses_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     require_memory(DIGITS)
-    monkeypatch.setattr(memory, "available_bytes", lambda: needed_bytes(DIGITS) - 1)
+    monkeypatch.setattr(memory_limits, "available_bytes", lambda: needed_bytes(DIGITS) - 1)
     with pytest.raises(ConfigError, match=r"image size 56, windows of 7 and batch 1 need .* GB"):
         build_reference(DIGITS)
-    monkeypatch.setattr(memory, "available_bytes", lambda: None)
+    monkeypatch.setattr(memory_limits, "available_bytes", lambda: None)
     build_reference(DIGITS)
 
 
 def test_require_memory_leaves_the_batch_to_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available_bytes", lambda: 2 * needed_bytes(DIGITS))
+    monkeypatch.setattr(memory_limits, "available_bytes", lambda: 2 * needed_bytes(DIGITS))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     require_memory(DIGITS, batch=1000)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -193,7 +193,7 @@ def _saved_config(metadata: dict[str, str], sizes: dict[str, Any]) -> SwinConfig
     if differences:
         raise CheckpointError(
             f"{WHERE} disagrees with the tensors: it has "
-            f"{listed(differences)}; save the checkpoint again"
+            f"{listed(differences, between='; ')}; save the checkpoint again"
         )
     return saved
 

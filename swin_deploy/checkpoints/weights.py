@@ -277,7 +277,7 @@ def _no_tensors(values: object, where: str) -> CheckpointError:
 
 def _shown(key: object) -> str:
     """A key for a message; keys may be numbers of any length, or tuples of anything."""
-    return key if isinstance(key, str) else f"a {type(key).__name__}"
+    return key if isinstance(key, str) else f"a key of type {type(key).__name__}"
 
 
 def _is_named_tensor(key: object, value: object) -> bool:
