@@ -72,6 +72,54 @@ class PatchEmbed(nn.Module):
         return self.linear(cells.reshape(self.patches))
 
 
+class NormalizePixels(nn.Module):
+    """Pixels of 0 to 255 with channels last to the range that the model was trained on, in float32.
+
+    Args:
+        scale: [3], the factor of each channel.
+        shift: [3], what is added then.
+    """
+
+    keep_float32 = True  # a mean of 0.485 * 255 has more digits than float16 keeps
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale.float())
+        self.register_buffer("shift", shift.float())
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels.float() * self.scale.float() + self.shift.float()
+
+
+class PixelPatchEmbed(PatchEmbed):
+    """Pixels [B, H, W, 3], uint8, to tokens [N, B, C] in window order.
+
+    TensorRT runs the normalisation in the kernel that cuts the image into patches, which then reads
+    a quarter of the bytes.
+
+    Args:
+        embed: The same for images that are normalised already; its layer is shared.
+        normalize: What brings pixels to the range of those images.
+    """
+
+    def __init__(self, embed: PatchEmbed, normalize: NormalizePixels) -> None:
+        nn.Module.__init__(self)
+        self.normalize = normalize
+        self.linear = embed.linear
+        batch, channels, grid, window, patch, *_ = embed.cells
+        self.cells = (batch, grid, window, patch, grid, window, patch, channels)
+        self.patches = embed.patches
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        images = self.normalize(pixels).to(self.linear.weight.dtype)
+        # [B, grid, window, patch, grid, window, patch, 3] to place, window, batch, and the patch as
+        # channel, row, column
+        cells = images.reshape(self.cells).permute(2, 5, 1, 4, 0, 7, 3, 6)
+        return self.linear(cells.reshape(self.patches))
+
+
 class CosineNormalize(nn.Module):
     """Scale heads [..., num_heads, d] to length ``scale``, in float32 whatever the precision.
 
@@ -343,13 +391,13 @@ class DeployModel(nn.Module):
     """Images [B, 3, H, W] to one output or several.
 
     Args:
-        embed: Images to tokens.
+        embed: Cut into patches, and what follows it: images to tokens.
         layers: Blocks and merges, in turn.
         taps: By number of layers passed: what turns the tokens there into an output.
     """
 
     def __init__(
-        self, embed: nn.Module, layers: list[nn.Module], taps: dict[int, nn.Module]
+        self, embed: nn.Sequential, layers: list[nn.Module], taps: dict[int, nn.Module]
     ) -> None:
         super().__init__()
         self.embed = embed

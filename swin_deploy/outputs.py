@@ -1,15 +1,18 @@
-"""Reports, evaluations and pictures as files to write, and how ours are told from other people's.
+"""Results as files to write, and how ours are told from other people's.
 
-JSON documents are known from their members. Text files end in a signature; those made before there
-was one are known from the report.json beside them, or from how they begin.
+JSON documents are known from their members, tables from the manifest beside them. Text files end in
+a signature; those made before there was one are known from the report.json beside them, or from how
+they begin.
 """
 
 from __future__ import annotations
 
 import re
+import zipfile
 from functools import partial
 from pathlib import Path
 
+from exporters.artifact import manifest_path
 from exporters.errors import FileError
 from exporters.outputs import SIGNATURE, Output, is_signed
 from exporters.text_files import MOST_BYTES, read_json
@@ -19,6 +22,8 @@ REPORT_FILES = ("report.json", "report.md", "report.html")
 EVALUATION_FILES = ("evaluation.json", "evaluation.md")
 REPORT_MEMBERS = {"schema", "verdict", "model", "artifacts"}
 EVALUATION_MEMBERS = {"schema", "model", "reference", "candidates"}
+PREDICTIONS = "predictions"  # kind of the manifest of a table
+FEATURE_MEMBERS = {"images.npy", "errors.npy"}
 SIGNED = SIGNATURE.partition("{")[0].encode()
 # Texts of versions that did not sign.
 COMMENT = re.compile(rb"## .*<details><summary>(Conditions|The reports)</summary>", re.S)
@@ -43,6 +48,38 @@ def comment_output(path: Path) -> Output:
 def picture_output(path: Path) -> Output:
     """Return the picture of a plan, as a file to write."""
     return Output(path, partial(_is_text, kind=PLAN, older=PICTURE))
+
+
+def table_outputs(path: Path) -> tuple[Output, ...]:
+    """Return a table of predictions and its manifest, which tells whether the table is ours."""
+    beside = manifest_path(path)
+
+    def is_table(_: Path) -> bool:
+        return read_kind(beside) == PREDICTIONS
+
+    return Output(path, is_table), Output(beside, is_table)
+
+
+def features_output(path: Path) -> Output:
+    """Return a file of features, as a file to write."""
+    return Output(path, _holds_features)
+
+
+def read_kind(path: Path) -> str:
+    """Return the ``kind`` that a JSON object names; empty where there is none."""
+    try:
+        values = read_json(path)
+    except FileError:
+        return ""
+    return str(values.get("kind", "")) if isinstance(values, dict) else ""
+
+
+def _holds_features(place: Path) -> bool:
+    try:
+        with zipfile.ZipFile(place) as archive:
+            return set(archive.namelist()) >= FEATURE_MEMBERS
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _documents(

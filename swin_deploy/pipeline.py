@@ -37,7 +37,14 @@ from exporters.spec import (
 from exporters.text_files import listed, naming
 from exporters.to_engine import BuiltEngine, build_engine, fixed_batch
 from exporters.to_onnx import export_onnx, load_onnx
-from swin_deploy.facts import float32_text, graph_facts, model_facts, texts, versions
+from swin_deploy.artifacts.facts import (
+    ModelFacts,
+    facts_in_graph,
+    facts_of,
+    float32_text,
+    texts,
+    versions,
+)
 from swin_deploy.fold import fold
 from swin_deploy.load import LoadedModel
 
@@ -108,9 +115,9 @@ def write_onnx(
         FileError: If the file cannot be written, or one is there that must stay.
     """
     _claim(path, source=loaded.checkpoint, force=force)
-    facts = model_facts(loaded)
+    facts = facts_of(loaded)
     graph = export_onnx(fold(loaded.reference), spec, metadata=texts(facts, spec.precision))
-    return _write([_new_graph(graph, path, facts=facts)], force=force)[0]
+    return _write([_new_graph(graph, path, facts=facts.to_dict())], force=force)[0]
 
 
 def converted_path(source: Path, precision: Precision, *, folder: Path) -> Path:
@@ -154,7 +161,7 @@ def convert(
         )
     with naming(source):
         half = to_half(graph, io_precision="fp32", precision=precision, keep=keep)
-        facts = graph_facts(graph)
+        facts = facts_in_graph(graph, source)
     if facts:
         onnx.helper.set_model_props(half, texts(facts, precision) | float32_text(half))
     try:
@@ -166,7 +173,7 @@ def convert(
             "export it in half precision where it came from"
         ) from err
     path = converted_path(source, precision, folder=folder)
-    return Converted(path, half, facts | _origin(source, sha256=sha256_of(source)))
+    return Converted(path, half, _values(facts) | _origin(source, sha256=sha256_of(source)))
 
 
 def write_engine(
@@ -205,8 +212,9 @@ def write_engine(
     graph = graph_of(source)
     precision = precision_of(graph)
     profile = profile or default_profile(graph)
-    with naming(source.path if isinstance(source, Converted) else source):
-        graph_facts(graph)  # they may be damaged: better known before the build
+    read = source.path if isinstance(source, Converted) else source
+    with naming(read):
+        facts = facts_in_graph(graph, read)  # they may be damaged: better known before the build
         built = build_engine(
             graph, profile, options=options, progress=listener.progress, warn=listener.warn
         )
@@ -218,8 +226,13 @@ def write_engine(
         origin = _origin(source.path, sha256=before[0].sha256)
     else:
         origin = _origin(source, sha256=sha256_of(source))
-    facts = _engine_facts(built, graph, precision=precision, profile=profile) | origin
-    written = _write([*before, NewArtifact(path, built.data, facts)], force=force)
+    manifest = {
+        "kind": "engine",
+        **_values(facts),
+        **_build_facts(built, graph, precision=precision, profile=profile),
+        **origin,
+    }
+    written = _write([*before, NewArtifact(path, built.data, manifest)], force=force)
     return written[-1], built.plan
 
 
@@ -357,12 +370,10 @@ def _is_derived(path: Path) -> bool:
         return False
 
 
-def _engine_facts(
+def _build_facts(
     built: BuiltEngine, graph: onnx.ModelProto, *, precision: Precision, profile: BatchProfile
 ) -> dict[str, Any]:
     return {
-        "kind": "engine",
-        **graph_facts(graph),
         "precision": precision,
         "flavor": built.flavor,
         "version": built.version,
@@ -373,6 +384,11 @@ def _engine_facts(
         "build_s": round(built.build_s, 3),
         "plan": built.plan.to_dict(),
     }
+
+
+def _values(facts: ModelFacts | None) -> dict[str, Any]:
+    """Facts for a manifest; none for a file of another tool."""
+    return {} if facts is None else facts.to_dict()
 
 
 def _new_graph(graph: onnx.ModelProto, path: Path, *, facts: dict[str, Any]) -> NewArtifact:

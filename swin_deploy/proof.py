@@ -15,11 +15,11 @@ from exporters.plan import KernelPlan
 from exporters.precision import float32_modules, precision_of
 from exporters.text_files import listed, naming
 from exporters.to_onnx import load_onnx
+from swin_deploy.artifacts.facts import check_origin, facts_in_graph, facts_in_manifest, versions
 from swin_deploy.bench import BenchReport
 from swin_deploy.check import graph_candidate, module_candidate, parity_report, reference_outputs
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.emulate import EmulatedRunner
-from swin_deploy.facts import check_origin, graph_facts, select_facts, versions
 from swin_deploy.fold import fold
 from swin_deploy.images.sets import ImageSet, extreme_images, load_images, seeded_images
 from swin_deploy.judge import Candidate, judge
@@ -163,12 +163,12 @@ def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
     for path in made.onnx:
         graph = load_onnx(path)
         with naming(path):
-            check_origin(path, graph_facts(graph), loaded)
+            check_origin(path, facts_in_graph(graph, path), loaded)
             found.append(graph_candidate(loaded, graph, path))
     for path in made.engines:
         manifest = read_engine_manifest(path)
         with naming(path):
-            check_origin(path, select_facts(manifest), loaded)
+            check_origin(path, facts_in_manifest(manifest, path), loaded)
         runner = TrtRunner(path, name=f"engine {manifest['precision']}")
         found.append(Candidate(runner, "engine", path.name, loaded.config.family))
     return found

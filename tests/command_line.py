@@ -22,6 +22,7 @@ STEM = "notebook-digits-fp32-opset17"
 HALF_STEM = "notebook-digits-fp16-opset17"
 COMMANDS = [
     "bench", "build-trt", "doctor", "evaluate", "export", "models", "parity", "plan", "precision",
+    "predict",
     "report",
     "run",
 ]  # fmt: skip

@@ -122,7 +122,7 @@ def test_build_trt_without_an_export_says_how_to_make_one(
         pytest.param("cut.onnx", "cut.onnx is not a whole ONNX file", id="truncated"),
         pytest.param("x.engine", "x.engine is not a whole ONNX file", id="engine"),
         pytest.param("whole.onnx.json", "whole.onnx.json is not a whole ONNX file", id="manifest"),
-        pytest.param("damaged.onnx --fp16", "metadata is damaged", id="metadata"),
+        pytest.param("damaged.onnx --fp16", "metadata of damaged.onnx is not JSON", id="metadata"),
         pytest.param("half.onnx --fp32", "is float16, what it lost cannot come back", id="fp32"),
         pytest.param("fixed.onnx --batch 1,2,4", "takes batch 3 only; use --batch 3", id="fixed"),
         pytest.param("whole.onnx --output .", ". is a folder", id="output-folder"),

@@ -20,7 +20,8 @@ from onnx import helper
 from exporters.plan import count_attention
 from exporters.precision import precision_of, to_half
 from exporters.to_onnx import load_onnx
-from swin_deploy.facts import graph_facts
+from swin_deploy.artifacts.facts import NAMES, facts_in_graph, facts_of
+from swin_deploy.load import load_model
 from swin_deploy.taps import tappable_graph
 
 
@@ -35,7 +36,7 @@ def honest() -> bytes:
 def use(path: Path) -> None:
     """Everything that is done with a graph before a backend has it."""
     graph = load_onnx(path)
-    graph_facts(graph)
+    facts_in_graph(graph, path)
     count_attention(graph)
     tappable_graph(graph, "fp32")
     if precision_of(graph) == "fp32":
@@ -161,21 +162,24 @@ METADATA = st.recursive(
     ),
     max_leaves=6,
 ).map(json.dumps)
-FACTS = ("model", "config", "weights", "checkpoint_sha256", "preprocessing", "assumptions")
+
+
+@functools.cache
+def whole_facts() -> dict[str, str]:
+    return facts_of(load_model("notebook-digits")).to_metadata()
 
 
 @fuzz
 @given(
-    key=st.sampled_from((*FACTS, "float32_modules", "float32_asked")),
+    key=st.sampled_from((*NAMES, "float32_modules", "float32_asked")),
     value=st.one_of(METADATA, st.text()),
 )
 @example(key="config", value="[" * 100_000)
 @example(key="preprocessing", value="[" * 900 + "]" * 900)
 @example(key="float32_modules", value="[[1]]")
-def test_graph_facts_of_any_kind(key: str, value: str, path: Path) -> None:
+def test_facts_in_graph_of_any_kind(key: str, value: str, path: Path) -> None:
     graph = onnx.ModelProto.FromString(honest())
-    whole = dict.fromkeys(FACTS, "{}") | {"assumptions": "[]"}
-    helper.set_model_props(graph, whole | {key: value})
+    helper.set_model_props(graph, whole_facts() | {key: value})
     path.write_bytes(graph.SerializeToString())
     with only_our_errors():
         use(path)

@@ -29,6 +29,7 @@ FIRST_MLP = "stages.0.WSA.MLP.0.weight"
 STAGE_ENTRY = re.compile(r"stages\.([0-9]{1,4})\.(\w+)")
 CONFIG_KEY = "swin_deploy_config"  # metadata in which our own tools save the config
 WHERE = f"the metadata {CONFIG_KEY}"
+NO_SIZES = ("preprocessing", "class_names")  # what else that metadata has
 
 
 def infer_config(
@@ -174,13 +175,23 @@ def saved_rule(metadata: dict[str, str]) -> Rule | None:
     )
 
 
+def saved_class_names(metadata: dict[str, str]) -> tuple[str, ...]:
+    """The class names that our own tools saved with the tensors; empty where none.
+
+    Raises:
+        FileError: If they are damaged.
+    """
+    saved = _saved_values(metadata).get("class_names") or ()
+    return typed(saved, tuple[str, ...], where=f"{WHERE}, class_names")
+
+
 def _saved_config(metadata: dict[str, str], sizes: dict[str, Any]) -> SwinConfig | None:
     """The config that our own tools saved with the tensors, if it is the tensors' config."""
     values = _saved_values(metadata)
     if not values:
         return None
     try:
-        saved = SwinConfig.from_dict({k: v for k, v in values.items() if k != "preprocessing"})
+        saved = SwinConfig.from_dict({k: v for k, v in values.items() if k not in NO_SIZES})
     except (ValueError, ArithmeticError, RecursionError, ConfigError) as err:
         raise CheckpointError(
             f"{WHERE} is no model config ({shortened(err)}); save it again"

@@ -78,7 +78,9 @@ def notebook_pictures(content: Content, config: SwinConfig, asked: Asked) -> Pic
     rule = notebook.saved_rule(content.metadata) or library_rule("notebook", config)
     sized = asked.img_size is not None
     steps, assumed = prepared(rule, config, asked.preprocessing, size_is_asked=sized)
-    return Pictures(steps, None, (_steps_note(steps),), assumed)
+    labels = {i: (name,) for i, name in enumerate(notebook.saved_class_names(content.metadata))}
+    names = class_names_of(labels, config.num_classes, source=notebook.WHERE)
+    return Pictures(steps, names, (_steps_note(steps),), assumed)
 
 
 def prepared(

@@ -279,5 +279,6 @@ def _load_notebook(content: Content, asked: Asked, *, path: Path) -> LoadedCheck
         sha256=content.sha256,
         reading=_reading(content, path=path, source="notebook", saved=config, asked=asked),
         preprocessing=pictures.preprocessing,
+        class_names=pictures.class_names,
         assumptions=(*content.chosen.assumptions, *pictures.assumptions),
     )

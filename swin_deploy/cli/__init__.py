@@ -34,6 +34,7 @@ from swin_deploy.cli.export import export
 from swin_deploy.cli.failures import BUG, MOST_OF_USAGE, bug_report, explain, one_line
 from swin_deploy.cli.plan import plan
 from swin_deploy.cli.precision import precision
+from swin_deploy.cli.predict import predict
 from swin_deploy.cli.prove import parity
 from swin_deploy.cli.report import report
 from swin_deploy.cli.run import run
@@ -66,7 +67,7 @@ def cli(context: click.Context, verbose: bool, quiet: bool) -> None:
     context.obj = Console(VERBOSE if verbose else QUIET if quiet else NORMAL)
 
 
-LINE = (run, export, precision, build_trt, plan, parity, bench, evaluate, report)
+LINE = (run, export, precision, build_trt, plan, parity, bench, evaluate, predict, report)
 for command in (*LINE, models, doctor):
     cli.add_command(command)
 

@@ -19,7 +19,7 @@ from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, Prepr
 
 if TYPE_CHECKING:
     from swin_deploy.config import Output
-    from swin_deploy.load import LoadedModel
+    from swin_deploy.load import LoadedModel, LoadOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MOST_NAME, MOST_PATH = 255, 4095  # bytes, on every file system in use
@@ -75,6 +75,18 @@ class Asked:
             for word in (f"--{name.replace('_', '-')}", _word(value))
         ]
 
+    def options(self) -> LoadOptions:
+        """What is asked of the model, but for its name and file."""
+        return {
+            "img_size": self.image_size,
+            "window_size": self.window_size,
+            "source": self.source,
+            "output": self.outputs,
+            "weights": self.weights,
+            "preprocessing": self.preprocessing,
+            "classes": self.classes,
+        }
+
     def inputs(self) -> list[Path]:
         """The files and folders that are read for the model."""
         given = (self.checkpoint, self.classes, self.preprocessing.source)
@@ -84,17 +96,7 @@ class Asked:
         """The model; PyTorch loads here, not for ``--help``."""
         from swin_deploy.load import load_model
 
-        return load_model(
-            self.model,
-            self.checkpoint,
-            img_size=self.image_size,
-            window_size=self.window_size,
-            source=self.source,
-            output=self.outputs,
-            weights=self.weights,
-            preprocessing=self.preprocessing,
-            classes=self.classes,
-        )
+        return load_model(self.model, self.checkpoint, **self.options())
 
 
 def _word(value: object) -> str:
@@ -185,6 +187,21 @@ STEPS = tuple(field.name for field in fields(PreprocessingChoice))
 
 def model_options(command: Command) -> Command:
     """Which model: --model, --checkpoint and what decides how they are loaded, as ``asked``."""
+    command = checkpoint_options(command)
+    for option in (
+        click.option(
+            "--checkpoint",
+            type=FILE,
+            help="Weights: a .pt or .pth file, safetensors, or a timm or Hugging Face folder.",
+        ),
+        click.option("--model", help="A variant that 'swin-deploy models' lists."),
+    ):
+        command = option(command)
+    return command
+
+
+def checkpoint_options(command: Command) -> Command:
+    """What decides how a checkpoint is loaded, as ``asked``."""
     for option in (
         click.option(
             "--interpolation",
@@ -249,12 +266,6 @@ def model_options(command: Command) -> Command:
             help="Which weights of a checkpoint with several: averaged, raw, or those under a key."
             "  [default: what the library it comes from takes]",
         ),
-        click.option(
-            "--checkpoint",
-            type=FILE,
-            help="Weights: a .pt or .pth file, safetensors, or a timm or Hugging Face folder.",
-        ),
-        click.option("--model", help="A variant that 'swin-deploy models' lists."),
     ):
         command = option(command)
 
@@ -262,7 +273,7 @@ def model_options(command: Command) -> Command:
     def collected(*args: Any, **values: Any) -> Any:  # noqa: ANN401 - any command's values
         said = {name: values.pop("source_of_steps" if name == "source" else name) for name in STEPS}
         names = (field.name for field in fields(Asked) if field.name != "preprocessing")
-        model = {name: values.pop(name) for name in names}
+        model = {name: values.pop(name, None) for name in names}
         asked = Asked(**model, preprocessing=PreprocessingChoice(**said))
         return command(*args, asked=asked, **values)
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from exporters.artifact import sha256_of
 from exporters.errors import ComparisonError, ConfigError, FileError, MissingBackendError
 from swin_deploy import __version__
+from swin_deploy.artifacts.facts import facts_of, versions
 from swin_deploy.evaluate.accuracy import LISTED, BackendAccuracy, Evaluation, score_answers
 from swin_deploy.evaluate.predictions import TOP, Answer, Predictions
-from swin_deploy.facts import model_facts, versions
 from swin_deploy.images.batches import stream_batches
 from swin_deploy.images.chance import chance_doubt
 from swin_deploy.images.labelled import LabelledImages
@@ -29,6 +29,7 @@ from swin_deploy.load import LoadedModel
 from swin_deploy.memory_limits import require_memory
 from swin_deploy.proof import Made, stages
 from swin_deploy.runners import Runner, TorchRunner
+from swin_deploy.runners.base import run_images
 
 Progress = Callable[[str], None]
 
@@ -121,7 +122,7 @@ def _opened(
     """Each model with its predictions so far, the reference first."""
     reference = ("reference", "", TorchRunner("PyTorch reference", loaded.reference))
     files = (None, None, *made.onnx, *made.engines)
-    facts = json.dumps(model_facts(loaded) | {"model": ""})  # the name changes nothing
+    facts = json.dumps(facts_of(loaded).to_dict() | {"model": ""})  # the name changes nothing
     for (stage, file, runner), path in zip([reference, *stages(loaded, made)], files, strict=True):
         backend = _Backend(stage, file, runner)
         try:
@@ -219,24 +220,17 @@ def _answer(
 def _logits(
     runner: Runner, images: NDArray[np.float32], loaded: LoadedModel
 ) -> NDArray[np.float32]:
-    """Class logits, [n, num_classes], in calls that the runner takes."""
-    most = min(runner.max_batch or len(images), len(images))
-    parts = []
-    for start in range(0, len(images), most):
-        part = images[start : start + most]
-        size = max(len(part), runner.min_batch)
-        full = part[np.arange(size) % len(part)]  # repeated to the least that the runner takes
-        names, outputs = loaded.config.output_names, runner.run(full)
-        shapes = [list(one.shape) for one in outputs]
-        where = names.index("logits")
-        wanted = [size, loaded.config.num_classes]
-        if len(outputs) != len(names) or shapes[where] != wanted:
-            raise ComparisonError(
-                f"{runner.name} gives outputs of shapes {shapes}, expected {', '.join(names)} with "
-                f"logits of shape {wanted}; use a file made from this model"
-            )
-        parts.append(outputs[where][: len(part)])
-    return np.concatenate(parts)
+    """Class logits, [n, num_classes]."""
+    names, outputs = loaded.config.output_names, run_images(runner, images)
+    shapes = [list(one.shape) for one in outputs]
+    where = names.index("logits")
+    wanted = [len(images), loaded.config.num_classes]
+    if len(outputs) != len(names) or shapes[where] != wanted:
+        raise ComparisonError(
+            f"{runner.name} gives outputs of shapes {shapes}, expected {', '.join(names)} with "
+            f"logits of shape {wanted}; use a file made from this model"
+        )
+    return outputs[where]
 
 
 def top_classes(logits: NDArray[np.float32]) -> list[Answer]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,8 @@ from swin_deploy.images.preprocessing import Preprocessing
 
 MAX_THREADS = 8
 AHEAD = 2  # batches decoded or being decoded while one is run
-Decoded = NDArray[np.float32] | FileError
+Item = TypeVar("Item")
+Decoded = TypeVar("Decoded")
 
 
 def stream_batches(
@@ -27,15 +30,15 @@ def stream_batches(
     *,
     batch: int,
     tell: Tell = lambda _: None,
-) -> Generator[list[tuple[str, Decoded]]]:
+) -> Generator[list[tuple[str, NDArray[np.float32] | FileError]]]:
     """Decode and preprocess images in threads, in order, ``batch`` at a time.
 
     Args:
         root: Folder that the paths start from.
-        paths: Of the images.
+        paths: Paths of the images.
         steps: The way to prepare the images.
-        batch: Images at a time; about ``AHEAD + 1`` batches are in memory.
-        tell: See ``load_image``; called from several threads.
+        batch: Number of images at a time.
+        tell: See ``load_pixels``; called from several threads.
 
     Yields:
         Path and image [channels, crop, crop], or the error of one that cannot be read.
@@ -44,21 +47,41 @@ def stream_batches(
         ConfigError: If the source's steps are not known.
     """
 
-    def decode(path: str) -> Decoded:
+    def decode(path: str) -> NDArray[np.float32]:
+        return load_image(root / path, steps, tell=tell)
+
+    return decode_ahead(paths, decode, batch=batch)
+
+
+def decode_ahead(
+    items: Iterable[Item], decode: Callable[[Item], Decoded], *, batch: int
+) -> Generator[list[tuple[Item, Decoded | FileError]]]:
+    """Decode in threads, in order, ``batch`` at a time, whatever the number of items.
+
+    Args:
+        items: Items to decode; they are asked for as they are needed.
+        decode: Function that decodes one; called from several threads.
+        batch: Number of items at a time; about ``AHEAD + 1`` batches are in memory.
+
+    Yields:
+        Each item and what it was decoded to, or its ``FileError``. Other errors are raised.
+    """
+
+    def attempt(item: Item) -> Decoded | FileError:
         try:
-            return load_image(root / path, steps, tell=tell)
+            return decode(item)
         except FileError as err:
             return err
 
     pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
-    waiting: deque[list[tuple[str, Future[Decoded]]]] = deque()
+    waiting: deque[list[tuple[Item, Future[Decoded | FileError]]]] = deque()
+    coming = iter(items)
     try:
-        for start in range(0, len(paths), batch):
-            part = paths[start : start + batch]
-            waiting.append([(path, pool.submit(decode, path)) for path in part])
+        while part := list(itertools.islice(coming, batch)):
+            waiting.append([(item, pool.submit(attempt, item)) for item in part])
             if len(waiting) > AHEAD:
-                yield [(path, image.result()) for path, image in waiting.popleft()]
+                yield [(item, decoded.result()) for item, decoded in waiting.popleft()]
         while waiting:
-            yield [(path, image.result()) for path, image in waiting.popleft()]
+            yield [(item, decoded.result()) for item, decoded in waiting.popleft()]
     finally:
         pool.shutdown(cancel_futures=True)

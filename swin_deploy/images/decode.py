@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import stat
 import struct
 import warnings
@@ -46,15 +48,31 @@ Tell = Callable[[str], None]
 def load_image(
     path: Path, steps: Preprocessing, *, tell: Tell = lambda _: None
 ) -> NDArray[np.float32]:
-    """Decode one image file and prepare it for a model.
-
-    Args:
-        path: The file.
-        steps: The way to prepare it.
-        tell: Function told of what a user may not expect: ``SIXTEEN_BITS``, ``NOT_TURNED``.
+    """Decode one image file and prepare it for a model; see ``load_pixels``.
 
     Returns:
         Normalised image, [channels, crop, crop], float32.
+    """
+    return normalise(load_pixels(path, steps, tell=tell), steps)
+
+
+def load_pixels(
+    picture: Path | bytes | Image.Image,
+    steps: Preprocessing,
+    *,
+    name: str = "",
+    tell: Tell = lambda _: None,
+) -> NDArray[np.uint8]:
+    """Decode one picture, resize and crop it.
+
+    Args:
+        picture: An image file, what is in one, or a picture of Pillow's; it is not changed.
+        steps: The way to prepare it.
+        name: Name of the picture for messages; by default its path.
+        tell: Function told of what a user may not expect: ``SIXTEEN_BITS``, ``NOT_TURNED``.
+
+    Returns:
+        Pixels, [crop, crop, channels], uint8.
 
     Raises:
         FileError: If the file is missing, no regular file, cannot be decoded or is too large.
@@ -64,24 +82,36 @@ def load_image(
 
     if steps.refusal:
         raise ConfigError(steps.refusal)
+    name = shortened(name or picture)
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise FileError(f"image {shortened(path)} is not a file; remove it")
-        with Image.open(path) as image:
+        if isinstance(picture, Path) and not stat.S_ISREG(picture.stat().st_mode):
+            raise FileError(f"image {name} is not a file; remove it")
+        with _opened(picture) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise FileError(
-                    f"image {shortened(path)} has {image.width:,} x {image.height:,} pixels, more "
-                    f"than the {MOST_PIXELS:,} that are decoded; make it smaller"
+                    f"image {name} has {image.width:,} x {image.height:,} pixels, more than the "
+                    f"{MOST_PIXELS:,} that are decoded; make it smaller"
                 )
             image.load()  # NumPy would pass over a decoder's error
-            return preprocess(image, steps, tell=tell)
+            return pixels_of(image, steps, tell=tell)
     except (*DAMAGE, Image.DecompressionBombError) as err:
         raise FileError(
-            f"image {shortened(path)} cannot be read ({_one_line(err)}); replace or remove the file"
+            f"image {name} cannot be read ({_one_line(err)}); replace or remove the file"
         ) from err
     except _TooLargeError as err:
-        raise FileError(f"image {shortened(path)} {err}; crop it, or remove the file") from err
+        raise FileError(f"image {name} {err}; crop it, or remove the file") from err
+
+
+def _opened(
+    picture: Path | bytes | Image.Image,
+) -> contextlib.AbstractContextManager[Image.Image]:
+    """A picture that Pillow has opened; the caller's own is left open."""
+    from PIL import Image
+
+    if isinstance(picture, Image.Image):
+        return contextlib.nullcontext(picture)
+    return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
 
 
 class _TooLargeError(Exception):
@@ -91,7 +121,33 @@ class _TooLargeError(Exception):
 def preprocess(
     image: Image.Image, steps: Preprocessing, *, tell: Tell = lambda _: None
 ) -> NDArray[np.float32]:
-    """Prepare one decoded picture for a model; see ``Preprocessing`` for the steps.
+    """Prepare one decoded picture for a model; see ``pixels_of`` and ``normalise``.
+
+    Returns:
+        Normalised image, [channels, crop, crop], float32.
+    """
+    return normalise(pixels_of(image, steps, tell=tell), steps)
+
+
+def normalise(pixels: NDArray[np.uint8], steps: Preprocessing) -> NDArray[np.float32]:
+    """Bring pixels to the range that a model was trained on.
+
+    Args:
+        pixels: Pixels of 0 to 255, [..., height, width, channels].
+        steps: The factor, mean and standard deviation.
+
+    Returns:
+        Normalised images, [..., channels, height, width], float32.
+    """
+    scaled = (pixels * steps.rescale).astype(np.float32)
+    mean, std = (np.array(values, dtype=np.float32) for values in (steps.mean, steps.std))
+    return np.ascontiguousarray(np.moveaxis((scaled - mean) / std, -1, -3))
+
+
+def pixels_of(
+    image: Image.Image, steps: Preprocessing, *, tell: Tell = lambda _: None
+) -> NDArray[np.uint8]:
+    """Resize and crop one decoded picture; see ``Preprocessing`` for the steps.
 
     Sizes and offsets are rounded as the source's library rounds them: torchvision's ``Resize``
     and ``CenterCrop``, timm's ``ResizeKeepRatio`` and ``CenterCropOrPad``, Hugging Face's image
@@ -100,10 +156,10 @@ def preprocess(
     Args:
         image: The picture, of any mode and size; it is not changed.
         steps: The way to prepare it.
-        tell: See ``load_image``.
+        tell: See ``load_pixels``.
 
     Returns:
-        Normalised image, [channels, crop, crop], float32.
+        Pixels, [crop, crop, channels], uint8.
     """
     from PIL import Image, ImageOps
 
@@ -123,10 +179,7 @@ def preprocess(
         image = image.convert("RGB")
     if size != image.size:
         image = image.resize(size, Image.Resampling[steps.interpolation.upper()])
-    pixels = np.asarray(_centred(image, steps))  # H, W, C
-    scaled = (pixels * steps.rescale).astype(np.float32)
-    mean, std = (np.array(values, dtype=np.float32) for values in (steps.mean, steps.std))
-    return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1))  # C, H, W
+    return np.asarray(_centred(image, steps), np.uint8)
 
 
 def _is_turned(image: Image.Image) -> bool:

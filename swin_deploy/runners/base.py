@@ -67,6 +67,35 @@ class Runner(Protocol):
         return self.fetch()
 
 
+def run_images(runner: Runner, images: NDArray[Any]) -> Outputs:
+    """Run any number of images in calls that the runner takes.
+
+    Args:
+        runner: The model, open.
+        images: Images [n, ...], at least one.
+
+    Returns:
+        One row for each image.
+
+    Raises:
+        ComparisonError: If the model gives another number of rows than it was given images.
+    """
+    most = min(runner.max_batch or len(images), len(images))
+    calls = []
+    for start in range(0, len(images), most):
+        part = images[start : start + most]
+        size = max(len(part), runner.min_batch)
+        full = part[np.arange(size) % len(part)]  # repeated to the least that the runner takes
+        outputs = runner.run(full)
+        if any(len(output) != size for output in outputs):
+            raise ComparisonError(
+                f"{runner.name} gives outputs of shapes {[list(one.shape) for one in outputs]} for "
+                f"{size} images; use a file that gives one row an image"
+            )
+        calls.append(tuple(output[: len(part)] for output in outputs))
+    return tuple(np.concatenate(parts) for parts in zip(*calls, strict=True))
+
+
 def plain_images(images: NDArray[Any], name: str) -> NDArray[np.float32]:
     """Images of any layout and number type, as every library takes them.
 

@@ -9,9 +9,8 @@ from typing import Any
 from exporters.artifact import read_manifest
 from exporters.errors import BuildError, ComparisonError, FileError, MissingBackendError
 from exporters.spec import DEFAULT_OPSET, BatchProfile, EngineOptions, Flavor, Precision
-from exporters.to_onnx import load_onnx
 from swin_deploy import pipeline
-from swin_deploy.facts import check_origin, graph_facts, select_facts
+from swin_deploy.artifacts.facts import check_origin, facts_in_manifest
 from swin_deploy.load import LoadedModel
 from swin_deploy.suite.models import Setup, suite_model
 
@@ -102,10 +101,8 @@ def _fits(path: Path, loaded: LoadedModel) -> bool:
     """Whether a file is whole, and made from this model and these weights."""
     try:
         manifest = read_manifest(path)
-        facts = select_facts(manifest)
-        if not facts and path.suffix == ".onnx":
-            facts = graph_facts(load_onnx(path))
+        facts = facts_in_manifest(manifest, path)
         check_origin(path, facts, loaded)
     except (FileError, ComparisonError):
         return False
-    return bool(facts)
+    return facts is not None

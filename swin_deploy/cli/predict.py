@@ -1,0 +1,268 @@
+"""``swin-deploy predict``: what is in a picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import PIL
+
+from exporters.errors import ConfigError, FileError
+from exporters.text_files import LISTED, listed
+from swin_deploy import __version__
+from swin_deploy.cli.console import CHECK_FAILED, Console, show_text
+from swin_deploy.cli.options import FILE, MAX_BATCH, Asked, checkpoint_options
+from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.outputs import features_output, table_outputs
+
+if TYPE_CHECKING:
+    from swin_deploy.predict.pictures import Named, Pictures
+    from swin_deploy.predict.predictor import Prediction, Predictor
+
+MOST_CLASSES = 1000
+
+EPILOG = """\b
+Examples:
+  swin-deploy predict notebook-digits digit.png
+  swin-deploy predict engines/swin-fp16-opset17.onnx cat.jpg dog.jpg --top 3
+  swin-deploy predict engines/swin-fp16-opset17.engine photos/ --csv predictions.csv
+  swin-deploy predict swin.pt photos/ --features features.npz
+  curl -s https://example.com/cat.jpg | swin-deploy predict swin.onnx - --json
+
+\b
+An ONNX file or engine carries its preprocessing and class names; only a
+checkpoint takes the options that decide how it is loaded.
+--csv goes on where an earlier run of the same command stopped.
+--json prints one object a picture, a line each.
+
+\b
+Exit status: 0 done, 1 some pictures could not be read (each is a row, or a
+warning), 2 wrong usage, 3 could not run.
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("artifact", metavar="ARTIFACT", type=FILE)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@checkpoint_options
+@click.option(
+    "--top",
+    type=click.IntRange(1, MOST_CLASSES),
+    default=5,
+    show_default=True,
+    help="Classes to name, the most probable first.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, MAX_BATCH),
+    default=32,
+    show_default=True,
+    help="Pictures a call.",
+)
+@click.option("--csv", "table", type=FILE, metavar="FILE", help="Write the answers as a table.")
+@click.option(
+    "--features",
+    type=FILE,
+    metavar="FILE.npz",
+    help="Write the model's outputs: pooled features, stages or tokens, see --outputs.",
+)
+@force_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture.")
+@click.pass_obj
+def predict(
+    console: Console,
+    artifact: Path,
+    images: tuple[str, ...],
+    asked: Asked,
+    top: int,
+    batch: int,
+    table: Path | None,
+    features: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Say what is in pictures: an ONNX file, an engine or a checkpoint, and its own preprocessing.
+
+    IMAGE is an image file, a folder, which is searched with its subfolders, or - for one picture
+    on standard input.
+    """
+    from swin_deploy.predict.forms import form_of
+    from swin_deploy.predict.pictures import find_pictures
+
+    if table and features:
+        raise click.UsageError("give --csv or --features, not both")
+    form = form_of(artifact)
+    inputs = [artifact, *asked.inputs(), *map(Path, images)]
+    if table:
+        claim_outputs(table_outputs(table), inputs=inputs, force=force)
+    if features:
+        claim_outputs([features_output(features)], inputs=inputs, force=force)
+    pictures = find_pictures(images, sys.stdin.buffer)
+    with console.step("Loading the model"):
+        from swin_deploy.predict.predictor import Predictor
+
+        options = asked.options()
+        if features and form == "checkpoint" and asked.outputs is None:
+            options["output"] = "features"
+        predictor = Predictor(artifact, top=top, batch=batch, **options)
+    with predictor:
+        _require_answers(predictor, table=table, features=features)
+        _announce(console, predictor)
+        run = _Run(console, predictor, pictures)
+        if table:
+            run.to_table(table, top, force=force)
+        elif features:
+            run.to_features(features)
+        else:
+            run.print(_json_line if as_json else _text)
+    run.conclude(table or features, as_json=as_json)
+    if run.failed:
+        click.get_current_context().exit(CHECK_FAILED)
+
+
+def _require_answers(predictor: Predictor, *, table: Path | None, features: Path | None) -> None:
+    """Refuse before the work what the model cannot give."""
+    outputs = ", ".join(predictor.facts.config.output_names)
+    if features and predictor.classifies:
+        raise ConfigError(
+            f"{predictor.name} gives {outputs}; give a checkpoint, or a file exported with "
+            "--outputs features"
+        )
+    if not features and not predictor.classifies:
+        raise ConfigError(
+            f"{predictor.name} gives {outputs}, no classes; write them with --features FILE.npz"
+        )
+
+
+def _announce(console: Console, predictor: Predictor) -> None:
+    """Say what runs, where, and what was assumed when it was made."""
+    facts = predictor.facts
+    console.note(f"  {predictor.name}, {facts.config.img_size} px; {predictor.runner.backend}")
+    console.note(f"  {facts.weights}")
+    console.note(f"  {facts.preprocessing.text}")
+    for note in predictor.notes:
+        console.note(f"  {note}")
+    for assumption in facts.assumptions:
+        console.warn(assumption.text)
+    if not facts.checkpoint_sha256:
+        console.warn("the weights are random: the answers mean nothing")
+    if predictor.classifies and not facts.class_names:
+        console.warn("the classes have no names, so their indices are shown; --classes FILE names")
+
+
+class _Run:
+    """The way of all pictures to where their answers go; told are those without one."""
+
+    def __init__(self, console: Console, predictor: Predictor, pictures: Pictures) -> None:
+        self.failed = 0
+        self.answered = 0
+        self._error = ""  # the last one
+        self._console = console
+        self._predictor = predictor
+        self._pictures = pictures
+        self._odd: dict[str, list[str]] = defaultdict(list)
+
+    def to_table(self, path: Path, top: int, *, force: bool) -> None:
+        """Write a CSV file, or go on with it."""
+        from swin_deploy.predict.table import PredictionTable
+
+        with PredictionTable(path, _key(self._predictor), top=top, force=force) as rows:
+            missing = [one for one in self._pictures if one.name not in rows.done]
+            taken_over = len(self._pictures) - len(missing)
+            if taken_over:
+                self._console.note(f"  {path} has {taken_over:,} of them already")
+            self._with_progress(missing, rows.add)
+
+    def to_features(self, path: Path) -> None:
+        """Write an NPZ file."""
+        from swin_deploy.predict.features import FeatureFile
+
+        with FeatureFile(path, self._pictures.names) as outputs:
+            self._with_progress(list(self._pictures), outputs.add)
+            outputs.finish()
+
+    def print(self, shown: Callable[[Prediction], str]) -> None:
+        """Print each answer as it comes."""
+        for answer in self._answers(self._pictures):
+            if shown is _json_line or not answer.error:
+                show_text(shown(answer))
+
+    def _with_progress(self, pictures: list[Named], add: Callable[[Prediction], None]) -> None:
+        started, total = time.monotonic(), len(pictures)
+        with self._console.step("Predicting") as step:
+            for done, answer in enumerate(self._answers(pictures), 1):
+                add(answer)
+                rate = done / max(time.monotonic() - started, 1e-9)
+                step.update(f"{done:,} of {total:,} pictures, {rate:,.1f}/s")
+
+    def _answers(self, pictures: Iterable[Named]) -> Iterator[Prediction]:
+        tell = self._keep
+        for answer in self._predictor.stream(pictures, tell=tell):
+            self.answered += 1
+            if answer.error:
+                self.failed += 1
+                self._error = answer.error
+                if self.failed <= LISTED and len(self._pictures) > 1:
+                    self._console.warn(answer.error)
+            yield answer
+
+    def _keep(self, name: str, what: str) -> None:
+        self._odd[what].append(name)
+
+    def conclude(self, path: Path | None, *, as_json: bool) -> None:
+        """Say what was written, what failed and what a user may not expect."""
+        for what, names in self._odd.items():
+            self._console.warn(f"{what}: {listed(names)}")
+        if self.failed == self.answered == 1:
+            raise FileError(self._error)
+        if self.failed == self.answered and self.answered:
+            raise FileError(
+                f"none of the {self.answered:,} pictures has an answer; the last: {self._error}"
+            )
+        if self.failed > LISTED:
+            self._console.warn(f"{self.failed:,} of {self.answered:,} pictures have no answer")
+        if path is None:
+            folder = Path(self._pictures.names[0]).parent
+            words = ["predict", *sys.argv[2:3], folder, "--csv", "predictions.csv"]
+            self._console.next_step(*words, why="a folder, as a table")
+            return
+        counts = {"file": str(path), "pictures": self.answered, "failed": self.failed}
+        if as_json:
+            show_text(json.dumps(counts))
+        else:
+            show_text(f"{path}: {self.answered:,} pictures, {self.failed:,} without an answer")
+
+
+def _key(predictor: Predictor) -> dict[str, Any]:
+    """What answers hold for: the model, how it runs, and what prepares the pictures."""
+    facts = predictor.facts.to_dict()
+    return {
+        "artifact": predictor.name,
+        "sha256": predictor.sha256,
+        "runs_on": predictor.runner.backend,
+        "versions": f"swin-deploy {__version__}, Pillow {PIL.__version__}",
+        **{name: facts[name] for name in ("config", "weights", "preprocessing", "class_names")},
+    }
+
+
+def _text(answer: Prediction) -> str:
+    """The picture, and its classes with their shares."""
+    lines = (f"{100 * one.probability:7.1f} %  {one.label}" for one in answer.top)
+    return "\n".join((answer.image, *lines))
+
+
+def _json_line(answer: Prediction) -> str:
+    """The answer as one line of JSON."""
+    top = [
+        {"class": one.name, "index": one.index, "probability": one.probability}
+        for one in answer.top
+    ]
+    return json.dumps(
+        {"image": answer.image, **({"error": answer.error} if answer.error else {"top": top})}
+    )

@@ -1,0 +1,33 @@
+"""Which kind of file a path leads to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from exporters.artifact import manifest_path
+from exporters.errors import FileError
+from swin_deploy.config import VARIANTS
+
+Form = Literal["checkpoint", "onnx", "engine"]
+ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
+
+
+def form_of(artifact: Path) -> Form:
+    """Tell the kind of a model file: by its suffix, else by a manifest beside it.
+
+    Raises:
+        FileError: If there is nothing, neither a file nor a model of that name.
+    """
+    if not os.path.lexists(artifact):
+        if str(artifact) in VARIANTS:
+            return "checkpoint"
+        raise FileError(
+            f"{artifact} does not exist; give an ONNX file, an engine or a checkpoint, or the name "
+            "of a model that 'swin-deploy models' lists"
+        )
+    if artifact.suffix.lower() == ".onnx":
+        return "onnx"
+    engine = artifact.suffix.lower() in ENGINE_SUFFIXES or manifest_path(artifact).is_file()
+    return "engine" if engine else "checkpoint"

@@ -1,0 +1,114 @@
+"""A checkpoint, an ONNX file or an engine, ready to run, with what it says of its model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Unpack
+
+from exporters.artifact import sha256_of
+from exporters.errors import ConfigError
+from exporters.precision import precision_of
+from exporters.to_onnx import load_onnx
+from swin_deploy.artifacts.facts import (
+    ModelFacts,
+    facts_in_graph,
+    facts_in_manifest,
+    facts_of,
+)
+from swin_deploy.images.class_names import read_class_names
+from swin_deploy.load import LoadedModel, LoadOptions, load_model
+from swin_deploy.pipeline import read_engine_manifest
+from swin_deploy.predict.forms import form_of
+from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TrtRunner
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model to run.
+
+    Attributes:
+        name: Name of the file, or of the model.
+        facts: What it says of the model.
+        runner: The model, not open yet.
+        sha256: Digest of the file; empty for random weights.
+        notes: What was found, left aside or changed while loading.
+    """
+
+    name: str
+    facts: ModelFacts
+    runner: Runner
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+def open_artifact(artifact: Path | LoadedModel, **asked: Unpack[LoadOptions]) -> Opened:
+    """Read a model and what it says of itself; an ONNX file or engine needs nothing else.
+
+    Args:
+        artifact: A model, a checkpoint, the name of a model, an ONNX file or an engine.
+        asked: What is asked of a checkpoint; of an ONNX file and an engine only ``classes``.
+
+    Raises:
+        ConfigError: If something is asked that the file cannot give any more.
+        DeployError: If it cannot be read, or another tool made it.
+    """
+    if isinstance(artifact, LoadedModel):
+        return _opened_model(artifact)
+    form = form_of(artifact)
+    if form == "checkpoint":
+        name = str(artifact) if not artifact.exists() else None
+        return _opened_model(load_model(name, None if name else artifact, **asked))
+    _require_nothing_but_classes(artifact, asked)
+    opened = _opened_onnx(artifact) if form == "onnx" else _opened_engine(artifact)
+    classes = asked.get("classes")
+    if classes is None:
+        return opened
+    names = read_class_names(classes, opened.facts.config.num_classes)
+    facts = dataclasses.replace(
+        opened.facts, class_names=names.shown, class_names_source=names.source
+    )
+    return dataclasses.replace(opened, facts=facts)
+
+
+def _opened_model(loaded: LoadedModel) -> Opened:
+    runner = TorchRunner("PyTorch reference", loaded.reference)
+    return Opened(loaded.name, facts_of(loaded), runner, loaded.sha256, loaded.notes)
+
+
+def _opened_onnx(path: Path) -> Opened:
+    graph = load_onnx(path)
+    facts = _required(facts_in_graph(graph, path), path)
+    return Opened(path.name, facts, OrtRunner(path, precision_of(graph)), sha256_of(path))
+
+
+def _opened_engine(path: Path) -> Opened:
+    manifest = read_engine_manifest(path)
+    facts = _required(facts_in_manifest(manifest, path), path)
+    return Opened(path.name, facts, TrtRunner(path), manifest["sha256"])
+
+
+def _required(facts: ModelFacts | None, path: Path) -> ModelFacts:
+    if facts is None:
+        raise ConfigError(
+            f"{path} says neither how its pictures are prepared nor what it gives: it was not "
+            "exported by swin-deploy; export its checkpoint with swin-deploy export"
+        )
+    return facts
+
+
+def _require_nothing_but_classes(path: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse what only a checkpoint can be asked."""
+    said = [name for name, value in asked.items() if value is not None and name != "classes"]
+    fixed = [name for name in said if not _is_default(name, asked[name])]
+    if fixed:
+        raise ConfigError(
+            f"{path.name} has its {fixed[0].replace('_', ' ')} from its export; ask for another "
+            "one there, or give the checkpoint instead"
+        )
+
+
+def _is_default(name: str, value: object) -> bool:
+    return name == "preprocessing" and value == type(value)()

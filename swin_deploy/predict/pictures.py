@@ -1,0 +1,88 @@
+"""Pictures in any of their forms, and those that a command line names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from exporters.errors import FileError
+from swin_deploy.images.labelled import find_images, is_folder
+
+STANDARD_INPUT = "-"
+MOST_INPUT = 512 << 20  # bytes of one picture
+
+
+Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A picture, and what it is called in the answers."""
+
+    name: str
+    picture: Picture
+
+
+def named_picture(place: int, picture: Picture | Named) -> Named:
+    """A picture called by its path, else by its place."""
+    if isinstance(picture, Named):
+        return picture
+    name = str(picture) if isinstance(picture, str | Path) else f"image {place}"
+    return Named(name, picture)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures in the order they were named; those of a folder sorted.
+
+    Attributes:
+        names: Path of each, or ``-``.
+        data: What came in by standard input; empty where it was not named.
+    """
+
+    names: tuple[str, ...]
+    data: bytes = b""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Named]:
+        for name in self.names:
+            yield Named(name, self.data if name == STANDARD_INPUT else Path(name))
+
+
+def find_pictures(arguments: Sequence[str], standard_input: BinaryIO) -> Pictures:
+    """List pictures; none is decoded yet.
+
+    Args:
+        arguments: Paths of image files and of folders, which are searched with their subfolders;
+            ``-`` for one picture on standard input.
+        standard_input: What ``-`` stands for.
+
+    Raises:
+        FileError: If a path is missing, a folder holds no image, or standard input no picture.
+    """
+    names: list[str] = []
+    for argument in arguments:
+        if argument == STANDARD_INPUT or os.path.isfile(argument):
+            names.append(argument)
+        elif is_folder(Path(argument)):
+            names += [os.path.join(argument, path) for path in find_images(Path(argument))]
+        else:
+            raise FileError(f"image {argument} does not exist; name image files or folders")
+    if STANDARD_INPUT not in names:
+        return Pictures(tuple(names))
+    if names.count(STANDARD_INPUT) > 1:
+        raise FileError("standard input holds one picture; give - once")
+    data = standard_input.read(MOST_INPUT + 1)
+    if not data or len(data) > MOST_INPUT:
+        problem = f"more than {MOST_INPUT:,} bytes" if data else "nothing"
+        raise FileError(f"standard input holds {problem}; send one image file there")
+    return Pictures(tuple(names), data)

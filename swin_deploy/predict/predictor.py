@@ -1,0 +1,249 @@
+"""Pictures in, classes with probabilities or features out."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from exporters.errors import ComparisonError, ConfigError, FileError
+from swin_deploy.images.batches import decode_ahead
+from swin_deploy.images.decode import load_pixels, normalise
+from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.load import LoadedModel, LoadOptions
+from swin_deploy.predict.opened import open_artifact
+from swin_deploy.predict.pictures import Named, Picture, named_picture
+from swin_deploy.runners.base import Outputs, run_images
+
+Tell = Callable[[str, str], None]
+TOP = 5
+BATCH = 32
+NOT_A_NUMBER = "the model gives no number for it: an overflow, try another precision"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One class of an answer.
+
+    Attributes:
+        index: The model's index of it.
+        name: Name of it; empty where it is not known.
+        probability: Softmax of the logits.
+    """
+
+    index: int
+    name: str
+    probability: float
+
+    @property
+    def label(self) -> str:
+        """The name, else the index."""
+        return self.name or f"class {self.index}"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one picture.
+
+    Attributes:
+        image: Path of the picture, or what it was called.
+        top: Classes, the most probable first; none where the model has no classifier.
+        outputs: By name, the model's outputs for this picture, without the batch.
+        error: Why there is no answer; empty where there is one.
+    """
+
+    image: str
+    top: tuple[Scored, ...] = ()
+    outputs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    error: str = ""
+
+
+class Predictor:
+    """A model that takes pictures as they are.
+
+    It prepares a picture as the checkpoint's own library does and names the classes; both come
+    from the file. Use it in ``with``, or ``close`` it.
+
+    Args:
+        artifact: An ONNX file, an engine, a checkpoint, the name of a model, or a loaded one.
+        top: Number of classes to name, the most probable first.
+        batch: Number of pictures a call, clipped to what the file takes.
+        asked: What is asked of a checkpoint, such as ``img_size``; of a file ``classes`` only.
+
+    Attributes:
+        name: Name of the file, or of the model.
+        facts: What the file says of its model: sizes, weights, preprocessing, class names.
+        runner: What runs it; ``runner.backend`` says where.
+        sha256: Digest of the file.
+        notes: What was found, left aside or changed while loading.
+
+    Raises:
+        ConfigError: If something is asked that cannot be given.
+        FileError: If the file is missing or damaged.
+        MissingBackendError: If this machine cannot run it.
+
+    Example:
+        >>> import swin_deploy
+        >>> with swin_deploy.Predictor("notebook-digits", top=2) as predict:
+        ...     (answer,) = predict(example_picture)
+        >>> [scored.label for scored in answer.top]
+        ['3', '5']
+    """
+
+    def __init__(
+        self,
+        artifact: str | Path | LoadedModel,
+        *,
+        top: int = TOP,
+        batch: int = BATCH,
+        **asked: Unpack[LoadOptions],
+    ) -> None:
+        if top < 1 or batch < 1:
+            raise ConfigError(f"top {top} and batch {batch} must both be at least 1")
+        path = Path(artifact) if isinstance(artifact, str) else artifact
+        opened = open_artifact(path, **asked)
+        self.name, self.facts, self.sha256 = opened.name, opened.facts, opened.sha256
+        self.notes = opened.notes
+        self.runner = opened.runner
+        self._top = top
+        self._names = self.facts.class_names
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(self.runner)
+        self._batch = max(min(batch, self.runner.max_batch or batch), self.runner.min_batch)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model and its memory."""
+        self._stack.close()
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the model gives class logits."""
+        return "logits" in self.facts.config.output_names
+
+    def __call__(self, pictures: Picture | Iterable[Picture]) -> list[Prediction]:
+        """Answer to pictures.
+
+        Args:
+            pictures: One or several: the path of an image file, what is in one (bytes), a Pillow
+                image, or RGB pixels [height, width, 3], uint8.
+
+        Returns:
+            One answer a picture, in order.
+
+        Raises:
+            FileError: If a picture cannot be read.
+        """
+        if isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray):
+            pictures = (pictures,)
+        answers = []
+        for answer in self.stream(pictures):
+            if answer.error:
+                raise FileError(answer.error)
+            answers.append(answer)
+        return answers
+
+    def stream(
+        self,
+        pictures: Iterable[Picture | Named],
+        *,
+        tell: Tell = lambda name, what: None,
+    ) -> Generator[Prediction]:
+        """Answer to any number of pictures, a batch at a time, as they come.
+
+        Args:
+            pictures: Pictures as ``__call__`` takes them, asked for as they are needed; ``Named``
+                ones are called so in the answers.
+            tell: Function told the name of a picture and what a user may not expect of it; called
+                from several threads.
+
+        Yields:
+            One answer a picture, in order; with an ``error`` for one that cannot be read.
+        """
+        steps = self.facts.preprocessing
+
+        def decode(named: Named) -> NDArray[np.float32]:
+            pixels = _pixels(named, steps, lambda what: tell(named.name, what))
+            return normalise(pixels, steps)
+
+        items = itertools.starmap(named_picture, enumerate(pictures))
+        with contextlib.closing(decode_ahead(items, decode, batch=self._batch)) as batches:
+            for decoded in batches:
+                yield from self._answers(decoded)
+
+    def _answers(
+        self, decoded: list[tuple[Named, NDArray[np.float32] | FileError]]
+    ) -> Iterator[Prediction]:
+        images = [image for _, image in decoded if not isinstance(image, FileError)]
+        rows = iter(self._rows(run_images(self.runner, np.stack(images))) if images else ())
+        for named, image in decoded:
+            if isinstance(image, FileError):
+                yield Prediction(named.name, error=str(image))
+            else:
+                yield self._answer(named.name, next(rows))
+
+    def _rows(self, outputs: Outputs) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """The outputs of one picture after the other."""
+        names = self.facts.config.output_names
+        if len(outputs) != len(names):
+            raise ComparisonError(
+                f"{self.name} gives {len(outputs)} outputs, its facts name {', '.join(names)}; "
+                "export it again"
+            )
+        wanted = (len(outputs[0]), self.facts.config.num_classes)
+        for name, output in zip(names, outputs, strict=True):
+            if name == "logits" and output.shape != wanted:
+                raise ComparisonError(
+                    f"{self.name} gives logits of shape {list(output.shape)}, its facts say "
+                    f"{list(wanted)}; export it again"
+                )
+        for row in zip(*outputs, strict=True):
+            yield dict(zip(names, row, strict=True))
+
+    def _answer(self, image: str, outputs: dict[str, NDArray[np.float32]]) -> Prediction:
+        if not all(np.isfinite(one).all() for one in outputs.values()):
+            return Prediction(image, outputs=outputs, error=f"image {image}: {NOT_A_NUMBER}")
+        if not self.classifies:
+            return Prediction(image, outputs=outputs)
+        shares = softmax(outputs["logits"])
+        best = np.argsort(-shares, kind="stable")[: self._top]
+        top = tuple(Scored(int(i), self._name(int(i)), float(shares[i])) for i in best)
+        return Prediction(image, top, outputs)
+
+    def _name(self, index: int) -> str:
+        return self._names[index] if index < len(self._names) else ""
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities [..., classes] of logits, in float64."""
+    wide = logits.astype(np.float64)
+    shares = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    total: NDArray[np.float64] = shares / shares.sum(axis=-1, keepdims=True)
+    return total
+
+
+def _pixels(named: Named, steps: Preprocessing, tell: Callable[[str], None]) -> NDArray[np.uint8]:
+    """The model's pixels [crop, crop, 3] of a picture in any of its forms."""
+    picture = named.picture
+    if isinstance(picture, str | Path):
+        return load_pixels(Path(picture), steps, tell=tell)
+    if isinstance(picture, bytes | Image.Image):
+        return load_pixels(picture, steps, name=named.name, tell=tell)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise FileError(
+            f"{named.name} is {picture.dtype} of shape {list(picture.shape)}; give RGB pixels "
+            "[height, width, 3], uint8, a Pillow image or a path"
+        )
+    return load_pixels(Image.fromarray(picture), steps, name=named.name, tell=tell)
