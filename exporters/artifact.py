@@ -90,7 +90,7 @@ def sha256_of(path: Path) -> str:
 
 def manifest_path(path: Path) -> Path:
     """Where the manifest of the artefact ``path`` is."""
-    return path.with_name(path.name + ".json")
+    return path.parent / f"{path.name}.json"  # also of a path without a name, such as "/"
 
 
 def artifact_outputs(path: Path) -> tuple[Output, Output]:

@@ -46,11 +46,23 @@ def image_case(name: str, write: Write, *, file: str = "bad.png") -> Case:
     return Case(f"image {name}", make, ANY, names=file)
 
 
+def predict_case(name: str, write: Write, *, file: str = "bad.png") -> Case:
+    """A hostile image that is predicted alone."""
+
+    def make(folder: Path) -> tuple[object, ...]:
+        write(folder / file)
+        return ("-q", "predict", "notebook-digits", file)
+
+    return Case(f"predict {name}", make, ANY, names=file)
+
+
 def image_cases(seed: int) -> Iterator[Case]:
     for width, height in SIZES:
         data = png(width, height, rows=min(height, 200_000_000 // max(1, width)))
         yield image_case(f"{width} x {height}", lambda path, data=data: path.write_bytes(data))
+        yield predict_case(f"{width} x {height}", lambda path, data=data: path.write_bytes(data))
     for kind in SPECIAL:
+        yield predict_case(kind, lambda path, kind=kind: make_special(kind, path))
         yield image_case(kind, lambda path, kind=kind: make_special(kind, path))
     whole: dict[str, bytes] = {}
     for suffix in ("png", "jpeg", "bmp", "webp", "tiff"):
