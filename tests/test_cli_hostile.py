@@ -80,3 +80,21 @@ def test_process_name_with_line_breaks_is_one_line(tmp_path: Path) -> None:
     run_process("-q", "export", "--checkpoint", name, cwd=tmp_path).assert_error(
         r"a\nb\r\x1b[31m\u202e.pt does not exist"
     )
+
+
+@pytest.mark.parametrize("place", ["", ".", "/", ".."])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "export --model notebook-digits --output",
+        "predict notebook-digits x.png --csv",
+        "predict notebook-digits x.png --features",
+        "build-trt x.onnx --output",
+        "plan x.onnx --svg",
+    ],
+)
+def test_output_without_a_name_is_refused(
+    command: str, place: str, swin: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "x.onnx").touch()
+    swin(*command.split(), place).assert_error("is a folder; name a file in it")
