@@ -31,7 +31,7 @@ from exporters.staging import (
     staged_together,
     undisturbed,
 )
-from exporters.text_files import read_json
+from exporters.text_files import read_json, shortened, typed
 
 __all__ = [
     "NewArtifact",
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 MANIFEST_SCHEMA = 1
-MANIFEST_KEYS = ("schema", "file", "bytes", "sha256")  # in every manifest
+MANIFEST_KEYS = {"schema": int, "file": str, "bytes": int, "sha256": str}  # in every manifest
 PREVIOUS = "previous"  # in a manifest whose file may not be there yet: the manifest before it
 READS = 20  # at most, of a pair that another process replaces meanwhile
 
@@ -93,7 +93,7 @@ def sha256_of(path: Path) -> str:
 
 def manifest_path(path: Path) -> Path:
     """Where the manifest of the artefact ``path`` is."""
-    return path.with_name(path.name + ".json")
+    return path.parent / f"{path.name}.json"  # also of a path without a name, such as "/"
 
 
 def artifact_outputs(path: Path) -> tuple[Output, Output]:
@@ -249,7 +249,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
             one that the manifest describes.
     """
     if not os.path.isfile(path):
-        raise FileError(f"{path} does not exist, or is not a file")
+        raise FileError(f"{shortened(path)} does not exist, or is not a file")
     places = dict.fromkeys((manifest_path(path), manifest_path(Path(os.path.realpath(path)))))
     for _ in range(READS):
         before = _identities((path, *places))
@@ -281,14 +281,14 @@ def _identities(paths: Iterable[Path]) -> list[tuple[int, int]]:
 def _read_manifests(beside: Path) -> list[dict[str, Any]]:
     """The manifest in a file and, while its artefact is being replaced, the one before it."""
     try:
-        newest = read_json(beside)
+        newest = typed(read_json(beside), dict[str, Any], where=beside.name)
         found = [newest]
-        if isinstance(newest, dict) and PREVIOUS in newest:
-            found.append(newest.pop(PREVIOUS))
+        if PREVIOUS in newest:
+            found.append(typed(newest.pop(PREVIOUS), dict[str, Any], where=PREVIOUS))
         for manifest in found:
-            {key: manifest[key] for key in MANIFEST_KEYS}
-    except (FileError, LookupError, TypeError) as err:
-        reason = err if isinstance(err, FileError) else repr(err)
+            for key, kind in MANIFEST_KEYS.items():
+                typed(manifest.get(key), kind, where=key)
+    except FileError as err:
         artefact = beside.name.removesuffix(".json")
-        raise FileError(f"{beside} is not a manifest ({reason}); build {artefact} again") from err
+        raise FileError(f"{beside} is not a manifest ({err}); build {artefact} again") from err
     return found

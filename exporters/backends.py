@@ -12,6 +12,7 @@ from typing import Any
 from exporters.errors import BuildError, MissingBackendError
 from exporters.flavors import FLAVORS, major_of
 from exporters.spec import Flavor
+from exporters.text_files import shortened
 
 INSTALL: dict[str, str] = {
     "onnxruntime": "pip install onnxruntime (CPU) or pip install onnxruntime-gpu (NVIDIA GPU)",
@@ -34,9 +35,10 @@ def load_onnxruntime() -> Any:
     """The ``onnxruntime`` module.
 
     Raises:
-        MissingBackendError: If neither onnxruntime nor onnxruntime-gpu is installed.
+        MissingBackendError: If neither onnxruntime nor onnxruntime-gpu is installed, or it does
+            not load.
     """
-    return _import("onnxruntime", "onnxruntime")
+    return _import("onnxruntime", "onnxruntime", "InferenceSession")
 
 
 def load_tensorrt(flavor: Flavor) -> Any:
@@ -47,7 +49,7 @@ def load_tensorrt(flavor: Flavor) -> Any:
         BuildError: If it is of a major version that the code was not checked against.
     """
     traits = FLAVORS[flavor]
-    trt = _import(traits.module, flavor)
+    trt = _import(traits.module, flavor, "__version__")
     if major_of(trt.__version__) not in traits.majors:
         raise BuildError(
             f"{flavor} {trt.__version__} is of another major version than "
@@ -63,22 +65,41 @@ def load_polygraphy_comparator() -> Any:
     Raises:
         MissingBackendError: If Polygraphy is not installed.
     """
-    logger = _import("polygraphy.logger", "polygraphy").G_LOGGER
+    logger = _import("polygraphy.logger", "polygraphy", "G_LOGGER").G_LOGGER
     logger.module_severity = logger.CRITICAL
-    return _import("polygraphy.comparator", "polygraphy")
+    return _import("polygraphy.comparator", "polygraphy", "Comparator")
 
 
-def _import(module: str, backend: str) -> Any:
+def _import(module: str, backend: str, has: str) -> Any:
+    return import_package(module, name=backend, install=INSTALL[backend], has=has)
+
+
+def import_package(module: str, *, name: str, install: str, has: str = "") -> Any:
+    """An optional package, or a module in it.
+
+    Args:
+        module: What to import.
+        name: What it is called in messages.
+        install: Command that installs it.
+        has: Name that the module must have; an uninstalled package may leave its folder.
+
+    Raises:
+        MissingBackendError: If it is not installed, or fails in whatever way while it loads.
+    """
     try:
-        return importlib.import_module(module)
-    except (ImportError, OSError) as err:
-        missing = isinstance(err, ModuleNotFoundError) and err.name == module.split(".")[0]
-        what = "is not installed" if missing else f"does not load ({_one_line(err)})"
-        raise MissingBackendError(f"{backend} {what}; install it: {INSTALL[backend]}") from err
-
-
-def _one_line(err: BaseException) -> str:
-    return " ".join(str(err).split())
+        found = importlib.import_module(module)
+    except (Exception, SystemExit) as err:  # a package that is broken may raise anything
+        if isinstance(err, ModuleNotFoundError) and err.name == module.split(".")[0]:
+            raise MissingBackendError(f"{name} is not installed; install it: {install}") from err
+        reason = shortened(" ".join(f"{type(err).__name__}: {err}".split()))
+        raise MissingBackendError(
+            f"{name} does not load ({reason}); mend its installation: {install}"
+        ) from err
+    if has and not hasattr(found, has):
+        raise MissingBackendError(
+            f"{name} is not whole, it has no {has}; mend its installation: {install}"
+        )
+    return found
 
 
 def cuda_device_count() -> int:

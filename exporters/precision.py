@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters.errors import ExportError
 from exporters.spec import Precision
+from exporters.text_files import parse_json, typed
 from exporters.weights import without_weights
 
 FLOAT32_MODULES = "float32_modules"  # metadata: paths of modules that stay float32
@@ -54,9 +55,14 @@ def precision_of(graph: onnx.ModelProto) -> Precision:
 
 
 def float32_modules(graph: onnx.ModelProto, key: str = FLOAT32_MODULES) -> tuple[str, ...]:
-    """Paths of the modules whose own nodes stay float32 in a half-precision form of the graph."""
+    """Paths of the modules whose own nodes stay float32 in a half-precision form of the graph.
+
+    Raises:
+        FileError: If the metadata is damaged.
+    """
     props = {entry.key: entry.value for entry in graph.metadata_props}
-    return tuple(json.loads(props.get(key, "[]")))
+    where = f"the metadata {key}"
+    return tuple(typed(parse_json(props.get(key, "[]"), where=where), list[str], where=where))
 
 
 def to_half(

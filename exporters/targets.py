@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from exporters.backends import Gpu
-from exporters.errors import BuildError
+from exporters.errors import BuildError, FileError
 from exporters.flavors import FLAVORS, require
 from exporters.spec import EngineOptions
+from exporters.text_files import listed, typed
 
 # NVIDIA: an engine without a list of GPUs runs on these and later ones.
 AHEAD_OF_TIME_MINIMUM = "8.0"
 AMPERE = "8.0"
+CAPABILITY = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,13 @@ class Targets:
         """What ``to_dict`` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: If ``values`` is something else.
+            FileError: If ``values`` is something else.
         """
-        targets = cls(
-            built_on=str(values["built_on"]),
-            capabilities=tuple(str(entry) for entry in values["capabilities"]),
-            minimum=str(values["minimum"]),
-            version_compatible=values["version_compatible"] is True,
-        )
-        for capability in (*targets.capabilities, targets.minimum):
-            _order(capability or "0.0")
-        if not targets.capabilities and not targets.minimum:
-            raise ValueError("targets without a GPU")
+        targets = typed(values, cls, where="targets")
+        named = [*targets.capabilities, *filter(None, [targets.minimum])]
+        wrong = [name for name in named if not CAPABILITY.fullmatch(name)]
+        if wrong or not named:
+            raise FileError(f"targets: no compute capabilities such as 8.6: {listed(wrong)}")
         return targets
 
     def fits_gpu(self, gpu: Gpu) -> bool:

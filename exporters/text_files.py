@@ -6,16 +6,25 @@ against types before anything computes with them.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from exporters.errors import FileError
+from exporters.errors import DeployError, FileError, MissingBackendError
 
-MOST_BYTES = 64 << 20  # a report with its pictures has well under a tenth of that
+MOST_BYTES = 64 << 20  # a list of all images of ImageNet-1k has two thirds of that
+MOST_JSON = 16 << 20  # letters; brackets take 30 times that in memory, a report has a hundredth
 SHOWN = 200  # letters of a foreign text that a message repeats
 LISTED = 8  # names that a message lists
+NAME = 100  # letters of each of them
+ROOM = 300  # letters after which no further name is listed
+
+HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON; two of them may well be one letter
 
 T = TypeVar("T")
 
@@ -24,13 +33,22 @@ def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
     """Read a UTF-8 text file.
 
     Args:
-        path: The file; a byte order mark is dropped.
+        path: The file; a byte order mark is dropped, and every line ends with a line feed.
         most_bytes: Number of bytes above which it is refused.
 
     Raises:
         FileError: If the file is missing, a folder, a device or a pipe, too large, unreadable or
             not UTF-8.
     """
+    try:
+        text = read_bytes(path, most_bytes=most_bytes).decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise FileError(f"{shortened(path)} is not UTF-8 text; name the right file") from err
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_bytes(path: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
+    """Read a regular file; raises ``FileError`` as ``read_text`` does, but for what is no text."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -40,11 +58,9 @@ def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
                 f"{shortened(path)} has {found.st_size:,} bytes, more than the {most_bytes:,} that "
                 "are read; name the right file"
             )
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes()
     except FileNotFoundError as err:
         raise FileError(f"{shortened(path)} does not exist; check the path") from err
-    except UnicodeDecodeError as err:
-        raise FileError(f"{shortened(path)} is not UTF-8 text; name the right file") from err
     except (OSError, ValueError) as err:  # ValueError: a NUL in the name
         reason = getattr(err, "strerror", None) or err
         raise FileError(f"{shortened(path)} cannot be read ({reason})") from err
@@ -63,14 +79,24 @@ def parse_json(text: str, *, where: str) -> Any:  # noqa: ANN401 - a JSON value 
         where: Name of the place that it comes from, for messages.
 
     Raises:
-        FileError: If it is not JSON, nests too deeply or has a number of too many digits.
+        FileError: If it is too long, is not JSON, nests too deeply, or has a number of too many
+            digits or half a surrogate pair.
     """
+    if len(text) > MOST_JSON:
+        raise FileError(
+            f"{where} has {len(text):,} letters, more than the {MOST_JSON:,} of any JSON"
+        )
     try:
-        return json.loads(text)
+        values = json.loads(text)
+        if HALF_A_PAIR.search(text):
+            json.dumps(values, ensure_ascii=False).encode()
     except RecursionError as err:
         raise FileError(f"{where} is not usable JSON: it nests too deeply") from err
+    except UnicodeEncodeError as err:
+        raise FileError(f"{where} is not usable JSON: it has half a surrogate pair") from err
     except ValueError as err:
         raise FileError(f"{where} is not JSON ({err})") from err
+    return values
 
 
 def typed(values: Any, wanted: type[T], *, where: str) -> T:  # noqa: ANN401 - a JSON value
@@ -89,7 +115,7 @@ def typed(values: Any, wanted: type[T], *, where: str) -> T:  # noqa: ANN401 - a
 
     try:
         return msgspec.convert(values, wanted, str_keys=True)
-    except (msgspec.ValidationError, RecursionError) as err:
+    except (msgspec.ValidationError, RecursionError, UnicodeError, OverflowError) as err:
         raise FileError(f"{where}: {_plain(err)}") from err
 
 
@@ -103,14 +129,34 @@ def _plain(err: Exception) -> str:
     return f"{place}: {what}" if place else what
 
 
-def shortened(text: object) -> str:
+@contextlib.contextmanager
+def naming(path: os.PathLike[str]) -> Iterator[None]:
+    """Put a file's name before the message of an error that does not have it.
+
+    A backend that is missing is not the file's fault.
+    """
+    try:
+        yield
+    except MissingBackendError:
+        raise
+    except DeployError as err:
+        if Path(path).name in str(err):
+            raise
+        raise type(err)(f"{shortened(path)}: {err}") from err
+
+
+def shortened(text: object, most: int = SHOWN) -> str:
     """A foreign text for a message: its ends, where it is long."""
     whole = str(text)
-    return whole if len(whole) <= SHOWN else f"{whole[: SHOWN // 2]}...{whole[-SHOWN // 2 :]}"
+    return whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-most // 2 :]}"
 
 
-def listed(names: list[str] | tuple[str, ...]) -> str:
+def listed(names: list[str] | tuple[str, ...], *, between: str = ", ") -> str:
     """Names for a message, the first few and how many more there are."""
-    shown = ", ".join(shortened(name) for name in names[:LISTED])
-    more = len(names) - LISTED
-    return f"{shown} and {more:,} more" if more > 0 else shown
+    shown: list[str] = []
+    for name in names[:LISTED]:
+        shown.append(shortened(name, NAME))
+        if sum(map(len, shown)) > ROOM:
+            break
+    more = len(names) - len(shown)
+    return between.join(shown) + (f" and {more:,} more" if more else "")

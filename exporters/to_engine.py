@@ -22,6 +22,7 @@ from exporters.flavors import FLAVORS, major_of, refuse_missing, require
 from exporters.plan import KernelPlan, read_plan
 from exporters.spec import BatchProfile, EngineOptions
 from exporters.targets import Targets, ask_for_targets, targets_of
+from exporters.text_files import shortened
 from exporters.timing_cache import attach_timing_cache, keep_timing_cache
 
 Tell = Callable[[str], None]
@@ -222,7 +223,7 @@ def _causes(parser: Any) -> str:
         parser_error = parser.get_error(index)
         node = f"{parser_error.node_operator()} {parser_error.node_name()}"
         causes.append(f"{node}: {parser_error.desc()}")
-    return " ".join("; ".join(causes).split())
+    return shortened(" ".join("; ".join(causes[:3]).split()), 300)
 
 
 def _make_profile(builder: Any, network: Any, profile: BatchProfile) -> Any:
@@ -297,4 +298,4 @@ def _make_monitor(trt: Any, progress: Tell) -> Any:
 
 
 def _last_error(errors: list[str]) -> str:
-    return " ".join(errors[-1].split()) if errors else "it gave no reason"
+    return shortened(" ".join(errors[-1].split()), 300) if errors else "it gave no reason"

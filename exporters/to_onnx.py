@@ -16,6 +16,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import onnx
 import torch
@@ -23,10 +24,12 @@ from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 from torch import nn
 
-from exporters.errors import ExportError
+from exporters.errors import DeployError, ExportError
 from exporters.memory import release_memory
-from exporters.precision import FLOAT32_MODULES, to_half
+from exporters.precision import FLOAT32_ASKED, FLOAT32_MODULES, float32_modules, to_half
+from exporters.soundness import require_sound
 from exporters.spec import OPSET_RANGE, ExportSpec
+from exporters.text_files import shortened
 from exporters.weights import check_graph, infer_shapes
 
 # What a graph with nothing dynamic but the batch has no need of; TensorRT runs these slowly,
@@ -116,19 +119,26 @@ def load_onnx(path: os.PathLike[str]) -> onnx.ModelProto:
     """Read and check an ONNX file.
 
     Raises:
-        ExportError: If the file is missing, truncated, not ONNX, or takes no batch.
+        ExportError: If the file is missing, truncated, not ONNX, unsound (``exporters.soundness``),
+            or takes no batch.
     """
-    if not os.path.isfile(path):
-        raise ExportError(f"{path} does not exist, or is not a file; give an ONNX file")
+    file = Path(path)
+    shown = shortened(file)
+    if not os.path.isfile(file):
+        raise ExportError(f"{shown} does not exist, or is not a file; give an ONNX file")
     try:
-        graph = onnx.load(path, format="protobuf")  # whatever the file's name ends in
+        graph = onnx.load(file, format="protobuf", load_external_data=False)
+        require_sound(graph, file.parent)
+        onnx.load_external_data_for_model(graph, str(file.parent))
         check_graph(graph, full=False)
-    except (DecodeError, UnicodeDecodeError, onnx.checker.ValidationError, OSError) as err:
-        raise ExportError(f"{path} is not a whole ONNX file: {_one_line(err)}") from err
+        for key in (FLOAT32_MODULES, FLOAT32_ASKED):
+            float32_modules(graph, key)
+    except DeployError as err:
+        raise ExportError(f"{shown} is not a whole ONNX file: {err}") from err
+    except (DecodeError, ValueError, onnx.checker.ValidationError, OSError, RuntimeError) as err:
+        raise ExportError(f"{shown} is not a whole ONNX file: {_one_line(err)}") from err
     if not graph.graph.node:
-        raise ExportError(f"{path} is not a whole ONNX file: its graph is empty")
-    if not graph.graph.input or not _dimensions(graph.graph.input[0]):
-        raise ExportError(f"{path} has no input with a batch; give the ONNX file of an image model")
+        raise ExportError(f"{shown} is not a whole ONNX file: its graph is empty")
     return graph
 
 

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from exporters.errors import ConfigError
+from exporters.text_files import listed, shortened
+from swin_deploy.images.preprocessing import MOST_SIDE
 
 DEFAULT_MODEL = "notebook-swin-t"
 
 Family = Literal["notebook", "swin", "swinv2"]
 Output = Literal["logits", "features", "stages", "tokens"]
+# The largest numbers that a model is built for; the largest Swin known has windows of 48 tokens,
+# 512 channels, 42 blocks in a stage and images of 1536 pixels.
+MOST_STAGES = 8
+MOST_REAL = {"mlp_ratio": 64.0, "layer_norm_eps": 1.0}
+MOST = {
+    "img_size": MOST_SIDE,
+    "patch_size": 256,
+    "window_size": 128,
+    "embed_dim": 8192,
+    "depths": 128,
+    "num_heads": 1024,
+    "num_classes": 1 << 24,
+    "pretrained_window_sizes": 128,
+}
 
 
 def hidden_channels(dim: int, mlp_ratio: float) -> int:
@@ -95,49 +112,62 @@ class SwinConfig:
     output: Output | Literal[""] = ""
 
     def __post_init__(self) -> None:
+        self._check_words()
         self._check_numbers()
         self._check_stages()
         if not self._tiles(self.img_size):
             windows = "/".join(map(str, dict.fromkeys(self.window_sizes)))
             sizes = ", ".join(map(str, self.legal_img_sizes(4)))
+            remedy = f"use one of {sizes}, ..." if sizes else f"none up to {MOST_SIDE:,} can"
             raise ConfigError(
                 f"image size {self.img_size} cannot be tiled by windows of {windows} x {windows} "
-                f"tokens in every stage; use one of {sizes}, ..."
+                f"tokens in every stage; {remedy}"
             )
         if self.output_name == "logits" and not self.num_classes:
             raise ConfigError("output logits needs a classifier, and this model has none")
 
     def _check_numbers(self) -> None:
-        whole = {
-            "img_size": (self.img_size,),
-            "patch_size": (self.patch_size,),
-            "window_size": self.window_sizes,
-            "embed_dim": (self.embed_dim,),
-            "depths": self.depths,
-            "num_heads": self.num_heads,
-        }
-        for field, values in whole.items():
-            if not all(isinstance(value, int) and value > 0 for value in values):
-                shown = ", ".join(map(repr, values))
-                raise ConfigError(f"{field} {shown}: whole numbers from 1 up are needed")
-        if not isinstance(self.num_classes, int) or self.num_classes < 0:
-            raise ConfigError(f"num_classes {self.num_classes}: a whole number from 0 up is needed")
+        if len(self.depths) > MOST_STAGES:
+            raise ConfigError(f"depths of {len(self.depths):,} stages: at most {MOST_STAGES}")
+        for field, most in MOST.items():
+            value = getattr(self, field)
+            values = value if isinstance(value, tuple) else (value,)
+            least = 0 if field in ("num_classes", "pretrained_window_sizes") else 1
+            if not all(type(one) is int and least <= one <= most for one in values):
+                raise ConfigError(
+                    f"{field} {listed([repr(one) for one in values])}: whole numbers from {least} "
+                    f"up to {most:,} are needed"
+                )
+        for field, most_ratio in MOST_REAL.items():
+            number = getattr(self, field)
+            if type(number) not in (int, float) or not 0 < number <= most_ratio:
+                shown = shortened(repr(number))
+                raise ConfigError(f"{field} {shown}: a number above 0, up to {most_ratio:g}")
         if hidden_channels(self.embed_dim, self.mlp_ratio) < 1:
             raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
+
+    def _check_words(self) -> None:
+        for field in ("always_shift", "stage_norms", "final_norm"):
+            if type(getattr(self, field)) is not bool:
+                raise ConfigError(f"{field} {shortened(repr(getattr(self, field)))}: true or false")
+        for field, known in (("family", get_args(Family)), ("output", ("", *get_args(Output)))):
+            if getattr(self, field) not in known:
+                shown = shortened(repr(getattr(self, field)))
+                raise ConfigError(f"{field} {shown} is not known; known are {', '.join(known)}")
 
     def _check_stages(self) -> None:
         if len(self.depths) != len(self.num_heads) or not self.depths:
             raise ConfigError(
-                f"depths {self.depths} and num_heads {self.num_heads} need one entry for each stage"
+                f"depths {self.depths} and num_heads {shortened(self.num_heads)} need one entry "
+                "for each stage"
             )
         for field in ("window_sizes", "pretrained_window_sizes"):
             values = getattr(self, field)
-            if values and len(values) != len(self.depths):
-                raise ConfigError(f"{field} {values} need one entry for each of the stages")
-        if not set(self.out_stages) <= set(range(1, len(self.depths) + 1)):
-            raise ConfigError(
-                f"out_stages {self.out_stages}: there are stages 1 to {len(self.depths)}"
-            )
+            absent = field == "pretrained_window_sizes" and not values
+            if not absent and len(values) != len(self.depths):
+                raise ConfigError(
+                    f"{field} {shortened(values)} need one entry for each of the stages"
+                )
         if self.family == "notebook" and any(depth % 2 for depth in self.depths):
             raise ConfigError(f"depths {self.depths}: blocks come in pairs, use even numbers")
         for stage, heads in enumerate(self.num_heads):
@@ -170,9 +200,12 @@ class SwinConfig:
         )
 
     def legal_img_sizes(self, count: int) -> tuple[int, ...]:
-        """The ``count`` smallest image sizes that windows tile in every stage, in pixels."""
+        """The ``count`` smallest image sizes that windows tile in every stage, in pixels.
+
+        There may be fewer up to ``MOST_SIDE``.
+        """
         step = self.patch_size << (len(self.depths) - 1)
-        legal = (size for size in itertools.count(step, step) if self._tiles(size))
+        legal = (size for size in range(step, MOST_SIDE + 1, step) if self._tiles(size))
         return tuple(itertools.islice(legal, count))
 
     @property
@@ -247,7 +280,7 @@ class SwinConfig:
             fields = {key: _tuples(value) for key, value in values.items()}
             return cls(**fields)
         except (TypeError, AttributeError) as err:
-            raise ConfigError(f"not a model config: {err}") from err
+            raise ConfigError(f"not a model config: {shortened(err)}") from err
 
 
 def _tuples(value: Any) -> Any:  # noqa: ANN401 - a JSON value of any type
@@ -354,5 +387,10 @@ def variant(name: str) -> SwinConfig:
         ConfigError: If there is no variant of that name.
     """
     if name not in VARIANTS:
-        raise ConfigError(f"unknown model {name}; known are {', '.join(VARIANTS)}")
+        close = difflib.get_close_matches(shortened(name), VARIANTS, n=3)
+        names = dict.fromkeys((*close, *BUNDLED_WEIGHTS, DEFAULT_MODEL, *VARIANTS))
+        raise ConfigError(
+            f"unknown model {shortened(name)}; known are {listed(list(names))}: see "
+            "'swin-deploy models'"
+        )
     return VARIANTS[name]

@@ -139,7 +139,8 @@ def _judge_outputs(
                 runs = _run_batches(runner, images, batches, progress)
                 results += _judge_runs(runs, expected, allowed, images, reference.names)
             except ComparisonError as err:
-                raise ComparisonError(f"{runner.name}, {images.name}: {err}") from err
+                name = f"{runner.name} ({candidate.file})" if candidate.file else runner.name
+                raise ComparisonError(f"{name}, {images.name}: {err}") from err
             if "logits" in reference.names:  # for classes; maps of many images would fill memory
                 outputs.append(by_image(runs.by_batch[-1], len(expected[0])))
             floors.append(allowed[0].floor)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from exporters.errors import ConfigError
+from exporters.text_files import naming
 from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.assemble import derived_buffers
 from swin_deploy.checkpoints.pictures import prepared
@@ -117,6 +118,8 @@ def load_model(
 
 
 def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> LoadedModel:
+    if name is not None:
+        variant(name)  # whatever else is wrong is the checkpoint's
     options: CheckpointOptions = {
         "source": asked.get("source"),
         "img_size": asked.get("img_size"),
@@ -124,7 +127,8 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
         "weights": asked.get("weights"),
         "preprocessing": asked.get("preprocessing", DEFAULT_CHOICE),
     }
-    loaded = load_checkpoint(checkpoint, name, **options)
+    with naming(checkpoint):
+        loaded = load_checkpoint(checkpoint, name, **options)
     config = _replaced(loaded.config, {"output": asked.get("output")})
     return LoadedModel(
         name=name or variant_of(loaded.config) or _name_of(checkpoint),

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata as packages
 from typing import Any
 
-from exporters.backends import INSTALL, cuda_device_count, load_onnxruntime, load_tensorrt
-from exporters.errors import BuildError, MissingBackendError
+from exporters.backends import (
+    INSTALL,
+    cuda_device_count,
+    import_package,
+    load_onnxruntime,
+    load_polygraphy_comparator,
+    load_tensorrt,
+)
+from exporters.errors import DeployError, MissingBackendError
 from exporters.flavors import FLAVORS
 from exporters.spec import Flavor
+from exporters.text_files import shortened
+
+# Packages that the main job needs besides PyTorch: the module that each is, and a name in it.
+REQUIRED = {
+    "numpy": ("numpy", "ndarray"),
+    "onnx": ("onnx", "ModelProto"),
+    "onnxscript": ("onnxscript", "script"),
+    "pillow": ("PIL.Image", "open"),
+    "safetensors": ("safetensors.torch", "load_file"),
+    "einops": ("einops", "rearrange"),
+    "msgspec": ("msgspec", "convert"),
+}
 
 
 @dataclass(frozen=True)
@@ -43,11 +61,25 @@ def _findings() -> Iterator[Finding]:
     yield Finding("python", "ok", platform.python_version())
     gpus = cuda_device_count()
     yield _gpu(gpus)
-    yield _torch(gpus)
-    yield _onnxruntime(gpus)
+    yield _sound("torch", "pip install torch", _torch, gpus)
+    yield _sound("packages", "pip install swin-deploy", _packages)
+    yield _sound("onnxruntime", INSTALL["onnxruntime"], _onnxruntime, gpus)
     for flavor in sorted(FLAVORS, reverse=True):
-        yield _tensorrt(flavor, gpus)
-    yield _package("polygraphy", "a second opinion on parity")
+        yield _sound(flavor, INSTALL[flavor], _tensorrt, flavor, gpus)
+    yield _sound("polygraphy", INSTALL["polygraphy"], _polygraphy)
+
+
+def _sound(name: str, install: str, look: Callable[..., Finding], *about: object) -> Finding:
+    """What was found of a package, or that it is missing or broken, whatever it raises."""
+    try:
+        return look(*about)
+    except DeployError as err:
+        text = str(err).split(";")[0]
+        absent = name in FLAVORS and text.endswith("is not installed")
+        return Finding(name, "missing" if absent else "broken", text, install)
+    except Exception as err:  # noqa: BLE001 - a package that is half there may raise anything
+        reason = shortened(" ".join(str(err).split())) or type(err).__name__
+        return Finding(name, "broken", f"{name} does not work ({reason})", install)
 
 
 def _gpu(gpus: int) -> Finding:
@@ -62,8 +94,7 @@ def _gpu(gpus: int) -> Finding:
 
 
 def _torch(gpus: int) -> Finding:
-    import torch
-
+    torch = import_package("torch", name="torch", install="pip install torch", has="load")
     detail = f"{torch.__version__}, {torch.get_num_threads()} threads"
     if torch.cuda.is_available():
         return Finding("torch", "ok", f"{detail}, CUDA on {torch.cuda.get_device_name()}")
@@ -71,6 +102,21 @@ def _torch(gpus: int) -> Finding:
         remedy = "pip install torch, a build for your CUDA driver"
         return Finding("torch", "broken", f"{detail}: the GPU is there, but CUDA is not", remedy)
     return Finding("torch", "ok", f"{detail}, CPU only")
+
+
+def _packages() -> Finding:
+    """The other packages that the main job needs, each loaded."""
+    broken: dict[str, str] = {}
+    for name, (module, part) in REQUIRED.items():
+        try:
+            import_package(module, name=name, install=f"pip install {name}", has=part)
+        except MissingBackendError as err:
+            broken[name] = str(err).split(";")[0]
+    if broken:
+        remedy = f"pip install --force-reinstall {' '.join(broken)}"
+        return Finding("packages", "broken", "; ".join(broken.values()), remedy)
+    detail = ", ".join(f"{name} {packages.version(name)}" for name in REQUIRED)
+    return Finding("packages", "ok", detail)
 
 
 def _onnxruntime(gpus: int) -> Finding:
@@ -82,10 +128,7 @@ def _onnxruntime(gpus: int) -> Finding:
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
             "pip uninstall onnxruntime onnxruntime-gpu, then install one of them",
         )
-    try:
-        onnxruntime = load_onnxruntime()
-    except MissingBackendError as err:
-        return Finding("onnxruntime", "broken", str(err), INSTALL["onnxruntime"])
+    onnxruntime = load_onnxruntime()
     providers = onnxruntime.get_available_providers()
     detail = f"{onnxruntime.__version__}, providers {', '.join(providers)}"
     if gpus and "CUDAExecutionProvider" not in providers:
@@ -95,12 +138,7 @@ def _onnxruntime(gpus: int) -> Finding:
 
 
 def _tensorrt(flavor: Flavor, gpus: int) -> Finding:
-    try:
-        trt = load_tensorrt(flavor)
-    except MissingBackendError as err:
-        return Finding(flavor, "missing", str(err).split(";")[0], INSTALL[flavor])
-    except BuildError as err:
-        return Finding(flavor, "broken", str(err).split(";")[0], INSTALL[flavor])
+    trt = load_tensorrt(flavor)
     traits = FLAVORS[flavor]
     if gpus:
         can = "builds and runs engines"
@@ -111,10 +149,10 @@ def _tensorrt(flavor: Flavor, gpus: int) -> Finding:
     return Finding(flavor, "ok", f"{trt.__version__}, {can}; {traits.proof}")
 
 
-def _package(name: str, purpose: str) -> Finding:
-    with contextlib.suppress(packages.PackageNotFoundError):
-        return Finding(name, "ok", f"{packages.version(name)}, {purpose}")
-    return Finding(name, "broken", "is not installed", INSTALL[name])
+def _polygraphy() -> Finding:
+    load_polygraphy_comparator()
+    version = packages.version("polygraphy")
+    return Finding("polygraphy", "ok", f"{version}, a second opinion on parity")
 
 
 def _installed() -> set[str]:

@@ -35,6 +35,7 @@ from exporters.spec import (
     ExportSpec,
     Precision,
 )
+from exporters.text_files import listed, naming
 from exporters.to_engine import BuiltEngine, build_engine, fixed_batch
 from exporters.to_onnx import export_onnx, load_onnx
 from exporters.weights import check_graph, serialized
@@ -182,8 +183,9 @@ def convert(
             f"{source} is {TITLES[has]}, what it lost cannot come back; "
             f"export it with --precision {precision}"
         )
-    half = to_half(graph, io_precision="fp32", precision=precision, keep=keep)
-    facts = facts_in_graph(graph, source)
+    with naming(source):
+        half = to_half(graph, io_precision="fp32", precision=precision, keep=keep)
+        facts = facts_in_graph(graph, source)
     if facts:
         onnx.helper.set_model_props(half, texts(facts, precision) | float32_text(half))
     try:
@@ -234,9 +236,12 @@ def write_engine(
     graph = graph_of(source)
     precision = precision_of(graph)
     profile = profile or default_profile(graph)
-    built = build_engine(
-        graph, profile, options=options, progress=listener.progress, warn=listener.warn
-    )
+    read = source.path if isinstance(source, Converted) else source
+    with naming(read):
+        facts = facts_in_graph(graph, read)  # they may be damaged: better known before the build
+        built = build_engine(
+            graph, profile, options=options, progress=listener.progress, warn=listener.warn
+        )
     if precision != "fp32" and undelivered(built.plan, graph):
         return None, built.plan
     before = []
@@ -247,7 +252,7 @@ def write_engine(
         origin = _origin(source, sha256=sha256_of(source))
     manifest = {
         "kind": "engine",
-        **_values(facts_in_graph(graph, path)),
+        **_values(facts),
         **_build_facts(built, graph, precision=precision, profile=profile),
         **origin,
     }
@@ -274,10 +279,10 @@ def undelivered(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ...]:
     if wide:
         found.append(
             f"{len(wide)} attention or matrix product kernels would run in float32 "
-            f"({', '.join(wide[:3])}, ...)"
+            f"({listed(wide[:3])}, ...)"
         )
     if lost:
-        found.append(f"{', '.join(lost[:3])} would not run in float32, which the graph asks for")
+        found.append(f"{listed(lost[:3])} would not run in float32, which the graph asks for")
     if float32_modules(graph, FLOAT32_ASKED) and plan.fused_attention < plan.attention_blocks:
         fused = f"{plan.fused_attention} of {plan.attention_blocks}"
         found.append(f"attention would be fused in {fused} blocks only")
@@ -333,10 +338,11 @@ def _plan_onnx(
             f"{path} has no attention, a softmax between two matrix products, so it is no Swin "
             "Transformer; give the ONNX file of one"
         )
-    if half and precision_of(graph) == "fp32":
-        graph = to_half(graph, io_precision="fp32")
-    at = batch or default_profile(graph).opt
-    return build_engine(graph, BatchProfile(at, at, at), options=options, warn=warn).plan
+    with naming(path):
+        if half and precision_of(graph) == "fp32":
+            graph = to_half(graph, io_precision="fp32")
+        at = batch or default_profile(graph).opt
+        return build_engine(graph, BatchProfile(at, at, at), options=options, warn=warn).plan
 
 
 def read_engine_manifest(path: Path) -> dict[str, Any]:
@@ -350,7 +356,8 @@ def read_engine_manifest(path: Path) -> dict[str, Any]:
     known = manifest.get("kind") == "engine" and manifest.get("precision") in get_args(Precision)
     if not known or "plan" not in manifest:
         raise BuildError(f"{path} is no engine of swin-deploy; build one with build-trt")
-    KernelPlan.from_dict(manifest["plan"])
+    with naming(path):
+        KernelPlan.from_dict(manifest["plan"])
     return manifest
 
 

@@ -16,7 +16,7 @@ from exporters.artifact import ensure_writable, read_manifest
 from exporters.errors import ComparisonError, FileError, MissingBackendError
 from exporters.plan import KernelPlan
 from exporters.precision import float32_modules, precision_of
-from exporters.text_files import listed
+from exporters.text_files import listed, naming
 from exporters.to_onnx import load_onnx
 from exporters.weights import without_weights
 from swin_deploy.artifacts.facts import check_origin, facts_in_graph, facts_in_manifest, versions
@@ -192,11 +192,13 @@ def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
     """The deploy model, and each file made from it, to judge; raises as ``stages``."""
     found = [module_candidate(loaded, loaded.deploy)]
     for path, graph in zip(made.onnx, made.graphs, strict=True):
-        check_origin(path, facts_in_graph(graph, path), loaded)
-        found.append(graph_candidate(loaded, graph, path))
+        with naming(path):
+            check_origin(path, facts_in_graph(graph, path), loaded)
+            found.append(graph_candidate(loaded, graph, path))
     for path in made.engines:
         manifest = read_engine_manifest(path)
-        check_origin(path, facts_in_manifest(manifest, path), loaded)
+        with naming(path):
+            check_origin(path, facts_in_manifest(manifest, path), loaded)
         name = f"engine {manifest['precision']}"
         runner = TrtRunner(path, name=name, steps=loaded.preprocessing)
         found.append(Candidate(runner, "engine", path.name, loaded.config.family))

@@ -140,7 +140,8 @@ def _reorders(body: onnx.GraphProto) -> Iterator[tuple[str, NDArray[np.int64]]]:
     shaped = {node.output[0]: node.input[0] for node in body.node if node.op_type == "Reshape"}
     for node in body.node:
         path = _path(node)
-        if node.op_type == "Gather" and path.split(".")[-1] in REORDERS:
+        gathers = node.op_type == "Gather" and len(node.input) > 1
+        if gathers and path.split(".")[-1] in REORDERS:
             index = constants.get(shaped.get(node.input[1], node.input[1]))
             if index is not None:
                 yield path, numpy_helper.to_array(index).reshape(-1)

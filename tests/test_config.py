@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from exporters.errors import ConfigError
-from swin_deploy.config import SwinConfig, notebook_config
+from swin_deploy.config import MOST, VARIANTS, SwinConfig, notebook_config
 
 
 def test_defaults_are_the_notebooks_swin_t() -> None:
@@ -157,3 +157,68 @@ def test_from_dict_names_what_it_cannot_read(change: dict[str, Any], message: st
 def test_config_rejects_numbers_that_are_no_sizes(changes, said):
     with pytest.raises(ConfigError, match=said):
         SwinConfig(**changes)
+
+
+DIGITS = VARIANTS["notebook-digits"].to_dict()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("window_size", 1_000_000_000, "window_size 1000000000: whole numbers from 1 up to 128"),
+        ("window_size", 1 << 70, "whole numbers from 1 up to 128"),
+        ("window_size", [7] * 100_000, "need one entry for each"),
+        ("window_size", [], "window_sizes \\(\\) need one entry for each"),
+        ("window_size", 7.0, "window_size 7.0: whole numbers"),
+        ("window_size", True, "window_size True: whole numbers"),
+        ("img_size", 56_000_000, "img_size 56000000: whole numbers from 1 up to 65,536"),
+        ("embed_dim", 1 << 40, "whole numbers from 1 up to 8,192"),
+        ("depths", [1_000_000, 2], "depths 1000000, 2: whole numbers from 1 up to 128"),
+        ("depths", [2] * 1_000_000, "depths of 1,000,000 stages: at most 8"),
+        ("depths", 2, "not a model config"),
+        ("num_heads", [1 << 62, 2], "num_heads 4611686018427387904, 2: whole"),
+        ("num_classes", -1, "num_classes -1: whole numbers from 0"),
+        ("num_classes", 1 << 40, "from 0 up to 16,777,216"),
+        ("mlp_ratio", float("nan"), "mlp_ratio nan: a number above 0, up to 64"),
+        ("mlp_ratio", 1e308, "mlp_ratio 1e\\+308: a number above 0"),
+        ("mlp_ratio", "4", "mlp_ratio '4': a number above 0"),
+        ("layer_norm_eps", 0, "layer_norm_eps 0: a number above 0, up to 1"),
+        ("pretrained_window_sizes", [-1, 2], "from 0 up to 128"),
+        ("family", "vit", "family 'vit' is not known; known are notebook, swin, swinv2"),
+        ("family", ["swin"], "family .* is not known"),
+        ("output", "masks", "output 'masks' is not known"),
+        ("always_shift", 1, "always_shift 1: true or false"),
+        ("final_norm", None, "final_norm None: true or false"),
+        ("x" * 10_000, 1, "not a model config"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_from_dict_refuses_what_no_model_has(field: str, value: object, message: str) -> None:
+    """In one short line, and at once: nothing is built or searched before."""
+    SwinConfig.from_dict(DIGITS)
+    with pytest.raises(ConfigError, match=message) as info:
+        SwinConfig.from_dict(DIGITS | {field: value})
+    assert len(str(info.value)) < 500
+
+
+def test_from_dict_refuses_what_is_no_object() -> None:
+    for values in (None, [], "x", 7):
+        with pytest.raises(ConfigError, match="not a model config"):
+            SwinConfig.from_dict(values)  # type: ignore[arg-type]
+
+
+def test_legal_img_sizes_end_with_the_largest_image() -> None:
+    config = SwinConfig(img_size=128, patch_size=1, window_size=128, depths=(2,), num_heads=(3,))
+    assert config.legal_img_sizes(10**9)[-1] == 1 << 16
+    with pytest.raises(ConfigError, match="none up to 65,536 can"):
+        SwinConfig(
+            img_size=224, patch_size=255, window_size=(127, 113, 109), depths=(2, 2, 2),
+            num_heads=(3, 6, 12),
+        )  # fmt: skip
+
+
+def test_every_variant_is_far_from_the_bounds() -> None:
+    for config in VARIANTS.values():
+        for field, most in MOST.items():
+            value = getattr(config, field)
+            assert max(value if isinstance(value, tuple) else (value,), default=0) <= most / 2

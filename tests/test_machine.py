@@ -37,7 +37,7 @@ def give_tensorrt(patch: pytest.MonkeyPatch, *flavors: str) -> None:
 def test_examine_finds_something_of_everything() -> None:
     findings = examine()
     assert [finding.name for finding in findings] == [
-        "machine", "python", "GPU", "torch",
+        "machine", "python", "GPU", "torch", "packages",
         "onnxruntime", "tensorrt-rtx", "tensorrt", "polygraphy",
     ]  # fmt: skip
     for finding in findings:

@@ -8,8 +8,18 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from exporters.errors import FileError
-from exporters.text_files import LISTED, SHOWN, listed, parse_json, read_json, read_text, typed
+from exporters.errors import ConfigError, FileError
+from exporters.text_files import (
+    LISTED,
+    MOST_JSON,
+    SHOWN,
+    listed,
+    naming,
+    parse_json,
+    read_json,
+    read_text,
+    typed,
+)
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -98,6 +108,39 @@ def test_typed_names_the_place_of_a_wrong_value(values: object, message: str) ->
 
 def test_listed_is_short_whatever_there_is() -> None:
     assert listed(["a", "b"]) == "a, b"
-    many = listed(["x" * 10_000] * 100_000)
-    assert many.endswith(f"and {100_000 - LISTED:,} more")
-    assert len(many) < (LISTED + 1) * (SHOWN + 10)
+    assert listed(["a", "b, c"], between="; ") == "a; b, c"
+    short = listed(["name"] * 100_000)
+    assert short == f"{', '.join(['name'] * LISTED)} and {100_000 - LISTED:,} more"
+    assert len(listed(["x" * 10_000] * 100_000)) < 500
+    assert listed(["x" * 500] * 8).endswith(" and 5 more")
+
+
+def test_read_text_ends_lines_alike(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a\r\nb\rc\n")
+    assert read_text(tmp_path / "a.txt") == "a\nb\nc\n"
+
+
+def test_parse_json_refuses_what_takes_gigabytes() -> None:
+    lists = "[" + "[]," * (MOST_JSON // 3) + "[]]"
+    with pytest.raises(FileError, match="letters, more than the"):
+        parse_json(lists, where="here")
+
+
+@pytest.mark.parametrize("text", [r'"\ud800"', r'{"\uDC00": 1}', r'["\ud83d\u0041"]'])
+def test_parse_json_refuses_half_a_surrogate_pair(text: str) -> None:
+    with pytest.raises(FileError, match="here is not usable JSON: it has half a surrogate pair"):
+        parse_json(text, where="here")
+
+
+def test_parse_json_takes_a_whole_surrogate_pair() -> None:
+    assert parse_json(r'"\ud83d\ude00 \\ud800"', where="here") == "\U0001f600 \\ud800"
+
+
+def test_naming_puts_the_file_before_a_message_without_it(tmp_path: Path) -> None:
+    named = naming(tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match=r"^.*/a\.pt: windows of 7 do not fit$"), named:
+        raise ConfigError("windows of 7 do not fit")
+    with pytest.raises(ConfigError, match=r"^a\.pt has no windows$"), naming(tmp_path / "a.pt"):
+        raise ConfigError("a.pt has no windows")
+    with pytest.raises(KeyError), naming(tmp_path / "a.pt"):
+        raise KeyError("a bug")

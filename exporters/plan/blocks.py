@@ -18,6 +18,7 @@ import onnx
 from exporters.plan.work import Work, node_key
 
 SCOPES = "pkg.torch.onnx.name_scopes"
+MOST_RECORD = 10_000  # letters; a dozen scopes of a hundred letters is much
 Path = tuple[str, ...]
 
 
@@ -78,9 +79,11 @@ def _path(node: onnx.NodeProto) -> Path:
 
 
 def _scopes(text: str) -> list[str]:
+    if len(text) > MOST_RECORD:
+        return []
     try:
         return [str(scope) for scope in ast.literal_eval(text)]
-    except (ValueError, SyntaxError, TypeError):
+    except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
         return []
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated, Any
 
-from exporters.errors import BuildError
+import msgspec
 
+from exporters.errors import BuildError, FileError
+from exporters.text_files import listed, typed
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 60)]
+Batch = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 KINDS = ("attention", "gemm", "norm", "elementwise", "copy")
 
 
@@ -34,13 +39,13 @@ class Kernel:
     name: str
     kind: str
     layer_type: str
-    bytes_moved: int
-    half_bytes: int
+    bytes_moved: Count
+    half_bytes: Count
     float32_inputs: tuple[str, ...]
     onnx_nodes: tuple[str, ...]
     float32_constants: tuple[str, ...] = ()
-    bytes_written: int = 0
-    flops: int = 0
+    bytes_written: Count = 0
+    flops: Count = 0
     block: str = ""
     operators: tuple[str, ...] = ()
 
@@ -61,8 +66,8 @@ class Block:
     """
 
     name: str
-    attention: int
-    floor_bytes: int
+    attention: Count
+    floor_bytes: Count
 
 
 @dataclass(frozen=True)
@@ -87,17 +92,17 @@ class KernelPlan:
             operations are not counted.
     """
 
-    batch: int
-    attention_blocks: int
+    batch: Batch
+    attention_blocks: Count
     kernels: tuple[Kernel, ...]
     flavor: str
     version: str
     float32_compute: tuple[str, ...] = ()
-    range_kernels: int | None = None
-    range_fused_attention: int | None = None
+    range_kernels: Count | None = None
+    range_fused_attention: Count | None = None
     lost_float32: tuple[str, ...] = ()
     blocks: tuple[Block, ...] = ()
-    unsized_products: int = 0
+    unsized_products: Count = 0
 
     @property
     def kernel_count(self) -> int:
@@ -170,14 +175,18 @@ class KernelPlan:
         """A plan from ``to_dict`` or from JSON; one of an older release has no blocks.
 
         Raises:
-            BuildError: If fields are missing or unknown.
+            BuildError: If fields are missing or unknown, or of another type or range.
         """
         try:
-            kernels = tuple(Kernel(**_tuples(kernel)) for kernel in values["kernels"])
-            blocks = tuple(Block(**block) for block in values.get("blocks", ()))
-            return cls(**{**_tuples(values), "kernels": kernels, "blocks": blocks})
-        except (KeyError, TypeError, AttributeError) as err:
+            plan = typed(values, cls, where="the plan")
+        except FileError as err:
             raise BuildError(f"not a kernel plan ({err}); build the engine again") from err
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise BuildError(
+                f"not a kernel plan (unknown: {listed(unknown)}); build the engine again"
+            )
+        return plan
 
     def with_range(self, engine: KernelPlan) -> KernelPlan:
         """This plan, at one batch, as that of an engine which takes a range of batches.
@@ -193,7 +202,3 @@ class KernelPlan:
             range_fused_attention=engine.fused_attention,
             lost_float32=tuple(dict.fromkeys((*self.lost_float32, *engine.lost_float32))),
         )
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}

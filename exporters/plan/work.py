@@ -29,6 +29,7 @@ PRODUCTS = ("MatMul", "Gemm", "Einsum", "Conv")
 NORMS = ("LayerNormalization", "RMSNormalization", "GroupNormalization", "InstanceNormalization")
 SQUARES = ("Pow", "Mul")  # of which a norm that is spelt out takes the mean
 POOLS = ("GlobalAveragePool", "ReduceMean")
+STANDARD = ("", "ai.onnx")  # domains whose operators these are
 
 
 @dataclass
@@ -109,7 +110,9 @@ def count_work(graph: onnx.ModelProto, values: dict[str, Value]) -> Work:
 
 
 def _visit(node: onnx.NodeProto, changing: list[str], flow: _Flow, work: Work) -> None:
-    if node.op_type in PRODUCTS and len(node.input) > 1:
+    if node.domain not in STANDARD:
+        flow.follow(node, changing[0])
+    elif node.op_type in PRODUCTS and len(node.input) > 1:
         _visit_product(node, flow, work)
     elif node.op_type == "Attention":
         _visit_attention(node, flow, work)

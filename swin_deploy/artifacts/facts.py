@@ -21,7 +21,7 @@ from exporters.artifact import manifest_path
 from exporters.errors import ComparisonError, FileError
 from exporters.precision import FLOAT32_ASKED, FLOAT32_MODULES, float32_modules
 from exporters.spec import Precision
-from exporters.text_files import parse_json, typed
+from exporters.text_files import listed, parse_json, typed
 from swin_deploy import __version__
 from swin_deploy.assumptions import Assumption
 from swin_deploy.config import SwinConfig
@@ -143,10 +143,15 @@ def check_origin(path: Path, facts: ModelFacts | None, loaded: LoadedModel) -> N
             "same --weights"
         )
     if facts.config != ours.config:
-        theirs, wanted = (json.dumps(one.config.to_dict()) for one in (facts, ours))
+        theirs, wanted = facts.config.to_dict(), ours.config.to_dict()
+        other = [
+            f"{name} {theirs[name]}, not {size}"
+            for name, size in wanted.items()
+            if theirs[name] != size
+        ]
         raise ComparisonError(
-            f"{path} was made with the settings {theirs}, the reference has {wanted}; use the "
-            "same --model and --image-size"
+            f"{path} was made with other settings than the reference: "
+            f"{listed(other, between='; ')}; use the same --model and --image-size"
         )
 
 

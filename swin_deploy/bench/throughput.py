@@ -16,6 +16,7 @@ from swin_deploy.bench.timing import time_runners
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.load import LoadedModel
+from swin_deploy.memory_limits import require_memory
 from swin_deploy.proof import Made, stages
 from swin_deploy.runners import TrtRunner
 
@@ -47,8 +48,10 @@ def measure_throughput(
 
     Raises:
         ComparisonError: If a file was not made from this model.
+        ConfigError: If this machine has not the memory for a batch.
         DeployError: If a file cannot be read.
     """
+    require_memory(loaded.config, batch=max(batches))
     files = [
         Contender(runner, kind="onnx" if stage == "onnx" else "engine", mode="file")
         for stage, _, runner in stages(loaded, made)

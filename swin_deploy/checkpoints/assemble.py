@@ -36,7 +36,7 @@ def assemble(named: Named, config: SwinConfig) -> tuple[dict[str, Tensor], list[
 
     Raises:
         CheckpointError: If a key is missing or unknown, a shape differs, or a saved buffer is not
-            what the config gives; all such keys are named.
+            what the config gives; the first such keys are named.
     """
     with torch.device("meta"):
         wanted = {name: value.shape for name, value in build_reference(config).state_dict().items()}
@@ -56,7 +56,8 @@ def assemble(named: Named, config: SwinConfig) -> tuple[dict[str, Tensor], list[
     problems.raise_any()
     notes += _compare(named, derived)
     if unused:
-        notes.append(f"ignored what only training uses: {', '.join(map(named.full, unused))}")
+        full = [named.full(name) for name in unused]
+        notes.append(f"ignored what only training uses: {listed(full)}")
     if hidden:
         notes.append(f"ignored norms of stages that are not given: {listed(hidden)}")
     for ours, value in filled.items():
@@ -115,7 +116,7 @@ class _Problems:
 
     def raise_any(self) -> None:
         problems = [
-            f"{kind}: {', '.join(sorted(names))}"
+            f"{kind}: {listed(sorted(names))}"
             for kind, names in (
                 ("missing keys", self.missing),
                 ("unknown keys", self.unknown),
@@ -162,7 +163,7 @@ def _compare(named: Named, derived: dict[str, Tensor]) -> list[str]:
         A note on those that the library itself overwrites, so that they do not matter.
 
     Raises:
-        CheckpointError: If one differs; all are named.
+        CheckpointError: If one differs; the first are named.
     """
     differ = [
         name
@@ -174,7 +175,7 @@ def _compare(named: Named, derived: dict[str, Tensor]) -> list[str]:
     if wrong:
         raise CheckpointError(
             f"the checkpoint holds buffers that differ from what its sizes give: "
-            f"{', '.join(wrong)}; another window or image size, or a changed model"
+            f"{listed(wrong)}; another window or image size, or a changed model"
         )
     if not zeroed:
         return []

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from exporters.text_files import listed
 from swin_deploy.config import Output
 
 BLOCK_NAME = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.(.*)")
@@ -141,5 +142,5 @@ def outside_note(named: Named) -> list[str]:
         return []
     top = dict.fromkeys(name.partition(".")[0] for name in named.outside)
     prefix = named.prefix.removesuffix(".") or "the encoder"
-    parts = ", ".join(f"{name}.*" for name in top)
+    parts = listed([f"{name}.*" for name in top])
     return [f"ignored {len(named.outside)} tensors outside the encoder {prefix}: {parts}"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pickle
 import struct
+import warnings
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +17,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from exporters.errors import CheckpointError
-from exporters.text_files import listed
+from exporters.text_files import listed, shortened
+from swin_deploy.checkpoints.limits import (
+    ObjectsError,
+    check_header,
+    excess,
+    look_into,
+    unusable,
+)
+from swin_deploy.checkpoints.pickles import TooLargeError
 from swin_deploy.checkpoints.weights import SAVE_WEIGHTS, Chosen, choose_weights
 
 # What PyTorch's reader raises on damaged files; found by changing bytes at random.
@@ -30,7 +41,10 @@ DAMAGE = (
     TypeError,
     ValueError,
     struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
 )
+SAFE_PROTOCOL = 2  # of pickles: the latest that PyTorch's safe reader knows
 # How PyTorch says that it would have to import and call something.
 OBJECTS = ("Unsupported global", "Unsupported class", "TorchScript")
 
@@ -64,7 +78,7 @@ def read_weights(path: Path, *, wanted: str | None = None) -> Weights:
             would run code, lacks the weights that are wanted, or holds values that are not finite.
     """
     values, metadata = _read(path)
-    return Weights(_usable(choose_weights(values, str(path), wanted=wanted), path), metadata)
+    return Weights(_usable(choose_weights(values, shortened(path), wanted=wanted), path), metadata)
 
 
 def read_parts(index: Path, parts: Sequence[Path], *, wanted: str | None = None) -> Chosen:
@@ -79,7 +93,7 @@ def read_parts(index: Path, parts: Sequence[Path], *, wanted: str | None = None)
     for part in parts:
         found, _ = _read(part)
         values |= found if isinstance(found, dict) else {}
-    return _usable(choose_weights(values, str(index), wanted=wanted), index)
+    return _usable(choose_weights(values, shortened(index), wanted=wanted), index)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -96,12 +110,12 @@ def _read(path: Path) -> tuple[object, dict[str, str]]:
     if head[:2] == b"PK" or head[:1] == b"\x80":
         return _load_torch(path), {}
     what = "it is empty" if not head else "neither a torch.save file nor safetensors"
-    raise CheckpointError(f"{path} is not a checkpoint: {what}")
+    raise CheckpointError(f"{shortened(path)} is not a checkpoint: {what}")
 
 
 def _usable(chosen: Chosen, path: Path) -> Chosen:
     """The weights in float32, which must all be finite."""
-    where = f"{path}, {chosen.name}," if chosen.name else str(path)
+    where = f"{shortened(path)}, {shortened(chosen.name)}," if chosen.name else shortened(path)
     found = _plain(chosen.tensors, where)
     bad = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
     if bad:
@@ -115,61 +129,88 @@ def _usable(chosen: Chosen, path: Path) -> Chosen:
 def _head(path: Path) -> bytes:
     try:
         if path.is_dir():
-            raise CheckpointError(f"{path} is a folder; give a checkpoint file in it")
+            raise CheckpointError(f"{shortened(path)} is a folder; give a checkpoint file in it")
         if path.exists() and not path.is_file():
-            raise CheckpointError(f"{path} is a device or a pipe; give a checkpoint file")
+            raise CheckpointError(
+                f"{shortened(path)} is a device or a pipe; give a checkpoint file"
+            )
         with path.open("rb") as stream:
             return stream.read(16)
     except FileNotFoundError as err:
-        raise CheckpointError(f"{path} does not exist; give a checkpoint file") from err
-    except OSError as err:
-        raise CheckpointError(f"cannot read {path}: {err.strerror or err}") from err
+        raise CheckpointError(f"{shortened(path)} does not exist; give a checkpoint file") from err
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the name
+        reason = getattr(err, "strerror", None) or err
+        raise CheckpointError(f"cannot read {shortened(path)}: {reason}") from err
 
 
 def _load_torch(path: Path) -> object:
+    protocol = SAFE_PROTOCOL
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        protocol = look_into(path).protocol
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters is in the error
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except ObjectsError as err:
+        raise _runs_code(path, f" ({err})") from err
+    except TooLargeError as err:
+        raise _too_large(path, str(err)) from err
     except (pickle.UnpicklingError, *DAMAGE) as err:
         if any(sign in str(err) for sign in OBJECTS):
+            raise _runs_code(path, "") from err
+        if protocol > SAFE_PROTOCOL:
             raise CheckpointError(
-                f"{path} holds Python objects, which could run code, and was not loaded; "
-                f"{SAVE_WEIGHTS}"
+                f"{shortened(path)} is a pickle of protocol {protocol}, which PyTorch does not "
+                "read without running code; save the weights with torch.save as it is"
             ) from err
         raise _damaged(path, err) from err
 
 
+def _runs_code(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{shortened(path)} holds Python objects{what}, which could run code, and was not loaded; "
+        f"{SAVE_WEIGHTS}"
+    )
+
+
+def _too_large(where: object, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{shortened(where)} asks for {what}, which no weights need, and was not loaded; "
+        f"{SAVE_WEIGHTS}"
+    )
+
+
 def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a dict
             return tensors, stream.metadata() or {}
+    except TooLargeError as err:
+        raise _too_large(path, str(err)) from err
     except (SafetensorError, *DAMAGE) as err:
         raise _damaged(path, err) from err
 
 
 def _damaged(path: Path, err: Exception) -> CheckpointError:
     text = str(err).rpartition("WeightsUnpickler error:")[2]  # the rest is advice to developers
-    reason = " ".join([type(err).__name__, *text.split()])[:120]
+    reason = " ".join([type(err).__name__, *text[:1000].split()])[:120]
     return CheckpointError(
-        f"{path} is truncated or damaged, or no checkpoint ({reason}); copy or save it again"
+        f"{shortened(path)} is truncated or damaged, or no checkpoint ({reason}); "
+        "copy or save it again"
     )
 
 
 def _plain(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     """Floating point tensors in float32; a tensor that no plain array can stand for is refused."""
-    odd = [
-        f"{name} ({str(tensor.dtype).removeprefix('torch.')}, {tensor.layout}, {tensor.device})"
-        for name, tensor in tensors.items()
-        if tensor.layout != torch.strided
-        or tensor.is_complex()
-        or tensor.is_quantized
-        or tensor.is_meta
-    ]
+    odd = unusable(tensors)
     if odd:
         raise CheckpointError(
             f"{where} holds tensors that are not dense real arrays: {listed(odd)}; "
             "save dense float tensors"
         )
+    more = excess(tensors)
+    if more:
+        raise _too_large(where, more)
     return {
         name: tensor.detach().float() if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()

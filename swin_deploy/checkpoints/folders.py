@@ -12,7 +12,7 @@ from torch import Tensor
 
 from exporters.artifact import sha256_of
 from exporters.errors import CheckpointError, FileError
-from exporters.text_files import listed, read_json, typed
+from exporters.text_files import listed, read_json, shortened, typed
 from swin_deploy.checkpoints.files import read_parts, read_weights
 from swin_deploy.checkpoints.weights import DATA_PARALLEL_PREFIX, Chosen
 
@@ -107,12 +107,16 @@ class _Index(msgspec.Struct):
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    names = typed(_read_json(index), _Index, where=str(index)).weight_map
-    outside = [name for name in names.values() if Path(name).name != name]
-    if outside:
-        raise CheckpointError(f"{index} names files outside its folder: {listed(outside)}")
+    names = typed(_read_json(index), _Index, where=str(shortened(index))).weight_map
     if not names:
         raise CheckpointError(f"{index} names no weights: it has no weight_map")
+    outside = [
+        name
+        for name in names.values()
+        if name in (".", "..") or "\0" in name or Path(name).name != name
+    ]
+    if outside:
+        raise CheckpointError(f"{index} names files outside its folder: {listed(outside)}")
     return names
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from exporters.errors import CheckpointError
+from exporters.text_files import listed
 from swin_deploy.checkpoints.dialect import Facts, Named
 from swin_deploy.config import Family, hidden_channels
 
@@ -28,7 +29,7 @@ def infer_sizes(named: Named, facts: Facts) -> dict[str, Any]:
     absolute = [named.full(name) for name in ABSOLUTE if name in named.tensors]
     if absolute:
         raise CheckpointError(
-            f"absolute position embeddings ({', '.join(absolute)}) are not supported: "
+            f"absolute position embeddings ({listed(absolute)}) are not supported: "
             "no published Swin has them"
         )
     embed_dim, channels, patch_size, columns = _shape(named, "patch_embed.proj.weight", 4)

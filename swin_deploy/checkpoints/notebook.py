@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from exporters.errors import CheckpointError, ConfigError
-from exporters.text_files import parse_json, typed
+from exporters.text_files import listed, parse_json, shortened, typed
 from swin_deploy.config import VARIANTS, SwinConfig, notebook_config
 from swin_deploy.images.preprocessing import (
     IMAGENET_MEAN,
@@ -51,7 +51,7 @@ def infer_config(
     if missing:
         raise CheckpointError(
             f"not a notebook checkpoint: it lacks {', '.join(missing)}; "
-            f"it has {len(tensors)} tensors, such as {', '.join(sorted(tensors)[:3])}"
+            f"it has {len(tensors)} tensors, such as {listed(sorted(tensors)[:3])}"
         )
     embed_dim, _, patch_size, _ = _shape(tensors, EMBEDDING, 4)
     sizes: dict[str, Any] = {
@@ -72,7 +72,7 @@ def check_state(tensors: dict[str, Tensor], config: SwinConfig) -> None:
 
     Raises:
         CheckpointError: If a name is missing or unknown, a shape differs, or a tensor is not
-            floating point; all are named.
+            floating point; the first are named.
     """
     with torch.device("meta"):
         wanted = NotebookSwin(config).state_dict()
@@ -89,7 +89,7 @@ def check_state(tensors: dict[str, Tensor], config: SwinConfig) -> None:
         if not tensors[key].is_floating_point()
     ]
     problems = [
-        f"{kind}: {', '.join(names)}"
+        f"{kind}: {listed(names)}"
         for kind, names in (
             ("missing keys", missing),
             ("unknown keys", unknown),
@@ -119,7 +119,7 @@ def _depths(tensors: dict[str, Tensor]) -> tuple[int, ...]:
     if 0 in depths:
         raise CheckpointError(
             "the checkpoint does not fit its model; its stages need blocks (WSA, SWSA) before and "
-            f"after each merge, and have {', '.join(map(str, depths))} of them"
+            f"after each merge, and have {listed([str(depth) for depth in depths])} of them"
         )
     return tuple(depths)
 
@@ -193,16 +193,18 @@ def _saved_config(metadata: dict[str, str], sizes: dict[str, Any]) -> SwinConfig
     try:
         saved = SwinConfig.from_dict({k: v for k, v in values.items() if k not in NO_SIZES})
     except (ValueError, ArithmeticError, RecursionError, ConfigError) as err:
-        raise CheckpointError(f"{WHERE} is no model config ({err}); save it again") from err
+        raise CheckpointError(
+            f"{WHERE} is no model config ({shortened(err)}); save it again"
+        ) from err
     differences = [
-        f"{name} {getattr(saved, name)}, not {size}"
+        f"{name} {shortened(getattr(saved, name))}, not {shortened(size)}"
         for name, size in sizes.items()
         if getattr(saved, name) != size
     ]
     if differences:
         raise CheckpointError(
             f"{WHERE} disagrees with the tensors: it has "
-            f"{'; '.join(differences)}; save the checkpoint again"
+            f"{listed(differences, between='; ')}; save the checkpoint again"
         )
     return saved
 

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 from torch import Tensor
 
 from exporters.errors import CheckpointError, ConfigError
-from exporters.text_files import shortened
+from exporters.text_files import listed, shortened
 from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints import huggingface, notebook, timm
 from swin_deploy.checkpoints.assemble import assemble
@@ -193,7 +193,7 @@ def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: 
     found = list(dict.fromkeys(found))
     if len(found) == 1:
         return found[0]
-    some = ", ".join(sorted(keys)[:3])
+    some = listed(sorted(keys)[:3])
     if not found:
         raise CheckpointError(
             f"no Swin checkpoint of {', '.join(SOURCES)}: "

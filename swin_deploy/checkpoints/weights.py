@@ -270,9 +270,14 @@ def _no_tensors(values: object, where: str) -> CheckpointError:
     elif not values:
         what = "no tensors"
     else:
-        others = [str(key) for key, one in values.items() if not _is_named_tensor(key, one)]
+        others = [_shown(key) for key, one in values.items() if not _is_named_tensor(key, one)]
         what = f"values that are not tensors by name: {listed(others)}"
     return CheckpointError(f"{where} holds {what}; {SAVE_WEIGHTS}")
+
+
+def _shown(key: object) -> str:
+    """A key for a message; keys may be numbers of any length, or tuples of anything."""
+    return key if isinstance(key, str) else f"a key of type {type(key).__name__}"
 
 
 def _is_named_tensor(key: object, value: object) -> bool:

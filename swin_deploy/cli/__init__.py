@@ -1,6 +1,7 @@
 """The command line: validate, call the library, print; statuses 0, 1, 2 and 3.
 
 0: done, and within tolerance.  1: a check failed.  2: wrong usage.  3: could not run.
+70: a bug of this program, with its traceback.
 130: interrupted.  141: whoever read the output has gone.  143: terminated.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import warnings
 
 import click
 
@@ -29,6 +31,7 @@ from swin_deploy.cli.console import (
 from swin_deploy.cli.engine import build_trt
 from swin_deploy.cli.evaluate import evaluate
 from swin_deploy.cli.export import export
+from swin_deploy.cli.failures import BUG, MOST_OF_USAGE, bug_report, explain, one_line
 from swin_deploy.cli.plan import plan
 from swin_deploy.cli.precision import precision
 from swin_deploy.cli.predict import predict
@@ -48,7 +51,7 @@ Examples:
 
 \b
 Exit status: 0 done and within tolerance, 1 a check failed, 2 wrong usage,
-3 could not run; 130 interrupted, 143 terminated.
+3 could not run, 70 a bug of swin-deploy; 130 interrupted, 143 terminated.
 """
 
 
@@ -73,6 +76,7 @@ def main() -> None:
     """Run the command line; a DeployError becomes one line and exit status 3."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a sign is no reason to fail
+    warnings.filterwarnings("ignore", module="PIL")  # an image that cannot be read is an error
     try:
         status = _run()
     except SystemExit:  # Click's, where the reader of a help text has gone
@@ -94,6 +98,8 @@ def _run() -> int:
     try:
         status = cli(standalone_mode=False)
     except click.ClickException as err:
+        # It repeats what the user typed; the attribute is declared final.
+        vars(err)["message"] = one_line(err.message, most=MOST_OF_USAGE)
         with contextlib.suppress(OSError):  # nobody listens
             err.show()
         return err.exit_code
@@ -101,16 +107,12 @@ def _run() -> int:
         return _say_farewell(err.__cause__)
     except KeyboardInterrupt as err:
         return _say_farewell(err)
-    except Exception as err:
+    except Exception as err:  # the border: it becomes a line or the report of a bug
         if received():
             return _say_farewell(received())
-        if isinstance(err, DeployError):
-            _show_error(f"error: {err}")
-        elif isinstance(err, MemoryError):
-            _show_error("error: not enough memory; use a smaller batch or image size")
-        else:
+        if isinstance(err, OSError) and is_full(err):
             raise
-        return COULD_NOT_RUN
+        return _end_of(err)
     return status if isinstance(status, int) else 0
 
 
@@ -120,8 +122,18 @@ def _say_farewell(err: BaseException | None) -> int:
     return status
 
 
+def _end_of(err: Exception) -> int:
+    """Say in one line what went wrong, or show the bug; the exit status."""
+    reason = str(err) if isinstance(err, DeployError) else explain(err)
+    if reason:
+        _show_error(f"error: {reason}")
+        return COULD_NOT_RUN
+    with contextlib.suppress(click.exceptions.Exit):  # nobody listens
+        say(bug_report(err), fg="red")
+    return BUG
+
+
 def _show_error(text: str) -> None:
     """One line, whatever a file or a key is called."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     with contextlib.suppress(click.exceptions.Exit):  # nobody listens
-        say(shown, fg="red")
+        say(one_line(text), fg="red")

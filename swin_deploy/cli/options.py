@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import click
 
+from exporters.errors import FileError
 from exporters.spec import BatchProfile, Flavor
+from exporters.text_files import shortened
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
 
 if TYPE_CHECKING:
@@ -19,7 +22,31 @@ if TYPE_CHECKING:
     from swin_deploy.load import LoadedModel, LoadOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-FILE = click.Path(path_type=Path)
+MOST_NAME, MOST_PATH = 255, 4095  # bytes, on every file system in use
+
+
+class FilePath(click.Path):
+    """A path whose names a file system can hold: every later question about it has an answer."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Path:
+        """The path.
+
+        Raises:
+            FileError: If a name in it, or all of it, is longer than any file's.
+        """
+        path = Path(value)
+        longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+        if longest > MOST_NAME or len(os.fsencode(path)) > MOST_PATH or "\0" in str(path):
+            raise FileError(f"{shortened(path)} is no name that a file can have; check the path")
+        return path
+
+
+FILE = FilePath()
 
 
 @dataclass(frozen=True)
@@ -150,6 +177,11 @@ def crop_share(_: click.Context, __: click.Parameter, value: float | None) -> fl
     return value
 
 
+def library_or_file(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """The name of a library, or a path that a file can have."""
+    return None if value is None else str(FILE.convert(value, None, None))
+
+
 STEPS = tuple(field.name for field in fields(PreprocessingChoice))
 
 
@@ -196,6 +228,7 @@ def checkpoint_options(command: Command) -> Command:
             "--preprocessing",
             "source_of_steps",
             metavar="SOURCE|FILE",
+            callback=library_or_file,
             help="Source of the way images are prepared: timm, torchvision, huggingface, "
             "microsoft, or a preprocessor_config.json, a timm config.json, a manifest, or a folder "
             "with one.  [default: the checkpoint's files, else its library]",

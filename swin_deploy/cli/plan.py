@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from exporters.spec import Flavor
+from exporters.text_files import naming
 from swin_deploy.cli.console import Console, show_json, show_table
 from swin_deploy.cli.engine import resolve_flavor
 from swin_deploy.cli.life import default_options
@@ -73,7 +74,8 @@ def plan(
         raise click.UsageError("--svg and --kernels take one FILE")
     _claim(svg, file, force=force)
     first = _read(console, file, batch=batch, half=half, flavor=flavor)
-    bounds = _bounds(first, gpus)
+    with naming(file):
+        bounds = _bounds(first, gpus)
     if other:
         second = _read(console, other, batch=first.batch, half=half, flavor=flavor)
         _compare((first, second), (file.name, other.name), bounds, detail, as_json=as_json)
@@ -82,10 +84,11 @@ def plan(
         return
     if svg:
         _draw(console, first, file.name, svg, force=force)
-    if as_json:
-        _show_json(first, bounds)
-    else:
-        _show(first, bounds, detail)
+    with naming(file):
+        if as_json:
+            _show_json(first, bounds)
+        else:
+            _show(first, bounds, detail)
     fused = first.fused_attention == first.attention_blocks
     if not fused and first.half_byte_share < 0.5 and file.suffix == ".onnx":
         console.again("--fp16", why="attention fuses in half precision")
@@ -169,8 +172,9 @@ def _compare(
     from swin_deploy.report.terminal import render_comparison
     from swin_deploy.report.to_json import pairs_to_dict, plan_to_dict
 
-    for kernels in plans:
-        require_blocks(kernels)
+    for name, kernels in zip(names, plans, strict=True):
+        with naming(Path(name)):
+            require_blocks(kernels)
     if as_json:
         gpus = tuple(bound.gpu.name for bound in bounds)
         sides = [

@@ -17,9 +17,11 @@ from typing import Any, Self
 from exporters.errors import FileError
 from exporters.outputs import ensure_writable
 from exporters.staging import made_folder
+from exporters.text_files import read_bytes
 
 SCHEMA = 1
 TOP = 5
+MOST_BYTES = 4 << 30  # fifty million images
 Answer = tuple[int, ...]  # classes, best first; empty where an output was not a number
 
 
@@ -92,7 +94,7 @@ class Predictions:
         """Take over what an earlier run left; returns the size of its whole lines."""
         if not self.path.exists():
             return 0
-        data = self.path.read_bytes()
+        data = read_bytes(self.path, most_bytes=MOST_BYTES)
         whole = data[: data.rfind(b"\n") + 1]
         header, *lines = whole.split(b"\n")
         if _parse(header) != self._header:
@@ -107,13 +109,13 @@ class Predictions:
     def _differences(self) -> tuple[str, ...]:
         """By what the newest file of the same name differs from this one."""
         stem = self.path.stem.rpartition("-")[0]
-        others = [path for path in self.path.parent.glob("*.jsonl") if path != self.path]
+        found = self.path.parent.glob("*.jsonl")
+        others = [path for path in found if path != self.path and path.is_file()]
         same = [path for path in others if path.stem.rpartition("-")[0] == stem]
         if not same:
             return ()
         newest = max(same, key=lambda path: path.stat().st_mtime_ns)
-        with newest.open("rb") as stream:
-            before = _parse(stream.readline()).get("key")
+        before = _parse(read_bytes(newest, most_bytes=MOST_BYTES).partition(b"\n")[0]).get("key")
         if not isinstance(before, dict):
             return ("the earlier file, which is damaged",)
         return tuple(name for name, value in self._key.items() if before.get(name) != value)

@@ -26,6 +26,7 @@ from swin_deploy.images.batches import stream_batches
 from swin_deploy.images.chance import chance_doubt
 from swin_deploy.images.labelled import LabelledImages
 from swin_deploy.load import LoadedModel
+from swin_deploy.memory_limits import require_memory
 from swin_deploy.proof import Made, stages
 from swin_deploy.runners import Runner, TorchRunner
 from swin_deploy.runners.base import run_images
@@ -165,6 +166,7 @@ def _run_all(
     ]
     # A model of a larger fixed batch would run images twice.
     batch = max(settings.batch, *(runner.min_batch for runner, _ in running))
+    require_memory(loaded.config, batch=min(batch, max(1, len(missing))))
     done, started = len(images.paths) - len(missing), time.monotonic()
     stream = stream_batches(images.root, missing, loaded.preprocessing, batch=batch)
     with contextlib.closing(stream):

@@ -16,6 +16,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TO_UNIT = 1 / 255
 MOST_SIDE = 1 << 16  # pixels, of any step
+MOST_NUMBER = 1e6  # of what pixels, 0 to 255, are scaled with: float32 can hold what comes of it
 
 ResizeMode = Literal["shortest", "squash", "pad", "none"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -73,8 +74,10 @@ class Preprocessing:
         if not (0 < self.crop <= MOST_SIDE and 0 < self.resize <= MOST_SIDE):
             return f"resize {self.resize} and crop {self.crop} are not both from 1 to {MOST_SIDE}"
         numbers = (*self.mean, *self.std, self.rescale)
-        if not all(math.isfinite(value) for value in numbers):
-            return f"mean, std and rescale {numbers} are not all finite numbers"
+        if not all(abs(value) <= MOST_NUMBER for value in numbers):  # false for NaN too
+            return f"mean, std and rescale {numbers} are not all finite, up to {MOST_NUMBER:g}"
+        if any(0 < abs(value) < 1 / MOST_NUMBER for value in (*self.std, self.rescale)):
+            return f"std {self.std} and rescale {self.rescale} are nearer to 0 than anyone's"
         if len(self.mean) != len(self.std) or 0 in (*self.std, self.rescale) or not self.mean:
             return (
                 f"mean {self.mean} and std {self.std} need one number for each channel, none of "

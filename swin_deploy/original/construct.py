@@ -5,13 +5,12 @@ The libraries are imported here by name, when they are asked for: nothing else n
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from torch import nn
 
-from exporters.errors import ComparisonError, MissingBackendError
-from exporters.text_files import shortened
+from exporters.backends import import_package
+from exporters.errors import ComparisonError
 from swin_deploy.checkpoints.sizes import effective_windows
 from swin_deploy.config import SwinConfig
 
@@ -25,17 +24,7 @@ def import_library(module: str, library: str) -> Any:  # noqa: ANN401 - untyped 
     Raises:
         MissingBackendError: If the library is not installed, or does not load for any reason.
     """
-    try:
-        return importlib.import_module(module)
-    # torchvision raises RuntimeError beside a PyTorch that it was not built for, and whatever a
-    # library's import raises means that it is not there.
-    except Exception as err:
-        if isinstance(err, ModuleNotFoundError) and (err.name or "").split(".")[0] == library:
-            what = f"is not installed; install it: pip install {library}"
-        else:
-            reason = shortened(" ".join(f"{type(err).__name__}: {err}".split()))
-            what = f"does not load ({reason}); mend its installation"
-        raise MissingBackendError(f"{library} {what}") from err
+    return import_package(module, name=library, install=f"pip install {library}")
 
 
 def timm_model(config: SwinConfig) -> nn.Module:

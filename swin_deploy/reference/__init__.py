@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from swin_deploy.config import SwinConfig
+from swin_deploy.memory_limits import require_memory
 from swin_deploy.reference.notebook import NotebookSwin
 from swin_deploy.reference.swin import SwinTransformer
 from swin_deploy.reference.swin_v2 import SwinTransformerV2
@@ -13,7 +14,12 @@ Reference = NotebookSwin | SwinTransformer
 
 
 def build_reference(config: SwinConfig) -> Reference:
-    """The reference model of a config, freshly initialised, in training mode."""
+    """The reference model of a config, freshly initialised, in training mode.
+
+    Raises:
+        ConfigError: If this machine has not the memory for it.
+    """
+    require_memory(config)
     kinds: dict[str, type[NotebookSwin] | type[SwinTransformer]] = {
         "notebook": NotebookSwin,
         "swin": SwinTransformer,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from exporters.errors import BuildError, FileError
 from exporters.plan import KernelPlan
+from exporters.text_files import read_json
 from swin_deploy.assumptions import Assumption
 from swin_deploy.bench import BenchReport, BenchResult, Comparison
 from swin_deploy.evaluate.accuracy import Evaluation
@@ -35,7 +35,7 @@ def read_report(path: Path) -> Report:
     Raises:
         FileError: If the file cannot be read, or is not a report of this schema.
     """
-    values = _load(path)
+    values = read_json(path)
     found = values.get("schema") if isinstance(values, dict) else None
     if isinstance(found, int) and found != SCHEMA:
         raise FileError(
@@ -61,20 +61,11 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises:
         FileError: If the file cannot be read, or is not an evaluation of this schema.
     """
-    values = _load(path)
+    values = read_json(path)
     problem = first_problem(values, part="evaluation")
     if problem:
         raise FileError(f"{path} is not an evaluation of swin-deploy ({problem}); evaluate again")
     return Evaluation.from_dict(values)
-
-
-def _load(path: Path) -> Any:  # noqa: ANN401 - any JSON value
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise FileError(f"cannot read {path}: {err.strerror or err}; give a report.json") from err
-    except (ValueError, RecursionError) as err:
-        raise FileError(f"{path} is not JSON ({err}); give a report.json") from err
 
 
 def _contradiction(report: Report, values: dict[str, Any]) -> str:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
+import msgspec
 import torch
 
-from exporters.artifact import read_manifest
+from exporters.artifact import manifest_path, read_manifest
 from exporters.backends import Gpu, current_gpu
 from exporters.errors import BuildError, FileError, MissingBackendError
 from exporters.flavors import FLAVORS, Traits
+from exporters.soundness import MOST_BATCH
 from exporters.spec import Flavor, Precision
 from exporters.targets import Targets
+from exporters.text_files import shortened, typed
+
+Batch = Annotated[int, msgspec.Meta(ge=1, le=MOST_BATCH)]
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,22 @@ class EngineFacts:
     sha256: str
 
 
+class _Profile(msgspec.Struct):
+    min: Batch
+    max: Batch
+
+
+class _Manifest(msgspec.Struct):
+    """The fields of a manifest that running the engine depends on."""
+
+    flavor: Flavor
+    version: Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)+$")]
+    precision: Precision
+    profile: _Profile
+    targets: dict[str, Any]
+    sha256: str
+
+
 def read_facts(path: Path) -> EngineFacts:
     """The facts in an engine's manifest.
 
@@ -50,20 +72,21 @@ def read_facts(path: Path) -> EngineFacts:
     """
     manifest = read_manifest(path)
     try:
+        read = typed(manifest, _Manifest, where=manifest_path(path).name)
         return EngineFacts(
-            flavor=manifest["flavor"],
-            traits=FLAVORS[manifest["flavor"]],
-            version=str(manifest["version"]),
-            precision=manifest["precision"],
-            min_batch=int(manifest["profile"]["min"]),
-            max_batch=int(manifest["profile"]["max"]),
-            targets=Targets.from_dict(manifest["targets"]),
-            sha256=manifest["sha256"],
+            flavor=read.flavor,
+            traits=FLAVORS[read.flavor],
+            version=read.version,
+            precision=read.precision,
+            min_batch=read.profile.min,
+            max_batch=read.profile.max,
+            targets=Targets.from_dict(read.targets),
+            sha256=read.sha256,
         )
-    except (KeyError, TypeError, ValueError) as err:
+    except FileError as err:
         raise BuildError(
-            f"the manifest of {path} does not describe an engine ({err!r}); build it again with "
-            "swin-deploy build-trt"
+            f"the manifest of {shortened(path)} does not describe an engine ({err}); build it "
+            "again with swin-deploy build-trt"
         ) from err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from exporters.backends import cuda_device_count, load_onnxruntime
 from exporters.errors import ExportError, FileError, MissingBackendError
 from exporters.spec import Precision
+from exporters.text_files import shortened
 from swin_deploy.arrays import plain_array
 from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.memory_limits import available_bytes
 from swin_deploy.runners.base import Outputs, Runner, check_shape, pixel_images, plain_images
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -76,8 +79,20 @@ class OrtRunner(Runner):
         batch = self._shape[0] if self._shape else None
         if isinstance(batch, int):
             self.min_batch = self.max_batch = batch
+            self._require_memory()
         self._session = session
         return self
+
+    def _require_memory(self) -> None:
+        """Refuse a fixed batch whose images alone are more than this machine can hold."""
+        values = math.prod(size for size in self._shape if isinstance(size, int))
+        need = np.dtype(self._dtype).itemsize * values
+        have = available_bytes()
+        if have is not None and need > have:
+            raise ExportError(
+                f"one call of {shortened(self._path)} takes {need / 1e9:,.1f} GB of images, here "
+                f"are {have / 1e9:,.1f} GB; export it with a smaller batch"
+            )
 
     def __exit__(self, *exc_info: object) -> None:
         self._binding = self._session = None
@@ -100,8 +115,9 @@ class OrtRunner(Runner):
         try:
             self._session.run_with_iobinding(self._binding)
         except _ort_errors(self._ort) as err:
-            reason = " ".join(str(err).split())
-            raise ExportError(f"ONNX Runtime cannot run {self._path} ({reason})") from err
+            raise ExportError(
+                f"ONNX Runtime cannot run {shortened(self._path)} ({_reason(err)}); export it again"
+            ) from err
 
     def synchronize(self) -> None:
         self._binding.synchronize_outputs()
@@ -128,7 +144,7 @@ def _ort_session(
             str(path), options, providers=[provider], provider_options=[settings]
         )
     except _ort_errors(ort) as err:
-        reason = " ".join(str(err).split())
+        reason = _reason(err)
         if precision == "bf16" and isinstance(
             err, ort.capi.onnxruntime_pybind11_state.NotImplemented
         ):
@@ -137,7 +153,7 @@ def _ort_session(
                 "emulated hop stands in for it here, or run it on a GPU"
             ) from err
         raise ExportError(
-            f"ONNX Runtime cannot load {path} as a model ({reason}); export it again"
+            f"ONNX Runtime cannot load {shortened(path)} as a model ({reason}); export it again"
         ) from err
     chosen = session.get_providers()[0]
     if chosen != provider:
@@ -148,8 +164,13 @@ def _ort_session(
     return session
 
 
+def _reason(err: Exception) -> str:
+    return shortened(" ".join(str(err).split()), 300)
+
+
 def _ort_errors(ort: Any) -> tuple[type[Exception], ...]:  # noqa: ANN401 - onnxruntime is untyped
     """What ONNX Runtime raises for a model that it cannot load or run; they share no base."""
     state = ort.capi.onnxruntime_pybind11_state
     names = ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf")
-    return tuple(getattr(state, name) for name in (*names, "NotImplemented", "RuntimeException"))
+    own = (getattr(state, name) for name in (*names, "NotImplemented", "RuntimeException"))
+    return (*own, RuntimeError)

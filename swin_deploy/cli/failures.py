@@ -1,0 +1,96 @@
+"""What a command says where something else goes wrong than an error of its own.
+
+Want of memory, input that nests too deeply or is no text, what the system refuses, and a package
+that does not load get one line, as errors have. Everything else is a bug: it keeps its traceback,
+and a status of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+from exporters.text_files import shortened
+from swin_deploy import __version__
+
+BUG = 70  # EX_SOFTWARE of sysexits.h: no check failed, and no input is to blame
+MOST_LETTERS = 500
+MOST_OF_USAGE = 400  # of Click's messages, which have the option's name before them
+HEAD, GAP = 300, " ... "  # the remedy stands at the end
+# How libraries say that an allocation failed: PyTorch, C++, CUDA, ONNX Runtime, NumPy.
+NO_MEMORY = (
+    "not enough memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "Failed to allocate memory",
+    "OutOfMemory",
+    "Unable to allocate",
+)
+OURS = ("swin_deploy", "exporters", "__main__")
+
+
+def one_line(text: str, *, most: int = MOST_LETTERS) -> str:
+    """A message as one line of so many letters at most, whatever a file or a key is called."""
+    if len(text) > 2 * most:
+        text = text[:most] + text[-most:]  # escapes may be long; it is cut below
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if len(shown) <= most:
+        return shown
+    return f"{shown[:HEAD]}{GAP}{shown[HEAD + len(GAP) - most :]}"
+
+
+def explain(err: Exception) -> str:
+    """Why a command could not run, and what to do; empty for a bug."""
+    text = str(err)
+    reason = shortened(" ".join(text[:1000].split()))
+    if isinstance(err, MemoryError) or any(sign in text for sign in NO_MEMORY):
+        return "not enough memory; use a smaller batch or image size"
+    if isinstance(err, RecursionError):
+        return "something that was given nests too deeply to be read; check the files named"
+    if isinstance(err, UnicodeError):
+        return f"something that was given is no text ({reason}); check the files named"
+    if isinstance(err, OSError) and err.strerror:
+        return f"{err.strerror}: {shortened(err.filename or 'a file that was given')}"
+    package = _broken_package(err)
+    if package:
+        return (
+            f"the package {package} does not load ({type(err).__name__}: {reason}); install it "
+            f"again: pip install --force-reinstall {package}"
+        )
+    return ""
+
+
+def bug_report(err: Exception) -> str:
+    """The traceback of a bug, and how to report it."""
+    lines = "".join(traceback.format_exception(err))
+    return (
+        f"{lines}error: this is a bug in swin-deploy {__version__}; please report it with the "
+        "lines above, the command, and what 'swin-deploy doctor --json' prints"
+    )
+
+
+def _broken_package(err: Exception) -> str:
+    """The package that failed while Python imported it; empty where none did."""
+    for frame, _ in traceback.walk_tb(err.__traceback__):
+        root = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if frame.f_code.co_name == "<module>" and root not in OURS:
+            return root
+    root = ""
+    if isinstance(err, ImportError):
+        root = (err.name or "").partition(".")[0]
+    elif isinstance(err, SyntaxError):
+        root = _package_of(err.filename or "")
+    return "" if root in OURS else root
+
+
+def _package_of(file: str) -> str:
+    """The package that a source file belongs to."""
+    path = Path(file)
+    folders = [folder for folder in filter(None, sys.path) if path.is_relative_to(folder)]
+    if not folders:
+        return ""
+    return path.relative_to(max(folders, key=len)).parts[0].removesuffix(".py")

@@ -1,0 +1,225 @@
+"""What a weights file may ask for: what is too much is refused before it is made."""
+
+import io
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import build_reference
+from hostile_pickles import rezipped
+from safetensors.torch import save_file
+from torch import Tensor
+
+from exporters.errors import CheckpointError
+from swin_deploy.checkpoints import limits
+from swin_deploy.checkpoints.files import read_tensors
+from swin_deploy.checkpoints.limits import look_into
+from swin_deploy.checkpoints.pickles import MOST_STEPS, TooLargeError, look_at
+from swin_deploy.config import notebook_config, variant
+from swin_deploy.reference import build_reference as new_reference
+
+
+def pickled(values: object, protocol: int = 2) -> io.BytesIO:
+    return io.BytesIO(pickle.dumps(values, protocol))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"a": [1, 2.5, None, True, "é", b"\xff", (1,), (), {"b": {3}}]},
+        {index: (index, [index] * 3) for index in range(500)},
+        [frozenset({1}), bytearray(b"abc"), 1 << 70, "x" * 70_000],
+    ],
+    ids=["all", "many", "odd"],
+)
+def test_look_at_follows_every_protocol_to_its_end(values: object, protocol: int) -> None:
+    stream = pickled(values, protocol)
+    look = look_at(stream)
+    assert stream.read() == b""
+    assert look.protocol == (protocol if protocol > 1 else 0)
+
+
+class Caller:
+    def __init__(self, function: Callable[..., object]) -> None:
+        self.function = function
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return self.function, ("a",)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_look_at_names_what_is_imported_in_every_protocol(protocol: int) -> None:
+    names = look_at(pickled({"a": Caller(print), "b": Caller(open)}, protocol)).names
+    assert [name.rpartition(".")[2] for name in names] == ["print", "open"]
+
+
+def test_look_at_counts_the_values_of_storages(tmp_path: Path) -> None:
+    shared = torch.zeros(30)
+    torch.save({"a": shared, "b": shared[:7], "c": torch.zeros(5)}, tmp_path / "w.pt")
+    assert look_into(tmp_path / "w.pt").storage_items == 35
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_look_into_the_largest_swin_and_its_optimizer_is_far_from_any_limit(
+    zipped: bool, tmp_path: Path
+) -> None:
+    with torch.device("meta"):
+        shapes = new_reference(variant("swin_large_patch4_window12_384")).state_dict()
+    state = {name: torch.zeros(1) for name in shapes}
+    step = {"step": torch.zeros(1), "exp_avg": torch.zeros(1), "exp_avg_sq": torch.zeros(1)}
+    values = {"model": state, "ema": state, "optimizer": dict.fromkeys(state, step), "epoch": 3}
+    torch.save(values, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    look = look_into(tmp_path / "w.pt")
+    assert set(look.names) <= {
+        "collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch.FloatStorage",
+    }  # fmt: skip
+    with zipfile.ZipFile(tmp_path / "w.pt") if zipped else io.BytesIO() as archive:
+        if isinstance(archive, zipfile.ZipFile):
+            assert archive.getinfo("w/data.pkl").file_size < limits.MOST_PICKLE / 50
+
+
+def test_look_at_refuses_more_instructions_than_weights_need() -> None:
+    with pytest.raises(TooLargeError, match=f"{MOST_STEPS:,} instructions"):
+        look_at(io.BytesIO(b"\x80\x02" + b"]" * (MOST_STEPS + 1) + b"."))
+
+
+SHARED = torch.zeros(1 << 21).half()
+SPARSE = torch.eye(2).to_sparse()
+FP8 = torch.float8_e4m3fn
+
+
+def save_bomb(path: Path, *, kind: str) -> None:
+    name = {"pickle": "a/data.pkl", "storage": "a/data/0"}[kind]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open(name, "w") as entry:
+            for _ in range(128):
+                entry.write(bytes(1 << 20))
+        if kind != "pickle":
+            archive.writestr("a/data.pkl", b"\x80\x02}.")
+
+
+def save_twice(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02}.")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a/data.pkl", b"\x80\x02}.")
+
+
+def save_large_directory(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02}.")
+    data = bytearray(path.read_bytes())
+    end = data.rfind(b"PK\5\6")
+    data[end + 12 : end + 16] = struct.pack("<I", limits.MOST_HEADER + 1)
+    path.write_bytes(data)
+
+
+def save_header(path: Path) -> None:
+    length = limits.MOST_HEADER + 8
+    path.write_bytes(struct.pack("<Q", length) + b"{".ljust(length) + b"}")
+
+
+def save_storage_without_data(path: Path) -> None:
+    """A legacy file whose pickle names a storage of 2^33 values, none of which it has."""
+    stream = io.BytesIO()
+    torch.save({"a": torch.zeros(200)}, stream, _use_new_zipfile_serialization=False)
+    small, vast = b"K\xc8", b"\x8a\x05" + (1 << 33).to_bytes(5, "little")
+    path.write_bytes(stream.getvalue().replace(small, vast))
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: save_bomb(path, kind="pickle"), "bytes when it is unpacked"),
+        (lambda path: save_bomb(path, kind="storage"), "bytes when it is unpacked"),
+        (save_large_directory, "asks for a directory of more than"),
+        (save_twice, "damaged"),
+        (save_header, "asks for a header of"),
+        (save_storage_without_data, "8,589,934,592 values, more than it has bytes"),
+        (
+            lambda path: torch.save({"a": torch.zeros(1).expand(1 << 33)}, path),
+            "34,359,738,368 bytes of tensors, of which it stores 4",
+        ),
+        (
+            lambda path: torch.save(dict.fromkeys(map(str, range(30)), SHARED), path),
+            "bytes of tensors",
+        ),
+        (lambda path: torch.save({"a": torch.zeros([1] * 9)}, path), "a (9 dimensions)"),
+        (lambda path: save_file({"a": torch.zeros(0, 1 << 31, 1 << 31)}, path), "a (shape [0, 21"),
+        (lambda path: torch.save({"a": torch.zeros(2).to(FP8)}, path), "a (float8_e4m3fn)"),
+        (lambda path: torch.save({"a": torch.empty(2, dtype=torch.uint16)}, path), "a (uint16)"),
+        (lambda path: torch.save(dict.fromkeys(map(str, range(99)), SPARSE), path), "and 91 more"),
+    ],
+    ids=["bomb", "bomb-of-data", "directory", "names-twice", "header", "no-data", "expanded",
+         "shared", "dimensions", "shape", "fp8", "uint16", "many"],
+)  # fmt: skip
+def test_read_tensors_refuses_what_asks_for_too_much(
+    write: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "w.pt"
+    write(path)
+    with pytest.raises(CheckpointError) as info:
+        read_tensors(path)
+    assert message in str(info.value)
+    assert str(path) in str(info.value)
+
+
+def assert_read(values: dict[str, Tensor], path: Path, **options: Any) -> None:  # noqa: ANN401
+    torch.save(values, path, **options)
+    found, _ = read_tensors(path)
+    for name, value in values.items():
+        torch.testing.assert_close(found[name], value.float(), rtol=0, atol=0)
+
+
+def test_read_tensors_takes_half_tied_and_small_expanded_tensors(tmp_path: Path) -> None:
+    """Bounds must leave room for what training scripts save."""
+    tied = torch.randn(64, 64)
+    values = {
+        "half": torch.randn(1 << 16).half(),
+        "a": tied,
+        "b": tied,
+        "view": tied[3:9, ::2],
+        "turned": tied.T,
+        "expanded": torch.randn(1, 8).expand(512, 8),
+        "number": torch.tensor(2.5),
+    }
+    for zipped in (True, False):
+        assert_read(values, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+
+
+def test_read_tensors_takes_a_zip_that_was_packed_again(tmp_path: Path) -> None:
+    state = build_reference(notebook_config(img_size=56, embed_dim=16, depths=(2,))).state_dict()
+    torch.save(state, tmp_path / "w.pt")
+    packed = rezipped((tmp_path / "w.pt").read_bytes(), method=zipfile.ZIP_DEFLATED)
+    (tmp_path / "packed.pt").write_bytes(packed)
+    found, _ = read_tensors(tmp_path / "packed.pt")
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name]) for name in state)
+
+
+def test_read_tensors_calls_code_code_in_every_protocol(tmp_path: Path) -> None:
+    for protocol in range(2, 6):
+        for zipped in (True, False):
+            torch.save(
+                {"a": torch.zeros(1), "b": Caller(print)},
+                tmp_path / "w.pt",
+                pickle_protocol=protocol,
+                _use_new_zipfile_serialization=zipped,
+            )
+            with pytest.raises(CheckpointError, match=r"Python objects \(.*print\), which could"):
+                read_tensors(tmp_path / "w.pt")
+
+
+def test_read_tensors_says_which_protocol_is_not_read(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pt", pickle_protocol=4)
+    with pytest.raises(CheckpointError, match="pickle of protocol 4, which PyTorch does not read"):
+        read_tensors(tmp_path / "w.pt")
+    assert [one for one in recwarn if "protocol" in str(one.message)] == []
