@@ -39,8 +39,9 @@ def test_links_in_the_docs_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
-def test_module_map_of_the_readme_is_the_tree() -> None:
-    rows = set(re.findall(r"^\| `((?:exporters|swin_deploy)/[^`]+)`", README, re.MULTILINE))
+def test_module_map_is_the_tree() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `((?:exporters|swin_deploy)/[^`]+)`", text, re.MULTILINE))
     for row in rows:
         assert (ROOT / row).exists(), row
     for package in ("exporters", "swin_deploy"):
@@ -50,6 +51,12 @@ def test_module_map_of_the_readme_is_the_tree() -> None:
                 module == row or (row.endswith("/") and module.startswith(row)) for row in rows
             )
             assert covered or path.name in ("__init__.py", "__main__.py"), module
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"({page.name})" in index, page.name
 
 
 def test_options_are_documented() -> None:
