@@ -44,8 +44,8 @@ from swin_deploy.artifacts.facts import (
     texts,
     versions,
 )
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.fold import fold
-from swin_deploy.load import LoadedModel
 
 ENGINES = Path("engines")
 Progress = Callable[[str], None]

@@ -17,13 +17,18 @@ from exporters.text_files import listed
 from exporters.to_onnx import load_onnx
 from swin_deploy.artifacts.facts import check_origin, facts_in_graph, facts_in_manifest, versions
 from swin_deploy.bench import BenchReport
-from swin_deploy.check import graph_candidate, module_candidate, parity_report, reference_outputs
+from swin_deploy.candidates import (
+    graph_candidate,
+    module_candidate,
+    parity_report,
+    reference_outputs,
+)
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.emulate import EmulatedRunner
 from swin_deploy.fold import fold
 from swin_deploy.images.sets import ImageSet, extreme_images, load_images, seeded_images
 from swin_deploy.judge import Candidate, judge
-from swin_deploy.load import LoadedModel
 from swin_deploy.oracle import REFERENCE_BATCH, ReferenceOutputs
 from swin_deploy.original.build import (
     Choice,

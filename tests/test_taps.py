@@ -5,8 +5,8 @@ from exported import copy_of, exported
 from torch import nn
 
 from exporters.errors import ComparisonError
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.fold import fold
-from swin_deploy.load import load_model
 from swin_deploy.taps import Tap, TappedModule, tappable_graph, tappable_module, with_taps
 
 TAPS = (Tap("1"), Tap("2", "in"), Tap("2"))

@@ -15,8 +15,8 @@ from exporters.spec import BatchProfile, Flavor
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
 
 if TYPE_CHECKING:
+    from swin_deploy.checkpoints.load import LoadedModel, LoadOptions
     from swin_deploy.config import Output
-    from swin_deploy.load import LoadedModel, LoadOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
@@ -67,7 +67,7 @@ class Asked:
 
     def load(self) -> LoadedModel:
         """The model; PyTorch loads here, not for ``--help``."""
-        from swin_deploy.load import load_model
+        from swin_deploy.checkpoints.load import load_model
 
         return load_model(self.model, self.checkpoint, **self.options())
 

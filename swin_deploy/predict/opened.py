@@ -18,8 +18,8 @@ from swin_deploy.artifacts.facts import (
     facts_in_manifest,
     facts_of,
 )
+from swin_deploy.checkpoints.load import LoadedModel, LoadOptions, load_model
 from swin_deploy.images.class_names import read_class_names
-from swin_deploy.load import LoadedModel, LoadOptions, load_model
 from swin_deploy.pipeline import read_engine_manifest
 from swin_deploy.predict.forms import form_of
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TrtRunner

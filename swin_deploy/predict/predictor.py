@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from exporters.errors import ComparisonError, ConfigError, FileError
+from swin_deploy.checkpoints.load import LoadedModel, LoadOptions
 from swin_deploy.images.batches import decode_ahead
 from swin_deploy.images.decode import load_pixels, normalise
 from swin_deploy.images.preprocessing import Preprocessing
-from swin_deploy.load import LoadedModel, LoadOptions
 from swin_deploy.predict.opened import open_artifact
 from swin_deploy.predict.pictures import Named, Picture, named_picture
 from swin_deploy.runners.base import Outputs, run_images
