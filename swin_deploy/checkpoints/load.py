@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from exporters.errors import ConfigError
+from exporters.text_files import listed
 from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.assemble import derived_buffers
 from swin_deploy.checkpoints.pictures import prepared
@@ -17,8 +19,10 @@ from swin_deploy.checkpoints.preprocessors import library_rule
 from swin_deploy.checkpoints.sizes import DEFAULT_CHOICE, variant_of
 from swin_deploy.checkpoints.sources import CheckpointOptions, Reading, load_checkpoint
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Output, SwinConfig, variant
+from swin_deploy.fold import fold
 from swin_deploy.images.class_names import ClassNames, read_class_names
 from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.model import DeployModel
 from swin_deploy.reference import Reference, build_reference
 
 RANDOM_SEED = 0
@@ -59,6 +63,11 @@ class LoadedModel:
         """The place of the weights among others in their file; empty for the file itself."""
         return self.reading.key if self.reading else ""
 
+    @functools.cached_property
+    def deploy(self) -> DeployModel:
+        """The deploy model, folded once, for whoever runs it and leaves it as it is."""
+        return fold(self.reference)
+
     @property
     def weights(self) -> str:
         """The weights in words: a file, the key in it, its SHA-256; or random and their seed."""
@@ -77,7 +86,21 @@ class LoadOptions(CheckpointOptions, total=False):
     """
 
     output: Output | None
-    classes: Path | None
+    classes: str | Path | None
+
+
+def require_known(asked: LoadOptions) -> None:
+    """Refuse a misspelt option, which would be passed over.
+
+    Raises:
+        ConfigError: If an option is none of ``LoadOptions``.
+    """
+    known = LoadOptions.__optional_keys__
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"no model has the option {unknown[0]}; known are {listed(sorted(known))}"
+        )
 
 
 def load_model(
@@ -93,10 +116,11 @@ def load_model(
 
     Raises:
         CheckpointError: If the file cannot be read or does not fit.
-        ConfigError: If the variant is unknown, windows cannot tile the image size, or the class
-            file is of another number of classes.
+        ConfigError: If the variant or an option is unknown, windows cannot tile the image size, or
+            the class file is of another number of classes.
         FileError: If a file next to the weights, or one that the user names, cannot be read.
     """
+    require_known(asked)
     if asked.get("weights") is not None and checkpoint is None:
         raise ConfigError("--weights chooses among the weights of a file; give --checkpoint")
     if checkpoint is None and name in BUNDLED_WEIGHTS:
@@ -105,7 +129,7 @@ def load_model(
     classes = asked.get("classes")
     if classes is None:
         return loaded
-    return replace(loaded, class_names=read_class_names(classes, loaded.config.num_classes))
+    return replace(loaded, class_names=read_class_names(Path(classes), loaded.config.num_classes))
 
 
 def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> LoadedModel:

@@ -91,10 +91,10 @@ class Predictor:
 
     Example:
         >>> import swin_deploy
-        >>> with swin_deploy.Predictor("notebook-digits", top=2) as predict:
+        >>> with swin_deploy.Predictor("notebook-digits") as predict:
         ...     (answer,) = predict(example_picture)
-        >>> [scored.label for scored in answer.top]
-        ['3', '5']
+        >>> answer.top[0].label, answer.top[0].probability > 0.9, len(answer.top)
+        ('3', True, 5)
     """
 
     def __init__(
