@@ -8,9 +8,9 @@ Names load when they are first used: importing this package loads neither PyTorc
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = (
+    False  # a name that type checkers know; importing typing would take longer than this
+)
 if TYPE_CHECKING:
     from exporters.errors import (
         BuildError,
@@ -71,6 +71,8 @@ if not TYPE_CHECKING:  # a type checker is to notice names that are not there
         """Load a public name on first use (PEP 562)."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
         value = getattr(importlib.import_module(_HOMES.get(name, "exporters.errors")), name)
         globals()[name] = value
         return value

@@ -6,6 +6,8 @@ import contextlib
 import doctest
 import io
 import pkgutil
+import re
+import shutil
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +53,7 @@ def failures(text: str, globs: dict[str, Any]) -> str:
     case = doctest.DocTestParser().get_doctest(text, globs, "example", None, 0)
     assert case.examples
     out = io.StringIO()
-    doctest.DocTestRunner().run(case, out=out.write)
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(case, out=out.write)
     return out.getvalue()
 
 
@@ -64,21 +66,36 @@ def test_example_of_a_public_name_runs(public: Callable[..., Any], folder: Path)
     assert failures(public.__doc__ or "", globs) == ""
 
 
+def test_page_runs_from_top_to_bottom(folder: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
+    shutil.copytree(IMAGES, "swin_deploy/assets/digits/images")
+    page = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```pycon\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == page.count("```") / 2  # each is run
+    assert failures("\n\n".join(blocks), {}) == ""
+
+
+def test_page_names_every_public_name() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
+    missing = [name for name in swin_deploy.__all__ if not re.search(rf"\b{name}\b", page)]
+    assert missing == []
+
+
 def test_check_of_examples_notices_a_wrong_answer() -> None:
     assert "Expected:" in failures(">>> 1 + 1\n3\n", {})
 
 
 def test_every_public_name_has_an_example_or_is_a_plain_value() -> None:
     errors_of = {name for name in swin_deploy.__all__ if name.endswith("Error")}
-    with_example = {one.__name__ for one in EXAMPLES}
+    examples: list[Any] = EXAMPLES
+    with_example = {one.__name__ for one in examples}
     assert set(swin_deploy.__all__) - errors_of - WITHOUT <= with_example
 
 
 def test_public_names_all_resolve_to_what_they_are_called() -> None:
     for name in swin_deploy.__all__:
-        public: type[object] = getattr(swin_deploy, name)
-        assert public.__name__ == name
-        assert public.__doc__
+        public: Any = getattr(swin_deploy, name)
+        assert (public.__name__, bool(public.__doc__)) == (name, True)
     assert set(swin_deploy.__all__) <= set(dir(swin_deploy))
 
 
