@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from exporters.precision import FLOAT16_MAX
 from exporters.spec import Precision
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import ImageSet
-from swin_deploy.load import LoadedModel
 from swin_deploy.parity import ParityResult, Tolerance, tolerance_for
 from swin_deploy.ranges import Part, emulate, measure_noise, measure_ranges
 

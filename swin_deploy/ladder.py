@@ -20,8 +20,8 @@ from exporters.precision import TITLES
 from exporters.spec import BatchProfile, EngineOptions, Precision
 from exporters.staging import temporary_folder
 from swin_deploy.advice import Islands, choose_islands, fair_share
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import ImageSet
-from swin_deploy.load import LoadedModel
 from swin_deploy.parity import Hop, ParityReport, tolerance_for
 from swin_deploy.pipeline import (
     Converted,

@@ -21,7 +21,13 @@ from exporters.to_onnx import load_onnx
 from exporters.weights import without_weights
 from swin_deploy.artifacts.facts import check_origin, facts_in_graph, facts_in_manifest, versions
 from swin_deploy.bench import BenchReport
-from swin_deploy.check import graph_candidate, module_candidate, parity_report, reference_outputs
+from swin_deploy.candidates import (
+    graph_candidate,
+    module_candidate,
+    parity_report,
+    reference_outputs,
+)
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.emulate import EmulatedRunner
 from swin_deploy.images.sets import (
@@ -32,7 +38,6 @@ from swin_deploy.images.sets import (
     to_pixel_values,
 )
 from swin_deploy.judge import Candidate, judge
-from swin_deploy.load import LoadedModel
 from swin_deploy.oracle import REFERENCE_BATCH, ReferenceOutputs
 from swin_deploy.original.build import (
     Choice,

@@ -21,9 +21,9 @@ from exporters.errors import ConfigError
 from exporters.precision import FLOAT16_MAX
 from exporters.spec import Precision
 from swin_deploy.arrays import plain_array
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.emulate import Emulated, operations
 from swin_deploy.fold.pieces import MASKED_FINITE
-from swin_deploy.load import LoadedModel
 from swin_deploy.model import SwinBlock
 from swin_deploy.parity import ParityResult, Tolerance, compare
 

@@ -11,9 +11,9 @@ import peers
 import torch
 from test_sources_backbones import build_maskformer
 
-from swin_deploy.check import reference_outputs
+from swin_deploy.candidates import reference_outputs
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import seeded_images
-from swin_deploy.load import LoadedModel
 from swin_deploy.original.build import original_library
 from swin_deploy.parity import Hop
 from swin_deploy.proof import judge_original

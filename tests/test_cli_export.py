@@ -56,7 +56,7 @@ def test_export_json_and_choices(swin: Command, tmp_path: Path) -> None:
 def test_export_random_weights_are_said_plainly(
     swin: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swin_deploy.load.BUNDLED_WEIGHTS", {})
+    monkeypatch.setattr("swin_deploy.checkpoints.load.BUNDLED_WEIGHTS", {})
     outcome = swin("--quiet", "export", "--model", "notebook-digits").assert_done()
     assert outcome.err.count("\n") == 1
     assert outcome.err.startswith("warning: the weights are random")

@@ -25,7 +25,7 @@ from swin_deploy.checkpoints.config_fields import (
     Field,
     field_rows,
 )
-from swin_deploy.load import load_model
+from swin_deploy.checkpoints.load import load_model
 
 Change = dict[str, Any]
 DECIDING = ("honoured", "compared", "refused")

@@ -21,7 +21,7 @@ from exporters.plan import count_attention
 from exporters.precision import precision_of, to_half
 from exporters.to_onnx import load_onnx
 from swin_deploy.artifacts.facts import NAMES, facts_in_graph, facts_of
-from swin_deploy.load import load_model
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.taps import tappable_graph
 
 

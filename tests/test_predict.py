@@ -143,7 +143,7 @@ def assert_same_top(ours: list[tuple[int, float]], theirs: list[tuple[int, float
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits model in half precision."""
     from swin_deploy import pipeline
-    from swin_deploy.load import load_model
+    from swin_deploy.checkpoints.load import load_model
 
     loaded = load_model("notebook-digits")
     path = tmp_path_factory.mktemp("digits") / "digits-fp16.onnx"

@@ -13,9 +13,9 @@ from swin_deploy.bench.baselines import arithmetics, compiled, eager, graphed
 from swin_deploy.bench.lanes import Contender
 from swin_deploy.bench.originals import library_of, original_maker
 from swin_deploy.bench.timing import time_runners
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.sets import seeded_images
-from swin_deploy.load import LoadedModel
 from swin_deploy.memory_limits import require_memory
 from swin_deploy.proof import Made, stages
 from swin_deploy.runners import TrtRunner

@@ -30,8 +30,8 @@ Examples:
 @click.pass_obj
 def models(console: Console, as_json: bool) -> None:
     """List the variants, their sizes, and where checkpoints may come from."""
+    from swin_deploy.checkpoints.load import load_model
     from swin_deploy.checkpoints.preprocessors import library_steps
-    from swin_deploy.load import load_model
     from swin_deploy.reference import count_parameters
 
     steps = {

@@ -25,7 +25,7 @@ from swin_deploy.outputs import report_outputs
 
 if TYPE_CHECKING:
     from swin_deploy.bench.throughput import Against
-    from swin_deploy.load import LoadedModel
+    from swin_deploy.checkpoints.load import LoadedModel
     from swin_deploy.report.results import Report
 
 WAYS = ("eager", "compile", "max-autotune", "original")

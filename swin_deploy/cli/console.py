@@ -20,8 +20,8 @@ from exporters.errors import FileError
 from swin_deploy.signals import nothing_to_clean
 
 if TYPE_CHECKING:
+    from swin_deploy.checkpoints.load import LoadedModel
     from swin_deploy.images.sets import ImageSet
-    from swin_deploy.load import LoadedModel
 
 CHECK_FAILED = 1  # exit status
 QUIET, NORMAL, VERBOSE = 0, 1, 2

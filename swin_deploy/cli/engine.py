@@ -91,17 +91,16 @@ def build_trt(
             optimization_level=optimization_level,
         )
         named = onnx_file or pipeline.newest_export()
-        converts = _converts(named, precision)
+        files = pipeline.plan_build(named, output, precision=precision, folder=pipeline.ENGINES)
     if onnx_file is None:
         console.note(f"  taking the newest export, {named}")
-    folder = output.parent if output else pipeline.ENGINES
-    source: Path | pipeline.Converted = named
-    graph = pipeline.converted_path(named, converts, folder=folder) if converts else named
-    path = output or pipeline.ENGINES / f"{graph.stem}.engine"
-    _claim([path, graph] if converts else [path], named, life, force=force)
+    path, converts = files.engine, files.converts
+    _claim(files.written, named, life, force=force)
     if converts:
         with console.step(f"Writing {named.name} in {converts}"):
-            source = pipeline.convert(named, converts, folder=folder)
+            source = files.source()
+    else:
+        source = files.source()
     with console.step(f"Building {path.name} with {options.flavor}") as step:
         artifact, kernels = pipeline.write_engine(
             source,
@@ -115,7 +114,7 @@ def build_trt(
         refuse_engine(pipeline.undelivered(kernels, pipeline.graph_of(source)))
         click.get_current_context().exit(CHECK_FAILED)
     if converts:
-        console.note(f"  {graph}: weights and activations {TITLES[converts]}, edges float32")
+        console.note(f"  {files.graph}: weights and activations {TITLES[converts]}, edges float32")
     say_targets(console, artifact.manifest)
     if as_json:
         show_json(artifact.manifest | {"path": str(path)})
@@ -134,14 +133,6 @@ def _claim(paths: Sequence[Path], source: Path | None, life: Life, *, force: boo
     if life.timing_cache is not None:  # the builder finds out whether what is there is one
         outputs.append(Output(life.timing_cache, lambda _: True))
     claim_outputs(outputs, inputs=[source], force=force)
-
-
-def _converts(path: Path, precision: Precision | None) -> Precision | None:
-    """The precision that a file must be brought to; None where it has it."""
-    from exporters.precision import precision_of
-    from exporters.to_onnx import load_onnx
-
-    return None if precision in (None, precision_of(load_onnx(path))) else precision
 
 
 def _in_words(manifest: dict[str, Any], kernels: KernelPlan) -> str:
@@ -163,8 +154,6 @@ def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
 
 def refuse_engine(reasons: tuple[str, ...]) -> None:
     """Say what of the precision asked for would not have been delivered."""
-    say(
-        f"failed: {'; '.join(reasons)}: not the precision that was asked for, so no engine was "
-        "written. Look at the graph with swin-deploy plan",
-        fg="red",
-    )
+    from swin_deploy.pipeline import refusal
+
+    say(f"failed: {refusal(reasons)}", fg="red")

@@ -24,9 +24,9 @@ from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.outputs import EVALUATION, evaluation_outputs
 
 if TYPE_CHECKING:
+    from swin_deploy.checkpoints.load import LoadedModel
     from swin_deploy.evaluate.accuracy import Evaluation
     from swin_deploy.images.labelled import LabelledImages
-    from swin_deploy.load import LoadedModel
 
 TELL_EVERY_S = 30.0
 DROPS = (0.1, 0.5, 1, 2, 5, 10)  # percentage points of top-1

@@ -18,8 +18,8 @@ from exporters.text_files import shortened
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
 
 if TYPE_CHECKING:
+    from swin_deploy.checkpoints.load import LoadedModel, LoadOptions
     from swin_deploy.config import Output
-    from swin_deploy.load import LoadedModel, LoadOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MOST_NAME, MOST_PATH = 255, 4095  # bytes, on every file system in use
@@ -94,7 +94,7 @@ class Asked:
 
     def load(self) -> LoadedModel:
         """The model; PyTorch loads here, not for ``--help``."""
-        from swin_deploy.load import load_model
+        from swin_deploy.checkpoints.load import load_model
 
         return load_model(self.model, self.checkpoint, **self.options())
 

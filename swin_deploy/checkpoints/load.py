@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from exporters.errors import ConfigError
-from exporters.text_files import naming
+from exporters.text_files import listed, naming
 from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.assemble import derived_buffers
 from swin_deploy.checkpoints.pictures import prepared
@@ -86,7 +86,21 @@ class LoadOptions(CheckpointOptions, total=False):
     """
 
     output: Output | None
-    classes: Path | None
+    classes: str | Path | None
+
+
+def require_known(asked: LoadOptions) -> None:
+    """Refuse a misspelt option, which would be passed over.
+
+    Raises:
+        ConfigError: If an option is none of ``LoadOptions``.
+    """
+    known = LoadOptions.__optional_keys__
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"no model has the option {unknown[0]}; known are {listed(sorted(known))}"
+        )
 
 
 def load_model(
@@ -102,10 +116,11 @@ def load_model(
 
     Raises:
         CheckpointError: If the file cannot be read or does not fit.
-        ConfigError: If the variant is unknown, windows cannot tile the image size, or the class
-            file is of another number of classes.
+        ConfigError: If the variant or an option is unknown, windows cannot tile the image size, or
+            the class file is of another number of classes.
         FileError: If a file next to the weights, or one that the user names, cannot be read.
     """
+    require_known(asked)
     if asked.get("weights") is not None and checkpoint is None:
         raise ConfigError("--weights chooses among the weights of a file; give --checkpoint")
     if checkpoint is None and name in BUNDLED_WEIGHTS:
@@ -114,7 +129,7 @@ def load_model(
     classes = asked.get("classes")
     if classes is None:
         return loaded
-    return replace(loaded, class_names=read_class_names(classes, loaded.config.num_classes))
+    return replace(loaded, class_names=read_class_names(Path(classes), loaded.config.num_classes))
 
 
 def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> LoadedModel:

@@ -17,10 +17,10 @@ from torch import nn
 from exporters.precision import precision_of
 from exporters.spec import Precision
 from exporters.staging import temporary_folder
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.chance import chance_doubt
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.judge import DEFAULT_BATCHES, Candidate, judge
-from swin_deploy.load import LoadedModel
 from swin_deploy.oracle import ReferenceOutputs, run_reference, trace_reference
 from swin_deploy.parity import Hop, ParityReport
 from swin_deploy.runners import OrtRunner, TorchRunner
