@@ -17,6 +17,7 @@ from swin_deploy.api.border import (
     require_options,
     require_whole,
 )
+from swin_deploy.builds import claim_build, plan_build, refusal
 from swin_deploy.caches import timing_cache
 from swin_deploy.outputs import ENGINE_ENDINGS
 from swin_deploy.pipeline import Artifact, Listener
@@ -92,9 +93,9 @@ def build(
     require_known("precision", precision, (None, *get_args(Precision)))
     profile = _profile(batch)
     settings = _engine_options(options)
-    files = pipeline.plan_build(source, named, precision=precision, folder=source.parent)
+    files = plan_build(source, named, precision=precision, folder=source.parent)
     require_ending(files.engine, ENGINE_ENDINGS)
-    pipeline.claim_build(files, force=force)
+    claim_build(files, force=force)
     graph = files.source()
     engine, plan = pipeline.write_engine(
         graph,
@@ -106,7 +107,7 @@ def build(
     )
     if engine is None:
         reasons = pipeline.undelivered(plan, pipeline.graph_of(graph))
-        raise BuildError(f"{files.engine}: {pipeline.refusal(reasons)}")
+        raise BuildError(f"{files.engine}: {refusal(reasons)}")
     return engine
 
 
