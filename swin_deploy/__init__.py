@@ -8,9 +8,7 @@ Names load when they are first used: importing this package loads neither PyTorc
 
 from __future__ import annotations
 
-TYPE_CHECKING = (
-    False  # a name that type checkers know; importing typing would take longer than this
-)
+TYPE_CHECKING = False  # type checkers know the name; importing typing would take longer
 if TYPE_CHECKING:
     from exporters.errors import (
         BuildError,

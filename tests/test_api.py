@@ -75,6 +75,20 @@ def test_page_runs_from_top_to_bottom(folder: Path) -> None:
     assert failures("\n\n".join(blocks), {}) == ""
 
 
+def test_readme_shows_code_that_runs(folder: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
+    torch.save(load_file(DIGITS), "swin.pt")
+    shutil.copytree(IMAGES, "photos")
+    shutil.copy(IMAGES / find_images(IMAGES)[0], "photo.jpg")
+    page = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(import swin_deploy\n.*?)```", page, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(block, found)
+    assert found["engine"].path == Path("swin.engine")
+    assert len(found["results"][0].top) == 5
+    assert {hop.stage for hop in found["report"].parity.hops} == {"deploy", "onnx", "engine"}
+
+
 def test_page_names_every_public_name() -> None:
     page = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
     missing = [name for name in swin_deploy.__all__ if not re.search(rf"\b{name}\b", page)]
@@ -151,12 +165,18 @@ def test_load_prefers_a_path_to_a_name(folder: Path) -> None:
         (lambda _: swin_deploy.load("notebook-digits", imgsize=56), "imgsize"),  # type: ignore[call-arg]
         (lambda _: swin_deploy.load("notebook-digits", img_size=57), "57"),
         (lambda _: swin_deploy.load("notebook-digits", variant="swin_t"), "leave variant out"),
-        (lambda _: swin_deploy.load(torch.nn.Linear(1, 1)), "save a model first"),  # type: ignore[arg-type]
+        (lambda _: swin_deploy.load(torch.nn.Linear(1, 1)), "save the model first"),  # type: ignore[arg-type]
+        (lambda _: swin_deploy.load(""), "'' is not the path"),
+        (lambda _: swin_deploy.load("."), "holds none of"),
+        (lambda _: swin_deploy.load("a\0b"), "is not the path"),
+        (lambda _: swin_deploy.load("mine.onnx"), "was made from a checkpoint"),
+        (lambda _: swin_deploy.load("notebook-digits", preprocessing="timm"), "such as"),  # type: ignore[arg-type]
         (lambda m: m.export("x.engine"), "end its name in .onnx"),
-        (lambda m: m.export(""), "end its name in .onnx"),
+        (lambda m: m.export(""), "is not the path"),
         (lambda m: m.export("x.onnx", precision="fp61"), "precision 'fp61' is not known"),
         (lambda m: m.export("x.onnx", precison="fp16"), "option 'precison' is not known"),
         (lambda m: m.export("x.onnx", opset=16), "opset 16"),
+        (lambda m: m.export("x.onnx", opset=17.0), "opset 17.0"),
         (lambda m: m.export("x.onnx", batch=0), "batch 0"),
         (lambda m: m.export("x.onnx", batch=2.0), "batch 2.0"),
         (lambda m: m.export("x.onnx", io_precision="fp16"), "needs precision fp16"),
@@ -170,9 +190,13 @@ def test_load_prefers_a_path_to_a_name(folder: Path) -> None:
         (lambda _: swin_deploy.build("mine.onnx", batch=-1), "batch -1"),
         (lambda _: swin_deploy.build("mine.onnx", flavor="trt"), "flavor 'trt'"),  # type: ignore[arg-type]
         (lambda _: swin_deploy.build("mine.onnx", level=3), "option 'level'"),  # type: ignore[call-arg]
+        (lambda _: swin_deploy.build("mine.onnx", workspace_mib=-1), "workspace_mib -1"),
+        (lambda _: swin_deploy.build("mine.onnx", optimization_level=6), "optimization_level 6"),
         (lambda _: swin_deploy.build("mine.onnx"), "mine.onnx"),
         (lambda m: swin_deploy.check(m, "no.onnx"), "no.onnx does not exist"),
         (lambda m: swin_deploy.check(m, "swin.pt"), "neither an ONNX file nor an engine"),
+        (lambda m: swin_deploy.check(m, ["x.onnx"]), "is not the path"),  # type: ignore[arg-type]
+        (lambda _: swin_deploy.check("notebook-digits"), "what load returns"),  # type: ignore[arg-type]
         (lambda m: swin_deploy.check(m, limit=0), "limit"),
         (lambda m: swin_deploy.check(m, batches=()), "batches"),
         (lambda m: swin_deploy.check(m, batches=(1, 0)), "batches"),

@@ -437,3 +437,12 @@ def test_bundled_digits_have_names() -> None:
     with Predictor(DIGITS) as predictor:
         assert predictor.facts.class_names == tuple(map(str, range(10)))
         assert dataclasses.is_dataclass(predictor.facts)
+
+
+def test_predict_takes_the_current_folder_as_a_checkpoint(swin: Command) -> None:
+    Path("model.safetensors").write_bytes(DIGITS.read_bytes())
+    picture = IMAGES / find_images(IMAGES)[0]
+    out = swin("predict", ".", picture, "--top", 1).assert_done().out
+    assert out.split()[-2:] == ["%", "0"]
+    Path("model.safetensors").unlink()
+    swin("predict", ".", picture).assert_error("holds none of model.safetensors")

@@ -23,6 +23,17 @@ def derived(kind: type[Value], value: LoadedModel | Report) -> Value:
     return kind(**{one.name: getattr(value, one.name) for one in dataclasses.fields(value)})
 
 
+def path_of(given: StrPath) -> Path:
+    """Return what a caller gives as a path.
+
+    Raises:
+        ConfigError: If it is something else than a path, or no file can be called so.
+    """
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given) or "\0" in str(given):
+        raise ConfigError(f"{given!r} is not the path of a file or folder")
+    return Path(given)
+
+
 def require_known(what: str, value: object, known: Collection[object]) -> None:
     """Refuse a value that is none of those known.
 
@@ -44,14 +55,14 @@ def require_options(asked: Collection[str], known: Collection[str]) -> None:
         require_known("option", name, sorted(known))
 
 
-def require_count(what: str, value: object) -> None:
-    """Refuse what is not a number of images.
+def require_whole(what: str, value: object, *, least: int = 1, most: int = MAX_COUNT) -> None:
+    """Refuse what is not a whole number in a range.
 
     Raises:
-        ConfigError: If it is not a whole number from 1 to ``MAX_COUNT``.
+        ConfigError: With the range.
     """
-    if type(value) is not int or not 0 < value <= MAX_COUNT:
-        raise ConfigError(f"{what} {value!r}: whole numbers from 1 to {MAX_COUNT:,} are needed")
+    if type(value) is not int or not least <= value <= most:
+        raise ConfigError(f"{what} {value!r}: whole numbers from {least} to {most:,} are needed")
 
 
 def require_ending(path: Path, kind: tuple[str, tuple[str, ...]]) -> None:

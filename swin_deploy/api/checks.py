@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporters.errors import ComparisonError
+from exporters.errors import ComparisonError, ConfigError
 from swin_deploy import proof
-from swin_deploy.api.border import StrPath, derived, require_count, require_known
+from swin_deploy.api.border import StrPath, derived, path_of, require_known, require_whole
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.original.build import CHOICES, Choice, original_library
 from swin_deploy.predict.forms import form_of
@@ -67,7 +67,7 @@ class Report(results.Report):
         Raises:
             FileError: If a file cannot be written, or one is there that must stay.
         """
-        return write_report(self, Path(folder), force=force)
+        return write_report(self, path_of(folder), force=force)
 
 
 def check(
@@ -110,12 +110,15 @@ def check(
         [('deploy model', True), ('ONNX fp32', True)]
     """
     require_known("original", original, CHOICES)
-    require_count("limit", limit)
+    require_whole("limit", limit)
     for batch in batches or (0,):
-        require_count("batches", batch)
+        require_whole("batches", batch)
+    if not isinstance(model, LoadedModel):
+        raise ConfigError(f"{model!r} is not a model; check takes what load returns")
+    folder = None if images is None else path_of(images)
     made = _made(files)
     original_library(model, original)  # what cannot be is said before the work
-    sets = proof.image_sets(model, Path(images) if images else None, limit=limit)
+    sets = proof.image_sets(model, folder, limit=limit)
     parity = proof.prove_parity(
         model, made, images=sets, batches=batches, progress=progress, original=original
     )
@@ -126,7 +129,7 @@ def check(
 def _made(files: Sequence[StrPath]) -> proof.Made:
     """The files by their kind."""
     found: dict[str, list[Path]] = {"onnx": [], "engine": [], "checkpoint": []}
-    for path in map(Path, files):
+    for path in map(path_of, files):
         found[form_of(path)].append(path)
     if found["checkpoint"]:
         raise ComparisonError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from exporters.backends import choose_flavor
@@ -12,11 +11,13 @@ from exporters.spec import BatchProfile, EngineOptions, Flavor, HardwareCompatib
 from swin_deploy import pipeline
 from swin_deploy.api.border import (
     StrPath,
-    require_count,
+    path_of,
     require_ending,
     require_known,
     require_options,
+    require_whole,
 )
+from swin_deploy.builds import claim_build, plan_build, refusal
 from swin_deploy.caches import timing_cache
 from swin_deploy.outputs import ENGINE_ENDINGS
 from swin_deploy.pipeline import Artifact, Listener
@@ -88,15 +89,13 @@ def build(
         >>> engine.manifest["plan"]["attention_blocks"]
         4
     """
-    source = Path(onnx)
+    source, named = path_of(onnx), None if output is None else path_of(output)
     require_known("precision", precision, (None, *get_args(Precision)))
     profile = _profile(batch)
     settings = _engine_options(options)
-    files = pipeline.plan_build(
-        source, Path(output) if output else None, precision=precision, folder=source.parent
-    )
+    files = plan_build(source, named, precision=precision, folder=source.parent)
     require_ending(files.engine, ENGINE_ENDINGS)
-    pipeline.claim_build(files, force=force)
+    claim_build(files, force=force)
     graph = files.source()
     engine, plan = pipeline.write_engine(
         graph,
@@ -108,7 +107,7 @@ def build(
     )
     if engine is None:
         reasons = pipeline.undelivered(plan, pipeline.graph_of(graph))
-        raise BuildError(f"{files.engine}: {pipeline.refusal(reasons)}")
+        raise BuildError(f"{files.engine}: {refusal(reasons)}")
     return engine
 
 
@@ -119,8 +118,13 @@ def _engine_options(asked: BuildOptions) -> EngineOptions:
     require_known("flavor", flavor, ("auto", *get_args(Flavor)))
     compatible = asked.get("hardware_compatibility", "none")
     require_known("hardware_compatibility", compatible, get_args(HardwareCompatibility))
-    chosen = choose_flavor() if flavor == "auto" else flavor
     others: dict[str, Any] = {key: value for key, value in asked.items() if key != "flavor"}
+    for name, least, most in (("workspace_mib", 1, 1 << 20), ("optimization_level", 0, 5)):
+        if others.get(name) is not None:
+            require_whole(name, others[name], least=least, most=most)
+    if isinstance(others.get("compute_capabilities"), str):
+        others["compute_capabilities"] = (others["compute_capabilities"],)
+    chosen = choose_flavor() if flavor == "auto" else flavor
     options = EngineOptions(chosen, timings=timing_cache(chosen), **others)
     refuse_missing(options)
     return options
@@ -131,7 +135,7 @@ def _profile(batch: int | tuple[int, int, int] | None) -> BatchProfile | None:
         return None
     numbers = (batch,) * 3 if isinstance(batch, int) else tuple(batch)
     for number in numbers:
-        require_count("batch", number)
+        require_whole("batch", number)
     if len(numbers) != 3 or list(numbers) != sorted(numbers):
         raise ConfigError(f"batch {batch} is not in the order minimum, optimum, maximum")
     return BatchProfile(*numbers)

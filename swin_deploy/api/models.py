@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypedDict, Unpack, get_args
+
+from torch import nn
 
 from exporters.errors import ConfigError
 from exporters.spec import OPSET_RANGE, Precision
 from swin_deploy.api.border import (
     StrPath,
     derived,
-    require_count,
+    path_of,
     require_ending,
     require_known,
     require_options,
+    require_whole,
 )
 from swin_deploy.checkpoints.load import LoadedModel, LoadOptions, load_model
 from swin_deploy.outputs import ONNX_ENDINGS
@@ -104,11 +106,12 @@ class Model(LoadedModel):
             ('digits.onnx', 'fp16', 20)
         """
         _check(asked)
-        require_ending(Path(path), ONNX_ENDINGS)
-        keep = keepable_paths(self, asked.get("keep", ()))
+        file = path_of(path)
+        require_ending(file, ONNX_ENDINGS)
+        named = asked.get("keep", ())
+        keep = keepable_paths(self, (named,) if isinstance(named, str) else named)
         choices: dict[str, Any] = {**asked, "keep": keep}
-        spec = export_spec(self, **choices)
-        return write_onnx(self, spec, Path(path), force=force)
+        return write_onnx(self, export_spec(self, **choices), file, force=force)
 
 
 def load(model: StrPath, *, variant: str | None = None, **asked: Unpack[LoadOptions]) -> Model:
@@ -138,19 +141,19 @@ def load(model: StrPath, *, variant: str | None = None, **asked: Unpack[LoadOpti
         >>> swin_deploy.load("notebook-digits", img_size=112).config.img_size
         112
     """
-    if not isinstance(model, str | os.PathLike):
+    if isinstance(model, nn.Module):
         raise ConfigError(
-            f"load takes a path or a name, not a {type(model).__name__}; save a model first, such "
-            "as with torch.save(model.state_dict(), 'swin.pt')"
+            "load takes a path or a name, not a module; save the model first, such as with "
+            "torch.save(model.state_dict(), 'swin.pt')"
         )
-    path = Path(model)
+    path = path_of(model)
     if form_of(path) != "checkpoint":
         raise ConfigError(f"{path} was made from a checkpoint; load that, or give it to Predictor")
     if os.path.lexists(path):
         return derived(Model, load_model(variant, path, **asked))
     if variant is not None:
         raise ConfigError(f"{model} is a name, not a checkpoint; leave variant out")
-    return derived(Model, load_model(str(model), **asked))
+    return derived(Model, load_model(str(path), **asked))
 
 
 def _check(asked: ExportOptions) -> None:
@@ -160,9 +163,9 @@ def _check(asked: ExportOptions) -> None:
     require_known("precision", precision, get_args(Precision))
     require_known("io_precision", edges, ("fp32", "fp16"))
     low, high = OPSET_RANGE
-    require_known("opset", asked.get("opset", low), range(low, high + 1))
+    require_whole("opset", asked.get("opset", low), least=low, most=high)
     if asked.get("batch") is not None:
-        require_count("batch", asked["batch"])
+        require_whole("batch", asked["batch"])
     if edges == "fp16" and precision != "fp16":
         raise ConfigError("io_precision fp16 needs precision fp16")
     if asked.get("keep") and precision == "fp32":

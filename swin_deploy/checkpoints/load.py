@@ -21,7 +21,7 @@ from swin_deploy.checkpoints.sources import CheckpointOptions, Reading, load_che
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Output, SwinConfig, variant
 from swin_deploy.fold import fold
 from swin_deploy.images.class_names import ClassNames, read_class_names
-from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
 from swin_deploy.model import DeployModel
 from swin_deploy.reference import Reference, build_reference
 
@@ -90,16 +90,20 @@ class LoadOptions(CheckpointOptions, total=False):
 
 
 def require_known(asked: LoadOptions) -> None:
-    """Refuse a misspelt option, which would be passed over.
+    """Refuse a misspelt option, which would be passed over, and a library's name for the steps.
 
     Raises:
-        ConfigError: If an option is none of ``LoadOptions``.
+        ConfigError: If an option is none of ``LoadOptions``, or ``preprocessing`` is no choice.
     """
-    known = LoadOptions.__optional_keys__
+    known = sorted(LoadOptions.__optional_keys__)
     unknown = [name for name in asked if name not in known]
     if unknown:
+        raise ConfigError(f"{unknown[0]} is not an option of a model; known are {listed(known)}")
+    steps = asked.get("preprocessing", DEFAULT_CHOICE)
+    if not isinstance(steps, PreprocessingChoice):
         raise ConfigError(
-            f"no model has the option {unknown[0]}; known are {listed(sorted(known))}"
+            f"preprocessing {steps!r} is not a PreprocessingChoice; give one, such as "
+            "PreprocessingChoice(source='timm')"
         )
 
 

@@ -83,6 +83,7 @@ def build_trt(
     with console.loading("Loading ONNX and TensorRT"):
         from exporters.precision import TITLES
         from swin_deploy import pipeline
+        from swin_deploy.builds import plan_build
         from swin_deploy.config import VARIANTS
 
         options = life.options(
@@ -91,7 +92,7 @@ def build_trt(
             optimization_level=optimization_level,
         )
         named = onnx_file or pipeline.newest_export()
-        files = pipeline.plan_build(named, output, precision=precision, folder=pipeline.ENGINES)
+        files = plan_build(named, output, precision=precision, folder=pipeline.ENGINES)
     if onnx_file is None:
         console.note(f"  taking the newest export, {named}")
     path, converts = files.engine, files.converts
@@ -154,6 +155,6 @@ def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
 
 def refuse_engine(reasons: tuple[str, ...]) -> None:
     """Say what of the precision asked for would not have been delivered."""
-    from swin_deploy.pipeline import refusal
+    from swin_deploy.builds import refusal
 
     say(f"failed: {refusal(reasons)}", fg="red")

@@ -92,24 +92,23 @@ def export(
         require_ending(output, ONNX)
     with console.loading("Loading PyTorch and the model"):
         from swin_deploy import pipeline
-        from swin_deploy.ranges import keepable_paths
 
         loaded = asked.load()
     announce(console, loaded)
-    spec = pipeline.export_spec(
-        loaded,
-        pixels=pixels,
-        opset=opset,
-        batch=batch,
-        precision=precision,
-        io_precision=io_precision,
-        keep=keepable_paths(loaded, keep),
-    )
     path = output or pipeline.ENGINES / pipeline.onnx_name(
         loaded.name, precision, opset, pixels=pixels
     )
     with console.step(f"Exporting ONNX, opset {opset}, {precision}"):
-        artifact = pipeline.write_onnx(loaded, spec, path, force=force)
+        artifact = loaded.export(
+            path,
+            force=force,
+            pixels=pixels,
+            opset=opset,
+            batch=batch,
+            precision=precision,
+            io_precision=io_precision,
+            keep=keep,
+        )
     if as_json:
         show_json(artifact.manifest | {"path": str(path)})
     else:

@@ -18,7 +18,8 @@ from exporters.text_files import shortened
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
 
 if TYPE_CHECKING:
-    from swin_deploy.checkpoints.load import LoadedModel, LoadOptions
+    from swin_deploy.api.models import Model
+    from swin_deploy.checkpoints.load import LoadOptions
     from swin_deploy.config import Output
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -92,11 +93,13 @@ class Asked:
         given = (self.checkpoint, self.classes, self.preprocessing.source)
         return [one for one in given if isinstance(one, Path)]
 
-    def load(self) -> LoadedModel:
+    def load(self) -> Model:
         """The model; PyTorch loads here, not for ``--help``."""
+        from swin_deploy.api.border import derived
+        from swin_deploy.api.models import Model
         from swin_deploy.checkpoints.load import load_model
 
-        return load_model(self.model, self.checkpoint, **self.options())
+        return derived(Model, load_model(self.model, self.checkpoint, **self.options()))
 
 
 def _word(value: object) -> str:

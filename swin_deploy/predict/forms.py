@@ -29,5 +29,7 @@ def form_of(artifact: Path) -> Form:
         )
     if artifact.suffix.lower() == ".onnx":
         return "onnx"
-    engine = artifact.suffix.lower() in ENGINE_SUFFIXES or manifest_path(artifact).is_file()
-    return "engine" if engine else "checkpoint"
+    if artifact.suffix.lower() in ENGINE_SUFFIXES:
+        return "engine"
+    described = artifact.is_file() and manifest_path(artifact).is_file()  # "." has no name
+    return "engine" if described else "checkpoint"
