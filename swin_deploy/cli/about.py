@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, show_json, show_table, show_text
 from swin_deploy.cli.options import json_option
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, VARIANTS
@@ -25,7 +26,7 @@ Examples:
 """
 
 
-@click.command(epilog=MODELS_EPILOG)
+@command(epilog=MODELS_EPILOG)
 @json_option
 @click.pass_obj
 def models(console: Console, as_json: bool) -> None:
@@ -94,7 +95,7 @@ Exit status 1: something that the main job needs is missing or broken.
 """
 
 
-@click.command(epilog=DOCTOR_EPILOG)
+@command(epilog=DOCTOR_EPILOG)
 @json_option
 @click.pass_obj
 def doctor(console: Console, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import click
 from exporters.artifact import artifact_outputs
 from exporters.outputs import Output
 from exporters.spec import BatchProfile, Flavor, Precision
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, say, show_json, show_text
 from swin_deploy.cli.life import Life, life_options, say_targets
 from swin_deploy.cli.options import FILE, batch_range, flavor_option, json_option
@@ -36,7 +37,7 @@ written then.
 """
 
 
-@click.command("build-trt", epilog=BUILD_EPILOG)
+@command("build-trt", epilog=BUILD_EPILOG)
 @click.argument("onnx_file", metavar="[ONNX]", type=FILE, required=False)
 @click.option("--fp16", "precision", flag_value="fp16", help="Half precision, proved or refused.")
 @click.option("--bf16", "precision", flag_value="bf16", help="bfloat16, proved or refused.")

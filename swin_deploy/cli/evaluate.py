@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, Step, announce, show_json, show_table
 from swin_deploy.cli.options import (
     FILE,
@@ -62,7 +63,7 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
     return value / 100
 
 
-@click.command(epilog=EPILOG)
+@command(epilog=EPILOG)
 @model_options
 @onnx_option
 @engine_option

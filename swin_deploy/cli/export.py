@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, announce, show_json, show_text
 from swin_deploy.cli.options import FILE, Asked, fixed_or_dynamic, json_option, model_options
 from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
@@ -20,7 +21,7 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG)
+@command(epilog=EPILOG)
 @model_options
 @click.option(
     "--opset",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from exporters.spec import Flavor
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, show_json, show_table
 from swin_deploy.cli.engine import resolve_flavor
 from swin_deploy.cli.life import default_options
@@ -32,7 +33,7 @@ Examples:
 """
 
 
-@click.command(epilog=PLAN_EPILOG)
+@command(epilog=PLAN_EPILOG)
 @click.argument("file", type=FILE)
 @click.argument("other", type=FILE, required=False)
 @click.option("--batch", type=click.IntRange(min=1), help="For an ONNX file.  [default: 8]")

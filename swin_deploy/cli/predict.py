@@ -16,6 +16,7 @@ import PIL
 from exporters.errors import ConfigError, FileError
 from exporters.text_files import LISTED, listed
 from swin_deploy import __version__
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_text
 from swin_deploy.cli.options import FILE, MAX_BATCH, Asked, checkpoint_options
 from swin_deploy.cli.outputs import claim_outputs, force_option
@@ -47,7 +48,7 @@ warning), 2 wrong usage, 3 could not run.
 """
 
 
-@click.command(epilog=EPILOG)
+@command(epilog=EPILOG)
 @click.argument("artifact", metavar="ARTIFACT", type=FILE)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @checkpoint_options
@@ -114,7 +115,7 @@ def predict(
     with predictor:
         _require_answers(predictor, table=table, features=features)
         _announce(console, predictor)
-        run = _Run(console, predictor, pictures)
+        run = _Run(console, predictor, pictures, artifact=artifact)
         if table:
             run.to_table(table, top, force=force)
         elif features:
@@ -159,12 +160,15 @@ def _announce(console: Console, predictor: Predictor) -> None:
 class _Run:
     """The way of all pictures to where their answers go; told are those without one."""
 
-    def __init__(self, console: Console, predictor: Predictor, pictures: Pictures) -> None:
+    def __init__(
+        self, console: Console, predictor: Predictor, pictures: Pictures, *, artifact: Path
+    ) -> None:
         self.failed = 0
         self.answered = 0
         self._error = ""  # the last one
         self._console = console
         self._predictor = predictor
+        self._artifact = artifact
         self._pictures = pictures
         self._odd: dict[str, list[str]] = defaultdict(list)
 
@@ -229,7 +233,7 @@ class _Run:
             self._console.warn(f"{self.failed:,} of {self.answered:,} pictures have no answer")
         if path is None:
             folder = Path(self._pictures.names[0]).parent
-            words = ["predict", *sys.argv[2:3], folder, "--csv", "predictions.csv"]
+            words = ["predict", self._artifact, folder, "--csv", "predictions.csv"]
             self._console.next_step(*words, why="a folder, as a table")
             return
         counts = {"file": str(path), "pictures": self.answered, "failed": self.failed}

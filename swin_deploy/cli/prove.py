@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import (
     CHECK_FAILED,
     Console,
@@ -51,7 +52,7 @@ order of the classes or the weights are probably wrong (the verdict is inconclus
 """
 
 
-@click.command(epilog=PARITY_EPILOG)
+@command(epilog=PARITY_EPILOG)
 @model_options
 @onnx_option
 @engine_option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table, show_text
 from swin_deploy.cli.options import FILE, json_option
 from swin_deploy.cli.outputs import claim_outputs, force_option
@@ -47,7 +48,7 @@ def share(_: click.Context, __: click.Parameter, value: float | None) -> float |
     return value / 100
 
 
-@click.command(epilog=EPILOG)
+@command(epilog=EPILOG)
 @click.argument("reports", type=FILE, nargs=-1, metavar="[REPORT [REPORT]]")
 @click.option("--output", type=FILE, metavar="DIR", help="Write report.html, .md and .json here.")
 @click.option(

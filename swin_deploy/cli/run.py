@@ -17,6 +17,7 @@ from exporters.spec import (
     Precision,
 )
 from swin_deploy.cli.auto import climb_ladder, rung_conditions
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import (
     CHECK_FAILED,
     Console,
@@ -62,7 +63,7 @@ labelled images the reference is not better than guessing (inconclusive).
 """
 
 
-@click.command(epilog=EPILOG)
+@command(epilog=EPILOG)
 @model_options
 @image_options
 @original_option
