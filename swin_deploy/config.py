@@ -354,5 +354,5 @@ def variant(name: str) -> SwinConfig:
         ConfigError: If there is no variant of that name.
     """
     if name not in VARIANTS:
-        raise ConfigError(f"unknown model {name}; known are {', '.join(VARIANTS)}")
+        raise ConfigError(f"unknown model {name}; 'swin-deploy models' lists them")
     return VARIANTS[name]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, show_json, show_table, show_text
 from swin_deploy.cli.options import json_option
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, VARIANTS
+from swin_deploy.names import short_names
 
 BROKEN_STATUS = 1
 # What may be given as a checkpoint, by source.
@@ -40,9 +43,10 @@ def models(console: Console, as_json: bool) -> None:
         for name, config in VARIANTS.items()
     }
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": name,
+            "short_names": short_names(name),
             "parameters": count_parameters(config),
             "gmacs": round(config.gmacs, 2),
             **config.to_dict(),
@@ -59,7 +63,7 @@ def models(console: Console, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("model", "M params", "GMACs", "depths", "windows", "image sizes"):
+    for column in ("model", "short name", "M params", "GMACs", "depths", "windows", "image sizes"):
         number = column in ("M params", "GMACs")
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
@@ -69,6 +73,7 @@ def models(console: Console, as_json: bool) -> None:
         sizes = [f"[bold]{size}[/]" if size == config.img_size else str(size) for size in legal]
         table.add_row(
             str(row["name"]),
+            ", ".join(row["short_names"]),
             f"{row['parameters'] / 1e6:.1f}",
             f"{row['gmacs']:.1f}",
             "-".join(map(str, config.depths)),

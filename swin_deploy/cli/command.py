@@ -40,6 +40,7 @@ def level_options(*, envvars: bool) -> list[click.Parameter]:
         click.Option(
             [f"-{name[0]}", f"--{name}"],
             is_flag=True,
+            is_eager=True,  # the other options are to speak at this level
             expose_value=False,
             callback=_set_level,
             envvar=f"{PREFIX}_{name.upper()}" if envvars else None,

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import click
+from click.shell_completion import CompletionItem
 
 from exporters.spec import BatchProfile, Flavor
+from swin_deploy.cli.console import Console
+from swin_deploy.config import VARIANTS
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
+from swin_deploy.names import SHORT_NAMES, variant_name
 
 if TYPE_CHECKING:
     from swin_deploy.config import Output
@@ -150,6 +154,29 @@ def crop_share(_: click.Context, __: click.Parameter, value: float | None) -> fl
     return value
 
 
+def _model(context: click.Context, _: click.Parameter, value: str | None) -> str | None:
+    """The variant that a name means, which is said where it is another name."""
+    if value is None:
+        return None
+    found = variant_name(value)
+    if found != value:
+        context.ensure_object(Console).note(f"  {value}: {found}")
+    return found
+
+
+def complete_models(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Names of models for the shell: short ones, and those of variants."""
+    names = (*SHORT_NAMES, *VARIANTS)
+    return [CompletionItem(name) for name in names if name.startswith(begun)]
+
+
+def complete_artifacts(
+    context: click.Context, parameter: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Files for the shell, and names of models."""
+    return [*complete_models(context, parameter, begun), CompletionItem(begun, type="file")]
+
+
 STEPS = tuple(field.name for field in fields(PreprocessingChoice))
 
 
@@ -162,7 +189,13 @@ def model_options(command: Command) -> Command:
             type=FILE,
             help="Weights: a .pt or .pth file, safetensors, or a timm or Hugging Face folder.",
         ),
-        click.option("--model", help="A variant that 'swin-deploy models' lists."),
+        click.option(
+            "--model",
+            callback=_model,
+            shell_complete=complete_models,
+            help="A model that 'swin-deploy models' lists, such as swin_tiny; names of timm, "
+            "torchvision and Hugging Face are known too.",
+        ),
     ):
         command = option(command)
     return command

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import PIL
 
 from exporters.errors import ConfigError, FileError
 from exporters.text_files import LISTED, listed
 from swin_deploy import __version__
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_text
-from swin_deploy.cli.options import FILE, MAX_BATCH, Asked, checkpoint_options
+from swin_deploy.cli.options import FILE, MAX_BATCH, Asked, checkpoint_options, complete_artifacts
 from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.outputs import features_output, table_outputs
 
@@ -49,7 +48,7 @@ warning), 2 wrong usage, 3 could not run.
 
 
 @command(epilog=EPILOG)
-@click.argument("artifact", metavar="ARTIFACT", type=FILE)
+@click.argument("artifact", metavar="ARTIFACT", type=FILE, shell_complete=complete_artifacts)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @checkpoint_options
 @click.option(
@@ -245,6 +244,8 @@ class _Run:
 
 def _key(predictor: Predictor) -> dict[str, Any]:
     """What answers hold for: the model, how it runs, and what prepares the pictures."""
+    import PIL
+
     facts = predictor.facts.to_dict()
     return {
         "artifact": predictor.name,
