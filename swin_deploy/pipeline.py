@@ -17,7 +17,7 @@ from exporters.artifact import (
     sha256_of,
     write_artifacts,
 )
-from exporters.errors import BuildError, ExportError, FileError
+from exporters.errors import BuildError, ExportError
 from exporters.outputs import claim
 from exporters.plan import KernelPlan, count_attention
 from exporters.precision import (
@@ -47,7 +47,6 @@ from swin_deploy.artifacts.facts import (
 from swin_deploy.fold import fold
 from swin_deploy.load import LoadedModel
 
-ENGINES = Path("engines")
 Progress = Callable[[str], None]
 
 
@@ -330,21 +329,6 @@ def read_engine_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def newest_export(folder: Path = ENGINES) -> Path:
-    """The ONNX file exported last to ``folder``; not one made from another ONNX file.
-
-    Raises:
-        ExportError: If there is none.
-    """
-    files = [path for path in folder.glob("*.onnx") if path.is_file()]
-    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
-        if not _is_derived(path):
-            return path
-    raise ExportError(
-        f"no exported ONNX file in {folder}; make one with swin-deploy export, or name one"
-    )
-
-
 def _claim(path: Path, *, source: Path | None, force: bool) -> None:
     """Fail early where an artefact cannot be written, or would replace what must stay."""
     claim(artifact_outputs(path), inputs=[] if source is None else [source], force=force)
@@ -353,14 +337,6 @@ def _claim(path: Path, *, source: Path | None, force: bool) -> None:
 def _origin(source: Path, *, sha256: str) -> dict[str, Any]:
     """What a file was made from, for its manifest."""
     return {"source": {"file": source.name, "sha256": sha256}}
-
-
-def _is_derived(path: Path) -> bool:
-    """Whether the manifest says that ``path`` was made from another file."""
-    try:
-        return "source" in read_manifest(path)
-    except FileError:
-        return False
 
 
 def _build_facts(

@@ -183,6 +183,8 @@ def test_plan_that_cannot_be_done_is_status_3(
     ],
 )
 def test_plan_asked_wrongly_is_status_2(arguments: str, message: str, swin: Command) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        Path(name).touch()
     outcome = swin("plan", *arguments.split())
     assert (outcome.status, outcome.out) == (2, "")
     assert message in outcome.err

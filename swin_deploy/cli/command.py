@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from swin_deploy.cli.console import QUIET, VERBOSE, Console
+from swin_deploy.cli.inputs import require_inputs
 
 PREFIX = "SWIN_DEPLOY"
 LEVELS = {"quiet": QUIET, "verbose": VERBOSE}
@@ -77,7 +78,7 @@ class Command(click.Command):
             raise
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - any command's
-        """Say what comes from variables, and run the command."""
+        """Say what comes from variables, find what is missing, and run the command."""
         taken = [f"{one.envvar}={os.environ[str(one.envvar)]}" for one in _from_variables(ctx)]
         if taken:
             ctx.obj.note(f"  from the environment: {', '.join(taken)}")
@@ -86,6 +87,7 @@ class Command(click.Command):
         for name in sorted(os.environ):
             if name.startswith(start) and name not in known:
                 ctx.obj.warn(f"{name} is the variable of no option of {self.name}; see --help")
+        require_inputs(ctx)
         return super().invoke(ctx)
 
 

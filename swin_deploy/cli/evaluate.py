@@ -12,6 +12,7 @@ import click
 
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, Step, announce, show_json, show_table
+from swin_deploy.cli.inputs import require_data, requiring
 from swin_deploy.cli.options import (
     FILE,
     MAX_BATCH,
@@ -22,6 +23,7 @@ from swin_deploy.cli.options import (
     onnx_option,
 )
 from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.config import BUNDLED_IMAGES, DEFAULT_MODEL
 from swin_deploy.outputs import EVALUATION, evaluation_outputs
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
 @click.option(
     "--data",
     type=FILE,
+    callback=requiring(require_data),
     metavar="DIR|CSV",
     help="Labelled images.  [default: those that ship with the model]",
 )
@@ -118,6 +121,7 @@ def evaluate(
     """
     inputs = (*asked.inputs(), data, *onnx_files, *engine_files)
     _claim(output, inputs, force=force)
+    _require_data(asked, data)
     with console.loading("Loading PyTorch and the model"):
         from swin_deploy.evaluate import run
         from swin_deploy.proof import Made
@@ -177,23 +181,32 @@ def _images(
     skip_unreadable: bool,
 ) -> LabelledImages:
     """What to run on; the bundled images without ``--data``."""
-    from swin_deploy.config import BUNDLED_IMAGES
     from swin_deploy.evaluate.run import require_logits
     from swin_deploy.images.labelled import read_images
 
     num_classes = require_logits(loaded)
-    data = data or BUNDLED_IMAGES.get(loaded.name)
-    if data is None:
-        raise click.UsageError(
-            f"no images ship with {loaded.name}; give --data a folder of class folders, or a CSV"
-        )
     return read_images(
-        data,
+        data or _bundled_images(loaded.name),
         num_classes=num_classes,
         known=loaded.class_names,
         limit=limit,
         skip_unreadable=skip_unreadable,
     )
+
+
+def _require_data(asked: Asked, data: Path | None) -> None:
+    """Find early that there are no images; of a checkpoint it is known once it is loaded."""
+    if data is None and asked.checkpoint is None:
+        _bundled_images(DEFAULT_MODEL if asked.model is None else asked.model)
+
+
+def _bundled_images(name: str) -> Path:
+    """The images that ship with a model, for want of --data."""
+    if name not in BUNDLED_IMAGES:
+        raise click.UsageError(
+            f"no images ship with {name}; give --data a folder of class folders, or a CSV"
+        )
+    return BUNDLED_IMAGES[name]
 
 
 def _suggest_drop(console: Console, images: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
+from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, announce, show_json, show_text
 from swin_deploy.cli.options import FILE, Asked, fixed_or_dynamic, json_option, model_options
@@ -31,7 +32,11 @@ Examples:
     help="ONNX operator set; the file is checked to have it.",
 )
 @click.option(
-    "--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the file; build-trt brings a float32 one to half precision.",
 )
 @click.option(
     "--keep-float32",
@@ -97,7 +102,7 @@ def export(
         io_precision=io_precision,
         keep=keepable_paths(loaded, keep),
     )
-    path = output or pipeline.ENGINES / pipeline.onnx_name(loaded.name, precision, opset)
+    path = output or ENGINES / pipeline.onnx_name(loaded.name, precision, opset)
     with console.step(f"Exporting ONNX, opset {opset}, {precision}"):
         artifact = pipeline.write_onnx(loaded, spec, path, force=force)
     if as_json:

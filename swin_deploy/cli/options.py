@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 import click
 from click.shell_completion import CompletionItem
 
+from exporters.errors import ConfigError
 from exporters.spec import BatchProfile, Flavor
+from exporters.text_files import read_text
 from swin_deploy.cli.console import Console
+from swin_deploy.cli.inputs import (
+    require_checkpoint,
+    require_engine,
+    require_images,
+    require_onnx,
+    require_sizes,
+    require_steps,
+    requiring,
+)
 from swin_deploy.config import VARIANTS
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
 from swin_deploy.names import SHORT_NAMES, variant_name
@@ -68,6 +79,24 @@ class Asked:
         """The files and folders that are read for the model."""
         given = (self.checkpoint, self.classes, self.preprocessing.source)
         return [one for one in given if isinstance(one, Path)]
+
+    def require(self) -> None:
+        """Find what cannot be before PyTorch loads.
+
+        Raises:
+            ConfigError: If the model cannot have what is asked for.
+        """
+        if self.checkpoint is None:
+            if self.weights is not None:
+                raise ConfigError(
+                    "--weights chooses among the weights of a file; give --checkpoint"
+                )
+            sizes = {
+                "img_size": self.image_size,
+                "window_size": self.window_size,
+                "output": self.outputs,
+            }
+            require_sizes(self.model, sizes)
 
     def load(self) -> LoadedModel:
         """The model; PyTorch loads here, not for ``--help``."""
@@ -187,6 +216,7 @@ def model_options(command: Command) -> Command:
         click.option(
             "--checkpoint",
             type=FILE,
+            callback=requiring(require_checkpoint),
             help="Weights: a .pt or .pth file, safetensors, or a timm or Hugging Face folder.",
         ),
         click.option(
@@ -229,6 +259,7 @@ def checkpoint_options(command: Command) -> Command:
             "--preprocessing",
             "source_of_steps",
             metavar="SOURCE|FILE",
+            callback=requiring(require_steps),
             help="Source of the way images are prepared: timm, torchvision, huggingface, "
             "microsoft, or a preprocessor_config.json, a timm config.json, a manifest, or a folder "
             "with one.  [default: the checkpoint's files, else its library]",
@@ -236,6 +267,7 @@ def checkpoint_options(command: Command) -> Command:
         click.option(
             "--classes",
             type=FILE,
+            callback=requiring(read_text),
             help="The model's class names in its order: one a line, or JSON.  [default: the "
             "checkpoint's]",
         ),
@@ -273,8 +305,11 @@ def checkpoint_options(command: Command) -> Command:
     def collected(*args: Any, **values: Any) -> Any:  # noqa: ANN401 - any command's values
         said = {name: values.pop("source_of_steps" if name == "source" else name) for name in STEPS}
         names = (field.name for field in fields(Asked) if field.name != "preprocessing")
+        has_model = "model" in values  # predict names its model otherwise
         model = {name: values.pop(name, None) for name in names}
         asked = Asked(**model, preprocessing=PreprocessingChoice(**said))
+        if has_model:
+            asked.require()
         return command(*args, asked=asked, **values)
 
     return cast("Command", collected)
@@ -291,7 +326,11 @@ def image_options(command: Command) -> Command:
             help="Images at most, spread over the folder.",
         ),
         click.option(
-            "--images", type=FILE, metavar="DIR", help="Real images, in class folders or not."
+            "--images",
+            type=FILE,
+            metavar="DIR",
+            callback=requiring(require_images),
+            help="Real images, in class folders or not.",
         ),
     ):
         command = option(command)
@@ -333,8 +372,18 @@ report_option = click.option(
     "--report", type=FILE, metavar="DIR", help="Write report.json, .md and .html here."
 )
 onnx_option = click.option(
-    "--onnx", "onnx_files", type=FILE, multiple=True, help="ONNX file; may be given again."
+    "--onnx",
+    "onnx_files",
+    type=FILE,
+    multiple=True,
+    callback=requiring(require_onnx),
+    help="ONNX file; may be given again.",
 )
 engine_option = click.option(
-    "--engine", "engine_files", type=FILE, multiple=True, help="Engine; may be given again."
+    "--engine",
+    "engine_files",
+    type=FILE,
+    multiple=True,
+    callback=requiring(require_engine),
+    help="Engine; may be given again.",
 )

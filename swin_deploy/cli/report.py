@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from exporters.text_files import read_text
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table, show_text
+from swin_deploy.cli.inputs import requiring
 from swin_deploy.cli.options import FILE, json_option
 from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.outputs import REPORT, comment_output, report_outputs
@@ -49,10 +51,19 @@ def share(_: click.Context, __: click.Parameter, value: float | None) -> float |
 
 
 @command(epilog=EPILOG)
-@click.argument("reports", type=FILE, nargs=-1, metavar="[REPORT [REPORT]]")
+@click.argument(
+    "reports",
+    type=FILE,
+    nargs=-1,
+    metavar="[REPORT [REPORT]]",
+    callback=requiring(lambda path: read_text(_document(path))),
+)
 @click.option("--output", type=FILE, metavar="DIR", help="Write report.html, .md and .json here.")
 @click.option(
-    "--evaluation", type=FILE, help="An evaluation.json of the same model, to put into the report."
+    "--evaluation",
+    type=FILE,
+    callback=requiring(read_text),
+    help="An evaluation.json of the same model, to put into the report.",
 )
 @click.option("--markdown", type=FILE, metavar="FILE", help="Write Markdown for a comment.")
 @click.option(
