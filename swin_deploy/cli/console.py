@@ -28,7 +28,7 @@ QUIET, NORMAL, VERBOSE = 0, 1, 2
 REFRESH_S = 0.1
 READER_GONE = 141  # 128 and the signal, as shells have it
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-PAGE_WIDTH = 100  # of tables that go to a file or a pipe
+PAGE_WIDTH = 100  # of tables that go to a file or a pipe, where $COLUMNS says no other
 
 
 @dataclass
@@ -128,9 +128,11 @@ def show_table(renderable: Any) -> None:  # noqa: ANN401 - any rich renderable
     # Rendered first, written then: rich would leave by itself, with a status of its own.
     memory, encoding = io.BytesIO(), getattr(sys.stdout, "encoding", "utf-8")
     page = io.TextIOWrapper(memory, encoding, errors="replace", newline="", write_through=True)
-    width = None if live else PAGE_WIDTH
+    columns = os.environ.get("COLUMNS", "")
+    width = None if live else int(columns) if columns.isdecimal() and int(columns) else PAGE_WIDTH
     RichConsole(file=page, force_terminal=live, width=width, highlight=False).print(renderable)
-    show_text(memory.getvalue().decode(encoding).removesuffix("\n"))
+    lines = memory.getvalue().decode(encoding).removesuffix("\n").split("\n")
+    show_text("\n".join(line if live else line.rstrip() for line in lines))
 
 
 def show_text(text: str) -> None:
