@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -46,8 +46,7 @@ from swin_deploy.artifacts.facts import (
 )
 from swin_deploy.fold import fold
 from swin_deploy.load import LoadedModel
-
-Progress = Callable[[str], None]
+from swin_deploy.progress import Progress, Tell, silent
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,8 @@ class Listener:
         warn: Called with a line where the build goes on without something, such as its cache.
     """
 
-    progress: Progress = lambda _: None
-    warn: Progress = lambda _: None
+    progress: Progress = silent
+    warn: Tell = silent
 
 
 def onnx_name(model: str, precision: Precision, opset: int) -> str:
@@ -271,7 +270,7 @@ def read_or_build_plan(
     batch: int | None,
     options: EngineOptions,
     half: bool = False,
-    warn: Progress = lambda _: None,
+    warn: Tell = silent,
 ) -> KernelPlan:
     """The plan of an engine, from its manifest, or of an ONNX file, built in memory.
 
@@ -300,7 +299,7 @@ def read_or_build_plan(
 
 
 def _plan_onnx(
-    path: Path, *, batch: int | None, options: EngineOptions, half: bool, warn: Progress
+    path: Path, *, batch: int | None, options: EngineOptions, half: bool, warn: Tell
 ) -> KernelPlan:
     graph = load_onnx(path)
     if not count_attention(graph):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import CHECK_FAILED, Console, Step, announce, show_json, show_table
+from swin_deploy.cli.console import CHECK_FAILED, Console, announce, show_json, show_table
 from swin_deploy.cli.inputs import require_data, requiring
 from swin_deploy.cli.options import (
     FILE,
@@ -31,9 +29,7 @@ if TYPE_CHECKING:
     from swin_deploy.images.labelled import LabelledImages
     from swin_deploy.load import LoadedModel
 
-TELL_EVERY_S = 30.0
 DROPS = (0.1, 0.5, 1, 2, 5, 10)  # percentage points of top-1
-CLEAR_LINE = "\r\033[K"  # of the live progress
 
 EPILOG = """\b
 Examples:
@@ -142,8 +138,8 @@ def evaluate(
                 Made(onnx_files, engine_files),
                 images,
                 settings=settings,
-                progress=_progress(console, step),
-                notice=lambda text: console.note(f"{CLEAR_LINE if step.live else ''}  {text}"),
+                progress=step.update,
+                notice=lambda text: step.above(f"  {text}") if console.level else None,
             )
     except KeyboardInterrupt:
         console.note(f"  predictions so far are in {folder}; the same command goes on from there")
@@ -229,20 +225,6 @@ def _warn_too_few(console: Console, images: int, max_drop: float | None) -> None
             f"{images:,} images cannot pass --max-drop {100 * (max_drop or 0):g}: even with equal "
             f"answers that takes {enough:,}"
         )
-
-
-def _progress(console: Console, step: Step) -> Callable[[str], None]:
-    """Live on a terminal; elsewhere a line now and then, for a log of hours."""
-    told = time.monotonic()
-
-    def tell(text: str) -> None:
-        nonlocal told
-        step.update(text)
-        if not step.live and time.monotonic() - told >= TELL_EVERY_S:
-            told = time.monotonic()
-            console.note(f"    {text}")
-
-    return tell
 
 
 def _write(evaluation: Evaluation, folder: Path, *, force: bool) -> None:

@@ -66,7 +66,7 @@ def plan(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Show the kernels that TensorRT launches: where the bytes go, and how far from the floor.
+    """Show the kernels that TensorRT launches: where the bytes go, and how far from the minimum.
 
     An engine's plan is read from its manifest; an ONNX file, ours or another tool's, is built in
     memory. With a second file the two are compared. Needs no GPU with TensorRT-RTX.

@@ -202,7 +202,7 @@ class _Run:
             for done, answer in enumerate(self._answers(pictures), 1):
                 add(answer)
                 rate = done / max(time.monotonic() - started, 1e-9)
-                step.update(f"{done:,} of {total:,} pictures, {rate:,.1f}/s")
+                step.update(f"{done:,} of {total:,} pictures, {rate:,.1f}/s", done / total)
 
     def _answers(self, pictures: Iterable[Named]) -> Iterator[Prediction]:
         tell = self._keep

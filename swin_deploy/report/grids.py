@@ -14,6 +14,7 @@ from rich.text import Text
 
 EDGES = 2  # columns of the terminal before and after a table with headers
 GAP = 2  # columns of the terminal between two of a table
+LONGEST_WORD = 36  # that columns make room for; names of kernels are longer, and are broken
 CODE_WIDTHS = (12, 40)  # of names that may be shortened: at least, at most
 
 
@@ -119,7 +120,8 @@ def _least(column: Column, cells: Sequence[Text]) -> int:
         return max(header, min(CODE_WIDTHS[0], _most(column, cells)))
     texts = [cell.plain for cell in cells]
     parts = [part for text in texts for part in text.split(None if column.wraps else "\n")]
-    return max([header, *map(cell_len, parts)])
+    longest = max([header, *map(cell_len, parts)])
+    return min(longest, LONGEST_WORD) if column.wraps else longest
 
 
 def _most(column: Column, cells: Sequence[Text]) -> int:

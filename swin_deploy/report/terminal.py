@@ -53,7 +53,16 @@ from swin_deploy.report.tables import (
 )
 from swin_deploy.report.words import headline, verdict_sentences
 
+WORST_CASES = (
+    "The worst case of each step from the checkpoint to what is shipped. Errors are in units of "
+    "the reference's RMS, in float64. Noise: what PyTorch itself loses in the same precision; the "
+    "limit is a multiple of it."
+)
 MOST_PARTS = 24  # that are shown unasked
+BLOCKS_LEGEND = (
+    "1 MB is a million bytes; norm has elementwise kernels too. Min., the minimum: what "
+    "must be in memory, read and written once, and the weights."
+)
 SHORT_NAME = 18  # characters of a block's name
 FACT_WIDTH = 32  # characters of a fact's name, in one line
 VERDICT_STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
@@ -76,7 +85,7 @@ def render_parity(report: ParityReport) -> RenderableType:
         Text(f"Parity: {headline(report)}", style=style),
         *(Text(sentence) for sentence in verdict_sentences(report)),
         _table(_without(hop_table(report), "Flips")),
-        Text("Worst case of each hop. Errors are in units of the reference's RMS, in float64."),
+        Text(WORST_CASES),
         _facts((*allowed_facts(report), *parity_facts(report))),
     )
 
@@ -126,7 +135,7 @@ def render_blocks(report: KernelPlan, bounds: Sequence[Bound] = ()) -> Renderabl
     """Return one row for each part of the model."""
     return Group(
         _table(_with_short_names(block_table(report, bounds))),
-        Text("1 MB is a million bytes; norm has elementwise kernels too."),
+        Text(BLOCKS_LEGEND),
     )
 
 
