@@ -75,7 +75,7 @@ def test_export_overwrites_file_and_manifest(swin: Command, full: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param("--model swin-x", "unknown model swin-x; known are", id="unknown-model"),
+        pytest.param("--model swin-x", "unknown model swin-x; did you mean", id="unknown-model"),
         pytest.param("--checkpoint no.pt", "no.pt does not exist", id="missing"),
         pytest.param("--checkpoint .", ". holds none of model.safetensors, ", id="folder"),
         pytest.param("--checkpoint text.pt", "text.pt is not a checkpoint", id="text"),

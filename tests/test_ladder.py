@@ -60,14 +60,19 @@ def files_of(climbed: Climb) -> list[str]:
             ["float16", "float16", "bfloat16"],
             [
                 "first to overflow: layers.3.attention.qkv/linear",
-                "islands do not help: layers.3.attention",
-                "bf16, emulated needs",
+                "parts kept in float32 do not help: layers.3.attention",
+                "bf16, emulated error",
             ],
         ),
         (
             attention_and_offset,
             ["float16", "float16", "bfloat16", "float32"],
-            ["first to overflow", "islands do not help", "bf16, emulated", "ONNX fp32 needs"],
+            [
+                "first to overflow",
+                "parts kept in float32 do not help",
+                "bf16, emulated",
+                "ONNX fp32 error",
+            ],
         ),
     ],
     ids=["trained", "mlp", "attention", "attention-and-offset"],

@@ -13,7 +13,8 @@ from swin_deploy.api.border import StrPath, derived, path_of, require_known, req
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.original.build import CHOICES, Choice, original_library
 from swin_deploy.predict.forms import form_of
-from swin_deploy.proof import BATCHES, Progress
+from swin_deploy.progress import Progress, silent
+from swin_deploy.proof import BATCHES
 from swin_deploy.report import results
 from swin_deploy.report.to_json import report_to_dict
 from swin_deploy.report.write import write_report
@@ -77,7 +78,7 @@ def check(
     limit: int = 64,
     batches: Sequence[int] = BATCHES,
     original: Choice = "auto",
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> Report:
     """Compare the deploy model and each file made from it with the reference.
 

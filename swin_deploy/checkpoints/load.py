@@ -23,6 +23,7 @@ from swin_deploy.fold import fold
 from swin_deploy.images.class_names import ClassNames, read_class_names
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
 from swin_deploy.model import DeployModel
+from swin_deploy.names import variant_name
 from swin_deploy.reference import Reference, build_reference
 
 RANDOM_SEED = 0
@@ -113,7 +114,8 @@ def load_model(
     """Load a reference model.
 
     Args:
-        name: A variant; with a checkpoint, the sizes of both must agree.
+        name: A variant, or another name of it (``variant_name``); with a checkpoint, the sizes of
+            both must agree.
         checkpoint: Weights file or folder; without one the variant's bundled weights are taken,
             or random ones, seeded.
         asked: What is asked of it, see ``LoadOptions``.
@@ -127,6 +129,7 @@ def load_model(
     require_known(asked)
     if asked.get("weights") is not None and checkpoint is None:
         raise ConfigError("--weights chooses among the weights of a file; give --checkpoint")
+    name = None if name is None else variant_name(name)
     if checkpoint is None and name in BUNDLED_WEIGHTS:
         checkpoint = BUNDLED_WEIGHTS[name]
     loaded = _random(name, asked) if checkpoint is None else _from_file(name, checkpoint, asked)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from exporters.outputs import Output
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table
 from swin_deploy.cli.options import (
     Asked,
@@ -61,7 +62,7 @@ def against_list(_: click.Context, __: click.Parameter, value: str) -> tuple[Aga
     return tuple(way for way in WAYS if way in asked)  # type: ignore[misc] # checked above
 
 
-@click.command(epilog=EPILOG)
+@command(epilog=EPILOG)
 @model_options
 @onnx_option
 @engine_option

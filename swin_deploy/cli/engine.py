@@ -11,7 +11,10 @@ import click
 from exporters.artifact import artifact_outputs
 from exporters.outputs import Output
 from exporters.spec import BatchProfile, Flavor, Precision
+from swin_deploy.artifacts.newest import ENGINES, newest_export
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, say, show_json, show_text
+from swin_deploy.cli.inputs import require_onnx, requiring
 from swin_deploy.cli.life import Life, life_options, say_targets
 from swin_deploy.cli.options import FILE, batch_range, flavor_option, json_option
 from swin_deploy.cli.outputs import ENGINE, claim_outputs, force_option, require_ending
@@ -36,8 +39,10 @@ written then.
 """
 
 
-@click.command("build-trt", epilog=BUILD_EPILOG)
-@click.argument("onnx_file", metavar="[ONNX]", type=FILE, required=False)
+@command("build-trt", epilog=BUILD_EPILOG)
+@click.argument(
+    "onnx_file", metavar="[ONNX]", type=FILE, required=False, callback=requiring(require_onnx)
+)
 @click.option("--fp16", "precision", flag_value="fp16", help="Half precision, proved or refused.")
 @click.option("--bf16", "precision", flag_value="bf16", help="bfloat16, proved or refused.")
 @click.option("--fp32", "precision", flag_value="fp32", help="Float32; the file must be float32.")
@@ -72,16 +77,19 @@ def build_trt(
 ) -> None:
     """Build a TensorRT engine from an ONNX file, and prove its precision.
 
-    Without a file the newest export in engines/ is taken. With --fp16 or --bf16 a float32 file is
-    first brought to that precision, since precision lives in the graph: TensorRT 11 and
-    TensorRT-RTX have no precision flags. That graph is written beside the engine, and with it.
-    Builds without a GPU with TensorRT-RTX.
+    Without a file the newest one in engines/ is taken; without a precision the file's own: float16
+    after 'run', float32 after 'export'. With --fp16 or --bf16 a float32 file is first brought to
+    that precision, since precision lives in the graph: TensorRT 11 and TensorRT-RTX have no
+    precision flags. That graph is written beside the engine, and with it. Builds without a GPU
+    with TensorRT-RTX.
     """
     if output:
         _claim([output], onnx_file, life, force=force)
         require_ending(output, ENGINE)
+    named = onnx_file or newest_export(precision)
     with console.loading("Loading ONNX and TensorRT"):
-        from exporters.precision import TITLES
+        from exporters.precision import TITLES, precision_of
+        from exporters.to_onnx import load_onnx
         from swin_deploy import pipeline
         from swin_deploy.builds import plan_build
         from swin_deploy.config import VARIANTS
@@ -91,10 +99,9 @@ def build_trt(
             workspace_mib=workspace,
             optimization_level=optimization_level,
         )
-        named = onnx_file or pipeline.newest_export()
-        files = plan_build(named, output, precision=precision, folder=pipeline.ENGINES)
-    if onnx_file is None:
-        console.note(f"  taking the newest export, {named}")
+        files = plan_build(named, output, precision=precision, folder=ENGINES)
+        has = precision_of(load_onnx(named))
+    _say_source(console, named, has, newest=onnx_file is None, asked=precision)
     path, converts = files.engine, files.converts
     _claim(files.written, named, life, force=force)
     if converts:
@@ -134,6 +141,16 @@ def _claim(paths: Sequence[Path], source: Path | None, life: Life, *, force: boo
     if life.timing_cache is not None:  # the builder finds out whether what is there is one
         outputs.append(Output(life.timing_cache, lambda _: True))
     claim_outputs(outputs, inputs=[source], force=force)
+
+
+def _say_source(
+    console: Console, path: Path, has: Precision, *, newest: bool, asked: Precision | None
+) -> None:
+    """Say what nobody asked for: the file that was chosen, and float32."""
+    if newest:
+        console.note(f"  taking the newest export, {path}, {has}")
+    if has == "fp32" and asked is None:
+        console.note(f"  {path.name} is float32, and so is its engine; --fp16 builds in float16")
 
 
 def _in_words(manifest: dict[str, Any], kernels: KernelPlan) -> str:

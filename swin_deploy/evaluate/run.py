@@ -8,7 +8,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,11 +27,10 @@ from swin_deploy.images.batches import stream_batches
 from swin_deploy.images.chance import chance_doubt
 from swin_deploy.images.labelled import LabelledImages
 from swin_deploy.memory_limits import require_memory
+from swin_deploy.progress import Progress, Tell, silent
 from swin_deploy.proof import Made, stages
 from swin_deploy.runners import Runner, TorchRunner
 from swin_deploy.runners.base import run_images
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,8 @@ def evaluate(
     images: LabelledImages,
     *,
     settings: Settings,
-    progress: Progress = lambda _: None,
-    notice: Progress = lambda _: None,
+    progress: Progress = silent,
+    notice: Tell = silent,
 ) -> Evaluation:
     """Measure top-1 and top-5 accuracy of the reference, the deploy model and each file.
 
@@ -117,7 +116,7 @@ def _opened(
     made: Made,
     images: LabelledImages,
     settings: Settings,
-    notice: Progress,
+    notice: Tell,
 ) -> Iterator[_Backend]:
     """Each model with its predictions so far, the reference first."""
     reference = ("reference", "", TorchRunner("PyTorch reference", loaded.reference))
@@ -144,7 +143,7 @@ def _opened(
         yield backend
 
 
-def _tell_taken_over(found: Predictions, name: str, total: int, notice: Progress) -> None:
+def _tell_taken_over(found: Predictions, name: str, total: int, notice: Tell) -> None:
     if found.answers:
         notice(f"{name}: takes over {len(found.answers):,} of {total:,} images")
     elif found.changed:
@@ -176,7 +175,8 @@ def _run_all(
                 _answer(runner, kept, readable, loaded=loaded)
             new = min((index + 1) * batch, len(missing))
             elapsed_s = time.monotonic() - started
-            progress(progress_text(done + new, len(images.paths), new, elapsed_s))
+            share = (done + new) / len(images.paths)
+            progress(progress_text(done + new, len(images.paths), new, elapsed_s), share)
 
 
 def _readable(
