@@ -38,7 +38,7 @@ def use(path: Path) -> None:
     graph = load_onnx(path)
     facts_in_graph(graph, path)
     count_attention(graph)
-    tappable_graph(graph, "fp32")
+    tappable_graph(path, graph, "fp32")
     if precision_of(graph) == "fp32":
         to_half(graph, io_precision="fp32")
         to_half(graph, io_precision="fp32", precision="bf16")

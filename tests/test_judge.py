@@ -201,7 +201,7 @@ def test_judge_unusable_file_is_an_error():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda images: model(images)[:, :3], r"onnx fp32, seeded: .* \[7, 3\]"),
+        (lambda images: model(images)[:, :3], r"onnx fp32 \(m.onnx\), seeded: .* \[7, 3\]"),
         (lambda images: model(images)[:1], "gives 1 rows for 2 images"),
         (lambda images: model(images)[:, :, None], r"\[7, 4, 1\]"),
     ],

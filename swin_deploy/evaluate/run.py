@@ -32,6 +32,9 @@ from swin_deploy.proof import Made, stages
 from swin_deploy.runners import Runner, TorchRunner
 from swin_deploy.runners.base import run_images
 
+# Facts that decide nothing about predictions.
+UNUSED: dict[str, object] = {"model": "", "class_names": [], "class_names_source": ""}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -121,7 +124,7 @@ def _opened(
     """Each model with its predictions so far, the reference first."""
     reference = ("reference", "", TorchRunner("PyTorch reference", loaded.reference))
     files = (None, None, *made.onnx, *made.engines)
-    facts = json.dumps(facts_of(loaded).to_dict() | {"model": ""})  # the name changes nothing
+    facts = json.dumps(facts_of(loaded).to_dict() | UNUSED)
     for (stage, file, runner), path in zip([reference, *stages(loaded, made)], files, strict=True):
         backend = _Backend(stage, file, runner)
         try:
