@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import IMAGES, Command, listing
 
@@ -181,3 +182,32 @@ def test_table_is_written_by_one_process_at_a_time(
     with name_locks([path]):
         pass
     assert sorted(os.listdir(tmp_path)) == ["table.csv", "table.csv.json"]
+
+
+def test_features_without_any_answer_replace_nothing(swin: Command) -> None:
+    Path("bad.png").write_bytes(b"no picture")
+    command = ("predict", "notebook-digits", "bad.png", "--features")
+    swin(*command, "new/f.npz").assert_error("image bad.png cannot be read")
+    assert os.listdir() == ["bad.png"]
+    np.savez("f.npz", images=["x"], errors=[""])
+    before = listing(Path())
+    swin(*command, "f.npz").assert_error("image bad.png cannot be read")
+    assert listing(Path()) == before
+
+
+def test_features_do_not_replace_what_came_meanwhile(
+    swin: Command, some: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from swin_deploy.predict.features import FeatureFile
+
+    real = FeatureFile.add
+
+    def add(self: FeatureFile, one: Prediction) -> None:
+        Path("f.npz").write_text("mine")
+        real(self, one)
+
+    monkeypatch.setattr(FeatureFile, "add", add)
+    outcome = swin("predict", "notebook-digits", some, "--features", "f.npz")
+    outcome.assert_error("was not made by swin-deploy")
+    assert Path("f.npz").read_text() == "mine"
+    assert sorted(os.listdir()) == ["f.npz", "some"]

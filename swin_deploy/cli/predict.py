@@ -118,7 +118,7 @@ def predict(
         if table:
             run.to_table(table, top, force=force)
         elif features:
-            run.to_features(features)
+            run.to_features(features, force=force)
         else:
             run.print(_json_line if as_json else _text)
     run.conclude(table or features, as_json=as_json)
@@ -185,12 +185,14 @@ class _Run:
                 )
             self._with_progress(missing, rows.add)
 
-    def to_features(self, path: Path) -> None:
+    def to_features(self, path: Path, *, force: bool) -> None:
         """Write an NPZ file."""
         from swin_deploy.predict.features import FeatureFile
 
         with FeatureFile(path, self._pictures.names) as outputs:
             self._with_progress(list(self._pictures), outputs.add)
+            self._require_answer()
+            claim_outputs([features_output(path)], inputs=(), force=force)
             outputs.finish()
 
     def print(self, shown: Callable[[Prediction], str]) -> None:
