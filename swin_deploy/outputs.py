@@ -15,6 +15,7 @@ from pathlib import Path
 from exporters.artifact import manifest_path
 from exporters.errors import FileError
 from exporters.outputs import SIGNATURE, Output, is_signed
+from exporters.staging import real_path
 from exporters.text_files import MOST_BYTES, read_json
 
 REPORT, EVALUATION, PLAN = "report", "evaluation", "plan"  # kinds of signed text
@@ -55,8 +56,11 @@ def picture_output(path: Path) -> Output:
 
 
 def table_outputs(path: Path) -> tuple[Output, ...]:
-    """Return a table of predictions and its manifest, which tells whether the table is ours."""
-    beside = manifest_path(path)
+    """Return a table of predictions and its manifest, which tells whether the table is ours.
+
+    The manifest lies beside the file that a link leads to.
+    """
+    beside = manifest_path(real_path(path))
 
     def is_table(_: Path) -> bool:
         return read_kind(beside) == PREDICTIONS

@@ -242,6 +242,24 @@ def _report() -> Case:
     )
 
 
+def _table() -> Case:
+    """Predictions of one model, begun anew with another: no row beside the other's manifest."""
+    from swin_deploy.predict.predictor import Prediction, Scored
+    from swin_deploy.predict.table import PredictionTable
+
+    def write(folder: Path, model: str) -> None:
+        with PredictionTable(folder / "x.csv", {"model": model}, top=1, force=True) as table:
+            for image in sorted({"a", "b", "c"} - table.done):
+                table.add(Prediction(image, (Scored(0, model, 1.0),)))
+
+    def problem(folder: Path) -> str:
+        rows = (folder / "x.csv").read_text().splitlines()[1:]
+        model = json.loads((folder / "x.csv.json").read_text())["model"]
+        return "" if all(f",{model}," in row for row in rows) else f"{rows} of {model}"
+
+    return Case(lambda folder: write(folder, "old"), lambda folder: write(folder, "new"), problem)
+
+
 def _trial_folder() -> Case:
     def work(folder: Path) -> None:
         with temporary_folder(folder) as trial:
@@ -321,6 +339,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "together": _together,
     "all-or-none": _all_or_none,
     "report": _report,
+    "table": _table,
     "temporary-folder": _trial_folder,
     "two-renames": _two_renames,
     "unlocked": _unlocked,

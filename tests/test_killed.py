@@ -41,7 +41,7 @@ def test_work_ended_at_each_step_leaves_the_old_or_the_new(
 ) -> None:
     found = end_at_each_step(tmp_path, case, number=number)
     assert found["problems"] == []
-    assert found["steps"] > 20
+    assert found["steps"] > 15
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])

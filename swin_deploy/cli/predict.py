@@ -118,7 +118,7 @@ def predict(
         if table:
             run.to_table(table, top, force=force)
         elif features:
-            run.to_features(features)
+            run.to_features(features, force=force)
         else:
             run.print(_json_line if as_json else _text)
     run.conclude(table or features, as_json=as_json)
@@ -165,7 +165,6 @@ class _Run:
         self, console: Console, predictor: Predictor, pictures: Pictures, *, artifact: Path
     ) -> None:
         self.failed = 0
-        self.answered = 0
         self._error = ""  # the last one
         self._console = console
         self._predictor = predictor
@@ -182,14 +181,21 @@ class _Run:
             taken_over = len(self._pictures) - len(missing)
             if taken_over:
                 self._console.note(f"  {path} has {taken_over:,} of them already")
+            if rows.dropped:
+                self._console.note(
+                    f"  {rows.dropped:,} rows are made again: the picture changed, was not read, "
+                    "or came in by standard input"
+                )
             self._with_progress(missing, rows.add)
 
-    def to_features(self, path: Path) -> None:
+    def to_features(self, path: Path, *, force: bool) -> None:
         """Write an NPZ file."""
         from swin_deploy.predict.features import FeatureFile
 
         with FeatureFile(path, self._pictures.names) as outputs:
             self._with_progress(list(self._pictures), outputs.add)
+            self._require_answer()
+            claim_outputs([features_output(path)], inputs=(), force=force)
             outputs.finish()
 
     def print(self, shown: Callable[[Prediction], str]) -> None:
@@ -209,7 +215,6 @@ class _Run:
     def _answers(self, pictures: Iterable[Named]) -> Iterator[Prediction]:
         tell = self._keep
         for answer in self._predictor.stream(pictures, tell=tell):
-            self.answered += 1
             if answer.error:
                 self.failed += 1
                 self._error = answer.error
@@ -220,18 +225,20 @@ class _Run:
     def _keep(self, name: str, what: str) -> None:
         self._odd[what].append(name)
 
+    def _require_answer(self) -> None:
+        total = len(self._pictures)
+        if self.failed == total:
+            several = f"none of the {total:,} pictures has an answer; the last: "
+            raise FileError(self._error if total == 1 else several + self._error)
+
     def conclude(self, path: Path | None, *, as_json: bool) -> None:
         """Say what was written, what failed and what a user may not expect."""
         for what, names in self._odd.items():
             self._console.warn(f"{what}: {listed(names)}")
-        if self.failed == self.answered == 1:
-            raise FileError(self._error)
-        if self.failed == self.answered and self.answered:
-            raise FileError(
-                f"none of the {self.answered:,} pictures has an answer; the last: {self._error}"
-            )
+        self._require_answer()
+        total = len(self._pictures)
         if self.failed > LISTED:
-            self._console.warn(f"{self.failed:,} of {self.answered:,} pictures have no answer")
+            self._console.warn(f"{self.failed:,} of {total:,} pictures have no answer")
         if path is None:
             if self._pictures.names == ("-",):
                 return
@@ -239,11 +246,11 @@ class _Run:
             words = ["predict", self._artifact, folder, "--csv", "predictions.csv"]
             self._console.next_step(*words, why="a folder, as a table")
             return
-        counts = {"file": str(path), "pictures": self.answered, "failed": self.failed}
+        counts = {"file": str(path), "pictures": total, "failed": self.failed}
         if as_json:
             show_text(json.dumps(counts))
         else:
-            show_text(f"{path}: {self.answered:,} pictures, {self.failed:,} without an answer")
+            show_text(f"{path}: {total:,} pictures, {self.failed:,} without an answer")
 
 
 def _key(predictor: Predictor) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import contextlib
 import os
 import zipfile
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import FileError
-from exporters.staging import real_path, temporary_folder
+from exporters.staging import made_folder, real_path, temporary_folder
 from swin_deploy.predict.predictor import Prediction
 
 FLOAT32 = np.lib.format.dtype_to_descr(np.dtype(np.float32))
@@ -40,18 +41,24 @@ class FeatureFile:
         self._errors: list[str] = []
         self._streams: dict[str, IO[bytes]] = {}
         self._missing: dict[str, NDArray[np.float32]] = {}  # the row of a picture without outputs
-        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         try:
-            self._place.parent.mkdir(parents=True, exist_ok=True)
-            self._folder = self._stack.enter_context(temporary_folder(self._place.parent))
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(made_folder(self._place.parent))
+                self._folder = stack.enter_context(temporary_folder(self._place.parent))
+                self._stack = stack.pop_all()
         except OSError as err:
             raise self._failure(err) from err
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._stack.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
     def add(self, answer: Prediction) -> None:
         """Keep the outputs of the next picture."""
@@ -83,8 +90,8 @@ class FeatureFile:
 
     def _begin(self, name: str, shape: tuple[int, ...]) -> None:
         """Open the array of an output; the pictures before it have none."""
-        stream = (self._folder / f"{name}.npy").open("wb")
-        self._streams[name] = self._stack.enter_context(stream)
+        self._streams[name] = stream = (self._folder / f"{name}.npy").open("wb")
+        self._stack.callback(_close, stream)
         header = {"descr": FLOAT32, "fortran_order": False, "shape": (len(self._names), *shape)}
         np.lib.format.write_array_header_2_0(stream, header)
         self._missing[name] = np.full(shape, np.nan, np.float32)
@@ -96,3 +103,8 @@ class FeatureFile:
             f"cannot write {self._path}: {err.strerror or err}; choose another place, or free some "
             "space"
         )
+
+
+def _close(stream: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):  # what could not be written has been told
+        stream.close()

@@ -1,23 +1,25 @@
 """Predictions as a CSV file that grows row by row, so that a later run can go on with it.
 
 The manifest beside it, ``x.csv.json``, says which model the rows are of. What a killed process
-leaves of its last row is cut off.
+leaves of its last row is cut off. One process at a time writes a table.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterable
+import os
 from pathlib import Path
 from typing import IO, Any, Self
 
-from exporters.artifact import manifest_path, write_atomic
+from exporters.artifact import manifest_path
 from exporters.errors import FileError
-from exporters.staging import real_path
+from exporters.staging import made_folder, name_locks, real_path, staged_together, undisturbed
 from exporters.text_files import read_json
 from swin_deploy.outputs import PREDICTIONS
+from swin_deploy.predict.pictures import STANDARD_INPUT
 from swin_deploy.predict.predictor import Prediction
 
 SCHEMA = 1
@@ -27,7 +29,8 @@ class PredictionTable:
     """The answers of one model, a row a picture; open with ``with``.
 
     Args:
-        path: The CSV file. One that an earlier run with the same key left is gone on with.
+        path: The CSV file; a link is followed. One that an earlier run with the same key left is
+            gone on with.
         key: What the rows hold for, as JSON values: the model, how it runs, what is asked of it.
         top: Number of classes a row.
         force: Start anew where the file holds something else.
@@ -35,15 +38,20 @@ class PredictionTable:
     Attributes:
         path: The file.
         done: Names of the pictures that have a row.
+        dropped: Number of rows of an earlier run that are to be made again: of a picture that
+            could not be read, or was changed since the table was, or came in by standard input.
 
     Raises:
-        FileError: If the path holds something else, or cannot be written.
+        FileError: If the path holds something else, cannot be written, or another process writes
+            it for long.
     """
 
     def __init__(self, path: Path, key: dict[str, Any], *, top: int, force: bool = False) -> None:
         self.path = path
-        self._force = force
         self.done: set[str] = set()
+        self.dropped = 0
+        self._place = real_path(path)
+        self._force = force
         # As a reader of the file gets it: no tuples.
         self._manifest = json.loads(json.dumps({"schema": SCHEMA, "kind": PREDICTIONS, **key}))
         numbered = (
@@ -56,22 +64,27 @@ class PredictionTable:
 
     def __enter__(self) -> Self:
         try:
-            whole = self._take_over() if self.path.exists() else 0
-            real_path(self.path).parent.mkdir(parents=True, exist_ok=True)
-            if not whole:
-                text = json.dumps(self._manifest, indent=2) + "\n"
-                write_atomic(manifest_path(self.path), text.encode())
-            self._stream: IO[bytes] = self.path.open("r+b" if whole else "wb")
-            self._stream.seek(whole)
-            self._stream.truncate()
-            if not whole:
-                self._write([self._header])
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(made_folder(self._place.parent))
+                stack.enter_context(name_locks([self._place]))
+                whole = self._take_over()
+                self._stream: IO[bytes] = self._place.open("r+b")
+                stack.callback(self._close)
+                self._stream.seek(whole)
+                self._stream.truncate()
+                if not whole:
+                    self._write(_line(self._header))
+                self._stack = stack.pop_all()
         except OSError as err:
             raise self._failure(err) from err
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stream.close()
+        self._stack.close()
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):  # a row that could not be written has been told
+            self._stream.close()
 
     def add(self, answer: Prediction) -> None:
         """Keep the answer to one picture.
@@ -80,7 +93,7 @@ class PredictionTable:
             FileError: If they cannot be written.
         """
         try:
-            self._write([self._row(answer)])
+            self._write(_line(self._row(answer)))
         except OSError as err:
             raise self._failure(err) from err
 
@@ -92,42 +105,100 @@ class PredictionTable:
         ]
         return [answer.image, *cells, *[""] * (3 * self._top - len(cells)), answer.error]
 
-    def _write(self, rows: Iterable[list[str]]) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        self._stream.write(text.getvalue().encode("utf-8", "surrogateescape"))
+    def _write(self, line: bytes) -> None:
+        self._stream.write(line)
         self._stream.flush()
 
     def _take_over(self) -> int:
-        """Read what an earlier run left; the size of its whole rows."""
-        if not self._is_same():
-            return 0
-        data = self.path.read_bytes()
-        end = data.rfind(b"\n")
-        while end >= 0 and data.count(b'"', 0, end) % 2:  # a line break in a file's name
-            end = data.rfind(b"\n", 0, end)
-        whole = data[: end + 1]
-        rows = csv.reader(io.StringIO(whole.decode("utf-8", "surrogateescape"), newline=""))
-        if next(rows, None) != self._header:
-            return 0
-        self.done = {row[0] for row in rows if row}
+        """Make the file ready to go on with; the number of its bytes that stay."""
+        if not self._place.exists() or not self._is_same():
+            return self._start_anew()
+        whole = _whole_rows(self._place.read_bytes())
+        header, *rows = _parsed(whole) or [[]]
+        if header != self._header:
+            self._require_force("its first row is not " + ",".join(self._header), size=len(whole))
+            return self._start_anew()
+        written = self._place.stat().st_mtime_ns
+        kept = [row for row in rows if self._holds(row, written)]
+        self.done = {row[0] for row in kept}
+        self.dropped = len(rows) - len(kept)
+        if self.dropped:
+            whole = b"".join(map(_line, [header, *kept]))
+            self._replace({self._place: whole})
         return len(whole)
+
+    def _holds(self, row: list[str], written: int) -> bool:
+        """Whether a row is whole and says what the model would say now.
+
+        What is said of a picture that is gone stays.
+        """
+        if len(row) != len(self._header) or row[-1] or row[0] == STANDARD_INPUT:
+            return False
+        try:
+            found = os.stat(row[0])
+        except (OSError, ValueError):  # ValueError: a NUL in a damaged name
+            return True
+        return max(found.st_mtime_ns, found.st_ctime_ns) < written
 
     def _is_same(self) -> bool:
         """Whether an earlier run of the same left the file; false where it is to be replaced."""
-        beside = manifest_path(self.path)
+        beside = manifest_path(self._place)
         found = read_json(beside) if beside.is_file() else {}
         found = found if isinstance(found, dict) else {}
         names = [name for name, value in self._manifest.items() if found.get(name) != value]
-        if names and not self._force and self.path.stat().st_size:
-            raise FileError(
-                f"{self.path} has predictions of another run (not the same: {', '.join(names)}); "
-                "name another file, or start anew with --force"
-            )
+        if names:
+            why = f"not the same: {', '.join(names)}"
+            self._require_force(why, size=self._place.stat().st_size)
         return not names
+
+    def _require_force(self, why: str, *, size: int) -> None:
+        if size and not self._force:
+            raise FileError(
+                f"{self.path} has predictions of another run ({why}); name another file, or start "
+                "anew with --force"
+            )
+
+    def _start_anew(self) -> int:
+        # The empty file comes first: killed between the two, no row has the other run's manifest.
+        manifest = json.dumps(self._manifest, indent=2) + "\n"
+        self._replace({self._place: b"", manifest_path(self._place): manifest.encode()})
+        return 0
+
+    def _replace(self, files: dict[Path, bytes]) -> None:
+        with staged_together(files) as staged, undisturbed():
+            for place, temporary in staged.items():
+                os.replace(temporary, place)
 
     def _failure(self, err: OSError) -> FileError:
         return FileError(
             f"cannot keep predictions in {self.path}: {err.strerror or err}; name another file, or "
             "free some space and run again to go on"
         )
+
+
+def _line(row: list[str]) -> bytes:
+    """A row as it is in the file; names may hold line breaks of any kind, and be no UTF-8."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(row)  # what is in it gets quotes in a name
+    line = text.getvalue().removesuffix("\r\n") + "\n"
+    return line.encode("utf-8", "surrogateescape")
+
+
+def _whole_rows(data: bytes) -> bytes:
+    """What is there without a row that a killed process began."""
+    end, quotes = data.rfind(b"\n"), data.count(b'"')
+    quotes -= data.count(b'"', end + 1)
+    while end >= 0 and quotes % 2:  # a line break in a file's name
+        before = data.rfind(b"\n", 0, end)
+        quotes -= data.count(b'"', before + 1, end)
+        end = before
+    return data[: end + 1]
+
+
+def _parsed(data: bytes) -> list[list[str]]:
+    """The rows of a table; none where it is no table."""
+    text = io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")
+    try:
+        return [row for row in csv.reader(text) if row]
+    except csv.Error:
+        return []
