@@ -31,5 +31,7 @@ def form_of(artifact: Path) -> Form:
         )
     if artifact.suffix.lower() == ".onnx":
         return "onnx"
+    if artifact.is_dir():  # '.' has no name that a manifest could go by
+        return "checkpoint"
     engine = artifact.suffix.lower() in ENGINE_SUFFIXES or manifest_path(artifact).is_file()
     return "engine" if engine else "checkpoint"
