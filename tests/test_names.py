@@ -113,6 +113,7 @@ def test_short_name_is_said_and_files_have_the_variants(swin: Command) -> None:
 def test_predict_takes_names_and_proposes_them(swin: Command) -> None:
     swin("predict", "swin_tin", "x.png").assert_error("did you mean the model swin_tiny")
     swin("predict", "swin_t", "x.png").assert_error("image x.png does not exist")
+    swin("predict", "", "x.png").assert_error("image x.png does not exist")
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def parity(
 ) -> None:
     """Compare every step with the reference: deploy model, ONNX files, engines.
 
-    On real images, seeded noise and extreme inputs, at several batch sizes. What is allowed comes
+    On real images, seeded noise and extreme inputs, at several batch sizes. The limits come
     from what PyTorch itself loses in the same precision on the same images. Where a step fails, the
     block and the operation that go wrong first are named. The reference is the float32 PyTorch
     model with the checkpoint's weights; it is compared with the model of the library that the

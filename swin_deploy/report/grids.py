@@ -14,7 +14,7 @@ from rich.text import Text
 
 EDGES = 2  # columns of the terminal before and after a table with headers
 GAP = 2  # columns of the terminal between two of a table
-LONGEST_WORD = 36  # that columns make room for; names of kernels are longer, and are broken
+LONGEST_WORD = 28  # that columns make room for; names of kernels are longer, and are broken
 CODE_WIDTHS = (12, 40)  # of names that may be shortened: at least, at most
 
 
