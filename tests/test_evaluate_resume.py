@@ -45,7 +45,7 @@ def rows(folder: Path) -> dict[str, list[dict[str, object]]]:
 def test_interrupted_evaluation_goes_on_where_it_was(
     stop_after: int, digits: LoadedModel, few: LabelledImages, tmp_path: Path
 ) -> None:
-    def stop(_: str) -> None:
+    def stop(_: str, __: float | None = None, /) -> None:
         nonlocal stop_after
         stop_after -= 1
         if stop_after == 0:

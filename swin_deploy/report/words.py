@@ -104,12 +104,12 @@ def case_text(result: ParityResult) -> str:
     return f"{one_line(result.inputs)}, batch {result.batch}"
 
 
-# What a stage is called in a headline, and what was done before it was run.
+# What a stage is called in a headline, and what is said of one that was not run.
 STAGES = {
-    "original": ("Original library", "compared"),
-    "deploy": ("Deploy model", "made"),
-    "onnx": ("ONNX", "written"),
-    "engine": ("TensorRT engine", "built"),
+    "original": ("Original library", "not compared"),
+    "deploy": ("Deploy model", "made, not yet run"),
+    "onnx": ("ONNX", "written, not yet run"),
+    "engine": ("TensorRT engine", "built, not yet run"),
 }
 
 
@@ -127,7 +127,7 @@ def headline(parity: ParityReport | None) -> str:
     # The deploy model is verified on the way to a file: the file is what counts.
     shipped = [name for name in verified if name != "Deploy model"] or verified
     parts = [f"{' and '.join(shipped)} verified"]
-    parts += [f"{name} {done}, not yet run" for name, done in _unseen_stages(unseen)]
+    parts += [f"{name} {said}" for name, said in _unseen_stages(unseen)]
     if parity.doubt:
         parts = [f"Inconclusive: {parts[0]}, but accuracy shows nothing", *parts[1:]]
     return ". ".join(parts)
