@@ -181,7 +181,10 @@ def test_evaluate(cell: Cell, swin: Command, images: Path) -> None:
     if cell.output != "logits":
         outcome.assert_error(f"gives {', '.join(cell.output_names)}, accuracy needs class logits")
         return
-    values = outcome.assert_done().json
+    values = outcome.json
+    # Of random weights most are not better than guessing, and that is a verdict of its own.
+    assert (outcome.status, values["verdict"]) in {(0, "pass"), (1, "inconclusive")}
+    assert all(one["passed"] is not False for one in values["candidates"])
     assert values["images"] == 10
     deploy, graph, engine = (one["not_run"] for one in values["candidates"])
     assert not deploy
