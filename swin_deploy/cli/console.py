@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from exporters.errors import FileError
+from exporters.text_files import visible
 from swin_deploy.signals import nothing_to_clean
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ CHECK_FAILED = 1  # exit status
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 REFRESH_S = 0.1
 READER_GONE = 141  # 128 and the signal, as shells have it
+CLEAR_LINE = "\r\033[K"  # on a terminal, of the live progress
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 PAGE_WIDTH = 100  # of tables that go to a file or a pipe
 
@@ -101,18 +103,22 @@ class Step:
             say(f"    {detail}")
         elif self.live and now - self.shown >= REFRESH_S:
             self.shown = now
-            say(f"\r\033[K  {self.title}: {detail[:60]}", nl=False)
+            say(f"  {self.title}: {detail[:60]}", start=CLEAR_LINE, nl=False)
+
+    def note(self, text: str) -> None:
+        """A remark above the line of progress."""
+        if self.level > QUIET:
+            say(f"  {text}", start=CLEAR_LINE if self.live else "")
 
     def warn(self, text: str) -> None:
         """Something the user must know, at every level, above the line of progress."""
-        start = "\r\033[K" if self.live else ""
-        say(f"{start}warning: {text}", fg="yellow")
+        say(f"warning: {text}", start=CLEAR_LINE if self.live else "", fg="yellow")
 
     def end(self, *, mark: str) -> None:
         if self.level > QUIET:
-            start = "\r\033[K" if self.live else ""
             elapsed = time.monotonic() - self.started
-            say(f"{start}{mark} {self.title} ({elapsed:.1f} s)")
+            start = CLEAR_LINE if self.live else ""
+            say(f"{mark} {self.title} ({elapsed:.1f} s)", start=start)
 
 
 def show_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -130,16 +136,25 @@ def show_table(renderable: Any) -> None:  # noqa: ANN401 - any rich renderable
     page = io.TextIOWrapper(memory, encoding, errors="replace", newline="", write_through=True)
     width = None if live else PAGE_WIDTH
     RichConsole(file=page, force_terminal=live, width=width, highlight=False).print(renderable)
-    show_text(memory.getvalue().decode(encoding).removesuffix("\n"))
+    _write(memory.getvalue().decode(encoding).removesuffix("\n"))
+
+
+def show_line(text: str) -> None:
+    """A result in one line, whatever a file or a class is called; raises as ``show_text`` does."""
+    show_text(visible(text))
 
 
 def show_text(text: str) -> None:
-    """A result on standard output.
+    """A result on standard output; what a terminal would obey is shown as an escape.
 
     Raises:
         FileError: If it cannot be written, as on a full disk.
         Exit: If the reader has gone, as ``head`` does when it has enough.
     """
+    _write(visible(text, kept="\n"))
+
+
+def _write(text: str) -> None:
     try:
         click.echo(text)
     except BrokenPipeError as err:
@@ -152,14 +167,20 @@ def show_text(text: str) -> None:
         ) from err
 
 
-def say(text: str, *, nl: bool = True, fg: str | None = None) -> None:
+def say(text: str, *, start: str = "", nl: bool = True, fg: str | None = None) -> None:
     """A line on standard error; where its disk is full it is lost, and the work goes on.
+
+    Args:
+        text: The line; what a terminal would obey is shown as an escape.
+        start: Letters for the terminal to obey before it.
+        nl: Whether the line ends.
+        fg: Colour of the line.
 
     Raises:
         Exit: If the reader has gone.
     """
     try:
-        click.secho(text, err=True, nl=nl, fg=fg)
+        click.secho(start + visible(text), err=True, nl=nl, fg=fg)
     except BrokenPipeError as err:
         discard_streams()
         raise click.exceptions.Exit(READER_GONE) from err

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 TELL_EVERY_S = 30.0
 DROPS = (0.1, 0.5, 1, 2, 5, 10)  # percentage points of top-1
-CLEAR_LINE = "\r\033[K"  # of the live progress
 
 EPILOG = """\b
 Examples:
@@ -138,7 +137,7 @@ def evaluate(
                 images,
                 settings=settings,
                 progress=_progress(console, step),
-                notice=lambda text: console.note(f"{CLEAR_LINE if step.live else ''}  {text}"),
+                notice=step.note,
             )
     except KeyboardInterrupt:
         console.note(f"  predictions so far are in {folder}; the same command goes on from there")
