@@ -1,3 +1,79 @@
-"""Swin Transformer checkpoints to verified TensorRT engines."""
+"""Swin Transformer checkpoints to verified TensorRT engines.
+
+``load`` a checkpoint, ``export`` it to ONNX, ``build`` an engine, ``check`` what was made against
+the checkpoint, and ask a ``Predictor`` about pictures. docs/python.md has an example of each.
+
+Names load when they are first used: importing this package loads neither PyTorch nor NumPy.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # type checkers know the name; importing typing would take longer
+if TYPE_CHECKING:
+    from exporters.errors import (
+        BuildError,
+        CheckpointError,
+        ComparisonError,
+        ConfigError,
+        DeployError,
+        ExportError,
+        FileError,
+        MissingBackendError,
+    )
+    from swin_deploy.api.checks import Report, check
+    from swin_deploy.api.engines import build
+    from swin_deploy.api.models import Model, load
+    from swin_deploy.images.preprocessing import PreprocessingChoice
+    from swin_deploy.pipeline import Artifact, Listener
+    from swin_deploy.predict.predictor import Prediction, Predictor, Scored
 
 __version__ = "0.1.0"
+__all__ = [
+    "Artifact",
+    "BuildError",
+    "CheckpointError",
+    "ComparisonError",
+    "ConfigError",
+    "DeployError",
+    "ExportError",
+    "FileError",
+    "Listener",
+    "MissingBackendError",
+    "Model",
+    "Prediction",
+    "Predictor",
+    "PreprocessingChoice",
+    "Report",
+    "Scored",
+    "build",
+    "check",
+    "load",
+]
+_HOMES = {
+    "Artifact": "swin_deploy.pipeline",
+    "Listener": "swin_deploy.pipeline",
+    "Model": "swin_deploy.api.models",
+    "Prediction": "swin_deploy.predict.predictor",
+    "Predictor": "swin_deploy.predict.predictor",
+    "PreprocessingChoice": "swin_deploy.images.preprocessing",
+    "Report": "swin_deploy.api.checks",
+    "Scored": "swin_deploy.predict.predictor",
+    "build": "swin_deploy.api.engines",
+    "check": "swin_deploy.api.checks",
+    "load": "swin_deploy.api.models",
+}
+
+if not TYPE_CHECKING:  # a type checker is to notice names that are not there
+
+    def __getattr__(name: str) -> object:
+        """Load a public name on first use (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        value = getattr(importlib.import_module(_HOMES.get(name, "exporters.errors")), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporters.precision import FLOAT16_MAX
 from exporters.spec import Precision
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import ImageSet
-from swin_deploy.load import LoadedModel
 from swin_deploy.parity import ParityResult, Tolerance, tolerance_for
+from swin_deploy.progress import Progress
 from swin_deploy.ranges import Part, emulate, measure_noise, measure_ranges
 
 NOISE_IMAGES = 4  # one forward pass a part on each of them
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

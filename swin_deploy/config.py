@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,6 +40,18 @@ def hidden_channels(dim: int, mlp_ratio: float) -> int:
     A ratio of two whole numbers, found from the weights, may miss the product by a rounding error.
     """
     return int(dim * mlp_ratio + 1e-6)
+
+
+def nearest(sizes: Iterable[int], img_size: int, count: int) -> tuple[int, ...]:
+    """Return the ``count`` sizes that are nearest to an image size, nearest first."""
+    return tuple(sorted(sizes, key=lambda size: (abs(size - img_size), size))[:count])
+
+
+def sizes_remedy(sizes: Sequence[int]) -> str:
+    """Return what to do about an image size that cannot be, in words."""
+    if not sizes:
+        return f"no size up to {MOST_SIDE:,} can be tiled; use other windows"
+    return f"use one of {', '.join(map(str, sizes))}, ..."
 
 
 @dataclass(frozen=True)
@@ -117,11 +130,9 @@ class SwinConfig:
         self._check_stages()
         if not self._tiles(self.img_size):
             windows = "/".join(map(str, dict.fromkeys(self.window_sizes)))
-            sizes = ", ".join(map(str, self.legal_img_sizes(4)))
-            remedy = f"use one of {sizes}, ..." if sizes else f"none up to {MOST_SIDE:,} can"
             raise ConfigError(
                 f"image size {self.img_size} cannot be tiled by windows of {windows} x {windows} "
-                f"tokens in every stage; {remedy}"
+                f"tokens in every stage; {sizes_remedy(self.near_img_sizes(self.img_size))}"
             )
         if self.output_name == "logits" and not self.num_classes:
             raise ConfigError("output logits needs a classifier, and this model has none")
@@ -207,6 +218,17 @@ class SwinConfig:
         step = self.patch_size << (len(self.depths) - 1)
         legal = (size for size in range(step, MOST_SIDE + 1, step) if self._tiles(size))
         return tuple(itertools.islice(legal, count))
+
+    def near_img_sizes(self, img_size: int, count: int = 4) -> tuple[int, ...]:
+        """The image sizes that windows tile in every stage, nearest to ``img_size`` first.
+
+        In pixels; there may be fewer than ``count`` up to ``MOST_SIDE``.
+        """
+        step = self.patch_size << (len(self.depths) - 1)
+        period = step * math.lcm(*self.window_sizes)  # each multiple of it is one of them
+        last = min(MOST_SIDE, max(img_size, 0) + count * period)
+        sizes = filter(self._tiles, range(step, last + 1, step))
+        return nearest(sizes, img_size, count)
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:
@@ -387,10 +409,5 @@ def variant(name: str) -> SwinConfig:
         ConfigError: If there is no variant of that name.
     """
     if name not in VARIANTS:
-        close = difflib.get_close_matches(shortened(name), VARIANTS, n=3)
-        names = dict.fromkeys((*close, *BUNDLED_WEIGHTS, DEFAULT_MODEL, *VARIANTS))
-        raise ConfigError(
-            f"unknown model {shortened(name)}; known are {listed(list(names))}: see "
-            "'swin-deploy models'"
-        )
+        raise ConfigError(f"unknown model {name}; 'swin-deploy models' lists them")
     return VARIANTS[name]

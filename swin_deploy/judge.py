@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,13 +34,12 @@ from swin_deploy.parity import (
     second_opinion,
     tolerance_for,
 )
+from swin_deploy.progress import Progress, silent, within
 from swin_deploy.runners import Outputs, Runner
 from swin_deploy.samples import answer_samples
 from swin_deploy.taps import Tappable
 
 DEFAULT_BATCHES = (1, 2, 3, 7)
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def judge(
     candidates: Sequence[Candidate],
     *,
     batches: Sequence[int] = DEFAULT_BATCHES,
-    progress: Progress = lambda message: None,
+    progress: Progress = silent,
 ) -> tuple[Hop, ...]:
     """Compare each candidate with the reference, on every image set at several batch sizes.
 
@@ -111,11 +110,12 @@ def judge(
         ComparisonError: If a candidate's output has another shape than the reference's.
         DeployError: If a candidate's file cannot be used.
     """
-    hops = []
-    for candidate in candidates:
-        hop = _judge_outputs(reference, candidate, batches, progress)
+    hops, count = [], max(1, len(candidates))
+    for index, candidate in enumerate(candidates):
+        part = within(progress, index / count, (index + 1) / count)
+        hop = _judge_outputs(reference, candidate, batches, part)
         release_memory()
-        hops.append(hop if hop.not_run else _look_inside(hop, reference, candidate, progress))
+        hops.append(hop if hop.not_run else _look_inside(hop, reference, candidate, part))
         release_memory()
     return tuple(hops)
 
@@ -127,6 +127,7 @@ def _judge_outputs(
     hop = Hop(runner.name, candidate.stage, runner.precision, candidate.file, runner.backend)
     results: list[ParityResult] = []
     outputs, floors = [], []
+    count = len(reference.image_sets)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(runner)
@@ -136,7 +137,8 @@ def _judge_outputs(
             expected = reference.outputs[number]
             allowed = _allowed(reference, number, candidate)
             try:
-                runs = _run_batches(runner, images, batches, progress)
+                part = within(progress, number / count, (number + 1) / count)
+                runs = _run_batches(runner, images, batches, part)
                 results += _judge_runs(runs, expected, allowed, images, reference.names)
             except ComparisonError as err:
                 name = f"{runner.name} ({candidate.file})" if candidate.file else runner.name
@@ -176,7 +178,7 @@ def _look_inside(
     missing = missing_points(reference, tappable, precision)
     if missing or tappable is None:
         return dataclasses.replace(hop, drift_not_run=missing)
-    progress(f"{hop.name}: tokens along the model")
+    progress(f"{hop.name}: tokens along the model", 1.0)
     try:
         drift = measure_drift(reference, tappable, candidate.ceiling, precision)
     except ComparisonError as err:
@@ -207,9 +209,9 @@ def _run_batches(
     own = {runner.max_batch} if runner.max_batch else set()
     usable = sorted({max(low, min(batch, high, count)) for batch in batches} | own)
     by_batch = []
-    for batch in usable:
+    for number, batch in enumerate(usable):
         wanted = {usable[0]: usable[-1], usable[-1]: count}.get(batch, batch)
-        progress(f"{runner.name}: {images.name}, batch {batch}")
+        progress(f"{runner.name}: {images.name}, batch {batch}", number / len(usable))
         by_batch.append(run_rows(runner, images, batch, wanted))
     largest = by_batch[-1]
     if largest.batch == 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from exporters.precision import TITLES
 from exporters.spec import BatchProfile, EngineOptions, Precision
 from exporters.staging import temporary_folder
 from swin_deploy.advice import Islands, choose_islands, fair_share
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import ImageSet
-from swin_deploy.load import LoadedModel
 from swin_deploy.parity import Hop, ParityReport, tolerance_for
 from swin_deploy.pipeline import (
     Converted,
@@ -32,13 +32,13 @@ from swin_deploy.pipeline import (
     write_converted,
     write_engine,
 )
+from swin_deploy.progress import Progress, silent
 from swin_deploy.proof import Made, prove_parity
 from swin_deploy.ranges import Part, first_overflow, measure_noise, measure_ranges, paths_of
 
 RUNG_IMAGES = 16  # of each image set; what is taken is compared on all images afterwards
 NOISE_IMAGES = 4
 BATCHES = (7,)
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Ladder:
     images: tuple[ImageSet, ...]
     profile: BatchProfile
     options: EngineOptions
-    progress: Progress = lambda _: None
+    progress: Progress = silent
     force: bool = False
 
 
@@ -119,7 +119,7 @@ def climb(ladder: Ladder, *, start: Precision) -> Climb:
     ladder = dataclasses.replace(ladder, images=images)
     for precision, islands in _rungs(ladder, start):
         if islands is not None and not islands.keep:
-            reason = f"float32 islands do not help: {islands.reason}"
+            reason = f"parts kept in float32 do not help: {islands.reason}"
             rungs.append(Rung(precision, (), False, reason))
             continue
         keep = islands.keep if islands else ()
@@ -219,7 +219,7 @@ def _own_hops(parity: ParityReport, precision: Precision) -> list[Hop]:
     hops = [hop for hop in of_rung if (hop.stage, precision) != ("deploy", "fp32")]
     ran = [hop for hop in hops if hop.passed is not None]
     if not ran or (precision != "bf16" and not any(hop.stage == "onnx" for hop in ran)):
-        missing = next((hop.not_run for hop in hops if hop.not_run), "no hop could run")
+        missing = next((hop.not_run for hop in hops if hop.not_run), "nothing could run")
         raise MissingBackendError(f"{TITLES[precision]} cannot be compared here: {missing}")
     return ran
 
@@ -231,7 +231,7 @@ def _why(ladder: Ladder, failed: Hop, precision: Precision) -> str:
     beyond = first_overflow(_ranges(ladder)) if precision == "fp16" else None
     if beyond is None:
         return reason
-    return f"{reason}; first to overflow: {beyond.name}, {beyond.max_abs:.3g} of 65504 allowed"
+    return f"{reason}; first to overflow: {beyond.name}, {beyond.max_abs:.3g} of at most 65504"
 
 
 def _margin(hop: Hop) -> str:
@@ -239,7 +239,7 @@ def _margin(hop: Hop) -> str:
     worst = hop.worst
     needs = ""
     if worst is not None:
-        needs = f" needs {worst.needed_atol:.2g}, allowed {worst.tolerance.atol:.2g}"
+        needs = f" error {worst.needed_atol:.2g}, limit {worst.tolerance.atol:.2g}"
     return f"{hop.name}{needs}; delivered by the plan"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from swin_deploy.alias import alias
 from swin_deploy.arrays import plain_array
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import Floor, measure_floor, tolerance_for
+from swin_deploy.progress import Progress, silent
 from swin_deploy.reference import Reference
 from swin_deploy.runners import Outputs, Runner, TorchRunner
 from swin_deploy.stream import Point, stream_points
@@ -35,7 +36,6 @@ NOISE_ROWS = 8  # of each image set, spread over it
 TRACE_ROWS = 2  # the last of those: tokens on the way take much memory
 NOISY_DTYPES = {"fp32": torch.float64, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-Progress = Callable[[str], None]
 Wide = NDArray[np.float64]
 
 
@@ -106,7 +106,7 @@ def run_reference(
     image_sets: Sequence[ImageSet],
     *,
     names: tuple[str, ...],
-    progress: Progress = lambda message: None,
+    progress: Progress = silent,
 ) -> ReferenceOutputs:
     """Run the reference on all images, once.
 
@@ -124,9 +124,10 @@ def run_reference(
         raise ComparisonError("no images to compare on; give at least one image in every set")
     outputs = []
     with runner:
-        for images in image_sets:
+        for number, images in enumerate(image_sets):
             count = len(images.images)
-            progress(f"{runner.name}: {images.name}, {count} images")
+            share = number / len(image_sets)
+            progress(f"{runner.name}: {images.name}, {count} images", share)
             rows = run_rows(runner, images, min(REFERENCE_BATCH, count), count)
             outputs.append(by_image(rows, count))
     return ReferenceOutputs(
@@ -143,7 +144,7 @@ def trace_reference(
     reference: Reference,
     *,
     precisions: Sequence[Precision],
-    progress: Progress = lambda message: None,
+    progress: Progress = silent,
 ) -> ReferenceOutputs:
     """Add the reference's tokens on the way, and its noise in the candidates' precisions.
 
@@ -159,8 +160,9 @@ def trace_reference(
     with TorchRunner("PyTorch reference", tapped) as runner:
         tokens = tuple(runner.run(trace_images(s))[count:] for s in outputs.image_sets)
     trace = Trace(reference, points, tokens, {})
-    for precision in dict.fromkeys(precisions):
-        progress(f"PyTorch reference: its noise in {precision}")
+    different = list(dict.fromkeys(precisions))
+    for number, precision in enumerate(different):
+        progress(f"PyTorch reference: its noise in {precision}", number / len(different))
         trace.noise[precision] = _measure_noise(outputs, trace, precision)
         release_memory()
     return dataclasses.replace(outputs, trace=trace)

@@ -25,6 +25,10 @@ REPORT_MEMBERS = {"schema", "verdict", "model", "artifacts"}
 EVALUATION_MEMBERS = {"schema", "model", "reference", "candidates"}
 PREDICTIONS = "predictions"  # kind of the manifest of a table
 FEATURE_MEMBERS = {"images.npy", "errors.npy"}
+# Endings by what a file is to be.
+ONNX_ENDINGS = ("an ONNX file", (".onnx",))
+ENGINE_ENDINGS = ("an engine", (".engine", ".plan", ".trt"))
+PICTURE_ENDINGS = ("a picture", (".svg",))
 SIGNED = SIGNATURE.partition("{")[0].encode()
 # Texts of versions that did not sign.
 COMMENT = re.compile(rb"## .*<details><summary>(Conditions|The reports)</summary>", re.S)
@@ -67,6 +71,25 @@ def table_outputs(path: Path) -> tuple[Output, ...]:
 def features_output(path: Path) -> Output:
     """Return a file of features, as a file to write."""
     return Output(path, _holds_features)
+
+
+def ending_problem(path: Path, kind: tuple[str, tuple[str, ...]]) -> str:
+    """Say why a name would have the next command take the file for something else.
+
+    Args:
+        path: The file to write.
+        kind: What it is to be, and the endings of such files.
+
+    Returns:
+        One line with a better name; empty where the name is good.
+    """
+    what, endings = kind
+    if path.name.endswith(endings):
+        return ""
+    return (
+        f"{path} is to be {what}: end its name in {' or '.join(endings)}, such as "
+        f"{path.parent / (path.stem or 'model')}{endings[0]}"
+    )
 
 
 def read_kind(path: Path) -> str:

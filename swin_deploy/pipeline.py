@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +18,7 @@ from exporters.artifact import (
     sha256_of,
     write_artifacts,
 )
-from exporters.errors import BuildError, ExportError, FileError
+from exporters.errors import BuildError, ExportError
 from exporters.outputs import claim
 from exporters.plan import KernelPlan, count_attention
 from exporters.precision import (
@@ -47,21 +47,25 @@ from swin_deploy.artifacts.facts import (
     texts,
     versions,
 )
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.fold import fold
 from swin_deploy.fold.pixels import taking_pixels
-from swin_deploy.load import LoadedModel
+from swin_deploy.progress import Progress, Tell, silent
 
-ENGINES = Path("engines")
 PIXELS_NAME = "pixels"  # name of the input of a graph that takes them
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file that a stage made, and its manifest."""
+    """A file that a stage made.
+
+    Attributes:
+        path: Its place.
+        manifest: The content of the JSON file beside it: what it was made from and with.
+    """
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,8 @@ class Listener:
         warn: Called with a line where the build goes on without something, such as its cache.
     """
 
-    progress: Progress = lambda _: None
-    warn: Progress = lambda _: None
+    progress: Progress = silent
+    warn: Tell = silent
 
 
 def onnx_name(model: str, precision: Precision, opset: int, *, pixels: bool = False) -> str:
@@ -301,7 +305,7 @@ def read_or_build_plan(
     batch: int | None,
     options: EngineOptions,
     half: bool = False,
-    warn: Progress = lambda _: None,
+    warn: Tell = silent,
 ) -> KernelPlan:
     """The plan of an engine, from its manifest, or of an ONNX file, built in memory.
 
@@ -330,7 +334,7 @@ def read_or_build_plan(
 
 
 def _plan_onnx(
-    path: Path, *, batch: int | None, options: EngineOptions, half: bool, warn: Progress
+    path: Path, *, batch: int | None, options: EngineOptions, half: bool, warn: Tell
 ) -> KernelPlan:
     graph = load_onnx(path)
     if not count_attention(graph):
@@ -361,21 +365,6 @@ def read_engine_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def newest_export(folder: Path = ENGINES) -> Path:
-    """The ONNX file exported last to ``folder``; not one made from another ONNX file.
-
-    Raises:
-        ExportError: If there is none.
-    """
-    files = [path for path in folder.glob("*.onnx") if path.is_file()]
-    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
-        if not _is_derived(path):
-            return path
-    raise ExportError(
-        f"no exported ONNX file in {folder}; make one with swin-deploy export, or name one"
-    )
-
-
 def _claim(path: Path, *, source: Path | None, force: bool) -> None:
     """Fail early where an artefact cannot be written, or would replace what must stay."""
     claim(artifact_outputs(path), inputs=[] if source is None else [source], force=force)
@@ -384,14 +373,6 @@ def _claim(path: Path, *, source: Path | None, force: bool) -> None:
 def _origin(source: Path, *, sha256: str) -> dict[str, Any]:
     """What a file was made from, for its manifest."""
     return {"source": {"file": source.name, "sha256": sha256}}
-
-
-def _is_derived(path: Path) -> bool:
-    """Whether the manifest says that ``path`` was made from another file."""
-    try:
-        return "source" in read_manifest(path)
-    except FileError:
-        return False
 
 
 def _build_facts(

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import functools
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,13 @@ from exporters.to_onnx import load_onnx
 from exporters.weights import without_weights
 from swin_deploy.artifacts.facts import check_origin, facts_in_graph, facts_in_manifest, versions
 from swin_deploy.bench import BenchReport
-from swin_deploy.check import graph_candidate, module_candidate, parity_report, reference_outputs
+from swin_deploy.candidates import (
+    graph_candidate,
+    module_candidate,
+    parity_report,
+    reference_outputs,
+)
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.emulate import EmulatedRunner
 from swin_deploy.images.sets import (
@@ -32,7 +38,6 @@ from swin_deploy.images.sets import (
     to_pixel_values,
 )
 from swin_deploy.judge import Candidate, judge
-from swin_deploy.load import LoadedModel
 from swin_deploy.oracle import REFERENCE_BATCH, ReferenceOutputs
 from swin_deploy.original.build import (
     Choice,
@@ -42,13 +47,13 @@ from swin_deploy.original.build import (
 )
 from swin_deploy.parity import Hop, ParityReport
 from swin_deploy.pipeline import read_engine_manifest
+from swin_deploy.progress import Progress, within
 from swin_deploy.report.from_json import read_report
 from swin_deploy.report.results import Artifact, Report
 from swin_deploy.runners import Runner, TorchRunner, TrtRunner
 
 SEEDED_IMAGES = 8
 BATCHES = (1, 2, 3, 7)
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -132,11 +137,13 @@ def prove_parity(
         images = [to_pixel_values(one, loaded.preprocessing) for one in images]
     first, *rest = candidates(loaded, made)
     found = [first, *emulated(loaded, made), *rest]
-    outputs = reference_outputs(
-        loaded, images, precisions=[one.runner.precision for one in found], progress=progress
-    )
-    source = judge_original(loaded, outputs, library, progress=progress)
-    hops = judge(outputs, found, batches=batches, progress=progress)
+    parts = 3 + len(found)  # about equally long: the reference, its noise, the original, the rest
+    precisions = [one.runner.precision for one in found]
+    first_parts = within(progress, 0, 2 / parts)
+    outputs = reference_outputs(loaded, images, precisions=precisions, progress=first_parts)
+    third = within(progress, 2 / parts, 3 / parts)
+    source = judge_original(loaded, outputs, library, progress=third)
+    hops = judge(outputs, found, batches=batches, progress=within(progress, 3 / parts, 1))
     return parity_report(loaded, outputs, (*source, *hops))
 
 

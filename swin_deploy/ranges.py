@@ -21,11 +21,12 @@ from exporters.errors import ConfigError
 from exporters.precision import FLOAT16_MAX
 from exporters.spec import Precision
 from swin_deploy.arrays import plain_array
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.emulate import Emulated, operations
 from swin_deploy.fold.pieces import MASKED_FINITE
-from swin_deploy.load import LoadedModel
 from swin_deploy.model import SwinBlock
 from swin_deploy.parity import ParityResult, Tolerance, compare
+from swin_deploy.progress import Progress, silent
 
 ATTENTION = "attention"
 CHUNK = 8  # images a call
@@ -34,7 +35,6 @@ FLOAT16_SMALLEST_NORMAL = 2.0**-14
 OVERFLOW_SHARE = 0.5
 
 Images = NDArray[np.float32]
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def paths_of(model: nn.Module, names: Iterable[str]) -> tuple[str, ...]:
 
 @torch.inference_mode()
 def measure_ranges(
-    model: nn.Module, images: Images, *, progress: Progress = lambda _: None
+    model: nn.Module, images: Images, *, progress: Progress = silent
 ) -> tuple[Part, ...]:
     """Run a float32 deploy model on calibration images and watch every operation.
 
@@ -191,7 +191,7 @@ def measure_noise(
     images: Images,
     *,
     precision: Precision,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> dict[str, float]:
     """By part, the largest output error when that part alone is in emulated half precision."""
     expected = _outputs(model(_tensor(images)))

@@ -16,9 +16,9 @@ from torch import nn
 
 from exporters import to_onnx
 from exporters.spec import ExportSpec
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.config import VARIANTS, SwinConfig, notebook_config
 from swin_deploy.fold import fold
-from swin_deploy.load import load_model
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,

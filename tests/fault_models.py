@@ -12,11 +12,11 @@ from faults import Fault
 from exporters.precision import to_half
 from exporters.spec import Precision
 from exporters.to_onnx import export_onnx
-from swin_deploy.check import check_parity, reference_outputs
+from swin_deploy.candidates import check_parity, reference_outputs
+from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
 from swin_deploy.fold import fold
-from swin_deploy.load import LoadedModel, load_model
 from swin_deploy.model import DeployModel
 from swin_deploy.oracle import ReferenceOutputs
 from swin_deploy.parity import ParityReport

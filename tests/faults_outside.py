@@ -11,9 +11,9 @@ from fault_parts import AbsentPartError, biased, blocks, fault, masks, qkv_rows,
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
-from swin_deploy.load import load_model
 from swin_deploy.model import DeployModel, SwinBlock
 
 # --- what only some batches or some inputs show

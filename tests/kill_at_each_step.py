@@ -276,7 +276,7 @@ def _command(engine: Path, arguments: list[str]) -> Case:
     from swin_deploy.cli import main
 
     load_tensorrt("tensorrt-rtx")
-    assert pipeline.ENGINES
+    assert pipeline.write_engine
 
     def prepare(folder: Path) -> None:
         shutil.copy(engine, folder / f"x{engine.suffix}")

@@ -11,11 +11,12 @@ import peers
 import torch
 from test_sources_backbones import build_maskformer
 
-from swin_deploy.check import reference_outputs
+from swin_deploy.candidates import reference_outputs
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import seeded_images
-from swin_deploy.load import LoadedModel
 from swin_deploy.original.build import original_library
 from swin_deploy.parity import Hop
+from swin_deploy.progress import silent
 from swin_deploy.proof import judge_original
 
 Asked = dict[str, Any]
@@ -28,7 +29,7 @@ def hop_of(loaded: LoadedModel) -> Hop:
     images = (seeded_images(loaded.config, count=3),)
     outputs = reference_outputs(loaded, images, precisions=("fp32",))
     library = original_library(loaded, "auto")
-    (hop,) = judge_original(loaded, outputs, library, progress=lambda message: None)
+    (hop,) = judge_original(loaded, outputs, library, progress=silent)
     return hop
 
 

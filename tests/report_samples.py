@@ -33,8 +33,8 @@ HOSTILE = "<script>alert('x')</script> a|b `c` *d* [e](f)\nnew line & \x1b[31m #
 
 FLOOR = Floor(4e-3, 6.2e-4, "the reference in float16 on this CPU")
 CHECKS = (
-    Check("max error, 12 x floor", 1.234e-3, 4e-3, 2e-2),
-    Check("relative L2, 5 x floor", 6.1e-4, 6.2e-4, 2.5e-3),
+    Check("max error, 12 x noise", 1.234e-3, 4e-3, 2e-2),
+    Check("relative L2, 5 x noise", 6.1e-4, 6.2e-4, 2.5e-3),
 )
 PLACES = (
     ("embed", "embedding"),
@@ -154,9 +154,9 @@ FAILED = make_hop(
             inputs="seeded",
             batch=1,
             needed_atol=3.1e-2,
-            checks=(Check("max error, 12 x floor", 3.1e-2, 4e-3, 2e-2), CHECKS[1]),
+            checks=(Check("max error, 12 x noise", 3.1e-2, 4e-3, 2e-2), CHECKS[1]),
             passed=False,
-            reason="max error, 12 x floor: needs 0.031, allowed 0.02",
+            reason="max error, 12 x noise: error 0.031, limit 0.02",
         ),
     ),
     located="first wrong: layers.3 (stage 2, block 1), qkv: max error 12 times the noise there",

@@ -15,11 +15,12 @@ from overflowing import attention, attention_and_offset, mlp, write_checkpoint
 from exporters.errors import ConfigError
 from exporters.precision import FLOAT16_MAX
 from swin_deploy.advice import Diagnosis, diagnose
+from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.emulate import Emulated, EmulatedRunner, operations
 from swin_deploy.fold import fold
 from swin_deploy.images.sets import ImageSet, load_images
-from swin_deploy.load import LoadedModel, load_model
+from swin_deploy.progress import silent
 from swin_deploy.ranges import keepable_paths, measure_ranges, parts_of
 
 MODEL = "notebook-digits"
@@ -46,7 +47,7 @@ def calibration() -> ImageSet:
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Diagnosis]:
     """The diagnosis of each model."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    quiet = {"noise_precision": "fp16", "progress": lambda _: None}
+    quiet = {"noise_precision": "fp16", "progress": silent}
     return {
         name: diagnose(load_model(MODEL, write_checkpoint(folder, change)), calibration(), **quiet)
         for name, change in CHANGES.items()

@@ -18,11 +18,11 @@ from torch import nn
 from exporters.errors import ComparisonError
 from swin_deploy.arrays import plain_array
 from swin_deploy.bench.baselines import PyTorchRunner
-from swin_deploy.check import reference_outputs
+from swin_deploy.candidates import reference_outputs
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.fold import fold
 from swin_deploy.images.sets import ImageSet
-from swin_deploy.load import LoadedModel
 from swin_deploy.parity import Tolerance, compare, second_opinion
 from swin_deploy.ranges import measure_ranges
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner

@@ -22,9 +22,9 @@ from swin_deploy.bench.baselines import (
 from swin_deploy.bench.lanes import relative_l2
 from swin_deploy.bench.originals import build_original, library_of, original_maker
 from swin_deploy.bench.throughput import measure_throughput
+from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
-from swin_deploy.load import LoadedModel, load_model
 from swin_deploy.proof import Made
 from swin_deploy.reference import build_reference as build_any
 

@@ -47,11 +47,21 @@ def test_bench_file_that_does_not_run_is_shown_and_is_status_1(
     assert outcome.json["results"][1]["failed"] == ""
 
 
+class WithoutTimm:
+    """A finder of modules by which timm is not installed."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name.partition(".")[0] == "timm":
+            raise ModuleNotFoundError("No module named 'timm'", name="timm")
+
+
 def test_bench_original_that_is_missing_is_a_row(
     swin: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("timm", "timm.models", "timm.models.swin_transformer"):
-        monkeypatch.setitem(sys.modules, name, None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "timm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [WithoutTimm, *sys.meta_path])
     values = swin(
         "bench", "--model", "swin_tiny_patch4_window7_224", "--batch", "1", "--seconds", "1",
         "--against", "original", "--json",

@@ -20,8 +20,10 @@ from command_line import (
     no_space,
 )
 
-from exporters.artifact import manifest_path, read_manifest, sha256_of
+from exporters.artifact import manifest_path, read_manifest, sha256_of, write_artifact
 from exporters.backends import choose_flavor
+from exporters.errors import ExportError
+from swin_deploy.artifacts.newest import newest_export
 
 
 def test_build_trt_takes_the_newest_export_and_says_so(
@@ -49,6 +51,37 @@ def test_build_trt_takes_the_newest_export_and_says_so(
     assert values["build_s"] > 0
     precisions = {t.data_type for t in onnx.load(half).graph.initializer}
     assert onnx.TensorProto.FLOAT not in precisions
+
+
+def test_build_trt_without_a_precision_takes_the_newest_file_as_it_is(
+    swin: Command, exported: Path, tmp_path: Path
+) -> None:
+    """After ``run`` that is the float16 graph; a precision goes back to the export itself."""
+    shutil.copytree(exported / "engines", "engines")
+    plain = swin("build-trt", "--batch", "1").assert_done()
+    assert f"taking the newest export, engines/{STEM}.onnx, fp32" in plain.err
+    assert f"{STEM}.onnx is float32, and so is its engine; --fp16" in plain.err
+    swin("build-trt", "--fp16", "--batch", "1").assert_done()
+    half = swin("build-trt", "--batch", "1", "--json").assert_done()
+    assert f"taking the newest export, engines/{HALF_STEM}.onnx, fp16" in half.err
+    assert "--fp16 builds" not in half.err
+    assert half.json["precision"] == "fp16"
+    again = swin("build-trt", "--fp32", "--batch", "1").assert_done()
+    assert f"taking the newest export, engines/{STEM}.onnx, fp32" in again.err
+    assert "--fp16 builds" not in again.err
+
+
+@pytest.mark.usefixtures("swin")
+def test_newest_export_passes_over_files_that_cannot_have_the_precision(exported: Path) -> None:
+    folder = Path(shutil.copytree(exported / "engines", "own"))
+    half = folder / "half.onnx"
+    write_artifact(half, b"x", {"kind": "onnx", "precision": "fp16"})
+    os.utime(half, (time.time() + 50,) * 2)
+    assert newest_export(folder=folder) == newest_export("fp16", folder) == half
+    assert newest_export("bf16", folder) == folder / f"{STEM}.onnx"
+    (folder / f"{STEM}.onnx").unlink()
+    with pytest.raises(ExportError, match="no export for bf16 in own"):
+        newest_export("bf16", folder)
 
 
 def test_build_trt_default_output(built: Path) -> None:

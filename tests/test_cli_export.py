@@ -56,7 +56,7 @@ def test_export_json_and_choices(swin: Command, tmp_path: Path) -> None:
 def test_export_random_weights_are_said_plainly(
     swin: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swin_deploy.load.BUNDLED_WEIGHTS", {})
+    monkeypatch.setattr("swin_deploy.checkpoints.load.BUNDLED_WEIGHTS", {})
     outcome = swin("--quiet", "export", "--model", "notebook-digits").assert_done()
     assert outcome.err.count("\n") == 1
     assert outcome.err.startswith("warning: the weights are random")
@@ -75,7 +75,7 @@ def test_export_overwrites_file_and_manifest(swin: Command, full: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param("--model swin-x", "unknown model swin-x; known are", id="unknown-model"),
+        pytest.param("--model swin-x", "unknown model swin-x; did you mean", id="unknown-model"),
         pytest.param("--checkpoint no.pt", "no.pt does not exist", id="missing"),
         pytest.param("--checkpoint .", ". holds none of model.safetensors, ", id="folder"),
         pytest.param("--checkpoint text.pt", "text.pt is not a checkpoint", id="text"),

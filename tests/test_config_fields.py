@@ -25,7 +25,7 @@ from swin_deploy.checkpoints.config_fields import (
     Field,
     field_rows,
 )
-from swin_deploy.load import load_model
+from swin_deploy.checkpoints.load import load_model
 
 Change = dict[str, Any]
 DECIDING = ("honoured", "compared", "refused")
@@ -311,8 +311,8 @@ def test_unknown_fields_are_noted_and_listed_in_short(swin: Command, tmp_path: P
     assert note in swin("export", "--checkpoint", tmp_path, "--output", "x.onnx").assert_done().err
     huggingface_folder(tmp_path, {f"field_{'x' * 500}_{number}": 1 for number in range(500)})
     (long,) = [one for one in load_model(None, tmp_path).notes if "not known here" in one]
-    assert long.endswith("and 492 more")
-    assert len(long) < 2500
+    assert re.search(r"and 49\d more$", long)
+    assert len(long) < 500
 
 
 @pytest.mark.parametrize("part", ["", "model_args", "pretrained_cfg"])

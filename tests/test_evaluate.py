@@ -122,7 +122,7 @@ def test_subset_of_the_folders_is_known_by_its_numbers(swin: Command) -> None:
         shutil.copytree(IMAGES / name, Path("few") / name)
     outcome = swin(*MODEL, "--data", "few", "--json").assert_done()
     assert outcome.json["reference"]["top1"]["accuracy"] > 0.85
-    assert outcome.json["classes"] == "class names are the model's indices"
+    assert outcome.json["classes"] == "class names as listed in the metadata swin_deploy_config"
 
 
 def test_classes_in_another_order_are_inconclusive(swin: Command) -> None:

@@ -12,10 +12,10 @@ import torch
 from command_line import DIGITS, IMAGES, Command, no_space
 from safetensors.torch import load_file
 
+from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.evaluate.predictions import Predictions
 from swin_deploy.evaluate.run import Settings, evaluate
 from swin_deploy.images.labelled import LabelledImages, read_images
-from swin_deploy.load import LoadedModel, load_model
 from swin_deploy.proof import Made
 
 KEY = {"images": "1", "model": "2"}
@@ -45,7 +45,7 @@ def rows(folder: Path) -> dict[str, list[dict[str, object]]]:
 def test_interrupted_evaluation_goes_on_where_it_was(
     stop_after: int, digits: LoadedModel, few: LabelledImages, tmp_path: Path
 ) -> None:
-    def stop(_: str) -> None:
+    def stop(_: str, __: float | None = None, /) -> None:
         nonlocal stop_after
         stop_after -= 1
         if stop_after == 0:

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
 from swin_deploy.checkpoints.files import read_tensors
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.checkpoints.pickles import TooLargeError, look_at
-from swin_deploy.load import load_model
 
 MARKER = "made-by-a-pickle"
 

@@ -18,8 +18,8 @@ from report_samples import make_evaluation, make_report
 
 from exporters.artifact import manifest_path, read_manifest
 from exporters.plan import KernelPlan
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.config import VARIANTS, SwinConfig
-from swin_deploy.load import load_model
 from swin_deploy.pipeline import read_engine_manifest
 from swin_deploy.report.from_json import read_evaluation, read_report
 from swin_deploy.report.to_json import report_to_dict

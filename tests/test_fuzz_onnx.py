@@ -21,7 +21,7 @@ from exporters.plan import count_attention
 from exporters.precision import precision_of, to_half
 from exporters.to_onnx import load_onnx
 from swin_deploy.artifacts.facts import NAMES, facts_in_graph, facts_of
-from swin_deploy.load import load_model
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.taps import tappable_graph
 
 
@@ -38,7 +38,7 @@ def use(path: Path) -> None:
     graph = load_onnx(path)
     facts_in_graph(graph, path)
     count_attention(graph)
-    tappable_graph(graph, "fp32")
+    tappable_graph(path, graph, "fp32")
     if precision_of(graph) == "fp32":
         to_half(graph, io_precision="fp32")
         to_half(graph, io_precision="fp32", precision="bf16")

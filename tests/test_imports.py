@@ -19,8 +19,8 @@ HEAVY = {
 BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy"}
 PEERS = {"timm", "torchvision", "transformers"}  # their checkpoints are read without them
 SUBPACKAGES = {
-    *("bench", "checkpoints", "cli", "evaluate", "fold", "images", "original", "parity"),
-    *("reference", "report", "runners", "suite"),
+    *("api", "artifacts", "bench", "checkpoints", "cli", "evaluate", "fold", "images", "original"),
+    *("parity", "predict", "reference", "report", "runners", "suite"),
 }
 MODULES = sorted(
     name
@@ -58,6 +58,8 @@ def imported(path: Path) -> set[str]:
     "statement",
     [
         "import swin_deploy",
+        "import swin_deploy; dir(swin_deploy)",
+        "import swin_deploy.api",
         "import exporters",
         "import swin_deploy.cli",
         "from exporters import artifact, backends, errors, spec",

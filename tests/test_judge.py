@@ -201,7 +201,7 @@ def test_judge_unusable_file_is_an_error():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda images: model(images)[:, :3], r"onnx fp32, seeded: .* \[7, 3\]"),
+        (lambda images: model(images)[:, :3], r"onnx fp32 \(m.onnx\), seeded: .* \[7, 3\]"),
         (lambda images: model(images)[:1], "gives 1 rows for 2 images"),
         (lambda images: model(images)[:, :, None], r"\[7, 4, 1\]"),
     ],
@@ -254,14 +254,15 @@ def test_judge_polygraphy_that_does_not_agree_fails_the_hop(monkeypatch):
 def test_judge_polygraphy_that_passes_what_fails_is_said_too(monkeypatch):
     monkeypatch.setattr(judging, "second_opinion", lambda *arrays: True)
     reason = judged(FakeRunner(nudge)).results[0].reason
-    assert reason.startswith("max error, ceiling: needs")
+    assert reason.startswith("max error, ceiling: error")
     assert reason.endswith("Polygraphy finds the values within tolerance, we out of")
 
 
 def test_judge_tells_its_progress():
-    lines = []
-    judged(FakeRunner(), progress=lines.append)
-    assert lines == [f"onnx fp32: seeded, batch {batch}" for batch in (1, 2, 3, 7)]
+    told = []
+    judged(FakeRunner(), progress=lambda *what: told.append(what))
+    shares = {1: 0.0, 2: 0.25, 3: 0.5, 7: 0.75}
+    assert told == [(f"onnx fp32: seeded, batch {n}", share) for n, share in shares.items()]
 
 
 def test_run_reference_runs_every_image_once_in_order():

@@ -16,9 +16,9 @@ from exporters.precision import FLOAT32_ASKED, float32_modules, precision_of
 from exporters.spec import BatchProfile, EngineOptions
 from swin_deploy import ladder as ladder_module
 from swin_deploy import pipeline
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.images.sets import load_images
 from swin_deploy.ladder import Climb, Ladder, climb
-from swin_deploy.load import load_model
 from swin_deploy.parity import Hop, ParityReport
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
@@ -60,14 +60,19 @@ def files_of(climbed: Climb) -> list[str]:
             ["float16", "float16", "bfloat16"],
             [
                 "first to overflow: layers.3.attention.qkv/linear",
-                "islands do not help: layers.3.attention",
-                "bf16, emulated needs",
+                "parts kept in float32 do not help: layers.3.attention",
+                "bf16, emulated error",
             ],
         ),
         (
             attention_and_offset,
             ["float16", "float16", "bfloat16", "float32"],
-            ["first to overflow", "islands do not help", "bf16, emulated", "ONNX fp32 needs"],
+            [
+                "first to overflow",
+                "parts kept in float32 do not help",
+                "bf16, emulated",
+                "ONNX fp32 error",
+            ],
         ),
     ],
     ids=["trained", "mlp", "attention", "attention-and-offset"],

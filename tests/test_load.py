@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from exporters.artifact import sha256_of
 from exporters.errors import CheckpointError, ConfigError
-from swin_deploy import load
+from swin_deploy.checkpoints import load
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.config import BUNDLED_WEIGHTS, VARIANTS, notebook_config, variant
-from swin_deploy.load import load_model
 
 DIGITS = BUNDLED_WEIGHTS["notebook-digits"]
 TINY_VARIANT = notebook_config(img_size=56, embed_dim=16, depths=(2, 2))
@@ -100,8 +100,8 @@ def test_load_model_default_is_swin_t() -> None:
 
 
 @pytest.mark.parametrize("name", ["notebook-swin", "", "swin_v2", "../x"])
-def test_load_model_unknown_name_lists_the_known(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"unknown model {name}; known are .*notebook-digits"):
+def test_load_model_unknown_name_proposes_others(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown model {name}; .*'swin-deploy models' lists"):
         load_model(name)
 
 

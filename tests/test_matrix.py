@@ -148,7 +148,8 @@ def test_plan(cell: Cell, swin: Command) -> None:
 @every_cell
 def test_parity(cell: Cell, swin: Command) -> None:
     files = ("--onnx", cell.onnx(), "--engine", cell.engine())
-    values = swin("parity", *cell.model, *files, *SMALL, "--json").assert_done().json
+    only = ("--original", "none")
+    values = swin("parity", *cell.model, *files, *SMALL, *only, "--json").assert_done().json
     ends = [f"ONNX {cell.precision}", f"engine {cell.precision}"]
     assert values["passed"] is True
     assert_hops(values["hops"], cell, ["deploy model", *EMULATED[cell.precision], *ends])
@@ -204,7 +205,11 @@ def test_run(cell: Cell, swin: Command) -> None:
     onnx_hops = [f"ONNX {precision}" for precision in ("fp32", *half)]
     expected = ["deploy model", *EMULATED[cell.precision], *onnx_hops, f"engine {cell.precision}"]
     assert values["verdict"] == "pass"
-    assert [hop["name"] for hop in values["parity"]["hops"]] == expected
+    hops = values["parity"]["hops"]
+    originals = [hop for hop in hops if hop["stage"] == "original"]
+    assert len(originals) == (cell.family != "notebook")
+    assert all(hop["passed"] is not False for hop in originals)
+    assert [hop["name"] for hop in hops if hop not in originals] == expected
     assert len(values["artifacts"]) == len(onnx_hops) + 1
     assert {row["batch"] for row in values["bench"]["results"]} == {1, 2}
 

@@ -204,7 +204,7 @@ import sys
 from pathlib import Path
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
-from swin_deploy.load import LoadedModel
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.pipeline import export_spec, write_onnx
 from swin_deploy.reference import build_reference
 

@@ -14,7 +14,7 @@ from original_files import FILES, Asked, ema_file, hop_of, maskformer
 from torch import nn
 
 from swin_deploy.checkpoints import huggingface, known, sources, weights
-from swin_deploy.load import LoadedModel, load_model
+from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.original.build import build_original, original_library
 from swin_deploy.parity import ParityReport
 from swin_deploy.proof import Made, make_report

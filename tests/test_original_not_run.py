@@ -14,7 +14,7 @@ from original_files import FILES, TINY, Asked, hf_folder, hop_of, timm_file, tim
 from torch import Tensor
 
 from exporters.errors import ComparisonError
-from swin_deploy.load import load_model
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.original.build import original_library
 
 

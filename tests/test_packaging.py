@@ -18,7 +18,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         pytest.skip("the package is installed: there are no sources to build a wheel from")
     build_meta = pytest.importorskip("setuptools.build_meta", reason="needs setuptools to build")
     folder = tmp_path_factory.mktemp("sources")
-    for name in ("swin_deploy", "exporters", "tests", "scripts", "engines"):
+    for name in ("swin_deploy", "exporters", "tests", "scripts", "examples", "engines"):
         unwanted = shutil.ignore_patterns("__pycache__", "data")
         shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
     for name in ("pyproject.toml", "LICENSE"):
@@ -60,7 +60,7 @@ def test_wheel_has(pattern: str, wheel: zipfile.ZipFile) -> None:
     assert any(PurePosixPath(name).match(pattern) for name in wheel.namelist())
 
 
-@pytest.mark.parametrize("folder", ["engines", "tests", "scripts"])
+@pytest.mark.parametrize("folder", ["engines", "tests", "scripts", "examples"])
 def test_wheel_lacks(folder: str, wheel: zipfile.ZipFile) -> None:
     assert not [name for name in wheel.namelist() if folder in PurePosixPath(name).parts]
 

@@ -73,7 +73,7 @@ def test_compare_nudged_value_is_judged_at_the_allowance(factor, passed, scale):
 
 def test_compare_reason_shows_needed_beside_allowed():
     reason = compared(edge(outputs(), 3.0), outputs()).reason
-    assert reason.startswith("max error, ceiling: needs 0.003, allowed 0.001")
+    assert reason.startswith("max error, ceiling: error 0.003, limit 0.001")
 
 
 def test_compare_known_arrays_gives_figures_in_units_of_the_rms():
@@ -115,8 +115,8 @@ def test_compare_low_cosine_fails_though_every_value_is_within_tolerance():
     actual = outputs() + 0.2 * swap_rows(outputs())
     result = compared(actual, outputs(), tolerance)
     assert not result.passed
-    assert result.reason.startswith("1 - cosine, ceiling: needs 0.0")
-    assert result.reason.endswith("allowed 0.0005")
+    assert result.reason.startswith("1 - cosine, ceiling: error 0.0")
+    assert result.reason.endswith("limit 0.0005")
     assert dataclasses.replace(tolerance, min_cosine=None).min_cosine is None
     assert compared(actual, outputs(), dataclasses.replace(tolerance, min_cosine=None)).passed
 
@@ -200,15 +200,15 @@ def test_limits_are_multiples_of_the_floor_below_the_ceiling():
     assert FLOOR.atol < allowed.atol < CEILING.atol
     assert allowed.rtol / allowed.atol == pytest.approx(CEILING.rtol / CEILING.atol)
     assert FLOOR.relative_l2 < allowed.relative_l2 < allowed.atol
-    assert allowed.atol_rule == "12 x floor"
-    assert allowed.l2_rule == "5 x floor"
+    assert allowed.atol_rule == "12 x noise"
+    assert allowed.l2_rule == "5 x noise"
 
 
 def test_limits_are_wider_for_images_that_scatter_more():
     usual, wide = (limits(CEILING, FLOOR, precision="fp32", spread=s) for s in (1.0, 4.0))
     assert wide.atol == 4 * usual.atol
     assert wide.relative_l2 == 4 * usual.relative_l2
-    assert wide.l2_rule == "20 x floor"
+    assert wide.l2_rule == "20 x noise"
 
 
 def test_limits_never_exceed_the_ceiling():
@@ -254,8 +254,8 @@ def test_compare_small_error_everywhere_fails_on_relative_l2_alone():
     actual = outputs() * (1 + 1.5 * allowed.relative_l2)
     result = compared(actual, outputs(), allowed)
     assert [check.passed for check in result.checks] == [True, False]
-    assert result.deciding.rule == "relative L2, 5 x floor"
-    assert result.reason.startswith("relative L2, 5 x floor: needs 0.000375, allowed 0.00025")
+    assert result.deciding.rule == "relative L2, 5 x noise"
+    assert result.reason.startswith("relative L2, 5 x noise: error 0.000375, limit 0.00025")
     assert second_opinion(actual, outputs(), allowed)
 
 
@@ -266,7 +266,7 @@ def test_compare_one_bad_value_fails_on_the_max_error_alone():
     actual[5, 5] += 2 * allowed.atol * (1 + abs(actual[5, 5]))
     result = compared(actual, reference, allowed)
     assert [check.passed for check in result.checks] == [False, True]
-    assert result.deciding.rule == "max error, 12 x floor"
+    assert result.deciding.rule == "max error, 12 x noise"
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 250, 1000])

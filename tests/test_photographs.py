@@ -23,11 +23,11 @@ from swin_deploy.checkpoints.image_processors import (
     SHAPE_KEEPERS,
     huggingface_rule,
 )
+from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.preprocessors import library_rule
 from swin_deploy.config import VARIANTS
 from swin_deploy.images.decode import load_image
 from swin_deploy.images.preprocessing import Preprocessing
-from swin_deploy.load import LoadedModel, load_model
 
 Pixels = NDArray[np.float32]
 Library = Callable[[Path], Pixels]

@@ -234,6 +234,9 @@ def test_tables_of_long_names_keep_every_digit_at_100_columns(mb, shown, render)
     lines = page.getvalue().splitlines()
     assert max(map(len, lines)) <= 100
     assert "attention" in page.getvalue()
+    if mb > 1000 and render is render_blocks:  # too wide for columns: a block of lines a row
+        assert page.getvalue().count(f": {shown}") == 3 * len(names)
+        return
     rows = [line.split() for line in lines if "…" in line]
     assert len(rows) == (4 if render is render_blocks else 4 * len(KINDS))
     assert len({len(row) for row in rows}) == 1

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from exporters.errors import ExportError
 from exporters.precision import precision_of, to_half
 from exporters.to_onnx import export_onnx
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.fold import fold
 from swin_deploy.images.sets import load_images
-from swin_deploy.load import load_model
 
 ROW = ("batch", 4)
 FLOAT16_LARGEST = np.float32(65504)

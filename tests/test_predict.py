@@ -143,7 +143,7 @@ def assert_same_top(ours: list[tuple[int, float]], theirs: list[tuple[int, float
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits model in half precision."""
     from swin_deploy import pipeline
-    from swin_deploy.load import load_model
+    from swin_deploy.checkpoints.load import load_model
 
     loaded = load_model("notebook-digits")
     path = tmp_path_factory.mktemp("digits") / "digits-fp16.onnx"
@@ -437,3 +437,12 @@ def test_bundled_digits_have_names() -> None:
     with Predictor(DIGITS) as predictor:
         assert predictor.facts.class_names == tuple(map(str, range(10)))
         assert dataclasses.is_dataclass(predictor.facts)
+
+
+def test_predict_takes_the_current_folder_as_a_checkpoint(swin: Command) -> None:
+    Path("model.safetensors").write_bytes(DIGITS.read_bytes())
+    picture = IMAGES / find_images(IMAGES)[0]
+    out = swin("predict", ".", picture, "--top", 1).assert_done().out
+    assert out.split()[-2:] == ["%", "0"]
+    Path("model.safetensors").unlink()
+    swin("predict", ".", picture).assert_error("holds none of model.safetensors")

@@ -102,7 +102,7 @@ def test_verdict_of_each_outcome_is_the_same_everywhere(report, verdict, words):
 def test_verdict_sentences_name_what_failed_and_what_was_not_run():
     text = "\n".join(verdict_sentences(FAILING.parity))
     assert "Out of tolerance: 2 of 3 steps that ran, 4 cases compared." in text
-    assert "Onnx broken failed on seeded, batch 1: max error, 12 x floor: needs 0.031" in text
+    assert "Onnx broken failed on seeded, batch 1: max error, 12 x noise: error 0.031" in text
     assert "Onnx nan failed on images, batch 8: 7 of 1000 outputs are NaN." in text
     assert "Engine fp16 has not been tested: no CUDA device" in text
 
@@ -279,11 +279,11 @@ def test_render_markdown_shows_foreign_text_literally():
 
 
 def test_render_markdown_has_every_hop_once_in_the_hop_table():
-    table = next(b for b in render_markdown(FAILING).split("\n\n") if b.startswith("| Hop |"))
+    table = next(b for b in render_markdown(FAILING).split("\n\n") if b.startswith("| Step |"))
     rows = [[cell.strip() for cell in markdown_cells(line)] for line in table.splitlines()[2:]]
     assert [row[:3] for row in rows] == [
-        ["deploy", "pass", "relative L2, 5 x floor"],
-        ["onnx broken", "**FAIL**", "max error, 12 x floor"],
+        ["deploy", "pass", "relative L2, 5 x noise"],
+        ["onnx broken", "**FAIL**", "max error, 12 x noise"],
         ["onnx nan", "**FAIL**", "values"],
         ["engine fp16", "not run", "-"],
     ]

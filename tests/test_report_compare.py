@@ -43,7 +43,7 @@ def with_hop(**changes):
 
 
 def with_needed(needed, floor=4e-3):
-    check = Check("max error, 12 x floor", needed, floor, 2e-2)
+    check = Check("max error, 12 x noise", needed, floor, 2e-2)
     return make_report(make_parity(make_hop(results=(make_result(checks=(check,)),))))
 
 
@@ -93,16 +93,16 @@ CASES = {
     "hop runs now": (with_hop(not_run="no GPU", results=()), with_hop(), "onnx fp16", "better"),
     "hop is new": (make_report(make_parity(DEPLOY)), with_hop(), "onnx fp16", "new"),
     "hop is new and fails": (PASSING, FAILING, "onnx broken", "worse"),
-    "hop needs far more": (with_needed(1e-3), with_needed(3.1e-3), "onnx fp16: needed, max error",
+    "hop needs far more": (with_needed(1e-3), with_needed(3.1e-3), "onnx fp16: error, max error",
                            "worse"),
     "hop needs a little more": (with_needed(1e-3), with_needed(2.9e-3),
-                                "onnx fp16: needed, max error", "same"),
-    "hop needs less": (with_needed(4e-3), with_needed(1e-3), "onnx fp16: needed, max error",
+                                "onnx fp16: error, max error", "same"),
+    "hop needs less": (with_needed(4e-3), with_needed(1e-3), "onnx fp16: error, max error",
                        "better"),
     "without a floor, more": (with_needed(1e-3, None), with_needed(3.1e-3, None),
-                              "onnx fp16: needed, max error", "worse"),
+                              "onnx fp16: error, max error", "worse"),
     "without a floor, little": (with_needed(1e-3, None), with_needed(2.9e-3, None),
-                                "onnx fp16: needed, max error", "same"),
+                                "onnx fp16: error, max error", "same"),
     "flips": (with_hop(), with_hop(results=FLIP), "onnx fp16: flips", "worse"),
     "images missing": (PASSING, make_report(make_parity(DEPLOY, HALF, inputs={"images": "24"})),
                        "Images: seeded", "missing"),
@@ -296,4 +296,4 @@ def test_report_of_nothing_gives_one_line(swin: Command, tmp_path):
 
 def test_needed_beyond_any_number_is_worse():
     now = with_needed(math.inf)
-    assert verdicts(with_needed(1e-3), now)["onnx fp16: needed, max error"] == "worse"
+    assert verdicts(with_needed(1e-3), now)["onnx fp16: error, max error"] == "worse"

@@ -56,13 +56,13 @@ def test_read_report_gives_back_drift_beyond_any_number(tmp_path):
 
 def test_hop_table_shows_the_deciding_rule_with_its_floor():
     row = cells(hop_table(make_parity(make_hop())))
-    assert row["Rule"] == "relative L2, 5 x floor"
-    assert (row["Needed"], row["Floor"], row["Allowed"]) == ("6.1e-04", "6.2e-04", "2.5e-03")
+    assert row["Rule"] == "relative L2, 5 x noise"
+    assert (row["Error"], row["Noise"], row["Limit"]) == ("6.1e-04", "6.2e-04", "2.5e-03")
 
 
 def test_hop_table_shows_a_rule_without_a_floor():
     row = cells(hop_table(make_parity(make_hop(results=(OVERFLOWING,)))))
-    assert (row["Rule"], row["Floor"], row["Allowed"]) == ("max error, ceiling", "-", "2.0e-02")
+    assert (row["Rule"], row["Noise"], row["Limit"]) == ("max error, ceiling", "-", "2.0e-02")
 
 
 def test_case_table_shows_classes():
@@ -98,7 +98,7 @@ def test_parity_facts_tell_what_was_not_looked_into():
     ("tolerance", "words"),
     [
         (LIMITS, "x for relative L2, at most 0.02 ("),
-        (LIMITS, "cosine at least 0.9995; floor: the reference in float16 on this CPU"),
+        (LIMITS, "cosine at least 0.9995; noise: the reference in float16 on this CPU"),
         (FP32, "atol 1.0e-05, rtol 1.0e-05 (four times the measured worst)"),
         (OVERFLOWING.tolerance, "PyTorch itself overflows (the reference in float16 on this CPU)"),
     ],
@@ -107,7 +107,7 @@ def test_parity_facts_tell_what_was_not_looked_into():
 def test_allowed_facts_say_where_a_limit_comes_from(tolerance, words):
     hop = make_hop(results=(make_result(tolerance=tolerance),))
     ((name, text),) = allowed_facts(make_parity(hop))
-    assert name == "Allowed: onnx fp16"
+    assert name == "Limit: onnx fp16"
     assert words in text
 
 

@@ -20,10 +20,10 @@ from report_samples import (
     make_result,
 )
 
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.sets import ImageSet, load_images
-from swin_deploy.load import load_model
 from swin_deploy.oracle import ReferenceOutputs
 from swin_deploy.parity import Floor
 from swin_deploy.report.drift_svg import render_drift, worst_points

@@ -13,9 +13,9 @@ from conftest import FLOAT32_TOLERANCE, rms_error, seeded_images
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.resize import bicubic, widening
 from swin_deploy.fold import fold
-from swin_deploy.load import LoadedModel, load_model
 
 Asked = dict[str, Any]
 FAMILIES = ["swin", "swinv2"]

@@ -9,8 +9,8 @@ from conftest import FLOAT32_TOLERANCE, rms_error, seeded_images
 from torch import nn
 
 from exporters.errors import CheckpointError
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.fold import fold
-from swin_deploy.load import load_model
 
 RATIOS = [2.6, 1.3, 4 / 3]
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from exporters.errors import CheckpointError, ConfigError
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.checkpoints.sources import LoadedCheckpoint, load_checkpoint
-from swin_deploy.load import load_model
 
 State = dict[str, Any]
 SMALL = {"img_size": 32, "window_size": 4, "embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2)}

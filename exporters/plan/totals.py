@@ -56,7 +56,7 @@ def require_blocks(plan: KernelPlan) -> None:
     """Raise BuildError unless a plan tells parts of the model, operations and the floor."""
     if not plan.blocks:
         raise BuildError(
-            "the plan was made by an older release, without blocks, operations and floor; build "
+            "the plan was made by an older release, without blocks, operations and minimum; build "
             "the engine again, or give its ONNX file"
         )
 

@@ -24,10 +24,10 @@ from exporters.spec import Precision
 from exporters.text_files import listed, parse_json, typed
 from swin_deploy import __version__
 from swin_deploy.assumptions import Assumption
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config import SwinConfig
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Preprocessing
-from swin_deploy.load import LoadedModel
 
 MARK = "checkpoint_sha256"  # a file with this is one of ours
 TEXTS = ("model", "weights", "weights_key", "checkpoint_sha256", "class_names_source")

@@ -17,13 +17,11 @@ Nothing here imports PyTorch or NumPy; the modules below do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["reference", "deploy", "original", "onnx", "engine"]
 Mode = Literal["eager", "compile", "graph", "file"]
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

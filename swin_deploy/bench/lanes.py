@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from exporters.errors import MissingBackendError
-from swin_deploy.bench import Kind, Mode, Progress
+from swin_deploy.bench import Kind, Mode
 from swin_deploy.bench import gpu as device
+from swin_deploy.progress import Progress
 
 if TYPE_CHECKING:
     from swin_deploy.runners import Outputs, Runner

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from exporters.errors import ComparisonError
 from swin_deploy.checkpoints import huggingface, timm, torchvision
 from swin_deploy.checkpoints.dialect import Dialect
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config import SwinConfig
-from swin_deploy.load import LoadedModel
 from swin_deploy.original.build import LIBRARIES
 from swin_deploy.original.construct import (
     import_library,

@@ -8,15 +8,16 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from swin_deploy.bench import BenchReport, Effort, Progress
+from swin_deploy.bench import BenchReport, Effort
 from swin_deploy.bench.baselines import arithmetics, compiled, eager, graphed
 from swin_deploy.bench.lanes import Contender
 from swin_deploy.bench.originals import library_of, original_maker
 from swin_deploy.bench.timing import time_runners
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.sets import seeded_images
-from swin_deploy.load import LoadedModel
 from swin_deploy.memory_limits import require_memory
+from swin_deploy.progress import Progress, silent
 from swin_deploy.proof import Made, stages
 from swin_deploy.runners import TrtRunner
 
@@ -32,7 +33,7 @@ def measure_throughput(
     batches: Sequence[int],
     effort: Effort,
     against: Sequence[Against] = ("eager",),
-    progress: Progress = lambda message: None,
+    progress: Progress = silent,
 ) -> BenchReport:
     """Time the reference, the deploy model and each file made from it, and others beside them.
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from exporters.errors import ComparisonError
-from swin_deploy.bench import DEFAULT_EFFORT, BenchReport, BenchResult, Effort, Progress
+from swin_deploy.bench import DEFAULT_EFFORT, BenchReport, BenchResult, Effort
 from swin_deploy.bench.bars import compare_bars
 from swin_deploy.bench.conditions import conditions_of
 from swin_deploy.bench.gpu import gpu_state
@@ -25,9 +25,11 @@ from swin_deploy.bench.lanes import (
     open_lane,
     prepare_lanes,
 )
+from swin_deploy.progress import Progress, silent, within
 
 MIN_ROUNDS = 3
 WARMUP_SHARE = 0.25
+TOLD_SHARE = 0.1  # of the time, between two reports of progress: telling takes some
 TRANSFER_ROUNDS = 20
 
 
@@ -38,7 +40,7 @@ def time_runners(
     model: str,
     batches: Sequence[int] = (1, 8),
     effort: Effort = DEFAULT_EFFORT,
-    progress: Progress = lambda message: None,
+    progress: Progress = silent,
 ) -> BenchReport:
     """Time runners beside each other.
 
@@ -72,15 +74,17 @@ def time_runners(
     with contextlib.ExitStack() as stack:
         for lane in lanes:
             open_lane(stack, lane, progress)
-        for batch in batches:
+        for number, batch in enumerate(batches):
             chosen = images[np.arange(batch) % len(images)]
             for lane in lanes:
                 lane.start_batch(batch)
             prepare_lanes(lanes, chosen, clock, progress)
             ready = [lane for lane in lanes if lane.ready]
             names = ", ".join(lane.runner.name for lane in ready) or "nothing"
-            progress(f"batch {batch}: timing {names}")
-            _time_rounds(ready, chosen, effort, effort.seconds / len(batches))
+            part = within(progress, number / len(batches), (number + 1) / len(batches))
+            part(f"batch {batch}: timing {names}", 0.0)
+            seconds = effort.seconds / len(batches)
+            _time_rounds(ready, chosen, effort, seconds, part)
             results += [_result(lane, lanes[0], batch) for lane in lanes]
             comparisons += compare_bars(lanes, batch)
     conditions = conditions_of(effort, results, (before, gpu_state()))
@@ -88,25 +92,38 @@ def time_runners(
 
 
 def _time_rounds(
-    lanes: list[Lane], images: NDArray[np.float32], effort: Effort, seconds: float
+    lanes: list[Lane],
+    images: NDArray[np.float32],
+    effort: Effort,
+    seconds: float,
+    progress: Progress,
 ) -> None:
     """Warm up until the latencies have settled, then time, within ``seconds``."""
     start = time.perf_counter()
     _warm_up(lanes, effort.warmup, seconds * WARMUP_SHARE)
     events = [make_events(lane.runner) for lane in lanes]
+    told = 0.0
     for done in range(max(effort.iterations, MIN_ROUNDS)):
-        if done >= MIN_ROUNDS and time.perf_counter() - start > seconds:
+        elapsed = time.perf_counter() - start
+        if done >= MIN_ROUNDS and elapsed > seconds:
             break
+        if elapsed >= told + TOLD_SHARE * seconds:
+            told = elapsed
+            progress(f"{done} rounds timed", min(1.0, elapsed / max(seconds, elapsed)))
         for lane, pair in zip(lanes, events, strict=True):
             with_events = lane.try_call(pair)
             if with_events:
                 lane.calls_ms.append(with_events[0])
                 lane.device_ms += with_events[1:]
     if effort.transfers:
-        rounds = max((len(lane.calls_ms) for lane in lanes), default=0)
-        for _ in range(min(rounds, TRANSFER_ROUNDS)):
-            for lane in lanes:
-                lane.copies_ms += lane.try_run(images)
+        _time_transfers(lanes, images)
+
+
+def _time_transfers(lanes: list[Lane], images: NDArray[np.float32]) -> None:
+    rounds = max((len(lane.calls_ms) for lane in lanes), default=0)
+    for _ in range(min(rounds, TRANSFER_ROUNDS)):
+        for lane in lanes:
+            lane.copies_ms += lane.try_run(images)
 
 
 def _warm_up(lanes: list[Lane], rounds: int, seconds: float) -> None:

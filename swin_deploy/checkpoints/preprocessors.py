@@ -21,6 +21,7 @@ from swin_deploy.images.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     INTERPOLATIONS,
+    LIBRARIES,
     Preprocessing,
     Rule,
     centre_crop_rule,
@@ -148,7 +149,6 @@ def _torchvision_rule(config: SwinConfig, guess: str) -> Rule:
     return Rule(at, guess)
 
 
-LIBRARIES = ("timm", "torchvision", "huggingface", "microsoft")
 FILES = ("preprocessor_config.json", "processor_config.json", "config.json")
 # Fields that tell the three forms of a file apart.
 OURS = {"crop", "resize", "resize_mode"}

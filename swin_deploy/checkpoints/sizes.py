@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from exporters.errors import CheckpointError, ConfigError
 from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.dialect import Facts, Named
 from swin_deploy.checkpoints.geometry import shown_img_size, shown_pretrained, shown_windows
-from swin_deploy.config import VARIANTS, Output, SwinConfig
+from swin_deploy.config import VARIANTS, Output, SwinConfig, nearest, sizes_remedy
 from swin_deploy.images.preprocessing import PreprocessingChoice
 
 SHOWN = ("family", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
@@ -103,14 +104,26 @@ def wanted_config(own: SwinConfig, asked: Asked, *, pads: bool) -> tuple[SwinCon
                 f"position biases computed for windows of {asked.window_size}, "
                 f"coordinates scaled to the checkpoint's {_listed(scale)}"
             )
-    config = dataclasses.replace(own, **changes)
-    if pads and effective_windows(config) != config.window_sizes:
+    if pads:
+        windows = (asked.window_size,) * len(own.depths) if asked.window_size else own.window_sizes
+        _refuse_padding(own, asked.img_size or own.img_size, windows)
+    return dataclasses.replace(own, **changes), notes
+
+
+def _refuse_padding(own: SwinConfig, img_size: int, windows: tuple[int, ...]) -> None:
+    """Refuse an image size whose maps windows do not fill, where the original pads them.
+
+    Raises:
+        ConfigError: If it is not a multiple of every window's side in pixels.
+    """
+    sides = (own.patch_size * window << stage for stage, window in enumerate(windows))
+    unit = math.lcm(own.patch_size << (len(windows) - 1), *sides)
+    if img_size % unit:
+        near = nearest(range(unit, img_size + 5 * unit, unit), img_size, 4)
         raise ConfigError(
-            f"windows of {_listed(config.window_sizes)} are larger than a map of image size "
-            f"{config.img_size}, which the original pads and this tool does not; "
-            "use a larger image size"
+            f"windows of {_listed(windows)} do not fill the maps of image size {img_size} in every "
+            f"stage, which the original pads and this tool does not; {sizes_remedy(near)}"
         )
-    return config, notes
 
 
 def pads(named: Named, own: SwinConfig) -> bool:

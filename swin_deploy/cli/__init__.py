@@ -18,16 +18,8 @@ from exporters.errors import DeployError
 from swin_deploy import __version__
 from swin_deploy.cli.about import doctor, models
 from swin_deploy.cli.bench import bench
-from swin_deploy.cli.console import (
-    NORMAL,
-    QUIET,
-    READER_GONE,
-    VERBOSE,
-    Console,
-    discard_streams,
-    is_full,
-    say,
-)
+from swin_deploy.cli.command import level_options
+from swin_deploy.cli.console import READER_GONE, discard_streams, is_full, say
 from swin_deploy.cli.engine import build_trt
 from swin_deploy.cli.evaluate import evaluate
 from swin_deploy.cli.export import export
@@ -57,16 +49,11 @@ Exit status: 0 done and within tolerance, 1 a check failed, 2 wrong usage,
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="swin-deploy")
-@click.option("-v", "--verbose", is_flag=True, help="Show each step's details.")
-@click.option("-q", "--quiet", is_flag=True, help="Show results and errors only.")
-@click.pass_context
-def cli(context: click.Context, verbose: bool, quiet: bool) -> None:
+def cli() -> None:
     """From a Swin Transformer checkpoint to a verified FP16 TensorRT engine."""
-    if verbose and quiet:
-        raise click.UsageError("--verbose and --quiet exclude each other")
-    context.obj = Console(VERBOSE if verbose else QUIET if quiet else NORMAL)
 
 
+cli.params += level_options(envvars=True)
 LINE = (run, export, precision, build_trt, plan, parity, bench, evaluate, predict, report)
 for command in (*LINE, models, doctor):
     cli.add_command(command)

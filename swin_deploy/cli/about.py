@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from swin_deploy.cli.console import Console, show_json, show_table, show_text
+from swin_deploy.cli.command import command
+from swin_deploy.cli.console import Console, show_json, show_table
 from swin_deploy.cli.options import json_option
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, VARIANTS
+from swin_deploy.names import short_names
 
 BROKEN_STATUS = 1
 # What may be given as a checkpoint, by source.
@@ -25,13 +29,13 @@ Examples:
 """
 
 
-@click.command(epilog=MODELS_EPILOG)
+@command(epilog=MODELS_EPILOG)
 @json_option
 @click.pass_obj
 def models(console: Console, as_json: bool) -> None:
     """List the variants, their sizes, and where checkpoints may come from."""
+    from swin_deploy.checkpoints.load import load_model
     from swin_deploy.checkpoints.preprocessors import library_steps
-    from swin_deploy.load import load_model
     from swin_deploy.reference import count_parameters
 
     steps = {
@@ -39,9 +43,10 @@ def models(console: Console, as_json: bool) -> None:
         for name, config in VARIANTS.items()
     }
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": name,
+            "short_names": short_names(name),
             "parameters": count_parameters(config),
             "gmacs": round(config.gmacs, 2),
             **config.to_dict(),
@@ -55,32 +60,14 @@ def models(console: Console, as_json: bool) -> None:
     if as_json:
         show_json({"default": DEFAULT_MODEL, "sources": SOURCES, "models": rows})
         return
-    from rich.table import Table
+    from swin_deploy.report.models import render_models, render_sources
 
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("model", "M params", "GMACs", "depths", "windows", "image sizes"):
-        number = column in ("M params", "GMACs")
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        config = VARIANTS[str(row["name"])]
-        windows = config.window_sizes
-        legal = config.legal_img_sizes(4)
-        sizes = [f"[bold]{size}[/]" if size == config.img_size else str(size) for size in legal]
-        table.add_row(
-            str(row["name"]),
-            f"{row['parameters'] / 1e6:.1f}",
-            f"{row['gmacs']:.1f}",
-            "-".join(map(str, config.depths)),
-            "-".join(map(str, windows)) if len(set(windows)) > 1 else str(windows[0]),
-            ", ".join(sizes) + ", ...",
-        )
-    show_table(table)
-    show_text(
+    show_table(render_models([(row, VARIANTS[row["name"]]) for row in rows]))
+    show_table(
         f"Default: {DEFAULT_MODEL}. Bundled weights: {', '.join(BUNDLED_WEIGHTS)}.\n"
         "Checkpoints (--checkpoint FILE or FOLDER, found from their keys):"
     )
-    for source, files in SOURCES.items():
-        show_text(f"  {source:<12} {files}")
+    show_table(render_sources(SOURCES))
     console.next_step("run", "--model", "notebook-digits", why="or --checkpoint FILE")
 
 
@@ -94,7 +81,7 @@ Exit status 1: something that the main job needs is missing or broken.
 """
 
 
-@click.command(epilog=DOCTOR_EPILOG)
+@command(epilog=DOCTOR_EPILOG)
 @json_option
 @click.pass_obj
 def doctor(console: Console, as_json: bool) -> None:
@@ -106,16 +93,9 @@ def doctor(console: Console, as_json: bool) -> None:
     if as_json:
         show_json(machine.to_dict(findings))
     else:
-        from rich.table import Table
+        from swin_deploy.report.models import render_findings
 
-        table = Table(show_header=False, box=None, pad_edge=False)
-        from rich.markup import escape
-
-        signs = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "broken": "[red]no[/]"}
-        for finding in findings:
-            remedy = f"\n[cyan]{escape(finding.remedy)}[/]" if finding.remedy else ""
-            table.add_row(signs[finding.state], finding.name, f"{escape(finding.detail)}{remedy}")
-        show_table(table)
+        show_table(render_findings(findings))
     builds = any(f.state == "ok" and f.name.startswith("tensorrt") for f in findings)
     if not builds:
         console.warn("no TensorRT flavour is installed: engines cannot be built")

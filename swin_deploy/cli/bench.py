@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from exporters.outputs import Output
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table
 from swin_deploy.cli.options import (
     Asked,
@@ -25,7 +26,7 @@ from swin_deploy.outputs import report_outputs
 
 if TYPE_CHECKING:
     from swin_deploy.bench.throughput import Against
-    from swin_deploy.load import LoadedModel
+    from swin_deploy.checkpoints.load import LoadedModel
     from swin_deploy.report.results import Report
 
 WAYS = ("eager", "compile", "max-autotune", "original")
@@ -61,7 +62,7 @@ def against_list(_: click.Context, __: click.Parameter, value: str) -> tuple[Aga
     return tuple(way for way in WAYS if way in asked)  # type: ignore[misc] # checked above
 
 
-@click.command(epilog=EPILOG)
+@command(epilog=EPILOG)
 @model_options
 @onnx_option
 @engine_option

@@ -18,19 +18,18 @@ import click
 
 from exporters.errors import FileError
 from exporters.text_files import visible
+from swin_deploy.cli.heartbeat import CLEAR_LINE, Bar, Heartbeat, Ticker
 from swin_deploy.signals import nothing_to_clean
 
 if TYPE_CHECKING:
+    from swin_deploy.checkpoints.load import LoadedModel
     from swin_deploy.images.sets import ImageSet
-    from swin_deploy.load import LoadedModel
 
 CHECK_FAILED = 1  # exit status
 QUIET, NORMAL, VERBOSE = 0, 1, 2
-REFRESH_S = 0.1
 READER_GONE = 141  # 128 and the signal, as shells have it
-CLEAR_LINE = "\r\033[K"  # on a terminal, of the live progress
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-PAGE_WIDTH = 100  # of tables that go to a file or a pipe
+PAGE_WIDTH = 100  # of tables that go to a file or a pipe, where $COLUMNS says no other
 
 
 @dataclass
@@ -82,43 +81,53 @@ def command_line(*words: object) -> str:
 
 
 class Step:
-    """One line of progress: live on a terminal, begin and end elsewhere."""
+    """One line of progress: live on a terminal, with a bar after a moment; lines elsewhere."""
 
     def __init__(self, title: str, level: int) -> None:
         self.title = title
         self.level = level
         self.live = level > QUIET and _is_terminal(sys.stderr)
-        self.started = self.shown = time.monotonic()
+        self.started = time.monotonic()
+        self._signs: Bar | Heartbeat = Bar(title) if self.live else Heartbeat(title, _say_alive)
+        self._ticker: Ticker | None = None
 
     def begin(self) -> None:
-        if self.live:
-            say(f"  {self.title} ...", nl=False)
-        elif self.level > QUIET:
-            say(f"  {self.title} ...")
+        if self.level == QUIET:
+            return
+        say(f"  {self.title} ...", nl=not self.live)
+        self._ticker = Ticker(self._signs.beat)
 
-    def update(self, detail: str) -> None:
-        """Say what the step is at; at most ten times a second on a terminal."""
-        now = time.monotonic()
+    def update(self, detail: str, share: float | None = None, /) -> None:
+        """Say what the step is at, and how far; a ``Progress``."""
+        if self.level == QUIET:
+            return
         if self.level == VERBOSE and not self.live:
             say(f"    {detail}")
-        elif self.live and now - self.shown >= REFRESH_S:
-            self.shown = now
-            say(f"  {self.title}: {detail[:60]}", start=CLEAR_LINE, nl=False)
-
-    def note(self, text: str) -> None:
-        """A remark above the line of progress."""
-        if self.level > QUIET:
-            say(f"  {text}", start=CLEAR_LINE if self.live else "")
+        self._signs.update(visible(detail), share)
 
     def warn(self, text: str) -> None:
         """Something the user must know, at every level, above the line of progress."""
-        say(f"warning: {text}", start=CLEAR_LINE if self.live else "", fg="yellow")
+        self.above(f"warning: {text}", fg="yellow")
+
+    def above(self, text: str, *, fg: str | None = None) -> None:
+        """A line above that of progress."""
+        say(text, start=CLEAR_LINE if self.live else "", fg=fg)
 
     def end(self, *, mark: str) -> None:
-        if self.level > QUIET:
-            elapsed = time.monotonic() - self.started
-            start = CLEAR_LINE if self.live else ""
-            say(f"{mark} {self.title} ({elapsed:.1f} s)", start=start)
+        if self._ticker is None:
+            return
+        self._ticker.stop()
+        if isinstance(self._signs, Bar):
+            self._signs.stop()
+        start = CLEAR_LINE if self.live else ""
+        elapsed = time.monotonic() - self.started
+        say(f"{mark} {self.title} ({elapsed:.1f} s)", start=start)
+
+
+def _say_alive(text: str) -> None:
+    """A line from a thread: where nobody reads any more, the command itself finds out."""
+    with contextlib.suppress(click.exceptions.Exit):
+        say(text)
 
 
 def show_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -134,9 +143,11 @@ def show_table(renderable: Any) -> None:  # noqa: ANN401 - any rich renderable
     # Rendered first, written then: rich would leave by itself, with a status of its own.
     memory, encoding = io.BytesIO(), getattr(sys.stdout, "encoding", "utf-8")
     page = io.TextIOWrapper(memory, encoding, errors="replace", newline="", write_through=True)
-    width = None if live else PAGE_WIDTH
+    columns = os.environ.get("COLUMNS", "")
+    width = None if live else int(columns) if columns.isdecimal() and int(columns) else PAGE_WIDTH
     RichConsole(file=page, force_terminal=live, width=width, highlight=False).print(renderable)
-    _write(memory.getvalue().decode(encoding).removesuffix("\n"))
+    lines = memory.getvalue().decode(encoding).removesuffix("\n").split("\n")
+    _write("\n".join(line if live else line.rstrip() for line in lines))
 
 
 def show_line(text: str) -> None:

@@ -11,7 +11,10 @@ import click
 from exporters.artifact import artifact_outputs
 from exporters.outputs import Output
 from exporters.spec import BatchProfile, Flavor, Precision
+from swin_deploy.artifacts.newest import ENGINES, newest_export
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, say, show_json, show_line
+from swin_deploy.cli.inputs import require_onnx, requiring
 from swin_deploy.cli.life import Life, life_options, say_targets
 from swin_deploy.cli.options import FILE, batch_range, flavor_option, json_option
 from swin_deploy.cli.outputs import ENGINE, claim_outputs, force_option, require_ending
@@ -36,8 +39,10 @@ written then.
 """
 
 
-@click.command("build-trt", epilog=BUILD_EPILOG)
-@click.argument("onnx_file", metavar="[ONNX]", type=FILE, required=False)
+@command("build-trt", epilog=BUILD_EPILOG)
+@click.argument(
+    "onnx_file", metavar="[ONNX]", type=FILE, required=False, callback=requiring(require_onnx)
+)
 @click.option("--fp16", "precision", flag_value="fp16", help="Half precision, proved or refused.")
 @click.option("--bf16", "precision", flag_value="bf16", help="bfloat16, proved or refused.")
 @click.option("--fp32", "precision", flag_value="fp32", help="Float32; the file must be float32.")
@@ -72,17 +77,21 @@ def build_trt(
 ) -> None:
     """Build a TensorRT engine from an ONNX file, and prove its precision.
 
-    Without a file the newest export in engines/ is taken. With --fp16 or --bf16 a float32 file is
-    first brought to that precision, since precision lives in the graph: TensorRT 11 and
-    TensorRT-RTX have no precision flags. That graph is written beside the engine, and with it.
-    Builds without a GPU with TensorRT-RTX.
+    Without a file the newest one in engines/ is taken; without a precision the file's own: float16
+    after 'run', float32 after 'export'. With --fp16 or --bf16 a float32 file is first brought to
+    that precision, since precision lives in the graph: TensorRT 11 and TensorRT-RTX have no
+    precision flags. That graph is written beside the engine, and with it. Builds without a GPU
+    with TensorRT-RTX.
     """
     if output:
         _claim([output], onnx_file, life, force=force)
         require_ending(output, ENGINE)
+    named = onnx_file or newest_export(precision)
     with console.loading("Loading ONNX and TensorRT"):
-        from exporters.precision import TITLES
+        from exporters.precision import TITLES, precision_of
+        from exporters.to_onnx import load_onnx
         from swin_deploy import pipeline
+        from swin_deploy.builds import plan_build
         from swin_deploy.config import VARIANTS
 
         options = life.options(
@@ -90,18 +99,16 @@ def build_trt(
             workspace_mib=workspace,
             optimization_level=optimization_level,
         )
-        named = onnx_file or pipeline.newest_export()
-        converts = _converts(named, precision)
-    if onnx_file is None:
-        console.note(f"  taking the newest export, {named}")
-    folder = output.parent if output else pipeline.ENGINES
-    source: Path | pipeline.Converted = named
-    graph = pipeline.converted_path(named, converts, folder=folder) if converts else named
-    path = output or pipeline.ENGINES / f"{graph.stem}.engine"
-    _claim([path, graph] if converts else [path], named, life, force=force)
+        files = plan_build(named, output, precision=precision, folder=ENGINES)
+        has = precision_of(load_onnx(named))
+    _say_source(console, named, has, newest=onnx_file is None, asked=precision)
+    path, converts = files.engine, files.converts
+    _claim(files.written, named, life, force=force)
     if converts:
         with console.step(f"Writing {named.name} in {converts}"):
-            source = pipeline.convert(named, converts, folder=folder)
+            source = files.source()
+    else:
+        source = files.source()
     with console.step(f"Building {path.name} with {options.flavor}") as step:
         artifact, kernels = pipeline.write_engine(
             source,
@@ -115,7 +122,7 @@ def build_trt(
         refuse_engine(pipeline.undelivered(kernels, pipeline.graph_of(source)))
         click.get_current_context().exit(CHECK_FAILED)
     if converts:
-        console.note(f"  {graph}: weights and activations {TITLES[converts]}, edges float32")
+        console.note(f"  {files.graph}: weights and activations {TITLES[converts]}, edges float32")
     say_targets(console, artifact.manifest)
     if as_json:
         show_json(artifact.manifest | {"path": str(path)})
@@ -136,12 +143,14 @@ def _claim(paths: Sequence[Path], source: Path | None, life: Life, *, force: boo
     claim_outputs(outputs, inputs=[source], force=force)
 
 
-def _converts(path: Path, precision: Precision | None) -> Precision | None:
-    """The precision that a file must be brought to; None where it has it."""
-    from exporters.precision import precision_of
-    from exporters.to_onnx import load_onnx
-
-    return None if precision in (None, precision_of(load_onnx(path))) else precision
+def _say_source(
+    console: Console, path: Path, has: Precision, *, newest: bool, asked: Precision | None
+) -> None:
+    """Say what nobody asked for: the file that was chosen, and float32."""
+    if newest:
+        console.note(f"  taking the newest export, {path}, {has}")
+    if has == "fp32" and asked is None:
+        console.note(f"  {path.name} is float32, and so is its engine; --fp16 builds in float16")
 
 
 def _in_words(manifest: dict[str, Any], kernels: KernelPlan) -> str:
@@ -163,8 +172,6 @@ def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
 
 def refuse_engine(reasons: tuple[str, ...]) -> None:
     """Say what of the precision asked for would not have been delivered."""
-    say(
-        f"failed: {'; '.join(reasons)}: not the precision that was asked for, so no engine was "
-        "written. Look at the graph with swin-deploy plan",
-        fg="red",
-    )
+    from swin_deploy.builds import refusal
+
+    say(f"failed: {refusal(reasons)}", fg="red")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from swin_deploy.cli.console import CHECK_FAILED, Console, Step, announce, show_json, show_table
+from swin_deploy.cli.command import command
+from swin_deploy.cli.console import CHECK_FAILED, Console, announce, show_json, show_table
+from swin_deploy.cli.inputs import require_data, requiring
 from swin_deploy.cli.options import (
     FILE,
     MAX_BATCH,
@@ -21,14 +21,14 @@ from swin_deploy.cli.options import (
     onnx_option,
 )
 from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.config import BUNDLED_IMAGES, DEFAULT_MODEL
 from swin_deploy.outputs import EVALUATION, evaluation_outputs
 
 if TYPE_CHECKING:
+    from swin_deploy.checkpoints.load import LoadedModel
     from swin_deploy.evaluate.accuracy import Evaluation
     from swin_deploy.images.labelled import LabelledImages
-    from swin_deploy.load import LoadedModel
 
-TELL_EVERY_S = 30.0
 DROPS = (0.1, 0.5, 1, 2, 5, 10)  # percentage points of top-1
 
 EPILOG = """\b
@@ -61,13 +61,14 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
     return value / 100
 
 
-@click.command(epilog=EPILOG)
+@command(epilog=EPILOG)
 @model_options
 @onnx_option
 @engine_option
 @click.option(
     "--data",
     type=FILE,
+    callback=requiring(require_data),
     metavar="DIR|CSV",
     help="Labelled images.  [default: those that ship with the model]",
 )
@@ -116,6 +117,7 @@ def evaluate(
     """
     inputs = (*asked.inputs(), data, *onnx_files, *engine_files)
     _claim(output, inputs, force=force)
+    _require_data(asked, data)
     with console.loading("Loading PyTorch and the model"):
         from swin_deploy.evaluate import run
         from swin_deploy.proof import Made
@@ -136,8 +138,8 @@ def evaluate(
                 Made(onnx_files, engine_files),
                 images,
                 settings=settings,
-                progress=_progress(console, step),
-                notice=step.note,
+                progress=step.update,
+                notice=lambda text: step.above(f"  {text}") if console.level else None,
             )
     except KeyboardInterrupt:
         console.note(f"  predictions so far are in {folder}; the same command goes on from there")
@@ -175,23 +177,32 @@ def _images(
     skip_unreadable: bool,
 ) -> LabelledImages:
     """What to run on; the bundled images without ``--data``."""
-    from swin_deploy.config import BUNDLED_IMAGES
     from swin_deploy.evaluate.run import require_logits
     from swin_deploy.images.labelled import read_images
 
     num_classes = require_logits(loaded)
-    data = data or BUNDLED_IMAGES.get(loaded.name)
-    if data is None:
-        raise click.UsageError(
-            f"no images ship with {loaded.name}; give --data a folder of class folders, or a CSV"
-        )
     return read_images(
-        data,
+        data or _bundled_images(loaded.name),
         num_classes=num_classes,
         known=loaded.class_names,
         limit=limit,
         skip_unreadable=skip_unreadable,
     )
+
+
+def _require_data(asked: Asked, data: Path | None) -> None:
+    """Find early that there are no images; of a checkpoint it is known once it is loaded."""
+    if data is None and asked.checkpoint is None:
+        _bundled_images(DEFAULT_MODEL if asked.model is None else asked.model)
+
+
+def _bundled_images(name: str) -> Path:
+    """The images that ship with a model, for want of --data."""
+    if name not in BUNDLED_IMAGES:
+        raise click.UsageError(
+            f"no images ship with {name}; give --data a folder of class folders, or a CSV"
+        )
+    return BUNDLED_IMAGES[name]
 
 
 def _suggest_drop(console: Console, images: int) -> None:
@@ -214,20 +225,6 @@ def _warn_too_few(console: Console, images: int, max_drop: float | None) -> None
             f"{images:,} images cannot pass --max-drop {100 * (max_drop or 0):g}: even with equal "
             f"answers that takes {enough:,}"
         )
-
-
-def _progress(console: Console, step: Step) -> Callable[[str], None]:
-    """Live on a terminal; elsewhere a line now and then, for a log of hours."""
-    told = time.monotonic()
-
-    def tell(text: str) -> None:
-        nonlocal told
-        step.update(text)
-        if not step.live and time.monotonic() - told >= TELL_EVERY_S:
-            told = time.monotonic()
-            console.note(f"    {text}")
-
-    return tell
 
 
 def _write(evaluation: Evaluation, folder: Path, *, force: bool) -> None:

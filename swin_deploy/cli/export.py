@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
+from swin_deploy.artifacts.newest import ENGINES
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, announce, show_json, show_line
 from swin_deploy.cli.options import FILE, Asked, fixed_or_dynamic, json_option, model_options
 from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
@@ -21,7 +23,7 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG)
+@command(epilog=EPILOG)
 @model_options
 @click.option(
     "--opset",
@@ -31,7 +33,11 @@ Examples:
     help="ONNX operator set; the file is checked to have it.",
 )
 @click.option(
-    "--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the file; build-trt brings a float32 one to half precision.",
 )
 @click.option(
     "--keep-float32",
@@ -92,24 +98,21 @@ def export(
         require_ending(output, ONNX)
     with console.loading("Loading PyTorch and the model"):
         from swin_deploy import pipeline
-        from swin_deploy.ranges import keepable_paths
 
         loaded = asked.load()
     announce(console, loaded)
-    spec = pipeline.export_spec(
-        loaded,
-        pixels=pixels,
-        opset=opset,
-        batch=batch,
-        precision=precision,
-        io_precision=io_precision,
-        keep=keepable_paths(loaded, keep),
-    )
-    path = output or pipeline.ENGINES / pipeline.onnx_name(
-        loaded.name, precision, opset, pixels=pixels
-    )
+    path = output or ENGINES / pipeline.onnx_name(loaded.name, precision, opset, pixels=pixels)
     with console.step(f"Exporting ONNX, opset {opset}, {precision}"):
-        artifact = pipeline.write_onnx(loaded, spec, path, force=force)
+        artifact = loaded.export(
+            path,
+            force=force,
+            pixels=pixels,
+            opset=opset,
+            batch=batch,
+            precision=precision,
+            io_precision=io_precision,
+            keep=keep,
+        )
     if as_json:
         show_json(artifact.manifest | {"path": str(path)})
     else:

@@ -11,15 +11,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import click
+from click.shell_completion import CompletionItem
 
-from exporters.errors import FileError
+from exporters.errors import ConfigError, FileError
 from exporters.spec import BatchProfile, Flavor
-from exporters.text_files import shortened
+from exporters.text_files import read_text, shortened
+from swin_deploy.cli.console import Console
+from swin_deploy.cli.inputs import (
+    require_checkpoint,
+    require_engine,
+    require_images,
+    require_onnx,
+    require_sizes,
+    require_steps,
+    requiring,
+)
+from swin_deploy.config import VARIANTS
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
+from swin_deploy.names import SHORT_NAMES, variant_name
 
 if TYPE_CHECKING:
+    from swin_deploy.api.models import Model
+    from swin_deploy.checkpoints.load import LoadOptions
     from swin_deploy.config import Output
-    from swin_deploy.load import LoadedModel, LoadOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MOST_NAME, MOST_PATH = 255, 4095  # bytes, on every file system in use
@@ -92,11 +106,31 @@ class Asked:
         given = (self.checkpoint, self.classes, self.preprocessing.source)
         return [one for one in given if isinstance(one, Path)]
 
-    def load(self) -> LoadedModel:
-        """The model; PyTorch loads here, not for ``--help``."""
-        from swin_deploy.load import load_model
+    def require(self) -> None:
+        """Find what cannot be before PyTorch loads.
 
-        return load_model(self.model, self.checkpoint, **self.options())
+        Raises:
+            ConfigError: If the model cannot have what is asked for.
+        """
+        if self.checkpoint is None:
+            if self.weights is not None:
+                raise ConfigError(
+                    "--weights chooses among the weights of a file; give --checkpoint"
+                )
+            sizes = {
+                "img_size": self.image_size,
+                "window_size": self.window_size,
+                "output": self.outputs,
+            }
+            require_sizes(self.model, sizes)
+
+    def load(self) -> Model:
+        """The model; PyTorch loads here, not for ``--help``."""
+        from swin_deploy.api.border import derived
+        from swin_deploy.api.models import Model
+        from swin_deploy.checkpoints.load import load_model
+
+        return derived(Model, load_model(self.model, self.checkpoint, **self.options()))
 
 
 def _word(value: object) -> str:
@@ -177,9 +211,37 @@ def crop_share(_: click.Context, __: click.Parameter, value: float | None) -> fl
     return value
 
 
-def library_or_file(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """The name of a library, or a path that a file can have."""
-    return None if value is None else str(FILE.convert(value, None, None))
+def library_or_file(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> str | None:
+    """The name of a library, or a path that a file can have; it is looked for before the work."""
+    if value is None:
+        return None
+    source = str(FILE.convert(value, None, None))
+    return cast("str", requiring(require_steps)(context, parameter, source))
+
+
+def _model(context: click.Context, _: click.Parameter, value: str | None) -> str | None:
+    """The variant that a name means, which is said where it is another name."""
+    if value is None:
+        return None
+    found = variant_name(value)
+    if found != value:
+        context.ensure_object(Console).note(f"  {value}: {found}")
+    return found
+
+
+def complete_models(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Names of models for the shell: short ones, and those of variants."""
+    names = (*SHORT_NAMES, *VARIANTS)
+    return [CompletionItem(name) for name in names if name.startswith(begun)]
+
+
+def complete_artifacts(
+    context: click.Context, parameter: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Files for the shell, and names of models."""
+    return [*complete_models(context, parameter, begun), CompletionItem(begun, type="file")]
 
 
 STEPS = tuple(field.name for field in fields(PreprocessingChoice))
@@ -192,9 +254,16 @@ def model_options(command: Command) -> Command:
         click.option(
             "--checkpoint",
             type=FILE,
+            callback=requiring(require_checkpoint),
             help="Weights: a .pt or .pth file, safetensors, or a timm or Hugging Face folder.",
         ),
-        click.option("--model", help="A variant that 'swin-deploy models' lists."),
+        click.option(
+            "--model",
+            callback=_model,
+            shell_complete=complete_models,
+            help="A model that 'swin-deploy models' lists, such as swin_tiny; names of timm, "
+            "torchvision and Hugging Face are known too.",
+        ),
     ):
         command = option(command)
     return command
@@ -236,6 +305,7 @@ def checkpoint_options(command: Command) -> Command:
         click.option(
             "--classes",
             type=FILE,
+            callback=requiring(read_text),
             help="The model's class names in its order: one a line, or JSON.  [default: the "
             "checkpoint's]",
         ),
@@ -273,8 +343,11 @@ def checkpoint_options(command: Command) -> Command:
     def collected(*args: Any, **values: Any) -> Any:  # noqa: ANN401 - any command's values
         said = {name: values.pop("source_of_steps" if name == "source" else name) for name in STEPS}
         names = (field.name for field in fields(Asked) if field.name != "preprocessing")
+        has_model = "model" in values  # predict names its model otherwise
         model = {name: values.pop(name, None) for name in names}
         asked = Asked(**model, preprocessing=PreprocessingChoice(**said))
+        if has_model:
+            asked.require()
         return command(*args, asked=asked, **values)
 
     return cast("Command", collected)
@@ -291,7 +364,11 @@ def image_options(command: Command) -> Command:
             help="Images at most, spread over the folder.",
         ),
         click.option(
-            "--images", type=FILE, metavar="DIR", help="Real images, in class folders or not."
+            "--images",
+            type=FILE,
+            metavar="DIR",
+            callback=requiring(require_images),
+            help="Real images, in class folders or not.",
         ),
     ):
         command = option(command)
@@ -333,8 +410,18 @@ report_option = click.option(
     "--report", type=FILE, metavar="DIR", help="Write report.json, .md and .html here."
 )
 onnx_option = click.option(
-    "--onnx", "onnx_files", type=FILE, multiple=True, help="ONNX file; may be given again."
+    "--onnx",
+    "onnx_files",
+    type=FILE,
+    multiple=True,
+    callback=requiring(require_onnx),
+    help="ONNX file; may be given again.",
 )
 engine_option = click.option(
-    "--engine", "engine_files", type=FILE, multiple=True, help="Engine; may be given again."
+    "--engine",
+    "engine_files",
+    type=FILE,
+    multiple=True,
+    callback=requiring(require_engine),
+    help="Engine; may be given again.",
 )

@@ -10,12 +10,11 @@ import click
 
 from exporters.artifact import artifact_outputs
 from exporters.outputs import Output, claim
+from swin_deploy.outputs import ENGINE_ENDINGS, ONNX_ENDINGS, PICTURE_ENDINGS, ending_problem
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 # Endings by what a file is to be.
-ONNX = ("an ONNX file", (".onnx",))
-ENGINE = ("an engine", (".engine", ".plan", ".trt"))
-PICTURE = ("a picture", (".svg",))
+ONNX, ENGINE, PICTURE = ONNX_ENDINGS, ENGINE_ENDINGS, PICTURE_ENDINGS
 
 
 def force_option(command: Command) -> Command:
@@ -59,9 +58,6 @@ def require_ending(path: Path, kind: tuple[str, tuple[str, ...]]) -> None:
     Raises:
         UsageError: If the name has another ending than files of this kind.
     """
-    what, endings = kind
-    if not path.name.endswith(endings):
-        raise click.UsageError(
-            f"{path} is to be {what}: end its name in {' or '.join(endings)}, such as "
-            f"{path.with_suffix(endings[0])}"
-        )
+    problem = ending_problem(path, kind)
+    if problem:
+        raise click.UsageError(problem)

@@ -9,8 +9,10 @@ import click
 
 from exporters.spec import Flavor
 from exporters.text_files import naming
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, show_json, show_table
 from swin_deploy.cli.engine import resolve_flavor
+from swin_deploy.cli.inputs import require_planned, requiring
 from swin_deploy.cli.life import default_options
 from swin_deploy.cli.options import FILE, flavor_option, json_option
 from swin_deploy.cli.outputs import PICTURE, claim_outputs, force_option, require_ending
@@ -33,9 +35,9 @@ Examples:
 """
 
 
-@click.command(epilog=PLAN_EPILOG)
-@click.argument("file", type=FILE)
-@click.argument("other", type=FILE, required=False)
+@command(epilog=PLAN_EPILOG)
+@click.argument("file", type=FILE, callback=requiring(require_planned))
+@click.argument("other", type=FILE, required=False, callback=requiring(require_planned))
 @click.option("--batch", type=click.IntRange(min=1), help="For an ONNX file.  [default: 8]")
 @click.option("--fp16", "half", is_flag=True, help="Plan float32 ONNX files in their float16 form.")
 @click.option("--blocks", "detail", flag_value="blocks", help="Every part of the model.")
@@ -65,7 +67,7 @@ def plan(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Show the kernels that TensorRT launches: where the bytes go, and how far from the floor.
+    """Show the kernels that TensorRT launches: where the bytes go, and how far from the minimum.
 
     An engine's plan is read from its manifest; an ONNX file, ours or another tool's, is built in
     memory. With a second file the two are compared. Needs no GPU with TensorRT-RTX.
@@ -90,7 +92,7 @@ def plan(
         else:
             _show(first, bounds, detail)
     fused = first.fused_attention == first.attention_blocks
-    if not fused and first.half_byte_share < 0.5 and file.suffix == ".onnx":
+    if not fused and first.half_byte_share < 0.5 and file.suffix == ".onnx" and not half:
         console.again("--fp16", why="attention fuses in half precision")
     elif detail != "kernels":
         console.again("--kernels", why="every kernel; --gpu H200: how fast a GPU allows")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, announce, show_json, show_table
 from swin_deploy.cli.options import (
     Asked,
@@ -30,7 +31,7 @@ proves it is swin-deploy run, with --auto where float16 alone does not do.
 """
 
 
-@click.command(epilog=EPILOG)
+@command(epilog=EPILOG)
 @model_options
 @image_options
 @click.option(

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import PIL
 
 from exporters.errors import ConfigError, FileError
 from exporters.text_files import LISTED, listed, visible
 from swin_deploy import __version__
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_line, show_text
-from swin_deploy.cli.options import FILE, MAX_BATCH, Asked, checkpoint_options
+from swin_deploy.cli.options import FILE, MAX_BATCH, Asked, checkpoint_options, complete_artifacts
 from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.outputs import features_output, table_outputs
 
@@ -47,8 +47,8 @@ warning), 2 wrong usage, 3 could not run.
 """
 
 
-@click.command(epilog=EPILOG)
-@click.argument("artifact", metavar="ARTIFACT", type=FILE)
+@command(epilog=EPILOG)
+@click.argument("artifact", metavar="ARTIFACT", type=FILE, shell_complete=complete_artifacts)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @checkpoint_options
 @click.option(
@@ -114,7 +114,7 @@ def predict(
     with predictor:
         _require_answers(predictor, table=table, features=features)
         _announce(console, predictor)
-        run = _Run(console, predictor, pictures)
+        run = _Run(console, predictor, pictures, artifact=artifact)
         if table:
             run.to_table(table, top, force=force)
         elif features:
@@ -161,11 +161,14 @@ def _announce(console: Console, predictor: Predictor) -> None:
 class _Run:
     """The way of all pictures to where their answers go; told are those without one."""
 
-    def __init__(self, console: Console, predictor: Predictor, pictures: Pictures) -> None:
+    def __init__(
+        self, console: Console, predictor: Predictor, pictures: Pictures, *, artifact: Path
+    ) -> None:
         self.failed = 0
         self._error = ""  # the last one
         self._console = console
         self._predictor = predictor
+        self._artifact = artifact
         self._pictures = pictures
         self._odd: dict[str, list[str]] = defaultdict(list)
 
@@ -207,7 +210,7 @@ class _Run:
             for done, answer in enumerate(self._answers(pictures), 1):
                 add(answer)
                 rate = done / max(time.monotonic() - started, 1e-9)
-                step.update(f"{done:,} of {total:,} pictures, {rate:,.1f}/s")
+                step.update(f"{done:,} of {total:,} pictures, {rate:,.1f}/s", done / total)
 
     def _answers(self, pictures: Iterable[Named]) -> Iterator[Prediction]:
         tell = self._keep
@@ -240,7 +243,7 @@ class _Run:
             if self._pictures.names == ("-",):
                 return
             folder = Path(self._pictures.names[0]).parent
-            words = ["predict", *sys.argv[2:3], folder, "--csv", "predictions.csv"]
+            words = ["predict", self._artifact, folder, "--csv", "predictions.csv"]
             self._console.next_step(*words, why="a folder, as a table")
             return
         counts = {"file": str(path), "pictures": total, "failed": self.failed}
@@ -252,6 +255,8 @@ class _Run:
 
 def _key(predictor: Predictor) -> dict[str, Any]:
     """What answers hold for: the model, how it runs, and what prepares the pictures."""
+    import PIL
+
     facts = predictor.facts.to_dict()
     return {
         "artifact": predictor.name,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import (
     CHECK_FAILED,
     Console,
@@ -44,14 +45,14 @@ Examples:
   swin-deploy parity --engine engines/model.engine --report report/ --json
 
 \b
-Exit status 1: a hop is out of tolerance. A hop that cannot run here (an engine
+Exit status 1: a step is out of tolerance. One that cannot run here (an engine
 without a GPU) is listed as not run, with the reason; it does not count as passed.
 Also 1: on labelled images the reference is not better than guessing, so that the
 order of the classes or the weights are probably wrong (the verdict is inconclusive).
 """
 
 
-@click.command(epilog=PARITY_EPILOG)
+@command(epilog=PARITY_EPILOG)
 @model_options
 @onnx_option
 @engine_option
@@ -82,10 +83,10 @@ def parity(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Compare every hop with the reference: deploy model, ONNX files, engines.
+    """Compare every step with the reference: deploy model, ONNX files, engines.
 
-    On real images, seeded noise and extreme inputs, at several batch sizes. What is allowed comes
-    from what PyTorch itself loses in the same precision on the same images. Where a hop fails, the
+    On real images, seeded noise and extreme inputs, at several batch sizes. The limits come
+    from what PyTorch itself loses in the same precision on the same images. Where a step fails, the
     block and the operation that go wrong first are named. The reference is the float32 PyTorch
     model with the checkpoint's weights; it is compared with the model of the library that the
     checkpoint comes from, built and loaded by that library from the same file.
@@ -106,7 +107,7 @@ def parity(
         sets = proof.image_sets(loaded, images, limit=limit)
     announce(console, loaded)
     announce_images(console, sets)
-    with console.step("Comparing every hop with the reference") as step:
+    with console.step("Comparing every step with the reference") as step:
         result = proof.prove_parity(
             loaded,
             made,

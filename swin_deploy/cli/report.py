@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from exporters.errors import FileError
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table, show_text
 from swin_deploy.cli.options import FILE, json_option
 from swin_deploy.cli.outputs import claim_outputs, force_option
@@ -28,7 +30,7 @@ Examples:
 \b
 One report: printed again, and written as HTML, Markdown and JSON with --output.
 Two reports of one model: what got worse from the first to the second. Verdicts,
-what each hop needs, flips, accuracy, kernels, fused attention, bytes, file sizes;
+errors against limits, flips, accuracy, kernels, fused attention, bytes, file sizes;
 throughput only where device, threads and versions are the same, and then only
 where the two confidence intervals do not overlap.
 
@@ -47,11 +49,13 @@ def share(_: click.Context, __: click.Parameter, value: float | None) -> float |
     return value / 100
 
 
-@click.command(epilog=EPILOG)
+@command(epilog=EPILOG)
 @click.argument("reports", type=FILE, nargs=-1, metavar="[REPORT [REPORT]]")
 @click.option("--output", type=FILE, metavar="DIR", help="Write report.html, .md and .json here.")
 @click.option(
-    "--evaluation", type=FILE, help="An evaluation.json of the same model, to put into the report."
+    "--evaluation",
+    type=FILE,
+    help="An evaluation.json of the same model, to put into the report.",
 )
 @click.option("--markdown", type=FILE, metavar="FILE", help="Write Markdown for a comment.")
 @click.option(
@@ -121,6 +125,9 @@ def _claim(asked: _Asked, reports: tuple[Path, ...], evaluation: Path | None) ->
     if asked.markdown:
         outputs = (*outputs, comment_output(asked.markdown))
     claim_outputs(outputs, inputs=[*inputs, evaluation], force=asked.force)
+    for path in [*read, *([evaluation] if evaluation else [])]:
+        if not os.path.isfile(path):  # found before anything is imported
+            raise FileError(f"cannot read {path}: it does not exist, or is not a file")
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -159,8 +166,6 @@ def _with_evaluation(read: Report, path: Path | None) -> Report:
         return read
     found = read_evaluation(path)
     if found.model != read.model:
-        from exporters.errors import FileError
-
         raise FileError(f"{path} is of {found.model}, not {read.model}; evaluate that model")
     return replace(read, evaluation=found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +18,7 @@ from exporters.spec import (
     Precision,
 )
 from swin_deploy.cli.auto import climb_ladder, rung_conditions
+from swin_deploy.cli.command import command
 from swin_deploy.cli.console import (
     CHECK_FAILED,
     Console,
@@ -46,23 +48,28 @@ from swin_deploy.outputs import report_outputs
 if TYPE_CHECKING:
     from swin_deploy.ladder import Rung
     from swin_deploy.original.build import Choice
+    from swin_deploy.parity import ParityReport
     from swin_deploy.pipeline import Converted
+    from swin_deploy.proof import Made
     from swin_deploy.report.results import Report
+
+QUICK_IMAGES, QUICK_BATCHES = 8, (4,)
+QUICK = "8 images at most, one batch size (4), no throughput: a first look, not the whole proof"
 
 EPILOG = """\b
 Examples:
   swin-deploy run --checkpoint swin.pt --images photos/
-  swin-deploy run --model notebook-digits
+  swin-deploy run --model notebook-digits --quick
   swin-deploy run --checkpoint swin.pt --fp16 --auto
   swin-deploy run --checkpoint swin.pt --fp32 --batch 1,16,64 --report proof/
 
 \b
-Exit status 1: a hop is out of tolerance, half precision was not delivered, or on
+Exit status 1: a step is out of tolerance, half precision was not delivered, or on
 labelled images the reference is not better than guessing (inconclusive).
 """
 
 
-@click.command(epilog=EPILOG)
+@command(epilog=EPILOG)
 @model_options
 @image_options
 @original_option
@@ -74,7 +81,7 @@ labelled images the reference is not better than guessing (inconclusive).
 @click.option(
     "--auto",
     is_flag=True,
-    help="Where that fails: float32 islands, bfloat16, then float32; each rung is explained.",
+    help="Where that fails: parts kept in float32, bfloat16, then float32; each is explained.",
 )
 @click.option(
     "--opset", type=click.IntRange(*OPSET_RANGE), default=DEFAULT_OPSET, show_default=True
@@ -94,6 +101,11 @@ labelled images the reference is not better than guessing (inconclusive).
     show_default=True,
     help="Time to spend on throughput.",
 )
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="A first look: 8 images at most, one batch size, no throughput; the report says so.",
+)
 @force_option
 @json_option
 @click.pass_obj
@@ -111,6 +123,7 @@ def run(
     output: Path,
     report: Path,
     bench_seconds: float,
+    quick: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -118,11 +131,10 @@ def run(
 
     With --auto a precision that is out of tolerance, or not delivered, gives way to the next.
     Exports ONNX in float32 and, by default, in float16; builds the engine and reads its kernel
-    plan; compares every hop with the reference on real images and seeded noise; measures
+    plan; compares every step with the reference on real images and seeded noise; measures
     throughput; writes a report in HTML, Markdown and JSON.
     """
-    if auto and precision == "fp32":
-        raise click.UsageError("--auto has nothing to try after --fp32; give --fp16 or --bf16")
+    _check_usage(precision, auto=auto, quick=quick)
     inputs = (*asked.inputs(), images)
     claim_outputs(report_outputs(report), inputs=inputs, force=force)
     with console.loading("Loading PyTorch and the model"):
@@ -135,9 +147,11 @@ def run(
         options = default_options(resolve_flavor(flavor))
         loaded = asked.load()
         original_library(loaded, original)  # what cannot be is said before the work
-        sets = proof.image_sets(loaded, images, limit=limit)
+        sets = proof.image_sets(loaded, images, limit=min(limit, QUICK_IMAGES) if quick else limit)
     announce(console, loaded)
     announce_images(console, sets)
+    if quick:
+        console.warn(f"quick: {QUICK}")
     full = output / pipeline.onnx_name(loaded.name, "fp32", opset)
     claim_artifacts(_artifacts(full, precision, auto=auto), inputs=inputs, force=force)
     with console.step(f"Exporting ONNX, opset {opset}"):
@@ -150,34 +164,31 @@ def run(
         source = _in_precision(console, full, precision=precision)
         graph, engine = _make_engine(console, source, batch=batch, options=options, force=force)
     made = proof.Made(tuple(dict.fromkeys((full, graph))), (engine,))
-    with console.step("Comparing every hop with the reference") as step:
+    with console.step("Comparing every step with the reference") as step:
         parity = proof.prove_parity(
             loaded,
             made,
             images=sets,
-            batches=proof.BATCHES,
+            batches=QUICK_BATCHES if quick else proof.BATCHES,
             progress=step.update,
             original=original,
         )
-    with console.step("Measuring throughput") as step:
-        bench = measure_throughput(
-            loaded,
-            made,
-            batches=(1, batch.opt),
-            effort=Effort(seconds=bench_seconds),
-            progress=step.update,
-        )
+    bench = None
+    if not quick:
+        with console.step("Measuring throughput") as step:
+            bench = measure_throughput(
+                loaded,
+                made,
+                batches=(1, batch.opt),
+                effort=Effort(seconds=bench_seconds),
+                progress=step.update,
+            )
     result = proof.make_report(loaded, made, parity=parity, bench=bench, images=sets)
-    files = [word for path in made.onnx for word in ("--onnx", path)] + ["--engine", engine]
-    unseen = any(hop.not_run for hop in parity.hops if hop.stage == "engine")
-    words = ["parity", *asked.words(), *files, "--report", report]
-    why = GPU_MACHINE
-    if not unseen:
-        words = ["bench", *asked.words(), *files, "--against", "all"]
-        why = "torch.compile is the bar to clear"
+    words, why = _next_words(asked, made, parity, report, quick=quick)
+    unseen = not quick and why == GPU_MACHINE
     result = replace(
         result,
-        conditions=result.conditions | rung_conditions(rungs),
+        conditions=result.conditions | rung_conditions(rungs) | ({"quick": QUICK} if quick else {}),
         next_command=f"{command_line(*words)}  # {why}" if unseen else "",
     )
     _conclude(console, result, report, force=force, as_json=as_json)
@@ -185,6 +196,34 @@ def run(
         click.get_current_context().exit(CHECK_FAILED)
     console.note(f"  open {report / 'report.html'}; ship {engine} with its .json")
     console.next_step(*words, why=why)
+
+
+def _check_usage(precision: Precision, *, auto: bool, quick: bool) -> None:
+    if auto and precision == "fp32":
+        raise click.UsageError("--auto has nothing to try after --fp32; give --fp16 or --bf16")
+    source = click.get_current_context().get_parameter_source("bench_seconds")
+    if quick and source is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--quick times nothing; leave out --quick or --bench-seconds")
+
+
+def _next_words(
+    asked: Asked, made: Made, parity: ParityReport, report: Path, *, quick: bool
+) -> tuple[list[object], str]:
+    """The command to run next, and why: the whole proof, the engine on a GPU, or benchmarks."""
+    files = [word for path in made.onnx for word in ("--onnx", path)]
+    files += [word for path in made.engines for word in ("--engine", path)]
+    if quick:
+        again = [word for word in sys.argv[1:] if word != "--quick"]
+        return [*again], "the whole proof, with throughput"
+    if any(hop.not_run for hop in parity.hops if hop.stage == "engine"):
+        return ["parity", *asked.words(), *files, "--report", report], GPU_MACHINE
+    return [
+        "bench",
+        *asked.words(),
+        *files,
+        "--against",
+        "all",
+    ], "torch.compile is the bar to clear"
 
 
 def _artifacts(full: Path, precision: Precision, *, auto: bool) -> list[Path]:

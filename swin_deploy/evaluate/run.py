@@ -8,7 +8,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,18 +20,20 @@ from exporters.artifact import sha256_of
 from exporters.errors import ComparisonError, ConfigError, FileError, MissingBackendError
 from swin_deploy import __version__
 from swin_deploy.artifacts.facts import facts_of, versions
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.evaluate.accuracy import LISTED, BackendAccuracy, Evaluation, score_answers
 from swin_deploy.evaluate.predictions import TOP, Answer, Predictions
 from swin_deploy.images.batches import stream_batches
 from swin_deploy.images.chance import chance_doubt
 from swin_deploy.images.labelled import LabelledImages
-from swin_deploy.load import LoadedModel
 from swin_deploy.memory_limits import require_memory
+from swin_deploy.progress import Progress, Tell, silent
 from swin_deploy.proof import Made, stages
 from swin_deploy.runners import Runner, TorchRunner
 from swin_deploy.runners.base import run_images
 
-Progress = Callable[[str], None]
+# Facts that decide nothing about predictions.
+UNUSED: dict[str, object] = {"model": "", "class_names": [], "class_names_source": ""}
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ def evaluate(
     images: LabelledImages,
     *,
     settings: Settings,
-    progress: Progress = lambda _: None,
-    notice: Progress = lambda _: None,
+    progress: Progress = silent,
+    notice: Tell = silent,
 ) -> Evaluation:
     """Measure top-1 and top-5 accuracy of the reference, the deploy model and each file.
 
@@ -117,12 +119,12 @@ def _opened(
     made: Made,
     images: LabelledImages,
     settings: Settings,
-    notice: Progress,
+    notice: Tell,
 ) -> Iterator[_Backend]:
     """Each model with its predictions so far, the reference first."""
     reference = ("reference", "", TorchRunner("PyTorch reference", loaded.reference))
     files = (None, None, *made.onnx, *made.engines)
-    facts = json.dumps(facts_of(loaded).to_dict() | {"model": ""})  # the name changes nothing
+    facts = json.dumps(facts_of(loaded).to_dict() | UNUSED)
     for (stage, file, runner), path in zip([reference, *stages(loaded, made)], files, strict=True):
         backend = _Backend(stage, file, runner)
         try:
@@ -144,7 +146,7 @@ def _opened(
         yield backend
 
 
-def _tell_taken_over(found: Predictions, name: str, total: int, notice: Progress) -> None:
+def _tell_taken_over(found: Predictions, name: str, total: int, notice: Tell) -> None:
     if found.answers:
         notice(f"{name}: takes over {len(found.answers):,} of {total:,} images")
     elif found.changed:
@@ -176,7 +178,8 @@ def _run_all(
                 _answer(runner, kept, readable, loaded=loaded)
             new = min((index + 1) * batch, len(missing))
             elapsed_s = time.monotonic() - started
-            progress(progress_text(done + new, len(images.paths), new, elapsed_s))
+            share = (done + new) / len(images.paths)
+            progress(progress_text(done + new, len(images.paths), new, elapsed_s), share)
 
 
 def _readable(

@@ -237,7 +237,7 @@ def _checks(errors: _Errors, tolerance: Tolerance) -> tuple[Check, ...]:
 def _excess(check: Check) -> str:
     """What a failed check needs and what it allows, in words."""
     beside = "" if check.floor is None else f", PyTorch itself loses {check.floor:.3g}"
-    return f"{check.rule}: needs {check.needed:.3g}, allowed {check.allowed:.3g}{beside}"
+    return f"{check.rule}: error {check.needed:.3g}, limit {check.allowed:.3g}{beside}"
 
 
 def top_changes(

@@ -106,7 +106,7 @@ def limits(
         rtol=ceiling.rtol * min(1.0, atol / ceiling.atol),
         relative_l2=min(ceiling.atol, relative_l2),
         floor=floor,
-        source=f"{times:g} x floor for a value, {times_l2:g} x for relative L2{most}",
-        atol_rule="ceiling" if atol > ceiling.atol else f"{times:g} x floor",
-        l2_rule="ceiling" if relative_l2 > ceiling.atol else f"{times_l2:g} x floor",
+        source=f"{times:g} x noise for a value, {times_l2:g} x for relative L2{most}",
+        atol_rule="ceiling" if atol > ceiling.atol else f"{times:g} x noise",
+        l2_rule="ceiling" if relative_l2 > ceiling.atol else f"{times_l2:g} x noise",
     )

@@ -8,7 +8,7 @@ from typing import Literal
 
 from exporters.artifact import manifest_path
 from exporters.errors import FileError
-from swin_deploy.config import VARIANTS
+from swin_deploy.names import find_variant, proposals
 
 Form = Literal["checkpoint", "onnx", "engine"]
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
@@ -21,13 +21,17 @@ def form_of(artifact: Path) -> Form:
         FileError: If there is nothing, neither a file nor a model of that name.
     """
     if not os.path.lexists(artifact):
-        if str(artifact) in VARIANTS:
+        if find_variant(str(artifact)):
             return "checkpoint"
+        near = proposals(str(artifact))
+        meant = f"; did you mean the model {near}? Else" if near else ";"
         raise FileError(
-            f"{artifact} does not exist; give an ONNX file, an engine or a checkpoint, or the name "
-            "of a model that 'swin-deploy models' lists"
+            f"{artifact} does not exist{meant} give an ONNX file, an engine or a checkpoint, or "
+            "the name of a model that 'swin-deploy models' lists"
         )
     if artifact.suffix.lower() == ".onnx":
         return "onnx"
-    engine = artifact.suffix.lower() in ENGINE_SUFFIXES or manifest_path(artifact).is_file()
-    return "engine" if engine else "checkpoint"
+    if artifact.suffix.lower() in ENGINE_SUFFIXES:
+        return "engine"
+    described = artifact.is_file() and manifest_path(artifact).is_file()  # "." has no name
+    return "engine" if described else "checkpoint"

@@ -18,8 +18,8 @@ from swin_deploy.artifacts.facts import (
     facts_in_manifest,
     facts_of,
 )
+from swin_deploy.checkpoints.load import LoadedModel, LoadOptions, load_model, require_known
 from swin_deploy.images.class_names import read_class_names
-from swin_deploy.load import LoadedModel, LoadOptions, load_model
 from swin_deploy.pipeline import read_engine_manifest
 from swin_deploy.predict.forms import form_of
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TrtRunner
@@ -49,24 +49,30 @@ def open_artifact(artifact: Path | LoadedModel, **asked: Unpack[LoadOptions]) ->
 
     Args:
         artifact: A model, a checkpoint, the name of a model, an ONNX file or an engine.
-        asked: What is asked of a checkpoint; of an ONNX file and an engine only ``classes``.
+        asked: What is asked of a checkpoint or a name; of anything else only ``classes``.
 
     Raises:
         ConfigError: If something is asked that the file cannot give any more.
         DeployError: If it cannot be read, or another tool made it.
     """
+    require_known(asked)
     if isinstance(artifact, LoadedModel):
-        return _opened_model(artifact)
+        _require_nothing_but_classes(artifact.name, asked, since="when it was loaded")
+        return _named(_opened_model(artifact), asked)
     form = form_of(artifact)
     if form == "checkpoint":
         name = str(artifact) if not artifact.exists() else None
         return _opened_model(load_model(name, None if name else artifact, **asked))
-    _require_nothing_but_classes(artifact, asked)
-    opened = _opened_onnx(artifact) if form == "onnx" else _opened_engine(artifact)
+    _require_nothing_but_classes(artifact.name, asked, since="from its export")
+    return _named(_opened_onnx(artifact) if form == "onnx" else _opened_engine(artifact), asked)
+
+
+def _named(opened: Opened, asked: LoadOptions) -> Opened:
+    """The model with the class names that the user gives, or its own."""
     classes = asked.get("classes")
     if classes is None:
         return opened
-    names = read_class_names(classes, opened.facts.config.num_classes)
+    names = read_class_names(Path(classes), opened.facts.config.num_classes)
     facts = dataclasses.replace(
         opened.facts, class_names=names.shown, class_names_source=names.source
     )
@@ -101,14 +107,14 @@ def _required(facts: ModelFacts | None, path: Path) -> ModelFacts:
     return facts
 
 
-def _require_nothing_but_classes(path: Path, asked: Mapping[str, Any]) -> None:
+def _require_nothing_but_classes(name: str, asked: Mapping[str, Any], *, since: str) -> None:
     """Refuse what only a checkpoint can be asked."""
-    said = [name for name, value in asked.items() if value is not None and name != "classes"]
-    fixed = [name for name in said if not _is_default(name, asked[name])]
+    said = [key for key, value in asked.items() if value is not None and key != "classes"]
+    fixed = [key for key in said if not _is_default(key, asked[key])]
     if fixed:
         raise ConfigError(
-            f"{path.name} has its {fixed[0].replace('_', ' ')} from its export; ask for another "
-            "one there, or give the checkpoint instead"
+            f"{name} has its {fixed[0].replace('_', ' ')} {since}; ask for another one there, or "
+            "give the checkpoint instead"
         )
 
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from exporters.errors import ComparisonError, ConfigError, FileError
+from swin_deploy.checkpoints.load import LoadedModel, LoadOptions
 from swin_deploy.images.batches import decode_ahead
 from swin_deploy.images.decode import load_pixels, normalise
 from swin_deploy.images.preprocessing import Preprocessing
-from swin_deploy.load import LoadedModel, LoadOptions
 from swin_deploy.predict.opened import open_artifact
 from swin_deploy.predict.pictures import Named, Picture, named_picture
 from swin_deploy.runners.base import Outputs, run_images
@@ -91,10 +91,10 @@ class Predictor:
 
     Example:
         >>> import swin_deploy
-        >>> with swin_deploy.Predictor("notebook-digits", top=2) as predict:
+        >>> with swin_deploy.Predictor("notebook-digits") as predict:
         ...     (answer,) = predict(example_picture)
-        >>> [scored.label for scored in answer.top]
-        ['3', '5']
+        >>> answer.top[0].label, answer.top[0].probability > 0.9, len(answer.top)
+        ('3', True, 5)
     """
 
     def __init__(

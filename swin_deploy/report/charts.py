@@ -132,7 +132,7 @@ def block_bars(plan: KernelPlan) -> list[Bar]:
         Bar(
             total.name,
             f"{megabytes_text(total.bytes_moved)} MB"
-            + (f", {ratio_text(total.floor_ratio)} of floor" if total.floor_ratio else ""),
+            + (f", {ratio_text(total.floor_ratio)} of min." if total.floor_ratio else ""),
             tuple(
                 (size / longest, kind)
                 for kind, size in zip(SHOWN_KINDS, shown_bytes(total.bytes_by_kind), strict=True)

@@ -140,8 +140,8 @@ def _runs(points: tuple[DriftPoint, ...], field: str) -> Iterable[list[int]]:
 def _dot(point: DriftPoint, index: int, axis: Axis) -> str:
     x, y = axis.x(index), axis.y(point.relative_l2)
     title = (
-        f"{one_line(point.place)}: {error_text(point.relative_l2)}, floor "
-        f"{error_text(point.floor)}, allowed {error_text(point.allowed)}"
+        f"{one_line(point.place)}: {error_text(point.relative_l2)}, noise "
+        f"{error_text(point.floor)}, limit {error_text(point.allowed)}"
     )
     return (
         f'<circle class="{"within" if point.passed else "beyond"}" cx="{x:.1f}" cy="{y:.1f}" '

@@ -56,7 +56,7 @@ CELL_CLASSES = {"pass": "pass", "FAIL": "fail", "not run": "not-run"}
 FIGURES = 6
 DRIFT_LEGEND = (
     ("hop", "this step"),
-    ("noise", "noise floor: what PyTorch itself loses"),
+    ("noise", "noise: what PyTorch itself loses"),
     ("limit", "limit"),
     ("beyond", "beyond it"),
 )

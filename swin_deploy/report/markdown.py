@@ -114,7 +114,7 @@ def _folded_parts(report: Report) -> Iterator[tuple[str, str]]:
     parity, bench, plan = report.parity, report.bench, report.plan
     if parity is not None:
         yield (
-            "What was compared, and what is allowed",
+            "What was compared, and the limits",
             _facts((*allowed_facts(parity), *parity_facts(parity))),
         )
     yield "The model, and how images are prepared", _facts(tuple(report.made_from.items()))

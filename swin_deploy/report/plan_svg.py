@@ -37,7 +37,7 @@ def render_plan_svg(plan: KernelPlan, title: str) -> str:
     """
     bars = block_bars(plan)
     height = HEAD + ROW * len(bars) + 8
-    ratio = f", {ratio_text(plan.floor_ratio)} of the floor" if plan.floor_ratio else ""
+    ratio = f", {ratio_text(plan.floor_ratio)} of the minimum" if plan.floor_ratio else ""
     figures = f"{megabytes_text(plan.bytes_moved)} MB at batch {plan.batch}{ratio}"
     heading = _end_of(one_line(title), LONGEST_TITLE)
     rows = "".join(part for index, bar in enumerate(bars) for part in _row(bar, HEAD + ROW * index))
@@ -62,7 +62,7 @@ def _legend() -> str:
         parts.append(f'<text x="{left + 15}" y="45">{kind}</text>\n')
         left += 32 + 7 * len(kind)
     parts.append(f'<line x1="{left}" x2="{left}" y1="34" y2="48"/>')
-    parts.append(f'<text class="quiet" x="{left + 8}" y="45">floor</text>\n')
+    parts.append(f'<text class="quiet" x="{left + 8}" y="45">minimum</text>\n')
     return "".join(parts)
 
 

@@ -44,7 +44,7 @@ def plan_facts(plan: KernelPlan) -> Facts:
 
 def plan_line(plan: KernelPlan) -> str:
     """Return the figures that matter most, in one line."""
-    ratio = f", {ratio_text(plan.floor_ratio)} of the floor" if plan.floor_ratio else ""
+    ratio = f", {ratio_text(plan.floor_ratio)} of the minimum" if plan.floor_ratio else ""
     float32 = len(plan.float32_compute)
     return (
         f"{plan.kernel_count} kernels, {plan.fused_attention} of {plan.attention_blocks} attention "
@@ -58,11 +58,11 @@ def plan_line(plan: KernelPlan) -> str:
 def _needed_facts(plan: KernelPlan) -> Facts:
     """Floor and operations, where the plan has them."""
     if not plan.blocks:
-        return (("Floor", "not known: planned by an older release; build the engine again"),)
+        return (("Minimum", "not known: planned by an older release; build the engine again"),)
     unsized = f", without {plan.unsized_products} products of unknown shapes"
     return (
-        ("Of the floor", _floor_text(plan.floor_ratio)),
-        (f"MB at the floor, batch {plan.batch}", megabytes_text(plan.floor_bytes)),
+        ("Of the minimum", _floor_text(plan.floor_ratio)),
+        (f"MB at the minimum, batch {plan.batch}", megabytes_text(plan.floor_bytes)),
         (
             "GFLOP per image",
             f"{plan.flops / plan.batch / 1e9:.3f}{unsized if plan.unsized_products else ''}",
@@ -144,7 +144,7 @@ def block_table(plan: KernelPlan, bounds: Sequence[Bound] = ()) -> Table:
         ("Kernels", "number"),
         ("MB moved", "number"),
         ("Of all", "number"),
-        ("Of floor", "number"),
+        ("Of min.", "number"),
         ("GFLOP", "number"),
         *((f"{kind} MB", "number") for kind in SHOWN_KINDS),
         *_time_columns(bounds),
@@ -241,8 +241,8 @@ def comparison_table(first: KernelPlan, second: KernelPlan, bounds: Sequence[Bou
         _figure("Kernels", [plan.kernel_count for plan in plans], "{:,.0f}"),
         ("Fused attention", *(f"{p.fused_attention} of {p.attention_blocks}" for p in plans), "-"),
         _figure(f"MB moved at {at}", [plan.bytes_moved / 1e6 for plan in plans], "{:,.1f}"),
-        _figure(f"MB at the floor, {at}", [p.floor_bytes / 1e6 for p in plans], "{:,.1f}"),
-        ("Of the floor", *(_floor_text(plan.floor_ratio) for plan in plans), "-"),
+        _figure(f"MB at the minimum, {at}", [p.floor_bytes / 1e6 for p in plans], "{:,.1f}"),
+        ("Of the minimum", *(_floor_text(plan.floor_ratio) for plan in plans), "-"),
         _figure(f"GFLOP at {at}", [plan.flops / 1e9 for plan in plans], "{:,.2f}"),
         ("Bytes in half", *(percent_text(plan.half_byte_share) for plan in plans), "-"),
     ]
@@ -275,8 +275,8 @@ def pair_table(first: KernelPlan, second: KernelPlan, count: int | None = None) 
         ("MB A", "number"),
         ("MB B", "number"),
         ("MB more in B", "number"),
-        ("Floor A", "number"),
-        ("Floor B", "number"),
+        ("Of min. A", "number"),
+        ("Of min. B", "number"),
     )
     pairs = list(block_pairs(first, second))
     if count is not None:

@@ -66,7 +66,7 @@ def precision_facts(diagnosis: Diagnosis) -> Facts:
             "Noise",
             "largest output error, in units of its RMS, with this part alone in "
             f"{TITLES[diagnosis.noise_precision]}, emulated; at risk above a fair share of what is "
-            f"allowed: {error_text(diagnosis.fair_share)}",
+            f"limit: {error_text(diagnosis.fair_share)}",
         ),
         ("Below normal", "share of values that are not 0 and below 6.1e-05, where digits are lost"),
         *(("Emulated", trial_text(trial)) for trial in diagnosis.trials),
@@ -79,7 +79,7 @@ def trial_text(trial: Trial) -> str:
     result = trial.result
     verdict = "pass" if result.passed else f"FAIL ({result.reason})"
     needed, allowed = error_text(result.needed_atol), error_text(result.tolerance.atol)
-    return f"{TITLES[trial.precision]}{kept}: needs {needed}, allowed {allowed}: {verdict}"
+    return f"{TITLES[trial.precision]}{kept}: error {needed}, limit {allowed}: {verdict}"
 
 
 def precision_to_dict(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -52,12 +52,12 @@ def _table(columns: tuple[tuple[str, Kind], ...], rows: Iterable[tuple[str, ...]
 def hop_table(parity: ParityReport) -> Table:
     """Return one row a hop, with the rule that decides in its worst case: needed beside allowed."""
     columns: tuple[tuple[str, Kind], ...] = (
-        ("Hop", "text"),
+        ("Step", "text"),
         ("Verdict", "verdict"),
         ("Rule", "text"),
-        ("Needed", "number"),
-        ("Floor", "number"),
-        ("Allowed", "number"),
+        ("Error", "number"),
+        ("Noise", "number"),
+        ("Limit", "number"),
         ("Flips", "number"),
         ("Worst case", "text"),
         ("Cases passed", "number"),
@@ -92,9 +92,9 @@ def case_table(hop: Hop) -> Table:
         ("Rows", "number"),
         ("Verdict", "verdict"),
         ("Rule", "text"),
-        ("Needed", "number"),
-        ("Floor", "number"),
-        ("Allowed", "number"),
+        ("Error", "number"),
+        ("Noise", "number"),
+        ("Limit", "number"),
         ("Max error", "number"),
         ("Mean error", "number"),
         ("Relative L2", "number"),
@@ -136,10 +136,10 @@ def allowed_facts(parity: ParityReport) -> Facts:
     for hop in parity.hops:
         for rule in tolerance_texts(hop):
             hops.setdefault(rule, []).append(hop.name)
-    return _facts((f"Allowed: {', '.join(names)}", rule) for rule, names in hops.items())
+    return _facts((f"Limit: {', '.join(names)}", rule) for rule, names in hops.items())
 
 
-IMAGE_SETS = {"images": "Photographs", "seeded": "Noise", "extreme": "Extreme images"}
+IMAGE_SETS = {"images": "Photographs", "seeded": "Random images", "extreme": "Extreme images"}
 
 
 def parity_facts(parity: ParityReport) -> Facts:

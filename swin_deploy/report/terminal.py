@@ -1,11 +1,9 @@
-"""Results as Rich renderables for standard output, at most 100 columns wide."""
+"""Results as Rich renderables for standard output, in the width there is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
-from rich import table as rich_table
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -30,6 +28,7 @@ from swin_deploy.report.compare.words import (
     condition_table,
     told_changes,
 )
+from swin_deploy.report.grids import Column, Grid
 from swin_deploy.report.numbers import one_line
 from swin_deploy.report.plan_tables import (
     block_table,
@@ -54,9 +53,18 @@ from swin_deploy.report.tables import (
 )
 from swin_deploy.report.words import headline, verdict_sentences
 
+WORST_CASES = (
+    "The worst case of each step from the checkpoint to what is shipped. Errors are in units of "
+    "the reference's RMS, in float64. Noise: what PyTorch itself loses in the same precision; the "
+    "limit is a multiple of it."
+)
 MOST_PARTS = 24  # that are shown unasked
+BLOCKS_LEGEND = (
+    "1 MB is a million bytes; norm has elementwise kernels too. Min., the minimum: what "
+    "must be in memory, read and written once, and the weights."
+)
 SHORT_NAME = 18  # characters of a block's name
-MIN_WIDTHS = {"text": 8, "code": 12, "number": None, "verdict": 7}
+FACT_WIDTH = 32  # characters of a fact's name, in one line
 VERDICT_STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
 TILE_STYLES = {"good": "bold green", "warn": "bold yellow", "bad": "bold red", "none": "bold"}
 STYLES = {
@@ -77,7 +85,7 @@ def render_parity(report: ParityReport) -> RenderableType:
         Text(f"Parity: {headline(report)}", style=style),
         *(Text(sentence) for sentence in verdict_sentences(report)),
         _table(_without(hop_table(report), "Flips")),
-        Text("Worst case of each hop. Errors are in units of the reference's RMS, in float64."),
+        Text(WORST_CASES),
         _facts((*allowed_facts(report), *parity_facts(report))),
     )
 
@@ -127,7 +135,7 @@ def render_blocks(report: KernelPlan, bounds: Sequence[Bound] = ()) -> Renderabl
     """Return one row for each part of the model."""
     return Group(
         _table(_with_short_names(block_table(report, bounds))),
-        Text("1 MB is a million bytes; norm has elementwise kernels too."),
+        Text(BLOCKS_LEGEND),
     )
 
 
@@ -222,15 +230,13 @@ def render_summary(report: Report) -> RenderableType:
     return Group(*parts)
 
 
-def _tiles(report: Report) -> RenderableType:
+def _tiles(report: Report) -> Grid:
     """The answers that stand on top of the HTML report."""
-    grid = rich_table.Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="bold")
-    grid.add_column(overflow="fold")
-    grid.add_column(style="dim", overflow="fold")
-    for tile in tiles(report):
-        grid.add_row(tile.question, Text(tile.value, style=TILE_STYLES[tile.state]), tile.detail)
-    return grid
+    rows = [
+        (Text(one.question), Text(one.value, style=TILE_STYLES[one.state]), Text(one.detail))
+        for one in tiles(report)
+    ]
+    return Grid((Column(style="bold"), Column(), Column(style="dim")), rows)
 
 
 def _without_last_column(table: Table) -> Table:
@@ -243,31 +249,25 @@ def _without(table: Table, header: str) -> Table:
     return Table(table.columns[:at] + table.columns[at + 1 :], tuple(rows))
 
 
-def _table(table: Table) -> rich_table.Table:
-    grid = rich_table.Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for header, kind in table.columns:
-        number = kind == "number"
-        grid.add_column(
-            header.replace(" ", "\n") if number else header,
-            justify="right" if number else "left",
-            no_wrap=kind in ("number", "verdict"),  # the others make room for them
-            overflow="ellipsis" if kind == "code" else "fold",
-            min_width=MIN_WIDTHS[kind],
-            max_width=40 if kind == "code" else None,
+def _table(table: Table) -> Grid:
+    columns = (
+        Column(
+            header,
+            wraps=kind not in ("number", "verdict"),
+            shortens=kind == "code",
+            right=kind == "number",
         )
-    for row in table.rows:
-        grid.add_row(*(_cell(c, kind) for c, (_, kind) in zip(row, table.columns, strict=True)))
-    return grid
+        for header, kind in table.columns
+    )
+    kinds = [kind for _, kind in table.columns]
+    rows = [tuple(map(_cell, row, kinds)) for row in table.rows]
+    return Grid(tuple(columns), rows)
 
 
 def _cell(text: str, kind: str) -> Text:
     return Text(text, style=STYLES.get(text, "") if kind == "verdict" else "")
 
 
-def _facts(facts: Facts) -> rich_table.Table:
-    grid = rich_table.Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="dim", overflow="fold", max_width=32)
-    grid.add_column(overflow="fold")
-    for name, text in facts:
-        grid.add_row(Text(name), Text(text))
-    return grid
+def _facts(facts: Facts) -> Grid:
+    rows = [(Text(name), Text(text)) for name, text in facts]
+    return Grid((Column(style="dim", widest=FACT_WIDTH), Column()), rows)

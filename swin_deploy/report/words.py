@@ -14,14 +14,14 @@ PARITY_LEGEND = (
     (
         "Rule",
         "the rule that is nearest to its limit, or furthest beyond it. Max error: every value must "
-        "have |a - b| <= atol + rtol * |b|; needed is the smallest atol that would just pass, with "
-        "rtol in the same proportion. Relative L2: ||a - b|| / ||b||.",
+        "have |a - b| <= atol + rtol * |b|; the error is the smallest atol that would just pass, "
+        "with rtol in the same proportion. Relative L2: ||a - b|| / ||b||.",
     ),
     (
-        "Floor",
+        "Noise",
         "what PyTorch itself loses on the same images when the reference runs in the candidate's "
-        "precision (for float32: its distance from float64). Allowed is a multiple of it, and "
-        "never more than a ceiling. Needed above allowed is a failure.",
+        "precision (for float32: its distance from float64). The limit is a multiple of it, and "
+        "never more than a ceiling. An error above its limit is a failure.",
     ),
     (
         "Case",
@@ -41,7 +41,7 @@ PARITY_LEGEND = (
     (
         "Flips, near ties",
         "images with another top class: a near tie where the reference's two top logits are "
-        "within twice the floor of each other, else a flip.",
+        "within twice the noise of each other, else a flip.",
     ),
 )
 BENCH_LEGEND = (
@@ -67,7 +67,7 @@ PLAN_LEGEND = (
         "listed them: a property of the engine, not a measurement. 1 MB is a million bytes.",
     ),
     (
-        "Floor",
+        "Minimum",
         "fewest bytes that matrix products with what follows them, whole attention and norms can "
         "move: 26 times the tokens times the channels for a block, and the weights once.",
     ),
@@ -88,7 +88,7 @@ PLAN_LEGEND = (
 
 
 def count_noun(count: int, noun: str) -> str:
-    """Return ``1 hop`` or ``3 hops``."""
+    """Return ``1 step`` or ``3 steps``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
@@ -104,12 +104,12 @@ def case_text(result: ParityResult) -> str:
     return f"{one_line(result.inputs)}, batch {result.batch}"
 
 
-# What a stage is called in a headline, and what was done before it was run.
+# What a stage is called in a headline, and what is said of one that was not run.
 STAGES = {
-    "original": ("Original library", "compared"),
-    "deploy": ("Deploy model", "made"),
-    "onnx": ("ONNX", "written"),
-    "engine": ("TensorRT engine", "built"),
+    "original": ("Original library", "not compared"),
+    "deploy": ("Deploy model", "made, not yet run"),
+    "onnx": ("ONNX", "written, not yet run"),
+    "engine": ("TensorRT engine", "built, not yet run"),
 }
 
 
@@ -127,7 +127,7 @@ def headline(parity: ParityReport | None) -> str:
     # The deploy model is verified on the way to a file: the file is what counts.
     shipped = [name for name in verified if name != "Deploy model"] or verified
     parts = [f"{' and '.join(shipped)} verified"]
-    parts += [f"{name} {done}, not yet run" for name, done in _unseen_stages(unseen)]
+    parts += [f"{name} {said}" for name, said in _unseen_stages(unseen)]
     if parity.doubt:
         parts = [f"Inconclusive: {parts[0]}, but accuracy shows nothing", *parts[1:]]
     return ". ".join(parts)
@@ -186,7 +186,7 @@ def failure_text(hop: Hop) -> str:
         return "without a result: it ran, but no comparison was recorded"
     check = worst.deciding
     reason = one_line(worst.reason).rstrip(".") or (
-        f"needed {error_text(check.needed)}, allowed {error_text(check.allowed)}"
+        f"error {error_text(check.needed)}, limit {error_text(check.allowed)}"
     )
     return f"on {case_text(worst)}: {reason}"
 
@@ -222,7 +222,7 @@ def _tolerance_text(tolerance: Tolerance) -> str:
     if tolerance.min_cosine is not None:
         cosine = f", cosine at least {cosine_text(tolerance.min_cosine).rstrip('0')}"
     if floor is not None and floor.is_finite:
-        return f"{source}{cosine}; floor: {one_line(floor.source)}"
+        return f"{source}{cosine}; noise: {one_line(floor.source)}"
     rule = f"atol {error_text(tolerance.atol)}, rtol {error_text(tolerance.rtol)}{cosine}"
     if floor is None:
         return f"{rule} ({source})"

@@ -150,7 +150,7 @@ def _ort_session(
         ):
             raise MissingBackendError(
                 f"ONNX Runtime's {provider} lacks bfloat16 kernels ({reason}); the deploy model's "
-                "emulated hop stands in for it here, or run it on a GPU"
+                "emulated deploy model stands in for it here, or run it on a GPU"
             ) from err
         raise ExportError(
             f"ONNX Runtime cannot load {shortened(path)} as a model ({reason}); export it again"

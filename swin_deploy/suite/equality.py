@@ -13,8 +13,8 @@ from exporters.errors import MissingBackendError
 from exporters.spec import Flavor
 from swin_deploy.bench.baselines import PyTorchRunner
 from swin_deploy.bench.lanes import one_line
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import seeded_images
-from swin_deploy.load import LoadedModel
 from swin_deploy.parity import compare, tolerance_for
 from swin_deploy.runners import CPU_PROVIDER, OrtRunner, Outputs, Runner, TrtRunner
 from swin_deploy.suite.files import build, engine_path, usable_onnx

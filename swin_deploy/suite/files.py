@@ -11,7 +11,7 @@ from exporters.errors import BuildError, ComparisonError, FileError, MissingBack
 from exporters.spec import DEFAULT_OPSET, BatchProfile, EngineOptions, Flavor, Precision
 from swin_deploy import pipeline
 from swin_deploy.artifacts.facts import check_origin, facts_in_manifest
-from swin_deploy.load import LoadedModel
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.suite.models import Setup, suite_model
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")

@@ -81,7 +81,7 @@ def _hops(data: dict[str, Any]) -> str:
         absent = [word for word in ("not run", "failed") if word in found]
         rows += [(hop, word, *("-",) * 5, found[word]) for word in absent]
     columns = (
-        "Hop",
+        "Step",
         "Verdict",
         "Batch",
         "Needed atol",

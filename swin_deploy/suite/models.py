@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import BUNDLED_WEIGHTS, SwinConfig, variant
-from swin_deploy.load import LoadedModel, load_model
 from swin_deploy.reference import build_reference
 
 NOTEBOOK, TINY = "notebook-swin-t", "swin_tiny_patch4_window7_224"

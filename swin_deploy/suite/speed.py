@@ -21,8 +21,8 @@ from swin_deploy.bench.baselines import Compile, arithmetics, compiled, eager, g
 from swin_deploy.bench.lanes import Contender
 from swin_deploy.bench.originals import build_original, original_maker
 from swin_deploy.bench.timing import time_runners
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import seeded_images
-from swin_deploy.load import LoadedModel
 from swin_deploy.report.to_json import bench_to_dict
 from swin_deploy.runners import CUDA_PROVIDER, OrtRunner, Runner, TrtRunner
 from swin_deploy.suite.files import PRECISIONS, usable_engine, usable_onnx

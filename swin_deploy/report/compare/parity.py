@@ -61,7 +61,7 @@ def _hop(
         return
     worst = [_worst_checks(hop) for hop in (before, now)]
     for figure in (one for one in worst[0] if one in worst[1]):
-        what = f"{name}: needed, {figure}"
+        what = f"{name}: error, {figure}"
         yield _needed(what, worst[0][figure], worst[1][figure], limits, reason)
     yield from _flips(name, before, now, reason)
     if before.top1_accuracy is not None and now.top1_accuracy is not None:
@@ -83,13 +83,13 @@ def _needed(what: str, before: Check, now: Check, limits: Limits, reason: str) -
     floor = max(before.floor or 0.0, now.floor or 0.0)
     margin = limits.floors * floor if floor else limits.allowed_share * now.allowed
     rise = now.needed - before.needed
-    noise = f"floor {error_text(floor)}, " if floor else ""
+    noise = f"noise {error_text(floor)}, " if floor else ""
     return Change(
         what,
         error_text(before.needed),
         error_text(now.needed),
         judged(-rise, margin, reason),
-        reason or f"{noise}allowed {error_text(now.allowed)}",
+        reason or f"{noise}limit {error_text(now.allowed)}",
     )
 
 

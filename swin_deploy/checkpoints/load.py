@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from exporters.errors import ConfigError
-from exporters.text_files import naming
+from exporters.text_files import listed, naming
 from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.assemble import derived_buffers
 from swin_deploy.checkpoints.pictures import prepared
@@ -21,8 +21,9 @@ from swin_deploy.checkpoints.sources import CheckpointOptions, Reading, load_che
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Output, SwinConfig, variant
 from swin_deploy.fold import fold
 from swin_deploy.images.class_names import ClassNames, read_class_names
-from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
 from swin_deploy.model import DeployModel
+from swin_deploy.names import variant_name
 from swin_deploy.reference import Reference, build_reference
 
 RANDOM_SEED = 0
@@ -86,7 +87,25 @@ class LoadOptions(CheckpointOptions, total=False):
     """
 
     output: Output | None
-    classes: Path | None
+    classes: str | Path | None
+
+
+def require_known(asked: LoadOptions) -> None:
+    """Refuse a misspelt option, which would be passed over, and a library's name for the steps.
+
+    Raises:
+        ConfigError: If an option is none of ``LoadOptions``, or ``preprocessing`` is no choice.
+    """
+    known = sorted(LoadOptions.__optional_keys__)
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise ConfigError(f"{unknown[0]} is not an option of a model; known are {listed(known)}")
+    steps = asked.get("preprocessing", DEFAULT_CHOICE)
+    if not isinstance(steps, PreprocessingChoice):
+        raise ConfigError(
+            f"preprocessing {steps!r} is not a PreprocessingChoice; give one, such as "
+            "PreprocessingChoice(source='timm')"
+        )
 
 
 def load_model(
@@ -95,26 +114,29 @@ def load_model(
     """Load a reference model.
 
     Args:
-        name: A variant; with a checkpoint, the sizes of both must agree.
+        name: A variant, or another name of it (``variant_name``); with a checkpoint, the sizes of
+            both must agree.
         checkpoint: Weights file or folder; without one the variant's bundled weights are taken,
             or random ones, seeded.
         asked: What is asked of it, see ``LoadOptions``.
 
     Raises:
         CheckpointError: If the file cannot be read or does not fit.
-        ConfigError: If the variant is unknown, windows cannot tile the image size, or the class
-            file is of another number of classes.
+        ConfigError: If the variant or an option is unknown, windows cannot tile the image size, or
+            the class file is of another number of classes.
         FileError: If a file next to the weights, or one that the user names, cannot be read.
     """
+    require_known(asked)
     if asked.get("weights") is not None and checkpoint is None:
         raise ConfigError("--weights chooses among the weights of a file; give --checkpoint")
+    name = None if name is None else variant_name(name)
     if checkpoint is None and name in BUNDLED_WEIGHTS:
         checkpoint = BUNDLED_WEIGHTS[name]
     loaded = _random(name, asked) if checkpoint is None else _from_file(name, checkpoint, asked)
     classes = asked.get("classes")
     if classes is None:
         return loaded
-    return replace(loaded, class_names=read_class_names(classes, loaded.config.num_classes))
+    return replace(loaded, class_names=read_class_names(Path(classes), loaded.config.num_classes))
 
 
 def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> LoadedModel:

@@ -14,12 +14,12 @@ from exporters.errors import ComparisonError
 from exporters.precision import to_half
 from exporters.spec import ExportSpec
 from exporters.to_onnx import export_onnx
-from swin_deploy.check import check_parity, reference_outputs
+from swin_deploy.candidates import check_parity, reference_outputs
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
 from swin_deploy.fold import fold
 from swin_deploy.images.sets import seeded_images
-from swin_deploy.load import LoadedModel
 from swin_deploy.parity import TOLERANCES, Hop
 from swin_deploy.reference import build_reference
 
@@ -80,7 +80,7 @@ def test_check_right_graph_of_more_tokens_than_the_exporter_folds_passes() -> No
         family="swin", img_size=384, window_size=12, embed_dim=8, depths=(2,), num_heads=(2,),
         output="tokens",
     )  # fmt: skip
-    large = LoadedModel("large map", config, trained_like(config), None, "")
+    large = LoadedModel("large map", config, trained_like(config), None, "", library_steps(config))
     spec = ExportSpec((3, 384, 384), config.output_names)
     made = export_onnx(fold(large.reference), spec, metadata={})
     reordered = {node.op_type for node in made.graph.node if node.name.startswith("layers.1.order")}

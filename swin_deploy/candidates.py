@@ -8,7 +8,7 @@ The reference and its noise are computed once, for as many candidates as there a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -17,17 +17,16 @@ from torch import nn
 from exporters.precision import precision_of
 from exporters.spec import Precision
 from exporters.staging import temporary_folder
+from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.chance import chance_doubt
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.judge import DEFAULT_BATCHES, Candidate, judge
-from swin_deploy.load import LoadedModel
 from swin_deploy.oracle import ReferenceOutputs, run_reference, trace_reference
 from swin_deploy.parity import Hop, ParityReport
+from swin_deploy.progress import Progress, silent, within
 from swin_deploy.runners import OrtRunner, TorchRunner
 from swin_deploy.samples import make_samples
 from swin_deploy.taps import tappable_graph, tappable_module
-
-Progress = Callable[[str], None]
 
 
 def reference_outputs(
@@ -35,7 +34,7 @@ def reference_outputs(
     images: Sequence[ImageSet],
     *,
     precisions: Sequence[Precision],
-    progress: Progress = lambda message: None,
+    progress: Progress = silent,
 ) -> ReferenceOutputs:
     """The reference's outputs, its tokens on the way, and its noise in these precisions.
 
@@ -46,9 +45,11 @@ def reference_outputs(
         TorchRunner("PyTorch reference", loaded.reference),
         images,
         names=loaded.config.output_names,
-        progress=progress,
+        progress=within(progress, 0, 0.5),
     )
-    return trace_reference(outputs, loaded.reference, precisions=precisions, progress=progress)
+    return trace_reference(
+        outputs, loaded.reference, precisions=precisions, progress=within(progress, 0.5, 1)
+    )
 
 
 def module_candidate(

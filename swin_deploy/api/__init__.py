@@ -1,0 +1,10 @@
+"""The Python API: what the commands do, as functions from values to values.
+
+    model = swin_deploy.load("swin.pt")
+    onnx = model.export("swin.onnx", precision="fp16")
+    engine = swin_deploy.build(onnx.path)
+    report = swin_deploy.check(model, onnx.path, engine.path, images="photos")
+
+``swin_deploy`` has these names. What cannot be done raises a ``swin_deploy.DeployError``, in one
+line.
+"""

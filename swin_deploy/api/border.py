@@ -1,0 +1,76 @@
+"""Checks of what a caller gives: values that Click checks for the commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import TypeVar
+
+from exporters.errors import ConfigError
+from swin_deploy.checkpoints.load import LoadedModel
+from swin_deploy.outputs import ending_problem
+from swin_deploy.report.results import Report
+
+Value = TypeVar("Value", bound=LoadedModel | Report)
+StrPath = str | os.PathLike[str]
+MAX_COUNT = 1 << 16
+
+
+def derived(kind: type[Value], value: LoadedModel | Report) -> Value:
+    """Return a value with the methods of a class that is derived from its own."""
+    return kind(**{one.name: getattr(value, one.name) for one in dataclasses.fields(value)})
+
+
+def path_of(given: StrPath) -> Path:
+    """Return what a caller gives as a path.
+
+    Raises:
+        ConfigError: If it is something else than a path, or no file can be called so.
+    """
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given) or "\0" in str(given):
+        raise ConfigError(f"{given!r} is not the path of a file or folder")
+    return Path(given)
+
+
+def require_known(what: str, value: object, known: Collection[object]) -> None:
+    """Refuse a value that is none of those known.
+
+    Raises:
+        ConfigError: With those that are known.
+    """
+    if value not in known:
+        shown = ", ".join(str(one) for one in known if one is not None)
+        raise ConfigError(f"{what} {value!r} is not known; use one of {shown}")
+
+
+def require_options(asked: Collection[str], known: Collection[str]) -> None:
+    """Refuse a misspelt option, which would be passed over.
+
+    Raises:
+        ConfigError: With those that are known.
+    """
+    for name in asked:
+        require_known("option", name, sorted(known))
+
+
+def require_whole(what: str, value: object, *, least: int = 1, most: int = MAX_COUNT) -> None:
+    """Refuse what is not a whole number in a range.
+
+    Raises:
+        ConfigError: With the range.
+    """
+    if type(value) is not int or not least <= value <= most:
+        raise ConfigError(f"{what} {value!r}: whole numbers from {least} to {most:,} are needed")
+
+
+def require_ending(path: Path, kind: tuple[str, tuple[str, ...]]) -> None:
+    """Refuse a name that would have the next step take the file for something else.
+
+    Raises:
+        ConfigError: If the name has another ending than files of this kind.
+    """
+    problem = ending_problem(path, kind)
+    if problem:
+        raise ConfigError(problem)

@@ -1,0 +1,140 @@
+"""From a model and what was made of it to a report on both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporters.errors import ComparisonError, ConfigError
+from swin_deploy import proof
+from swin_deploy.api.border import StrPath, derived, path_of, require_known, require_whole
+from swin_deploy.checkpoints.load import LoadedModel
+from swin_deploy.original.build import CHOICES, Choice, original_library
+from swin_deploy.predict.forms import form_of
+from swin_deploy.progress import Progress, silent
+from swin_deploy.proof import BATCHES
+from swin_deploy.report import results
+from swin_deploy.report.to_json import report_to_dict
+from swin_deploy.report.write import write_report
+
+
+@dataclass(frozen=True, repr=False)
+class Report(results.Report):
+    """What ``check`` found out.
+
+    Attributes:
+        parity: Every hop against the reference: ``hops`` with ``name``, ``passed`` (None where it
+            could not run here) and ``not_run`` (the reason).
+        plan: Kernels of the last engine; None without one.
+        artifacts: The files, with their SHA-256.
+        conditions: Machine and versions.
+        made_from: Weights, source, image size, preprocessing, classes.
+        assumptions: What nothing said and had to be chosen.
+
+    Example:
+        >>> model = swin_deploy.load("notebook-digits")
+        >>> report = swin_deploy.check(model, limit=8, batches=(1, 2))
+        >>> [path.name for path in report.write("report")]
+        ['report.json', 'report.md', 'report.html']
+        >>> report.to_dict()["parity"]["hops"][0]["name"]
+        'deploy model'
+    """
+
+    def __repr__(self) -> str:
+        hops = () if self.parity is None else self.parity.hops
+        return f"Report({self.model!r}, {self.verdict}: {', '.join(hop.name for hop in hops)})"
+
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is ``pass``; a hop that could not run is not part of it."""
+        return self.verdict == "pass"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values, as in ``report.json``."""
+        return report_to_dict(self)
+
+    def write(self, folder: StrPath, *, force: bool = False) -> tuple[Path, ...]:
+        """Write ``report.json``, ``report.md`` and ``report.html``: all of them, or none.
+
+        Args:
+            folder: Folder for the files; made if it is missing.
+            force: Replace files that swin-deploy did not make.
+
+        Returns:
+            Paths of the three files, in that order.
+
+        Raises:
+            FileError: If a file cannot be written, or one is there that must stay.
+        """
+        return write_report(self, path_of(folder), force=force)
+
+
+def check(
+    model: LoadedModel,
+    *files: StrPath,
+    images: StrPath | None = None,
+    limit: int = 64,
+    batches: Sequence[int] = BATCHES,
+    original: Choice = "auto",
+    progress: Progress = silent,
+) -> Report:
+    """Compare the deploy model and each file made from it with the reference.
+
+    Args:
+        model: The reference, from ``load``.
+        files: ONNX files and engines made from it.
+        images: Folder of real images, in class folders or not; by default those that come with the
+            model, if any. Seeded noise and extreme inputs are always compared.
+        limit: Number of real images at most, spread over the folder.
+        batches: Batch sizes; the batch must not change a row.
+        original: Library whose own model of the checkpoint is compared with the reference, ``auto``
+            for the one it comes from, or ``none``.
+        progress: Function told what is run, before it is run.
+
+    Returns:
+        The report; ``passed`` is False where something is out of tolerance. That is no exception.
+
+    Raises:
+        ComparisonError: If a file was not made from this model, or cannot be compared.
+        ConfigError: If an option is unknown, or the way to prepare images is not known.
+        FileError: If a file or an image cannot be read.
+
+    Example:
+        >>> model = swin_deploy.load("notebook-digits")
+        >>> onnx = model.export("digits.onnx")
+        >>> report = swin_deploy.check(model, onnx.path, limit=8, batches=(1, 2))
+        >>> report.passed, report.verdict
+        (True, 'pass')
+        >>> [(hop.name, hop.passed) for hop in report.parity.hops]
+        [('deploy model', True), ('ONNX fp32', True)]
+    """
+    require_known("original", original, CHOICES)
+    require_whole("limit", limit)
+    for batch in batches or (0,):
+        require_whole("batches", batch)
+    if not isinstance(model, LoadedModel):
+        raise ConfigError(f"{model!r} is not a model; check takes what load returns")
+    folder = None if images is None else path_of(images)
+    made = _made(files)
+    original_library(model, original)  # what cannot be is said before the work
+    sets = proof.image_sets(model, folder, limit=limit)
+    parity = proof.prove_parity(
+        model, made, images=sets, batches=batches, progress=progress, original=original
+    )
+    found = proof.make_report(model, made, parity=parity, bench=None, images=sets)
+    return derived(Report, found)
+
+
+def _made(files: Sequence[StrPath]) -> proof.Made:
+    """The files by their kind."""
+    found: dict[str, list[Path]] = {"onnx": [], "engine": [], "checkpoint": []}
+    for path in map(path_of, files):
+        found[form_of(path)].append(path)
+    if found["checkpoint"]:
+        raise ComparisonError(
+            f"{found['checkpoint'][0]} is neither an ONNX file nor an engine; name what was made "
+            "from the model"
+        )
+    return proof.Made(tuple(found["onnx"]), tuple(found["engine"]))

@@ -1,0 +1,141 @@
+"""From an ONNX file to a TensorRT engine."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict, Unpack, get_args
+
+from exporters.backends import choose_flavor
+from exporters.errors import BuildError, ConfigError
+from exporters.flavors import refuse_missing
+from exporters.spec import BatchProfile, EngineOptions, Flavor, HardwareCompatibility, Precision
+from swin_deploy import pipeline
+from swin_deploy.api.border import (
+    StrPath,
+    path_of,
+    require_ending,
+    require_known,
+    require_options,
+    require_whole,
+)
+from swin_deploy.builds import claim_build, plan_build, refusal
+from swin_deploy.caches import timing_cache
+from swin_deploy.outputs import ENGINE_ENDINGS
+from swin_deploy.pipeline import Artifact, Listener
+
+
+class BuildOptions(TypedDict, total=False):
+    """How an engine is built; what is absent, the builder decides.
+
+    Attributes:
+        flavor: ``tensorrt`` or ``tensorrt-rtx``; ``auto`` (default) for the one that this machine
+            can use.
+        workspace_mib: Scratch memory of the builder, in MiB.
+        optimization_level: Effort of the builder, from 0 to 5.
+        hardware_compatibility: GPUs besides that of the build that must run the engine: ``none``
+            (default), ``ampere-plus`` or ``same-compute-capability``.
+        version_compatible: Whether later minor versions must run the engine.
+        compute_capabilities: GPUs to build for, such as ``("8.6", "8.9")``.
+    """
+
+    flavor: Literal["auto"] | Flavor
+    workspace_mib: int | None
+    optimization_level: int | None
+    hardware_compatibility: HardwareCompatibility
+    version_compatible: bool
+    compute_capabilities: tuple[str, ...]
+
+
+def build(
+    onnx: StrPath,
+    output: StrPath | None = None,
+    *,
+    precision: Precision | None = None,
+    batch: int | tuple[int, int, int] | None = None,
+    force: bool = False,
+    listener: Listener | None = None,
+    **options: Unpack[BuildOptions],
+) -> Artifact:
+    """Build a TensorRT engine from an ONNX file, and prove its precision.
+
+    A float32 file is first brought to the precision that is asked for, since precision lives in
+    the graph; that graph is written with the engine.
+
+    Args:
+        onnx: The ONNX file.
+        output: The engine's file; by default next to the ONNX file, named after it.
+        precision: Precision of the engine; by default the file's.
+        batch: Number of images a call, or its minimum, optimum and maximum; by default 1, 8, 32,
+            or the file's fixed batch.
+        force: Replace files that swin-deploy did not make.
+        listener: Functions told of progress and warnings.
+        options: How to build, see ``BuildOptions``.
+
+    Returns:
+        The engine and its manifest, which has the kernel plan.
+
+    Raises:
+        BuildError: If it cannot be built, or the kernels would not run in the precision that was
+            asked for; nothing is written then.
+        ConfigError: If an option or its value is unknown.
+        ExportError: If the ONNX file cannot be read or brought to the precision.
+        FileError: If a file cannot be written, or one is there that must stay.
+        MissingBackendError: If TensorRT is not installed, or needs a GPU that is not there.
+
+    Example:
+        >>> onnx = swin_deploy.load("notebook-digits").export("digits-fp32.onnx")
+        >>> engine = swin_deploy.build(onnx.path, precision="fp16", batch=(1, 4, 8))
+        >>> engine.path.name, engine.manifest["precision"]
+        ('digits-fp16.engine', 'fp16')
+        >>> engine.manifest["plan"]["attention_blocks"]
+        4
+    """
+    source, named = path_of(onnx), None if output is None else path_of(output)
+    require_known("precision", precision, (None, *get_args(Precision)))
+    profile = _profile(batch)
+    settings = _engine_options(options)
+    files = plan_build(source, named, precision=precision, folder=source.parent)
+    require_ending(files.engine, ENGINE_ENDINGS)
+    claim_build(files, force=force)
+    graph = files.source()
+    engine, plan = pipeline.write_engine(
+        graph,
+        files.engine,
+        profile=profile,
+        options=settings,
+        listener=listener or Listener(),
+        force=force,
+    )
+    if engine is None:
+        reasons = pipeline.undelivered(plan, pipeline.graph_of(graph))
+        raise BuildError(f"{files.engine}: {refusal(reasons)}")
+    return engine
+
+
+def _engine_options(asked: BuildOptions) -> EngineOptions:
+    """The builder's settings, with the user's timing cache where the flavour has one."""
+    require_options(asked, BuildOptions.__optional_keys__)
+    flavor = asked.get("flavor", "auto")
+    require_known("flavor", flavor, ("auto", *get_args(Flavor)))
+    compatible = asked.get("hardware_compatibility", "none")
+    require_known("hardware_compatibility", compatible, get_args(HardwareCompatibility))
+    others: dict[str, Any] = {key: value for key, value in asked.items() if key != "flavor"}
+    for name, least, most in (("workspace_mib", 1, 1 << 20), ("optimization_level", 0, 5)):
+        if others.get(name) is not None:
+            require_whole(name, others[name], least=least, most=most)
+    if isinstance(others.get("compute_capabilities"), str):
+        others["compute_capabilities"] = (others["compute_capabilities"],)
+    chosen = choose_flavor() if flavor == "auto" else flavor
+    options = EngineOptions(chosen, timings=timing_cache(chosen), **others)
+    refuse_missing(options)
+    return options
+
+
+def _profile(batch: int | tuple[int, int, int] | None) -> BatchProfile | None:
+    if batch is None:
+        return None
+    numbers = (batch,) * 3 if isinstance(batch, int) else tuple(batch)
+    for number in numbers:
+        require_whole("batch", number)
+    if len(numbers) != 3 or list(numbers) != sorted(numbers):
+        raise ConfigError(f"batch {batch} is not in the order minimum, optimum, maximum")
+    return BatchProfile(*numbers)

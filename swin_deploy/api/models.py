@@ -1,0 +1,172 @@
+"""From a checkpoint to a model, and from a model to an ONNX file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack, get_args
+
+from torch import nn
+
+from exporters.errors import ConfigError
+from exporters.spec import OPSET_RANGE, Precision
+from swin_deploy.api.border import (
+    StrPath,
+    derived,
+    path_of,
+    require_ending,
+    require_known,
+    require_options,
+    require_whole,
+)
+from swin_deploy.checkpoints.load import LoadedModel, LoadOptions, load_model
+from swin_deploy.outputs import ONNX_ENDINGS
+from swin_deploy.pipeline import Artifact, export_spec, write_onnx
+from swin_deploy.predict.forms import form_of
+from swin_deploy.ranges import keepable_paths
+
+
+class ExportOptions(TypedDict, total=False):
+    """What may be asked of an export.
+
+    Attributes:
+        precision: Precision of weights and activations: ``fp32`` (default), ``fp16`` or ``bf16``.
+        opset: ONNX operator set, from 17 (default) to 23.
+        batch: Number of images a call; None (default) for any number.
+        io_precision: Precision of input and outputs; ``fp16`` with ``precision="fp16"`` only.
+        keep: Parts that stay float32 in half precision, such as ``layers.3.mlp``.
+        pixels: Whether the file takes pixels [B, H, W, 3], uint8, and normalises them inside.
+    """
+
+    precision: Precision
+    opset: int
+    batch: int | None
+    io_precision: Precision
+    keep: Sequence[str]
+    pixels: bool
+
+
+@dataclass(frozen=True, repr=False)
+class Model(LoadedModel):
+    """A Swin Transformer with its weights, as ``load`` returns it.
+
+    Attributes:
+        name: A variant, or the name of the checkpoint's file or folder.
+        config: Its sizes.
+        reference: The model as it was trained, readable: a ``torch.nn.Module``, float32, in
+            evaluation mode, on the CPU. Takes normalised images [B, 3, img_size, img_size].
+        deploy: The same weights in export-friendly modules, made on first use; of the same input
+            and outputs.
+        checkpoint: The weights file or folder, or None for random weights.
+        sha256: Digest of the weights, or an empty string.
+        preprocessing: Steps from a picture to an input.
+        class_names: Names of the classes; None where nothing gives them.
+        source: The library that the checkpoint comes from, or an empty string.
+        notes: What was found, left aside or changed while loading.
+        assumptions: What nothing said and had to be chosen; show them to the user.
+        reading: Where in the checkpoint the weights are; None for random weights.
+
+    Example:
+        >>> import torch
+        >>> model = swin_deploy.load("notebook-digits")
+        >>> images = torch.rand(2, 3, 56, 56)
+        >>> bool((model.reference(images) - model.deploy(images)).abs().max() < 1e-4)
+        True
+    """
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, {self.config.img_size} px, {self.weights})"
+
+    def export(
+        self, path: StrPath, *, force: bool = False, **asked: Unpack[ExportOptions]
+    ) -> Artifact:
+        """Export the model to an ONNX file that is checked to be what was asked.
+
+        The file carries preprocessing and class names; its manifest ``<path>.json`` is written
+        with it. Both are written, or none.
+
+        Args:
+            path: The file to write, which ends in ``.onnx``.
+            force: Replace files that swin-deploy did not make.
+            asked: What is asked of the file, see ``ExportOptions``.
+
+        Returns:
+            The file and its manifest.
+
+        Raises:
+            ConfigError: If an option or its value is unknown, or the options contradict each other.
+            ExportError: If the export fails or is not what was asked for.
+            FileError: If the file cannot be written, or one is there that must stay.
+
+        Example:
+            >>> model = swin_deploy.load("notebook-digits")
+            >>> onnx = model.export("digits.onnx", precision="fp16", opset=20)
+            >>> onnx.path.name, onnx.manifest["precision"], onnx.manifest["opset"]
+            ('digits.onnx', 'fp16', 20)
+        """
+        _check(asked)
+        file = path_of(path)
+        require_ending(file, ONNX_ENDINGS)
+        named = asked.get("keep", ())
+        keep = keepable_paths(self, (named,) if isinstance(named, str) else named)
+        choices: dict[str, Any] = {**asked, "keep": keep}
+        return write_onnx(self, export_spec(self, **choices), file, force=force)
+
+
+def load(model: StrPath, *, variant: str | None = None, **asked: Unpack[LoadOptions]) -> Model:
+    """Load a checkpoint, or a model that swin-deploy knows by name.
+
+    Args:
+        model: Weights file (``.pt``, ``.pth`` or safetensors), timm or Hugging Face folder, or a
+            name that ``swin-deploy models`` lists; a path where there is one of that name.
+        variant: Name of the variant that the checkpoint must be, where the weights do not tell.
+        asked: What is asked of the model, see ``LoadOptions``: ``img_size``, ``window_size``,
+            ``output``, ``weights``, ``source``, ``preprocessing``, ``classes``.
+
+    Returns:
+        The model. A name without weights of its own gives random ones; ``notes`` and
+        ``assumptions`` say what was found and chosen.
+
+    Raises:
+        CheckpointError: If the file cannot be read or does not fit.
+        ConfigError: If the variant or an option is unknown, windows cannot tile the image size, or
+            the class file is of another number of classes.
+        FileError: If there is no such file or name, or a file next to the weights cannot be read.
+
+    Example:
+        >>> model = swin_deploy.load("notebook-digits")
+        >>> model.config.img_size, model.config.num_classes
+        (56, 10)
+        >>> swin_deploy.load("notebook-digits", img_size=112).config.img_size
+        112
+    """
+    if isinstance(model, nn.Module):
+        raise ConfigError(
+            "load takes a path or a name, not a module; save the model first, such as with "
+            "torch.save(model.state_dict(), 'swin.pt')"
+        )
+    path = path_of(model)
+    if form_of(path) != "checkpoint":
+        raise ConfigError(f"{path} was made from a checkpoint; load that, or give it to Predictor")
+    if os.path.lexists(path):
+        return derived(Model, load_model(variant, path, **asked))
+    if variant is not None:
+        raise ConfigError(f"{model} is a name, not a checkpoint; leave variant out")
+    return derived(Model, load_model(str(path), **asked))
+
+
+def _check(asked: ExportOptions) -> None:
+    """Refuse what no file can be, before the work."""
+    require_options(asked, ExportOptions.__optional_keys__)
+    precision, edges = asked.get("precision", "fp32"), asked.get("io_precision", "fp32")
+    require_known("precision", precision, get_args(Precision))
+    require_known("io_precision", edges, ("fp32", "fp16"))
+    low, high = OPSET_RANGE
+    require_whole("opset", asked.get("opset", low), least=low, most=high)
+    if asked.get("batch") is not None:
+        require_whole("batch", asked["batch"])
+    if edges == "fp16" and precision != "fp16":
+        raise ConfigError("io_precision fp16 needs precision fp16")
+    if asked.get("keep") and precision == "fp32":
+        raise ConfigError("keep needs precision fp16 or bf16: in fp32 every part is float32")

@@ -1,0 +1,40 @@
+"""The export that is meant where no file is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporters.artifact import read_manifest
+from exporters.errors import ExportError, FileError
+from exporters.spec import Precision
+
+ENGINES = Path("engines")
+
+
+def newest_export(precision: Precision | None = None, folder: Path = ENGINES) -> Path:
+    """Find the ONNX file written last to ``folder``.
+
+    Args:
+        precision: Precision to bring it to. Files that cannot have it any more are passed over,
+            and so are those made from another ONNX file: the export itself is brought to it
+            again. None for any file as it is.
+        folder: Folder of the exports.
+
+    Raises:
+        ExportError: If there is none.
+    """
+    files = [path for path in folder.glob("*.onnx") if path.is_file()]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        if precision is None or _can_have(path, precision):
+            return path
+    what = "exported ONNX file" if precision in (None, "fp32") else f"export for {precision}"
+    raise ExportError(f"no {what} in {folder}; make one with swin-deploy export, or name one")
+
+
+def _can_have(path: Path, precision: Precision) -> bool:
+    """Whether a file is an export in a precision, or in float32; so is another tool's."""
+    try:
+        manifest = read_manifest(path)
+    except FileError:
+        return True
+    return "source" not in manifest and manifest.get("precision") in (precision, "fp32")

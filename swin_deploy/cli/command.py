@@ -1,0 +1,120 @@
+"""Commands: -q and -v before or after their names, and options from SWIN_DEPLOY_* variables."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from swin_deploy.cli.console import QUIET, VERBOSE, Console
+from swin_deploy.cli.inputs import require_inputs
+
+PREFIX = "SWIN_DEPLOY"
+LEVELS = {"quiet": QUIET, "verbose": VERBOSE}
+YES_OR_NO = {"1", "true", "t", "yes", "y", "on", "0", "false", "f", "no", "n", "off"}
+LEVEL_SAID = f"{__name__}.level"  # in click's shared notes: the one on the command line
+
+
+def _set_level(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Speak at the level asked for; a command line counts more than a variable."""
+    console = context.ensure_object(Console)
+    name = str(parameter.name)
+    if not value:
+        return
+    if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        if LEVEL_SAID not in context.meta:
+            console.level = LEVELS[name]
+        return
+    if context.meta.setdefault(LEVEL_SAID, name) != name:
+        raise click.UsageError("--verbose and --quiet exclude each other")
+    console.level = LEVELS[name]
+
+
+def level_options(*, envvars: bool) -> list[click.Parameter]:
+    """--quiet and --verbose; their variables are those of the program, not of each command."""
+    texts = {"verbose": "Show each step's details.", "quiet": "Show results and errors only."}
+    return [
+        click.Option(
+            [f"-{name[0]}", f"--{name}"],
+            is_flag=True,
+            is_eager=True,  # the other options are to speak at this level
+            expose_value=False,
+            callback=_set_level,
+            envvar=f"{PREFIX}_{name.upper()}" if envvars else None,
+            help=text,
+        )
+        for name, text in texts.items()
+    ]
+
+
+class Command(click.Command):
+    """A command whose options may come from variables, such as SWIN_DEPLOY_EXPORT_MODEL."""
+
+    def __init__(
+        self,
+        name: str | None,
+        params: Sequence[click.Parameter] = (),
+        **others: Any,  # noqa: ANN401 - click's own
+    ) -> None:
+        prefix = variable(PREFIX, str(name))
+        for one in params:
+            if isinstance(one, click.Option):
+                one.envvar = variable(prefix, one.opts[0].removeprefix("--"))
+        super().__init__(name, params=[*params, *level_options(envvars=False)], **others)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options; a value that is wrong in a variable is told by its name."""
+        ctx.ensure_object(Console)
+        try:
+            _check_flags(self.params)
+            return super().parse_args(ctx, args)
+        except click.BadParameter as err:
+            if err.param is not None and err.param in _from_variables(ctx):
+                err.param_hint = f"{err.param.get_error_hint(ctx)} (from {err.param.envvar})"
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - any command's
+        """Say what comes from variables, find what is missing, and run the command."""
+        taken = [f"{one.envvar}={os.environ[str(one.envvar)]}" for one in _from_variables(ctx)]
+        if taken:
+            ctx.obj.note(f"  from the environment: {', '.join(taken)}")
+        known = {one.envvar for one in self.params if isinstance(one, click.Option)}
+        start = variable(PREFIX, str(self.name)) + "_"
+        for name in sorted(os.environ):
+            if name.startswith(start) and name not in known:
+                ctx.obj.warn(f"{name} is the variable of no option of {self.name}; see --help")
+        require_inputs(ctx)
+        return super().invoke(ctx)
+
+
+command = functools.partial(click.command, cls=Command)
+
+
+def variable(prefix: str, name: str) -> str:
+    """The name of a variable."""
+    return f"{prefix}_{name.upper().replace('-', '_')}"
+
+
+def _from_variables(context: click.Context) -> list[click.Option]:
+    """The options that the environment decides."""
+    return [
+        one
+        for one in context.command.params
+        if isinstance(one, click.Option)
+        and one.envvar
+        and context.get_parameter_source(str(one.name)) is ParameterSource.ENVIRONMENT
+    ]
+
+
+def _check_flags(options: Iterable[click.Parameter]) -> None:
+    """Refuse variables of flags such as --fp16 that say neither yes nor no: click skips them."""
+    for one in options:
+        if not isinstance(one, click.Option) or not one.is_flag or one.is_bool_flag:
+            continue
+        value = os.environ.get(str(one.envvar), "")
+        if value and value.lower() not in YES_OR_NO:
+            raise click.UsageError(f"{one.envvar}={value}: give 1 for {one.opts[0]}, or 0")

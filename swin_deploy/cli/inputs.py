@@ -1,0 +1,109 @@
+"""Inputs at the border of the commands: what is missing is found before PyTorch loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exporters.artifact import read_manifest
+from exporters.errors import CheckpointError, ExportError, FileError
+from exporters.text_files import shortened
+from swin_deploy.config import DEFAULT_MODEL, variant
+from swin_deploy.images.preprocessing import LIBRARIES
+
+TO_CHECK = f"{__name__}.to_check"  # in click's notes of one command
+Callback = Callable[[click.Context, click.Parameter, Any], Any]
+
+
+def requiring(require: Callable[[Any], object]) -> Callback:
+    """Return a click callback that has ``require`` called with each path that is given."""
+
+    def callback(context: click.Context, _: click.Parameter, value: Any) -> Any:  # noqa: ANN401
+        for path in value if isinstance(value, tuple) else (value,):
+            if path is not None:
+                context.meta.setdefault(TO_CHECK, []).append(functools.partial(require, path))
+        return value
+
+    return callback
+
+
+def require_inputs(context: click.Context) -> None:
+    """Call what the callbacks of a command have noted, once its usage is right.
+
+    Raises:
+        DeployError: If something is missing, or is something else.
+    """
+    for check in context.meta.get(TO_CHECK, ()):
+        check()
+
+
+def require_onnx(path: Path) -> None:
+    """Refuse what cannot be an ONNX file: nothing, a folder, or an engine.
+
+    Raises:
+        ExportError: If it cannot.
+    """
+    if not os.path.isfile(path):
+        raise ExportError(f"{path} does not exist, or is not a file; give an ONNX file")
+    if path.suffix == ".engine":
+        raise ExportError(f"{path} is not a whole ONNX file: its name is that of an engine")
+
+
+def require_engine(path: Path) -> None:
+    """Refuse a file that is not an engine with its manifest; raises ``FileError``."""
+    read_manifest(path)
+
+
+def require_planned(path: Path) -> None:
+    """Refuse what ``plan`` cannot read; raises as the two above."""
+    (require_onnx if path.suffix == ".onnx" else require_engine)(path)
+
+
+def require_checkpoint(path: Path) -> None:
+    """Refuse a checkpoint that is not there; raises ``CheckpointError``."""
+    if not os.path.exists(path):
+        raise CheckpointError(f"{path} does not exist; give a checkpoint file")
+
+
+def require_images(path: Path) -> None:
+    """Refuse a folder that is not there or holds no images; raises ``FileError``."""
+    from swin_deploy.images.labelled import find_images
+
+    find_images(path)
+
+
+def require_data(path: Path) -> None:
+    """Refuse labelled images that are not there; raises ``FileError``."""
+    if not os.path.isdir(path) and not os.path.isfile(path):
+        raise FileError(
+            f"{path} does not exist; give --data a folder of class folders, or a CSV file"
+        )
+
+
+def require_steps(source: str) -> None:
+    """Refuse a preprocessing that is neither a library nor there; raises ``FileError``."""
+    if source not in LIBRARIES and not os.path.exists(source):
+        raise FileError(
+            f"{shortened(source)} does not exist; check the path, or name one of "
+            f"{', '.join(LIBRARIES)}"
+        )
+
+
+def require_sizes(name: str | None, sizes: Mapping[str, Any]) -> None:
+    """Refuse sizes that the variant cannot have, where no checkpoint changes it.
+
+    Args:
+        name: A variant; None for the default.
+        sizes: Fields of ``SwinConfig``; None where the variant decides.
+
+    Raises:
+        ConfigError: If it cannot have them.
+    """
+    asked = {field: value for field, value in sizes.items() if value is not None}
+    dataclasses.replace(variant(DEFAULT_MODEL if name is None else name), **asked)
