@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ LISTED = 8  # names that a message lists
 NAME = 100  # letters of each of them
 ROOM = 300  # letters after which no further name is listed
 
+NOT_PLAIN = re.compile(r"[^ -~]")
 HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON; two of them may well be one letter
 
 T = TypeVar("T")
@@ -149,6 +151,23 @@ def shortened(text: object, most: int = SHOWN) -> str:
     """A foreign text for a message: its ends, where it is long."""
     whole = str(text)
     return whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-most // 2 :]}"
+
+
+def visible(text: str, *, kept: str = "") -> str:
+    """Write what a terminal would obey or hide as escapes, as Python's source has them.
+
+    Args:
+        text: Text of any origin, such as a file's name.
+        kept: Letters that stay as they are.
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        letter = found.group()
+        if letter.isprintable() or letter in kept or unicodedata.category(letter) == "Zs":
+            return letter
+        return letter.encode("unicode_escape").decode()
+
+    return NOT_PLAIN.sub(shown, text)
 
 
 def listed(names: list[str] | tuple[str, ...], *, between: str = ", ") -> str:

@@ -116,7 +116,8 @@ def _end_of(err: Exception) -> int:
         _show_error(f"error: {reason}")
         return COULD_NOT_RUN
     with contextlib.suppress(click.exceptions.Exit):  # nobody listens
-        say(bug_report(err), fg="red")
+        for line in bug_report(err).splitlines():
+            say(line, fg="red")
     return BUG
 
 

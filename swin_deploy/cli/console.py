@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from exporters.errors import FileError
+from exporters.text_files import visible
 from swin_deploy.cli.heartbeat import CLEAR_LINE, Bar, Heartbeat, Ticker
 from swin_deploy.signals import nothing_to_clean
 
@@ -102,7 +103,7 @@ class Step:
             return
         if self.level == VERBOSE and not self.live:
             say(f"    {detail}")
-        self._signs.update(detail, share)
+        self._signs.update(visible(detail), share)
 
     def warn(self, text: str) -> None:
         """Something the user must know, at every level, above the line of progress."""
@@ -110,7 +111,7 @@ class Step:
 
     def above(self, text: str, *, fg: str | None = None) -> None:
         """A line above that of progress."""
-        say(f"{CLEAR_LINE if self.live else ''}{text}", fg=fg)
+        say(text, start=CLEAR_LINE if self.live else "", fg=fg)
 
     def end(self, *, mark: str) -> None:
         if self._ticker is None:
@@ -120,7 +121,7 @@ class Step:
             self._signs.stop()
         start = CLEAR_LINE if self.live else ""
         elapsed = time.monotonic() - self.started
-        say(f"{start}{mark} {self.title} ({elapsed:.1f} s)")
+        say(f"{mark} {self.title} ({elapsed:.1f} s)", start=start)
 
 
 def _say_alive(text: str) -> None:
@@ -146,16 +147,25 @@ def show_table(renderable: Any) -> None:  # noqa: ANN401 - any rich renderable
     width = None if live else int(columns) if columns.isdecimal() and int(columns) else PAGE_WIDTH
     RichConsole(file=page, force_terminal=live, width=width, highlight=False).print(renderable)
     lines = memory.getvalue().decode(encoding).removesuffix("\n").split("\n")
-    show_text("\n".join(line if live else line.rstrip() for line in lines))
+    _write("\n".join(line if live else line.rstrip() for line in lines))
+
+
+def show_line(text: str) -> None:
+    """A result in one line, whatever a file or a class is called; raises as ``show_text`` does."""
+    show_text(visible(text))
 
 
 def show_text(text: str) -> None:
-    """A result on standard output.
+    """A result on standard output; what a terminal would obey is shown as an escape.
 
     Raises:
         FileError: If it cannot be written, as on a full disk.
         Exit: If the reader has gone, as ``head`` does when it has enough.
     """
+    _write(visible(text, kept="\n"))
+
+
+def _write(text: str) -> None:
     try:
         click.echo(text)
     except BrokenPipeError as err:
@@ -168,14 +178,20 @@ def show_text(text: str) -> None:
         ) from err
 
 
-def say(text: str, *, nl: bool = True, fg: str | None = None) -> None:
+def say(text: str, *, start: str = "", nl: bool = True, fg: str | None = None) -> None:
     """A line on standard error; where its disk is full it is lost, and the work goes on.
+
+    Args:
+        text: The line; what a terminal would obey is shown as an escape.
+        start: Letters for the terminal to obey before it.
+        nl: Whether the line ends.
+        fg: Colour of the line.
 
     Raises:
         Exit: If the reader has gone.
     """
     try:
-        click.secho(text, err=True, nl=nl, fg=fg)
+        click.secho(start + visible(text), err=True, nl=nl, fg=fg)
     except BrokenPipeError as err:
         discard_streams()
         raise click.exceptions.Exit(READER_GONE) from err

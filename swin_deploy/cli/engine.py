@@ -13,7 +13,7 @@ from exporters.outputs import Output
 from exporters.spec import BatchProfile, Flavor, Precision
 from swin_deploy.artifacts.newest import ENGINES, newest_export
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import CHECK_FAILED, Console, say, show_json, show_text
+from swin_deploy.cli.console import CHECK_FAILED, Console, say, show_json, show_line
 from swin_deploy.cli.inputs import require_onnx, requiring
 from swin_deploy.cli.life import Life, life_options, say_targets
 from swin_deploy.cli.options import FILE, batch_range, flavor_option, json_option
@@ -127,7 +127,7 @@ def build_trt(
     if as_json:
         show_json(artifact.manifest | {"path": str(path)})
     else:
-        show_text(f"{path}: {_in_words(artifact.manifest, kernels)}")
+        show_line(f"{path}: {_in_words(artifact.manifest, kernels)}")
     model = artifact.manifest.get("model")
     if model in VARIANTS and not artifact.manifest["checkpoint_sha256"]:
         console.next_step("parity", "--model", model, "--engine", path, why="is it equal")

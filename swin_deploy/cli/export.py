@@ -9,7 +9,7 @@ import click
 from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
 from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import Console, announce, show_json, show_text
+from swin_deploy.cli.console import Console, announce, show_json, show_line
 from swin_deploy.cli.options import FILE, Asked, fixed_or_dynamic, json_option, model_options
 from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
 
@@ -117,7 +117,7 @@ def export(
         show_json(artifact.manifest | {"path": str(path)})
     else:
         facts = artifact.manifest
-        show_text(
+        show_line(
             f"{path}: {facts['nodes']} nodes, opset {facts['opset']}, {facts['precision']}, "
             f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
         )

@@ -11,7 +11,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from exporters.text_files import shortened
+from exporters.text_files import shortened, visible
 from swin_deploy import __version__
 
 BUG = 70  # EX_SOFTWARE of sysexits.h: no check failed, and no input is to blame
@@ -37,7 +37,7 @@ def one_line(text: str, *, most: int = MOST_LETTERS) -> str:
     """A message as one line of so many letters at most, whatever a file or a key is called."""
     if len(text) > 2 * most:
         text = text[:most] + text[-most:]  # escapes may be long; it is cut below
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    shown = visible(text)
     if len(shown) <= most:
         return shown
     return f"{shown[:HEAD]}{GAP}{shown[HEAD + len(GAP) - most :]}"

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from exporters.errors import ConfigError, FileError
-from exporters.text_files import LISTED, listed
+from exporters.text_files import LISTED, listed, visible
 from swin_deploy import __version__
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import CHECK_FAILED, Console, show_text
+from swin_deploy.cli.console import CHECK_FAILED, Console, show_line, show_text
 from swin_deploy.cli.options import FILE, MAX_BATCH, Asked, checkpoint_options, complete_artifacts
 from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.outputs import features_output, table_outputs
@@ -250,7 +250,7 @@ class _Run:
         if as_json:
             show_text(json.dumps(counts))
         else:
-            show_text(f"{path}: {total:,} pictures, {self.failed:,} without an answer")
+            show_line(f"{path}: {total:,} pictures, {self.failed:,} without an answer")
 
 
 def _key(predictor: Predictor) -> dict[str, Any]:
@@ -268,9 +268,9 @@ def _key(predictor: Predictor) -> dict[str, Any]:
 
 
 def _text(answer: Prediction) -> str:
-    """The picture, and its classes with their shares."""
+    """The picture, and its classes with their shares, each in one line."""
     lines = (f"{100 * one.probability:7.1f} %  {one.label}" for one in answer.top)
-    return "\n".join((answer.image, *lines))
+    return "\n".join(map(visible, (answer.image, *lines)))
 
 
 def _json_line(answer: Prediction) -> str:
