@@ -164,7 +164,9 @@ class SwinConfig:
         for field, known in (("family", get_args(Family)), ("output", ("", *get_args(Output)))):
             if getattr(self, field) not in known:
                 shown = shortened(repr(getattr(self, field)))
-                raise ConfigError(f"{field} {shown} is not known; known are {', '.join(known)}")
+                raise ConfigError(
+                    f"{field} {shown} is not known; known are {', '.join(filter(None, known))}"
+                )
 
     def _check_stages(self) -> None:
         if len(self.depths) != len(self.num_heads) or not self.depths:

@@ -135,7 +135,9 @@ def _shows_only(results: Sequence[ParityResult]) -> str:
     kinds = list(dict.fromkeys(result.inputs.split(", ")[0] for result in failed))
     others = {result.inputs.split(", ")[0] for result in results} - set(kinds)
     found = []
-    if batches and batches[0] > min(result.batch for result in results):
+    wrong = {result.inputs for result in failed}
+    compared = [result.batch for result in results if result.inputs in wrong]
+    if batches and batches[0] > min(compared):
         found.append(f"batches of {', '.join(map(str, batches))}")
     if others:
         found.append(f"the {' and '.join(kinds)} inputs")

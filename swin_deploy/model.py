@@ -75,22 +75,27 @@ class PatchEmbed(nn.Module):
 class NormalizePixels(nn.Module):
     """Pixels of 0 to 255 with channels last to the range that the model was trained on, in float32.
 
+    Spelt as pictures are normalised outside, operation by operation, so that the result is the same
+    to the bit: pixels over ``levels``, minus the mean, over the deviation.
+
     Args:
-        scale: [3], the factor of each channel.
-        shift: [3], what is added then.
+        levels: Number of pixel levels in one unit, 1 over the factor of the preprocessing.
+        mean: [3], what is subtracted of each channel.
+        std: [3], what it is divided by then.
     """
 
     keep_float32 = True  # a mean of 0.485 * 255 has more digits than float16 keeps
-    scale: Tensor
-    shift: Tensor
+    mean: Tensor
+    std: Tensor
 
-    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+    def __init__(self, levels: float, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        self.register_buffer("scale", scale.float())
-        self.register_buffer("shift", shift.float())
+        self.levels = levels
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("std", std.float())
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return pixels.float() * self.scale.float() + self.shift.float()
+        return (pixels.float() / self.levels - self.mean.float()) / self.std.float()
 
 
 class PixelPatchEmbed(PatchEmbed):

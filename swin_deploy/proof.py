@@ -290,6 +290,27 @@ def _has_manifest(path: Path) -> bool:
     return True
 
 
+def with_earlier(report: Report, folder: Path) -> Report:
+    """Add what the report in a folder has and this one has not, if it is on the same files.
+
+    Args:
+        report: A new report.
+        folder: Place of an earlier one, where there is any.
+    """
+    try:
+        earlier = read_report(folder / "report.json")
+    except FileError:
+        return report
+    same = {one.sha256 for one in report.artifacts} <= {one.sha256 for one in earlier.artifacts}
+    if earlier.model != report.model or not report.artifacts or not same:
+        return report
+    return dataclasses.replace(
+        report,
+        bench=report.bench or earlier.bench,
+        evaluation=report.evaluation or earlier.evaluation,
+    )
+
+
 def existing_report(folder: Path, loaded: LoadedModel) -> Report | None:
     """The report in ``folder`` to add to, or None if there is none yet.
 

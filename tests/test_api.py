@@ -256,7 +256,11 @@ def test_check_gives_the_commands_verdicts(
     small = ("--limit", 6, "--batches", "1,3", "--json")
     theirs = swin("parity", "--model", "notebook-digits", "--onnx", full, *small).assert_done().json
     seen: list[str] = []
-    report = swin_deploy.check(model, full, limit=6, batches=(1, 3), progress=seen.append)
+
+    def follow(detail: str, _: float | None = None, /) -> None:
+        seen.append(detail)
+
+    report = swin_deploy.check(model, full, limit=6, batches=(1, 3), progress=follow)
     ours = report.to_dict()["parity"]
     assert ours == theirs
     assert report.passed

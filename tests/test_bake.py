@@ -117,6 +117,14 @@ def test_to_half_leaves_pixels_and_their_normalisation(precision: str, baked: Pa
     assert weights == {TensorProto.FLOAT}
 
 
+@pytest.mark.parametrize("steps", STEPS, ids=["imagenet", "odd", "raw", "of-255"])
+def test_pixels_are_normalised_to_the_bit_as_outside(steps: Preprocessing) -> None:
+    levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    deploy = taking_pixels(fold(families.loaded("notebook").reference), steps)
+    found = deploy.embed[0].normalize(torch.from_numpy(levels)).permute(0, 3, 1, 2)
+    assert np.array_equal(found.numpy(), normalise(levels, steps))
+
+
 def test_plain_onnxruntime_gives_the_references_logits(baked: Path) -> None:
     ort = pytest.importorskip("onnxruntime")
     session = ort.InferenceSession(baked, providers=["CPUExecutionProvider"])
@@ -154,9 +162,10 @@ def test_files_that_take_pixels_pass_parity(outputs: str, precision: str, swin: 
 
 def test_parity_fails_where_the_file_normalises_otherwise(swin: Command, baked: Path) -> None:
     graph = onnx.load(baked)
-    (scale,) = [one for one in graph.graph.initializer if one.name.endswith("normalize.scale")]
-    values = numpy_helper.to_array(scale)
-    scale.CopyFrom(numpy_helper.from_array(values * np.float32(1.01), scale.name))
+    names = ("normalize.std", "normalize.mean")  # equal tensors are stored once
+    std = next(one for one in graph.graph.initializer if one.name.endswith(names))
+    values = numpy_helper.to_array(std)
+    std.CopyFrom(numpy_helper.from_array(values * np.float32(1.01), std.name))
     onnx.save(graph, "wrong.onnx")
     command = ("parity", "--model", "notebook-digits", "--limit", "4", "--batches", "1")
     assert swin(*command, "--onnx", "wrong.onnx").status == 1

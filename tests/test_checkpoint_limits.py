@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import families
 import pytest
 import torch
+from command_line import Command
 from conftest import build_reference
 from hostile_pickles import rezipped
 from safetensors.torch import save_file
@@ -223,3 +225,20 @@ def test_read_tensors_says_which_protocol_is_not_read(
     with pytest.raises(CheckpointError, match="pickle of protocol 4, which PyTorch does not read"):
         read_tensors(tmp_path / "w.pt")
     assert [one for one in recwarn if "protocol" in str(one.message)] == []
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.bool])
+def test_weights_of_whole_numbers_are_refused_by_name(
+    kind: torch.dtype, swin: Command, tmp_path: Path
+) -> None:
+    state = dict(families.loaded("notebook").reference.state_dict())
+    name = next(name for name, value in state.items() if value.ndim == 2 and "weight" in name)
+    state[name] = state[name].to(kind)
+    torch.save(state, tmp_path / "w.pt")
+    swin("export", "--checkpoint", tmp_path / "w.pt", "--output", "x.onnx").assert_error(name[:20])
+
+
+def test_nested_tensor_is_refused(swin: Command, tmp_path: Path) -> None:
+    value = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    torch.save({"w": value}, tmp_path / "w.pt")
+    swin("export", "--checkpoint", tmp_path / "w.pt", "--output", "x.onnx").assert_error("nested")

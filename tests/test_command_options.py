@@ -95,4 +95,4 @@ def test_every_option_has_the_variable_of_its_name(name: str) -> None:
 def test_predict_verbose_proposes_its_own_artifact(swin: Command) -> None:
     picture = next(IMAGES.rglob("*.png"))
     outcome = swin("-v", "predict", DIGITS, picture).assert_done()
-    assert f"next: swin-deploy predict {DIGITS} {picture.parent} --csv" in outcome.err
+    assert f"next: swin-deploy -v predict {DIGITS} {picture} --csv" in outcome.err

@@ -8,6 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -446,3 +447,44 @@ def test_predict_takes_the_current_folder_as_a_checkpoint(swin: Command) -> None
     assert out.split()[-2:] == ["%", "0"]
     Path("model.safetensors").unlink()
     swin("predict", ".", picture).assert_error("holds none of model.safetensors")
+
+
+def test_predictor_is_shared_by_threads(exported: Path) -> None:
+    paths = sorted((IMAGES / "3").iterdir())[:8]
+    with Predictor(exported, batch=2) as predict:
+        alone = [predict(path)[0].top for path in paths]
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(5):
+                together = pool.map(lambda path: predict(path)[0].top, paths)
+                assert list(together) == alone
+
+
+def test_predictor_that_is_closed_says_so(exported: Path) -> None:
+    predict = Predictor(exported)
+    predict.close()
+    with pytest.raises(ConfigError, match="is closed"):
+        predict(next((IMAGES / "3").iterdir()))
+
+
+def test_picture_of_no_known_form_has_an_error_of_its_own(exported: Path) -> None:
+    good = next((IMAGES / "3").iterdir())
+    with Predictor(exported) as predict:
+        answers = list(predict.stream([None, good, np.zeros((0, 5, 3), np.uint8)]))  # type: ignore[list-item]
+        assert ["" if one.error == "" else "error" for one in answers] == ["error", "", "error"]
+        with pytest.raises(ConfigError, match="is no picture"):
+            predict(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"top": "3"}, {"top": 2.5}, {"batch": 0}])
+def test_predictor_refuses_counts_that_are_none(wrong: dict[str, Any], exported: Path) -> None:
+    with pytest.raises(ConfigError, match="a whole number of at least 1"):
+        Predictor(exported, **wrong)
+    with pytest.raises(ConfigError, match="neither a path nor a model"):
+        Predictor(5)  # type: ignore[arg-type]
+
+
+def test_features_of_a_backbone_are_its_stages(swin: Command, tmp_path: Path) -> None:
+    backbone = peers.build_huggingface("swin", "Backbone", out_features=["stage1", "stage2"])
+    backbone.save_pretrained(tmp_path / "backbone")
+    swin("predict", tmp_path / "backbone", IMAGES / "3", "--features", "maps.npz").assert_done()
+    assert set(np.load("maps.npz").files) == {"images", "errors", "stage1", "stage2"}

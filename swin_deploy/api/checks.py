@@ -44,7 +44,10 @@ class Report(results.Report):
 
     def __repr__(self) -> str:
         hops = () if self.parity is None else self.parity.hops
-        return f"Report({self.model!r}, {self.verdict}: {', '.join(hop.name for hop in hops)})"
+        ran = ", ".join(hop.name for hop in hops if hop.passed is not None)
+        missing = ", ".join(hop.name for hop in hops if hop.passed is None)
+        unseen = f"; not run: {missing}" if missing else ""
+        return f"Report({self.model!r}, {self.verdict}: {ran}{unseen})"
 
     @property
     def passed(self) -> bool:
@@ -76,7 +79,7 @@ def check(
     *files: StrPath,
     images: StrPath | None = None,
     limit: int = 64,
-    batches: Sequence[int] = BATCHES,
+    batches: int | Sequence[int] = BATCHES,
     original: Choice = "auto",
     progress: Progress = silent,
 ) -> Report:
@@ -88,7 +91,7 @@ def check(
         images: Folder of real images, in class folders or not; by default those that come with the
             model, if any. Seeded noise and extreme inputs are always compared.
         limit: Number of real images at most, spread over the folder.
-        batches: Batch sizes; the batch must not change a row.
+        batches: Batch size or sizes; the batch must not change a row.
         original: Library whose own model of the checkpoint is compared with the reference, ``auto``
             for the one it comes from, or ``none``.
         progress: Function told what is run, before it is run.
@@ -112,6 +115,7 @@ def check(
     """
     require_known("original", original, CHOICES)
     require_whole("limit", limit)
+    batches = (batches,) if isinstance(batches, int) else tuple(batches)
     for batch in batches or (0,):
         require_whole("batches", batch)
     if not isinstance(model, LoadedModel):

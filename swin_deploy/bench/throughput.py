@@ -15,7 +15,7 @@ from swin_deploy.bench.originals import library_of, original_maker
 from swin_deploy.bench.timing import time_runners
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.preprocessing import Preprocessing
-from swin_deploy.images.sets import seeded_images
+from swin_deploy.images.sets import seeded_images, to_pixel_values
 from swin_deploy.memory_limits import require_memory
 from swin_deploy.progress import Progress, silent
 from swin_deploy.proof import Made, stages
@@ -59,9 +59,12 @@ def measure_throughput(
         if stage != "deploy"
     ]
     files += graphed_engines(made, loaded.preprocessing)
+    images = seeded_images(loaded.config, count=max(batches))
+    if made.takes_pixels:
+        images = to_pixel_values(images, loaded.preprocessing)
     report = time_runners(
         [*_pytorch(loaded, against), *files],
-        seeded_images(loaded.config, count=max(batches)).images,
+        images.images,
         model=loaded.name,
         batches=batches,
         effort=effort,

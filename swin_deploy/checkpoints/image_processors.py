@@ -43,10 +43,15 @@ _CROPPED = {
     "default_to_square": False,
     "resample": 3,
 }
+_CLIP: dict[str, Any] = {
+    "image_mean": CLIP_MEAN,
+    "image_std": CLIP_STD,
+    "do_convert_rgb": True,
+}
 PROCESSORS: dict[str, dict[str, Any]] = {
     "ViT": _SQUASH,
     "Beit": _SQUASH | {"resample": 3, "crop_size": {"height": 224, "width": 224}},
-    "Siglip": _SQUASH | {"resample": 3, "default_to_square": False},
+    "Siglip": _SQUASH | {"resample": 3, "default_to_square": False, "do_convert_rgb": True},
     "Segformer": _SQUASH
     | {
         "size": {"height": 512, "width": 512},
@@ -60,8 +65,8 @@ PROCESSORS: dict[str, dict[str, Any]] = {
         "do_center_crop": True,
         "resample": 3,
     },
-    "CLIP": _CROPPED | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
-    "Bit": _CROPPED | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
+    "CLIP": _CROPPED | _CLIP,
+    "Bit": _CROPPED | _CLIP,
     "MobileNetV2": _CROPPED | {"size": {"shortest_edge": 256}, "resample": 2},
     "ConvNext": {
         "size": {"shortest_edge": 384},
@@ -76,6 +81,7 @@ DEFAULTS: dict[str, Any] = {
     "do_rescale": True,
     "do_normalize": True,
     "do_pad": False,
+    "do_convert_rgb": False,
     "resample": 2,
     "rescale_factor": TO_UNIT,
     "image_mean": HALVES,
@@ -94,8 +100,8 @@ PROCESSORS |= dict.fromkeys(
     ("MaskFormer", "Mask2Former", "OneFormer", "Detr", "DeformableDetr", "GroundingDino"),
     SHAPE_KEEPERS,
 )
-# Fields of a processor's file that change no pixel of a single picture here: pictures are made
-# RGB in any case, as the libraries' loaders make them.
+PROCESSORS["OneFormer"] = SHAPE_KEEPERS | {"do_convert_rgb": True}
+# Fields of a processor's file that change no pixel of a single picture here.
 WITHOUT_EFFECT = {
     "_processor_class",
     "_valid_processor_keys",
@@ -104,7 +110,6 @@ WITHOUT_EFFECT = {
     "data_format",
     "device",
     "disable_grouping",
-    "do_convert_rgb",
     "do_reduce_labels",
     "ignore_index",
     "image_processor_type",
@@ -147,6 +152,7 @@ class ImageProcessor(msgspec.Struct, kw_only=True):
     do_pad: bool | None = None
     keep_aspect_ratio: bool | None = None
     ensure_multiple_of: int | None = None
+    do_convert_rgb: bool | None = None
     rescale_offset: bool | None = None
 
 
@@ -183,6 +189,7 @@ def huggingface_rule(values: dict[str, Any], *, where: str) -> Rule:
         "interpolation": RESAMPLE[steps["resample"]],
         "crop_rounding": "huggingface",
         "turn": True,
+        "on_white": bool(steps["do_convert_rgb"]),
         "origin": where,
         "refusal": refusal,
     }
@@ -201,6 +208,9 @@ def _refusal(steps: dict[str, Any], stem: str, unknown: list[str], kind: str) ->
         return f"the image processor {kind}"
     if unknown:
         return f"the fields {listed(unknown)}"
+    multiple = steps.get("ensure_multiple_of") or 1
+    if multiple > 1 and steps["do_resize"]:
+        return f"ensure_multiple_of {multiple}"
     switched = [name for name in REFUSED_SWITCHES if steps.get(name)]
     return f"{switched[0]} true" if switched else _refused_shape(steps, stem)
 

@@ -122,6 +122,8 @@ def unusable(tensors: dict[str, Tensor]) -> list[str]:
 
 
 def _odd(tensor: Tensor) -> str:
+    if tensor.is_nested:
+        return "nested"
     if tensor.is_quantized or tensor.layout != torch.strided or tensor.is_meta:
         kind = str(tensor.dtype).removeprefix("torch.")
         return f"{kind}, {tensor.layout}, {tensor.device}"

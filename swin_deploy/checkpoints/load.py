@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from exporters.errors import ConfigError
+from exporters.errors import CheckpointError, ConfigError
 from exporters.text_files import listed, naming
 from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.assemble import derived_buffers
@@ -178,12 +178,23 @@ def _with_weights(config: SwinConfig, state: dict[str, Tensor]) -> Reference:
     """The reference around given weights; initialising large ones would take seconds."""
     with torch.device("meta"):
         reference = build_reference(config)
+    whole = [name for name, _ in reference.named_parameters() if not _is_real(state.get(name))]
+    if whole:
+        raise CheckpointError(
+            f"the weights {listed(whole)} are whole numbers, not real ones; save them before they "
+            "are quantised"
+        )
     reference.load_state_dict(state, assign=True)
     if config.family != "notebook":
         for name, value in derived_buffers(config):
             module, _, leaf = name.rpartition(".")
             setattr(reference.get_submodule(module), leaf, value)
     return reference
+
+
+def _is_real(tensor: Tensor | None) -> bool:
+    """Whether a tensor can be a weight; one that is missing is told of elsewhere."""
+    return tensor is None or tensor.is_floating_point()
 
 
 def _random(name: str | None, asked: LoadOptions) -> LoadedModel:

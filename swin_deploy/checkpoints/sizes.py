@@ -44,8 +44,8 @@ class Asked:
 
 def own_config(
     named: Named, sizes: dict[str, Any], facts: Facts, asked: Asked
-) -> tuple[SwinConfig, str, list[Assumption]]:
-    """Find the config of the model as it was saved, what it is in words, and what is assumed.
+) -> tuple[SwinConfig, list[Assumption]]:
+    """Find the config of the model as it was saved, and what is assumed.
 
     Raises:
         CheckpointError: If nothing tells the window size, or files contradict each other.
@@ -76,7 +76,7 @@ def own_config(
     if asked.known is not None:
         check_agreement(asked.name, asked.known, own)
     own = dataclasses.replace(_as_asked(own), output=facts.output or _natural_output(sizes))
-    return own, _described(own), assumed
+    return own, assumed
 
 
 def wanted_config(own: SwinConfig, asked: Asked, *, pads: bool) -> tuple[SwinConfig, list[str]]:
@@ -263,7 +263,8 @@ def _natural_output(sizes: dict[str, Any]) -> Output | Literal[""]:
     return "" if sizes["final_norm"] else "tokens"
 
 
-def _described(config: SwinConfig) -> str:
+def described(config: SwinConfig) -> str:
+    """Return the sizes of a model in words."""
     head = f"{config.num_classes} classes" if config.num_classes else "no classifier"
     return (
         f"{'Swin V2' if config.family == 'swinv2' else 'Swin'}: {config.embed_dim} channels, "

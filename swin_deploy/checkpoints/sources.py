@@ -30,6 +30,7 @@ from swin_deploy.checkpoints.resize import resize_tables
 from swin_deploy.checkpoints.sizes import (
     Asked,
     check_agreement,
+    described,
     own_config,
     pads,
     wanted_config,
@@ -138,7 +139,7 @@ def load_checkpoint(
     named = _named(content.tensors, found, prefix)
     facts = _facts(content, found, asked)
     sizes = infer_sizes(named, facts)
-    own, described, assumed = own_config(named, sizes, facts, asked)
+    own, assumed = own_config(named, sizes, facts, asked)
     state, filled = assemble(named, own)
     config, changed = wanted_config(own, asked, pads=pads(named, own))
     state, resized = resize_tables(state, own, config, source=found)
@@ -148,7 +149,7 @@ def load_checkpoint(
         config=config,
         state_dict=state,
         source=found,
-        notes=(described, *read, *filled, *changed, *resized, *pictures.notes),
+        notes=(described(config), *read, *filled, *changed, *resized, *pictures.notes),
         sha256=content.sha256,
         reading=_reading(content, path=path, source=found, saved=own, asked=asked),
         preprocessing=pictures.preprocessing,

@@ -14,6 +14,7 @@ from swin_deploy.cli.console import QUIET, VERBOSE, Console
 from swin_deploy.cli.inputs import require_inputs
 
 PREFIX = "SWIN_DEPLOY"
+OF_ALL = {f"{PREFIX}_{name}" for name in ("QUIET", "VERBOSE", "CACHE")}  # not of one command
 LEVELS = {"quiet": QUIET, "verbose": VERBOSE}
 YES_OR_NO = {"1", "true", "t", "yes", "y", "on", "0", "false", "f", "no", "n", "off"}
 LEVEL_SAID = f"{__name__}.level"  # in click's shared notes: the one on the command line
@@ -87,6 +88,9 @@ class Command(click.Command):
         for name in sorted(os.environ):
             if name.startswith(start) and name not in known:
                 ctx.obj.warn(f"{name} is the variable of no option of {self.name}; see --help")
+        for name in _of_no_command(ctx):
+            rest = name.removeprefix(f"{PREFIX}_")
+            ctx.obj.warn(f"{name} is passed over; a variable has its command's name: {start}{rest}")
         require_inputs(ctx)
         return super().invoke(ctx)
 
@@ -108,6 +112,15 @@ def _from_variables(context: click.Context) -> list[click.Option]:
         and one.envvar
         and context.get_parameter_source(str(one.name)) is ParameterSource.ENVIRONMENT
     ]
+
+
+def _of_no_command(context: click.Context) -> list[str]:
+    """The variables that begin as ours do, and belong to no command."""
+    group = context.parent.command if context.parent else None
+    commands = group.commands if isinstance(group, click.Group) else {}
+    ours = tuple(f"{variable(PREFIX, name)}_" for name in commands)
+    names = [name for name in sorted(os.environ) if name.startswith(f"{PREFIX}_")]
+    return [name for name in names if name not in OF_ALL and not name.startswith(ours)]
 
 
 def _check_flags(options: Iterable[click.Parameter]) -> None:

@@ -108,9 +108,11 @@ def predict(
         from swin_deploy.predict.predictor import Predictor
 
         options = asked.options()
-        if features and form == "checkpoint" and asked.outputs is None:
-            options["output"] = "features"
         predictor = Predictor(artifact, top=top, batch=batch, **options)
+        if features and predictor.classifies and form == "checkpoint" and asked.outputs is None:
+            predictor.close()
+            options["output"] = "features"
+            predictor = Predictor(artifact, top=top, batch=batch, **options)
     with predictor:
         _require_answers(predictor, table=table, features=features)
         _announce(console, predictor)
@@ -242,9 +244,7 @@ class _Run:
         if path is None:
             if self._pictures.names == ("-",):
                 return
-            folder = Path(self._pictures.names[0]).parent
-            words = ["predict", self._artifact, folder, "--csv", "predictions.csv"]
-            self._console.next_step(*words, why="a folder, as a table")
+            self._console.again("--csv", "predictions.csv", why="the same as a table")
             return
         counts = {"file": str(path), "pictures": total, "failed": self.failed}
         if as_json:

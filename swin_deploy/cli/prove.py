@@ -118,6 +118,7 @@ def parity(
         )
     if report:
         full = proof.make_report(loaded, made, parity=result, bench=None, images=sets)
+        full = proof.with_earlier(full, report)
         write_report(replace(full, next_command=_on_gpu(result)), report, force=force)
     if as_json:
         show_json(parity_to_dict(result))

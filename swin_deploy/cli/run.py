@@ -184,7 +184,8 @@ def run(
                 progress=step.update,
             )
     result = proof.make_report(loaded, made, parity=parity, bench=bench, images=sets)
-    words, why = _next_words(asked, made, parity, report, quick=quick)
+    pictures = [*(["--images", images] if images else []), "--limit", limit]
+    words, why = _next_words(asked, made, parity, pictures, report, quick=quick)
     unseen = not quick and why == GPU_MACHINE
     result = replace(
         result,
@@ -207,7 +208,13 @@ def _check_usage(precision: Precision, *, auto: bool, quick: bool) -> None:
 
 
 def _next_words(
-    asked: Asked, made: Made, parity: ParityReport, report: Path, *, quick: bool
+    asked: Asked,
+    made: Made,
+    parity: ParityReport,
+    pictures: list[object],
+    report: Path,
+    *,
+    quick: bool,
 ) -> tuple[list[object], str]:
     """The command to run next, and why: the whole proof, the engine on a GPU, or benchmarks."""
     files = [word for path in made.onnx for word in ("--onnx", path)]
@@ -216,7 +223,7 @@ def _next_words(
         again = [word for word in sys.argv[1:] if word != "--quick"]
         return [*again], "the whole proof, with throughput"
     if any(hop.not_run for hop in parity.hops if hop.stage == "engine"):
-        return ["parity", *asked.words(), *files, "--report", report], GPU_MACHINE
+        return ["parity", *asked.words(), *files, *pictures, "--report", report], GPU_MACHINE
     return [
         "bench",
         *asked.words(),

@@ -30,9 +30,9 @@ def taking_pixels(model: DeployModel, steps: Preprocessing) -> DeployModel:
             f"the preprocessing cannot be part of the model ({why}); choose one with "
             "--preprocessing"
         )
-    std = torch.tensor(steps.std, dtype=torch.float64)
-    mean = torch.tensor(steps.mean, dtype=torch.float64)
-    normalize = NormalizePixels(steps.rescale / std, -mean / std)
+    normalize = NormalizePixels(
+        1 / steps.rescale, torch.tensor(steps.mean), torch.tensor(steps.std)
+    )
     cut, *rest = model.embed
     embed = nn.Sequential(PixelPatchEmbed(cast(PatchEmbed, cut), normalize), *rest)
     taps = {int(passed): tap for passed, tap in model.taps.items()}

@@ -86,7 +86,9 @@ def load_pixels(
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS
     try:
         if isinstance(picture, Path) and not stat.S_ISREG(picture.stat().st_mode):
-            raise FileError(f"image {name} is not a file; remove it")
+            if picture.is_dir():
+                raise FileError(f"image {name} is a folder; give image files")
+            raise FileError(f"image {name} is not a file; give image files")
         with _opened(picture) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise FileError(
@@ -192,9 +194,20 @@ def pixels_of(
         )
     if image.mode != "RGB":
         image = image.convert("RGB")
+    if steps.on_white and image.info.get("transparency") is not None:
+        image = _on_white(image)
     if size != image.size:
         image = image.resize(size, Image.Resampling[steps.interpolation.upper()])
     return np.asarray(_centred(image, steps), np.uint8)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """A picture with its transparent colour replaced by white."""
+    from PIL import Image
+
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, layer).convert("RGB")
 
 
 def _is_turned(image: Image.Image) -> bool:

@@ -43,6 +43,8 @@ class Preprocessing:
         rescale: Factor for pixels of 0 to 255.
         mean: Values subtracted then, by channel.
         std: Values divided by then, by channel.
+        on_white: Whether what a picture's transparency entry leaves open is put on white, as
+            Hugging Face's ``do_convert_rgb`` does; an alpha channel is dropped in any case.
         origin: Name of what these steps are known from.
         refusal: Reason why these steps are not the source's; images are refused then.
     """
@@ -56,6 +58,7 @@ class Preprocessing:
     rescale: float = TO_UNIT
     crop_rounding: CropRounding = "torchvision"
     turn: bool = False
+    on_white: bool = False
     origin: str = ""
     refusal: str = ""
 

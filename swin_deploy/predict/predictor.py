@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +71,7 @@ class Predictor:
     """A model that takes pictures as they are.
 
     It prepares a picture as the checkpoint's own library does and names the classes; both come
-    from the file. Use it in ``with``, or ``close`` it.
+    from the file. Use it in ``with``, or ``close`` it. Threads may share it: they take turns.
 
     Args:
         artifact: An ONNX file, an engine, a checkpoint, the name of a model, or a loaded one.
@@ -105,13 +107,15 @@ class Predictor:
         batch: int = BATCH,
         **asked: Unpack[LoadOptions],
     ) -> None:
-        if top < 1 or batch < 1:
-            raise ConfigError(f"top {top} and batch {batch} must both be at least 1")
-        path = Path(artifact) if isinstance(artifact, str) else artifact
-        opened = open_artifact(path, **asked)
+        for what, value in (("top", top), ("batch", batch)):
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"{what} {value!r}: a whole number of at least 1 is needed")
+        opened = open_artifact(_artifact(artifact), **asked)
         self.name, self.facts, self.sha256 = opened.name, opened.facts, opened.sha256
         self.notes = opened.notes
         self.runner = opened.runner
+        self._closed = False
+        self._turn = threading.Lock()
         self._top = top
         self._names = self.facts.class_names
         self._stack = contextlib.ExitStack()
@@ -126,7 +130,9 @@ class Predictor:
 
     def close(self) -> None:
         """Let go of the model and its memory."""
-        self._stack.close()
+        with self._turn:
+            self._closed = True
+            self._stack.close()
 
     @property
     def classifies(self) -> bool:
@@ -148,6 +154,12 @@ class Predictor:
         """
         if isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray):
             pictures = (pictures,)
+        if not isinstance(pictures, Iterable):
+            raise ConfigError(
+                f"{pictures!r} is no picture; give paths, bytes, Pillow images or RGB pixels"
+            )
+        if self._closed:
+            raise ConfigError(f"the predictor of {self.name} is closed; make another one")
         answers = []
         for answer in self.stream(pictures):
             if answer.error:
@@ -187,12 +199,19 @@ class Predictor:
         self, decoded: list[tuple[Named, NDArray[np.float32] | FileError]]
     ) -> Iterator[Prediction]:
         images = [image for _, image in decoded if not isinstance(image, FileError)]
-        rows = iter(self._rows(run_images(self.runner, np.stack(images))) if images else ())
+        rows = iter(self._rows(self._run(np.stack(images))) if images else ())
         for named, image in decoded:
             if isinstance(image, FileError):
                 yield Prediction(named.name, error=str(image))
             else:
                 yield self._answer(named.name, next(rows))
+
+    def _run(self, images: NDArray[np.float32]) -> Outputs:
+        """The outputs for images; a runner has room for one call, so threads take turns."""
+        with self._turn:
+            if self._closed:
+                raise ConfigError(f"the predictor of {self.name} is closed; make another one")
+            return run_images(self.runner, images)
 
     def _rows(self, outputs: Outputs) -> Iterator[dict[str, NDArray[np.float32]]]:
         """The outputs of one picture after the other."""
@@ -226,6 +245,21 @@ class Predictor:
         return self._names[index] if index < len(self._names) else ""
 
 
+def _artifact(given: str | Path | LoadedModel) -> Path | LoadedModel:
+    """A path or a model, of what a caller gives.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    if isinstance(given, LoadedModel):
+        return given
+    if not isinstance(given, str | os.PathLike):
+        raise ConfigError(
+            f"{given!r} is neither a path nor a model; of what export and build return, give .path"
+        )
+    return Path(given)
+
+
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Probabilities [..., classes] of logits, in float64."""
     wide = logits.astype(np.float64)
@@ -241,7 +275,12 @@ def _pixels(named: Named, steps: Preprocessing, tell: Callable[[str], None]) -> 
         return load_pixels(Path(picture), steps, tell=tell)
     if isinstance(picture, bytes | Image.Image):
         return load_pixels(picture, steps, name=named.name, tell=tell)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+    if not isinstance(picture, np.ndarray):
+        raise FileError(
+            f"{named.name} is a {type(picture).__name__}; give a path, bytes, a Pillow image or "
+            "RGB pixels"
+        )
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
         raise FileError(
             f"{named.name} is {picture.dtype} of shape {list(picture.shape)}; give RGB pixels "
             "[height, width, 3], uint8, a Pillow image or a path"

@@ -66,7 +66,7 @@ def render_markdown(report: Report) -> str:
         f"## {_shown(headline(report.parity))}: {_shown(report.model)}",
         f"**{_shown(meaning)}**",
         "\n".join(f"- {_shown(sentence)}" for sentence in rest),
-        f"Next: `{_shown(report.next_command)}`" if report.next_command else "",
+        f"Next: {_code(report.next_command)}" if report.next_command else "",
         _tiles(report),
         "" if report.parity is None else _table(hop_table(report.parity)),
         "\n".join(f"- **Assumed**: {_shown(one.text)}" for one in report.assumptions),
@@ -181,6 +181,15 @@ def render_runs(found: RunComparison) -> str:
 def _shown(text: str, most: int = LONGEST_SENTENCE) -> str:
     text = one_line(text)
     return _escape(text if len(text) <= most else f"{text[: most - 1]}…")
+
+
+def _code(text: str) -> str:
+    """Return ``text`` as code, where nothing is interpreted, between more backticks than it has."""
+    text = one_line(text)
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    marks = "`" * (longest + 1)
+    room = " " if longest else ""
+    return f"{marks}{room}{text}{room}{marks}"
 
 
 def _escape(text: str) -> str:

@@ -30,10 +30,9 @@ def render_models(rows: Sequence[tuple[Mapping[str, Any], SwinConfig]]) -> Rende
 
 def _model(row: Mapping[str, Any], config: SwinConfig) -> tuple[Text, ...]:
     windows = config.window_sizes
-    sizes = Text(", ").join(
-        Text(str(size), style="bold" if size == config.img_size else "")
-        for size in config.legal_img_sizes(SHOWN_SIZES)
-    )
+    own, legal = config.img_size, config.legal_img_sizes(SHOWN_SIZES + 1)
+    others = [size for size in legal if size != own][:SHOWN_SIZES]
+    sizes = Text(", ").join([Text(str(own), style="bold"), *(Text(str(one)) for one in others)])
     return (
         Text(row["name"]).append("".join(f"\n{one}" for one in row["short_names"]), style="cyan"),
         Text(f"{row['parameters'] / 1e6:.1f}"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from swin_deploy.bench import BenchReport, Comparison
-from swin_deploy.evaluate.accuracy import Score
+from swin_deploy.evaluate.accuracy import Evaluation, Score
 from swin_deploy.evaluate.intervals import wilson_interval
 from swin_deploy.parity import Hop, ParityReport
+from swin_deploy.report.accuracy import accuracy_headline
 from swin_deploy.report.numbers import megabytes_text, one_line, percent_text, ratio_text
 from swin_deploy.report.results import Report
 from swin_deploy.report.words import case_text, count_noun
@@ -73,7 +74,8 @@ def _right(report: Report) -> Tile:
         last = after[-1] if after else evaluation.reference
         doubt, before = evaluation.doubt, evaluation.reference.top1
         state: State = "good" if evaluation.passed else "bad"
-        return _accuracy(before, last.top1 or before, one_line(last.name), doubt, state)
+        tile = _accuracy(before, last.top1 or before, one_line(last.name), doubt, state)
+        return replace(tile, detail=f"{_failure(evaluation)}{tile.detail}")
     if parity is None or parity.reference_top1_accuracy is None or not parity.labelled:
         detail = "no labelled images: give --images with class folders, or --classes"
         return Tile("Right?", "Not measured", detail, "none")
@@ -86,6 +88,12 @@ def _right(report: Report) -> Tile:
     name = "the deploy model" if hop is None else one_line(hop.name)
     state = "good" if after_share >= before_share else "warn"
     return _accuracy(scores[0], scores[1], name, parity.doubt, state)
+
+
+def _failure(evaluation: Evaluation) -> str:
+    """Why the evaluation failed, before other details; empty where it passed."""
+    failed = not evaluation.passed and not evaluation.doubt
+    return f"{accuracy_headline(evaluation)}; " if failed else ""
 
 
 def _accuracy(before: Score, after: Score, name: str, doubt: str, state: State) -> Tile:
@@ -119,7 +127,9 @@ def _fast(bench: BenchReport) -> Tile:
     device = bench.conditions.get("device", "this machine")
     detail = f"{one_line(found.ours)} against PyTorch, batch {found.batch}, {device}{unseen}"
     if not found.low:
-        return Tile("Fast?", "Not decided", f"too few rounds; {detail}", "none")
+        return Tile(
+            "Fast?", "Not decided", f"too few rounds, more with --bench-seconds; {detail}", "none"
+        )
     if not found.decided:
         return Tile("Fast?", "No difference", detail, "warn" if missing else "none")
     figures = _images_per_s(bench, found)
