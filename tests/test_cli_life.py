@@ -83,6 +83,7 @@ def test_build_trt_refuses_what_the_flavor_does_not_have(
     ],
 )
 def test_build_trt_wrong_usage_is_status_2(arguments: str, message: str, swin: Command) -> None:
+    Path("x.onnx").touch()  # what is missing is told first
     outcome = swin("build-trt", "x.onnx", *arguments.split())
     assert outcome.status == 2
     assert message in outcome.err

@@ -211,7 +211,7 @@ def test_from_dict_refuses_what_is_no_object() -> None:
 def test_legal_img_sizes_end_with_the_largest_image() -> None:
     config = SwinConfig(img_size=128, patch_size=1, window_size=128, depths=(2,), num_heads=(3,))
     assert config.legal_img_sizes(10**9)[-1] == 1 << 16
-    with pytest.raises(ConfigError, match="none up to 65,536 can"):
+    with pytest.raises(ConfigError, match="no size up to 65,536 can"):
         SwinConfig(
             img_size=224, patch_size=255, window_size=(127, 113, 109), depths=(2, 2, 2),
             num_heads=(3, 6, 12),

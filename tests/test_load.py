@@ -128,9 +128,12 @@ def test_load_model_refuses_a_checkpoint_of_another_model(
         load_model(name, DIGITS)
 
 
-@pytest.mark.parametrize("img_size", [55, 64, 224 + 1])
-def test_load_model_names_legal_image_sizes(img_size: int) -> None:
-    with pytest.raises(ConfigError, match=f"image size {img_size} .*56, 112, 168, 224"):
+@pytest.mark.parametrize(
+    ("img_size", "near"),
+    [(55, "56, 112, 168, 224"), (64, "56, 112, 168, 224"), (225, "224, 280, 168, 336")],
+)
+def test_load_model_names_the_nearest_image_sizes(img_size: int, near: str) -> None:
+    with pytest.raises(ConfigError, match=f"image size {img_size} .*one of {near}, "):
         load_model("notebook-digits", img_size=img_size)
 
 

@@ -39,7 +39,10 @@ def test_plan_shows_every_part_of_a_small_model_unasked(swin: Command, engine: P
     assert "--kernels" in outcome.err
 
 
-def test_plan_kernels_shows_each_in_launch_order(swin: Command, engine: Path) -> None:
+def test_plan_kernels_shows_each_in_launch_order(
+    swin: Command, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     values = swin("plan", engine, "--json").assert_done().json
     lines = swin("plan", engine, "--kernels").assert_done().out.splitlines()
     rows = [line.split() for line in lines if len(line.split()) > 2]  # not ends of long names

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from exporters.errors import BuildError
 from exporters.spec import Flavor
 from exporters.text_files import naming
 from swin_deploy.cli.command import command
@@ -125,6 +126,8 @@ def _read(
 def _bounds(kernels: KernelPlan, gpus: tuple[str, ...]) -> list[Bound]:
     from exporters.plan.roofline import GPUS, bound_plan
 
+    if gpus and not kernels.bytes_moved:
+        raise BuildError("the plan has no kernels that move anything; build the engine again")
     names = GPU_NAMES if "all" in gpus else dict.fromkeys(gpus)
     return [bound_plan(kernels, GPUS[name]) for name in names]
 
