@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import onnx
+from torch import nn
 
 from exporters.artifact import (
     NewArtifact,
@@ -141,11 +142,15 @@ def write_onnx(
     """
     _claim(path, source=loaded.checkpoint, force=force)
     facts = facts_of(loaded)
-    model = fold(loaded.reference)
-    if spec.input_type == "uint8":
-        model = taking_pixels(model, loaded.preprocessing)
-    graph = export_onnx(model, spec, metadata=texts(facts, spec.precision))
+    # Only the exporter holds the deploy model, which lets go of it: its weights are the graph's.
+    graph = export_onnx(_deployed(loaded, spec), spec, metadata=texts(facts, spec.precision))
     return _write([_new_graph(graph, path, facts=facts.to_dict())], force=force)[0]
+
+
+def _deployed(loaded: LoadedModel, spec: ExportSpec) -> nn.Module:
+    """The deploy model, with the input that an export is to have."""
+    model = fold(loaded.reference)
+    return taking_pixels(model, loaded.preprocessing) if spec.input_type == "uint8" else model
 
 
 def converted_path(source: Path, precision: Precision, *, folder: Path) -> Path:

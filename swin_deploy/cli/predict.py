@@ -116,7 +116,7 @@ def predict(
     with predictor:
         _require_answers(predictor, table=table, features=features)
         _announce(console, predictor)
-        run = _Run(console, predictor, pictures, artifact=artifact)
+        run = _Run(console, predictor, pictures)
         if table:
             run.to_table(table, top, force=force)
         elif features:
@@ -163,14 +163,11 @@ def _announce(console: Console, predictor: Predictor) -> None:
 class _Run:
     """The way of all pictures to where their answers go; told are those without one."""
 
-    def __init__(
-        self, console: Console, predictor: Predictor, pictures: Pictures, *, artifact: Path
-    ) -> None:
+    def __init__(self, console: Console, predictor: Predictor, pictures: Pictures) -> None:
         self.failed = 0
         self._error = ""  # the last one
         self._console = console
         self._predictor = predictor
-        self._artifact = artifact
         self._pictures = pictures
         self._odd: dict[str, list[str]] = defaultdict(list)
 
