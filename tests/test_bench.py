@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from exporters.errors import BuildError, ComparisonError, MissingBackendError
 from swin_deploy.bench import Effort
 from swin_deploy.bench.lanes import Contender
-from swin_deploy.bench.timing import MIN_ROUNDS, time_runners
+from swin_deploy.bench.timing import time_in_steps, time_runners
 from swin_deploy.runners import Runner
 
 IMAGES = np.zeros((2, 3, 8, 8), np.float32)
@@ -114,8 +115,8 @@ def test_time_runners_repeats_images_to_fill_a_batch():
 def test_time_runners_spent_budget_still_measures_the_fewest_rounds():
     one = contender("a")
     report = timed(one, effort=Effort(warmup=50, iterations=50, seconds=0.0))
-    assert report.results[0].iterations == MIN_ROUNDS
-    assert one.runner.journal.count(("a", "execute")) == MIN_ROUNDS + 3
+    assert report.results[0].iterations == Effort().min_iterations
+    assert one.runner.journal.count(("a", "execute")) == Effort().min_iterations + 3
 
 
 def test_time_runners_transfers_are_timed_on_top():
@@ -238,6 +239,61 @@ def test_time_runners_leaves_logging_as_it_was():
 def test_time_runners_nothing_to_time_is_an_error(contenders, images, batches):
     with pytest.raises(ComparisonError, match="nothing to time"):
         time_runners(contenders, images, model="tiny", batches=batches)
+
+
+def test_time_runners_takes_at_least_the_rounds_it_must():
+    effort = Effort(warmup=1, iterations=5, min_iterations=20, seconds=0.0)
+    assert timed(contender("a"), effort=effort).results[0].iterations == 20
+
+
+def test_time_runners_first_that_is_not_timed_only_judges_the_others():
+    judge = dataclasses.replace(contender("float32"), timed=False)
+    report = timed(judge, contender("a"), contender("wrong", output=2.0))
+    assert [row.name for row in report.results] == ["a", "wrong"]
+    assert report.results[0].ratio == 1.0
+    assert "its output is wrong" in report.results[1].failed
+    with pytest.raises(ComparisonError, match="nothing to time"):
+        timed(judge)
+
+
+def test_time_runners_that_cannot_be_closed_keep_their_figures(caplog):
+    class Stuck(FakeRunner):
+        def __exit__(self, *exc_info):
+            raise RuntimeError("an illegal memory access was encountered")
+
+    other = contender("b")
+    report = timed(Contender(Stuck("a")), other)
+    assert [row.timed for row in report.results] == [True, True]
+    assert ("b", "close") in other.runner.journal
+    assert "a did not close: RuntimeError: an illegal memory access" in caplog.text
+
+
+def test_time_in_steps_keeps_each_lane_before_the_next_can_take_the_process_down():
+    class Crash(FakeRunner):
+        def prepare(self, images):
+            raise KeyboardInterrupt  # nothing that the rows catch
+
+    effort = dataclasses.replace(QUICK, alone=2)
+    kept = []
+    with pytest.raises(KeyboardInterrupt):
+        for report in time_in_steps(
+            [contender("a"), contender("b"), Contender(Crash("c"))],
+            IMAGES, model="tiny", batches=(1,), effort=effort,
+        ):  # fmt: skip
+            kept.append(report)
+    rows = {row.name: row for row in kept[-1].results}
+    assert (rows["a"].iterations, rows["b"].iterations, rows["c"].iterations) == (2, 2, 0)
+    assert rows["b"].images_per_s > 0
+    assert rows["b"].ratio == 0  # nothing was raced yet
+
+
+def test_time_in_steps_ends_with_the_rounds_alone():
+    effort = dataclasses.replace(QUICK, alone=2)
+    *_, last = time_in_steps(
+        [contender("a"), contender("b")], IMAGES, model="tiny", batches=(1, 2), effort=effort
+    )
+    assert [row.iterations for row in last.results] == [5] * 4
+    assert last.results[1].ratio > 0
 
 
 def test_time_runners_states_its_conditions_and_no_date():

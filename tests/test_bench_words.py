@@ -9,7 +9,7 @@ from report_samples import make_bench, make_report
 
 from swin_deploy.bench import BenchReport, BenchResult, Comparison
 from swin_deploy.bench.bars import compare_bars
-from swin_deploy.bench.gpu import read_state
+from swin_deploy.bench.gpu import GpuSampler, GpuState, find_gpu
 from swin_deploy.bench.intervals import MIN_PAIRS, is_settled, ratio_interval, ratio_of
 from swin_deploy.bench.lanes import Contender, Lane
 from swin_deploy.report.bench_words import bench_sentences
@@ -91,14 +91,16 @@ def test_compare_bars_takes_the_fastest_of_each_side():
         lane("reference", 15.0, precision="tf32"),
         lane("deploy model", 12.0, kind="deploy"),
         lane("deploy model, compiled", 4.0, kind="deploy", mode="compile"),
+        lane("reference, compiled", 3.0, mode="compile"),
         lane("timm's model", 18.0, kind="original"),
+        lane("timm's model, compiled", 8.0, kind="original", mode="compile"),
         lane("ONNX fp32", 10.0, kind="onnx", mode="file"),
     ]
     found = {one.bar: one for one in compare_bars(lanes, 8)}
-    assert {one.ours for one in found.values()} == {"ONNX fp32"}
+    assert {one.ours for one in found.values()} == {"deploy model, compiled, fp32"}
     assert found["eager"].theirs == "reference, tf32"
-    assert found["compile"].theirs == "deploy model, compiled, fp32"
-    assert found["original"].theirs == "timm's model, fp32"
+    assert found["compile"].theirs == "reference, compiled, fp32"
+    assert found["original"].theirs == "timm's model, compiled, fp32"
     assert [one.ratio > 1 for one in found.values()] == [True, False, True]
     assert all(one.decided for one in found.values())
 
@@ -221,6 +223,37 @@ class Nvml:
 
 def test_read_state_says_what_the_library_answers_and_leaves_out_what_it_refuses():
     expected = "SM 6 MHz, memory 7 MHz, 8 C, clocks held by: idle and power cap"
-    assert read_state(Nvml(0), "GPU-1") == expected
-    assert read_state(Nvml(0), "GPU-2") == ""
-    assert read_state(Nvml(9), "GPU-1") == ""
+    assert find_gpu(Nvml(0), "GPU-1")().text == expected
+    assert find_gpu(Nvml(0), "GPU-2") is None
+    assert find_gpu(Nvml(9), "GPU-1") is None
+
+
+def test_sampler_says_median_range_and_how_often_the_clocks_were_held():
+    states = iter(
+        [
+            GpuState(1980, 2619, 55, 300, 0x0),
+            GpuState(1755, 2619, 61, 690, 0x4),
+            GpuState(1755, 2619, 63, None, 0x4 | 0x20),
+        ]
+    )
+    sampler = GpuSampler(lambda: next(states), every_s=0.0)
+    assert sampler.text == ""
+    for _ in range(3):
+        sampler.sample()
+    assert sampler.text == (
+        "SM 1755 (1755 to 1980) MHz, memory 2619 MHz, 61 (55 to 63) C, 495 (300 to 690) W, "
+        "clocks held by: power cap in 2 of 3, software thermal in 1 of 3 "
+        "(3 readings between timed rounds)"
+    )
+
+
+def test_sampler_reads_no_more_often_than_it_may_and_nothing_without_a_gpu():
+    reads = []
+    sampler = GpuSampler(lambda: reads.append(1) or GpuState(1, 1, 1, 1, 0), every_s=3600.0)
+    sampler.sample()
+    sampler.sample()
+    assert len(reads) == 1
+    assert "clocks held by: nothing (1 readings" in sampler.text
+    nothing = GpuSampler(None)
+    nothing.sample()
+    assert nothing.text == ""

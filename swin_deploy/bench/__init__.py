@@ -22,6 +22,8 @@ from typing import Literal
 
 Kind = Literal["reference", "deploy", "original", "onnx", "engine"]
 Mode = Literal["eager", "compile", "graph", "file"]
+# What this project makes, in whichever way it runs; everything else is what one would do without.
+SHIPPED: tuple[Kind, ...] = ("deploy", "onnx", "engine")
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,9 @@ class Comparison:
 
     Attributes:
         batch: Images a call.
-        bar: ``eager``, ``compile`` or ``original``: PyTorch as it is, torch.compile of any model,
-            the original library's model in any way.
-        ours: Name of the fastest deploy model, ONNX file or engine.
+        bar: ``eager``, ``compile`` or ``original``: the reference as it is, torch.compile of the
+            reference or of the original library's model, that model in any way.
+        ours: Name of the fastest deploy model, ONNX file or engine, in any way.
         theirs: Name of the fastest runner of the bar.
         ratio: Speed of ours divided by that of theirs, in the same rounds.
         low: Lower end of its 95 % interval; 0 where there were too few rounds for one.
@@ -131,8 +133,7 @@ class BenchReport:
     @property
     def failures(self) -> tuple[BenchResult, ...]:
         """What failed of the things to ship; a baseline that fails is shown, and no fault."""
-        ours = ("deploy", "onnx", "engine")
-        return tuple(r for r in self.results if r.failed and r.kind in ours and r.mode != "compile")
+        return tuple(r for r in self.results if r.failed and r.kind in SHIPPED)
 
 
 @dataclass(frozen=True)
@@ -142,18 +143,23 @@ class Effort:
     Attributes:
         warmup: Untimed rounds at most; they end when every latency has settled.
         iterations: Timed rounds at most; every runner is called once in a round.
+        min_iterations: Timed rounds at least, whatever the budget.
         seconds: Budget for all batches together; it cuts warm-up and iterations short, but never
-            below one untimed and three timed rounds.
+            below one untimed round and ``min_iterations``.
         compile_seconds: Time that compiling may take, of all batches together: once it is spent,
             what is not compiled yet is not run. None for no limit.
         transfers: Also time calls with images copied to the device and outputs back.
+        alone: Calls of each runner on its own as soon as it is ready: figures to keep in case that
+            the rounds never come.
     """
 
     warmup: int = 50
     iterations: int = 200
+    min_iterations: int = 3
     seconds: float = 15.0
     compile_seconds: float | None = None
     transfers: bool = False
+    alone: int = 0
 
 
 DEFAULT_EFFORT = Effort()

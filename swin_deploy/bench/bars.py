@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from swin_deploy.bench import Comparison
+from swin_deploy.bench import SHIPPED, Comparison
 from swin_deploy.bench.intervals import ratio_interval, ratio_of
 
 if TYPE_CHECKING:
@@ -44,11 +44,12 @@ def compare_bars(lanes: Sequence[Lane], batch: int) -> list[Comparison]:
 
 
 def _is_ours(contender: Contender) -> bool:
-    return contender.kind in ("deploy", "onnx", "engine") and contender.mode != "compile"
+    return contender.kind in SHIPPED
 
 
 def _is_of(contender: Contender, bar: Bar) -> bool:
-    """torch.compile counts as itself, whichever model it compiles."""
+    if _is_ours(contender):
+        return False
     if bar == "compile":
         return contender.mode == "compile"
     kind = "reference" if bar == "eager" else "original"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -29,15 +29,20 @@ PACKAGES = (
 
 
 def conditions_of(
-    effort: Effort, results: Sequence[BenchResult], gpu_states: tuple[str, str]
+    effort: Effort, results: Sequence[BenchResult], gpu: Mapping[str, str]
 ) -> dict[str, str]:
-    """Device, versions and method of a run, and the GPU's state before and after it."""
-    before, after = gpu_states
+    """Device, versions and method of a run.
+
+    Args:
+        effort: How, and how long, it measured.
+        results: What it found.
+        gpu: State of the GPU by when it was read; empty texts are left out.
+    """
     conditions = {
         "device": device_name(),
         "cpu": _cpu_name(),
         "threads": f"{torch.get_num_threads()} for PyTorch and for ONNX Runtime on the CPU",
-        **({"GPU before": before, "GPU after": after} if before else {}),
+        **{f"GPU {when}": state for when, state in gpu.items() if state},
         "copies": _copies(effort),
         "order": "interleaved: each round calls every runner once",
         "interval": "95 %, of the ratio of medians: bootstrap over whole rounds, at least "
@@ -45,7 +50,7 @@ def conditions_of(
         "float32": "strict in rows of fp32: TF32 off",
         "warm-up": _warmup(effort, results),
         "iterations": f"{effort.iterations} rounds, or {effort.seconds:g} s for all batches; "
-        "at least 3 rounds",
+        f"at least {effort.min_iterations} rounds",
         "python": platform.python_version(),
     }
     driver = Path("/proc/driver/nvidia/version")

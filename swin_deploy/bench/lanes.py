@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Swin models is 1e-3 away, TF32 less.
 WRONG_FLOAT32, WRONG = 1e-3, 5e-2
 Events = tuple[Any, Any]
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Contender:
         precision: What the report shows; by default the runner's.
         kind: See ``BenchResult``, and ``mode`` too.
         not_run: Why it is known already that it cannot run; the runner is then not opened.
+        timed: Whether it is timed; the first may only give the outputs to hold the others against.
     """
 
     runner: Runner
@@ -43,6 +45,7 @@ class Contender:
     kind: Kind = "reference"
     mode: Mode = "eager"
     not_run: str = ""
+    timed: bool = True
 
 
 @dataclass
@@ -135,12 +138,21 @@ def open_lane(stack: contextlib.ExitStack, lane: Lane, progress: Progress) -> No
     progress(f"opening {lane.runner.name}")
     used, allocated = device.used_bytes(), device.allocated_bytes()
     try:
-        stack.enter_context(lane.runner)
+        lane.runner.__enter__()
+        stack.callback(_close, lane.runner)
     except MissingBackendError as err:
         lane.out = str(err)
     except Exception as err:  # noqa: BLE001 - whatever a library raises is a row, not the end
         lane.broken = one_line(err)
     lane.held = _memory_since(lane, used, allocated)
+
+
+def _close(runner: Runner) -> None:
+    """Let go of a runner: one that cannot be closed must not cost what was measured."""
+    try:
+        runner.__exit__(None, None, None)
+    except Exception as err:  # noqa: BLE001 - whatever a library raises
+        LOG.warning("%s did not close: %s", runner.name, one_line(err))
 
 
 def _memory_since(lane: Lane, used: int, allocated: int) -> int:
@@ -157,9 +169,25 @@ def _out_of_range(runner: Runner, batch: int) -> str:
 
 
 def prepare_lanes(
-    lanes: Sequence[Lane], images: NDArray[np.float32], clock: CompileClock, progress: Progress
-) -> None:
-    """Make every lane ready, and check what it computes against the first one's output."""
+    lanes: Sequence[Lane],
+    images: NDArray[np.float32],
+    clock: CompileClock,
+    *,
+    alone: int,
+    progress: Progress,
+) -> Iterator[Lane]:
+    """Make every lane ready, and check what it computes against the first one's output.
+
+    Args:
+        lanes: The lanes, open.
+        images: Images [B, 3, H, W] of one batch.
+        clock: Time for compiling.
+        alone: Calls of each lane to time at once, on its own.
+        progress: Told what is done, before it is done.
+
+    Yields:
+        Each lane, when it is ready or has failed.
+    """
     expected: Outputs | None = None
     for lane in lanes:
         compiles = lane.contender.mode == "compile"
@@ -181,6 +209,9 @@ def prepare_lanes(
             lane.failed = one_line(err)
         if compiles:
             clock.spent += time.perf_counter() - start
+        for _ in range(alone if lane.contender.timed else 0):
+            lane.calls_ms += lane.try_call(None)
+        yield lane
 
 
 @contextlib.contextmanager

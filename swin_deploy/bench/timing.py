@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from exporters.errors import ComparisonError
-from swin_deploy.bench import DEFAULT_EFFORT, BenchReport, BenchResult, Effort
+from swin_deploy.bench import DEFAULT_EFFORT, BenchReport, BenchResult, Comparison, Effort
 from swin_deploy.bench.bars import compare_bars
 from swin_deploy.bench.conditions import conditions_of
-from swin_deploy.bench.gpu import gpu_state
+from swin_deploy.bench.gpu import GpuSampler, gpu_state, open_gpu
 from swin_deploy.bench.intervals import is_settled, ratio_interval, ratio_of
 from swin_deploy.bench.lanes import (
     CompileClock,
@@ -27,7 +27,6 @@ from swin_deploy.bench.lanes import (
 )
 from swin_deploy.progress import Progress, silent, within
 
-MIN_ROUNDS = 3
 WARMUP_SHARE = 0.25
 TOLD_SHARE = 0.1  # of the time, between two reports of progress: telling takes some
 TRANSFER_ROUNDS = 20
@@ -63,14 +62,50 @@ def time_runners(
     Raises:
         ComparisonError: If there is no contender, no image or no batch.
     """
-    if not contenders or not len(images) or not batches:
+    steps = time_in_steps(
+        contenders, images, model=model, batches=batches, effort=effort, progress=progress
+    )
+    *_, report = steps
+    return report
+
+
+def time_in_steps(
+    contenders: Sequence[Contender],
+    images: NDArray[np.float32],
+    *,
+    model: str,
+    batches: Sequence[int] = (1, 8),
+    effort: Effort = DEFAULT_EFFORT,
+    progress: Progress = silent,
+) -> Iterator[BenchReport]:
+    """Time runners as ``time_runners`` does, and give what there is so far after every step.
+
+    With ``effort.alone`` a runner has figures as soon as it is ready, of its calls on its own,
+    without a ratio; they are replaced when the rounds of its batch are done.
+
+    Yields:
+        A report after each runner that has figures of its own, and after the rounds of each batch.
+
+    Raises:
+        ComparisonError: If there is no contender, no image or no batch.
+    """
+    if not any(one.timed for one in contenders) or not len(images) or not batches:
         raise ComparisonError("nothing to time; give a runner, an image and a batch")
     lanes = [Lane(contender) for contender in contenders]
+    raced = [lane for lane in lanes if lane.contender.timed]
     batches = tuple(dict.fromkeys(batches))
-    before = gpu_state()
+    gpu = {"before": gpu_state()}
+    sampler = GpuSampler(open_gpu())
     results: list[BenchResult] = []
-    comparisons = []
+    comparisons: list[Comparison] = []
     clock = CompileClock(effort.compile_seconds)
+
+    def report(of_this_batch: Sequence[BenchResult] = ()) -> BenchReport:
+        found = (*results, *of_this_batch)
+        states = gpu | {"during": sampler.text, "after": gpu_state()}
+        conditions = conditions_of(effort, found, states)
+        return BenchReport(model, images.shape[-1], found, conditions, tuple(comparisons))
+
     with contextlib.ExitStack() as stack:
         for lane in lanes:
             open_lane(stack, lane, progress)
@@ -78,34 +113,34 @@ def time_runners(
             chosen = images[np.arange(batch) % len(images)]
             for lane in lanes:
                 lane.start_batch(batch)
-            prepare_lanes(lanes, chosen, clock, progress)
-            ready = [lane for lane in lanes if lane.ready]
+            for _ in prepare_lanes(lanes, chosen, clock, alone=effort.alone, progress=progress):
+                if effort.alone:
+                    yield report([_result(lane, None, batch) for lane in raced])
+            ready = [lane for lane in raced if lane.ready]
             names = ", ".join(lane.runner.name for lane in ready) or "nothing"
             part = within(progress, number / len(batches), (number + 1) / len(batches))
             part(f"batch {batch}: timing {names}", 0.0)
-            seconds = effort.seconds / len(batches)
-            _time_rounds(ready, chosen, effort, seconds, part)
-            results += [_result(lane, lanes[0], batch) for lane in lanes]
-            comparisons += compare_bars(lanes, batch)
-    conditions = conditions_of(effort, results, (before, gpu_state()))
-    return BenchReport(model, images.shape[-1], tuple(results), conditions, tuple(comparisons))
+            _time_rounds(ready, effort, effort.seconds / len(batches), sampler, progress=part)
+            if effort.transfers:
+                _time_transfers(ready, chosen)
+            results += [_result(lane, raced[0], batch) for lane in raced]
+            comparisons += compare_bars(raced, batch)
+            yield report()
 
 
 def _time_rounds(
-    lanes: list[Lane],
-    images: NDArray[np.float32],
-    effort: Effort,
-    seconds: float,
-    progress: Progress,
+    lanes: list[Lane], effort: Effort, seconds: float, sampler: GpuSampler, *, progress: Progress
 ) -> None:
     """Warm up until the latencies have settled, then time, within ``seconds``."""
     start = time.perf_counter()
     _warm_up(lanes, effort.warmup, seconds * WARMUP_SHARE)
     events = [make_events(lane.runner) for lane in lanes]
+    for lane in lanes:
+        lane.calls_ms, lane.device_ms = [], []
     told = 0.0
-    for done in range(max(effort.iterations, MIN_ROUNDS)):
+    for done in range(max(effort.iterations, effort.min_iterations)):
         elapsed = time.perf_counter() - start
-        if done >= MIN_ROUNDS and elapsed > seconds:
+        if done >= effort.min_iterations and elapsed > seconds:
             break
         if elapsed >= told + TOLD_SHARE * seconds:
             told = elapsed
@@ -115,8 +150,7 @@ def _time_rounds(
             if with_events:
                 lane.calls_ms.append(with_events[0])
                 lane.device_ms += with_events[1:]
-    if effort.transfers:
-        _time_transfers(lanes, images)
+        sampler.sample()
 
 
 def _time_transfers(lanes: list[Lane], images: NDArray[np.float32]) -> None:
@@ -139,7 +173,8 @@ def _warm_up(lanes: list[Lane], rounds: int, seconds: float) -> None:
         lane.stable = is_settled(calls)
 
 
-def _result(lane: Lane, baseline: Lane, batch: int) -> BenchResult:
+def _result(lane: Lane, baseline: Lane | None, batch: int) -> BenchResult:
+    """What was found of a lane; without a baseline there is no ratio yet."""
     contender, runner = lane.contender, lane.runner
     result = BenchResult(
         name=runner.name,
@@ -156,16 +191,15 @@ def _result(lane: Lane, baseline: Lane, batch: int) -> BenchResult:
     if not lane.ready or not lane.calls_ms:
         return result
     median = float(np.median(lane.calls_ms))
-    paired = baseline.ready and bool(baseline.calls_ms)
-    other = paired and lane is not baseline
-    low, high = ratio_interval(baseline.calls_ms, lane.calls_ms) if other else (0.0, 0.0)
+    base = baseline.calls_ms if baseline is not None and baseline.ready else []
+    low, high = ratio_interval(base, lane.calls_ms) if base and lane is not baseline else (0.0, 0.0)
     return dataclasses.replace(
         result,
         iterations=len(lane.calls_ms),
         median_ms=median,
         p95_ms=float(np.percentile(lane.calls_ms, 95)),
         images_per_s=batch / median * 1e3,
-        ratio=ratio_of(baseline.calls_ms, lane.calls_ms) if paired else 0.0,
+        ratio=ratio_of(base, lane.calls_ms) if base else 0.0,
         ratio_low=low,
         ratio_high=high,
         device_ms=float(np.median(lane.device_ms)) if lane.device_ms else None,

@@ -10,7 +10,16 @@ from swin_deploy.report.compare.changes import Change, Limits, Verdict, labelled
 from swin_deploy.report.numbers import ratio_text
 
 # Conditions of a benchmark that say how it was measured, not on what: intervals answer for these.
-METHOD = ("order", "interval", "warm-up", "iterations", "left out", "GPU before", "GPU after")
+METHOD = (
+    "order",
+    "interval",
+    "warm-up",
+    "iterations",
+    "left out",
+    "GPU before",
+    "GPU during",
+    "GPU after",
+)
 Span = tuple[float, float]
 
 
