@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,7 @@ class Candidate:
         file: File name of the artefact, or empty.
         family: Of the model, where its tolerance differs.
         tappable: What looks into it, where that can be done.
+        second_opinion: Whether Polygraphy repeats every verdict.
     """
 
     runner: Runner
@@ -59,6 +60,7 @@ class Candidate:
     file: str = ""
     family: str = ""
     tappable: Tappable | None = None
+    second_opinion: bool = True
 
     @property
     def ceiling(self) -> Tolerance:
@@ -139,7 +141,12 @@ def _judge_outputs(
             try:
                 part = within(progress, number / count, (number + 1) / count)
                 runs = _run_batches(runner, images, batches, part)
-                results += _judge_runs(runs, expected, allowed, images, reference.names)
+                values = _judge_values if candidate.second_opinion else compare
+                judges = {
+                    name: functools.partial(values, tolerance=one, classes=name == "logits")
+                    for name, one in zip(reference.names, allowed, strict=True)
+                }
+                results += _judge_runs(runs, expected, judges, images)
             except ComparisonError as err:
                 name = f"{runner.name} ({candidate.file})" if candidate.file else runner.name
                 raise ComparisonError(f"{name}, {images.name}: {err}") from err
@@ -223,20 +230,16 @@ def _run_batches(
 def _judge_runs(
     runs: _Runs,
     expected: Outputs,
-    allowed: tuple[Tolerance, ...],
+    judges: Mapping[str, Callable[..., ParityResult]],
     images: ImageSet,
-    names: tuple[str, ...],
 ) -> list[ParityResult]:
     """Each output at each batch against the reference, then the largest batch against others."""
     small, large = runs.by_batch[0], runs.by_batch[-1]
-    if len(small.outputs) != len(names):
-        raise ComparisonError(f"{len(small.outputs)} outputs, expected {', '.join(names)}")
+    if len(small.outputs) != len(judges):
+        raise ComparisonError(f"{len(small.outputs)} outputs, expected {', '.join(judges)}")
     results = []
-    for number, name in enumerate(names):
-        label = images.name if len(names) == 1 else f"{images.name}, {name}"
-        judge_output = functools.partial(
-            _judge_values, tolerance=allowed[number], classes=name == "logits"
-        )
+    for number, (name, judge_output) in enumerate(judges.items()):
+        label = images.name if len(judges) == 1 else f"{images.name}, {name}"
         for rows in runs.by_batch:
             reference = expected[number][rows.index]
             result = judge_output(rows.outputs[number], reference, inputs=label, batch=rows.batch)

@@ -273,15 +273,14 @@ def test_time_in_steps_keeps_each_lane_before_the_next_can_take_the_process_down
         def prepare(self, images):
             raise KeyboardInterrupt  # nothing that the rows catch
 
+    runners = [contender("a"), contender("b"), Contender(Crash("c"))]
     effort = dataclasses.replace(QUICK, alone=2)
-    kept = []
+    steps = time_in_steps(runners, IMAGES, model="tiny", batches=(1,), effort=effort)
+    next(steps)
+    kept = next(steps)
     with pytest.raises(KeyboardInterrupt):
-        for report in time_in_steps(
-            [contender("a"), contender("b"), Contender(Crash("c"))],
-            IMAGES, model="tiny", batches=(1,), effort=effort,
-        ):  # fmt: skip
-            kept.append(report)
-    rows = {row.name: row for row in kept[-1].results}
+        next(steps)
+    rows = {row.name: row for row in kept.results}
     assert (rows["a"].iterations, rows["b"].iterations, rows["c"].iterations) == (2, 2, 0)
     assert rows["b"].images_per_s > 0
     assert rows["b"].ratio == 0  # nothing was raced yet

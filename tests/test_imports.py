@@ -20,7 +20,7 @@ BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy"}
 PEERS = {"timm", "torchvision", "transformers"}  # their checkpoints are read without them
 SUBPACKAGES = {
     *("api", "artifacts", "bench", "checkpoints", "cli", "evaluate", "fold", "images", "original"),
-    *("parity", "predict", "reference", "report", "runners", "suite"),
+    *("parity", "predict", "reference", "report", "runners"),
 }
 MODULES = sorted(
     name

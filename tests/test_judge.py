@@ -258,6 +258,19 @@ def test_judge_polygraphy_that_passes_what_fails_is_said_too(monkeypatch):
     assert reason.endswith("Polygraphy finds the values within tolerance, we out of")
 
 
+def test_judge_without_a_second_opinion_does_not_ask_polygraphy(monkeypatch):
+    monkeypatch.setattr(judging, "second_opinion", lambda *arrays: pytest.fail("was asked"))
+    reference = run_reference(FakeRunner(), [image_set()], names=("logits",))
+    right, wrong = judge(
+        reference,
+        [
+            Candidate(FakeRunner(), "onnx", second_opinion=False),
+            Candidate(FakeRunner(nudge), "onnx", second_opinion=False),
+        ],
+    )
+    assert (right.passed, wrong.passed) == (True, False)
+
+
 def test_judge_tells_its_progress():
     told = []
     judged(FakeRunner(), progress=lambda *what: told.append(what))

@@ -2,13 +2,14 @@
 
 ================  ===================================================================
 ``models``        which models, at which sizes; small ones for a dry run
-``parts``         what there is to do, in order of importance, with a budget each
+``parts``         what there is to do, in order of worth, with a budget each
 ``environment``   what this machine has and lacks
 ``files``         weights to ONNX files and engines, or those that were made elsewhere
-``equality``      every hop against the reference, up to the largest batch
-``speed``         throughput beside PyTorch, timm and torchvision
-``document``      the JSON file of results: resumed, and written after each part
-``drive``         the parts one after the other, risky ones in a process of their own
+``equality``      every step against the reference, by the judge of ``swin-deploy parity``
+``lanes``         what is timed beside what
+``speed``         the timing of one model, kept runner by runner
+``document``      the JSON file of results: resumed, and written while a part runs
+``drive``         the parts one after the other, each in a process of its own
 ``answers``       the questions that the suite is for, answered from the document
 ``markdown``      the document as a page
 ================  ===================================================================

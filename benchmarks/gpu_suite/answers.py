@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from swin_deploy.suite.document import DRY_RUN, Document
-from swin_deploy.suite.models import MODELS, NOTEBOOK, TINY
+from benchmarks.gpu_suite.document import DRY_RUN, Document
+from benchmarks.gpu_suite.models import MODELS, NOTEBOOK, TINY
+from swin_deploy.bench import SHIPPED
 
 Row = dict[str, Any]
 GOAL_BATCH = 128
 GOAL_IMAGES_PER_S = 10_000.0
 GOAL_COMPILED, GOAL_EAGER = 1.5, 3.0
-SHIPPED = ("deploy", "onnx", "engine")
+# Parts that hold what is shipped beside PyTorch in the same rounds; the first with both answers.
+RACES = ("throughput", "pytorch")
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,21 @@ class Goal:
 
 def rows_of(document: Document, part: str, batch: int | None = None) -> list[Row]:
     """The timed rows of a part at a batch; by default at the largest there is."""
-    data = (document["parts"].get(part) or {}).get("data") or {}
-    batches: dict[str, Any] = data.get("batches") or {}
+    batches = _batches(document, part)
     if not batches:
         return []
     chosen = str(max(map(int, batches)) if batch is None else batch)
-    results = batches.get(chosen, {}).get("results", [])
-    return [row for row in results if not row["not_run"] and not row["failed"]]
+    return _timed(batches.get(chosen, {}).get("results", ()))
+
+
+def _batches(document: Document, part: str) -> dict[str, Any]:
+    """The batches that were raced to their end; ``under way`` has what was cut short."""
+    data = (document["parts"].get(part) or {}).get("data") or {}
+    return data.get("batches") or {}
+
+
+def _timed(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if not row["not_run"] and not row["failed"]]
 
 
 def fastest(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> Row | None:
@@ -49,70 +59,106 @@ def fastest(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> Row | None:
 
 
 def goals(document: Document) -> list[Goal]:
-    """Each goal beside what was measured."""
+    """Each goal beside what was measured; a ratio is of two rows of the same rounds."""
     dry = document["title"] == DRY_RUN
     batch = None if dry else GOAL_BATCH
-    tiny = rows_of(document, f"throughput-{TINY}", batch)
-    tiny += rows_of(document, f"autotune-{TINY}", batch)
-    notebook = rows_of(document, f"throughput-{NOTEBOOK}", batch)
-    ours = fastest(tiny, _is_shipped)
-    best = fastest([*tiny, *notebook], lambda row: _is_shipped(row) and row["precision"] == "fp16")
-    compiled = fastest(tiny, lambda row: _is_timm(row) and row["mode"] == "compile")
-    eager = fastest(
-        tiny, lambda row: _is_timm(row) and row["mode"] == "eager" and row["precision"] == "fp32"
-    )
+    rows = [
+        row
+        for model in (TINY, NOTEBOOK)
+        for part in RACES
+        for row in rows_of(document, f"{part}-{model}", batch)
+    ]
+    best = fastest(rows, lambda row: is_shipped(row) and row["precision"] == "fp16")
     return [
         _speed_goal(best, dry=dry),
-        _ratio_goal(ours, compiled, GOAL_COMPILED, "torch.compile of timm's model", dry=dry),
-        _ratio_goal(ours, eager, GOAL_EAGER, "timm's model, eager FP32", dry=dry),
+        _compiled_goal(document, batch, dry=dry),
+        _eager_goal(document, batch, dry=dry),
+    ]
+
+
+def race(
+    document: Document, model: str, batch: int | None, theirs: Callable[[Row], bool]
+) -> tuple[Row, Row] | None:
+    """The fastest that is shipped and the fastest of a bar, of one process and its rounds."""
+    for part in RACES:
+        rows = rows_of(document, f"{part}-{model}", batch)
+        pair = fastest(rows, is_shipped), fastest(rows, theirs)
+        if pair[0] is not None and pair[1] is not None:
+            return pair[0], pair[1]
+    return None
+
+
+def speed_table(document: Document) -> list[list[str]]:
+    """What is shipped against torch.compile of the baseline, by model and batch."""
+    table = []
+    for model in MODELS:
+        found = {int(b) for part in RACES for b in _batches(document, f"{part}-{model}")}
+        for batch in sorted(found, reverse=True):
+            pair = race(document, model, batch, is_compiled_bar)
+            if pair is None:
+                continue
+            ours, theirs = pair
+            ratio = ours["images_per_s"] / theirs["images_per_s"]
+            cells = (_speed(row) for row in pair)
+            table.append([model, str(batch), *cells, f"{ratio:.2f}x"])
+    return table
+
+
+def cut_short(document: Document) -> list[list[str]]:
+    """Rows of batches whose rounds did not come: each runner on its own, some calls."""
+    return [
+        [name, batch, _title(row), f"{row['images_per_s']:,.0f}", str(row["iterations"])]
+        for name, part in document["parts"].items()
+        for batch, values in ((part["data"] or {}).get("under way") or {}).items()
+        for row in _timed(values["results"])
+        if row["iterations"]
     ]
 
 
 def engine_answers(document: Document) -> list[str]:
     """Whether the engines of each flavour run on this GPU, and are equal, and how fast."""
-    found = []
-    for name, part in document["parts"].items():
-        if not name.startswith("engine-"):
-            continue
-        flavor = "tensorrt-rtx" if name.startswith("engine-tensorrt-rtx-") else "tensorrt"
-        model = name.removeprefix(f"engine-{flavor}-")
-        if part["status"] != "done":
-            found.append(f"{flavor}, {model}: {part['status']} ({part['reason']})")
-            continue
-        verdict = "within tolerance" if part["data"]["passed"] else "OUT OF TOLERANCE"
-        cosine = min(case["cosine"] for case in part["data"]["cases"])
-        rows = rows_of(document, f"throughput-{model}")
-        speed = fastest(rows, lambda row, start=flavor: str(row["name"]).startswith(f"{start} "))  # type: ignore[misc] # a default
-        found.append(
-            f"{flavor}, {model}: runs, {verdict}, smallest cosine {cosine:.7f}"
-            + (
-                f", {speed['images_per_s']:,.0f} images/s at batch {speed['batch']}"
-                if speed
-                else ""
-            )
+    return [
+        _engine_answer(document, flavor, name.removeprefix(f"engine-{flavor}-"), part)
+        for name, part in document["parts"].items()
+        for flavor in ("tensorrt-rtx", "tensorrt")
+        if name.startswith(f"engine-{flavor}-")
+        and not (flavor == "tensorrt" and name.startswith("engine-tensorrt-rtx-"))
+    ]
+
+
+def _engine_answer(document: Document, flavor: str, model: str, part: Row) -> str:
+    title = f"{flavor}, {model}"
+    if part["status"] != "done":
+        runs = ((part["data"] or {}).get("runs") or {}).items()
+        ran = "; ".join(
+            f"batch {batch} ran, relative L2 {run['relative l2']:.2g}" for batch, run in runs
         )
-    return found
+        return f"{title}: {part['status']} ({part['reason']})" + (f"; {ran}" if ran else "")
+    hops = part["data"]["parity"]["hops"] if part["data"]["parity"] else []
+    verdict = "within tolerance" if all(hop["passed"] for hop in hops) else "OUT OF TOLERANCE"
+    cosine = min((result["cosine"] for hop in hops for result in hop["results"]), default=0.0)
+    rows = rows_of(document, f"throughput-{model}")
+    speed = fastest(rows, lambda row: str(row["name"]).startswith(f"{flavor} "))
+    timed = f", {speed['images_per_s']:,.0f} images/s at batch {speed['batch']}" if speed else ""
+    target = part["data"]["target"]
+    return f"{title}: runs (target {target}), {verdict}, smallest cosine {cosine:.7f}{timed}"
 
 
 def same_way_table(document: Document) -> list[list[str]]:
     """Images/s of the deploy model and of others, run the same way, at the largest batch."""
     table = []
-    for model in MODELS:
-        rows = rows_of(document, f"throughput-{model}")
-        ways = dict.fromkeys(
-            (row["mode"], row["precision"], _how(row)) for row in rows if row["mode"] != "file"
-        )
-        names = dict.fromkeys(
-            str(row["name"]).partition(",")[0] for row in rows if row["mode"] != "file"
-        )
-        for mode, precision, how in ways:
-            speeds = {
-                str(row["name"]).partition(",")[0]: row["images_per_s"]
-                for row in rows
-                if (row["mode"], row["precision"], _how(row)) == (mode, precision, how)
-            }
-            cells = [f"{name} {speeds[name]:,.0f}" for name in names if name in speeds]
-            table.append([model, f"{how or 'eager'} {precision}", "; ".join(cells)])
+    for part in ("pytorch", "float32", "autotune"):
+        for model in MODELS:
+            rows = [r for r in rows_of(document, f"{part}-{model}") if r["mode"] != "file"]
+            names = dict.fromkeys(_model(row) for row in rows)
+            for precision, how in dict.fromkeys((row["precision"], _how(row)) for row in rows):
+                speeds = {
+                    _model(row): row["images_per_s"]
+                    for row in rows
+                    if (row["precision"], _how(row)) == (precision, how)
+                }
+                cells = [f"{name} {speeds[name]:,.0f}" for name in names if name in speeds]
+                table.append([model, part, f"{how or 'eager'} {precision}", "; ".join(cells)])
     return table
 
 
@@ -136,12 +182,22 @@ def peer_answers(document: Document) -> list[str]:
     return found
 
 
+def _model(row: Row) -> str:
+    return str(row["name"]).partition(",")[0]
+
+
 def _how(row: Row) -> str:
     return str(row["name"]).partition(", ")[2]
 
 
-def _is_shipped(row: Row) -> bool:
+def is_shipped(row: Row) -> bool:
+    """Whether a row is of what this project makes."""
     return row["kind"] in SHIPPED
+
+
+def is_compiled_bar(row: Row) -> bool:
+    """Whether a row is torch.compile of what one would run without this project."""
+    return row["mode"] == "compile" and not is_shipped(row)
 
 
 def _is_timm(row: Row) -> bool:
@@ -152,6 +208,10 @@ def _title(row: Row) -> str:
     return f"{row['name']}, {row['precision']}"
 
 
+def _speed(row: Row) -> str:
+    return f"{row['images_per_s']:,.0f} ({_title(row)})"
+
+
 def _speed_goal(best: Row | None, *, dry: bool) -> Goal:
     text = f"Swin-T 224, float16, batch {GOAL_BATCH}: at least {GOAL_IMAGES_PER_S:,.0f} images/s"
     if best is None:
@@ -160,10 +220,35 @@ def _speed_goal(best: Row | None, *, dry: bool) -> Goal:
     return Goal(text, measured, _verdict(best["images_per_s"] >= GOAL_IMAGES_PER_S, dry=dry))
 
 
-def _ratio_goal(ours: Row | None, theirs: Row | None, goal: float, bar: str, *, dry: bool) -> Goal:
-    text = f"{TINY}, batch {GOAL_BATCH}: at least {goal:g}x {bar}"
-    if ours is None or theirs is None:
+def _compiled_goal(document: Document, batch: int | None, *, dry: bool) -> Goal:
+    bar = "torch.compile of timm's model, with or without a CUDA graph"
+    text = f"{TINY}, batch {GOAL_BATCH}: at least {GOAL_COMPILED:g}x {bar}"
+    pair = race(document, TINY, batch, is_compiled_bar)
+    return _ratio_goal(text, pair, GOAL_COMPILED, dry=dry)
+
+
+def _eager_goal(document: Document, batch: int | None, *, dry: bool) -> Goal:
+    text = f"{TINY}, batch {GOAL_BATCH}: at least {GOAL_EAGER:g}x timm's model, eager FP32"
+    rows = rows_of(document, f"float32-{TINY}", batch)
+    theirs = fastest(
+        rows, lambda row: _is_timm(row) and (row["mode"], row["precision"]) == ("eager", "fp32")
+    )
+    ours = fastest(rows, is_shipped)
+    goal = _ratio_goal(text, (ours, theirs) if ours and theirs else None, GOAL_EAGER, dry=dry)
+    alike = race(
+        document, TINY, batch, lambda row: _is_timm(row) and row["mode"] in ("eager", "graph")
+    )
+    if alike is None or goal.measured == "-":
+        return goal
+    ratio = alike[0]["images_per_s"] / alike[1]["images_per_s"]
+    same = f"; in the same arithmetic {ratio:.2f}x ({_title(alike[0])} against {_title(alike[1])})"
+    return Goal(goal.text, goal.measured + same, goal.verdict)
+
+
+def _ratio_goal(text: str, pair: tuple[Row, Row] | None, goal: float, *, dry: bool) -> Goal:
+    if pair is None:
         return Goal(text, "-", "not measured")
+    ours, theirs = pair
     ratio = ours["images_per_s"] / theirs["images_per_s"]
     measured = f"{ratio:.2f}x ({_title(ours)} against {_title(theirs)})"
     return Goal(text, measured, _verdict(ratio >= goal, dry=dry))
@@ -176,18 +261,17 @@ def _verdict(met: bool, *, dry: bool) -> str:
 
 
 def found_faults(document: Document) -> list[str]:
-    """Parts that failed, and hops out of tolerance; what could not run here is no fault."""
-    faults = []
-    for name, part in document["parts"].items():
-        if part["status"] == "failed":
-            faults.append(f"{name} failed: {part['reason']}")
-        data = part["data"] or {}
-        hops = data if name.startswith("parity-") else {name: data}
-        for hop, found in hops.items():
-            if not isinstance(found, dict):
-                continue
-            if found.get("passed") is False:
-                faults.append(f"{name}, {hop}: out of tolerance")
-            if "failed" in found:
-                faults.append(f"{name}, {hop} failed: {found['failed']}")
-    return faults
+    """Parts that failed, and steps out of tolerance; what could not run here is no fault."""
+    return [fault for name, part in document["parts"].items() for fault in _faults(name, part)]
+
+
+def _faults(name: str, part: Row) -> Iterator[str]:
+    if part["status"] == "failed":
+        yield f"{name} failed: {part['reason']}"
+    data = part["data"] or {}
+    for step, reason in (data.get("failed") or {}).items():
+        yield f"{name}, {step} failed: {reason}"
+    for hop in (data.get("parity") or {}).get("hops", ()):
+        if hop["passed"] is False:
+            where = f" ({hop['located']})" if hop["located"] else ""
+            yield f"{name}, {hop['name']}: out of tolerance{where}"

@@ -1,29 +1,43 @@
-"""The parts one after the other, risky ones in a process of their own."""
+"""The parts one after the other, each in a process of its own."""
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import importlib.util
 import json
+import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
-import torch
-
+from benchmarks.gpu_suite.document import (
+    Conditions,
+    Document,
+    Outcome,
+    Status,
+    is_done,
+    merge_partial,
+    partial_path,
+    read_outcome,
+    same_conditions,
+    save,
+)
+from benchmarks.gpu_suite.markdown import render_document
+from benchmarks.gpu_suite.parts import Part
 from exporters.artifact import write_atomic
 from exporters.errors import ComparisonError, MissingBackendError
-from exporters.staging import temporary_folder
 from swin_deploy.bench.lanes import one_line
-from swin_deploy.suite.document import Document, is_done, save
-from swin_deploy.suite.parts import Part
 
-Outcome = dict[str, Any]  # status (done, not run, failed), reason, data
 LAST_WORDS = 300
+POLL_S = 0.5
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass(frozen=True)
@@ -31,109 +45,196 @@ class Drive:
     """How to go through the parts.
 
     Attributes:
-        output: The document; a part in a process of its own reads the earlier parts there.
-        command: Starts a process for a part; its name and a file for its outcome are appended.
-        seconds: For everything; parts that would start later are not run.
-        conditions: That hold now; parts done under the same ones are not done again.
-        again: Do those parts again too.
+        output: The document; a part reads the earlier parts there.
+        command: Words that start a process for a part; its name is appended.
+        seconds: Time for everything; parts that would start later are not run.
+        conditions: Conditions that hold now; parts done under the same ones are not done again.
+        again: Whether to do those parts again too.
+        copy_to: Folder that the document and its page are copied to whenever they change.
         say: Told what is done.
     """
 
     output: Path
     command: tuple[str, ...]
     seconds: float
-    conditions: dict[str, str]
-    again: bool
+    conditions: Conditions
     say: Callable[[str], None]
+    again: bool = False
+    copy_to: Path | None = None
 
 
 def drive(document: Document, parts: Sequence[Part], how: Drive) -> None:
-    """Do the parts, and write the document after each."""
-    now = how.conditions
+    """Do the parts; the document is written whenever one has found something new."""
+    left_behind = merge_partial(document, how.output)
+    if left_behind:
+        how.say(f"{left_behind}: kept what it had found when the last command was ended")
+        _publish(document, how)
     start = time.monotonic()
     for part in parts:
-        if is_done(document, part.name, now) and not how.again:
+        if is_done(document, part.name, how.conditions) and not how.again:
             how.say(f"{part.name}: done before")
             continue
-        began = time.monotonic()
-        left = how.seconds - (began - start)
-        if left <= 0:
-            outcome = _outcome("not run", f"the suite's {how.seconds:g} s were spent before")
-        else:
-            how.say(f"{part.name} ...")
-            outcome = _do(part, document, how, min(part.budget_s, left))
-        seconds = round(time.monotonic() - began, 1)
-        document["parts"][part.name] = outcome | {"seconds": seconds, "conditions": now}
-        document["updated"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        save(document, how.output)
-        reason = f": {outcome['reason']}" if outcome["reason"] else ""
-        how.say(f"{part.name}: {outcome['status']}, {seconds} s{reason}")
+        left = how.seconds - (time.monotonic() - start)
+        _do(part, document, how, min(part.budget_s, left))
 
 
-def run_child(part: Part, document: Document, path: Path) -> None:
-    """Do one part in this process, and write its outcome to ``path``, as far as it got."""
+def _do(part: Part, document: Document, how: Drive, seconds: float) -> None:
+    began = time.monotonic()
+
+    def record(outcome: Outcome) -> None:
+        spent = {"seconds": round(time.monotonic() - began, 1), "conditions": how.conditions}
+        document["parts"][part.name] = outcome | spent
+        _publish(document, how)
+
+    if part.module and importlib.util.find_spec(part.module) is None:
+        record(outcome_of("not run", f"{part.module} is not installed"))
+    elif seconds <= 0:
+        if part.name not in same_conditions(document, how.conditions):
+            record(outcome_of("not run", f"the suite's {how.seconds:g} s were spent before"))
+    else:
+        how.say(f"{part.name} ...")
+        record(_in_a_process(part, how, seconds, record))
+    found = document["parts"][part.name]
+    reason = f": {found['reason']}" if found["reason"] else ""
+    how.say(f"{part.name}: {found['status']}, {found['seconds']} s{reason}")
+
+
+def _publish(document: Document, how: Drive) -> None:
+    """Write the document and its page, and copies of both where they survive the machine."""
+    document["updated"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    page = render_document(document).encode()
+    places = [how.output]
+    if how.copy_to is not None:
+        how.copy_to.mkdir(parents=True, exist_ok=True)
+        places.append(how.copy_to / how.output.name)
+    for place in places:
+        save(document, place)
+        write_atomic(place.with_suffix(".md"), page)
+
+
+def run_child(part: Part, document: Document, how: Drive) -> None:
+    """Do one part in this process; what it finds is kept beside the document as it goes."""
+    path = partial_path(how.output)
+    began = time.monotonic()
+    kept: dict[str, Any] | None = None
+
+    def write(outcome: Outcome) -> None:
+        facts = {
+            "part": part.name,
+            "conditions": how.conditions,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        write_atomic(path, json.dumps(outcome | facts).encode())
 
     def keep(data: dict[str, Any]) -> None:
-        partial = _outcome("failed", "it did not get to its end", data)
-        write_atomic(path, json.dumps(partial).encode())
+        nonlocal kept
+        kept = data
+        write(outcome_of("cut short", "", data))
 
-    outcome = _attempt(part, document, keep)
-    if outcome["data"] is None and path.is_file():
-        outcome["data"] = json.loads(path.read_text(encoding="utf-8"))["data"]
-    write_atomic(path, json.dumps(outcome).encode())
-
-
-def _do(part: Part, document: Document, how: Drive, seconds: float) -> Outcome:
-    if part.module and importlib.util.find_spec(part.module) is None:
-        return _outcome("not run", f"{part.module} is not installed")
-    if part.isolated:
-        return _in_a_process(part, how, seconds)
-    outcome = _attempt(part, document, lambda _: None)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # for the processes to come
-    return outcome
+    earlier = same_conditions(document, how.conditions)
+    if how.again:
+        earlier.pop(part.name, None)
+    outcome = _attempt(part, earlier, keep)
+    if outcome["data"] is None:
+        outcome["data"] = kept
+    write(outcome)
 
 
-def _attempt(part: Part, document: Document, keep: Callable[[dict[str, Any]], None]) -> Outcome:
+def leave_at_once() -> None:
+    """End this process without its libraries' own endings, of which CUDA's are known to crash."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def die_with_parent() -> None:
+    """Have Linux end this process when the one that started it is killed.
+
+    One that was left behind would run on beside the next command, and slow its timings down.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _attempt(
+    part: Part, earlier: dict[str, Any], keep: Callable[[dict[str, Any]], None]
+) -> Outcome:
     try:
-        return _outcome("done", "", part.work(document["parts"], keep))
+        return outcome_of("done", "", part.work(earlier, keep))
     except (MissingBackendError, ComparisonError) as err:
-        return _outcome("not run", str(err))
+        return outcome_of("not run", str(err))
     except Exception as err:  # noqa: BLE001 - whatever a library raises is a result, not the end
-        return _outcome("failed", one_line(err))
+        return outcome_of("failed", one_line(err))
 
 
-def _outcome(status: str, reason: str = "", data: dict[str, Any] | None = None) -> Outcome:
+def outcome_of(status: Status, reason: str = "", data: dict[str, Any] | None = None) -> Outcome:
+    """How a part ended."""
     return {"status": status, "reason": reason, "data": data}
 
 
-def _in_a_process(part: Part, how: Drive, seconds: float) -> Outcome:
+def _in_a_process(
+    part: Part, how: Drive, seconds: float, record: Callable[[Outcome], None]
+) -> Outcome:
     """The outcome of a part whose process may crash or hang; what it kept by then is kept."""
-    with temporary_folder() as folder:
-        path = folder / "outcome.json"
+    path = partial_path(how.output)
+    path.unlink(missing_ok=True)
+    with TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [*how.command, "--child", part.name], stdout=subprocess.DEVNULL, stderr=errors
+        )
         try:
-            ended = subprocess.run(
-                [*how.command, "--child", part.name, "--child-outcome", str(path)],
-                capture_output=True,
-                timeout=seconds,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-            reason = _ending(ended.returncode, ended.stderr)
+            in_time = _watch(process, path, seconds, record)
+        finally:
+            process.kill()
+            status = process.wait()
+        found = _outcome_in(path)
+        path.unlink(missing_ok=True)
+        if found is not None and found["status"] != "cut short":
+            if status and in_time:
+                found["reason"] = "; ".join(
+                    filter(None, [found["reason"], f"then {_ending(status, errors)}"])
+                )
+            return found
+        data = found["data"] if found else None
+        if not in_time:
+            return outcome_of("cut short", f"it was ended after {seconds:.0f} s", data)
+        return outcome_of("failed", _ending(status, errors) or "it left no outcome", data)
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    path: Path,
+    seconds: float,
+    record: Callable[[Outcome], None],
+) -> bool:
+    """Wait for a process, recording what it keeps; whether it ended in time."""
+    end = time.monotonic() + seconds
+    seen = 0
+    while time.monotonic() < end:
+        try:
+            process.wait(timeout=min(POLL_S, max(0.0, end - time.monotonic())))
         except subprocess.TimeoutExpired:
-            reason = f"it was ended after {seconds:.0f} s"
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if not reason and kept is not None:
-        return dict(kept)
-    return _outcome("failed", reason or "it left no outcome", kept and kept["data"])
+            written = path.stat().st_mtime_ns if path.exists() else 0
+            found = _outcome_in(path) if written != seen else None
+            if found is not None:
+                seen = written
+                record(found)
+        else:
+            return True
+    return False
 
 
-def _ending(status: int, errors: str) -> str:
+def _outcome_in(path: Path) -> Outcome | None:
+    found = read_outcome(path)
+    return outcome_of(found["status"], found["reason"], found["data"]) if found else None
+
+
+def _ending(status: int, errors: IO[bytes]) -> str:
     """How a process ended, in words; empty for a good end."""
     if status == 0:
         return ""
-    words = " ".join(errors.split())[-LAST_WORDS:]
+    errors.seek(0)
+    words = " ".join(errors.read().decode(errors="replace").split())[-LAST_WORDS:]
     if status < 0:
         return f"its process was ended by {signal.Signals(-status).name}: {words}"
     return f"its process ended with status {status}: {words}"

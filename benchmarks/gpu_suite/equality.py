@@ -1,128 +1,187 @@
-"""Every hop against the reference, up to the largest batch."""
+"""Every step against the reference, by the judge of ``swin-deploy parity`` and its noise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import functools
+import importlib.util
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from benchmarks.gpu_suite.files import TARGETS, build, usable_onnx
+from benchmarks.gpu_suite.models import Setup, suite_model
+from exporters.backends import current_gpu
 from exporters.errors import MissingBackendError
-from exporters.spec import Flavor
-from swin_deploy.bench.baselines import PyTorchRunner
-from swin_deploy.bench.lanes import one_line
+from exporters.spec import Flavor, Precision
+from exporters.to_onnx import load_onnx
+from exporters.weights import without_weights
+from swin_deploy.bench.lanes import one_line, relative_l2
+from swin_deploy.candidates import (
+    graph_candidate,
+    module_candidate,
+    parity_report,
+    reference_outputs,
+)
 from swin_deploy.checkpoints.load import LoadedModel
-from swin_deploy.images.sets import seeded_images
-from swin_deploy.parity import compare, tolerance_for
-from swin_deploy.runners import CPU_PROVIDER, OrtRunner, Outputs, Runner, TrtRunner
-from swin_deploy.suite.files import build, engine_path, usable_onnx
-from swin_deploy.suite.models import Setup, suite_model
+from swin_deploy.images.sets import ImageSet, extreme_images, seeded_images
+from swin_deploy.judge import Candidate, judge
+from swin_deploy.oracle import ReferenceOutputs
+from swin_deploy.parity import Hop
+from swin_deploy.report.to_json import parity_to_dict
+from swin_deploy.runners import TrtRunner
 
-REFERENCE_BATCH = 8
-CPU_BATCH = 8  # where there is a GPU, ONNX Runtime on the CPU shows nothing at larger batches
+Keep = Callable[[dict[str, Any]], None]
+Found = dict[str, Any]
+# Images of noise on the device; the largest batch of an engine repeats them. On a GPU machine ONNX
+# Runtime runs on the CPU, where larger batches show nothing.
+ON_DEVICE, ON_CPU = 32, 8
 
 
-def hops(name: str, setup: Setup) -> dict[str, Any]:
-    """The deploy model and the ONNX files; engines are parts of their own, for they may crash."""
+def pytorch_steps(name: str, setup: Setup, keep: Keep) -> Found:
+    """The deploy model where it is served: in float32, and on a GPU in float16."""
     loaded = suite_model(name, setup)
-    made: dict[str, tuple[str, Callable[[], Runner]]] = {
-        "deploy model, fp32": ("deploy", lambda: PyTorchRunner("deploy", lambda: loaded.deploy)),
-        "ONNX fp32": ("onnx", lambda: OrtRunner(usable_onnx(loaded, "fp32", setup), "fp32")),
-        "ONNX fp16": ("onnx", lambda: OrtRunner(usable_onnx(loaded, "fp16", setup), "fp16")),
-    }
-    if torch.cuda.is_available():
-        made["deploy model, fp16"] = (
-            "deploy",
-            lambda: PyTorchRunner("deploy", lambda: loaded.deploy, arithmetic="fp16"),
+    precisions: tuple[Precision, ...] = ("fp32", "fp16") if torch.cuda.is_available() else ("fp32",)
+    made = {
+        f"deploy model {precision}": functools.partial(
+            module_candidate, loaded, loaded.deploy, precision=precision
         )
-    images, expected = _reference(loaded, setup)
-    return {
-        hop: _hop(loaded, stage, make, images=images, expected=expected, setup=setup)
-        for hop, (stage, make) in made.items()
+        for precision in precisions
     }
+    return _judged(loaded, made, precisions, images=_images(loaded, setup, ON_DEVICE), keep=keep)
 
 
-def engine_hop(
-    name: str, flavor: Flavor, setup: Setup, keep: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
-    """One engine: built, deserialised, run at every batch, compared.
+def onnx_steps(name: str, setup: Setup, keep: Keep) -> Found:
+    """The ONNX files in ONNX Runtime."""
+    loaded = suite_model(name, setup)
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
+    made = {
+        f"ONNX {precision}": functools.partial(_graph, loaded, precision, setup)
+        for precision in precisions
+    }
+    return _judged(loaded, made, precisions, images=_images(loaded, setup, ON_CPU), keep=keep)
+
+
+def _graph(loaded: LoadedModel, precision: Precision, setup: Setup) -> Candidate:
+    path = usable_onnx(loaded, precision, setup)
+    return graph_candidate(loaded, without_weights(load_onnx(path)), path)
+
+
+def engine_step(name: str, flavor: Flavor, setup: Setup, keep: Keep) -> Found:
+    """One engine: built, loaded, run at every batch, judged, run as a CUDA graph.
+
+    Where the GPU is refused, an engine for exactly this GPU is tried next.
 
     Raises:
         MissingBackendError: If it cannot run here.
     """
     loaded = suite_model(name, setup)
-    built = build(loaded, flavor, setup)
-    keep({"build": built})  # what follows may take the process down
-    with TrtRunner(engine_path(name, flavor, setup)) as runner:
-        images, expected = _reference(loaded, setup)
-        cases = _cases(loaded, "engine", runner, images=images, expected=expected, setup=setup)
-    return {"build": built, **cases}
+    refused: list[str] = []
+    found: Found = {}
+    for targets in TARGETS[flavor]:
+        words = ", ".join(targets) or "default"
+        try:
+            found = {"target": words, "refused": refused}
+            found["build"] = build(loaded, flavor, setup, targets)
+            keep(found)
+            return _run_engine(loaded, setup.artifacts / found["build"]["file"], setup, found, keep)
+        except MissingBackendError as err:
+            refused.append(f"target {words}: {err}")
+            keep(found)
+        if current_gpu() is None:
+            break
+    raise MissingBackendError("; ".join(refused))
 
 
-def _reference(loaded: LoadedModel, setup: Setup) -> tuple[NDArray[np.float32], Outputs]:
-    images = seeded_images(loaded.config, count=setup.max_batch).images
-    with PyTorchRunner("reference", lambda: loaded.reference) as runner:
-        calls = [
-            runner.run(images[start : start + REFERENCE_BATCH])
-            for start in range(0, len(images), REFERENCE_BATCH)
-        ]
-    return images, tuple(np.concatenate(parts) for parts in zip(*calls, strict=True))
+def _run_engine(loaded: LoadedModel, path: Path, setup: Setup, found: Found, keep: Keep) -> Found:
+    """Add what an engine does here, step by step; any of them may take the process down."""
+    images = _images(loaded, setup, ON_DEVICE)
+    first_calls(TrtRunner(path), loaded, setup, found=found, keep=keep)
+    candidate = Candidate(TrtRunner(path), "engine", path.name, loaded.config.family)
+    precision = candidate.runner.precision
+    judged = _judged(loaded, {path.name: lambda: candidate}, (precision,), images=images, keep=None)
+    found |= judged
+    keep(found)
+    graph: Found = {}
+    found["as a CUDA graph"] = graph
+    first_calls(
+        TrtRunner(path, cuda_graph=True), loaded, setup, found=graph, keep=lambda _: keep(found)
+    )
+    return found
 
 
-def _hop(
+def first_calls(
+    runner: TrtRunner, loaded: LoadedModel, setup: Setup, *, found: Found, keep: Keep
+) -> None:
+    """Open an engine and call it once at each batch: seconds, and how far it is from PyTorch."""
+    start = time.perf_counter()
+    with runner:
+        found["backend"] = runner.backend
+        found["opened in s"] = round(time.perf_counter() - start, 2)
+        found["runs"] = runs = {}
+        keep(found)
+        reference = module_candidate(loaded, loaded.reference).runner
+        for batch in setup.batches:
+            images = seeded_images(loaded.config, count=batch).images
+            start = time.perf_counter()
+            outputs = runner.run(images)
+            seconds = round(time.perf_counter() - start, 2)
+            with reference:
+                expected = reference.run(images)
+            runs[str(batch)] = {
+                "first call s": seconds,
+                "relative l2": relative_l2(outputs, expected),
+                "finite": bool(all(np.isfinite(one).all() for one in outputs)),
+            }
+            keep(found)
+
+
+def _images(loaded: LoadedModel, setup: Setup, count: int) -> tuple[ImageSet, ...]:
+    count = min(count, 2 * setup.max_batch)
+    return (
+        seeded_images(loaded.config, count=count),
+        extreme_images(loaded.preprocessing),
+    )
+
+
+def _judged(
     loaded: LoadedModel,
-    stage: str,
-    make: Callable[[], Runner],
+    made: Mapping[str, Callable[[], Candidate]],
+    precisions: Sequence[Precision],
     *,
-    images: NDArray[np.float32],
-    expected: Outputs,
-    setup: Setup,
-) -> dict[str, Any]:
-    """One hop, or why there is none; a hop that fails leaves the others alone."""
-    try:
-        with make() as runner:
-            return _cases(loaded, stage, runner, images=images, expected=expected, setup=setup)
-    except MissingBackendError as err:
-        return {"not run": str(err)}
-    except Exception as err:  # noqa: BLE001 - whatever a library raises is a row, not the end
-        return {"failed": one_line(err)}
+    images: Sequence[ImageSet],
+    keep: Keep | None,
+) -> Found:
+    """The verdict on each candidate; one that fails to run leaves the others alone."""
+    outputs = reference_outputs(loaded, images, precisions=precisions)
+    batches = sorted({1, 2, min(8, len(images[0].images)), len(images[0].images)})
+    hops: list[Hop] = []
+    found: Found = {"parity": None, "failed": {}, "not run": {}}
+    found["no second opinion"] = missing = _no_polygraphy()
+    for name, make in made.items():
+        try:
+            candidate = dataclasses.replace(make(), second_opinion=not missing)
+            hops += judge(outputs, [candidate], batches=batches)
+        except MissingBackendError as err:
+            found["not run"][name] = str(err)
+        except Exception as err:  # noqa: BLE001 - whatever a library raises is a row, not the end
+            found["failed"][name] = one_line(err)
+        found["parity"] = _report(loaded, outputs, hops)
+        if keep is not None:
+            keep(found)
+    return found
 
 
-def _cases(
-    loaded: LoadedModel,
-    stage: str,
-    runner: Runner,
-    *,
-    images: NDArray[np.float32],
-    expected: Outputs,
-    setup: Setup,
-) -> dict[str, Any]:
-    tolerance = tolerance_for(stage, runner.precision, family=loaded.config.family)
-    slow = CPU_PROVIDER in runner.backend and torch.cuda.is_available()
-    cases = []
-    for batch in sorted(setup.batches):
-        if slow and batch > CPU_BATCH:
-            continue
-        outputs = runner.run(images[:batch])
-        for name, actual, wanted in zip(loaded.config.output_names, outputs, expected, strict=True):
-            result = compare(
-                actual, wanted[:batch], tolerance, inputs=name, batch=batch, classes=False
-            )
-            cases.append(
-                {
-                    "batch": batch,
-                    "output": name,
-                    "passed": result.passed,
-                    "needed atol": result.needed_atol,
-                    "allowed atol": result.tolerance.atol,
-                    "cosine": result.cosine,
-                    "relative l2": result.relative_l2,
-                }
-            )
-    return {
-        "backend": runner.backend,
-        "passed": all(case["passed"] for case in cases),
-        "cases": cases,
-    }
+def _no_polygraphy() -> str:
+    """Why Polygraphy does not repeat the verdicts; empty where it does."""
+    return "" if importlib.util.find_spec("polygraphy") else "polygraphy is not installed"
+
+
+def _report(
+    loaded: LoadedModel, outputs: ReferenceOutputs, hops: Sequence[Hop]
+) -> dict[str, Any] | None:
+    return parity_to_dict(parity_report(loaded, outputs, tuple(hops))) if hops else None

@@ -6,15 +6,21 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu_suite.models import Setup, suite_model
 from exporters.artifact import read_manifest
+from exporters.backends import load_tensorrt
 from exporters.errors import BuildError, ComparisonError, FileError, MissingBackendError
 from exporters.spec import DEFAULT_OPSET, BatchProfile, EngineOptions, Flavor, Precision
 from swin_deploy import pipeline
 from swin_deploy.artifacts.facts import check_origin, facts_in_manifest
 from swin_deploy.checkpoints.load import LoadedModel
-from swin_deploy.suite.models import Setup, suite_model
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+# The targets to build an engine for, one after the other until the GPU takes one.
+TARGETS: dict[Flavor, tuple[tuple[str, ...], ...]] = {
+    "tensorrt": ((),),
+    "tensorrt-rtx": ((), ("current",)),
+}
 
 
 def onnx_path(name: str, precision: Precision, setup: Setup) -> Path:
@@ -22,9 +28,9 @@ def onnx_path(name: str, precision: Precision, setup: Setup) -> Path:
     return setup.artifacts / pipeline.onnx_name(name, precision, DEFAULT_OPSET)
 
 
-def engine_path(name: str, flavor: Flavor, setup: Setup) -> Path:
+def engine_path(name: str, flavor: Flavor, setup: Setup, targets: tuple[str, ...] = ()) -> Path:
     """Where the float16 engine of a model is."""
-    return setup.artifacts / f"{name}-fp16-{flavor}.engine"
+    return setup.artifacts / f"{'-'.join((name, 'fp16', flavor, *targets))}.engine"
 
 
 def export(name: str, setup: Setup) -> dict[str, Any]:
@@ -48,14 +54,22 @@ def export(name: str, setup: Setup) -> dict[str, Any]:
     return {"files": files, "made": "taken from the folder" if taken else "here"}
 
 
-def build(loaded: LoadedModel, flavor: Flavor, setup: Setup) -> dict[str, Any]:
-    """The float16 engine for batches up to the largest, tuned for it."""
-    path = engine_path(loaded.name, flavor, setup)
-    taken = _fits(path, loaded)
+def build(
+    loaded: LoadedModel, flavor: Flavor, setup: Setup, targets: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The float16 engine for batches up to the largest, tuned for it; for some GPUs where named.
+
+    Raises:
+        BuildError: If it cannot be built.
+        MissingBackendError: If there is no ONNX file to build it from.
+    """
+    path = engine_path(loaded.name, flavor, setup, targets)
+    version = load_tensorrt(flavor).__version__
+    taken = _fits(path, loaded) and read_manifest(path)["version"] == version
     if not taken:
         source = usable_onnx(loaded, "fp16", setup)
         profile = BatchProfile(1, setup.max_batch, setup.max_batch)
-        options = EngineOptions(flavor=flavor)
+        options = EngineOptions(flavor=flavor, compute_capabilities=targets)
         engine, plan = pipeline.write_engine(source, path, profile=profile, options=options)
         if engine is None:
             raise BuildError(
@@ -85,13 +99,13 @@ def usable_onnx(loaded: LoadedModel, precision: Precision, setup: Setup) -> Path
     return path
 
 
-def usable_engine(loaded: LoadedModel, flavor: Flavor, setup: Setup) -> Path:
+def usable_engine(loaded: LoadedModel, file: str, setup: Setup) -> Path:
     """The engine of a model.
 
     Raises:
         MissingBackendError: If the part that builds it has not made it.
     """
-    path = engine_path(loaded.name, flavor, setup)
+    path = setup.artifacts / file
     if not _fits(path, loaded):
         raise MissingBackendError(f"there is no {path.name} of these weights: part engine")
     return path

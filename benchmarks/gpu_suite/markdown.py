@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from benchmarks.gpu_suite.answers import (
+    cut_short,
+    engine_answers,
+    goals,
+    peer_answers,
+    same_way_table,
+    speed_table,
+)
+from benchmarks.gpu_suite.document import DRY_RUN, Document
 from swin_deploy.report.bench_words import bench_sentences
-from swin_deploy.report.from_json import read_bench
+from swin_deploy.report.from_json import read_bench, read_parity
 from swin_deploy.report.numbers import one_line
-from swin_deploy.report.tables import bench_not_run, bench_table
-from swin_deploy.suite.answers import engine_answers, goals, peer_answers, same_way_table
-from swin_deploy.suite.document import DRY_RUN, Document
+from swin_deploy.report.tables import bench_not_run, bench_table, hop_table, parity_facts
 
 
 def render_document(document: Document) -> str:
@@ -31,8 +38,11 @@ def render_document(document: Document) -> str:
         "## TensorRT on this GPU",
         _list(engine_answers(document) or ["not asked for"]),
         _table(("Engine", "Made", "MB", "Kernels", "Fused attention", "Build s"), _builds(parts)),
+        "## Images/s against torch.compile",
+        _table(("Model", "Batch", "Shipped", "torch.compile", "Ratio"), speed_table(document)),
+        *_unraced(document),
         "## Images/s, run the same way",
-        _table(("Model", "Way", "Images/s at the largest batch"), same_way_table(document)),
+        _table(("Model", "Part", "Way", "Images/s at the largest batch"), same_way_table(document)),
         "## ONNX Runtime, our export beside timm's",
         _list(peer_answers(document)),
         "## Parts",
@@ -40,6 +50,15 @@ def render_document(document: Document) -> str:
         *(text for name, part in parts.items() for text in _part_sections(name, part)),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _unraced(document: Document) -> list[str]:
+    """What was measured of batches whose rounds did not come."""
+    rows = cut_short(document)
+    if not rows:
+        return []
+    columns = ("Part", "Batch", "Runner", "Images/s on its own", "Calls")
+    return ["Cut short before the rounds: no ratios.", _table(columns, rows)]
 
 
 def _part_row(item: tuple[str, Any]) -> tuple[str, ...]:
@@ -52,10 +71,8 @@ def _part_sections(name: str, part: Any) -> list[str]:  # noqa: ANN401 - a part 
     if name == "environment":
         facts = [(key, _words(value)) for key, value in data.items()]
         return ["## Environment", _table(("What", "Here"), facts)]
-    if name.startswith("parity-"):
-        return [f"## Parity: {name.removeprefix('parity-')}", _hops(data)]
-    if name.startswith("engine-") and "cases" in data:
-        return [f"## Parity: {name}", _hops({name: data})]
+    if "parity" in data or "runs" in data:
+        return [f"## {name}", *_calls(data), *_parity(data)]
     if "batches" in data:
         return [f"## {name}", *(_bench(values) for values in data["batches"].values())]
     return []
@@ -70,27 +87,30 @@ def _builds(parts: dict[str, Any]) -> Iterable[tuple[str, ...]]:
             yield built["file"], built["made"], size, kernels, fused, seconds
 
 
-def _hops(data: dict[str, Any]) -> str:
-    rows: list[tuple[str, ...]] = []
-    for hop, found in data.items():
-        for case in found.get("cases", ()):
-            verdict = "pass" if case["passed"] else "FAIL"
-            errors = (f"{case[key]:.2g}" for key in ("needed atol", "allowed atol", "relative l2"))
-            batch = str(case["batch"])
-            rows.append((hop, verdict, batch, *errors, f"{case['cosine']:.7f}", found["backend"]))
-        absent = [word for word in ("not run", "failed") if word in found]
-        rows += [(hop, word, *("-",) * 5, found[word]) for word in absent]
-    columns = (
-        "Step",
-        "Verdict",
-        "Batch",
-        "Needed atol",
-        "Allowed",
-        "Relative L2",
-        "Cosine",
-        "Where",
-    )
-    return _table(columns, rows)
+def _parity(data: dict[str, Any]) -> list[str]:
+    """The steps of a part with their verdicts, limits and reasons."""
+    report = data.get("parity")
+    read = read_parity(report) if report else None
+    table = hop_table(read) if read else None
+    facts = [f"{name}: {text}" for name, text in (parity_facts(read) if read else ())]
+    facts += [f"{name} failed: {text}" for name, text in (data.get("failed") or {}).items()]
+    facts += [f"{name} was not run: {text}" for name, text in (data.get("not run") or {}).items()]
+    if data.get("no second opinion"):
+        facts.append(f"no second opinion: {data['no second opinion']}")
+    return [
+        *([_table([header for header, _ in table.columns], table.rows)] if table else []),
+        _list(facts),
+    ]
+
+
+def _calls(data: dict[str, Any]) -> list[str]:
+    """The first call of an engine at each batch, plain and as a CUDA graph."""
+    rows = [
+        (how, batch, *(f"{run[key]:.2g}" for key in ("first call s", "relative l2")))
+        for how, found in (("plain", data), ("CUDA graph", data.get("as a CUDA graph") or {}))
+        for batch, run in (found.get("runs") or {}).items()
+    ]
+    return [_table(("How", "Batch", "First call s", "Relative L2"), rows)] if rows else []
 
 
 def _bench(values: dict[str, Any]) -> str:

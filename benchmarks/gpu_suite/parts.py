@@ -1,16 +1,14 @@
-"""What there is to do, in order of importance, with a budget each."""
+"""What there is to do, in order of worth, with a budget each."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from exporters.flavors import FLAVORS as TRAITS
-from exporters.spec import Flavor
-from swin_deploy.suite import environment, equality, files, speed
-from swin_deploy.suite.models import (
+from benchmarks.gpu_suite import environment, equality, files, speed
+from benchmarks.gpu_suite.lanes import Engine, Engines
+from benchmarks.gpu_suite.models import (
     BASE,
     DRY_MODELS,
     MODELS,
@@ -20,90 +18,135 @@ from swin_deploy.suite.models import (
     TRAINED,
     Setup,
 )
+from exporters.flavors import FLAVORS as TRAITS
+from exporters.spec import Flavor
 
-FLAVORS: tuple[Flavor, ...] = get_args(Flavor)
-# Seconds for compiling; timing takes about as long again.
-COMPILE_S = {NOTEBOOK: 40.0, TINY: 80.0, BASE: 30.0, TINY_V2: 30.0}
-TIMING_S = 60.0
+FLAVORS: tuple[Flavor, ...] = ("tensorrt-rtx", "tensorrt")
+assert set(FLAVORS) == set(get_args(Flavor))
+# Seconds for compiling two models in PyTorch, at all batches.
+COMPILE_S = {TINY: 100.0, NOTEBOOK: 80.0, TINY_V2: 60.0, BASE: 60.0}
+AUTOTUNE_S = 440.0  # of two models at one batch: a command of its own
 
-Work = Callable[[dict[str, Any], speed.Keep], dict[str, Any] | None]
+Found = dict[str, Any]
+Work = Callable[[Found, speed.Keep], Found]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One thing to do.
+    """One thing to do, in a process of its own.
 
     Attributes:
-        name: For ``--part`` and the results.
-        budget_s: Seconds that it may take; a part in a process of its own is then ended.
-        work: Does it, given the parts done before and where to keep what is done so far.
-        isolated: Whether it may take the process down, and so gets one of its own.
-        module: That it cannot do without, where there is one.
+        name: Name for ``--part`` and the results.
+        budget_s: Seconds that it may take; it is then ended, and goes on in the next command.
+        work: Function that does it, given what was found before under the same conditions (of this
+            part too, where it was cut short) and where to keep what it finds.
+        module: Module that it cannot do without, where there is one.
     """
 
     name: str
     budget_s: float
     work: Work
-    isolated: bool = False
     module: str = ""
 
 
 def parts_of(setup: Setup) -> list[Part]:
-    """Every part: for each model its files, parity, engines and throughput, the goals' first."""
-    found = [Part("environment", 20, lambda _, __: environment.environment())]
-    for name in DRY_MODELS if setup.dry else MODELS:
-        found += [*_files_and_engines(name, setup), _throughput(name, setup)]
-        if name == TINY:
-            found += _of_swin_t(setup)
-    return found if setup.dry else found + _files_and_engines(TRAINED, setup)
+    """Every part: the question that matters most first, what is known elsewhere last."""
+    models = DRY_MODELS if setup.dry else MODELS
+    found = [Part("environment", 60, lambda _, __: environment.environment())]
+    for name in models:
+        found += _of_model(name, setup)
+    found.append(_float32(TINY, setup))
+    trained = [] if setup.dry else [TRAINED]
+    for name in trained:
+        found += [_export(name, setup), _pytorch_parity(name, setup), *_engines(name, setup)]
+    found += [_onnx_parity(name, setup) for name in (*models, *trained)]
+    return [*found, Part("peer-export", 120, lambda _, __: speed.peer_export(setup)), _tune(setup)]
 
 
-def _files_and_engines(name: str, setup: Setup) -> list[Part]:
-    found = [
-        Part(f"export-{name}", 60, lambda _, __: files.export(name, setup)),
-        Part(f"parity-{name}", 60, lambda _, __: equality.hops(name, setup)),
-    ]
-    for flavor in FLAVORS:
-        work = functools.partial(_engine, name, flavor, setup)
-        found.append(Part(f"engine-{flavor}-{name}", 120, work, True, TRAITS[flavor].module))
-    return found
+def _of_model(name: str, setup: Setup) -> list[Part]:
+    compile_s = COMPILE_S[name] * setup.scale
+    timing_s = len(setup.batches) * (setup.timing_seconds * 1.5 + 5)
 
+    def pytorch(earlier: Found, keep: speed.Keep) -> Found:
+        memory = _memory(earlier, f"pytorch-{name}", keep)
+        return speed.pytorch(name, setup, memory, compile_s)
 
-def _engine(
-    name: str, flavor: Flavor, setup: Setup, _: dict[str, Any], keep: speed.Keep
-) -> dict[str, Any]:
-    return equality.engine_hop(name, flavor, setup, keep)
-
-
-def _throughput(name: str, setup: Setup) -> Part:
-    compile_s = 0.0 if setup.dry else COMPILE_S[name] * setup.scale
-
-    def work(earlier: dict[str, Any], keep: speed.Keep) -> None:
-        speed.throughput(name, setup, _engines(earlier, name), compile_s, keep)
-
-    # A model that compiles for longer than that must not cost what was measured before.
-    return Part(f"throughput-{name}", 1.5 * compile_s + TIMING_S, work, True)
-
-
-def _of_swin_t(setup: Setup) -> list[Part]:
-    compile_s = 0.0 if setup.dry else COMPILE_S[TINY] * setup.scale
-
-    def tune(earlier: dict[str, Any], _: speed.Keep) -> dict[str, Any]:
-        return speed.autotune(setup, _engines(earlier, TINY), compile_s)
+    def throughput(earlier: Found, keep: speed.Keep) -> Found:
+        memory = _memory(earlier, f"throughput-{name}", keep)
+        return speed.files(name, setup, memory, engines_of(earlier, name), compile_s)
 
     return [
-        Part("peer-export", 60, lambda _, __: speed.peer_export(setup), True),
-        Part(f"autotune-{TINY}", 2 * compile_s + TIMING_S, tune, True),
+        _export(name, setup),
+        _pytorch_parity(name, setup),
+        Part(f"pytorch-{name}", _start(setup) + 1.3 * compile_s + timing_s, pytorch),
+        *_engines(name, setup),
+        Part(f"throughput-{name}", _start(setup) + compile_s + timing_s, throughput),
     ]
 
 
-def _engines(earlier: dict[str, Any], name: str) -> dict[Flavor, str]:
-    return {flavor: _why_not(earlier, f"engine-{flavor}-{name}") for flavor in FLAVORS}
+def _export(name: str, setup: Setup) -> Part:
+    return Part(f"export-{name}", 120, lambda _, __: files.export(name, setup))
 
 
-def _why_not(earlier: dict[str, Any], part: str) -> str:
-    """Why an engine is not timed: only one that ran before is, for others may crash."""
+def _pytorch_parity(name: str, setup: Setup) -> Part:
+    return Part(f"parity-{name}", 120, lambda _, keep: equality.pytorch_steps(name, setup, keep))
+
+
+def _onnx_parity(name: str, setup: Setup) -> Part:
+    return Part(f"parity-onnx-{name}", 180, lambda _, keep: equality.onnx_steps(name, setup, keep))
+
+
+def _engines(name: str, setup: Setup) -> list[Part]:
+    return [_engine(name, flavor, setup) for flavor in FLAVORS]
+
+
+def _engine(name: str, flavor: Flavor, setup: Setup) -> Part:
+    def work(_: Found, keep: speed.Keep) -> Found:
+        return equality.engine_step(name, flavor, setup, keep)
+
+    return Part(f"engine-{flavor}-{name}", 240, work, TRAITS[flavor].module)
+
+
+def _float32(name: str, setup: Setup) -> Part:
+    part = f"float32-{name}"
+
+    def work(earlier: Found, keep: speed.Keep) -> Found:
+        memory = _memory(earlier, part, keep)
+        return speed.float32(name, setup, memory, engines_of(earlier, name))
+
+    return Part(part, 180, work)
+
+
+def _tune(setup: Setup) -> Part:
+    part = f"autotune-{TINY}"
+    compile_s = AUTOTUNE_S * setup.scale
+
+    def work(earlier: Found, keep: speed.Keep) -> Found:
+        memory = _memory(earlier, part, keep)
+        return speed.autotune(setup, memory, engines_of(earlier, TINY), compile_s)
+
+    return Part(part, _start(setup) + 1.3 * compile_s, work)
+
+
+def _start(setup: Setup) -> float:
+    """Seconds to import, load and open; the machine of a dry run may be slow and busy."""
+    return 600.0 if setup.dry else 60.0
+
+
+def _memory(earlier: Found, part: str, keep: speed.Keep) -> speed.Memory:
+    """What a part found when it was cut short, and where it keeps more."""
+    return speed.Memory((earlier.get(part) or {}).get("data") or {}, keep)
+
+
+def engines_of(earlier: Found, name: str) -> Engines:
+    """The engines of a model to time: only those that ran before, for others may crash."""
+    return {flavor: _engine_of(earlier, f"engine-{flavor}-{name}") for flavor in FLAVORS}
+
+
+def _engine_of(earlier: Found, part: str) -> Engine:
     found = earlier.get(part)
     if found is None:
-        return f"part {part} has not run it"
-    return "" if found["status"] == "done" else str(found["reason"])
+        return Engine("", f"part {part} has not run it")
+    if found["status"] != "done":
+        return Engine("", str(found["reason"]))
+    return Engine(found["data"]["build"]["file"], "")

@@ -1,173 +1,155 @@
-"""Throughput beside PyTorch, timm and torchvision, and of ONNX Runtime beside a peer's export."""
+"""The timing of one model in many ways, kept runner by runner and batch by batch."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
-from torch import nn
 
-from exporters.backends import cuda_device_count, load_onnxruntime
-from exporters.errors import MissingBackendError
+from benchmarks.gpu_suite.files import PRECISIONS, usable_onnx
+from benchmarks.gpu_suite.lanes import (
+    PEER,
+    Engines,
+    by_compiler,
+    engines,
+    in_float32,
+    judge_of,
+    models_of,
+    onnx_files,
+    plain,
+    require_provider,
+)
+from benchmarks.gpu_suite.models import TINY, Setup, suite_model
 from exporters.precision import to_half
-from exporters.spec import Flavor, Precision
+from exporters.spec import Precision
 from exporters.to_onnx import export_onnx
 from swin_deploy import pipeline
-from swin_deploy.bench import BenchReport, Effort, Kind
-from swin_deploy.bench.baselines import Compile, arithmetics, compiled, eager, graphed
+from swin_deploy.bench import BenchReport, Effort
+from swin_deploy.bench.baselines import arithmetics
 from swin_deploy.bench.lanes import Contender
-from swin_deploy.bench.originals import build_original, original_maker
-from swin_deploy.bench.timing import time_runners
+from swin_deploy.bench.originals import build_original
+from swin_deploy.bench.timing import time_in_steps, time_runners
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.report.to_json import bench_to_dict
-from swin_deploy.runners import CUDA_PROVIDER, OrtRunner, Runner, TrtRunner
-from swin_deploy.suite.files import PRECISIONS, usable_engine, usable_onnx
-from swin_deploy.suite.models import NOTEBOOK, TINY, Setup, suite_model
+from swin_deploy.runners import OrtRunner
 
 Keep = Callable[[dict[str, Any]], None]
-PEER = "timm"
-REFERENCE, DEPLOY = "PyTorch reference", "deploy model"
+Found = dict[str, Any]
 
 
-def throughput(
-    name: str, setup: Setup, engines: dict[Flavor, str], compile_s: float, keep: Keep
-) -> None:
-    """Time a model in every way, one batch after the other; each is kept when it is done.
+@dataclass(frozen=True)
+class Memory:
+    """What outlives a part.
 
-    Args:
-        name: The model.
-        setup: Sizes.
-        engines: For each flavour, why its engine is not timed; empty where it ran before.
-        compile_s: Seconds for compiling, half of what is left for each batch in turn.
-        keep: Given everything so far after each batch.
+    Attributes:
+        earlier: Findings of this part when it was cut short; empty for a new start.
+        keep: Given everything found so far, whenever there is more.
     """
+
+    earlier: Found
+    keep: Keep
+
+
+ALONE = 5  # calls of a runner on its own, in case that the rounds never come
+# Shares of the time for compiling: the first batch is that of the goals.
+FIRST_SHARE = 0.4
+
+
+def pytorch(name: str, setup: Setup, memory: Memory, compile_s: float) -> Found:
+    """Every model in PyTorch: as it is, compiled, and each of these as a CUDA graph."""
     loaded = suite_model(name, setup)
-    models = _models(loaded)
-    contenders = [*_as_they_are(models), *_files(loaded, engines, setup)]
-    found: dict[str, Any] = {}
-    for number, batch in enumerate(setup.batches):
-        modes = _compiled(models, "default")
-        allowed = compile_s / 2 ** (number + 1)
-        found[str(batch)] = _time(loaded, [*contenders, *modes], batch, allowed, setup)
-        keep({"batches": found})
+    models = models_of(loaded)
+    lanes = [judge_of(loaded), *plain(models), *by_compiler(models[:2], "default")]
+    return _timed(loaded, lanes, setup, memory, compile_s=compile_s)
 
 
-def autotune(setup: Setup, engines: dict[Flavor, str], compile_s: float) -> dict[str, Any]:
+def files(name: str, setup: Setup, memory: Memory, found: Engines, compile_s: float) -> Found:
+    """Engines and ONNX files beside the strongest of PyTorch, in the same rounds."""
+    loaded = suite_model(name, setup)
+    baseline, ours, *_ = models_of(loaded)
+    lanes = [
+        judge_of(loaded),
+        *by_compiler([baseline], "default"),
+        *plain([ours])[-1:],
+        *engines(loaded, found, setup),
+        *onnx_files(loaded, setup),
+    ]
+    return _timed(loaded, lanes, setup, memory, compile_s=compile_s)
+
+
+def float32(name: str, setup: Setup, memory: Memory, found: Engines) -> Found:
+    """Models with float32 weights, and what is shipped in float16 beside them."""
+    loaded = suite_model(name, setup)
+    models = models_of(loaded)[:2]
+    kinds = [kind for kind in arithmetics() if kind != "fp16"]
+    lanes = [
+        *in_float32(models, kinds),
+        *plain(models[1:])[-1:],
+        *engines(loaded, found, setup, graphs=[True]),
+    ]
+    return _timed(loaded, lanes, setup, memory, compile_s=0.0)
+
+
+def autotune(setup: Setup, memory: Memory, found: Engines, compile_s: float) -> Found:
     """torch.compile with max-autotune, which takes minutes, at the largest batch only."""
     loaded = suite_model(TINY, setup)
-    models = _models(loaded)[:2]
-    contenders = [*_as_they_are(models)[:1], *_files(loaded, engines, setup)]
-    compiled_ones = [*_compiled(models, "max-autotune"), *_compiled(models, "default")]
-    batch = setup.max_batch
-    return {
-        "batches": {
-            str(batch): _time(loaded, [*contenders, *compiled_ones], batch, compile_s, setup)
-        }
-    }
-
-
-def _time(
-    loaded: LoadedModel, contenders: list[Contender], batch: int, compile_s: float, setup: Setup
-) -> dict[str, Any]:
-    report = time_runners(
-        contenders,
-        seeded_images(loaded.config, count=batch).images,
-        model=loaded.name,
-        batches=(batch,),
-        effort=Effort(
-            seconds=setup.timing_seconds, compile_seconds=compile_s, transfers=not setup.dry
-        ),
-    )
-    return bench_to_dict(report)
-
-
-Models = list[tuple[str, Kind, Callable[[], nn.Module]]]
-
-
-def _models(loaded: LoadedModel) -> Models:
-    """The baseline first: timm's model, but the reference for the notebook's."""
-    ours: Models = [(DEPLOY, "deploy", lambda: loaded.deploy)]
-    if loaded.name == NOTEBOOK:
-        return [(REFERENCE, "reference", lambda: loaded.reference), *ours]
-    first, *others = (
-        (f"{library}'s model", "original", original_maker(loaded, library))
-        for library in _peers(loaded)
-    )
-    return [first, *ours, *others]  # type: ignore[list-item] # the kind is a literal
-
-
-def _as_they_are(models: Models) -> list[Contender]:
-    """Each model eager in each arithmetic, and as a CUDA graph."""
-    kinds = arithmetics()
-    found = [one for title, kind, make in models for one in eager(title, make, kind, kinds=kinds)]
-    return found + [one for title, kind, make in models for one in graphed(title, make, kind)]
-
-
-def _compiled(models: Models, mode: Compile) -> list[Contender]:
-    return [
-        one for title, kind, make in models for one in compiled(title, make, kind, modes=[mode])
+    models = models_of(loaded)[:2]
+    lanes = [
+        judge_of(loaded),
+        *engines(loaded, found, setup, graphs=[True]),
+        *plain(models[1:])[-1:],
+        *by_compiler(models, "max-autotune"),
+        *by_compiler(models[:1], "default"),
     ]
+    batches = (setup.max_batch,)
+    return _timed(loaded, lanes, setup, memory, compile_s=compile_s, batches=batches)
 
 
-def _peers(loaded: LoadedModel) -> tuple[str, ...]:
-    return (PEER, "torchvision") if loaded.name == TINY else (PEER,)
-
-
-def _files(loaded: LoadedModel, engines: dict[Flavor, str], setup: Setup) -> list[Contender]:
-    found = [
-        _file(functools.partial(usable_onnx, loaded, precision, setup), precision)
-        for precision in PRECISIONS
-    ]
-    for flavor, reason in engines.items():
-        for graph in (False, True):
-            title = f"{flavor} fp16" + (", CUDA graph" if graph else "")
-            found.append(_engine(loaded, flavor, title, reason=reason, graph=graph, setup=setup))
-    return found
-
-
-def _file(path: Callable[[], Path], precision: Precision) -> Contender:
-    """An ONNX file, on the GPU where there is one; on the CPU of a GPU machine it shows nothing."""
-    title = f"ONNX {precision}"
-    try:
-        _require_provider()
-        runner: Runner = OrtRunner(path(), precision, name=title)
-    except MissingBackendError as err:
-        return Contender(OrtRunner(Path(), precision, name=title), "", "onnx", "file", str(err))
-    return Contender(runner, "", "onnx", "file")
-
-
-def _require_provider() -> None:
-    providers = load_onnxruntime().get_available_providers()
-    if cuda_device_count() and CUDA_PROVIDER not in providers:
-        raise MissingBackendError(
-            "onnxruntime here has no CUDA provider; pip install onnxruntime-gpu instead"
+def _timed(
+    loaded: LoadedModel,
+    lanes: Sequence[Contender],
+    setup: Setup,
+    memory: Memory,
+    *,
+    compile_s: float,
+    batches: Sequence[int] = (),
+) -> Found:
+    """One batch after the other; a batch that an earlier command finished is not timed again."""
+    batches = batches or setup.batches
+    done: dict[str, Any] = dict(memory.earlier.get("batches", {}))
+    images = seeded_images(loaded.config, count=setup.max_batch).images
+    for number, batch in enumerate(batches):
+        if str(batch) in done:
+            continue
+        share = FIRST_SHARE if not number else (1 - FIRST_SHARE) / max(1, len(batches) - 1)
+        effort = Effort(
+            seconds=setup.timing_seconds,
+            min_iterations=setup.min_rounds,
+            compile_seconds=compile_s * (share if len(batches) > 1 else 1.0),
+            transfers=not setup.dry,
+            alone=1 if setup.dry else ALONE,
         )
+        for report in time_in_steps(
+            lanes, images[:batch], model=loaded.name, batches=(batch,), effort=effort
+        ):
+            so_far = bench_to_dict(report)
+            memory.keep({"batches": done, "under way": {str(batch): so_far}})
+        done[str(batch)] = so_far
+        memory.keep({"batches": done})
+    return {"batches": done}
 
 
-def _engine(
-    loaded: LoadedModel, flavor: Flavor, title: str, *, reason: str, graph: bool, setup: Setup
-) -> Contender:
-    if not reason:
-        try:
-            path = usable_engine(loaded, flavor, setup)
-            return Contender(TrtRunner(path, name=title, cuda_graph=graph), "", "engine", "file")
-        except MissingBackendError as err:
-            reason = str(err)
-    absent = OrtRunner(Path(), "fp16", name=title)
-    return Contender(absent, "", "engine", "file", reason)
-
-
-def peer_export(setup: Setup) -> dict[str, Any]:
+def peer_export(setup: Setup) -> Found:
     """Our ONNX file in ONNX Runtime beside timm's model through the same exporter.
 
     Raises:
         MissingBackendError: If timm is not here, or ONNX Runtime cannot use the GPU.
     """
-    _require_provider()
+    require_provider()
     loaded = suite_model(TINY, setup)
     theirs = _peer_files(loaded, setup)
     contenders = []

@@ -89,43 +89,68 @@ def time_in_steps(
     Raises:
         ComparisonError: If there is no contender, no image or no batch.
     """
-    if not any(one.timed for one in contenders) or not len(images) or not batches:
-        raise ComparisonError("nothing to time; give a runner, an image and a batch")
-    lanes = [Lane(contender) for contender in contenders]
-    raced = [lane for lane in lanes if lane.contender.timed]
-    batches = tuple(dict.fromkeys(batches))
-    gpu = {"before": gpu_state()}
-    sampler = GpuSampler(open_gpu())
-    results: list[BenchResult] = []
-    comparisons: list[Comparison] = []
-    clock = CompileClock(effort.compile_seconds)
-
-    def report(of_this_batch: Sequence[BenchResult] = ()) -> BenchReport:
-        found = (*results, *of_this_batch)
-        states = gpu | {"during": sampler.text, "after": gpu_state()}
-        conditions = conditions_of(effort, found, states)
-        return BenchReport(model, images.shape[-1], found, conditions, tuple(comparisons))
-
+    race = _Race(contenders, images, model=model, batches=batches, effort=effort)
     with contextlib.ExitStack() as stack:
-        for lane in lanes:
+        for lane in race.lanes:
             open_lane(stack, lane, progress)
-        for number, batch in enumerate(batches):
-            chosen = images[np.arange(batch) % len(images)]
-            for lane in lanes:
-                lane.start_batch(batch)
-            for _ in prepare_lanes(lanes, chosen, clock, alone=effort.alone, progress=progress):
-                if effort.alone:
-                    yield report([_result(lane, None, batch) for lane in raced])
-            ready = [lane for lane in raced if lane.ready]
-            names = ", ".join(lane.runner.name for lane in ready) or "nothing"
-            part = within(progress, number / len(batches), (number + 1) / len(batches))
-            part(f"batch {batch}: timing {names}", 0.0)
-            _time_rounds(ready, effort, effort.seconds / len(batches), sampler, progress=part)
-            if effort.transfers:
-                _time_transfers(ready, chosen)
-            results += [_result(lane, raced[0], batch) for lane in raced]
-            comparisons += compare_bars(raced, batch)
-            yield report()
+        for number, batch in enumerate(race.batches):
+            part = within(progress, number / len(race.batches), (number + 1) / len(race.batches))
+            yield from race.of_batch(batch, progress, part)
+
+
+class _Race:
+    """One run of the benchmark: its lanes, and what was found of the batches before.
+
+    Raises:
+        ComparisonError: If there is no contender, no image or no batch.
+    """
+
+    def __init__(
+        self,
+        contenders: Sequence[Contender],
+        images: NDArray[np.float32],
+        *,
+        model: str,
+        batches: Sequence[int],
+        effort: Effort,
+    ) -> None:
+        if not any(one.timed for one in contenders) or not len(images) or not batches:
+            raise ComparisonError("nothing to time; give a runner, an image and a batch")
+        self.lanes = [Lane(contender) for contender in contenders]
+        self.batches = tuple(dict.fromkeys(batches))
+        self._timed = [lane for lane in self.lanes if lane.contender.timed]
+        self._images, self._model, self._effort = images, model, effort
+        self._clock = CompileClock(effort.compile_seconds)
+        self._before, self._sampler = gpu_state(), GpuSampler(open_gpu())
+        self._results: list[BenchResult] = []
+        self._comparisons: list[Comparison] = []
+
+    def of_batch(self, batch: int, progress: Progress, part: Progress) -> Iterator[BenchReport]:
+        """Make every lane ready for a batch, and time them in rounds."""
+        images = self._images[np.arange(batch) % len(self._images)]
+        alone = self._effort.alone
+        for lane in self.lanes:
+            lane.start_batch(batch)
+        for _ in prepare_lanes(self.lanes, images, self._clock, alone=alone, progress=progress):
+            if alone:
+                yield self._report([_result(lane, None, batch) for lane in self._timed])
+        ready = [lane for lane in self._timed if lane.ready]
+        names = ", ".join(lane.runner.name for lane in ready) or "nothing"
+        part(f"batch {batch}: timing {names}", 0.0)
+        seconds = self._effort.seconds / len(self.batches)
+        _time_rounds(ready, self._effort, seconds, self._sampler, progress=part)
+        if self._effort.transfers:
+            _time_transfers(ready, images)
+        self._results += [_result(lane, self._timed[0], batch) for lane in self._timed]
+        self._comparisons += compare_bars(self._timed, batch)
+        yield self._report()
+
+    def _report(self, of_this_batch: Sequence[BenchResult] = ()) -> BenchReport:
+        found = (*self._results, *of_this_batch)
+        states = {"before": self._before, "during": self._sampler.text, "after": gpu_state()}
+        conditions = conditions_of(self._effort, found, states)
+        side = self._images.shape[-1]
+        return BenchReport(self._model, side, found, conditions, tuple(self._comparisons))
 
 
 def _time_rounds(

@@ -84,7 +84,7 @@ def _report(values: dict[str, Any]) -> Report:
     return Report(
         model=values["model"],
         created=values["created"],
-        parity=None if parity is None else _parity(parity),
+        parity=None if parity is None else read_parity(parity),
         bench=None if bench is None else read_bench(bench),
         plan=None if plan is None else _plan(plan),
         artifacts=tuple(Artifact(**artifact) for artifact in values["artifacts"]),
@@ -96,7 +96,8 @@ def _report(values: dict[str, Any]) -> Report:
     )
 
 
-def _parity(values: dict[str, Any]) -> ParityReport:
+def read_parity(values: dict[str, Any]) -> ParityReport:
+    """The proof that ``parity_to_dict`` gave."""
     fields = {key: value for key, value in values.items() if key not in ("passed", "verdict")}
     hops, samples = tuple(map(_hop, values["hops"])), tuple(map(_sample, values["samples"]))
     return ParityReport(**{**fields, "hops": hops, "samples": samples})

@@ -1,0 +1,164 @@
+"""What is timed beside what: PyTorch's ways, ONNX files and engines of one model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from benchmarks.gpu_suite.files import PRECISIONS, usable_engine, usable_onnx
+from benchmarks.gpu_suite.models import NOTEBOOK, TINY, Setup
+from exporters.backends import cuda_device_count, load_onnxruntime
+from exporters.errors import MissingBackendError
+from exporters.spec import Flavor, Precision
+from swin_deploy.bench import Kind
+from swin_deploy.bench.baselines import (
+    Arithmetic,
+    Compile,
+    best_arithmetic,
+    compiled,
+    eager,
+    graphed,
+)
+from swin_deploy.bench.lanes import Contender
+from swin_deploy.bench.originals import original_maker
+from swin_deploy.checkpoints.load import LoadedModel
+from swin_deploy.runners import CUDA_PROVIDER, OrtRunner, Runner, TrtRunner
+
+PEER = "timm"
+REFERENCE, DEPLOY = "PyTorch reference", "deploy model"
+
+
+@dataclass(frozen=True)
+class PyTorchModel:
+    """A model that PyTorch runs.
+
+    Attributes:
+        title: Name for the results.
+        kind: Place among what is compared.
+        make: Gives the module.
+    """
+
+    title: str
+    kind: Kind
+    make: Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine to time, or the reason why there is none.
+
+    Attributes:
+        file: Name of the file among the artefacts.
+        missing: Reason why it is not timed; empty where its own part ran it.
+    """
+
+    file: str
+    missing: str
+
+
+Engines = dict[Flavor, Engine]
+
+
+def models_of(loaded: LoadedModel) -> list[PyTorchModel]:
+    """The baseline first: timm's model, but the reference for the notebook's."""
+    ours = PyTorchModel(DEPLOY, "deploy", lambda: loaded.deploy)
+    if loaded.name == NOTEBOOK:
+        return [PyTorchModel(REFERENCE, "reference", lambda: loaded.reference), ours]
+    libraries = (PEER, "torchvision") if loaded.name == TINY else (PEER,)
+    first, *others = (
+        PyTorchModel(f"{library}'s model", "original", original_maker(loaded, library))
+        for library in libraries
+    )
+    return [first, ours, *others]
+
+
+def judge_of(loaded: LoadedModel) -> Contender:
+    """The reference in strict float32: it is not timed, the others are held against it."""
+    (found,) = eager(REFERENCE, lambda: loaded.reference, "reference", kinds=["fp32"])
+    return Contender(found.runner, found.precision, found.kind, found.mode, timed=False)
+
+
+def plain(models: Sequence[PyTorchModel]) -> list[Contender]:
+    """Each model as it is in the fastest arithmetic, and as a CUDA graph."""
+    best = [best_arithmetic()]
+    return [
+        lane
+        for one in models
+        for lane in (
+            *eager(one.title, one.make, one.kind, kinds=best),
+            *graphed(one.title, one.make, one.kind),
+        )
+    ]
+
+
+def in_float32(models: Sequence[PyTorchModel], kinds: Sequence[Arithmetic]) -> list[Contender]:
+    """Each model with float32 weights, in each arithmetic."""
+    return [lane for one in models for lane in eager(one.title, one.make, one.kind, kinds=kinds)]
+
+
+def by_compiler(models: Sequence[PyTorchModel], mode: Compile) -> list[Contender]:
+    """Each model through torch.compile, and as a CUDA graph of that."""
+    return [
+        lane for one in models for lane in compiled(one.title, one.make, one.kind, modes=[mode])
+    ]
+
+
+def onnx_files(loaded: LoadedModel, setup: Setup) -> list[Contender]:
+    """The ONNX files, on the GPU where there is one: the CPU of a GPU machine shows nothing."""
+    return [
+        _file(functools.partial(usable_onnx, loaded, precision, setup), precision)
+        for precision in PRECISIONS
+    ]
+
+
+def _file(path: Callable[[], Path], precision: Precision) -> Contender:
+    title = f"ONNX {precision}"
+    try:
+        require_provider()
+        runner: Runner = OrtRunner(path(), precision, name=title)
+    except MissingBackendError as err:
+        return Contender(OrtRunner(Path(), precision, name=title), "", "onnx", "file", str(err))
+    return Contender(runner, "", "onnx", "file")
+
+
+def require_provider() -> None:
+    """Fail where ONNX Runtime cannot use the GPU that is there.
+
+    Raises:
+        MissingBackendError: If so.
+    """
+    providers = load_onnxruntime().get_available_providers()
+    if cuda_device_count() and CUDA_PROVIDER not in providers:
+        raise MissingBackendError(
+            "onnxruntime here has no CUDA provider; pip install onnxruntime-gpu instead"
+        )
+
+
+def engines(
+    loaded: LoadedModel, found: Engines, setup: Setup, *, graphs: Sequence[bool] = (False, True)
+) -> list[Contender]:
+    """Each engine as it is, and as a CUDA graph."""
+    return [
+        _engine(loaded, flavor, one, graph=graph, setup=setup)
+        for flavor, one in found.items()
+        for graph in graphs
+    ]
+
+
+def _engine(
+    loaded: LoadedModel, flavor: Flavor, engine: Engine, *, graph: bool, setup: Setup
+) -> Contender:
+    title = f"{flavor} fp16" + (", CUDA graph" if graph else "")
+    reason = engine.missing
+    if not reason:
+        try:
+            path = usable_engine(loaded, engine.file, setup)
+            return Contender(TrtRunner(path, name=title, cuda_graph=graph), "", "engine", "file")
+        except MissingBackendError as err:
+            reason = str(err)
+    absent = OrtRunner(Path(), "fp16", name=title)
+    return Contender(absent, "", "engine", "file", reason)
