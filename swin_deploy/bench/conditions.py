@@ -73,8 +73,8 @@ def _copies(effort: Effort) -> str:
         return "not included: images and outputs stay on the device"
     return (
         "median ms: not included, images and outputs stay on the device; with copies: from host "
-        "memory and back to it in each call, float32 images or pixels for every runner alike, pinned "
-        "on a GPU but for ONNX Runtime, nothing at the same time"
+        "memory and back to it in each call, the same bytes for all, pinned on a GPU but for ONNX "
+        "Runtime, nothing at the same time"
     )
 
 
