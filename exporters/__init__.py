@@ -1,1 +1,30 @@
-"""Turn any ``nn.Module`` or ONNX file into artefacts: ONNX, half precision, engine, kernel plan."""
+"""Turn any ``nn.Module`` or ONNX file into artefacts: ONNX, half precision, engine, kernel plan.
+
+==================  ==============================================================================
+``arrays``          arrays in the one form that every library takes
+``artifact``        artefacts on disk
+``backends``        the only imports of onnxruntime, TensorRT and Polygraphy, each inside a
+                    function
+``caches``          caches: where they lie, and files that several processes share
+``errors``          every error that ``exporters`` and ``swin_deploy`` raise on purpose
+``flavors``         what the TensorRT flavours have and lack
+``half_precision``  write half precision into an ONNX graph
+``locks``           locks on open files
+``memory``          memory that is free is given back, where a large model ends and the next one
+                    begins
+``outputs``         places that files may go to
+``progress``        how far long work is, told to whoever follows it
+``signals``         interrupts (SIGINT) and requests to end (SIGTERM)
+``soundness``       what every ONNX file must be before anything computes with it, whoever wrote
+                    it
+``spec``            what to export and build, as frozen values without behaviour
+``staging``         files that get their names when they are whole, and what killed processes left
+                    of them
+``text_files``      text and JSON that somebody else wrote
+``to_onnx``         export a module to ONNX, at the opset asked for, and check that the file is
+                    what was asked
+``weights``         the structure of a graph apart from its large weights
+==================  ==============================================================================
+"""
+
+__version__ = "0.1.0"  # of the distribution

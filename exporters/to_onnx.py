@@ -25,8 +25,8 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from exporters.errors import DeployError, ExportError
+from exporters.half_precision import FLOAT32_ASKED, FLOAT32_MODULES, float32_modules, to_half
 from exporters.memory import release_memory
-from exporters.precision import FLOAT32_ASKED, FLOAT32_MODULES, float32_modules, to_half
 from exporters.soundness import require_sound
 from exporters.spec import OPSET_RANGE, ExportSpec
 from exporters.text_files import shortened

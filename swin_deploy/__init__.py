@@ -8,6 +8,8 @@ Names load when they are first used: importing this package loads neither PyTorc
 
 from __future__ import annotations
 
+from exporters import __version__
+
 TYPE_CHECKING = False  # type checkers know the name; importing typing would take longer
 if TYPE_CHECKING:
     from exporters.errors import (
@@ -23,11 +25,10 @@ if TYPE_CHECKING:
     from swin_deploy.api.checks import Report, check
     from swin_deploy.api.engines import build
     from swin_deploy.api.models import Model, load
+    from swin_deploy.artifacts.pipeline import Artifact, Listener
     from swin_deploy.images.preprocessing import PreprocessingChoice
-    from swin_deploy.pipeline import Artifact, Listener
     from swin_deploy.predict.predictor import Prediction, Predictor, Scored
 
-__version__ = "0.1.0"
 __all__ = [
     "Artifact",
     "BuildError",
@@ -45,13 +46,14 @@ __all__ = [
     "PreprocessingChoice",
     "Report",
     "Scored",
+    "__version__",
     "build",
     "check",
     "load",
 ]
 _HOMES = {
-    "Artifact": "swin_deploy.pipeline",
-    "Listener": "swin_deploy.pipeline",
+    "Artifact": "swin_deploy.artifacts.pipeline",
+    "Listener": "swin_deploy.artifacts.pipeline",
     "Model": "swin_deploy.api.models",
     "Prediction": "swin_deploy.predict.predictor",
     "Predictor": "swin_deploy.predict.predictor",

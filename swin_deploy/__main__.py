@@ -10,7 +10,7 @@ import sys
 def main() -> None:
     """Run the command line, and leave with its status."""
     try:
-        from swin_deploy import signals
+        from exporters import signals
 
         signals.leave_at_once()
         signals.ignore_at_exit()

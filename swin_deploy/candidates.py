@@ -1,55 +1,47 @@
-"""Judge a model against a loaded reference in one call, without files of its own.
-
-The reference and its noise are computed once, for as many candidates as there are:
-
-    outputs = reference_outputs(loaded, image_sets, precisions=("fp32",))
-    report = check_parity(loaded, outputs, fold(loaded.reference))
-"""
+"""What is held against the reference: the deploy model and every file made from it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from onnx import ModelProto, TensorProto
 from torch import nn
 
-from exporters.precision import precision_of
+from exporters.half_precision import float32_modules, precision_of
 from exporters.spec import Precision
-from exporters.staging import temporary_folder
+from exporters.text_files import naming
+from exporters.to_onnx import load_onnx
+from exporters.weights import without_weights
+from swin_deploy.artifacts.facts import check_origin, facts_in_graph, facts_in_manifest
+from swin_deploy.artifacts.pipeline import read_engine_manifest
 from swin_deploy.checkpoints.load import LoadedModel
-from swin_deploy.images.chance import chance_doubt
-from swin_deploy.images.sets import ImageSet
-from swin_deploy.judge import DEFAULT_BATCHES, Candidate, judge
-from swin_deploy.oracle import ReferenceOutputs, run_reference, trace_reference
-from swin_deploy.parity import Hop, ParityReport
-from swin_deploy.progress import Progress, silent, within
-from swin_deploy.runners import OrtRunner, TorchRunner
-from swin_deploy.samples import make_samples
-from swin_deploy.taps import tappable_graph, tappable_module
+from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TrtRunner
+from swin_deploy.runners.emulated import EmulatedRunner
+from swin_deploy.runners.intermediates import Tappable, tappable_graph, tappable_module
 
 
-def reference_outputs(
-    loaded: LoadedModel,
-    images: Sequence[ImageSet],
-    *,
-    precisions: Sequence[Precision],
-    progress: Progress = silent,
-) -> ReferenceOutputs:
-    """The reference's outputs, its tokens on the way, and its noise in these precisions.
+@dataclass(frozen=True)
+class Candidate:
+    """One stage to judge.
 
-    Raises:
-        ComparisonError: If there are no images.
+    Attributes:
+        runner: What runs it; not open yet.
+        stage: As in ``Hop``.
+        file: File name of the artefact, or empty.
+        family: Of the model, where its tolerance differs.
+        tappable: What looks into it, where that can be done.
+        second_opinion: Whether Polygraphy repeats every verdict.
     """
-    outputs = run_reference(
-        TorchRunner("PyTorch reference", loaded.reference),
-        images,
-        names=loaded.config.output_names,
-        progress=within(progress, 0, 0.5),
-    )
-    return trace_reference(
-        outputs, loaded.reference, precisions=precisions, progress=within(progress, 0.5, 1)
-    )
+
+    runner: Runner
+    stage: str
+    file: str = ""
+    family: str = ""
+    tappable: Tappable | None = None
+    second_opinion: bool = True
 
 
 def module_candidate(
@@ -77,66 +69,81 @@ def graph_candidate(loaded: LoadedModel, graph: onnx.ModelProto, path: Path) -> 
     )
 
 
-def check_parity(
-    loaded: LoadedModel,
-    outputs: ReferenceOutputs,
-    candidate: nn.Module | onnx.ModelProto,
-    *,
-    precision: Precision = "fp32",
-    batches: Sequence[int] = DEFAULT_BATCHES,
-) -> ParityReport:
-    """Judge a module in the deploy model's place, or an ONNX graph, on the outputs' images.
+@dataclass(frozen=True)
+class Made:
+    """The files to prove: ONNX graphs and engines made from one model."""
 
-    Args:
-        loaded: The reference.
-        outputs: From ``reference_outputs``, with the noise in the candidate's precision.
-        candidate: Of the same inputs and outputs as the reference.
-        precision: To run a module in; a graph has its own.
-        batches: Batch sizes.
+    onnx: tuple[Path, ...] = ()
+    engines: tuple[Path, ...] = ()
+
+    @functools.cached_property
+    def graphs(self) -> tuple[ModelProto, ...]:
+        """The structure of each ONNX file, read and checked once.
+
+        Raises:
+            ExportError: If a file cannot be read.
+        """
+        return tuple(without_weights(load_onnx(path)) for path in self.onnx)
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether one of the files takes pixels of 0 to 255, not normalised images.
+
+        Raises:
+            DeployError: If a file cannot be read.
+        """
+        kinds = [graph.graph.input[0].type.tensor_type.elem_type for graph in self.graphs]
+        engines = [read_engine_manifest(path).get("input_type") for path in self.engines]
+        return TensorProto.UINT8 in kinds or "uint8" in engines
+
+
+def stages(loaded: LoadedModel, made: Made) -> list[tuple[str, str, Runner]]:
+    """Stage, file name and runner of everything to compare with the reference, in order.
+
+    The deploy model comes first, then the ONNX files and the engines as ``made`` has them.
 
     Raises:
-        ComparisonError: If the candidate's output has another shape than the reference's.
-        DeployError: If it cannot run.
+        ComparisonError: If a file was not made from this model.
+        DeployError: If a file cannot be read.
     """
-    if isinstance(candidate, nn.Module):
-        one = module_candidate(loaded, candidate, precision=precision)
-        return parity_report(loaded, outputs, judge(outputs, [one], batches=batches))
-    with temporary_folder() as folder:
-        path = folder / "model.onnx"
-        onnx.save(candidate, path)
-        one = graph_candidate(loaded, candidate, path)
-        return parity_report(loaded, outputs, judge(outputs, [one], batches=batches))
+    return [(one.stage, one.file, one.runner) for one in candidates(loaded, made)]
 
 
-def parity_report(
-    loaded: LoadedModel, outputs: ReferenceOutputs, hops: tuple[Hop, ...]
-) -> ParityReport:
-    """The report on some hops."""
-    return ParityReport(
-        model=loaded.name,
-        weights=loaded.weights,
-        reference_backend=outputs.backend,
-        inputs={entry.name: entry.description for entry in outputs.image_sets},
-        reference_top1_accuracy=outputs.top1_accuracy,
-        hops=hops,
-        samples=make_samples(outputs, loaded.preprocessing),
-        labelled=sum(len(s.images) for s in outputs.image_sets if s.labels is not None),
-        doubt=_doubt(loaded, outputs),
-    )
+def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
+    """The deploy model, and each file made from it, to judge; raises as ``stages``."""
+    found = [module_candidate(loaded, loaded.deploy)]
+    for path, graph in zip(made.onnx, made.graphs, strict=True):
+        with naming(path):
+            check_origin(path, facts_in_graph(graph, path), loaded)
+            found.append(graph_candidate(loaded, graph, path))
+    for path in made.engines:
+        manifest = read_engine_manifest(path)
+        with naming(path):
+            check_origin(path, facts_in_manifest(manifest, path), loaded)
+        name = f"engine {manifest['precision']}"
+        runner = TrtRunner(path, name=name, steps=loaded.preprocessing)
+        found.append(Candidate(runner, "engine", path.name, loaded.config.family))
+    return found
 
 
-def _doubt(loaded: LoadedModel, outputs: ReferenceOutputs) -> str:
-    """Why accuracy shows nothing; empty for random weights, of which nobody expects any."""
-    if loaded.checkpoint is None or "logits" not in outputs.names:
-        return ""
-    place = outputs.names.index("logits")
-    for images, output in zip(outputs.image_sets, outputs.outputs, strict=True):
-        if images.labels is not None and images.order is not None:
-            return chance_doubt(
-                int((output[place].argmax(axis=1) == images.labels).sum()),
-                len(images.labels),
-                num_classes=loaded.config.num_classes,
-                order=images.order,
-                known=loaded.class_names,
-            )
-    return ""
+def emulated(loaded: LoadedModel, made: Made) -> list[Candidate]:
+    """The deploy model in the half precisions of the ONNX files, every operation rounded.
+
+    ONNX Runtime's CPU provider runs chains of float16 nodes in float32 without rounding between
+    them, so what overflows on a GPU is finite there; and it has no bfloat16 kernels.
+    """
+    graphs = {precision_of(graph): graph for graph in made.graphs}
+    return [
+        Candidate(
+            EmulatedRunner(
+                f"deploy model {precision}, emulated",
+                loaded.deploy,
+                precision,
+                keep=float32_modules(graph),
+            ),
+            "deploy",
+            family=loaded.config.family,
+        )
+        for precision, graph in graphs.items()
+        if precision != "fp32"
+    ]

@@ -18,7 +18,7 @@ from exporters import to_onnx
 from exporters.spec import ExportSpec
 from swin_deploy.checkpoints.load import load_model
 from swin_deploy.config import VARIANTS, SwinConfig, notebook_config
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,

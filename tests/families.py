@@ -9,12 +9,12 @@ import torch
 from conftest import TINY_WITH_HEAD, build_reference, randomised
 
 from exporters.spec import Precision
-from swin_deploy.candidates import reference_outputs
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
 from swin_deploy.images.sets import extreme_images, seeded_images
-from swin_deploy.oracle import ReferenceOutputs
+from swin_deploy.parity.reference_run import ReferenceOutputs
+from swin_deploy.parity.run import reference_outputs
 from swin_deploy.reference import Reference
 from swin_deploy.reference import build_reference as new_reference
 from swin_deploy.reference.swin_v2 import WindowAttentionV2

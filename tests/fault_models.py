@@ -9,19 +9,18 @@ import onnx
 import peers
 from faults import Fault
 
-from exporters.precision import to_half
+from exporters.half_precision import to_half
 from exporters.spec import Precision
 from exporters.to_onnx import export_onnx
-from swin_deploy.candidates import check_parity, reference_outputs
+from swin_deploy.artifacts.pipeline import export_spec
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
-from swin_deploy.fold import fold
-from swin_deploy.model import DeployModel
-from swin_deploy.oracle import ReferenceOutputs
+from swin_deploy.deploy.fold import fold
+from swin_deploy.deploy.model import DeployModel
 from swin_deploy.parity import ParityReport
-from swin_deploy.pipeline import export_spec
-from swin_deploy.proof import image_sets
+from swin_deploy.parity.reference_run import ReferenceOutputs
+from swin_deploy.parity.run import check_parity, image_sets, reference_outputs
 from swin_deploy.reference import build_reference
 
 IMAGES = 4

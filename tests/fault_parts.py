@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from exporters.spec import Precision
 from swin_deploy.config import SwinConfig
-from swin_deploy.fold.pieces import block_order
-from swin_deploy.model import (
+from swin_deploy.config.windows import reorder_index
+from swin_deploy.deploy.fold_parts import block_order
+from swin_deploy.deploy.model import (
     DeployModel,
     PatchMerge,
     PositionBias,
@@ -19,7 +20,6 @@ from swin_deploy.model import (
     SwinBlock,
     WindowMask,
 )
-from swin_deploy.windows import reorder_index
 
 
 class AbsentPartError(Exception):

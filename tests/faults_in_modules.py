@@ -24,8 +24,8 @@ from fault_parts import (
 from torch import Tensor, nn
 
 from swin_deploy.config import SwinConfig
-from swin_deploy.fold.pieces import block_order
-from swin_deploy.model import CosineNormalize, DeployModel
+from swin_deploy.deploy.fold_parts import block_order
+from swin_deploy.deploy.model import CosineNormalize, DeployModel
 
 
 @fault("shift off by one")

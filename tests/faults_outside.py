@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from swin_deploy.checkpoints.load import load_model
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
-from swin_deploy.model import DeployModel, SwinBlock
+from swin_deploy.deploy.model import DeployModel, SwinBlock
 
 # --- what only some batches or some inputs show
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporters import signals
 from exporters.artifact import (
     MANIFEST_KEYS,
     NewArtifact,
@@ -33,7 +34,6 @@ from exporters.artifact import (
 )
 from exporters.errors import FileError
 from exporters.staging import temporary_folder
-from swin_deploy import signals
 
 EVENTS = {
     "open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.scandir", "os.truncate",
@@ -272,7 +272,7 @@ def _trial_folder() -> Case:
 def _command(engine: Path, arguments: list[str]) -> Case:
     """A real command over an artefact that is there, ``x`` with the ending of ``engine``."""
     from exporters.backends import load_tensorrt
-    from swin_deploy import pipeline
+    from swin_deploy.artifacts import pipeline
     from swin_deploy.cli import main
 
     load_tensorrt("tensorrt-rtx")

@@ -11,13 +11,12 @@ import peers
 import torch
 from test_sources_backbones import build_maskformer
 
-from swin_deploy.candidates import reference_outputs
+from exporters.progress import silent
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.original.build import original_library
 from swin_deploy.parity import Hop
-from swin_deploy.progress import silent
-from swin_deploy.proof import judge_original
+from swin_deploy.parity.run import judge_original, reference_outputs
 
 Asked = dict[str, Any]
 TINY: Asked = {"embed_dim": 16, "depths": (2, 2), "num_heads": (1, 2)}

@@ -22,9 +22,9 @@ import numpy as np
 from command_line import IMAGES, listing
 from kill_at_each_step import temporary_files
 
+from exporters import signals
 from exporters.artifact import read_manifest
 from exporters.errors import DeployError
-from swin_deploy import signals
 from swin_deploy.cli import main
 from swin_deploy.report.from_json import read_report
 

@@ -8,8 +8,8 @@ import math
 from PIL import Image
 
 from exporters.plan import Block, Kernel, KernelPlan
-from swin_deploy.assumptions import Assumption
 from swin_deploy.bench import BenchReport, BenchResult, Comparison
+from swin_deploy.config.assumptions import Assumption
 from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation, Score
 from swin_deploy.parity import (
     Answer,

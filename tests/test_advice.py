@@ -13,15 +13,15 @@ from conftest import TINY, build_reference, rms_error, seeded_images
 from overflowing import attention, attention_and_offset, mlp, write_checkpoint
 
 from exporters.errors import ConfigError
-from exporters.precision import FLOAT16_MAX
-from swin_deploy.advice import Diagnosis, diagnose
+from exporters.half_precision import FLOAT16_MAX
+from exporters.progress import silent
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.config import BUNDLED_IMAGES
-from swin_deploy.emulate import Emulated, EmulatedRunner, operations
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
 from swin_deploy.images.sets import ImageSet, load_images
-from swin_deploy.progress import silent
-from swin_deploy.ranges import keepable_paths, measure_ranges, parts_of
+from swin_deploy.precision.diagnose import Diagnosis, diagnose
+from swin_deploy.precision.ranges import keepable_paths, measure_ranges, parts_of
+from swin_deploy.runners.emulated import Emulated, EmulatedRunner, operations
 
 MODEL = "notebook-digits"
 

@@ -244,7 +244,9 @@ def test_build_of_what_half_precision_cannot_deliver_says_why(
     full: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
-    monkeypatch.setattr("swin_deploy.pipeline.undelivered", lambda *_: ("two kernels are float32",))
+    monkeypatch.setattr(
+        "swin_deploy.artifacts.pipeline.undelivered", lambda *_: ("two kernels are float32",)
+    )
     with pytest.raises(swin_deploy.BuildError, match="two kernels are float32: not the precision"):
         swin_deploy.build(full, "ours.engine", precision="fp16", flavor="tensorrt-rtx")
     assert list(folder.iterdir()) == []

@@ -15,16 +15,16 @@ from layouts import LAYOUTS, Array
 from test_runners import write_onnx
 from torch import nn
 
+from exporters.arrays import plain_array
 from exporters.errors import ComparisonError
-from swin_deploy.arrays import plain_array
 from swin_deploy.bench.baselines import PyTorchRunner
-from swin_deploy.candidates import reference_outputs
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.checkpoints.preprocessors import library_steps
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import Tolerance, compare, second_opinion
-from swin_deploy.ranges import measure_ranges
+from swin_deploy.parity.run import reference_outputs
+from swin_deploy.precision.ranges import measure_ranges
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner
 
 TOLERANCE = Tolerance(atol=1e-3, rtol=1e-3, min_cosine=None, source="test")

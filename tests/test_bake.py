@@ -16,9 +16,9 @@ from photographs import write_photographs
 
 from exporters.artifact import read_manifest
 from exporters.errors import ComparisonError, ConfigError
-from exporters.precision import to_half
-from swin_deploy.fold import fold
-from swin_deploy.fold.pixels import taking_pixels
+from exporters.half_precision import to_half
+from swin_deploy.deploy.fold import fold
+from swin_deploy.deploy.fold_pixels import taking_pixels
 from swin_deploy.images.decode import denormalise, load_pixels, normalise
 from swin_deploy.images.labelled import find_images
 from swin_deploy.images.preprocessing import Preprocessing

@@ -6,7 +6,7 @@ import pytest
 
 from exporters.errors import BuildError, ComparisonError, MissingBackendError
 from swin_deploy.bench import Effort
-from swin_deploy.bench.lanes import Contender
+from swin_deploy.bench.contenders import Contender
 from swin_deploy.bench.timing import time_in_steps, time_runners
 from swin_deploy.runners import Runner
 

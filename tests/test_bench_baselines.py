@@ -19,13 +19,13 @@ from swin_deploy.bench.baselines import (
     float32_products,
     graphed,
 )
-from swin_deploy.bench.lanes import relative_l2
+from swin_deploy.bench.contenders import relative_l2
 from swin_deploy.bench.originals import build_original, library_of, original_maker
 from swin_deploy.bench.throughput import measure_throughput
+from swin_deploy.candidates import Made
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
-from swin_deploy.proof import Made
 from swin_deploy.reference import build_reference as build_any
 
 V1 = SwinConfig(

@@ -8,10 +8,10 @@ import pytest
 from report_samples import make_bench, make_report
 
 from swin_deploy.bench import BenchReport, BenchResult, Comparison
-from swin_deploy.bench.bars import compare_bars
+from swin_deploy.bench.comparisons import compare_bars
+from swin_deploy.bench.contenders import Contender, Lane
 from swin_deploy.bench.gpu import GpuSampler, GpuState, find_gpu
-from swin_deploy.bench.intervals import MIN_PAIRS, is_settled, ratio_interval, ratio_of
-from swin_deploy.bench.lanes import Contender, Lane
+from swin_deploy.intervals import MIN_PAIRS, is_settled, ratio_interval, ratio_of
 from swin_deploy.report.bench_words import bench_sentences
 from swin_deploy.report.from_json import read_report
 from swin_deploy.report.tables import bench_not_run, bench_table

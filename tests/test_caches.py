@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from exporters import caches
 from exporters.backends import Gpu
-from exporters.cache_file import locked, read_cache
+from exporters.caches import cache_folder, locked, read_cache, runtime_cache_path, timing_cache
 from exporters.errors import FileError
-from swin_deploy import caches
-from swin_deploy.caches import cache_folder, runtime_cache_path, timing_cache
 
 HOLD_LOCK = """
 import pathlib, sys, time
-from exporters.cache_file import locked
+from exporters.caches import locked
 with locked(pathlib.Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)

@@ -11,16 +11,16 @@ from onnx import numpy_helper
 from torch import nn
 
 from exporters.errors import ComparisonError
-from exporters.precision import to_half
+from exporters.half_precision import to_half
 from exporters.spec import ExportSpec
 from exporters.to_onnx import export_onnx
-from swin_deploy.candidates import check_parity, reference_outputs
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.parity import TOLERANCES, Hop
+from swin_deploy.parity.run import check_parity, reference_outputs
 from swin_deploy.reference import build_reference
 
 every_family = pytest.mark.parametrize("family", CONFIGS)

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from command_line import Command, listing
 
+from exporters import caches
 from exporters.artifact import read_manifest
 from exporters.backends import Gpu
 from exporters.spec import CacheFile
-from swin_deploy import caches
 from swin_deploy.cli.console import NORMAL, QUIET, Console
-from swin_deploy.cli.life import Life
+from swin_deploy.cli.engine_options import Life
 
 PLAIN = {
     "timing_cache": None,

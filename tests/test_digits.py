@@ -10,9 +10,9 @@ import swin_deploy
 from swin_deploy.checkpoints.load import load_model
 from swin_deploy.checkpoints.notebook import infer_config
 from swin_deploy.config import variant
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
+from swin_deploy.deploy.model import DeployModel
 from swin_deploy.images.sets import ImageSet, load_images
-from swin_deploy.model import DeployModel
 from swin_deploy.reference.notebook import NotebookSwin
 
 DIGITS = Path(swin_deploy.__file__).parent / "assets" / "digits"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from swin_deploy.evaluate.intervals import (
+from swin_deploy.intervals import (
     Interval,
     Z,
     images_to_show,

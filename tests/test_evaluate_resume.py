@@ -12,11 +12,11 @@ import torch
 from command_line import DIGITS, IMAGES, Command, no_space
 from safetensors.torch import load_file
 
+from swin_deploy.candidates import Made
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.evaluate.predictions import Predictions
 from swin_deploy.evaluate.run import Settings, evaluate
 from swin_deploy.images.labelled import LabelledImages, read_images
-from swin_deploy.proof import Made
 
 KEY = {"images": "1", "model": "2"}
 MODEL = ("evaluate", "--model", "notebook-digits")

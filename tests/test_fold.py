@@ -18,9 +18,9 @@ from conftest import (
 from torch import Tensor, nn
 
 from swin_deploy.config import SwinConfig, notebook_config
-from swin_deploy.fold import fold
-from swin_deploy.fold.pieces import MASKED_FINITE
-from swin_deploy.model import (
+from swin_deploy.deploy.fold import fold
+from swin_deploy.deploy.fold_parts import MASKED_FINITE
+from swin_deploy.deploy.model import (
     DeployModel,
     PatchMerge,
     PositionBias,

@@ -11,9 +11,9 @@ from peers import trained_like
 from torch import Tensor, nn
 
 from swin_deploy.config import SwinConfig
-from swin_deploy.fold import fold
-from swin_deploy.fold.pieces import LARGEST_EXPANDED_WINDOW, MASKED_FINITE
-from swin_deploy.model import (
+from swin_deploy.deploy.fold import fold
+from swin_deploy.deploy.fold_parts import LARGEST_EXPANDED_WINDOW, MASKED_FINITE
+from swin_deploy.deploy.model import (
     DeployModel,
     GatheredPositionBias,
     PatchMerge,

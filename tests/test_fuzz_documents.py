@@ -18,12 +18,12 @@ from report_samples import make_evaluation, make_report
 
 from exporters.artifact import manifest_path, read_manifest
 from exporters.plan import KernelPlan
+from swin_deploy.artifacts.pipeline import read_engine_manifest
 from swin_deploy.checkpoints.load import load_model
 from swin_deploy.config import VARIANTS, SwinConfig
-from swin_deploy.pipeline import read_engine_manifest
 from swin_deploy.report.from_json import read_evaluation, read_report
 from swin_deploy.report.to_json import report_to_dict
-from swin_deploy.runners.facts import read_facts
+from swin_deploy.runners.engine_manifest import read_facts
 
 Document = dict[str, Any]
 

@@ -17,12 +17,12 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from onnx import helper
 
+from exporters.half_precision import precision_of, to_half
 from exporters.plan import count_attention
-from exporters.precision import precision_of, to_half
 from exporters.to_onnx import load_onnx
 from swin_deploy.artifacts.facts import NAMES, facts_in_graph, facts_of
 from swin_deploy.checkpoints.load import load_model
-from swin_deploy.taps import tappable_graph
+from swin_deploy.runners.intermediates import tappable_graph
 
 
 @functools.cache

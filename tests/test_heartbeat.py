@@ -7,8 +7,8 @@ import threading
 import pytest
 from command_line import Command
 
+from exporters.progress import Progress, silent, within
 from swin_deploy.cli.heartbeat import BAR_AFTER_S, EVERY_S, Bar, Heartbeat, Ticker
-from swin_deploy.progress import Progress, silent, within
 
 
 class Clock:

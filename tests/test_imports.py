@@ -19,8 +19,8 @@ HEAVY = {
 BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy"}
 PEERS = {"timm", "torchvision", "transformers"}  # their checkpoints are read without them
 SUBPACKAGES = {
-    *("api", "artifacts", "bench", "checkpoints", "cli", "evaluate", "fold", "images", "original"),
-    *("parity", "predict", "reference", "report", "runners"),
+    *("api", "artifacts", "bench", "checkpoints", "cli", "config", "deploy", "evaluate", "images"),
+    *("original", "parity", "precision", "predict", "reference", "report", "runners"),
 }
 MODULES = sorted(
     name

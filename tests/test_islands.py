@@ -9,13 +9,13 @@ import torch
 from exported import CONFIGS, exported, make_graph, needs_rtx
 from onnx import TensorProto, helper, numpy_helper
 
+from exporters.engine.to_engine import build_engine
 from exporters.errors import ExportError
-from exporters.islands import lost_float32, unwanted_float32
+from exporters.half_precision import FLOAT32_MODULES, precision_of, to_half
 from exporters.plan import Kernel, KernelPlan
-from exporters.precision import FLOAT32_MODULES, precision_of, to_half
+from exporters.plan.float32 import lost_float32, unwanted_float32
 from exporters.spec import BatchProfile, EngineOptions, Precision
-from exporters.to_engine import build_engine
-from swin_deploy.pipeline import undelivered
+from swin_deploy.artifacts.pipeline import undelivered
 
 ROW = ("batch", 4)
 MLP = ("layers.0.mlp.0", "layers.0.mlp.1", "layers.0.mlp.2")

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from exporters.errors import BuildError, ComparisonError, MissingBackendError
-from swin_deploy import judge as judging
+from swin_deploy.candidates import Candidate
 from swin_deploy.images.sets import ImageSet
-from swin_deploy.judge import Candidate, judge
-from swin_deploy.oracle import run_reference
+from swin_deploy.parity import judge as judging
+from swin_deploy.parity.judge import judge
+from swin_deploy.parity.reference_run import run_reference
 from swin_deploy.runners import Runner
 
 CLASSES = 4

@@ -12,14 +12,14 @@ import pytest
 from command_line import IMAGES, Command
 from overflowing import attention, attention_and_offset, mlp, write_checkpoint
 
-from exporters.precision import FLOAT32_ASKED, float32_modules, precision_of
+from exporters.half_precision import FLOAT32_ASKED, float32_modules, precision_of
 from exporters.spec import BatchProfile, EngineOptions
-from swin_deploy import ladder as ladder_module
-from swin_deploy import pipeline
+from swin_deploy.artifacts import pipeline
 from swin_deploy.checkpoints.load import load_model
 from swin_deploy.images.sets import load_images
-from swin_deploy.ladder import Climb, Ladder, climb
 from swin_deploy.parity import Hop, ParityReport
+from swin_deploy.precision import search as ladder_module
+from swin_deploy.precision.search import Climb, Ladder, climb
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
 

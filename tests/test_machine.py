@@ -6,7 +6,7 @@ import pytest
 
 from exporters.errors import MissingBackendError
 from swin_deploy import machine
-from swin_deploy.machine import Finding, examine, to_dict
+from swin_deploy.doctor import Finding, examine, to_dict
 
 CUDA = "CUDAExecutionProvider"
 

@@ -21,15 +21,15 @@ from torch import nn
 from exporters import memory
 from exporters.spec import ExportSpec, Precision
 from exporters.to_onnx import export_onnx
-from swin_deploy import proof
-from swin_deploy.advice import diagnose
-from swin_deploy.alias import alias
+from swin_deploy import candidates
 from swin_deploy.bench.baselines import PyTorchRunner
-from swin_deploy.emulate import EmulatedRunner
-from swin_deploy.fold import fold
+from swin_deploy.candidates import Made
+from swin_deploy.deploy.fold import fold
 from swin_deploy.images.sets import seeded_images
-from swin_deploy.proof import Made
+from swin_deploy.precision.diagnose import diagnose
+from swin_deploy.reference.alias import alias
 from swin_deploy.runners import TorchRunner
+from swin_deploy.runners.emulated import EmulatedRunner
 
 SPEC = ExportSpec((3, 56, 56), ("logits",))
 
@@ -160,7 +160,9 @@ def test_made_files_are_read_once_and_hold_no_weights(
     path.write_bytes(exported("digits").SerializeToString())
     read: list[Path] = []
     monkeypatch.setattr(
-        proof, "load_onnx", lambda one, load=proof.load_onnx: read.append(one) or load(one)
+        candidates,
+        "load_onnx",
+        lambda one, load=candidates.load_onnx: read.append(one) or load(one),
     )
     made = Made((path,))
     graphs = made.graphs, made.graphs
@@ -205,7 +207,7 @@ from pathlib import Path
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
 from swin_deploy.checkpoints.load import LoadedModel
-from swin_deploy.pipeline import export_spec, write_onnx
+from swin_deploy.artifacts.pipeline import export_spec, write_onnx
 from swin_deploy.reference import build_reference
 
 def status(name):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from exporters.errors import ConfigError, ExportError
-from swin_deploy import memory_limits
 from swin_deploy.config import VARIANTS, SwinConfig
-from swin_deploy.memory_limits import available_bytes, needed_bytes, require_memory
+from swin_deploy.config import memory as memory_limits
+from swin_deploy.config.memory import available_bytes, needed_bytes, require_memory
 from swin_deploy.reference import build_reference
 from swin_deploy.runners import OrtRunner
 

@@ -20,11 +20,18 @@ from conftest import (
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-import swin_deploy.model
+import swin_deploy.deploy.model
 import swin_deploy.reference.notebook
 from swin_deploy.config import SwinConfig
-from swin_deploy.fold import fold
-from swin_deploy.model import (
+from swin_deploy.config.windows import (
+    merge_order,
+    raster_order,
+    relative_position_index,
+    reorder_index,
+    window_order,
+)
+from swin_deploy.deploy.fold import fold
+from swin_deploy.deploy.model import (
     BatchFirst,
     CosineNormalize,
     DeployModel,
@@ -41,13 +48,6 @@ from swin_deploy.model import (
     SwinBlock,
     WindowAttention,
     WindowMask,
-)
-from swin_deploy.windows import (
-    merge_order,
-    raster_order,
-    relative_position_index,
-    reorder_index,
-    window_order,
 )
 
 
@@ -321,7 +321,7 @@ def imported_packages(module: ModuleType) -> set[str]:
 
 
 def test_deploy_model_imports_nothing_but_torch() -> None:
-    assert imported_packages(swin_deploy.model) <= {"__future__", "math", "torch"}
+    assert imported_packages(swin_deploy.deploy.model) <= {"__future__", "math", "torch"}
     assert "einops" in imported_packages(swin_deploy.reference.notebook)
 
 

@@ -13,7 +13,7 @@ from peers import import_peer
 from exporters.errors import ConfigError
 from swin_deploy.cli import cli
 from swin_deploy.config import VARIANTS
-from swin_deploy.names import SHORT_NAMES, find_variant, short_names, variant_name
+from swin_deploy.config.names import SHORT_NAMES, find_variant, short_names, variant_name
 
 # As timm 1.0, torchvision 0.25, the Hub and the authors' repository spell them.
 NAMES = {

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from conftest import FLOAT32_TOLERANCE, REJECTED, golden_reference, golden_run, rms_error
 from torch import Tensor, nn
 
+from swin_deploy.config.windows import boundary_mask
 from swin_deploy.reference import notebook
 from swin_deploy.reference.notebook import (
     NotebookSwin,
@@ -18,7 +19,6 @@ from swin_deploy.reference.notebook import (
     ShiftedWindowMSA,
     SwinEncoderBlock,
 )
-from swin_deploy.windows import boundary_mask
 
 # The recorded run at 56 pixels has four windows in its first stage and one in its second.
 Patch = pytest.MonkeyPatch

@@ -13,13 +13,14 @@ from command_line import Command
 from original_files import FILES, Asked, ema_file, hop_of, maskformer
 from torch import nn
 
+from swin_deploy.candidates import Made
 from swin_deploy.checkpoints import huggingface, known, sources, weights
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.original.build import build_original, original_library
 from swin_deploy.parity import ParityReport
-from swin_deploy.proof import Made, make_report
 from swin_deploy.reference import Reference
 from swin_deploy.report.from_json import read_report
+from swin_deploy.report.make import make_report
 from swin_deploy.report.schema import first_problem
 from swin_deploy.report.write import write_report
 

@@ -6,9 +6,9 @@ import pytest
 from exported import CONFIGS, copy_of, exported, in_float32, make_graph, needs_rtx
 from onnx import TensorProto, helper
 
+from exporters.engine.to_engine import build_engine
 from exporters.plan.totals import block_totals
 from exporters.spec import BatchProfile, EngineOptions
-from exporters.to_engine import build_engine
 
 AT_8 = BatchProfile(8, 8, 8)
 

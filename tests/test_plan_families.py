@@ -8,13 +8,13 @@ import pytest
 import torch
 from exported import needs_rtx
 
+from exporters.engine.to_engine import build_engine
 from exporters.plan import KernelPlan
 from exporters.spec import BatchProfile, EngineOptions, ExportSpec
-from exporters.to_engine import build_engine
 from exporters.to_onnx import export_onnx
 from swin_deploy.checkpoints.load import RANDOM_SEED
 from swin_deploy.config import VARIANTS, SwinConfig
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
 from swin_deploy.reference import build_reference, count_parameters
 
 AT_8 = BatchProfile(8, 8, 8)

@@ -16,8 +16,8 @@ from exporters.errors import ExportError
 from exporters.plan import KernelPlan
 from exporters.plan.totals import block_pairs
 from exporters.spec import EngineOptions
+from swin_deploy.artifacts.pipeline import read_or_build_plan
 from swin_deploy.config import SwinConfig
-from swin_deploy.pipeline import read_or_build_plan
 
 SMALL = {"depths": (2, 2), "num_heads": (2, 4)}
 CONFIG = SwinConfig(

@@ -8,11 +8,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from exporters.errors import ExportError
-from exporters.precision import precision_of, to_half
+from exporters.half_precision import precision_of, to_half
 from exporters.to_onnx import export_onnx
 from swin_deploy.checkpoints.load import load_model
 from swin_deploy.config import BUNDLED_IMAGES
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
 from swin_deploy.images.sets import load_images
 
 ROW = ("batch", 4)

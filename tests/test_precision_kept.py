@@ -12,11 +12,11 @@ from onnx import TensorProto, numpy_helper
 from peers import trained_like
 from torch import Tensor, nn
 
-from exporters.precision import FLOAT32_MODULES, to_half
+from exporters.half_precision import FLOAT32_MODULES, to_half
 from exporters.spec import ExportSpec
 from exporters.to_onnx import export_onnx
 from swin_deploy.config import SwinConfig
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
 from swin_deploy.reference import build_reference
 
 V2 = SwinConfig(

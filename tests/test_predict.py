@@ -143,7 +143,7 @@ def assert_same_top(ours: list[tuple[int, float]], theirs: list[tuple[int, float
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits model in half precision."""
-    from swin_deploy import pipeline
+    from swin_deploy.artifacts import pipeline
     from swin_deploy.checkpoints.load import load_model
 
     loaded = load_model("notebook-digits")

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swin_deploy.config import Family, Output, SwinConfig
+from swin_deploy.config.windows import relative_coords_table
 from swin_deploy.reference import build_reference
 from swin_deploy.reference.swin import SwinTransformer
 from swin_deploy.reference.swin_v2 import WindowAttentionV2
-from swin_deploy.windows import relative_coords_table
 
 FAMILIES: list[Family] = ["swin", "swinv2"]
 

@@ -27,9 +27,8 @@ from exporters.errors import ComparisonError
 from swin_deploy.evaluate.accuracy import Score
 from swin_deploy.parity import Check
 from swin_deploy.report.compare import Limits, compare_reports
+from swin_deploy.report.compare.pages import runs_to_markdown, runs_to_terminal
 from swin_deploy.report.compare.words import comparison_headline, comparison_to_dict
-from swin_deploy.report.markdown import render_runs as runs_to_markdown
-from swin_deploy.report.terminal import render_runs
 from swin_deploy.report.write import write_report
 
 
@@ -207,7 +206,7 @@ def test_renderers_say_what_got_worse_first_and_escape_it():
     assert values == json.loads(json.dumps(values, allow_nan=False))
     assert values["regressions"] == len(found.regressions) > 2
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(render_runs(found))
+    console.print(runs_to_terminal(found))
     assert max(map(len, console.export_text().splitlines())) <= 100
 
 

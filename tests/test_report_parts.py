@@ -24,13 +24,13 @@ from swin_deploy.checkpoints.load import load_model
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.sets import ImageSet, load_images
-from swin_deploy.oracle import ReferenceOutputs
 from swin_deploy.parity import Floor
+from swin_deploy.parity.reference_run import ReferenceOutputs
+from swin_deploy.parity.sample_images import MOST_SAMPLES, answer_samples, make_samples, sample_rows
 from swin_deploy.report.drift_svg import render_drift, worst_points
 from swin_deploy.report.html import render_html
 from swin_deploy.report.markdown import LONGEST_COMMENT, render_markdown
 from swin_deploy.report.sample_cards import sample_cards, sample_sentence
-from swin_deploy.samples import MOST_SAMPLES, answer_samples, make_samples, sample_rows
 
 # --- Markdown that fits
 

@@ -22,7 +22,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from exporters.plan.roofline import GPUS, bound_plan
-from swin_deploy.machine import Finding
+from swin_deploy.doctor import Finding
 from swin_deploy.report import terminal
 from swin_deploy.report.grids import Column, Grid
 from swin_deploy.report.models import render_findings

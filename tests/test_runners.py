@@ -17,7 +17,7 @@ from exporters.errors import (
 from exporters.spec import ExportSpec
 from exporters.to_onnx import export_onnx
 from swin_deploy.config import notebook_config
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
 from swin_deploy.parity import TOLERANCES, compare
 from swin_deploy.runners import CPU_PROVIDER, CUDA_PROVIDER, OrtRunner, TorchRunner, ort
 

@@ -9,12 +9,12 @@ from conftest import build_reference
 
 from exporters.artifact import manifest_path, write_artifact
 from exporters.backends import Gpu, cuda_device_count
+from exporters.engine.to_engine import build_engine
 from exporters.errors import BuildError, DeployError, FileError, MissingBackendError
 from exporters.spec import BatchProfile, EngineOptions, ExportSpec
-from exporters.to_engine import build_engine
 from exporters.to_onnx import export_onnx
 from swin_deploy.config import notebook_config
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
 from swin_deploy.parity import TOLERANCES, compare
 from swin_deploy.runners import TorchRunner, TrtRunner, facts, trt
 from swin_deploy.runners.runtime_cache import keep_runtime_cache, open_runtime_cache

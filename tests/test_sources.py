@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.resize import bicubic, widening
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
 
 Asked = dict[str, Any]
 FAMILIES = ["swin", "swinv2"]

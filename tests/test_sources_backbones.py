@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from exporters.errors import CheckpointError
 from swin_deploy.checkpoints.load import load_model
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
 
 FOUR = {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8]}
 STAGES = ["stage1", "stage2", "stage3", "stage4"]

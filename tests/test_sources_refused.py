@@ -14,7 +14,7 @@ from torch import Tensor
 
 from exporters.errors import CheckpointError, ConfigError, FileError
 from swin_deploy.checkpoints.load import load_model
-from swin_deploy.checkpoints.sources import detect_source, load_checkpoint
+from swin_deploy.checkpoints.read import detect_source, load_checkpoint
 from swin_deploy.checkpoints.timm import DIALECT
 from swin_deploy.config import variant
 from swin_deploy.reference import build_reference

@@ -10,7 +10,7 @@ from torch import nn
 
 from exporters.errors import CheckpointError
 from swin_deploy.checkpoints.load import load_model
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
 
 RATIOS = [2.6, 1.3, 4 / 3]
 

@@ -6,9 +6,9 @@ import torch
 from families import CONFIGS, loaded
 
 from exporters.errors import ComparisonError
-from swin_deploy.fold import fold
-from swin_deploy.stream import batch_first, in_candidate_order, stream_points, token_orders
-from swin_deploy.taps import TappedModule, tappable_module
+from swin_deploy.deploy.fold import fold
+from swin_deploy.parity.points import batch_first, in_candidate_order, stream_points, token_orders
+from swin_deploy.runners.intermediates import TappedModule, tappable_module
 
 every_family = pytest.mark.parametrize("family", CONFIGS)
 

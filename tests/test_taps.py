@@ -10,8 +10,14 @@ from torch import nn
 from exporters.errors import ComparisonError
 from exporters.weights import without_weights
 from swin_deploy.checkpoints.load import load_model
-from swin_deploy.fold import fold
-from swin_deploy.taps import Tap, TappedModule, tap_outputs, tappable_graph, tappable_module
+from swin_deploy.deploy.fold import fold
+from swin_deploy.runners.intermediates import (
+    Tap,
+    TappedModule,
+    tap_outputs,
+    tappable_graph,
+    tappable_module,
+)
 
 TAPS = (Tap("1"), Tap("2", "in"), Tap("2"))
 

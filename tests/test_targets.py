@@ -9,10 +9,10 @@ import pytest
 
 from exporters import backends
 from exporters.backends import Gpu
+from exporters.engine.targets import Targets, ask_for_targets, targets_of
 from exporters.errors import BuildError, FileError
 from exporters.flavors import FLAVORS, refuse_missing
 from exporters.spec import CacheFile, EngineOptions, Flavor, HardwareCompatibility
-from exporters.targets import Targets, ask_for_targets, targets_of
 
 H200 = Gpu("NVIDIA H200", "9.0")
 ADA = Gpu("NVIDIA GeForce RTX 4090", "8.9")

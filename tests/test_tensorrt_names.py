@@ -142,9 +142,9 @@ def misnamed(tree: ast.AST) -> Iterator[str]:
 def test_the_code_uses_names_that_every_release_has() -> None:
     texts = files()
     assert {
-        "exporters/to_engine.py",
-        "exporters/targets.py",
-        "exporters/timing_cache.py",
+        "exporters/engine/to_engine.py",
+        "exporters/engine/targets.py",
+        "exporters/engine/timing_cache.py",
         "swin_deploy/runners/trt.py",
         "swin_deploy/runners/runtime_cache.py",
     } <= texts.keys()
@@ -163,19 +163,22 @@ def test_the_code_uses_names_that_every_release_has() -> None:
     assert mistakes(texts) == []
 
 
+TO_ENGINE = "exporters/engine/to_engine.py"
+
+
 @pytest.mark.parametrize(
     ("path", "old", "new"),
     [
-        ("exporters/to_engine.py", "builder.build_serialized_network", "builder.build_network"),
-        ("exporters/to_engine.py", "trt.MemoryPoolType.WORKSPACE", "trt.MemoryPoolType.SCRATCH"),
-        ("exporters/to_engine.py", "parser_error.node_name()", "parser_error.title()"),
-        ("exporters/to_engine.py", "config.progress_monitor", "config.int8_calibrator"),
-        ("exporters/to_engine.py", "def phase_start(", "def phase_begin("),
-        ("exporters/to_engine.py", "    parser = trt", "    reader = trt"),
-        ("exporters/targets.py", "config.set_flag(", "config.set_flags("),
-        ("exporters/targets.py", 'require(trt, "compute_capabilities")', "pass"),
-        ("exporters/timing_cache.py", "timing_cache.combine(", "timing_cache.merge("),
-        ("exporters/timing_cache.py", '(b"").serialize()', '(b"").save()'),
+        (TO_ENGINE, "builder.build_serialized_network", "builder.build_network"),
+        (TO_ENGINE, "trt.MemoryPoolType.WORKSPACE", "trt.MemoryPoolType.SCRATCH"),
+        (TO_ENGINE, "parser_error.node_name()", "parser_error.title()"),
+        (TO_ENGINE, "config.progress_monitor", "config.int8_calibrator"),
+        (TO_ENGINE, "def phase_start(", "def phase_begin("),
+        (TO_ENGINE, "    parser = trt", "    reader = trt"),
+        ("exporters/engine/targets.py", "config.set_flag(", "config.set_flags("),
+        ("exporters/engine/targets.py", 'require(trt, "compute_capabilities")', "pass"),
+        ("exporters/engine/timing_cache.py", "timing_cache.combine(", "timing_cache.merge("),
+        ("exporters/engine/timing_cache.py", '(b"").serialize()', '(b"").save()'),
         ("swin_deploy/runners/trt.py", "_context.execute_async_v3", "_context.execute_async_v9"),
         ("swin_deploy/runners/trt.py", "trt.DataType.HALF", "trt.DataType.HALVE"),
         ("swin_deploy/runners/trt.py", "engine.get_tensor_mode", "engine.get_binding_mode"),

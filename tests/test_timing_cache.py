@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 from timing_stand_in import TRT, Cache, Config, build, build_one_of_many
 
-from exporters.cache_file import locked
+from exporters.caches import locked
+from exporters.engine.timing_cache import attach_timing_cache, keep_timing_cache
 from exporters.errors import BuildError, DeployError, FileError
 from exporters.spec import CacheFile
-from exporters.timing_cache import attach_timing_cache, keep_timing_cache
 
 
 def timings(path: Path) -> dict[str, float]:

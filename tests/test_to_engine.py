@@ -11,9 +11,9 @@ from exported import copy_of, exported, make_graph, needs_rtx
 from onnx import helper
 
 from exporters import to_engine
+from exporters.engine.to_engine import build_engine, check_profile, fixed_batch
 from exporters.errors import BuildError, MissingBackendError
 from exporters.spec import BatchProfile, CacheFile, EngineOptions
-from exporters.to_engine import build_engine, check_profile, fixed_batch
 
 RTX = EngineOptions("tensorrt-rtx")
 AT_2 = BatchProfile(2, 2, 2)

@@ -27,7 +27,7 @@ from exporters.errors import ExportError
 from exporters.spec import ExportSpec
 from exporters.to_onnx import export_onnx, load_onnx
 from swin_deploy.config import SwinConfig
-from swin_deploy.fold import fold
+from swin_deploy.deploy.fold import fold
 from swin_deploy.reference import build_reference
 
 FORBIDDEN = {"If", "Loop", "Scan", "Shape", "NonZero", "Where", "Range"}

@@ -11,7 +11,7 @@ import pytest
 from exported import copy_of, exported, make_graph
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.precision import to_half
+from exporters.half_precision import to_half
 from exporters.weights import LARGE, check_graph, infer_shapes, serialized, without_weights
 
 Change = Callable[[onnx.ModelProto], None]

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from exporters.errors import CheckpointError, ConfigError
 from swin_deploy.checkpoints.load import load_model
-from swin_deploy.checkpoints.sources import LoadedCheckpoint, load_checkpoint
+from swin_deploy.checkpoints.read import LoadedCheckpoint, load_checkpoint
 
 State = dict[str, Any]
 SMALL = {"img_size": 32, "window_size": 4, "embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2)}

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from swin_deploy.reference.notebook import ShiftedWindowMSA
-from swin_deploy.windows import (
+from swin_deploy.config.windows import (
     MASKED,
     boundary_mask,
     merge_order,
@@ -13,6 +12,7 @@ from swin_deploy.windows import (
     reorder_index,
     window_order,
 )
+from swin_deploy.reference.notebook import ShiftedWindowMSA
 
 # (resolution, window size), in tokens.
 MAPS = [(7, 7), (14, 7), (28, 7), (8, 4), (16, 8), (6, 3), (6, 2), (4, 1), (12, 12)]

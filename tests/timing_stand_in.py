@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+from exporters.engine.timing_cache import attach_timing_cache, keep_timing_cache
 from exporters.spec import CacheFile
-from exporters.timing_cache import attach_timing_cache, keep_timing_cache
 
 
 class Cache:

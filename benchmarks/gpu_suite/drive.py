@@ -33,7 +33,7 @@ from benchmarks.gpu_suite.markdown import render_document
 from benchmarks.gpu_suite.parts import Part
 from exporters.artifact import write_atomic
 from exporters.errors import ComparisonError, MissingBackendError
-from swin_deploy.bench.lanes import one_line
+from swin_deploy.bench.contenders import one_line
 
 LAST_WORDS = 300
 POLL_S = 0.5

@@ -20,18 +20,14 @@ from exporters.errors import MissingBackendError
 from exporters.spec import Flavor, Precision
 from exporters.to_onnx import load_onnx
 from exporters.weights import without_weights
-from swin_deploy.bench.lanes import one_line, relative_l2
-from swin_deploy.candidates import (
-    graph_candidate,
-    module_candidate,
-    parity_report,
-    reference_outputs,
-)
+from swin_deploy.bench.contenders import one_line, relative_l2
+from swin_deploy.candidates import Candidate, graph_candidate, module_candidate
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import ImageSet, extreme_images, seeded_images
-from swin_deploy.judge import Candidate, judge
-from swin_deploy.oracle import ReferenceOutputs
 from swin_deploy.parity import Hop
+from swin_deploy.parity.judge import judge
+from swin_deploy.parity.reference_run import ReferenceOutputs
+from swin_deploy.parity.run import parity_report, reference_outputs
 from swin_deploy.report.to_json import parity_to_dict
 from swin_deploy.runners import TrtRunner
 

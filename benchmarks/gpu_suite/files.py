@@ -11,7 +11,7 @@ from exporters.artifact import read_manifest
 from exporters.backends import load_tensorrt
 from exporters.errors import BuildError, ComparisonError, FileError, MissingBackendError
 from exporters.spec import DEFAULT_OPSET, BatchProfile, EngineOptions, Flavor, Precision
-from swin_deploy import pipeline
+from swin_deploy.artifacts import pipeline
 from swin_deploy.artifacts.facts import check_origin, facts_in_manifest
 from swin_deploy.checkpoints.load import LoadedModel
 

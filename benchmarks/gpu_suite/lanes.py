@@ -23,7 +23,7 @@ from swin_deploy.bench.baselines import (
     eager,
     graphed,
 )
-from swin_deploy.bench.lanes import Contender
+from swin_deploy.bench.contenders import Contender
 from swin_deploy.bench.originals import original_maker
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.runners import CUDA_PROVIDER, OrtRunner, Runner, TrtRunner

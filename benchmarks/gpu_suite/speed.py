@@ -23,13 +23,13 @@ from benchmarks.gpu_suite.lanes import (
     require_provider,
 )
 from benchmarks.gpu_suite.models import TINY, Setup, suite_model
-from exporters.precision import to_half
+from exporters.half_precision import to_half
 from exporters.spec import Precision
 from exporters.to_onnx import export_onnx
-from swin_deploy import pipeline
+from swin_deploy.artifacts import pipeline
 from swin_deploy.bench import BenchReport, Effort
 from swin_deploy.bench.baselines import arithmetics
-from swin_deploy.bench.lanes import Contender
+from swin_deploy.bench.contenders import Contender
 from swin_deploy.bench.originals import build_original
 from swin_deploy.bench.timing import time_in_steps, time_runners
 from swin_deploy.checkpoints.load import LoadedModel

@@ -15,8 +15,8 @@ from dataclasses import replace
 import onnx
 
 from exporters.errors import BuildError
-from exporters.islands import lost_float32, unwanted_float32
 from exporters.plan.blocks import fill_forward, group_kernel, group_nodes
+from exporters.plan.float32 import lost_float32, unwanted_float32
 from exporters.plan.kernels import Block, Kernel, KernelPlan
 from exporters.plan.values import infer_values
 from exporters.plan.work import Work, count_work, node_key

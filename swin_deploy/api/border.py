@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from exporters.errors import ConfigError
+from swin_deploy.artifacts.outputs import ending_problem
 from swin_deploy.checkpoints.load import LoadedModel
-from swin_deploy.outputs import ending_problem
 from swin_deploy.report.results import Report
 
 Value = TypeVar("Value", bound=LoadedModel | Report)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from exporters.errors import ComparisonError, ConfigError
-from swin_deploy import proof
+from exporters.progress import Progress, silent
 from swin_deploy.api.border import StrPath, derived, path_of, require_known, require_whole
+from swin_deploy.candidates import Made
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.original.build import CHOICES, Choice, original_library
+from swin_deploy.parity.run import BATCHES, image_sets, prove_parity
 from swin_deploy.predict.forms import form_of
-from swin_deploy.progress import Progress, silent
-from swin_deploy.proof import BATCHES
 from swin_deploy.report import results
+from swin_deploy.report.make import make_report
 from swin_deploy.report.to_json import report_to_dict
 from swin_deploy.report.write import write_report
 
@@ -123,15 +124,15 @@ def check(
     folder = None if images is None else path_of(images)
     made = _made(files)
     original_library(model, original)  # what cannot be is said before the work
-    sets = proof.image_sets(model, folder, limit=limit)
-    parity = proof.prove_parity(
+    sets = image_sets(model, folder, limit=limit)
+    parity = prove_parity(
         model, made, images=sets, batches=batches, progress=progress, original=original
     )
-    found = proof.make_report(model, made, parity=parity, bench=None, images=sets)
+    found = make_report(model, made, parity=parity, bench=None, images=sets)
     return derived(Report, found)
 
 
-def _made(files: Sequence[StrPath]) -> proof.Made:
+def _made(files: Sequence[StrPath]) -> Made:
     """The files by their kind."""
     found: dict[str, list[Path]] = {"onnx": [], "engine": [], "checkpoint": []}
     for path in map(path_of, files):
@@ -141,4 +142,4 @@ def _made(files: Sequence[StrPath]) -> proof.Made:
             f"{found['checkpoint'][0]} is neither an ONNX file nor an engine; name what was made "
             "from the model"
         )
-    return proof.Made(tuple(found["onnx"]), tuple(found["engine"]))
+    return Made(tuple(found["onnx"]), tuple(found["engine"]))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from exporters.backends import choose_flavor
+from exporters.caches import timing_cache
 from exporters.errors import BuildError, ConfigError
 from exporters.flavors import refuse_missing
 from exporters.spec import BatchProfile, EngineOptions, Flavor, HardwareCompatibility, Precision
-from swin_deploy import pipeline
 from swin_deploy.api.border import (
     StrPath,
     path_of,
@@ -17,10 +17,10 @@ from swin_deploy.api.border import (
     require_options,
     require_whole,
 )
-from swin_deploy.builds import claim_build, plan_build, refusal
-from swin_deploy.caches import timing_cache
-from swin_deploy.outputs import ENGINE_ENDINGS
-from swin_deploy.pipeline import Artifact, Listener
+from swin_deploy.artifacts import pipeline
+from swin_deploy.artifacts.builds import claim_build, plan_build, refusal
+from swin_deploy.artifacts.outputs import ENGINE_ENDINGS
+from swin_deploy.artifacts.pipeline import Artifact, Listener
 
 
 class BuildOptions(TypedDict, total=False):

@@ -20,11 +20,11 @@ from swin_deploy.api.border import (
     require_options,
     require_whole,
 )
+from swin_deploy.artifacts.outputs import ONNX_ENDINGS
+from swin_deploy.artifacts.pipeline import Artifact, export_spec, write_onnx
 from swin_deploy.checkpoints.load import LoadedModel, LoadOptions, load_model
-from swin_deploy.outputs import ONNX_ENDINGS
-from swin_deploy.pipeline import Artifact, export_spec, write_onnx
+from swin_deploy.precision.ranges import keepable_paths
 from swin_deploy.predict.forms import form_of
-from swin_deploy.ranges import keepable_paths
 
 
 class ExportOptions(TypedDict, total=False):

@@ -17,15 +17,15 @@ from typing import Any
 
 import onnx
 
+from exporters import __version__
 from exporters.artifact import manifest_path
 from exporters.errors import ComparisonError, FileError
-from exporters.precision import FLOAT32_ASKED, FLOAT32_MODULES, float32_modules
+from exporters.half_precision import FLOAT32_ASKED, FLOAT32_MODULES, float32_modules
 from exporters.spec import Precision
 from exporters.text_files import listed, parse_json, typed
-from swin_deploy import __version__
-from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config import SwinConfig
+from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Preprocessing
 

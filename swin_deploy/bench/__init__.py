@@ -1,16 +1,15 @@
 """Throughput, measured side by side in one run: the values that reports show.
 
-===============  ====================================================================
+===============  =======================================================================
 ``timing``       several runners in turn, round by round, until the time is spent
-``lanes``        one runner made ready: opened, called once, its output checked
-``intervals``    how sure a ratio of two runners is
-``bars``         what is shipped against each way to do without it
 ``conditions``   what the numbers hold for
 ``gpu``          memory, clocks, temperature and power of the GPU
 ``baselines``    PyTorch as others would run it: float16, TF32, compiled, as CUDA graphs
 ``originals``    the model of the library that a checkpoint comes from
 ``throughput``   all of these for one model and the files made from it
-===============  ====================================================================
+``comparisons``  what is shipped against each way to do without it
+``contenders``   what is timed, made ready
+===============  =======================================================================
 
 Nothing here imports PyTorch or NumPy; the modules below do.
 """

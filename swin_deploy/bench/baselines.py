@@ -12,10 +12,10 @@ import torch._dynamo
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from swin_deploy.alias import alias
-from swin_deploy.arrays import plain_array
+from exporters.arrays import plain_array
 from swin_deploy.bench import Kind, Mode
-from swin_deploy.bench.lanes import Contender
+from swin_deploy.bench.contenders import Contender
+from swin_deploy.reference.alias import alias
 from swin_deploy.runners import Outputs, Runner
 from swin_deploy.runners.base import plain_images
 

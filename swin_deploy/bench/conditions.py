@@ -12,7 +12,7 @@ import torch
 
 from swin_deploy.bench import BenchResult, Effort
 from swin_deploy.bench.gpu import device_name
-from swin_deploy.bench.intervals import MIN_PAIRS, SETTLED_ROUNDS
+from swin_deploy.intervals import MIN_PAIRS, SETTLED_ROUNDS
 
 PACKAGES = (
     "torch",

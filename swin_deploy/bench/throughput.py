@@ -8,17 +8,17 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from exporters.progress import Progress, silent
 from swin_deploy.bench import BenchReport, Effort
 from swin_deploy.bench.baselines import arithmetics, compiled, eager, graphed
-from swin_deploy.bench.lanes import Contender
+from swin_deploy.bench.contenders import Contender
 from swin_deploy.bench.originals import library_of, original_maker
 from swin_deploy.bench.timing import time_runners
+from swin_deploy.candidates import Made, stages
 from swin_deploy.checkpoints.load import LoadedModel
+from swin_deploy.config.memory import require_memory
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.sets import seeded_images, to_pixel_values
-from swin_deploy.memory_limits import require_memory
-from swin_deploy.progress import Progress, silent
-from swin_deploy.proof import Made, stages
 from swin_deploy.runners import TrtRunner
 
 Against = Literal["eager", "compile", "max-autotune", "original"]

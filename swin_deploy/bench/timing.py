@@ -12,12 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from exporters.errors import ComparisonError
+from exporters.progress import Progress, silent, within
 from swin_deploy.bench import DEFAULT_EFFORT, BenchReport, BenchResult, Comparison, Effort
-from swin_deploy.bench.bars import compare_bars
+from swin_deploy.bench.comparisons import compare_bars
 from swin_deploy.bench.conditions import conditions_of
-from swin_deploy.bench.gpu import GpuSampler, gpu_state, open_gpu
-from swin_deploy.bench.intervals import is_settled, ratio_interval, ratio_of
-from swin_deploy.bench.lanes import (
+from swin_deploy.bench.contenders import (
     CompileClock,
     Contender,
     Lane,
@@ -25,7 +24,8 @@ from swin_deploy.bench.lanes import (
     open_lane,
     prepare_lanes,
 )
-from swin_deploy.progress import Progress, silent, within
+from swin_deploy.bench.gpu import GpuSampler, gpu_state, open_gpu
+from swin_deploy.intervals import is_settled, ratio_interval, ratio_of
 
 WARMUP_SHARE = 0.25
 TOLD_SHARE = 0.1  # of the time, between two reports of progress: telling takes some

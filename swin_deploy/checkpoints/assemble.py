@@ -11,13 +11,13 @@ from exporters.errors import CheckpointError
 from exporters.text_files import listed
 from swin_deploy.checkpoints.dialect import Named
 from swin_deploy.config import SwinConfig
-from swin_deploy.reference import build_reference
-from swin_deploy.reference.swin import MASKED
-from swin_deploy.windows import (
+from swin_deploy.config.windows import (
     relative_coords_table,
     relative_position_index,
     shifted_window_mask,
 )
+from swin_deploy.reference import build_reference
+from swin_deploy.reference.swin import MASKED
 
 # Saved coordinates may be rounded to half precision; another window differs by far more.
 COORDS_TOLERANCE = 2e-3

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import msgspec
 
 from exporters.text_files import listed, typed
+from swin_deploy.config import MOST_SIDE
 from swin_deploy.images.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    MOST_SIDE,
     TO_UNIT,
     Interpolation,
     Preprocessing,

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from exporters.errors import CheckpointError, ConfigError
 from exporters.text_files import listed, naming
-from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.assemble import derived_buffers
+from swin_deploy.checkpoints.infer_config import DEFAULT_CHOICE, variant_of
 from swin_deploy.checkpoints.pictures import prepared
 from swin_deploy.checkpoints.preprocessors import library_rule
-from swin_deploy.checkpoints.sizes import DEFAULT_CHOICE, variant_of
-from swin_deploy.checkpoints.sources import CheckpointOptions, Reading, load_checkpoint
+from swin_deploy.checkpoints.read import CheckpointOptions, Reading, load_checkpoint
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Output, SwinConfig, variant
-from swin_deploy.fold import fold
+from swin_deploy.config.assumptions import Assumption
+from swin_deploy.config.names import variant_name
+from swin_deploy.deploy.fold import fold
+from swin_deploy.deploy.model import DeployModel
 from swin_deploy.images.class_names import ClassNames, read_class_names
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
-from swin_deploy.model import DeployModel
-from swin_deploy.names import variant_name
 from swin_deploy.reference import Reference, build_reference
 
 RANDOM_SEED = 0

@@ -9,13 +9,13 @@ import msgspec
 
 from exporters.errors import ConfigError
 from exporters.text_files import typed
-from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints import notebook
 from swin_deploy.checkpoints.folders import Content
 from swin_deploy.checkpoints.image_processors import huggingface_rule
+from swin_deploy.checkpoints.infer_config import Asked, variant_of
 from swin_deploy.checkpoints.preprocessors import chosen_rule, library_rule, timm_rule
-from swin_deploy.checkpoints.sizes import Asked, variant_of
 from swin_deploy.config import SwinConfig
+from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.class_names import (
     PUBLISHED,
     ClassNames,

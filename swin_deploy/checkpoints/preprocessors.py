@@ -15,7 +15,7 @@ import msgspec
 from exporters.errors import CheckpointError, ConfigError, FileError
 from exporters.text_files import read_json, typed
 from swin_deploy.checkpoints.image_processors import ImageProcessor, huggingface_rule
-from swin_deploy.checkpoints.sizes import variant_of
+from swin_deploy.checkpoints.infer_config import variant_of
 from swin_deploy.config import SwinConfig
 from swin_deploy.images.preprocessing import (
     IMAGENET_MEAN,

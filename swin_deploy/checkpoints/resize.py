@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from swin_deploy.checkpoints.geometry import BIAS_TABLE
-from swin_deploy.checkpoints.sizes import effective_windows
+from swin_deploy.checkpoints.infer_config import effective_windows
+from swin_deploy.checkpoints.infer_sizes import BIAS_TABLE
 from swin_deploy.config import SwinConfig
 
 

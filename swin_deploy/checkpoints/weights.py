@@ -12,9 +12,9 @@ from torch import Tensor
 
 from exporters.errors import CheckpointError
 from exporters.text_files import listed, shortened
-from swin_deploy.assumptions import Assumption
 from swin_deploy.checkpoints.dialect import find_prefixes
 from swin_deploy.checkpoints.known import DIALECTS, NOTEBOOK_EVIDENCE
+from swin_deploy.config.assumptions import Assumption
 
 EMA, RAW = "ema", "raw"
 OPTION = "--weights"

@@ -1,5 +1,28 @@
 """The command line: validate, call the library, print; statuses 0, 1, 2 and 3.
 
+==================  ============================================================================
+``about``           ``swin-deploy models`` and ``swin-deploy doctor``
+``auto``            ``--auto``
+``bench``           ``swin-deploy bench``: is it faster, and than what
+``build_trt``       ``swin-deploy build-trt``: an ONNX file to an engine
+``command``         commands
+``console``         what commands say, and where
+``engine_options``  options about an engine's life
+``evaluate``        ``swin-deploy evaluate``: accuracy on labelled images
+``export``          ``swin-deploy export``: a checkpoint to an ONNX file
+``failures``        what a command says where something else goes wrong than an error of its own
+``heartbeat``       signs of life of a step
+``inputs``          inputs at the border of the commands
+``options``         options that several commands share, and the checks at the border
+``outputs``         outputs at the border of the commands
+``parity``          ``swin-deploy parity``: is it equal
+``plan``            ``swin-deploy plan``: the kernels that TensorRT launches
+``precision``       ``swin-deploy precision``
+``predict``         ``swin-deploy predict``: what is in a picture
+``report``          ``swin-deploy report``: render a report again, or compare two
+``run``             ``swin-deploy run``: the whole line in one command
+==================  ============================================================================
+
 0: done, and within tolerance.  1: a check failed.  2: wrong usage.  3: could not run.
 70: a bug of this program, with its traceback.
 130: interrupted.  141: whoever read the output has gone.  143: terminated.
@@ -14,23 +37,23 @@ import warnings
 
 import click
 
+from exporters import __version__
 from exporters.errors import DeployError
-from swin_deploy import __version__
+from exporters.signals import farewell, received
 from swin_deploy.cli.about import doctor, models
 from swin_deploy.cli.bench import bench
+from swin_deploy.cli.build_trt import build_trt
 from swin_deploy.cli.command import level_options
 from swin_deploy.cli.console import READER_GONE, discard_streams, is_full, say
-from swin_deploy.cli.engine import build_trt
 from swin_deploy.cli.evaluate import evaluate
 from swin_deploy.cli.export import export
 from swin_deploy.cli.failures import BUG, MOST_OF_USAGE, bug_report, explain, one_line
+from swin_deploy.cli.parity import parity
 from swin_deploy.cli.plan import plan
 from swin_deploy.cli.precision import precision
 from swin_deploy.cli.predict import predict
-from swin_deploy.cli.prove import parity
 from swin_deploy.cli.report import report
 from swin_deploy.cli.run import run
-from swin_deploy.signals import farewell, received
 
 COULD_NOT_RUN = 3
 

@@ -10,7 +10,7 @@ from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, show_json, show_table
 from swin_deploy.cli.options import json_option
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, VARIANTS
-from swin_deploy.names import short_names
+from swin_deploy.config.names import short_names
 
 BROKEN_STATUS = 1
 # What may be given as a checkpoint, by source.
@@ -87,11 +87,11 @@ Exit status 1: something that the main job needs is missing or broken.
 def doctor(console: Console, as_json: bool) -> None:
     """Say what this machine can do, and how to get what is missing."""
     with console.loading("Looking at this machine"):
-        from swin_deploy import machine
+        from swin_deploy.doctor import examine, to_dict
 
-        findings = machine.examine()
+        findings = examine()
     if as_json:
-        show_json(machine.to_dict(findings))
+        show_json(to_dict(findings))
     else:
         from swin_deploy.report.models import render_findings
 

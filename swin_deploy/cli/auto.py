@@ -13,7 +13,7 @@ from exporters.spec import Precision
 from swin_deploy.cli.console import CHECK_FAILED, Console, say, show_json
 
 if TYPE_CHECKING:
-    from swin_deploy.ladder import Ladder, Rung
+    from swin_deploy.precision.search import Ladder, Rung
 
 
 def climb_ladder(
@@ -23,7 +23,7 @@ def climb_ladder(
 
     Exits with status 1 where none passes.
     """
-    from swin_deploy.ladder import climb
+    from swin_deploy.precision.search import climb
 
     with console.step("Finding a precision that is right") as step:
         climbed = climb(dataclasses.replace(ladder, progress=step.update), start=start)

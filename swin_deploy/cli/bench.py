@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from exporters.outputs import Output
+from swin_deploy.artifacts.outputs import report_outputs
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table
 from swin_deploy.cli.options import (
@@ -22,7 +23,6 @@ from swin_deploy.cli.options import (
     report_option,
 )
 from swin_deploy.cli.outputs import claim_outputs, force_option
-from swin_deploy.outputs import report_outputs
 
 if TYPE_CHECKING:
     from swin_deploy.bench.throughput import Against
@@ -120,15 +120,16 @@ def bench(
     if report:
         _claim(report, (*asked.inputs(), *onnx_files, *engine_files), force=force)
     with console.loading("Loading PyTorch and the model"):
-        from swin_deploy import proof
         from swin_deploy.bench import Effort
         from swin_deploy.bench.throughput import measure_throughput
+        from swin_deploy.candidates import Made
+        from swin_deploy.report.make import make_report
         from swin_deploy.report.terminal import render_bench
         from swin_deploy.report.to_json import bench_to_dict
         from swin_deploy.report.write import write_report
 
         loaded = asked.load()
-        made = proof.Made(onnx_files, engine_files)
+        made = Made(onnx_files, engine_files)
         earlier = _earlier(report, loaded, force=force) if report else None
     with console.step("Measuring throughput") as step:
         result = measure_throughput(
@@ -140,7 +141,7 @@ def bench(
             progress=step.update,
         )
     if report:
-        fresh = earlier or proof.make_report(loaded, made, parity=None, bench=None)
+        fresh = earlier or make_report(loaded, made, parity=None, bench=None)
         write_report(replace(fresh, bench=result), report, force=force)
     if as_json:
         show_json(bench_to_dict(result))
@@ -165,9 +166,9 @@ def _claim(report: Path, inputs: tuple[Path, ...], *, force: bool) -> None:
 
 def _earlier(folder: Path, loaded: LoadedModel, *, force: bool) -> Report | None:
     """The report to join, if there is one; with --force not what is no report of ours."""
-    from swin_deploy import proof
+    from swin_deploy.report.make import existing_report
 
     document = report_outputs(folder)[0]
     if force and not document.is_ours(document.path):
         return None
-    return proof.existing_report(folder, loaded)
+    return existing_report(folder, loaded)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from exporters.errors import FileError
+from exporters.signals import nothing_to_clean
 from exporters.text_files import visible
 from swin_deploy.cli.heartbeat import CLEAR_LINE, Bar, Heartbeat, Ticker
-from swin_deploy.signals import nothing_to_clean
 
 if TYPE_CHECKING:
     from swin_deploy.checkpoints.load import LoadedModel

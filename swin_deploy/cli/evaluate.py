@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from swin_deploy.artifacts.outputs import EVALUATION, evaluation_outputs
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, announce, show_json, show_table
 from swin_deploy.cli.inputs import require_data, requiring
@@ -22,7 +23,6 @@ from swin_deploy.cli.options import (
 )
 from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.config import BUNDLED_IMAGES, DEFAULT_MODEL
-from swin_deploy.outputs import EVALUATION, evaluation_outputs
 
 if TYPE_CHECKING:
     from swin_deploy.checkpoints.load import LoadedModel
@@ -119,8 +119,8 @@ def evaluate(
     _claim(output, inputs, force=force)
     _require_data(asked, data)
     with console.loading("Loading PyTorch and the model"):
+        from swin_deploy.candidates import Made
         from swin_deploy.evaluate import run
-        from swin_deploy.proof import Made
         from swin_deploy.report.terminal import render_evaluation
 
         loaded = asked.load()
@@ -207,7 +207,7 @@ def _bundled_images(name: str) -> Path:
 
 def _suggest_drop(console: Console, images: int) -> None:
     """Propose to ask for the smallest drop that so many images can rule out."""
-    from swin_deploy.evaluate.intervals import images_to_show
+    from swin_deploy.intervals import images_to_show
 
     shown = [points for points in DROPS if images_to_show(points / 100) <= images]
     if shown:
@@ -217,7 +217,7 @@ def _suggest_drop(console: Console, images: int) -> None:
 
 def _warn_too_few(console: Console, images: int, max_drop: float | None) -> None:
     """Say before the work that its check cannot pass."""
-    from swin_deploy.evaluate.intervals import images_to_show
+    from swin_deploy.intervals import images_to_show
 
     enough = images_to_show(max_drop) if max_drop else 0
     if images < enough:

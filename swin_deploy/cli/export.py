@@ -97,7 +97,7 @@ def export(
         claim_artifacts([output], inputs=asked.inputs(), force=force)
         require_ending(output, ONNX)
     with console.loading("Loading PyTorch and the model"):
-        from swin_deploy import pipeline
+        from swin_deploy.artifacts import pipeline
 
         loaded = asked.load()
     announce(console, loaded)

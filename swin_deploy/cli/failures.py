@@ -11,8 +11,8 @@ import sys
 import traceback
 from pathlib import Path
 
+from exporters import __version__
 from exporters.text_files import shortened, visible
-from swin_deploy import __version__
 
 BUG = 70  # EX_SOFTWARE of sysexits.h: no check failed, and no input is to blame
 MOST_LETTERS = 500

@@ -27,8 +27,8 @@ from swin_deploy.cli.inputs import (
     requiring,
 )
 from swin_deploy.config import VARIANTS
+from swin_deploy.config.names import SHORT_NAMES, variant_name
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
-from swin_deploy.names import SHORT_NAMES, variant_name
 
 if TYPE_CHECKING:
     from swin_deploy.api.models import Model

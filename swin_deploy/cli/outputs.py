@@ -10,7 +10,12 @@ import click
 
 from exporters.artifact import artifact_outputs
 from exporters.outputs import Output, claim
-from swin_deploy.outputs import ENGINE_ENDINGS, ONNX_ENDINGS, PICTURE_ENDINGS, ending_problem
+from swin_deploy.artifacts.outputs import (
+    ENGINE_ENDINGS,
+    ONNX_ENDINGS,
+    PICTURE_ENDINGS,
+    ending_problem,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 # Endings by what a file is to be.

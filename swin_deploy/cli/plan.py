@@ -10,14 +10,14 @@ import click
 from exporters.errors import BuildError
 from exporters.spec import Flavor
 from exporters.text_files import naming
+from swin_deploy.artifacts.outputs import PLAN, picture_output
+from swin_deploy.cli.build_trt import resolve_flavor
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, show_json, show_table
-from swin_deploy.cli.engine import resolve_flavor
+from swin_deploy.cli.engine_options import default_options
 from swin_deploy.cli.inputs import require_planned, requiring
-from swin_deploy.cli.life import default_options
 from swin_deploy.cli.options import FILE, flavor_option, json_option
 from swin_deploy.cli.outputs import PICTURE, claim_outputs, force_option, require_ending
-from swin_deploy.outputs import PLAN, picture_output
 
 if TYPE_CHECKING:
     from exporters.plan import KernelPlan
@@ -115,7 +115,7 @@ def _read(
     flavor: Literal["auto"] | Flavor,
 ) -> KernelPlan:
     with console.step(f"Reading the plan of {file.name}") as step:
-        from swin_deploy import pipeline
+        from swin_deploy.artifacts import pipeline
 
         options = default_options(resolve_flavor(flavor))
         return pipeline.read_or_build_plan(

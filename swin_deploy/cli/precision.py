@@ -60,13 +60,13 @@ def precision(
     rounded values and compute in float32.
     """
     with console.loading("Loading PyTorch and the model"):
-        from swin_deploy import proof
-        from swin_deploy.advice import diagnose
+        from swin_deploy.parity.run import image_sets
+        from swin_deploy.precision.diagnose import diagnose
         from swin_deploy.report.precision import precision_to_dict
         from swin_deploy.report.terminal import render_precision
 
         loaded = asked.load()
-        calibration = proof.image_sets(loaded, images, limit=limit)[0]
+        calibration = image_sets(loaded, images, limit=limit)[0]
     announce(console, loaded)
     if images is None:
         console.note(f"  no --images: calibrating on {calibration.description}")

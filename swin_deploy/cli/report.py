@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from exporters.errors import FileError
+from swin_deploy.artifacts.outputs import REPORT, comment_output, report_outputs
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table, show_text
 from swin_deploy.cli.options import FILE, json_option
 from swin_deploy.cli.outputs import claim_outputs, force_option
-from swin_deploy.outputs import REPORT, comment_output, report_outputs
 
 if TYPE_CHECKING:
     from swin_deploy.report.results import Report
@@ -190,16 +190,15 @@ def _render(console: Console, read: Report, asked: _Asked) -> None:
 
 def _compare(console: Console, paths: tuple[Path, ...], slower: float, asked: _Asked) -> None:
     from swin_deploy.report.compare import Limits, compare_reports
+    from swin_deploy.report.compare.pages import runs_to_markdown, runs_to_terminal
     from swin_deploy.report.compare.words import comparison_to_dict
-    from swin_deploy.report.markdown import render_runs as runs_to_markdown
-    from swin_deploy.report.terminal import render_runs
 
     found = compare_reports(_read(paths[0]), _read(paths[1]), Limits(slower=slower))
     _write_markdown(console, asked, runs_to_markdown(found))
     if asked.as_json:
         show_json(comparison_to_dict(found))
     else:
-        show_table(render_runs(found))
+        show_table(runs_to_terminal(found))
     if found.regressions:
         click.get_current_context().exit(CHECK_FAILED)
     if not asked.markdown:

@@ -17,7 +17,9 @@ from exporters.spec import (
     Flavor,
     Precision,
 )
+from swin_deploy.artifacts.outputs import report_outputs
 from swin_deploy.cli.auto import climb_ladder, rung_conditions
+from swin_deploy.cli.build_trt import refuse_engine, resolve_flavor
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import (
     CHECK_FAILED,
@@ -28,8 +30,7 @@ from swin_deploy.cli.console import (
     show_json,
     show_table,
 )
-from swin_deploy.cli.engine import refuse_engine, resolve_flavor
-from swin_deploy.cli.life import default_options
+from swin_deploy.cli.engine_options import default_options
 from swin_deploy.cli.options import (
     FILE,
     GPU_MACHINE,
@@ -43,14 +44,13 @@ from swin_deploy.cli.options import (
     original_option,
 )
 from swin_deploy.cli.outputs import claim_artifacts, claim_outputs, force_option
-from swin_deploy.outputs import report_outputs
 
 if TYPE_CHECKING:
-    from swin_deploy.ladder import Rung
+    from swin_deploy.artifacts.pipeline import Converted
+    from swin_deploy.candidates import Made
     from swin_deploy.original.build import Choice
     from swin_deploy.parity import ParityReport
-    from swin_deploy.pipeline import Converted
-    from swin_deploy.proof import Made
+    from swin_deploy.precision.search import Rung
     from swin_deploy.report.results import Report
 
 QUICK_IMAGES, QUICK_BATCHES = 8, (4,)
@@ -138,16 +138,19 @@ def run(
     inputs = (*asked.inputs(), images)
     claim_outputs(report_outputs(report), inputs=inputs, force=force)
     with console.loading("Loading PyTorch and the model"):
-        from swin_deploy import pipeline, proof
+        from swin_deploy.artifacts import pipeline
         from swin_deploy.bench import Effort
         from swin_deploy.bench.throughput import measure_throughput
-        from swin_deploy.ladder import Ladder
+        from swin_deploy.candidates import Made
         from swin_deploy.original.build import original_library
+        from swin_deploy.parity.run import BATCHES, image_sets, prove_parity
+        from swin_deploy.precision.search import Ladder
+        from swin_deploy.report.make import make_report
 
         options = default_options(resolve_flavor(flavor))
         loaded = asked.load()
         original_library(loaded, original)  # what cannot be is said before the work
-        sets = proof.image_sets(loaded, images, limit=min(limit, QUICK_IMAGES) if quick else limit)
+        sets = image_sets(loaded, images, limit=min(limit, QUICK_IMAGES) if quick else limit)
     announce(console, loaded)
     announce_images(console, sets)
     if quick:
@@ -163,13 +166,13 @@ def run(
     else:
         source = _in_precision(console, full, precision=precision)
         graph, engine = _make_engine(console, source, batch=batch, options=options, force=force)
-    made = proof.Made(tuple(dict.fromkeys((full, graph))), (engine,))
+    made = Made(tuple(dict.fromkeys((full, graph))), (engine,))
     with console.step("Comparing every step with the reference") as step:
-        parity = proof.prove_parity(
+        parity = prove_parity(
             loaded,
             made,
             images=sets,
-            batches=QUICK_BATCHES if quick else proof.BATCHES,
+            batches=QUICK_BATCHES if quick else BATCHES,
             progress=step.update,
             original=original,
         )
@@ -183,7 +186,7 @@ def run(
                 effort=Effort(seconds=bench_seconds),
                 progress=step.update,
             )
-    result = proof.make_report(loaded, made, parity=parity, bench=bench, images=sets)
+    result = make_report(loaded, made, parity=parity, bench=bench, images=sets)
     pictures = [*(["--images", images] if images else []), "--limit", limit]
     words, why = _next_words(asked, made, parity, pictures, report, quick=quick)
     unseen = not quick and why == GPU_MACHINE
@@ -235,7 +238,7 @@ def _next_words(
 
 def _artifacts(full: Path, precision: Precision, *, auto: bool) -> list[Path]:
     """Every artefact that the command may write; with --auto those of each rung."""
-    from swin_deploy import pipeline
+    from swin_deploy.artifacts import pipeline
 
     ladder: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
     tried = ladder[ladder.index(precision) :] if auto else (precision,)
@@ -249,8 +252,8 @@ def _artifacts(full: Path, precision: Precision, *, auto: bool) -> list[Path]:
 
 def _in_precision(console: Console, full: Path, *, precision: Precision) -> Path | Converted:
     """The graph in the precision asked for; in half precision it is written with the engine."""
-    from exporters.precision import TITLES
-    from swin_deploy import pipeline
+    from exporters.half_precision import TITLES
+    from swin_deploy.artifacts import pipeline
 
     if precision == "fp32":
         return full
@@ -267,7 +270,7 @@ def _make_engine(
     force: bool,
 ) -> tuple[Path, Path]:
     """The graph and the engine, its precision proved; exits with status 1 where it cannot be."""
-    from swin_deploy import pipeline
+    from swin_deploy.artifacts import pipeline
 
     graph = source if isinstance(source, Path) else source.path
     with console.step(f"Building the engine with {options.flavor}") as step:

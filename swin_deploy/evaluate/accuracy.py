@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from exporters.errors import FileError
-from swin_deploy.assumptions import Assumption
-from swin_deploy.evaluate.intervals import Interval, paired_interval, wilson_interval
+from swin_deploy.config.assumptions import Assumption
+from swin_deploy.intervals import Interval, paired_interval, wilson_interval
 
 SCHEMA = 2
 LISTED = 100  # images that are named

@@ -16,19 +16,19 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from exporters import __version__
 from exporters.artifact import sha256_of
 from exporters.errors import ComparisonError, ConfigError, FileError, MissingBackendError
-from swin_deploy import __version__
+from exporters.progress import Progress, Tell, silent
 from swin_deploy.artifacts.facts import facts_of, versions
+from swin_deploy.candidates import Made, stages
 from swin_deploy.checkpoints.load import LoadedModel
+from swin_deploy.config.memory import require_memory
 from swin_deploy.evaluate.accuracy import LISTED, BackendAccuracy, Evaluation, score_answers
 from swin_deploy.evaluate.predictions import TOP, Answer, Predictions
 from swin_deploy.images.batches import stream_batches
 from swin_deploy.images.chance import chance_doubt
 from swin_deploy.images.labelled import LabelledImages
-from swin_deploy.memory_limits import require_memory
-from swin_deploy.progress import Progress, Tell, silent
-from swin_deploy.proof import Made, stages
 from swin_deploy.runners import Runner, TorchRunner
 from swin_deploy.runners.base import run_images
 

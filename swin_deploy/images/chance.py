@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from exporters.text_files import listed, shortened
-from swin_deploy.evaluate.intervals import wilson_interval
 from swin_deploy.images.class_names import ClassNames, ClassOrder
+from swin_deploy.intervals import wilson_interval
 
 
 def chance_doubt(

@@ -12,8 +12,8 @@ from typing import Any
 
 from exporters.errors import ConfigError, FileError
 from exporters.text_files import listed, parse_json, read_text, shortened
-from swin_deploy.assumptions import Assumption
 from swin_deploy.config import ASSETS
+from swin_deploy.config.assumptions import Assumption
 
 # Synsets and words of WordNet, one class a line, in the order of the logits. The 22k order is that
 # of the authors' data/imagenet22k_dataset.py: sorted synsets, of which two without images give

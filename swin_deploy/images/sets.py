@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from exporters.errors import ConfigError
 from exporters.text_files import listed
-from swin_deploy.assumptions import Assumption
 from swin_deploy.config import SwinConfig
+from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.class_names import ClassNames, ClassOrder, order_classes
 from swin_deploy.images.decode import denormalise, load_image, normalise
 from swin_deploy.images.labelled import class_folders, class_of, find_images

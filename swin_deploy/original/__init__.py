@@ -1,9 +1,6 @@
 """The original library's own model, built and loaded by that library from the user's own file.
 
-The reference and everything made from it come from one reading of the checkpoint, so parity cannot
-see a wrong one. Here the library reads the same file or folder by its own code.
-
-=====================  ==============================================================
+=====================  ============================================================
 ``construct``          a library's model of given sizes
 ``stored``             a state dict from a file, as the library's users take it out
 ``outputs``            the outputs that ours has, from a library's model
@@ -11,5 +8,8 @@ see a wrong one. Here the library reads the same file or folder by its own code.
 ``from_torchvision``   torchvision: its constructor, ``load_state_dict``
 ``from_transformers``  transformers: ``from_pretrained``
 ``build``              which library, and its model or the reason why there is none
-=====================  ==============================================================
+=====================  ============================================================
+
+The reference and everything made from it come from one reading of the checkpoint, so parity cannot
+see a wrong one. Here the library reads the same file or folder by its own code.
 """

@@ -15,7 +15,7 @@ from torch import nn
 from exporters.errors import ComparisonError, DeployError
 from exporters.text_files import shortened
 from swin_deploy.checkpoints.load import LoadedModel
-from swin_deploy.checkpoints.sources import Reading
+from swin_deploy.checkpoints.read import Reading
 from swin_deploy.config import SwinConfig
 from swin_deploy.original.from_timm import timm_original
 from swin_deploy.original.from_torchvision import torchvision_original

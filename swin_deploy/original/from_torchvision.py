@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
-from swin_deploy.checkpoints.sources import Reading
+from swin_deploy.checkpoints.read import Reading
 from swin_deploy.config import SwinConfig
 from swin_deploy.original.construct import has_other_windows, torchvision_model
 from swin_deploy.original.outputs import OriginalModel, channels_first, tokens_of

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from exporters.errors import ComparisonError
 from exporters.text_files import listed
 from swin_deploy.checkpoints.huggingface import FAMILIES
-from swin_deploy.checkpoints.sources import Reading
+from swin_deploy.checkpoints.read import Reading
 from swin_deploy.config import SwinConfig
 from swin_deploy.original.construct import has_other_windows, import_library
 from swin_deploy.original.outputs import OriginalModel

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.arrays import plain_array
 from exporters.backends import load_polygraphy_comparator
 from exporters.errors import ComparisonError
-from swin_deploy.arrays import plain_array
 from swin_deploy.parity.results import Check, Floor, ParityResult, Tolerance
 
 TOP = 5

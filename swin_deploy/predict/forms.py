@@ -8,7 +8,7 @@ from typing import Literal
 
 from exporters.artifact import manifest_path
 from exporters.errors import FileError
-from swin_deploy.names import find_variant, proposals
+from swin_deploy.config.names import find_variant, proposals
 
 Form = Literal["checkpoint", "onnx", "engine"]
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")

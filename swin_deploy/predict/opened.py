@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from exporters.artifact import sha256_of
 from exporters.errors import ConfigError
-from exporters.precision import precision_of
+from exporters.half_precision import precision_of
 from exporters.to_onnx import load_onnx
 from swin_deploy.artifacts.facts import (
     ModelFacts,
@@ -18,9 +18,9 @@ from swin_deploy.artifacts.facts import (
     facts_in_manifest,
     facts_of,
 )
+from swin_deploy.artifacts.pipeline import read_engine_manifest
 from swin_deploy.checkpoints.load import LoadedModel, LoadOptions, load_model, require_known
 from swin_deploy.images.class_names import read_class_names
-from swin_deploy.pipeline import read_engine_manifest
 from swin_deploy.predict.forms import form_of
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TrtRunner
 

@@ -18,7 +18,7 @@ from exporters.artifact import manifest_path
 from exporters.errors import FileError
 from exporters.staging import made_folder, name_locks, real_path, staged_together, undisturbed
 from exporters.text_files import read_json
-from swin_deploy.outputs import PREDICTIONS
+from swin_deploy.artifacts.outputs import PREDICTIONS
 from swin_deploy.predict.pictures import STANDARD_INPUT
 from swin_deploy.predict.predictor import Prediction
 

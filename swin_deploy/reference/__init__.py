@@ -1,11 +1,22 @@
-"""Readable, trainable models: the oracle that the deploy model is checked against."""
+"""Readable, trainable models: the oracle that the deploy model is checked against.
+
+============  ==================================================================================
+``alias``     copies of a module that cost no memory until they are cast or moved
+``notebook``  the notebook's Swin Transformer, with its habits kept so that its checkpoints keep
+              their numbers
+``parts``     what all reference models share
+``swin``      swin Transformer, "Hierarchical Vision Transformer using Shifted Windows", arXiv
+              2103.14030
+``swin_v2``   swin Transformer V2, "Scaling Up Capacity and Resolution", arXiv 2111.09883
+============  ==================================================================================
+"""
 
 from __future__ import annotations
 
 import torch
 
 from swin_deploy.config import SwinConfig
-from swin_deploy.memory_limits import require_memory
+from swin_deploy.config.memory import require_memory
 from swin_deploy.reference.notebook import NotebookSwin
 from swin_deploy.reference.swin import SwinTransformer
 from swin_deploy.reference.swin_v2 import SwinTransformerV2

@@ -13,8 +13,8 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from swin_deploy.config import StageSpec, SwinConfig, hidden_channels
+from swin_deploy.config.windows import relative_position_index, shifted_window_mask
 from swin_deploy.reference.parts import StochasticDepth, drop_path_rates
-from swin_deploy.windows import relative_position_index, shifted_window_mask
 
 DROP_PATH = 0.1  # of the last block; the authors use 0.1 to 0.5 by size
 MASKED = -100.0  # as the authors' code: added to the scores of tokens that must not meet

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swin_deploy.config import StageSpec
+from swin_deploy.config.windows import relative_coords_table, relative_position_index
 from swin_deploy.reference.swin import (
     PatchMerging,
     SwinBlock,
@@ -21,7 +22,6 @@ from swin_deploy.reference.swin import (
     add_mask,
     merge_neighbours,
 )
-from swin_deploy.windows import relative_coords_table, relative_position_index
 
 MAX_LOGIT_SCALE = math.log(100.0)
 CPB_HIDDEN = 512

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation, Score
-from swin_deploy.evaluate.intervals import LEVEL_PERCENT, Interval, images_to_show
+from swin_deploy.intervals import LEVEL_PERCENT, Interval, images_to_show
 from swin_deploy.report.numbers import one_line, percent_text
 from swin_deploy.report.tables import Facts, Kind, Table
 from swin_deploy.report.words import count_noun, verdict_word

@@ -9,8 +9,8 @@ from typing import Any
 from exporters.errors import BuildError, FileError
 from exporters.plan import KernelPlan
 from exporters.text_files import read_json
-from swin_deploy.assumptions import Assumption
 from swin_deploy.bench import BenchReport, BenchResult, Comparison
+from swin_deploy.config.assumptions import Assumption
 from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import (
     Answer,

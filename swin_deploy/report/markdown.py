@@ -16,14 +16,6 @@ from swin_deploy.report.accuracy import (
     accuracy_table,
 )
 from swin_deploy.report.bench_words import bench_line
-from swin_deploy.report.compare import RunComparison
-from swin_deploy.report.compare.words import (
-    change_table,
-    comparison_headline,
-    comparison_sentences,
-    condition_table,
-    told_changes,
-)
 from swin_deploy.report.numbers import one_line
 from swin_deploy.report.plan_tables import block_table, kernel_table, plan_facts, plan_line
 from swin_deploy.report.results import Report
@@ -63,27 +55,27 @@ def render_markdown(report: Report) -> str:
     """
     meaning, *rest = verdict_sentences(report.parity)
     parts = [
-        f"## {_shown(headline(report.parity))}: {_shown(report.model)}",
-        f"**{_shown(meaning)}**",
-        "\n".join(f"- {_shown(sentence)}" for sentence in rest),
+        f"## {shown(headline(report.parity))}: {shown(report.model)}",
+        f"**{shown(meaning)}**",
+        "\n".join(f"- {shown(sentence)}" for sentence in rest),
         f"Next: {_code(report.next_command)}" if report.next_command else "",
         _tiles(report),
-        "" if report.parity is None else _table(hop_table(report.parity)),
-        "\n".join(f"- **Assumed**: {_shown(one.text)}" for one in report.assumptions),
-        "\n".join(f"- **{name}**: {_shown(text)}" for name, text in _short_facts(report)),
+        "" if report.parity is None else table_text(hop_table(report.parity)),
+        "\n".join(f"- **Assumed**: {shown(one.text)}" for one in report.assumptions),
+        "\n".join(f"- **{name}**: {shown(text)}" for name, text in _short_facts(report)),
     ]
     folded = [(title, body) for title, body in _folded_parts(report) if body]
-    return _fitting([part for part in parts if part], folded)
+    return fitting([part for part in parts if part], folded)
 
 
 def _tiles(report: Report) -> str:
     """The answers that stand on top of the HTML report, as one table."""
     columns: tuple[tuple[str, Kind], ...] = (("", "text"), ("Answer", "text"), ("Figures", "text"))
     rows = ((tile.question, tile.value, tile.detail) for tile in tiles(report))
-    return _table(Table(columns, tuple(rows)))
+    return table_text(Table(columns, tuple(rows)))
 
 
-def _fitting(parts: list[str], folded: list[tuple[str, str]]) -> str:
+def fitting(parts: list[str], folded: list[tuple[str, str]]) -> str:
     room = LONGEST_COMMENT - LEFT_OUT_ROOM - sum(len(part) + 2 for part in parts)
     left_out = []
     for title, body in folded:
@@ -94,7 +86,7 @@ def _fitting(parts: list[str], folded: list[tuple[str, str]]) -> str:
         else:
             left_out.append(one_line(title))
     if left_out:
-        names = _shown(", ".join(left_out), most=LEFT_OUT_ROOM // 4)
+        names = shown(", ".join(left_out), most=LEFT_OUT_ROOM // 4)
         parts = [*parts, f"Too long for a comment, and in report.html: {names}."]
     return "\n\n".join(parts) + "\n"
 
@@ -115,25 +107,28 @@ def _folded_parts(report: Report) -> Iterator[tuple[str, str]]:
     if parity is not None:
         yield (
             "What was compared, and the limits",
-            _facts((*allowed_facts(parity), *parity_facts(parity))),
+            facts_text((*allowed_facts(parity), *parity_facts(parity))),
         )
-    yield "The model, and how images are prepared", _facts(tuple(report.made_from.items()))
-    yield "Conditions", _facts((("Made", report.created), *report.conditions.items()))
+    yield "The model, and how images are prepared", facts_text(tuple(report.made_from.items()))
+    yield "Conditions", facts_text((("Made", report.created), *report.conditions.items()))
     if report.evaluation is not None:
-        accuracy = _table(accuracy_table(report.evaluation))
-        yield "Accuracy", f"{accuracy}\n\n{_facts(accuracy_facts(report.evaluation))}"
+        accuracy = table_text(accuracy_table(report.evaluation))
+        yield "Accuracy", f"{accuracy}\n\n{facts_text(accuracy_facts(report.evaluation))}"
     if bench is not None:
-        conditions = _facts((*bench_not_run(bench), *bench_facts(bench)))
-        yield "Throughput", f"{_table(bench_table(bench))}\n\n{conditions}"
+        conditions = facts_text((*bench_not_run(bench), *bench_facts(bench)))
+        yield "Throughput", f"{table_text(bench_table(bench))}\n\n{conditions}"
     if plan is not None:
-        yield "Kernel plan", _facts(plan_facts(plan))
+        yield "Kernel plan", facts_text(plan_facts(plan))
     if report.artifacts:
-        yield "Files", _table(artifact_table(report.artifacts))
+        yield "Files", table_text(artifact_table(report.artifacts))
     for hop in () if parity is None else parity.hops:
-        yield f"{one_line(hop.name)}: every case", _table(case_table(hop)) if hop.results else ""
+        yield (
+            f"{one_line(hop.name)}: every case",
+            table_text(case_table(hop)) if hop.results else "",
+        )
     if plan is not None:
-        yield "Every part of the model", _table(block_table(plan)) if plan.blocks else ""
-        yield "The heaviest kernels", _table(kernel_table(plan))
+        yield "Every part of the model", table_text(block_table(plan)) if plan.blocks else ""
+        yield "The heaviest kernels", table_text(kernel_table(plan))
     yield from _legends(report)
 
 
@@ -145,7 +140,7 @@ def _legends(report: Report) -> Iterator[tuple[str, str]]:
         ("plan's figures", report.plan, PLAN_LEGEND),
     )
     for name, part, legend in legends:
-        yield f"What the {name} mean", "" if part is None else _facts(legend)
+        yield f"What the {name} mean", "" if part is None else facts_text(legend)
 
 
 def render_evaluation(evaluation: Evaluation) -> str:
@@ -154,31 +149,17 @@ def render_evaluation(evaluation: Evaluation) -> str:
         f"## {accuracy_headline(evaluation)}: {_escape(one_line(evaluation.model))}",
         "\n".join(f"- {_escape(sentence)}" for sentence in accuracy_sentences(evaluation)),
         "### Accuracy on labelled images",
-        _table(accuracy_table(evaluation)),
-        _facts(accuracy_facts(evaluation)),
-        _folded("What the accuracy columns mean", _facts(ACCURACY_LEGEND)),
+        table_text(accuracy_table(evaluation)),
+        facts_text(accuracy_facts(evaluation)),
+        _folded("What the accuracy columns mean", facts_text(ACCURACY_LEGEND)),
         "### Conditions",
-        _facts((("Made", evaluation.created), *evaluation.conditions.items())),
+        facts_text((("Made", evaluation.created), *evaluation.conditions.items())),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def render_runs(found: RunComparison) -> str:
-    """Return what changed from one report to the next as GitHub-flavoured Markdown."""
-    parts = [
-        f"## {comparison_headline(found)}: {_shown(found.model)}",
-        "\n".join(f"- {_shown(sentence)}" for sentence in comparison_sentences(found)),
-        _table(change_table(told_changes(found))),
-    ]
-    same = [change for change in found.changes if change.verdict == "same"]
-    folded = [("What stayed the same", _table(change_table(same)))] if same else []
-    if found.conditions:
-        folded.append(("Other conditions", _table(condition_table(found))))
-    folded.append(("The reports", _facts((("Before", found.before), ("Now", found.now)))))
-    return _fitting(parts, folded)
-
-
-def _shown(text: str, most: int = LONGEST_SENTENCE) -> str:
+def shown(text: str, most: int = LONGEST_SENTENCE) -> str:
+    """Return ``text`` on one line, cut where it is long, with nothing for Markdown to read."""
     text = one_line(text)
     return _escape(text if len(text) <= most else f"{text[: most - 1]}…")
 
@@ -198,7 +179,8 @@ def _escape(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)
 
 
-def _facts(facts: Facts) -> str:
+def facts_text(facts: Facts) -> str:
+    """Return facts as a list."""
     return "\n".join(f"- **{_escape(one_line(n))}**: {_escape(one_line(t))}" for n, t in facts)
 
 
@@ -207,7 +189,8 @@ def _folded(summary: str, body: str) -> str:
     return f"<details><summary>{html.escape(one_line(summary))}</summary>\n\n{body}\n\n</details>"
 
 
-def _table(table: Table) -> str:
+def table_text(table: Table) -> str:
+    """Return a table of GitHub-flavoured Markdown."""
     lines = [
         [header for header, _ in table.columns],
         [ALIGNMENT[kind] for _, kind in table.columns],
@@ -224,4 +207,4 @@ def _cell(text: str, kind: str) -> str:
         return f"**{text}**"
     if kind == "code" and text and "`" not in text:
         return "`" + text.replace("|", "\\|") + "`"
-    return _shown(text, most=LONGEST_CELL)
+    return shown(text, most=LONGEST_CELL)

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from swin_deploy.config import SwinConfig
-from swin_deploy.machine import Finding
+from swin_deploy.doctor import Finding
 from swin_deploy.report.grids import Column, Grid
 
 SHOWN_SIZES = 3

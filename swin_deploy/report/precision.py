@@ -6,9 +6,9 @@ import dataclasses
 import math
 from typing import Any
 
-from exporters.precision import FLOAT16_MAX, TITLES
-from swin_deploy.advice import Diagnosis, Trial, is_noisy
-from swin_deploy.ranges import OVERFLOW_SHARE, Activation, Part
+from exporters.half_precision import FLOAT16_MAX, TITLES
+from swin_deploy.precision.diagnose import Diagnosis, Trial, is_noisy
+from swin_deploy.precision.ranges import OVERFLOW_SHARE, Activation, Part
 from swin_deploy.report.numbers import error_text, percent_text
 from swin_deploy.report.tables import Facts, Kind, Table
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from exporters.plan import KernelPlan
-from swin_deploy.assumptions import Assumption
 from swin_deploy.bench import BenchReport
+from swin_deploy.config.assumptions import Assumption
 from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import ParityReport
 

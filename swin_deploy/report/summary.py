@@ -8,7 +8,7 @@ from typing import Literal
 
 from swin_deploy.bench import BenchReport, Comparison
 from swin_deploy.evaluate.accuracy import Evaluation, Score
-from swin_deploy.evaluate.intervals import wilson_interval
+from swin_deploy.intervals import wilson_interval
 from swin_deploy.parity import Hop, ParityReport
 from swin_deploy.report.accuracy import accuracy_headline
 from swin_deploy.report.numbers import megabytes_text, one_line, percent_text, ratio_text

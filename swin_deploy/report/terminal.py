@@ -9,10 +9,10 @@ from rich.text import Text
 
 from exporters.plan import KernelPlan
 from exporters.plan.roofline import LAUNCH_US, Bound
-from swin_deploy.advice import Diagnosis
 from swin_deploy.bench import BenchReport
 from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import ParityReport
+from swin_deploy.precision.diagnose import Diagnosis
 from swin_deploy.report.accuracy import (
     accuracy_facts,
     accuracy_headline,
@@ -20,14 +20,6 @@ from swin_deploy.report.accuracy import (
     accuracy_table,
 )
 from swin_deploy.report.bench_words import bench_sentences
-from swin_deploy.report.compare import RunComparison
-from swin_deploy.report.compare.words import (
-    change_table,
-    comparison_headline,
-    comparison_sentences,
-    condition_table,
-    told_changes,
-)
 from swin_deploy.report.grids import Column, Grid
 from swin_deploy.report.numbers import one_line
 from swin_deploy.report.plan_tables import (
@@ -84,7 +76,7 @@ def render_parity(report: ParityReport) -> RenderableType:
     return Group(
         Text(f"Parity: {headline(report)}", style=style),
         *(Text(sentence) for sentence in verdict_sentences(report)),
-        _table(_without(hop_table(report), "Flips")),
+        table_grid(_without(hop_table(report), "Flips")),
         Text(WORST_CASES),
         _facts((*allowed_facts(report), *parity_facts(report))),
     )
@@ -95,7 +87,7 @@ def render_bench(report: BenchReport) -> RenderableType:
     return Group(
         Text(f"Throughput: {one_line(report.model)}", style="bold"),
         *(Text(sentence) for sentence in bench_sentences(report)),
-        _table(bench_table(report)),
+        table_grid(bench_table(report)),
         _facts((*bench_not_run(report), *bench_facts(report))),
     )
 
@@ -104,8 +96,8 @@ def render_precision(found: Diagnosis, *, every: bool) -> RenderableType:
     """Return the advice, one row for each part, and for ``every`` activation too."""
     return Group(
         Text(f"Advice: {one_line(found.advice)}", style="bold"),
-        _table(part_table(found)),
-        *([_table(activation_table(found))] if every else []),
+        table_grid(part_table(found)),
+        *([table_grid(activation_table(found))] if every else []),
         _facts(precision_facts(found)),
     )
 
@@ -126,7 +118,7 @@ def render_plan_figures(report: KernelPlan) -> RenderableType:
 
 def _heaviest(report: KernelPlan) -> RenderableType:
     return Group(
-        _table(_without_last_column(kernel_table(report))),
+        table_grid(_without_last_column(kernel_table(report))),
         Text("Heaviest kernels. 1 MB is a million bytes; half is float16 or bfloat16."),
     )
 
@@ -134,20 +126,20 @@ def _heaviest(report: KernelPlan) -> RenderableType:
 def render_blocks(report: KernelPlan, bounds: Sequence[Bound] = ()) -> RenderableType:
     """Return one row for each part of the model."""
     return Group(
-        _table(_with_short_names(block_table(report, bounds))),
+        table_grid(_with_short_names(block_table(report, bounds))),
         Text(BLOCKS_LEGEND),
     )
 
 
 def render_launches(report: KernelPlan, bounds: Sequence[Bound] = ()) -> RenderableType:
     """Return one row for each kernel, in launch order."""
-    return _table(_with_short_names(launch_table(report, bounds)))
+    return table_grid(_with_short_names(launch_table(report, bounds)))
 
 
 def render_bounds(bounds: Sequence[Bound]) -> RenderableType:
     """Return one row for each GPU: the time that the plan takes there at least."""
     return Group(
-        _table(roofline_table(bounds)),
+        table_grid(roofline_table(bounds)),
         Text(
             "A bound from published peaks, not a measurement: each kernel takes the longer of its "
             "operations and its bytes. Bytes that stay in the L2 cache can beat it; FLOPs alone "
@@ -171,8 +163,8 @@ def render_comparison(
     return Group(
         Text("Two kernel plans", style="bold"),
         _facts(tuple(zip("AB", about, strict=True))),
-        _table(tables[0]),
-        _table(_with_short_names(tables[1], columns=2)),
+        table_grid(tables[0]),
+        table_grid(_with_short_names(tables[1], columns=2)),
     )
 
 
@@ -194,19 +186,8 @@ def render_evaluation(evaluation: Evaluation) -> RenderableType:
     return Group(
         Text(f"Accuracy: {accuracy_headline(evaluation)}", style=style),
         *(Text(sentence) for sentence in accuracy_sentences(evaluation)),
-        _table(accuracy_table(evaluation)),
+        table_grid(accuracy_table(evaluation)),
         _facts(accuracy_facts(evaluation)),
-    )
-
-
-def render_runs(found: RunComparison) -> RenderableType:
-    """Return what changed from one report to the next, what got worse first."""
-    style = "bold red" if found.regressions else "bold green"
-    return Group(
-        Text(f"{comparison_headline(found)}: {one_line(found.model)}", style=style),
-        *(Text(sentence) for sentence in comparison_sentences(found)),
-        _table(change_table(told_changes(found))),
-        *([_table(condition_table(found))] if found.conditions else []),
     )
 
 
@@ -219,14 +200,14 @@ def render_summary(report: Report) -> RenderableType:
         parts += [Text(sentence) for sentence in verdict_sentences(report.parity)]
         parts += [Text(f"Assumed: {one.text}", style="yellow") for one in report.assumptions]
         parts.append(_tiles(report))
-        parts.append(_table(_without(hop_table(report.parity), "Flips")))
+        parts.append(table_grid(_without(hop_table(report.parity), "Flips")))
         parts.append(_facts(parity_facts(report.parity)))
     if report.bench is not None:
         parts += [Text(sentence) for sentence in bench_sentences(report.bench)]
-        parts.append(_table(bench_table(report.bench)))
+        parts.append(table_grid(bench_table(report.bench)))
     if report.plan is not None:
         parts.append(_facts(plan_facts(report.plan)))
-    parts.append(_table(_without_last_column(artifact_table(report.artifacts))))
+    parts.append(table_grid(_without_last_column(artifact_table(report.artifacts))))
     return Group(*parts)
 
 
@@ -249,7 +230,8 @@ def _without(table: Table, header: str) -> Table:
     return Table(table.columns[:at] + table.columns[at + 1 :], tuple(rows))
 
 
-def _table(table: Table) -> Grid:
+def table_grid(table: Table) -> Grid:
+    """Return a table that fits the terminal."""
     columns = (
         Column(
             header,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporters.artifact import write_together
 from exporters.outputs import claim, sign
-from swin_deploy.outputs import REPORT, report_outputs
+from swin_deploy.artifacts.outputs import REPORT, report_outputs
 from swin_deploy.report.html import render_html
 from swin_deploy.report.markdown import render_markdown
 from swin_deploy.report.results import Report

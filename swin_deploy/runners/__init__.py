@@ -1,5 +1,19 @@
 """Run a model the same way whether it is a PyTorch module, an ONNX file or a TensorRT engine.
 
+===================  =============================================================================
+``base``             what every runner offers
+``emulated``         run parts of a module in float16 or bfloat16 on any machine, and see every
+                     operation it makes
+``engine_manifest``  what an engine's manifest says of it, checked before anything of TensorRT is
+                     made
+``intermediates``    look inside a model
+``ort``              an ONNX file in ONNX Runtime
+``pytorch``          a module in PyTorch
+``runtime_cache``    kernels that TensorRT-RTX compiles where an engine runs, kept from one run to
+                     the next
+``trt``              an engine in the TensorRT flavour that built it
+===================  =============================================================================
+
 A runner is opened with ``with``; what it needs and cannot find is reported then, not before.
 ``run`` takes and returns host arrays. For timing without host copies, ``prepare`` puts the images
 where the model reads them, ``execute`` starts one call and ``synchronize`` waits for it.

@@ -7,9 +7,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.arrays import plain_array
 from exporters.errors import ComparisonError
 from exporters.spec import Precision
-from swin_deploy.arrays import plain_array
 from swin_deploy.images.decode import denormalise
 from swin_deploy.images.preprocessing import Preprocessing
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from exporters.arrays import plain_array
 from exporters.backends import cuda_device_count, load_onnxruntime
 from exporters.errors import ExportError, FileError, MissingBackendError
 from exporters.spec import Precision
 from exporters.text_files import shortened
-from swin_deploy.arrays import plain_array
+from swin_deploy.config.memory import available_bytes
 from swin_deploy.images.preprocessing import Preprocessing
-from swin_deploy.memory_limits import available_bytes
 from swin_deploy.runners.base import Outputs, Runner, check_shape, pixel_images, plain_images
 
 CUDA_PROVIDER = "CUDAExecutionProvider"

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from exporters.arrays import plain_array
 from exporters.spec import Precision
-from swin_deploy.alias import alias
-from swin_deploy.arrays import plain_array
+from swin_deploy.reference.alias import alias
 from swin_deploy.runners.base import Outputs, Runner, plain_images
 
 TORCH_DTYPES: dict[Precision, torch.dtype] = {

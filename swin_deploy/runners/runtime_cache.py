@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.artifact import write_atomic
-from exporters.cache_file import locked, read_cache
+from exporters.caches import locked, read_cache
 from exporters.errors import FileError
 from exporters.flavors import require
 

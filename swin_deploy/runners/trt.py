@@ -13,12 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exporters.backends import load_tensorrt
+from exporters.caches import runtime_cache_path
 from exporters.errors import BuildError, MissingBackendError
 from exporters.flavors import require
-from swin_deploy.caches import runtime_cache_path
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.runners.base import Outputs, Runner, check_shape, pixel_images, plain_images
-from swin_deploy.runners.facts import read_engine, read_facts, require_gpu, require_version
+from swin_deploy.runners.engine_manifest import (
+    read_engine,
+    read_facts,
+    require_gpu,
+    require_version,
+)
 from swin_deploy.runners.runtime_cache import keep_runtime_cache, open_runtime_cache
 
 LOG = logging.getLogger(__name__)

@@ -1,12 +1,13 @@
 """Two reports of one model: what got worse, what got better, and what cannot be compared.
 
-============  ===========================================================
-``changes``   one change and its verdict, and how much worse is worse
-``parity``    hops, flips, accuracy on labelled images
-``plan``      the kernel plan and the files
-``speed``     throughput, where machine and versions are the same
-``words``     the comparison in words, as a table and as JSON values
-============  ===========================================================
+===========  =============================================================
+``changes``  one change and its verdict, and how much worse is worse
+``parity``   hops, flips, accuracy on labelled images
+``plan``     the kernel plan and the files
+``speed``    throughput, where machine and versions are the same
+``words``    the comparison in words, as a table and as JSON values
+``pages``    a comparison of two reports for the terminal, and as Markdown
+===========  =============================================================
 """
 
 from __future__ import annotations

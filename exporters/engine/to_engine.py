@@ -1,0 +1,301 @@
+"""Build a TensorRT engine from an ONNX graph: one path for full TensorRT and TensorRT-RTX.
+
+Networks are strongly typed: precision comes from the graph alone, never from builder flags, which
+TensorRT 11 and TensorRT-RTX do not have.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import onnx
+
+from exporters.backends import current_gpu, load_tensorrt
+from exporters.engine.targets import Targets, ask_for_targets, targets_of
+from exporters.engine.timing_cache import attach_timing_cache, keep_timing_cache
+from exporters.errors import BuildError, MissingBackendError
+from exporters.flavors import FLAVORS, major_of, refuse_missing, require
+from exporters.plan import KernelPlan, read_plan
+from exporters.spec import BatchProfile, EngineOptions
+from exporters.text_files import shortened
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine in memory.
+
+    Attributes:
+        data: The serialised engine.
+        plan: Its kernels; shapes and bytes hold at the profile's ``opt`` batch.
+        flavor: TensorRT flavour.
+        version: Its version.
+        targets: GPUs and versions that it is for.
+        build_s: Time the builder took, in seconds.
+    """
+
+    data: bytes
+    plan: KernelPlan
+    flavor: str
+    version: str
+    targets: Targets
+    build_s: float
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """Who follows a build: its logger and progress monitor, and who is told of a warning."""
+
+    logger: Any
+    monitor: Any
+    warn: Tell
+
+
+def build_engine(
+    graph: onnx.ModelProto,
+    profile: BatchProfile,
+    *,
+    options: EngineOptions,
+    progress: Tell = lambda _: None,
+    warn: Tell = lambda _: None,
+) -> BuiltEngine:
+    """Build an engine, and read its kernel plan from the builder's log.
+
+    A range of batches leaves sizes open in the log, so the plan's sizes then come from a second
+    build of the same graph for the ``opt`` batch alone; the number of kernels, fused attention and
+    float32 kernels are those of the engine itself.
+
+    Args:
+        graph: The network, its batch fixed or dynamic.
+        profile: Batches that the engine must accept.
+        options: Flavour and builder settings.
+        progress: Called with a line at each step of the builder.
+        warn: Called with a line where the build goes on without something, such as its cache.
+
+    Raises:
+        MissingBackendError: If the flavour is not installed, or needs a GPU that is not there.
+        BuildError: If the flavour lacks an option, the network cannot be parsed or built, or the
+            plan cannot be read.
+        FileError: If a timing cache was named that cannot be read or written.
+    """
+    refuse_missing(options)
+    trt = load_tensorrt(options.flavor)
+    gpu = current_gpu()
+    if gpu is None and not FLAVORS[options.flavor].builds_without_gpu:
+        others = [name for name, traits in FLAVORS.items() if traits.builds_without_gpu]
+        raise MissingBackendError(
+            f"{options.flavor} needs an NVIDIA GPU to build and none is here; "
+            f"use --flavor {others[0]}, which builds without one"
+        )
+    check_profile(graph, profile)
+    tell = {"progress": progress, "warn": warn}
+    started = time.perf_counter()
+    data, log = _build(trt, graph, profile, options=options, **tell)
+    build_s = time.perf_counter() - started
+    source = (graph, options.flavor, str(trt.__version__))
+    plan = read_plan(log, profile.opt, source=source)
+    if profile.min != profile.max:
+        progress(f"reading the plan at batch {profile.opt}")
+        fixed = BatchProfile(profile.opt, profile.opt, profile.opt)
+        _, fixed_log = _build(trt, graph, fixed, options=options, **tell)
+        plan = read_plan(fixed_log, profile.opt, source=source).with_range(plan)
+    targets = targets_of(options, gpu)
+    return BuiltEngine(data, plan, options.flavor, str(trt.__version__), targets, build_s)
+
+
+def check_profile(graph: onnx.ModelProto, profile: BatchProfile) -> None:
+    """Raise BuildError unless ``1 <= min <= opt <= max`` and the graph takes these batches."""
+    if not 1 <= profile.min <= profile.opt <= profile.max:
+        raise BuildError(
+            f"batches {profile.min},{profile.opt},{profile.max} are not in order; "
+            "give minimum,optimum,maximum, such as 1,8,32"
+        )
+    fixed = fixed_batch(graph)
+    if fixed and (profile.min, profile.max) != (fixed, fixed):
+        raise BuildError(
+            f"the ONNX file takes batch {fixed} only; use --batch {fixed}, "
+            "or export it with --batch dynamic"
+        )
+
+
+def fixed_batch(graph: onnx.ModelProto) -> int | None:
+    """The batch that the graph's input is fixed to, or None if it is dynamic."""
+    return graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
+
+
+def _build(
+    trt: Any,
+    graph: onnx.ModelProto,
+    profile: BatchProfile,
+    *,
+    options: EngineOptions,
+    progress: Tell,
+    warn: Tell,
+) -> tuple[bytes, list[str]]:
+    """The serialised engine and the builder's messages.
+
+    TensorRT swallows what its callbacks raise, an interrupt too. So the builder works in a thread
+    of its own and this one waits: an interrupt stops the builder at its next step.
+    """
+    logger, monitor = _make_logger(trt), _make_monitor(trt, progress)
+    watch = _Watch(logger, monitor, warn)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        work = pool.submit(_build_in_thread, trt, graph, profile, options=options, watch=watch)
+        try:
+            data = work.result()
+        except BaseException as err:
+            monitor.stopped = err
+            wait((work,))
+            _let_go_of_frames(err)
+            _let_go_of_frames(work.exception())
+            raise
+    return data, logger.messages
+
+
+def _let_go_of_frames(err: BaseException | None) -> None:
+    """Free the builder that a traceback still holds, here and now.
+
+    Left to the garbage collector, it may be freed while the next builder logs its first message:
+    TensorRT then holds a lock that freeing a builder needs, and both wait for ever.
+    """
+    if err is not None:
+        traceback.clear_frames(err.__traceback__)
+
+
+def _build_in_thread(
+    trt: Any,
+    graph: onnx.ModelProto,
+    profile: BatchProfile,
+    *,
+    options: EngineOptions,
+    watch: _Watch,
+) -> bytes:
+    builder = trt.Builder(watch.logger)
+    network = builder.create_network(_network_flags(trt, options))
+    parser = trt.OnnxParser(network, watch.logger)
+    if not parser.parse(graph.SerializeToString()):
+        raise BuildError(f"TensorRT cannot read the ONNX graph: {_causes(parser)}")
+    config = builder.create_builder_config()
+    _set_options(trt, config, options)
+    config.progress_monitor = watch.monitor
+    config.add_optimization_profile(_make_profile(builder, network, profile))
+    timing_cache = None
+    if options.timings is not None:
+        timing_cache = attach_timing_cache(trt, config, options.timings, warn=watch.warn)
+    serialized = builder.build_serialized_network(network, config)
+    if watch.monitor.stopped is not None:
+        raise watch.monitor.stopped
+    if serialized is None:
+        raise BuildError(f"TensorRT could not build the engine: {_last_error(watch.logger.errors)}")
+    if options.timings is not None:
+        path, tell = options.timings.path, partial(_tell_or_stop, watch.monitor)
+        keep_timing_cache(config, timing_cache, path, progress=tell, warn=watch.warn)
+    return bytes(serialized)
+
+
+def _tell_or_stop(monitor: Any, line: str) -> None:
+    """A line of progress; raises what the listener raised, as the builder would stop for it."""
+    monitor.tell(line)
+    if monitor.stopped is not None:
+        raise monitor.stopped
+
+
+def _set_options(trt: Any, config: Any, options: EngineOptions) -> None:
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if options.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    ask_for_targets(trt, config, options)
+
+
+def _causes(parser: Any) -> str:
+    """Why the parser refused the graph, in one line."""
+    causes = []
+    for index in range(parser.num_errors):
+        parser_error = parser.get_error(index)
+        node = f"{parser_error.node_operator()} {parser_error.node_name()}"
+        causes.append(f"{node}: {parser_error.desc()}")
+    return shortened(" ".join("; ".join(causes[:3]).split()), 300)
+
+
+def _make_profile(builder: Any, network: Any, profile: BatchProfile) -> Any:
+    optimization_profile = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        row = tuple(tensor.shape)[1:]
+        ends = [(batch, *row) for batch in (profile.min, profile.opt, profile.max)]
+        try:
+            optimization_profile.set_shape(tensor.name, *ends)
+        except RuntimeError as err:
+            raise BuildError(
+                f"TensorRT takes no input {tensor.name} of shapes {ends} ({err}); only the batch "
+                "may be dynamic, and within memory"
+            ) from err
+    return optimization_profile
+
+
+def _network_flags(trt: Any, options: EngineOptions) -> int:
+    """Strong typing where it is an option; elsewhere there is nothing else."""
+    if major_of(trt.__version__) in FLAVORS[options.flavor].typing_flag_majors:
+        require(trt, "typing_flag_majors")
+        return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    return 0
+
+
+def _make_logger(trt: Any) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[misc]  # trt is a module found at run time
+        """Keep the builder's messages: its plan is read from them, and its reasons to fail."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.messages: list[str] = []
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            self.messages.append(message)
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.errors.append(message)
+
+    return Logger()
+
+
+def _make_monitor(trt: Any, progress: Tell) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as above
+        """Tell the caller each phase; the builder stops once there is a reason in ``stopped``."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+            self.stopped: BaseException | None = None
+
+        def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:
+            self.steps[phase_name] = num_steps
+            self.tell(phase_name)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self.tell(f"{phase_name} {step + 1}/{self.steps.get(phase_name, 0)}")
+            return self.stopped is None
+
+        def tell(self, line: str) -> None:
+            if self.stopped is None:
+                try:
+                    progress(line)
+                except BaseException as err:  # noqa: BLE001 - raised again after the build
+                    self.stopped = err
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.steps.pop(phase_name, None)
+
+    return Monitor()
+
+
+def _last_error(errors: list[str]) -> str:
+    return shortened(" ".join(errors[-1].split()), 300) if errors else "it gave no reason"

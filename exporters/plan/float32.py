@@ -1,0 +1,63 @@
+"""What became of the modules that a half-precision graph keeps in float32, read from the kernels.
+
+A builder may undo casts: TensorRT-RTX 1.7.1 does so around a lone product. So a module counts as
+float32 only where a kernel that computes it reads float32, and a product in float32 is wanted only
+where its module is one of those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import onnx
+
+from exporters.half_precision import float32_modules
+
+if TYPE_CHECKING:
+    from exporters.plan.kernels import Kernel
+
+PRODUCTS = frozenset({"MatMul", "Gemm", "Einsum", "Conv", "Attention"})
+# Nodes whose kernel must show float32: products, and the sums of a residual stream. The others
+# may lie inside a kernel, in registers that the builder does not list.
+WITNESSES = PRODUCTS | {"Add"}
+
+
+def unwanted_float32(kernels: Iterable[Kernel], graph: onnx.ModelProto) -> tuple[str, ...]:
+    """Names of the attention and product kernels that read float32 and are not asked to.
+
+    A kernel that computes products in half and adds them to a float32 stream reads that stream,
+    but none of its weights, in float32.
+    """
+    kept = frozenset(float32_modules(graph))
+    types = {node.name: node.op_type for node in graph.graph.node}
+    return tuple(
+        kernel.name
+        for kernel in kernels
+        if kernel.kind in ("attention", "gemm")
+        and kernel.float32_inputs
+        and not _wanted(kernel, kept, types)
+    )
+
+
+def _wanted(kernel: Kernel, kept: frozenset[str], types: Mapping[str, str]) -> bool:
+    if kernel.kind == "attention" or not any(_module(name) in kept for name in kernel.onnx_nodes):
+        return False
+    products = [name for name in kernel.onnx_nodes if types.get(name) in PRODUCTS]
+    return all(_module(name) in kept for name in products) or not kernel.float32_constants
+
+
+def lost_float32(kernels: Iterable[Kernel], graph: onnx.ModelProto) -> tuple[str, ...]:
+    """Modules that the graph keeps in float32, and of which no kernel reads float32."""
+    kept = frozenset(float32_modules(graph))
+    asked = {
+        node.name: _module(node.name)
+        for node in graph.graph.node
+        if node.op_type in WITNESSES and _module(node.name) in kept
+    }
+    shown = {name for kernel in kernels if kernel.float32_inputs for name in kernel.onnx_nodes}
+    return tuple(dict.fromkeys(module for name, module in asked.items() if name not in shown))
+
+
+def _module(node: str) -> str:
+    return node.rpartition("/")[0]

@@ -1,0 +1,68 @@
+"""What is shipped against each way to do without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from swin_deploy.bench import SHIPPED, Comparison
+from swin_deploy.intervals import ratio_interval, ratio_of
+
+if TYPE_CHECKING:
+    from swin_deploy.bench.contenders import Contender, Lane
+
+Bar = Literal["eager", "compile", "original"]
+BARS: tuple[Bar, ...] = ("eager", "compile", "original")
+
+
+def compare_bars(lanes: Sequence[Lane], batch: int) -> list[Comparison]:
+    """The fastest that is shipped against the fastest of each bar, by their calls at a batch."""
+    timed = [lane for lane in lanes if lane.ready and lane.calls_ms]
+    ours = _fastest([lane for lane in timed if _is_ours(lane.contender)])
+    if ours is None:
+        return []
+    found = []
+    for bar in BARS:
+        theirs = _fastest([lane for lane in timed if _is_of(lane.contender, bar)])
+        if theirs is None:
+            continue
+        low, high = ratio_interval(theirs.calls_ms, ours.calls_ms)
+        found.append(
+            Comparison(
+                batch=batch,
+                bar=bar,
+                ours=_title(ours),
+                theirs=_title(theirs),
+                ratio=ratio_of(theirs.calls_ms, ours.calls_ms),
+                low=low,
+                high=high,
+            )
+        )
+    return found
+
+
+def _is_ours(contender: Contender) -> bool:
+    return contender.kind in SHIPPED
+
+
+def _is_of(contender: Contender, bar: Bar) -> bool:
+    if _is_ours(contender):
+        return False
+    if bar == "compile":
+        return contender.mode == "compile"
+    kind = "reference" if bar == "eager" else "original"
+    return contender.kind == kind and (bar == "original" or contender.mode == "eager")
+
+
+def _fastest(lanes: list[Lane]) -> Lane | None:
+    return min(lanes, key=lambda lane: float(np.median(lane.calls_ms)), default=None)
+
+
+def _title(lane: Lane) -> str:
+    """Name and precision; a file's name has its precision already."""
+    contender = lane.contender
+    if contender.mode == "file":
+        return contender.runner.name
+    return f"{contender.runner.name}, {contender.precision or contender.runner.precision}"

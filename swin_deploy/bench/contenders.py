@@ -1,0 +1,294 @@
+"""What is timed, made ready: opened, called once, and its output checked."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from exporters.errors import MissingBackendError
+from exporters.progress import Progress
+from swin_deploy.bench import Kind, Mode
+from swin_deploy.bench import gpu as device
+
+if TYPE_CHECKING:
+    from swin_deploy.runners import Outputs, Runner
+
+# Relative L2 to the baseline's output from which a result is wrong, not rounded: float16 of trained
+# Swin models is 1e-3 away, TF32 less.
+WRONG_FLOAT32, WRONG = 1e-3, 5e-2
+Events = tuple[Any, Any]
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What to time.
+
+    Attributes:
+        runner: Not open yet.
+        precision: What the report shows; by default the runner's.
+        kind: See ``BenchResult``, and ``mode`` too.
+        not_run: Why it is known already that it cannot run; the runner is then not opened.
+        timed: Whether it is timed; the first may only give the outputs to hold the others against.
+    """
+
+    runner: Runner
+    precision: str = ""
+    kind: Kind = "reference"
+    mode: Mode = "eager"
+    not_run: str = ""
+    timed: bool = True
+
+
+@dataclass
+class Lane:
+    """A contender during a run: why it is out, and its calls at the batch being timed."""
+
+    contender: Contender
+    out: str = ""  # of the whole run: not here
+    broken: str = ""  # of the whole run: could not be opened
+    held: int = 0  # bytes since it was opened
+    missing: str = ""
+    failed: str = ""
+    calls_ms: list[float] = field(default_factory=list)
+    device_ms: list[float] = field(default_factory=list)
+    copies_ms: list[float] = field(default_factory=list)
+    peak: int = 0
+    error: float | None = None
+    ready_s: float = 0.0
+    stable: bool = False
+
+    @property
+    def runner(self) -> Runner:
+        """What is timed."""
+        return self.contender.runner
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be timed at this batch."""
+        return not self.missing and not self.failed
+
+    def start_batch(self, batch: int) -> None:
+        """Forget the batch before."""
+        self.calls_ms, self.device_ms, self.copies_ms = [], [], []
+        self.peak, self.error, self.ready_s, self.stable = 0, None, 0.0, False
+        self.missing, self.failed = self.out or _out_of_range(self.runner, batch), self.broken
+
+    def try_call(self, events: Events | None) -> list[float]:
+        """Milliseconds of a call, and between ``events`` around it; empty if it is out or fails."""
+        if not self.ready:
+            return []
+        try:
+            return time_call(self.runner, events)
+        except Exception as err:  # noqa: BLE001 - whatever a library raises is a row, not the end
+            self.failed = one_line(err)
+            return []
+
+    def try_run(self, images: NDArray[np.float32]) -> list[float]:
+        """Milliseconds from images on the host to outputs on the host; empty if it is out."""
+        if not self.ready:
+            return []
+        try:
+            self.runner.synchronize()
+            given = self.runner.inputs(images)  # pixels are what a service has; outside the clock
+            start = time.perf_counter()
+            with_copies = getattr(self.runner, "execute_with_copies", None)
+            if with_copies is None:
+                self.runner.run(given)
+            else:
+                with_copies()
+                self.runner.synchronize()
+            return [(time.perf_counter() - start) * 1e3]
+        except Exception as err:  # noqa: BLE001 - whatever a library raises is a row, not the end
+            self.failed = one_line(err)
+            return []
+
+
+class CompileClock:
+    """Seconds spent of those there are."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds, self.spent = seconds, 0.0
+
+    @property
+    def is_out(self) -> bool:
+        """Whether nothing is left."""
+        return self.seconds is not None and self.spent >= self.seconds
+
+
+def one_line(err: BaseException) -> str:
+    """The kind and first words of an exception, on one line."""
+    text = " ".join(str(err).split()).partition(" Set TORCHDYNAMO_VERBOSE")[0]
+    return f"{type(err).__name__}: {text[:240]}" if text else type(err).__name__
+
+
+def open_lane(stack: contextlib.ExitStack, lane: Lane, progress: Progress) -> None:
+    """Open a runner, to be closed with ``stack``; the lane keeps what went wrong."""
+    lane.out = lane.contender.not_run
+    if lane.out:
+        return
+    progress(f"opening {lane.runner.name}")
+    used, allocated = device.used_bytes(), device.allocated_bytes()
+    try:
+        lane.runner.__enter__()
+        stack.callback(_close, lane.runner)
+    except MissingBackendError as err:
+        lane.out = str(err)
+    except Exception as err:  # noqa: BLE001 - whatever a library raises is a row, not the end
+        lane.broken = one_line(err)
+    lane.held = _memory_since(lane, used, allocated)
+
+
+def _close(runner: Runner) -> None:
+    """Let go of a runner: one that cannot be closed must not cost what was measured."""
+    try:
+        runner.__exit__(None, None, None)
+    except Exception as err:  # noqa: BLE001 - whatever a library raises
+        LOG.warning("%s did not close: %s", runner.name, one_line(err))
+
+
+def _memory_since(lane: Lane, used: int, allocated: int) -> int:
+    """Bytes more than before: of PyTorch's tensors, or for other libraries of the whole device."""
+    if lane.contender.mode != "file":
+        return max(0, device.allocated_bytes() - allocated)
+    return max(0, device.used_bytes() - used)
+
+
+def _out_of_range(runner: Runner, batch: int) -> str:
+    if runner.min_batch <= batch <= (runner.max_batch or batch):
+        return ""
+    return f"it takes {runner.min_batch} to {runner.max_batch} images a call, not {batch}"
+
+
+def prepare_lanes(
+    lanes: Sequence[Lane],
+    images: NDArray[np.float32],
+    clock: CompileClock,
+    *,
+    alone: int,
+    progress: Progress,
+) -> Iterator[Lane]:
+    """Make every lane ready, and check what it computes against the first one's output.
+
+    Args:
+        lanes: The lanes, open.
+        images: Images [B, 3, H, W] of one batch.
+        clock: Time for compiling.
+        alone: Calls of each lane to time at once, on its own.
+        progress: Told what is done, before it is done.
+
+    Yields:
+        Each lane, when it is ready or has failed.
+    """
+    expected: Outputs | None = None
+    for lane in lanes:
+        compiles = lane.contender.mode == "compile"
+        if lane.ready and compiles and clock.is_out:
+            lane.missing = "the time for compiling was spent before its turn"
+        if not lane.ready:
+            continue
+        progress(f"batch {len(images)}: making {lane.runner.name} ready")
+        start = time.perf_counter()
+        try:
+            with _quiet_logs():
+                _first_calls(lane, images)
+            outputs = lane.runner.fetch()
+            expected = outputs if lane is lanes[0] else expected
+            lane.failed = _check(lane, outputs, expected)
+        except MissingBackendError as err:
+            lane.missing = str(err)
+        except Exception as err:  # noqa: BLE001 - whatever a library raises is a row, not the end
+            lane.failed = one_line(err)
+        if compiles:
+            clock.spent += time.perf_counter() - start
+        for _ in range(alone if lane.contender.timed else 0):
+            lane.calls_ms += lane.try_call(None)
+        yield lane
+
+
+@contextlib.contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Keep torch.compile from logging for pages what the row says in a line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _first_calls(lane: Lane, images: NDArray[np.float32]) -> None:
+    """The first call, which compiles and allocates, and a second one for its memory."""
+    start = time.perf_counter()
+    used, allocated = device.used_bytes(), device.allocated_bytes()
+    device.start_peak()
+    lane.runner.prepare(images)
+    time_call(lane.runner, None)
+    lane.ready_s = time.perf_counter() - start
+    if lane.contender.mode == "compile":
+        device.start_peak()  # trying out kernels takes memory that running them does not
+    time_call(lane.runner, None)
+    if lane.contender.mode == "file":
+        lane.held += _memory_since(lane, used, allocated)
+        lane.peak = lane.held
+    else:
+        lane.peak = lane.held + max(0, device.peak_bytes() - allocated)
+
+
+def _check(lane: Lane, outputs: Outputs, expected: Outputs | None) -> str:
+    """Why the output is wrong; empty when it is right, or there is nothing to hold it against."""
+    if expected is None:
+        return ""
+    lane.error = relative_l2(outputs, expected)
+    strict = (lane.contender.precision or lane.runner.precision) == "fp32"
+    allowed = WRONG_FLOAT32 if strict else WRONG
+    if lane.error <= allowed:
+        return ""
+    return (
+        f"its output is wrong, so it was not timed: relative L2 {lane.error:.2g} to the "
+        f"baseline's, {allowed:g} allowed"
+    )
+
+
+def relative_l2(outputs: Outputs, expected: Outputs) -> float:
+    """||a - b|| / ||b|| of the worst output; infinite for other shapes and values not finite."""
+    if [one.shape for one in outputs] != [one.shape for one in expected]:
+        return float("inf")
+    errors = []
+    for a, b in zip(outputs, expected, strict=True):
+        scale = float(np.linalg.norm(b.astype(np.float64))) or 1.0
+        error = float(np.linalg.norm(a.astype(np.float64) - b)) / scale
+        errors.append(error if np.isfinite(error) else float("inf"))
+    return max(errors, default=float("inf"))
+
+
+def make_events(runner: Runner) -> Events | None:
+    """A pair of CUDA events, where the runner's work goes to a stream that can be asked."""
+    if getattr(runner, "stream", None) is None:
+        return None
+    make: Any = torch.cuda.Event
+    return make(enable_timing=True), make(enable_timing=True)
+
+
+def time_call(runner: Runner, events: Events | None) -> list[float]:
+    """Milliseconds of one call, synchronised on both sides, and between events around it."""
+    runner.synchronize()
+    start = time.perf_counter()
+    if events is None:
+        runner.execute()
+        runner.synchronize()
+        return [(time.perf_counter() - start) * 1e3]
+    stream: Any = getattr(runner, "stream", None)
+    events[0].record(stream)
+    runner.execute()
+    events[1].record(stream)
+    runner.synchronize()
+    return [(time.perf_counter() - start) * 1e3, float(events[0].elapsed_time(events[1]))]

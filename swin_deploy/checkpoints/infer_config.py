@@ -1,0 +1,277 @@
+"""The config of a checkpoint as it was saved, and as it is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from exporters.errors import CheckpointError, ConfigError
+from swin_deploy.checkpoints.dialect import Facts, Named
+from swin_deploy.checkpoints.infer_sizes import shown_img_size, shown_pretrained, shown_windows
+from swin_deploy.config import VARIANTS, Output, SwinConfig, nearest, sizes_remedy
+from swin_deploy.config.assumptions import Assumption
+from swin_deploy.images.preprocessing import PreprocessingChoice
+
+SHOWN = ("family", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
+
+
+DEFAULT_CHOICE = PreprocessingChoice()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asks for; None where the checkpoint decides.
+
+    Attributes:
+        known: The variant of ``name``.
+        img_size: In pixels.
+        window_size: In tokens.
+        source: Library that the checkpoint comes from.
+        weights: Weights to take of several in a file.
+        preprocessing: What the user says of the preprocessing.
+    """
+
+    known: SwinConfig | None = None
+    name: str = ""
+    img_size: int | None = None
+    window_size: int | None = None
+    source: str | None = None
+    weights: str | None = None
+    preprocessing: PreprocessingChoice = DEFAULT_CHOICE
+
+
+def own_config(
+    named: Named, sizes: dict[str, Any], facts: Facts, asked: Asked
+) -> tuple[SwinConfig, list[Assumption]]:
+    """Find the config of the model as it was saved, and what is assumed.
+
+    Raises:
+        CheckpointError: If nothing tells the window size, or files contradict each other.
+        ConfigError: If it is not the variant asked for, or windows cannot tile the image.
+    """
+    assumed: list[Assumption] = []
+    stages = len(sizes["depths"])
+    shown = shown_windows(named, sizes)
+    if shown is None and facts.window_size is None:
+        facts = _asked_window(sizes, facts, asked)
+    windows = shown or facts.window_size
+    by_stage = windows if isinstance(windows, tuple) else (windows or 0,) * stages
+    pretrained = shown_pretrained(named, sizes, by_stage)
+    if pretrained is None:
+        pretrained = (facts.pretrained_window_sizes or ())[:stages]
+    fields = sizes | {"window_size": windows}
+    if sizes["family"] == "swinv2" and any(pretrained):
+        fields["pretrained_window_sizes"] = pretrained
+    img_size = shown_img_size(named, sizes, shown) or facts.img_size
+    if img_size is None:
+        img_size = _guess_img_size(sizes, by_stage)
+        if asked.img_size is None:
+            reason = "the smallest whose last stage is one window: the weights do not tell it"
+            assumed.append(Assumption("image size", f"{img_size} px", reason, "--image-size"))
+    own = _tiled(fields, img_size, asked.img_size)
+    if shown is not None and facts.origin and facts.window_size is not None:
+        _check_window(own, facts)
+    if asked.known is not None:
+        check_agreement(asked.name, asked.known, own)
+    own = dataclasses.replace(_as_asked(own), output=facts.output or _natural_output(sizes))
+    return own, assumed
+
+
+def wanted_config(own: SwinConfig, asked: Asked, *, pads: bool) -> tuple[SwinConfig, list[str]]:
+    """The config at the image and window size asked for, and what follows from them.
+
+    Args:
+        own: As the checkpoint was saved.
+        asked: By the user.
+        pads: The original pads maps that are smaller than a window.
+
+    Raises:
+        ConfigError: If windows cannot tile the image, or a map would have to be padded.
+    """
+    changes: dict[str, Any] = {}
+    notes: list[str] = []
+    if asked.img_size is not None:
+        changes["img_size"] = asked.img_size
+    if asked.window_size is not None and {asked.window_size} != set(own.window_sizes):
+        changes["window_size"] = asked.window_size
+        if own.family == "swinv2":
+            # As the authors fine-tune: coordinates stay scaled to the windows of pretraining.
+            scale = own.pretrained_window_sizes or effective_windows(own)
+            changes["pretrained_window_sizes"] = scale
+            notes.append(
+                f"position biases computed for windows of {asked.window_size}, "
+                f"coordinates scaled to the checkpoint's {_listed(scale)}"
+            )
+    if pads:
+        windows = (asked.window_size,) * len(own.depths) if asked.window_size else own.window_sizes
+        _refuse_padding(own, asked.img_size or own.img_size, windows)
+    return dataclasses.replace(own, **changes), notes
+
+
+def _refuse_padding(own: SwinConfig, img_size: int, windows: tuple[int, ...]) -> None:
+    """Refuse an image size whose maps windows do not fill, where the original pads them.
+
+    Raises:
+        ConfigError: If it is not a multiple of every window's side in pixels.
+    """
+    sides = (own.patch_size * window << stage for stage, window in enumerate(windows))
+    unit = math.lcm(own.patch_size << (len(windows) - 1), *sides)
+    if img_size % unit:
+        near = nearest(range(unit, img_size + 5 * unit, unit), img_size, 4)
+        raise ConfigError(
+            f"windows of {_listed(windows)} do not fill the maps of image size {img_size} in every "
+            f"stage, which the original pads and this tool does not; {sizes_remedy(near)}"
+        )
+
+
+def pads(named: Named, own: SwinConfig) -> bool:
+    """Whether the original pads maps that are smaller than a window."""
+    return own.always_shift or named.dialect.pads[own.family == "swinv2"]
+
+
+def effective_windows(config: SwinConfig) -> tuple[int, ...]:
+    """The window of each stage as built."""
+    return tuple(stage.window_size for stage in config.stages)
+
+
+def check_agreement(name: str, wanted: SwinConfig, found: SwinConfig) -> None:
+    """Refuse a checkpoint that is not of the variant asked for.
+
+    The papers' models may have any head, and may have been saved at another image size.
+
+    Raises:
+        ConfigError: If sizes differ; all are named.
+    """
+    fields = [*SHOWN, "window_size"]
+    if found.family == "notebook":
+        fields.append("num_classes")
+    differences = [
+        f"{field} {_listed(getattr(found, field))} instead of {_listed(getattr(wanted, field))}"
+        for field in fields
+        if getattr(found, field) != getattr(wanted, field)
+        and not (field == "window_size" and _same_windows(wanted, found))
+    ]
+    if differences:
+        raise ConfigError(
+            f"the checkpoint is no {name}: it has {', '.join(differences)}; leave --model out"
+        )
+
+
+def variant_of(config: SwinConfig, *, any_head: bool = False) -> str | None:
+    """The variant that a config is, whatever its output; and its head, if ``any_head``."""
+    for name, known in VARIANTS.items():
+        same_head = any_head or known.num_classes == config.num_classes
+        same_image = known.family == "notebook" or known.img_size == config.img_size
+        same_sizes = all(getattr(known, field) == getattr(config, field) for field in SHOWN)
+        if same_head and same_image and same_sizes and _same_windows(known, config):
+            return name
+    return None
+
+
+def _same_windows(known: SwinConfig, config: SwinConfig) -> bool:
+    """Whether stages have the same windows, of the model and of its pretraining."""
+    if known.pretrained_window_sizes != config.pretrained_window_sizes:
+        return False
+    if known.window_sizes == config.window_sizes:
+        return True
+    try:
+        at_its_size = dataclasses.replace(known, img_size=config.img_size)
+    except ConfigError:
+        return False
+    return effective_windows(at_its_size) == effective_windows(config)
+
+
+def _asked_window(sizes: dict[str, Any], facts: Facts, asked: Asked) -> Facts:
+    """The window for weights of V2 that do not show theirs, from what the user says.
+
+    Raises:
+        CheckpointError: If that leaves it open.
+    """
+    fitting = {
+        name: known
+        for name, known in VARIANTS.items()
+        if all(getattr(known, field) == sizes[field] for field in SHOWN)
+    }
+    if asked.window_size is None:
+        names = f"--model ({', '.join(fitting)})" if fitting else "--model"
+        raise CheckpointError(
+            "these weights of Swin V2 do not tell their window size; "
+            f"say it with {names} or --window-size"
+        )
+    same = {
+        name: known for name, known in fitting.items() if known.window_size == asked.window_size
+    }
+    if len(same) > 1:
+        raise CheckpointError(
+            f"windows of {asked.window_size} fit {' and '.join(same)}, whose position biases "
+            "differ; say which with --model"
+        )
+    facts = dataclasses.replace(facts, window_size=asked.window_size)
+    for known in same.values():
+        facts = dataclasses.replace(
+            facts,
+            img_size=facts.img_size or known.img_size,
+            pretrained_window_sizes=known.pretrained_window_sizes,
+        )
+    return facts
+
+
+def _guess_img_size(sizes: dict[str, Any], windows: tuple[int, ...]) -> int:
+    """The image side, in pixels, whose last stage is one window."""
+    return (int(sizes["patch_size"]) << (len(windows) - 1)) * windows[-1]
+
+
+def _tiled(fields: dict[str, Any], img_size: int, fallback: int | None) -> SwinConfig:
+    """The config at the file's own image size, or at the one asked for if that cannot be tiled."""
+    try:
+        return SwinConfig(**fields, img_size=img_size)
+    except ConfigError:
+        if fallback is None:
+            raise
+        return SwinConfig(**fields, img_size=fallback)
+
+
+def _as_asked(config: SwinConfig) -> SwinConfig:
+    """One window for all stages, where the smaller ones only come of smaller maps."""
+    try:
+        widest = dataclasses.replace(config, window_size=max(config.window_sizes))
+    except ConfigError:
+        return config
+    return widest if effective_windows(widest) == effective_windows(config) else config
+
+
+def _check_window(own: SwinConfig, facts: Facts) -> None:
+    """Refuse a ``config.json`` that says another window than the weights show.
+
+    Raises:
+        CheckpointError: If they contradict each other.
+    """
+    said = dataclasses.replace(own, window_size=facts.window_size or 0)
+    if effective_windows(said) != effective_windows(own):
+        raise CheckpointError(
+            f"{facts.origin} says window_size {_listed(facts.window_size)}, "
+            f"the weights have {_listed(own.window_size)}"
+        )
+
+
+def _natural_output(sizes: dict[str, Any]) -> Output | Literal[""]:
+    """What the model gives where nothing is asked: backbones their stages, encoders tokens."""
+    if sizes["stage_norms"]:
+        return "stages"
+    return "" if sizes["final_norm"] else "tokens"
+
+
+def described(config: SwinConfig) -> str:
+    """Return the sizes of a model in words."""
+    head = f"{config.num_classes} classes" if config.num_classes else "no classifier"
+    return (
+        f"{'Swin V2' if config.family == 'swinv2' else 'Swin'}: {config.embed_dim} channels, "
+        f"depths {_listed(config.depths)}, heads {_listed(config.num_heads)}, "
+        f"windows of {_listed(config.window_size)}, images of {config.img_size}, {head}"
+    )
+
+
+def _listed(value: Any) -> str:  # noqa: ANN401 - a field of a config
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)

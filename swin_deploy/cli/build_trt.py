@@ -1,0 +1,177 @@
+"""``swin-deploy build-trt``: an ONNX file to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from exporters.artifact import artifact_outputs
+from exporters.outputs import Output
+from exporters.spec import BatchProfile, Flavor, Precision
+from swin_deploy.artifacts.newest import ENGINES, newest_export
+from swin_deploy.cli.command import command
+from swin_deploy.cli.console import CHECK_FAILED, Console, say, show_json, show_line
+from swin_deploy.cli.engine_options import Life, life_options, say_targets
+from swin_deploy.cli.inputs import require_onnx, requiring
+from swin_deploy.cli.options import FILE, batch_range, flavor_option, json_option
+from swin_deploy.cli.outputs import ENGINE, claim_outputs, force_option, require_ending
+
+if TYPE_CHECKING:
+    from exporters.plan import KernelPlan
+
+MAX_WORKSPACE_MIB = 1 << 20
+
+BUILD_EPILOG = """\b
+Examples:
+  swin-deploy build-trt --fp16
+  swin-deploy build-trt engines/model-fp32-opset17.onnx --fp16 --batch 1,8,64
+  swin-deploy build-trt model.onnx --fp32 --flavor tensorrt-rtx --output model.engine
+  swin-deploy build-trt --fp16 --flavor tensorrt-rtx --compute-capability 8.6,8.9,12.0
+  swin-deploy build-trt --fp16 --flavor tensorrt --hardware-compatibility ampere-plus
+
+\b
+Exit status 1: half precision was asked for, but attention or matrix products
+would run in float32, or parts that must stay float32 would not; no engine is
+written then.
+"""
+
+
+@command("build-trt", epilog=BUILD_EPILOG)
+@click.argument(
+    "onnx_file", metavar="[ONNX]", type=FILE, required=False, callback=requiring(require_onnx)
+)
+@click.option("--fp16", "precision", flag_value="fp16", help="Half precision, proved or refused.")
+@click.option("--bf16", "precision", flag_value="bf16", help="bfloat16, proved or refused.")
+@click.option("--fp32", "precision", flag_value="fp32", help="Float32; the file must be float32.")
+@click.option(
+    "--batch",
+    metavar="N|MIN,OPT,MAX",
+    callback=batch_range,
+    help="Images a call.  [default: 1,8,32, or the file's fixed batch]",
+)
+@flavor_option
+@click.option(
+    "--workspace", type=click.IntRange(1, MAX_WORKSPACE_MIB), metavar="MIB", help="Scratch memory."
+)
+@click.option("--optimization-level", type=click.IntRange(0, 5), help="Builder effort.")
+@life_options
+@click.option("--output", type=FILE, help="File to write; engines/<name>.engine by default.")
+@force_option
+@json_option
+@click.pass_obj
+def build_trt(
+    console: Console,
+    onnx_file: Path | None,
+    precision: Precision | None,
+    batch: BatchProfile | None,
+    flavor: Literal["auto"] | Flavor,
+    workspace: int | None,
+    optimization_level: int | None,
+    life: Life,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Build a TensorRT engine from an ONNX file, and prove its precision.
+
+    Without a file the newest one in engines/ is taken; without a precision the file's own: float16
+    after 'run', float32 after 'export'. With --fp16 or --bf16 a float32 file is first brought to
+    that precision, since precision lives in the graph: TensorRT 11 and TensorRT-RTX have no
+    precision flags. That graph is written beside the engine, and with it. Builds without a GPU
+    with TensorRT-RTX.
+    """
+    if output:
+        _claim([output], onnx_file, life, force=force)
+        require_ending(output, ENGINE)
+    named = onnx_file or newest_export(precision)
+    with console.loading("Loading ONNX and TensorRT"):
+        from exporters.half_precision import TITLES, precision_of
+        from exporters.to_onnx import load_onnx
+        from swin_deploy.artifacts import pipeline
+        from swin_deploy.artifacts.builds import plan_build
+        from swin_deploy.config import VARIANTS
+
+        options = life.options(
+            resolve_flavor(flavor),
+            workspace_mib=workspace,
+            optimization_level=optimization_level,
+        )
+        files = plan_build(named, output, precision=precision, folder=ENGINES)
+        has = precision_of(load_onnx(named))
+    _say_source(console, named, has, newest=onnx_file is None, asked=precision)
+    path, converts = files.engine, files.converts
+    _claim(files.written, named, life, force=force)
+    if converts:
+        with console.step(f"Writing {named.name} in {converts}"):
+            source = files.source()
+    else:
+        source = files.source()
+    with console.step(f"Building {path.name} with {options.flavor}") as step:
+        artifact, kernels = pipeline.write_engine(
+            source,
+            path,
+            profile=batch,
+            options=options,
+            listener=pipeline.Listener(step.update, step.warn),
+            force=force,
+        )
+    if artifact is None:
+        refuse_engine(pipeline.undelivered(kernels, pipeline.graph_of(source)))
+        click.get_current_context().exit(CHECK_FAILED)
+    if converts:
+        console.note(f"  {files.graph}: weights and activations {TITLES[converts]}, edges float32")
+    say_targets(console, artifact.manifest)
+    if as_json:
+        show_json(artifact.manifest | {"path": str(path)})
+    else:
+        show_line(f"{path}: {_in_words(artifact.manifest, kernels)}")
+    model = artifact.manifest.get("model")
+    if model in VARIANTS and not artifact.manifest["checkpoint_sha256"]:
+        console.next_step("parity", "--model", model, "--engine", path, why="is it equal")
+    else:
+        console.next_step("plan", path, why="where its bytes go; parity needs the --checkpoint too")
+
+
+def _claim(paths: Sequence[Path], source: Path | None, life: Life, *, force: bool) -> None:
+    """Fail early where the engine, its graph or the timing cache cannot be written."""
+    outputs = [output for path in paths for output in artifact_outputs(path)]
+    if life.timing_cache is not None:  # the builder finds out whether what is there is one
+        outputs.append(Output(life.timing_cache, lambda _: True))
+    claim_outputs(outputs, inputs=[source], force=force)
+
+
+def _say_source(
+    console: Console, path: Path, has: Precision, *, newest: bool, asked: Precision | None
+) -> None:
+    """Say what nobody asked for: the file that was chosen, and float32."""
+    if newest:
+        console.note(f"  taking the newest export, {path}, {has}")
+    if has == "fp32" and asked is None:
+        console.note(f"  {path.name} is float32, and so is its engine; --fp16 builds in float16")
+
+
+def _in_words(manifest: dict[str, Any], kernels: KernelPlan) -> str:
+    profile = manifest["profile"]
+    return (
+        f"{manifest['bytes'] / 1e6:.1f} MB, {manifest['precision']}, "
+        f"{kernels.flavor} {kernels.version}, batch {profile['min']} to {profile['max']}; "
+        f"{kernels.kernel_count} kernels, attention fused {kernels.fused_attention} of "
+        f"{kernels.attention_blocks}, {100 * kernels.half_byte_share:.1f} % of bytes in half"
+    )
+
+
+def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
+    """The flavour asked for, or the one that this machine can use."""
+    from exporters.backends import choose_flavor
+
+    return choose_flavor() if flavor == "auto" else flavor
+
+
+def refuse_engine(reasons: tuple[str, ...]) -> None:
+    """Say what of the precision asked for would not have been delivered."""
+    from swin_deploy.artifacts.builds import refusal
+
+    say(f"failed: {refusal(reasons)}", fg="red")

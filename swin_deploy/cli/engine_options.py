@@ -1,0 +1,130 @@
+"""Options about an engine's life: kept timings, and the GPUs and versions that must run it."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args
+
+import click
+
+from exporters.flavors import refuse_missing
+from exporters.spec import CacheFile, EngineOptions, Flavor, HardwareCompatibility
+from swin_deploy.cli.console import Console
+from swin_deploy.cli.options import FILE
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Life:
+    """What a command was asked for about the engine's life."""
+
+    timing_cache: Path | None
+    no_timing_cache: bool
+    hardware_compatibility: HardwareCompatibility
+    version_compatible: bool
+    compute_capability: tuple[str, ...]
+
+    def options(self, flavor: Flavor, **others: Any) -> EngineOptions:  # noqa: ANN401 - its fields
+        """The engine options; ``others`` are the rest of them.
+
+        Raises:
+            BuildError: If an option was given that the flavour lacks.
+            MissingBackendError: If the flavour is not installed.
+        """
+        options = EngineOptions(
+            flavor,
+            timings=self._timings(flavor),
+            hardware_compatibility=self.hardware_compatibility,
+            version_compatible=self.version_compatible,
+            compute_capabilities=self.compute_capability,
+            **others,
+        )
+        refuse_missing(options)
+        return options
+
+    def _timings(self, flavor: Flavor) -> CacheFile | None:
+        if self.timing_cache is not None:
+            return CacheFile(self.timing_cache, named=True)
+        return None if self.no_timing_cache else default_options(flavor).timings
+
+
+def default_options(flavor: Flavor) -> EngineOptions:
+    """Options for a flavour, with the user's timing cache where the flavour has one."""
+    from exporters.caches import timing_cache
+
+    return EngineOptions(flavor, timings=timing_cache(flavor))
+
+
+def life_options(command: Command) -> Command:
+    """--timing-cache, --hardware-compatibility and their like, as ``life``."""
+    for option in (
+        click.option(
+            "--compute-capability",
+            metavar="LIST",
+            callback=_capabilities,
+            help="GPUs to build for, such as 8.6,8.9,12.0.  [tensorrt-rtx; default: 8.0 and later]",
+        ),
+        click.option(
+            "--version-compatible",
+            is_flag=True,
+            help="Let later minor versions run the engine.  [tensorrt]",
+        ),
+        click.option(
+            "--hardware-compatibility",
+            type=click.Choice(get_args(HardwareCompatibility)),
+            default="none",
+            show_default=True,
+            help="GPUs besides that of the build that must run the engine.  [tensorrt]",
+        ),
+        click.option(
+            "--no-timing-cache", is_flag=True, help="Time every kernel anew, and keep nothing."
+        ),
+        click.option(
+            "--timing-cache",
+            type=FILE,
+            help="Keep kernel timings here.  [tensorrt; default: in the user's cache folder]",
+        ),
+    ):
+        command = option(command)
+
+    @functools.wraps(command)
+    def collected(*args: Any, **values: Any) -> Any:  # noqa: ANN401 - any command's values
+        life = Life(
+            timing_cache=values.pop("timing_cache"),
+            no_timing_cache=values.pop("no_timing_cache"),
+            hardware_compatibility=values.pop("hardware_compatibility"),
+            version_compatible=values.pop("version_compatible"),
+            compute_capability=values.pop("compute_capability"),
+        )
+        if life.timing_cache is not None and life.no_timing_cache:
+            raise click.UsageError("--timing-cache and --no-timing-cache exclude each other")
+        return command(*args, life=life, **values)
+
+    return cast("Command", collected)
+
+
+def _capabilities(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Compute capabilities such as ``8.6,12.0``, each once."""
+    if value is None:
+        return ()
+    parts = tuple(part.strip() for part in value.split(","))
+    if not all(re.fullmatch(r"\d{1,2}\.\d", part) for part in parts):
+        raise click.BadParameter(f"{value!r} is not a list of compute capabilities such as 8.6,8.9")
+    if len(set(parts)) < len(parts):
+        raise click.BadParameter(f"{value!r} names a compute capability twice")
+    return parts
+
+
+def say_targets(console: Console, manifest: dict[str, Any]) -> None:
+    """What an engine is for, and how far its flavour has been tried."""
+    from exporters.engine.targets import Targets
+    from exporters.flavors import FLAVORS
+
+    flavor: Flavor = manifest["flavor"]
+    console.note(f"  for {Targets.from_dict(manifest['targets']).describe()}")
+    console.note(f"  {flavor}: {FLAVORS[flavor].proof}")

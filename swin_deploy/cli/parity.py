@@ -1,0 +1,153 @@
+"""``swin-deploy parity``: is it equal."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from swin_deploy.artifacts.outputs import report_outputs
+from swin_deploy.cli.command import command
+from swin_deploy.cli.console import (
+    CHECK_FAILED,
+    Console,
+    announce,
+    announce_images,
+    command_line,
+    show_json,
+    show_table,
+)
+from swin_deploy.cli.options import (
+    GPU_MACHINE,
+    Asked,
+    batch_list,
+    engine_option,
+    image_options,
+    json_option,
+    model_options,
+    onnx_option,
+    original_option,
+    report_option,
+)
+from swin_deploy.cli.outputs import claim_outputs, force_option
+
+if TYPE_CHECKING:
+    from swin_deploy.original.build import Choice
+    from swin_deploy.parity import ParityReport
+
+PARITY_EPILOG = """\b
+Examples:
+  swin-deploy parity --checkpoint swin.pt --images photos/
+  swin-deploy parity --checkpoint swin.pt --onnx engines/a.onnx --onnx engines/b.onnx
+  swin-deploy parity --engine engines/model.engine --report report/ --json
+
+\b
+Exit status 1: a step is out of tolerance. One that cannot run here (an engine
+without a GPU) is listed as not run, with the reason; it does not count as passed.
+Also 1: on labelled images the reference is not better than guessing, so that the
+order of the classes or the weights are probably wrong (the verdict is inconclusive).
+"""
+
+
+@command(epilog=PARITY_EPILOG)
+@model_options
+@onnx_option
+@engine_option
+@image_options
+@original_option
+@click.option(
+    "--batches",
+    metavar="N,N,...",
+    callback=batch_list,
+    default="1,2,3,7",
+    show_default=True,
+    help="Batch sizes; the batch must not change a row.",
+)
+@report_option
+@force_option
+@json_option
+@click.pass_obj
+def parity(
+    console: Console,
+    asked: Asked,
+    onnx_files: tuple[Path, ...],
+    engine_files: tuple[Path, ...],
+    images: Path | None,
+    limit: int,
+    original: Choice,
+    batches: tuple[int, ...],
+    report: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Compare every step with the reference: deploy model, ONNX files, engines.
+
+    On real images, seeded noise and extreme inputs, at several batch sizes. The limits come
+    from what PyTorch itself loses in the same precision on the same images. Where a step fails, the
+    block and the operation that go wrong first are named. The reference is the float32 PyTorch
+    model with the checkpoint's weights; it is compared with the model of the library that the
+    checkpoint comes from, built and loaded by that library from the same file.
+    """
+    if report:
+        inputs = (*asked.inputs(), images, *onnx_files, *engine_files)
+        claim_outputs(report_outputs(report), inputs=inputs, force=force)
+    with console.loading("Loading PyTorch and the model"):
+        from swin_deploy.candidates import Made
+        from swin_deploy.original.build import original_library
+        from swin_deploy.parity.run import image_sets, prove_parity
+        from swin_deploy.report.make import make_report, with_earlier
+        from swin_deploy.report.terminal import render_parity
+        from swin_deploy.report.to_json import parity_to_dict
+        from swin_deploy.report.write import write_report
+
+        loaded = asked.load()
+        original_library(loaded, original)  # what cannot be is said before the work
+        made = Made(onnx_files, engine_files)
+        sets = image_sets(loaded, images, limit=limit)
+    announce(console, loaded)
+    announce_images(console, sets)
+    with console.step("Comparing every step with the reference") as step:
+        result = prove_parity(
+            loaded,
+            made,
+            images=sets,
+            batches=batches,
+            progress=step.update,
+            original=original,
+        )
+    if report:
+        full = make_report(loaded, made, parity=result, bench=None, images=sets)
+        full = with_earlier(full, report)
+        write_report(replace(full, next_command=_on_gpu(result)), report, force=force)
+    if as_json:
+        show_json(parity_to_dict(result))
+    else:
+        show_table(render_parity(result))
+    if report:
+        console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
+    _suggest(console, asked, result, report, files=len(onnx_files) + len(engine_files))
+    if result.verdict != "pass":
+        click.get_current_context().exit(CHECK_FAILED)
+
+
+def _suggest(
+    console: Console, asked: Asked, result: ParityReport, report: Path | None, *, files: int
+) -> None:
+    if result.verdict == "fail":
+        if not report:
+            console.again("--report", "report", why="every block in order, as a file to share")
+    elif not files:
+        console.next_step("run", *asked.words(), why="makes what you ship, and judges it")
+    elif _on_gpu(result):
+        console.again(why=GPU_MACHINE)
+    elif not report:
+        console.again("--report", "report", why="the proof as HTML, Markdown and JSON")
+
+
+def _on_gpu(parity: ParityReport) -> str:
+    """This command for a machine where the engine can run; empty where it ran."""
+    unseen = any(hop.not_run for hop in parity.hops if hop.stage == "engine")
+    return f"{command_line(*sys.argv[1:])}  # {GPU_MACHINE}" if unseen else ""

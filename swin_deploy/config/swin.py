@@ -1,0 +1,308 @@
+"""What a Swin model is: its sizes, and the geometry that follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from exporters.errors import ConfigError
+from exporters.text_files import listed, shortened
+
+Family = Literal["notebook", "swin", "swinv2"]
+Output = Literal["logits", "features", "stages", "tokens"]
+# The largest numbers that a model is built for; the largest Swin known has windows of 48 tokens,
+# 512 channels, 42 blocks in a stage and images of 1536 pixels.
+MOST_SIDE = 1 << 16  # pixels, of any step
+MOST_STAGES = 8
+MOST_REAL = {"mlp_ratio": 64.0, "layer_norm_eps": 1.0}
+MOST = {
+    "img_size": MOST_SIDE,
+    "patch_size": 256,
+    "window_size": 128,
+    "embed_dim": 8192,
+    "depths": 128,
+    "num_heads": 1024,
+    "num_classes": 1 << 24,
+    "pretrained_window_sizes": 128,
+}
+
+
+def hidden_channels(dim: int, mlp_ratio: float) -> int:
+    """Channels between the two layers of an MLP, rounded down as every library does.
+
+    A ratio of two whole numbers, found from the weights, may miss the product by a rounding error.
+    """
+    return int(dim * mlp_ratio + 1e-6)
+
+
+def nearest(sizes: Iterable[int], img_size: int, count: int) -> tuple[int, ...]:
+    """Return the ``count`` sizes that are nearest to an image size, nearest first."""
+    return tuple(sorted(sizes, key=lambda size: (abs(size - img_size), size))[:count])
+
+
+def sizes_remedy(sizes: Sequence[int]) -> str:
+    """Return what to do about an image size that cannot be, in words."""
+    if not sizes:
+        return f"no size up to {MOST_SIDE:,} can be tiled; use other windows"
+    return f"use one of {', '.join(map(str, sizes))}, ..."
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage as built.
+
+    Attributes:
+        resolution: Side of the square token map.
+        window_size: Window side, no larger than the map.
+        shift_size: Tokens that odd blocks shift their windows by; 0 where none are shifted.
+        pretrained_window_size: Window side that V2's position bias is scaled to; 0 for none.
+    """
+
+    resolution: int
+    dim: int
+    depth: int
+    num_heads: int
+    window_size: int
+    shift_size: int = 0
+    pretrained_window_size: int = 0
+
+    @property
+    def num_windows(self) -> int:
+        """Windows in the token map."""
+        return (self.resolution // self.window_size) ** 2
+
+    @property
+    def window_area(self) -> int:
+        """Tokens in a window."""
+        return self.window_size**2
+
+
+@dataclass(frozen=True)
+class SwinConfig:
+    """Sizes of a Swin Transformer, and what it gives.
+
+    Attributes:
+        family: ``notebook``; ``swin``: arXiv 2103.14030; ``swinv2``: arXiv 2111.09883.
+        window_size: Of all stages, or one for each.
+        pretrained_window_sizes: V2 only: window sizes of pretraining, one for each stage.
+        always_shift: Shift also where one window covers the map; the notebook does so always,
+            Hugging Face's backbones do, the other models do not.
+        stage_norms: Each stage's feature map has a norm of its own (backbones of detectors).
+        out_stages: Stages whose maps ``stages`` gives, from 1 up; empty for all.
+        final_norm: There is a norm behind the last stage.
+        num_classes: Of the head; 0 for none.
+        output: ``logits`` [B, num_classes]; ``features`` [B, C], the pooled tokens; ``stages``,
+            every stage's feature map [B, C, H, W]; ``tokens`` [B, N, C] in raster order. Empty
+            for ``logits`` with a head, and without one for the family's own output: the
+            notebook's tokens, the others' features.
+
+    Raises:
+        ConfigError: If the sizes contradict each other, or windows cannot tile ``img_size``.
+    """
+
+    family: Family = "notebook"
+    img_size: int = 224
+    patch_size: int = 4
+    window_size: int | tuple[int, ...] = 7
+    embed_dim: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    mlp_ratio: float = 4.0
+    pretrained_window_sizes: tuple[int, ...] = ()
+    always_shift: bool = False
+    stage_norms: bool = False
+    out_stages: tuple[int, ...] = ()
+    final_norm: bool = True
+    layer_norm_eps: float = 1e-5
+    num_classes: int = 0
+    output: Output | Literal[""] = ""
+
+    def __post_init__(self) -> None:
+        self._check_words()
+        self._check_numbers()
+        self._check_stages()
+        if not self._tiles(self.img_size):
+            windows = "/".join(map(str, dict.fromkeys(self.window_sizes)))
+            raise ConfigError(
+                f"image size {self.img_size} cannot be tiled by windows of {windows} x {windows} "
+                f"tokens in every stage; {sizes_remedy(self.near_img_sizes(self.img_size))}"
+            )
+        if self.output_name == "logits" and not self.num_classes:
+            raise ConfigError("output logits needs a classifier, and this model has none")
+
+    def _check_numbers(self) -> None:
+        if len(self.depths) > MOST_STAGES:
+            raise ConfigError(f"depths of {len(self.depths):,} stages: at most {MOST_STAGES}")
+        for field, most in MOST.items():
+            value = getattr(self, field)
+            values = value if isinstance(value, tuple) else (value,)
+            least = 0 if field in ("num_classes", "pretrained_window_sizes") else 1
+            if not all(type(one) is int and least <= one <= most for one in values):
+                raise ConfigError(
+                    f"{field} {listed([repr(one) for one in values])}: whole numbers from {least} "
+                    f"up to {most:,} are needed"
+                )
+        for field, most_ratio in MOST_REAL.items():
+            number = getattr(self, field)
+            if type(number) not in (int, float) or not 0 < number <= most_ratio:
+                shown = shortened(repr(number))
+                raise ConfigError(f"{field} {shown}: a number above 0, up to {most_ratio:g}")
+        if hidden_channels(self.embed_dim, self.mlp_ratio) < 1:
+            raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
+
+    def _check_words(self) -> None:
+        for field in ("always_shift", "stage_norms", "final_norm"):
+            if type(getattr(self, field)) is not bool:
+                raise ConfigError(f"{field} {shortened(repr(getattr(self, field)))}: true or false")
+        for field, known in (("family", get_args(Family)), ("output", ("", *get_args(Output)))):
+            if getattr(self, field) not in known:
+                shown = shortened(repr(getattr(self, field)))
+                raise ConfigError(
+                    f"{field} {shown} is not known; known are {', '.join(filter(None, known))}"
+                )
+
+    def _check_stages(self) -> None:
+        if len(self.depths) != len(self.num_heads) or not self.depths:
+            raise ConfigError(
+                f"depths {self.depths} and num_heads {shortened(self.num_heads)} need one entry "
+                "for each stage"
+            )
+        for field in ("window_sizes", "pretrained_window_sizes"):
+            values = getattr(self, field)
+            absent = field == "pretrained_window_sizes" and not values
+            if not absent and len(values) != len(self.depths):
+                raise ConfigError(
+                    f"{field} {shortened(values)} need one entry for each of the stages"
+                )
+        if self.family == "notebook" and any(depth % 2 for depth in self.depths):
+            raise ConfigError(f"depths {self.depths}: blocks come in pairs, use even numbers")
+        for stage, heads in enumerate(self.num_heads):
+            if (self.embed_dim << stage) % heads:
+                raise ConfigError(
+                    f"num_heads {heads} of stage {stage} does not divide its "
+                    f"{self.embed_dim << stage} channels"
+                )
+
+    @property
+    def window_sizes(self) -> tuple[int, ...]:
+        """Window side asked for in each stage; a smaller map shrinks it."""
+        if isinstance(self.window_size, tuple):
+            return self.window_size
+        return (self.window_size,) * len(self.depths)
+
+    def _effective_window(self, stage: int, resolution: int) -> int:
+        """Windows larger than the map shrink to it, but for the notebook's."""
+        window = self.window_sizes[stage]
+        return window if self.family == "notebook" else min(window, resolution)
+
+    def _tiles(self, img_size: int) -> bool:
+        """Whether patches, windows and merges fit in every stage."""
+        step = self.patch_size << (len(self.depths) - 1)
+        if img_size < step or img_size % step:
+            return False
+        sides = [img_size // self.patch_size >> stage for stage in range(len(self.depths))]
+        return all(
+            side % self._effective_window(stage, side) == 0 for stage, side in enumerate(sides)
+        )
+
+    def legal_img_sizes(self, count: int) -> tuple[int, ...]:
+        """The ``count`` smallest image sizes that windows tile in every stage, in pixels.
+
+        There may be fewer up to ``MOST_SIDE``.
+        """
+        step = self.patch_size << (len(self.depths) - 1)
+        legal = (size for size in range(step, MOST_SIDE + 1, step) if self._tiles(size))
+        return tuple(itertools.islice(legal, count))
+
+    def near_img_sizes(self, img_size: int, count: int = 4) -> tuple[int, ...]:
+        """The image sizes that windows tile in every stage, nearest to ``img_size`` first.
+
+        In pixels; there may be fewer than ``count`` up to ``MOST_SIDE``.
+        """
+        step = self.patch_size << (len(self.depths) - 1)
+        period = step * math.lcm(*self.window_sizes)  # each multiple of it is one of them
+        last = min(MOST_SIDE, max(img_size, 0) + count * period)
+        sizes = filter(self._tiles, range(step, last + 1, step))
+        return nearest(sizes, img_size, count)
+
+    @property
+    def stages(self) -> tuple[StageSpec, ...]:
+        """The geometry of each stage, first to last."""
+        return tuple(self._stage(index) for index in range(len(self.depths)))
+
+    def _stage(self, index: int) -> StageSpec:
+        resolution = self.img_size // self.patch_size >> index
+        window = self._effective_window(index, resolution)
+        shifts = resolution > window or self.always_shift or self.family == "notebook"
+        pretrained = self.pretrained_window_sizes
+        return StageSpec(
+            resolution=resolution,
+            dim=self.embed_dim << index,
+            depth=self.depths[index],
+            num_heads=self.num_heads[index],
+            window_size=window,
+            shift_size=window // 2 if shifts else 0,
+            pretrained_window_size=pretrained[index] if pretrained else 0,
+        )
+
+    @property
+    def gmacs(self) -> float:
+        """Multiply-accumulates of matrix products for one image, in billions."""
+        tokens = (self.img_size // self.patch_size) ** 2
+        total = tokens * 3 * self.patch_size**2 * self.embed_dim
+        for index, stage in enumerate(self.stages):
+            tokens, dim = stage.resolution**2, stage.dim
+            hidden = hidden_channels(dim, self.mlp_ratio)
+            if index:
+                total += tokens * 2 * dim * dim  # the merge: 4 * dim / 2 channels to dim
+            attention = 2 * stage.window_area * dim
+            total += stage.depth * tokens * (4 * dim * dim + attention + 2 * dim * hidden)
+        return (total + self.stages[-1].dim * self.num_classes) / 1e9
+
+    @property
+    def output_name(self) -> Output:
+        """What the model gives; see ``output``."""
+        if self.output:
+            return self.output
+        if self.num_classes:
+            return "logits"
+        return "tokens" if self.family == "notebook" else "features"
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs: one, or one for each stage that is given."""
+        if self.output_name == "stages":
+            return tuple(f"stage{index + 1}" for index in self.shown_stages)
+        return (self.output_name,)
+
+    @property
+    def shown_stages(self) -> tuple[int, ...]:
+        """Indices, from 0 up, of the stages whose maps ``stages`` gives."""
+        if not self.out_stages:
+            return tuple(range(len(self.depths)))
+        return tuple(sorted({stage - 1 for stage in self.out_stages}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """This config as JSON values; ``from_dict`` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SwinConfig:
+        """A config from ``to_dict`` or from JSON.
+
+        Raises:
+            ConfigError: If a field is unknown, or the sizes contradict each other.
+        """
+        try:
+            fields = {key: _tuples(value) for key, value in values.items()}
+            return cls(**fields)
+        except (TypeError, AttributeError) as err:
+            raise ConfigError(f"not a model config: {shortened(err)}") from err
+
+
+def _tuples(value: Any) -> Any:  # noqa: ANN401 - a JSON value of any type
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,33 @@
+"""Fold a reference model's weights into the constants of the deploy model.
+
+What a reference computes at run time but does not depend on the image is computed here once, in
+float64: the score scale goes into the query weights, position biases and masks into one additive
+constant, rolls and window partitions into gather indices. One file a family; ``pieces`` has what
+they share.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from swin_deploy.deploy.fold_notebook import fold_notebook
+from swin_deploy.deploy.fold_swin import fold_swin
+from swin_deploy.deploy.model import DeployModel
+from swin_deploy.reference import Reference
+from swin_deploy.reference.alias import alias
+from swin_deploy.reference.notebook import NotebookSwin
+
+
+@torch.no_grad()
+def fold(reference: Reference) -> DeployModel:
+    """The deploy model that computes what ``reference`` computes in evaluation mode.
+
+    Args:
+        reference: A model of ``swin_deploy.reference``; it is not changed.
+
+    Returns:
+        A float32 model in evaluation mode that owns its weights, on the CPU.
+    """
+    own = alias(reference).cpu()
+    folded = fold_notebook(own) if isinstance(own, NotebookSwin) else fold_swin(own)
+    return folded.eval().requires_grad_(requires_grad=False)

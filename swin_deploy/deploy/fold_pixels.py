@@ -1,0 +1,39 @@
+"""A deploy model that takes pixels, with the normalisation inside."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import nn
+
+from exporters.errors import ConfigError
+from swin_deploy.deploy.model import DeployModel, NormalizePixels, PatchEmbed, PixelPatchEmbed
+from swin_deploy.images.preprocessing import Preprocessing
+
+CHANNELS = 3
+
+
+def taking_pixels(model: DeployModel, steps: Preprocessing) -> DeployModel:
+    """A deploy model of pixels [B, H, W, 3], uint8, instead of normalised images [B, 3, H, W].
+
+    Args:
+        model: The deploy model, which is not changed; the weights are shared.
+        steps: The factor, mean and standard deviation that its images are normalised with.
+
+    Raises:
+        ConfigError: If the steps are not known, or are not of three channels.
+    """
+    if steps.refusal or len(steps.mean) != CHANNELS:
+        why = steps.refusal or f"its mean has {len(steps.mean)} values, pixels have {CHANNELS}"
+        raise ConfigError(
+            f"the preprocessing cannot be part of the model ({why}); choose one with "
+            "--preprocessing"
+        )
+    normalize = NormalizePixels(
+        1 / steps.rescale, torch.tensor(steps.mean), torch.tensor(steps.std)
+    )
+    cut, *rest = model.embed
+    embed = nn.Sequential(PixelPatchEmbed(cast(PatchEmbed, cut), normalize), *rest)
+    taps = {int(passed): tap for passed, tap in model.taps.items()}
+    return DeployModel(embed, list(model.layers), taps).eval()

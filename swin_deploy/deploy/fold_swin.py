@@ -1,0 +1,128 @@
+"""Fold the Swin Transformers of the papers, V1 and V2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from swin_deploy.config import StageSpec
+from swin_deploy.deploy.fold_parts import (
+    bias_in_norm,
+    block_order,
+    copy_linear,
+    copy_norm,
+    linear,
+    neighbours,
+    patch_embed,
+    pooled,
+    raster_tokens,
+    reorder,
+    score_bias,
+    split_heads,
+    stage_map,
+)
+from swin_deploy.deploy.model import (
+    DeployModel,
+    PatchMerge,
+    SwinBlock,
+    WindowAttention,
+)
+from swin_deploy.reference import swin, swin_v2
+from swin_deploy.reference.alias import alias
+
+
+def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
+    """The deploy model of a V1 or V2 reference, on the same device, in float32."""
+    stages = reference.config.stages
+    embed = nn.Sequential(
+        patch_embed(reference.patch_embed.proj, stages[0]), copy_norm(reference.patch_embed.norm)
+    )
+    layers: list[nn.Module] = []
+    taps: dict[int, nn.Module] = {}
+    shown = reference.config.shown_stages if reference.config.output_name == "stages" else ()
+    order = block_order(stages[0])
+    for index, (blocks, merge) in enumerate(reference.parts()):
+        stage, tapped = stages[index], index in shown
+        orders = [block_order(stage, block.shift_size) for block in blocks]
+        moves = [reorder(now, wanted) for now, wanted in pairwise([order, *orders])]
+        order = orders[-1]
+        join = neighbours(order, stage, stages[index + 1]) if merge is not None else nn.Identity()
+        enter, leave = moves, list[nn.Module](nn.Identity() for _ in blocks)
+        if isinstance(blocks[0], swin_v2.SwinBlockV2):
+            enter, leave = [moves[0], *leave[1:]], [*moves[1:], leave[0] if tapped else join]
+        for block, *reorders in zip(blocks, enter, leave, strict=True):
+            layers.append(_fold_block(block, stage, reorders))
+        if tapped:
+            norm = getattr(reference, f"norm{index}", nn.Identity())
+            taps[len(layers)] = stage_map(norm, order, stage)
+        if index == max(shown, default=-1):
+            break  # nothing is given from further on
+        if merge is not None:
+            joined = nn.Identity() if leave[-1] is join else join
+            layers.append(_fold_merge(merge, joined, len(order)))
+            order = block_order(stages[index + 1])
+    if not taps:
+        taps[len(layers)] = _fold_tail(reference, order)
+    return DeployModel(embed, layers, taps)
+
+
+def _fold_tail(reference: swin.SwinTransformer, order: Tensor) -> nn.Module:
+    output = reference.config.output_name
+    if output == "tokens":
+        return raster_tokens(reference.norm, order, reference.config.stages[-1])
+    return pooled(reference.norm, reference.head if output == "logits" else nn.Identity())
+
+
+def _fold_block(
+    block: swin.SwinBlock, stage: StageSpec, reorders: Sequence[nn.Module]
+) -> SwinBlock:
+    norms = (copy_norm(block.norm1), copy_norm(block.norm2))
+    attention = _fold_attention(block.attn, block.attn_mask, stage)
+    none = nn.Identity()
+    behind = isinstance(block, swin_v2.SwinBlockV2)
+    if not behind:
+        norms = (bias_in_norm(block.norm1, attention), norms[1])
+    return SwinBlock(
+        order=reorders[0],
+        leave=reorders[1],
+        displace=none,
+        attention=attention,
+        mlp=nn.Sequential(copy_linear(block.mlp.fc1), nn.GELU(), copy_linear(block.mlp.fc2)),
+        norms=(none, norms[0], none, norms[1]) if behind else (norms[0], none, norms[1], none),
+    )
+
+
+def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec) -> WindowAttention:
+    wide = alias(attention).double()
+    heads = split_heads(stage)
+    if isinstance(wide, swin_v2.WindowAttentionV2):
+        weight, bias = wide.qkv.weight, wide.qkv_bias()
+        heads = split_heads(stage, wide.temperature())
+    elif isinstance(wide, swin.WindowAttention):
+        scale = torch.ones(3, 1, dtype=torch.float64)
+        scale[0] = wide.scale
+        scale = scale.expand(3, stage.dim).reshape(-1)
+        weight, bias = wide.qkv.weight * scale[:, None], wide.qkv.bias * scale
+    else:
+        raise TypeError(f"cannot fold attention of type {type(attention).__name__}")
+    return WindowAttention(
+        qkv=linear(weight, bias),
+        proj=copy_linear(wide.proj),
+        bias=score_bias(wide.position_bias(), mask, stage),
+        heads=heads,
+        num_tokens=stage.resolution**2,
+    )
+
+
+def _fold_merge(merging: swin.PatchMerging, order: nn.Module, num_tokens: int) -> PatchMerge:
+    behind = isinstance(merging, swin_v2.PatchMergingV2)
+    norm, none = copy_norm(merging.norm), nn.Identity()
+    return PatchMerge(
+        order=order,
+        linear=copy_linear(merging.reduction),
+        norms=(none, norm) if behind else (norm, none),
+        num_tokens=num_tokens // 4,
+    )

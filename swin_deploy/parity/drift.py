@@ -1,0 +1,122 @@
+"""How far a candidate's tokens are from the reference's along the model, beside the noise there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from exporters.spec import Precision
+from swin_deploy.images.sets import ImageSet
+from swin_deploy.parity import DriftPoint, ParityResult, Tolerance, compare, limits, without_ceiling
+from swin_deploy.parity.points import Order, Point, batch_first, in_candidate_order, token_orders
+from swin_deploy.parity.reference_run import ReferenceOutputs, Trace, trace_images
+from swin_deploy.runners import Outputs
+from swin_deploy.runners.intermediates import Tappable
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What was found along the model.
+
+    Attributes:
+        points: Every place, for each image set in turn.
+        results: For each image set, the tokens that are nearest to their limit, and the features.
+    """
+
+    points: tuple[DriftPoint, ...]
+    results: tuple[ParityResult, ...]
+
+
+def missing_points(
+    reference: ReferenceOutputs, candidate: Tappable | None, precision: Precision
+) -> str:
+    """Why a candidate cannot be followed along the model; empty when it can."""
+    if candidate is None:
+        return "only its outputs can be read"
+    if reference.trace is None or precision not in reference.trace.noise:
+        return f"the reference's noise in {precision} was not measured"
+    paths = [point.candidate.path for point in reference.trace.points]
+    missing = [path for path in paths if path not in candidate.paths]
+    return f"it has no part named {missing[0]}" if missing else ""
+
+
+def measure_drift(
+    reference: ReferenceOutputs, candidate: Tappable, ceiling: Tolerance, precision: Precision
+) -> Drift:
+    """Compare a candidate's tokens with the reference's behind every part of the model.
+
+    Args:
+        reference: With its trace and its noise in this precision.
+        candidate: To look into; none of its parts is missing.
+        ceiling: Of the outputs; on the way the noise alone decides.
+        precision: Of the candidate.
+
+    Raises:
+        ComparisonError: If its tokens are of another shape.
+        DeployError: If it cannot run.
+    """
+    trace = reference.trace
+    if trace is None:
+        raise ValueError("the reference has no trace")
+    orders = token_orders(trace.points, candidate, trace.reference.config)
+    unbounded = without_ceiling(ceiling)
+    points: list[DriftPoint] = []
+    results: list[ParityResult] = []
+    with candidate.open(tuple(point.candidate for point in trace.points)) as runner:
+        for number, images in enumerate(reference.image_sets):
+            tokens = runner.run(trace_images(images))[len(reference.names) :]
+            floors = trace.noise[precision].trace[number]
+            allowed = [
+                limits(unbounded, floor, precision=precision, spread=images.spread)
+                for floor in floors
+            ]
+            compared = list(_compare_points(trace, tokens, allowed, images, number, orders))
+            points += [_drift_point(images, *pair) for pair in compared]
+            results += _telling(compared)
+    return Drift(tuple(points), tuple(results))
+
+
+def _compare_points(
+    trace: Trace,
+    tokens: Outputs,
+    allowed: list[Tolerance],
+    images: ImageSet,
+    number: int,
+    orders: tuple[Order | None, ...],
+) -> Iterator[tuple[Point, ParityResult]]:
+    for index, point in enumerate(trace.points):
+        expected = in_candidate_order(trace.tokens[number][index], orders[index])
+        actual = tokens[index]
+        if point.kind != "features":
+            actual = batch_first(actual, len(expected))
+        yield (
+            point,
+            compare(
+                actual,
+                expected,
+                allowed[index],
+                inputs=f"{images.name}, {point.place}",
+                batch=len(expected),
+                classes=False,
+            ),
+        )
+
+
+def _telling(compared: list[tuple[Point, ParityResult]]) -> list[ParityResult]:
+    """The tokens nearest to their limit or furthest beyond it, and the features where there are."""
+    tokens = [result for point, result in compared if point.kind != "features"]
+    features = [result for point, result in compared if point.kind == "features"]
+    return [max(tokens, key=lambda r: (not r.passed, r.deciding.share)), *features]
+
+
+def _drift_point(images: ImageSet, point: Point, result: ParityResult) -> DriftPoint:
+    tolerance = result.tolerance
+    return DriftPoint(
+        inputs=images.name,
+        module=point.candidate.path,
+        place=point.place,
+        relative_l2=result.relative_l2,
+        floor=tolerance.floor.relative_l2 if tolerance.floor else 0.0,
+        allowed=tolerance.atol if tolerance.relative_l2 is None else tolerance.relative_l2,
+        passed=result.passed,
+    )

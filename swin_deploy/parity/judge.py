@@ -1,0 +1,260 @@
+"""Run every stage on the same images and judge each against the reference."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.errors import ComparisonError, MissingBackendError
+from exporters.memory import release_memory
+from exporters.progress import Progress, silent, within
+from swin_deploy.candidates import Candidate
+from swin_deploy.images.sets import ImageSet
+from swin_deploy.parity import (
+    Hop,
+    ParityResult,
+    Tolerance,
+    compare,
+    limits,
+    measure_floor,
+    second_opinion,
+    tolerance_for,
+)
+from swin_deploy.parity.drift import measure_drift, missing_points
+from swin_deploy.parity.localize import locate
+from swin_deploy.parity.reference_run import (
+    ReferenceOutputs,
+    Rows,
+    accuracy,
+    by_image,
+    noise_rows,
+    run_rows,
+)
+from swin_deploy.parity.sample_images import answer_samples
+from swin_deploy.runners import Outputs, Runner
+
+DEFAULT_BATCHES = (1, 2, 3, 7)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """What a candidate gave for one image set.
+
+    Attributes:
+        by_batch: At each batch size, ascending.
+        turned: The first call of the largest batch again, its images one place further on.
+    """
+
+    by_batch: list[Rows]
+    turned: Rows | None
+
+
+def judge(
+    reference: ReferenceOutputs,
+    candidates: Sequence[Candidate],
+    *,
+    batches: Sequence[int] = DEFAULT_BATCHES,
+    progress: Progress = silent,
+) -> tuple[Hop, ...]:
+    """Compare each candidate with the reference, on every image set at several batch sizes.
+
+    The largest batch goes through all images, the others through enough of them to fill one call.
+    Two more results for each image set hold rows of the largest batch against each other: the
+    batch must not change a row (against the smallest), nor may a row's place in it (the same
+    images, one place further on). Polygraphy repeats every verdict on the values; where it does
+    not agree, the result fails. A candidate that can be looked into is compared on the way, too,
+    and where one fails, what goes wrong first is looked for.
+
+    Args:
+        reference: From ``run_reference``, and ``trace_reference`` where noise is to decide.
+        candidates: Stages in the order of the line.
+        batches: Batch sizes, clipped to what a candidate takes and to the images there are; a
+            candidate's own largest batch comes on top, by repeating images.
+        progress: Told what is run, before it is run.
+
+    Returns:
+        One hop for each candidate, in order. A candidate whose package or device is not here has
+        ``not_run`` with the reason.
+
+    Raises:
+        ComparisonError: If a candidate's output has another shape than the reference's.
+        DeployError: If a candidate's file cannot be used.
+    """
+    hops, count = [], max(1, len(candidates))
+    for index, candidate in enumerate(candidates):
+        part = within(progress, index / count, (index + 1) / count)
+        hop = _judge_outputs(reference, candidate, batches, part)
+        release_memory()
+        hops.append(hop if hop.not_run else _look_inside(hop, reference, candidate, part))
+        release_memory()
+    return tuple(hops)
+
+
+def _judge_outputs(
+    reference: ReferenceOutputs, candidate: Candidate, batches: Sequence[int], progress: Progress
+) -> Hop:
+    runner = candidate.runner
+    hop = Hop(runner.name, candidate.stage, runner.precision, candidate.file, runner.backend)
+    results: list[ParityResult] = []
+    outputs, floors = [], []
+    count = len(reference.image_sets)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(runner)
+        except MissingBackendError as err:
+            return dataclasses.replace(hop, not_run=str(err))
+        for number, images in enumerate(reference.image_sets):
+            expected = reference.outputs[number]
+            allowed = _allowed(reference, number, candidate)
+            try:
+                part = within(progress, number / count, (number + 1) / count)
+                runs = _run_batches(runner, images, batches, part)
+                values = _judge_values if candidate.second_opinion else compare
+                judges = {
+                    name: functools.partial(values, tolerance=one, classes=name == "logits")
+                    for name, one in zip(reference.names, allowed, strict=True)
+                }
+                results += _judge_runs(runs, expected, judges, images)
+            except ComparisonError as err:
+                name = f"{runner.name} ({candidate.file})" if candidate.file else runner.name
+                raise ComparisonError(f"{name}, {images.name}: {err}") from err
+            if "logits" in reference.names:  # for classes; maps of many images would fill memory
+                outputs.append(by_image(runs.by_batch[-1], len(expected[0])))
+            floors.append(allowed[0].floor)
+    return dataclasses.replace(
+        hop,
+        backend=runner.backend,
+        results=tuple(results),
+        top1_accuracy=accuracy(reference.image_sets, outputs, reference.names),
+        answers=answer_samples(reference, outputs, floors),
+    )
+
+
+def _ceiling(candidate: Candidate) -> Tolerance:
+    """The most that is allowed."""
+    return tolerance_for(candidate.stage, candidate.runner.precision, family=candidate.family)
+
+
+def _allowed(
+    reference: ReferenceOutputs, number: int, candidate: Candidate
+) -> tuple[Tolerance, ...]:
+    """What is allowed for each output on one image set."""
+    ceiling, precision = _ceiling(candidate), candidate.runner.precision
+    noise = reference.trace.noise.get(precision) if reference.trace else None
+    if noise is None:
+        return (ceiling,) * len(reference.names)
+    rows = noise_rows(reference.image_sets[number])
+    pairs = zip(noise.outputs[number], reference.outputs[number], strict=True)
+    floors = (measure_floor(a, b[rows], ceiling, source=noise.source) for a, b in pairs)
+    spread = reference.image_sets[number].spread
+    return tuple(limits(ceiling, f, precision=precision, spread=spread) for f in floors)
+
+
+def _look_inside(
+    hop: Hop, reference: ReferenceOutputs, candidate: Candidate, progress: Progress
+) -> Hop:
+    """The hop with its drift along the model and, where it failed, what goes wrong first."""
+    tappable, precision = candidate.tappable, candidate.runner.precision
+    missing = missing_points(reference, tappable, precision)
+    if missing or tappable is None:
+        return dataclasses.replace(hop, drift_not_run=missing)
+    progress(f"{hop.name}: tokens along the model", 1.0)
+    try:
+        drift = measure_drift(reference, tappable, _ceiling(candidate), precision)
+    except ComparisonError as err:
+        return dataclasses.replace(hop, drift_not_run=str(err))
+    hop = dataclasses.replace(hop, results=(*hop.results, *drift.results), drift=drift.points)
+    if hop.passed:
+        return hop
+    if _only_ceilings(hop):
+        noise = "no part of the model is beyond its noise: PyTorch itself loses as much"
+        return dataclasses.replace(hop, located=f"{noise} in {precision}")
+    progress(f"{hop.name}: looking for what goes wrong first")
+    return dataclasses.replace(hop, located=locate(reference, tappable, hop, precision))
+
+
+def _only_ceilings(hop: Hop) -> bool:
+    """Whether it failed, and nothing in it is further from the reference than its noise allows."""
+    failed = [check for result in hop.results for check in result.checks if not check.passed]
+    rules = {check.rule.rpartition(", ")[2] for check in failed}
+    finite = all(result.checks for result in hop.results)
+    return finite and rules == {"ceiling"} and all(point.passed for point in hop.drift)
+
+
+def _run_batches(
+    runner: Runner, images: ImageSet, batches: Sequence[int], progress: Progress
+) -> _Runs:
+    count = len(images.images)
+    low, high = runner.min_batch, runner.max_batch or count
+    own = {runner.max_batch} if runner.max_batch else set()
+    usable = sorted({max(low, min(batch, high, count)) for batch in batches} | own)
+    by_batch = []
+    for number, batch in enumerate(usable):
+        wanted = {usable[0]: usable[-1], usable[-1]: count}.get(batch, batch)
+        progress(f"{runner.name}: {images.name}, batch {batch}", number / len(usable))
+        by_batch.append(run_rows(runner, images, batch, wanted))
+    largest = by_batch[-1]
+    if largest.batch == 1:
+        return _Runs(by_batch, None)
+    index = np.roll(largest.index[: largest.batch], 1)
+    return _Runs(by_batch, Rows(largest.batch, index, runner.run(images.images[index])))
+
+
+def _judge_runs(
+    runs: _Runs,
+    expected: Outputs,
+    judges: Mapping[str, Callable[..., ParityResult]],
+    images: ImageSet,
+) -> list[ParityResult]:
+    """Each output at each batch against the reference, then the largest batch against others."""
+    small, large = runs.by_batch[0], runs.by_batch[-1]
+    if len(small.outputs) != len(judges):
+        raise ComparisonError(f"{len(small.outputs)} outputs, expected {', '.join(judges)}")
+    results = []
+    for number, (name, judge_output) in enumerate(judges.items()):
+        label = images.name if len(judges) == 1 else f"{images.name}, {name}"
+        for rows in runs.by_batch:
+            reference = expected[number][rows.index]
+            result = judge_output(rows.outputs[number], reference, inputs=label, batch=rows.batch)
+            # An image that filled up a batch a second time was judged, but counts once.
+            results.append(dataclasses.replace(result, rows=len(np.unique(rows.index))))
+        first = large.outputs[number][: large.batch]
+        if small is not large:
+            alone = by_image(small, int(small.index.max()) + 1)[number]
+            inputs = f"{label}, batch {large.batch} against batch {small.batch}"
+            others = alone[large.index[: large.batch]]
+            results.append(judge_output(first, others, inputs=inputs, batch=large.batch))
+        if runs.turned is not None:
+            inputs = f"{label}, rows in another place"
+            others = np.roll(first, 1, axis=0)
+            turned = runs.turned.outputs[number]
+            results.append(judge_output(turned, others, inputs=inputs, batch=large.batch))
+    return results
+
+
+def _judge_values(
+    actual: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    *,
+    tolerance: Tolerance,
+    inputs: str,
+    batch: int,
+    classes: bool,
+) -> ParityResult:
+    """Our verdict, if Polygraphy's is the same; else a failure that says so."""
+    result = compare(actual, reference, tolerance, inputs=inputs, batch=batch, classes=classes)
+    ours = result.needed_atol <= tolerance.atol
+    theirs = second_opinion(actual, reference, tolerance)
+    if ours == theirs:
+        return result
+    words = {True: "within", False: "out of"}
+    verdicts = f"Polygraphy finds the values {words[theirs]} tolerance, we {words[ours]}"
+    return dataclasses.replace(
+        result, passed=False, reason="; ".join(filter(None, (result.reason, verdicts)))
+    )

@@ -1,0 +1,233 @@
+"""Say where a candidate that failed goes wrong first: the part of the model, then the operation.
+
+A candidate is compared operation by operation with a deploy model folded afresh from the reference
+and run in float64: both have the same modules. Where that one does not agree with the reference
+either, the fault is in the folding or in the deploy model's code, and nothing finer can be said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from exporters.arrays import plain_array
+from exporters.spec import Precision
+from swin_deploy.deploy.fold import fold
+from swin_deploy.parity import (
+    Check,
+    DriftPoint,
+    Hop,
+    ParityResult,
+    compare,
+    limits,
+    measure_floor,
+    tolerance_for,
+    without_ceiling,
+)
+from swin_deploy.parity.points import Point, batch_first, in_candidate_order, token_orders
+from swin_deploy.parity.reference_run import ReferenceOutputs, Trace, trace_images
+from swin_deploy.reference.alias import alias
+from swin_deploy.runners.intermediates import Side, Tap, Tappable, TappedModule, tappable_module
+
+Real = NDArray[np.floating]
+
+# In the order in which they run; what a family or a precision lacks is passed over.
+BLOCK_PARTS: tuple[tuple[str, str, Side], ...] = (
+    ("token order", "order", "out"),
+    ("displacement", "displace", "out"),
+    ("norm before attention", "attention", "in"),
+    ("qkv", "attention.qkv", "out"),
+    ("attention scores", "attention.bias", "in"),
+    ("attention bias and mask", "attention.bias", "out"),
+    ("softmax or values", "attention.proj", "in"),
+    ("projection", "attention.proj", "out"),
+    ("norm behind attention", "norm_after_attention", "out"),
+    ("residual behind attention, or the norm before the MLP", "mlp", "in"),
+    ("MLP, first layer", "mlp.0", "out"),
+    ("MLP, GELU", "mlp.1", "out"),
+    ("MLP, second layer", "mlp.2", "out"),
+    ("norm behind the MLP", "norm_after_mlp", "out"),
+    ("residual behind the MLP, or the order that follows", "", "out"),
+)
+MERGE_PARTS: tuple[tuple[str, str, Side], ...] = (
+    ("token order", "order", "out"),
+    ("norm before the linear layer", "linear", "in"),
+    ("linear layer", "linear", "out"),
+    ("norm behind the linear layer", "", "out"),
+)
+EMBED_PARTS: tuple[tuple[str, str, Side], ...] = (
+    ("patches", "0.linear", "in"),
+    ("linear layer", "0", "out"),
+    ("norm", "", "out"),
+)
+PARTS = {"block": BLOCK_PARTS, "merge": MERGE_PARTS, "embed": EMBED_PARTS}
+SCORES = "attention bias and mask"
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The part of the model that is wrong, on the images that show it.
+
+    Attributes:
+        number: Of the image set.
+        index: Of the point.
+        images: Of the image set, those that were traced.
+    """
+
+    trace: Trace
+    number: int
+    index: int
+    images: NDArray[np.float32]
+
+    @property
+    def point(self) -> Point:
+        """Where it is."""
+        return self.trace.points[self.index]
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """One operation inside a part of the model."""
+
+    name: str
+    tap: Tap
+
+
+def locate(reference: ReferenceOutputs, candidate: Tappable, hop: Hop, precision: Precision) -> str:
+    """Where a candidate that failed goes wrong first, and what it shows on, in words.
+
+    Args:
+        reference: With its trace and its noise in this precision.
+        candidate: To look into.
+        hop: Of the candidate, with its drift; it failed.
+        precision: Of the candidate.
+
+    Raises:
+        DeployError: If the candidate cannot run.
+    """
+    only = _shows_only(hop.results)
+    first = next((point for point in hop.drift if not point.passed), None)
+    if reference.trace is None or first is None:
+        within = "every part of the model is within its noise"
+        return f"{within}; {only}" if only else f"{within}: wrong behind the last of them"
+    place = _place(reference, reference.trace, first)
+    found = _first_operation(place, candidate, precision)
+    where = f"first wrong: {first.module} ({first.place})"
+    return "; ".join(filter(None, (f"{where}, {found}" if found else where, only)))
+
+
+def _place(reference: ReferenceOutputs, trace: Trace, first: DriftPoint) -> _Place:
+    number = [images.name for images in reference.image_sets].index(first.inputs)
+    index = [point.candidate.path for point in trace.points].index(first.module)
+    return _Place(trace, number, index, trace_images(reference.image_sets[number]))
+
+
+def _shows_only(results: Sequence[ParityResult]) -> str:
+    """Which batches or images a fault shows on, in words; empty where it shows on all."""
+    failed = [result for result in results if not result.passed]
+    batches = sorted({result.batch for result in failed})
+    kinds = list(dict.fromkeys(result.inputs.split(", ")[0] for result in failed))
+    others = {result.inputs.split(", ")[0] for result in results} - set(kinds)
+    found = []
+    wrong = {result.inputs for result in failed}
+    compared = [result.batch for result in results if result.inputs in wrong]
+    if batches and batches[0] > min(compared):
+        found.append(f"batches of {', '.join(map(str, batches))}")
+    if others:
+        found.append(f"the {' and '.join(kinds)} inputs")
+    return f"it shows only on {' and on '.join(found)}" if found else ""
+
+
+def _first_operation(place: _Place, candidate: Tappable, precision: Precision) -> str:
+    """The first operation beyond its noise, and by how much; empty when there is none."""
+    folded = fold(place.trace.reference)
+    fresh = tappable_module(folded, "fp32")
+    if not _fresh_agrees(place, fresh):
+        return "as a model folded afresh: the folding or the deploy model's code is wrong"
+    operations = [one for one in _operations(place.point) if _in_both(one.tap, candidate, fresh)]
+    taps = tuple(one.tap for one in operations)
+    if not taps:
+        return ""
+    with candidate.open(taps) as runner:
+        actual = runner.run(place.images)[-len(taps) :]
+    exact = _run_tapped(folded, torch.float64, taps, place.images)
+    noisy = _run_tapped(folded, DTYPES[precision], taps, place.images)
+    for number, operation in enumerate(operations):
+        sides = actual[number], exact[number], noisy[number]
+        result = _compare_operation(operation, sides, place, precision)
+        if not result.passed:
+            return f"{operation.name}: {_times(result.deciding)}"
+    return ""
+
+
+def _operations(point: Point) -> list[_Operation]:
+    path = point.candidate.path
+    return [
+        _Operation(name, Tap(f"{path}.{part}" if part else path, side))
+        for name, part, side in PARTS.get(point.kind, ())
+    ]
+
+
+def _in_both(tap: Tap, candidate: Tappable, fresh: Tappable) -> bool:
+    return tap.path in candidate.paths and tap.path in fresh.paths
+
+
+def _fresh_agrees(place: _Place, fresh: Tappable) -> bool:
+    """Whether a model folded afresh has the reference's tokens at the place."""
+    trace, point = place.trace, place.point
+    config = trace.reference.config
+    order = token_orders(trace.points, fresh, config)[place.index]
+    expected = in_candidate_order(trace.tokens[place.number][place.index], order)
+    with fresh.open((point.candidate,)) as runner:
+        actual = runner.run(place.images)[-1]
+    if point.kind != "features":
+        actual = batch_first(actual, len(expected))
+    noise = trace.noise.get("fp32")
+    floor = noise.trace[place.number][place.index] if noise else None
+    ceiling = without_ceiling(tolerance_for("deploy", "fp32", family=config.family))
+    allowed = limits(ceiling, floor, precision="fp32")
+    return compare(actual, expected, allowed, inputs="", batch=len(expected), classes=False).passed
+
+
+def _run_tapped(
+    model: nn.Module, dtype: torch.dtype, taps: tuple[Tap, ...], images: NDArray[np.float32]
+) -> tuple[Real, ...]:
+    """What a model has at the taps, in float64 or, where it computes in less, in float32."""
+    module = TappedModule(alias(model).to(dtype), taps)
+    with torch.inference_mode():
+        outputs = module(torch.tensor(plain_array(images, np.float32), dtype=dtype))
+    kept = torch.float64 if dtype == torch.float64 else torch.float32
+    return tuple(one.to(kept).numpy() for one in outputs[-len(taps) :])
+
+
+def _compare_operation(
+    operation: _Operation, sides: tuple[Real, Real, Real], place: _Place, precision: str
+) -> ParityResult:
+    """A candidate's side against the exact one, allowed what the noisy one loses."""
+    actual, exact, noisy = sides
+    if operation.name == SCORES:  # a mask is so large that nothing else would count
+        actual, exact, noisy = map(_softmax, sides)
+    family = place.trace.reference.config.family
+    ceiling = without_ceiling(tolerance_for("deploy", precision, family=family))
+    allowed = limits(ceiling, measure_floor(noisy, exact, ceiling, source=""), precision=precision)
+    return compare(actual, exact, allowed, inputs="", batch=len(place.images), classes=False)
+
+
+def _softmax(scores: Real) -> Real:
+    wide = plain_array(scores, np.float64)
+    powers: Real = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def _times(check: Check) -> str:
+    """How far beyond the noise, in words."""
+    figure = check.rule.split(",")[0]
+    if not check.floor:
+        return f"{figure} {check.needed:.2g}"
+    return f"{figure} {check.needed / check.floor:.3g} times the noise there"

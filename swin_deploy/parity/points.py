@@ -1,0 +1,146 @@
+"""Where the tokens are compared along the model, and in which order each side holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.errors import ComparisonError
+from swin_deploy.config import SwinConfig
+from swin_deploy.deploy.fold_parts import block_order
+from swin_deploy.reference import Reference
+from swin_deploy.reference.notebook import NotebookSwin, PatchMerging
+from swin_deploy.runners.intermediates import Tap, Tappable
+
+Order = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place that the reference and the deploy model both have.
+
+    Attributes:
+        place: In words, such as ``stage 2, block 1``.
+        kind: ``embed``, ``block`` or ``merge``: tokens; ``features``: their mean.
+        candidate: Where in the deploy model, and in a graph exported from it.
+        reference: Where in the reference; tokens are in raster order there.
+    """
+
+    place: str
+    kind: str
+    candidate: Tap
+    reference: Tap
+
+
+def stream_points(reference: Reference) -> tuple[Point, ...]:
+    """The embedding, every block and merge in turn, and the features before a head."""
+    points = [
+        Point(place, kind, Tap(f"layers.{number - 1}" if number else "embed"), Tap(path))
+        for number, (place, kind, path) in enumerate(_reference_places(reference))
+    ]
+    if reference.config.output_name == "logits":
+        count = len(points) - 1
+        tap = Tap(f"taps.{count}.2", "in")  # the linear layer behind the norm and the mean
+        points.append(Point("features", "features", tap, Tap("head", "in")))
+    return tuple(points)
+
+
+def _reference_places(reference: Reference) -> Iterator[tuple[str, str, str]]:
+    """Place in words, kind, and module path of the reference, from first to last."""
+    if isinstance(reference, NotebookSwin):
+        yield from _notebook_places(reference)
+        return
+    yield "embedding", "embed", "patch_embed"
+    config = reference.config
+    # Behind the last map that is given nothing is built.
+    count = config.shown_stages[-1] + 1 if config.output_name == "stages" else len(config.depths)
+    for stage, depth in enumerate(config.depths[:count]):
+        for block in range(depth):
+            yield _block_place(stage, block), "block", f"layers.{stage}.blocks.{block}"
+        if stage + 1 < count:
+            yield _merge_place(stage), "merge", f"layers.{stage}.downsample"
+
+
+def _notebook_places(reference: NotebookSwin) -> Iterator[tuple[str, str, str]]:
+    yield "embedding", "embed", "Embedding"
+    stage, block = 0, 0
+    for number, entry in enumerate(reference.stages):
+        if isinstance(entry, PatchMerging):
+            yield _merge_place(stage), "merge", f"stages.{number}"
+            stage, block = stage + 1, 0
+            continue
+        for name in ("WSA", "SWSA"):
+            yield _block_place(stage, block), "block", f"stages.{number}.{name}"
+            block += 1
+
+
+def _block_place(stage: int, block: int) -> str:
+    return f"stage {stage + 1}, block {block + 1}"
+
+
+def _merge_place(stage: int) -> str:
+    return f"merge behind stage {stage + 1}"
+
+
+def token_orders(
+    points: tuple[Point, ...], candidate: Tappable, config: SwinConfig
+) -> tuple[Order | None, ...]:
+    """The order of the candidate's tokens at each point, slot to raster index; None for features.
+
+    They are followed through the candidate's own gathers, so a candidate may leave its tokens in
+    any order that it knows of.
+
+    Raises:
+        ComparisonError: If a gather does not fit the tokens that it gets.
+    """
+    order: Order = block_order(config.stages[0]).numpy()
+    found: list[Order | None] = []
+    for point in points:
+        path = point.candidate.path
+        order = _follow(order, candidate.reorders, path)
+        if point.kind == "merge":
+            order = _merged(order)
+        found.append(None if point.kind == "features" else order)
+    return tuple(found)
+
+
+def _follow(order: Order, reorders: Mapping[str, Order], path: str) -> Order:
+    for child in (f"{path}.order", f"{path}.leave"):
+        index = reorders.get(child)
+        if index is None:
+            continue
+        if len(index) != len(order) or index.min() < 0 or index.max() >= len(order):
+            raise ComparisonError(f"{child} does not fit {len(order)} tokens; export it again")
+        order = order[index]
+    return order
+
+
+def _merged(order: Order) -> Order:
+    """Raster index in the merged map of each group of four tokens."""
+    side = round(len(order) ** 0.5)
+    first = order[::4]
+    return first // side // 2 * (side // 2) + first % side // 2
+
+
+def in_candidate_order(tokens: NDArray[np.floating], order: Order | None) -> NDArray[np.floating]:
+    """Tokens of the reference, [B, N, C] or [B, H, W, C], in the candidate's order, [B, N, C]."""
+    if order is None:
+        return tokens
+    return tokens.reshape(len(tokens), -1, tokens.shape[-1])[:, order]
+
+
+def batch_first(tokens: NDArray[np.floating], batch: int) -> NDArray[np.floating]:
+    """Tokens of a candidate, [N, B, C] or [N / 4, B, 4, C] before a merge, as [B, N, C].
+
+    Raises:
+        ComparisonError: If they are laid out in another way.
+    """
+    if tokens.ndim not in (3, 4) or tokens.shape[1] != batch:
+        raise ComparisonError(
+            f"its tokens have shape {list(tokens.shape)}, not [tokens, {batch}, channels]; export "
+            "it again"
+        )
+    return np.moveaxis(tokens, 1, 0).reshape(batch, -1, tokens.shape[-1])

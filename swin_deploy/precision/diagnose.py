@@ -1,0 +1,187 @@
+"""Which precision a model can have, and which of its parts must stay float32 for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from exporters.half_precision import FLOAT16_MAX
+from exporters.progress import Progress
+from exporters.spec import Precision
+from swin_deploy.checkpoints.load import LoadedModel
+from swin_deploy.images.sets import ImageSet
+from swin_deploy.parity import ParityResult, Tolerance, tolerance_for
+from swin_deploy.precision.ranges import Part, emulate, measure_noise, measure_ranges
+
+NOISE_IMAGES = 4  # one forward pass a part on each of them
+
+
+@dataclass(frozen=True)
+class Islands:
+    """The parts to keep in float32 in a float16 model.
+
+    Attributes:
+        keep: Their names; empty where none can help.
+        reason: Why these, or why none.
+    """
+
+    keep: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A whole model in emulated half precision against itself in float32.
+
+    Attributes:
+        precision: ``fp16`` or ``bf16``.
+        keep: The parts that stay float32.
+        result: The worst output.
+    """
+
+    precision: Precision
+    keep: tuple[str, ...]
+    result: ParityResult
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was measured, and what follows.
+
+    Attributes:
+        images: The calibration images, in words.
+        noise_precision: Of each part's noise, ``fp16`` or ``bf16``.
+        fair_share: The largest noise of a part that does not put it at risk.
+        parts: In the order computed.
+        trials: Whole models, in the order tried; the last one passed, or none did.
+        islands: What to keep in float32 in float16, and why.
+    """
+
+    images: str
+    noise_precision: Precision
+    fair_share: float
+    parts: tuple[Part, ...]
+    trials: tuple[Trial, ...]
+    islands: Islands
+
+    @property
+    def precision(self) -> Precision:
+        """The first that passed; float32 where neither half precision did."""
+        last = self.trials[-1]
+        return last.precision if last.result.passed else "fp32"
+
+    @property
+    def keep(self) -> tuple[str, ...]:
+        """The parts to keep in float32 in it."""
+        return self.trials[-1].keep if self.trials[-1].result.passed else ()
+
+    @property
+    def advice(self) -> str:
+        """What to do, in one sentence."""
+        if self.precision == "fp32":
+            return "use fp32: neither float16 nor bfloat16 is within tolerance"
+        if self.precision == "bf16":
+            return f"use bf16: in float16, {self.islands.reason}"
+        if self.keep:
+            return f"keep {', '.join(self.keep)} in float32, the rest in fp16"
+        if self.at_risk:
+            return f"fp16 is within tolerance, but {', '.join(self.at_risk)} has little room"
+        return "fp16 is safe"
+
+    @property
+    def at_risk(self) -> tuple[str, ...]:
+        """Parts near to float16's range or beyond it."""
+        return tuple(part.name for part in self.parts if part.overflows)
+
+    @property
+    def noisy(self) -> tuple[str, ...]:
+        """Parts whose noise is above a fair share of what is allowed."""
+        return tuple(part.name for part in self.parts if is_noisy(part, self.fair_share))
+
+
+def fair_share(tolerance: Tolerance, parts: Sequence[Part]) -> float:
+    """What each of n parts may add: independent errors add as squares, to sqrt(n) shares."""
+    return tolerance.atol / math.sqrt(len(parts))
+
+
+def is_noisy(part: Part, share: float) -> bool:
+    """Whether a part's noise was measured and is above its share."""
+    return part.noise is not None and not part.noise <= share
+
+
+def diagnose(
+    loaded: LoadedModel, images: ImageSet, *, noise_precision: Precision, progress: Progress
+) -> Diagnosis:
+    """Measure every part of a model on calibration images, and try whole models in half.
+
+    Args:
+        loaded: The model.
+        images: To calibrate on; the first few of them also for noise and trials.
+        noise_precision: Of each part's noise, ``fp16`` or ``bf16``.
+        progress: Told how far it is.
+    """
+    model = loaded.deploy
+    few = images.images[:NOISE_IMAGES]
+    noise_tolerance = _tolerance(loaded, noise_precision)
+    parts = measure_ranges(model, images.images, progress=progress)
+    noise = measure_noise(model, few, precision=noise_precision, progress=progress)
+    parts = tuple(dataclasses.replace(part, noise=noise[part.name]) for part in parts)
+    trials: list[Trial] = []
+
+    def passes(precision: Precision, keep: tuple[str, ...] = ()) -> bool:
+        progress(f"the whole model in {precision}")
+        tolerance = _tolerance(loaded, precision)
+        result = emulate(model, few, precision=precision, tolerance=tolerance, keep=keep)
+        trials.append(Trial(precision, keep, result))
+        return result.passed
+
+    islands = Islands((), "nothing is at risk")
+    if not passes("fp16"):
+        islands = choose_islands(parts, share=fair_share(_tolerance(loaded, "fp16"), parts))
+        if not (islands.keep and passes("fp16", islands.keep)):
+            passes("bf16")
+    return Diagnosis(
+        images=images.description,
+        noise_precision=noise_precision,
+        fair_share=fair_share(noise_tolerance, parts),
+        parts=parts,
+        trials=tuple(trials),
+        islands=islands,
+    )
+
+
+def choose_islands(parts: Sequence[Part], *, share: float) -> Islands:
+    """The parts that a float16 model which is out of tolerance should keep in float32.
+
+    Those with values near to float16's range or beyond it; where there are none, those whose noise
+    is above a fair share. Attention cannot be kept, so where it overflows nothing helps.
+
+    Args:
+        parts: From ``measure_ranges``, with their noise in float16 where overflow is not the cause.
+        share: From ``fair_share``.
+    """
+    risky = [part for part in parts if part.overflows]
+    for part in risky:
+        if part.max_abs > FLOAT16_MAX and not part.keepable:
+            where = part.largest.name if part.largest else part.name
+            return Islands(
+                (),
+                f"{where} reaches {part.max_abs:.3g}, beyond {FLOAT16_MAX:.0f}, and attention "
+                "must stay in half to be fused",
+            )
+    noisy = [part for part in parts if is_noisy(part, share)]
+    keep = [part for part in risky or noisy if part.keepable]
+    if not keep:
+        return Islands((), "no single part explains the error" if not noisy else _names(noisy))
+    word = "float16's range is too small for" if risky else "float16 is too coarse for"
+    return Islands(tuple(part.name for part in keep), f"{word} {', '.join(p.name for p in keep)}")
+
+
+def _names(noisy: Sequence[Part]) -> str:
+    return f"{', '.join(part.name for part in noisy)} loses too much, and must stay in half"
+
+
+def _tolerance(loaded: LoadedModel, precision: Precision) -> Tolerance:
+    return tolerance_for("onnx", precision, family=loaded.config.family)

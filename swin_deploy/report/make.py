@@ -1,0 +1,116 @@
+"""One report of what was made and found, and the one in a folder to go on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from exporters.artifact import ensure_writable, read_manifest
+from exporters.errors import FileError
+from exporters.plan import KernelPlan
+from exporters.text_files import listed
+from swin_deploy.artifacts.facts import versions
+from swin_deploy.artifacts.pipeline import read_engine_manifest
+from swin_deploy.bench import BenchReport
+from swin_deploy.candidates import Made
+from swin_deploy.checkpoints.load import LoadedModel
+from swin_deploy.images.sets import ImageSet
+from swin_deploy.parity import ParityReport
+from swin_deploy.report.from_json import read_report
+from swin_deploy.report.results import Artifact, Report
+
+
+def make_report(
+    loaded: LoadedModel,
+    made: Made,
+    *,
+    parity: ParityReport | None,
+    bench: BenchReport | None,
+    images: Sequence[ImageSet] = (),
+) -> Report:
+    """One report of what was found; the plan is that of the last engine made."""
+    manifests = [read_engine_manifest(path) for path in made.engines]
+    plan = KernelPlan.from_dict(manifests[-1]["plan"]) if manifests else None
+    files = [read_manifest(path) for path in made.onnx if _has_manifest(path)] + manifests
+    return Report(
+        model=loaded.name,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        parity=parity,
+        bench=bench,
+        plan=plan,
+        artifacts=tuple(
+            Artifact(entry.get("kind", "other"), entry["file"], entry["bytes"], entry["sha256"])
+            for entry in files
+        ),
+        conditions={
+            "machine": platform.platform(),
+            **versions(),
+        },
+        made_from=_made_from(loaded),
+        assumptions=(*loaded.assumptions, *(one for s in images for one in s.assumptions)),
+    )
+
+
+def _made_from(loaded: LoadedModel) -> dict[str, str]:
+    """What the model is made from, for a reader of the report."""
+    config, steps, names = loaded.config, loaded.preprocessing, loaded.class_names
+    shown = "names not known"
+    if names is not None:
+        shown = f"{listed([name for name in names.shown if name])} ({names.source})"
+    return {
+        "weights": loaded.weights,
+        "source": loaded.source or "no checkpoint",
+        "image size": f"{config.img_size} x {config.img_size} pixels",
+        "preprocessing": f"{steps.refusal or steps.text} ({steps.origin})",
+        "outputs": ", ".join(config.output_names),
+        "classes": f"{config.num_classes}, {shown}" if config.num_classes else "no classifier",
+    }
+
+
+def _has_manifest(path: Path) -> bool:
+    try:
+        read_manifest(path)
+    except FileError:
+        return False
+    return True
+
+
+def with_earlier(report: Report, folder: Path) -> Report:
+    """Add what the report in a folder has and this one has not, if it is on the same files.
+
+    Args:
+        report: A new report.
+        folder: Place of an earlier one, where there is any.
+    """
+    try:
+        earlier = read_report(folder / "report.json")
+    except FileError:
+        return report
+    same = {one.sha256 for one in report.artifacts} <= {one.sha256 for one in earlier.artifacts}
+    if earlier.model != report.model or not report.artifacts or not same:
+        return report
+    return dataclasses.replace(
+        report,
+        bench=report.bench or earlier.bench,
+        evaluation=report.evaluation or earlier.evaluation,
+    )
+
+
+def existing_report(folder: Path, loaded: LoadedModel) -> Report | None:
+    """The report in ``folder`` to add to, or None if there is none yet.
+
+    Raises:
+        FileError: If the report there is of another model or cannot be read, or ``folder`` cannot
+            be written.
+    """
+    path = folder / "report.json"
+    ensure_writable(path)
+    if not path.exists():
+        return None
+    report = read_report(path)
+    if report.model != loaded.name:
+        raise FileError(f"{path} is about {report.model}, not {loaded.name}; choose another folder")
+    return report

@@ -1,0 +1,142 @@
+"""Run parts of a module in float16 or bfloat16 on any machine, and see every operation it makes.
+
+Half precision is emulated: each operation takes inputs and weights rounded to the half type,
+computes in float32 and rounds its result, as tensor cores and fused kernels do. Values beyond
+float16's range become infinite, as on the device.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from exporters.half_precision import TITLES
+from exporters.spec import Precision
+from swin_deploy.runners import TORCH_DTYPES, TorchRunner
+
+# Operations that change no value, and questions about a tensor.
+MOVES = frozenset(
+    {"__get__", "dim", "expand", "float", "index_select", "permute", "reshape", "size", "split",
+     "to", "transpose", "view"}
+)  # fmt: skip
+
+# Called for every operation that computes: module path, operation, its arguments, the call.
+Handler = Callable[[str, str, tuple[Any, ...], Callable[..., Any]], Any]
+
+
+class _Operations(TorchFunctionMode):
+    """Give every operation that computes to a handler, with the path of the module it is in."""
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__()
+        self.handler = handler
+        self.path: list[str] = [""]
+
+    def __torch_function__(
+        self,
+        func: Any,  # noqa: ANN401 - whatever PyTorch calls
+        types: Any,  # noqa: ANN401 - as above
+        args: Any = (),  # noqa: ANN401 - as above
+        kwargs: Any = None,  # noqa: ANN401 - as above
+    ) -> Any:  # noqa: ANN401 - as above
+        name = str(func.__name__).strip("_")
+        if func.__name__ in MOVES:
+            return func(*args, **(kwargs or {}))
+        return self.handler(
+            self.path[-1], name, args, lambda *given: func(*given, **(kwargs or {}))
+        )
+
+
+@contextmanager
+def operations(module: nn.Module, handler: Handler) -> Iterator[None]:
+    """Within the block, every operation that ``module`` computes goes through ``handler``.
+
+    Args:
+        module: Left as it is; a module that stands at several places takes their paths in turn.
+        handler: Gives the operation's result.
+    """
+    mode = _Operations(handler)
+    paths: dict[nn.Module, list[str]] = {}
+    for path, one in module.named_modules(remove_duplicate=False):
+        paths.setdefault(one, []).append(path)
+    turns = {one: itertools.cycle(names) for one, names in paths.items()}
+    hooks = []
+    for one in paths:
+        hooks.append(
+            one.register_forward_pre_hook(lambda one, _: mode.path.append(next(turns[one])))
+        )
+        hooks.append(one.register_forward_hook(lambda *_: _pop(mode.path)))
+    try:
+        with mode:
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _pop(path: list[str]) -> None:
+    path.pop()
+
+
+class Emulated(nn.Module):
+    """A float32 module of which some submodules compute in half precision.
+
+    Args:
+        module: In float32, evaluation mode.
+        precision: ``fp16`` or ``bf16``.
+        half: Paths of the modules whose own operations are in half; by default all of them.
+        keep: Paths of modules that stay float32, besides those with a true ``keep_float32``.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        precision: Precision,
+        *,
+        half: Iterable[str] | None = None,
+        keep: Iterable[str] = (),
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.dtype = TORCH_DTYPES[precision]
+        named = dict(module.named_modules(remove_duplicate=False))
+        own = {path for path, one in named.items() if getattr(one, "keep_float32", False)}
+        self.halved = frozenset(named if half is None else half) - frozenset(keep) - own
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        with operations(self.module, self._compute):
+            return self.module(images)
+
+    def _compute(self, path: str, _: str, args: tuple[Any, ...], call: Callable[..., Any]) -> Any:  # noqa: ANN401 - as PyTorch gives it
+        if path not in self.halved:
+            return call(*args)
+        return self._rounded(call(*map(self._rounded, args)))
+
+    def _rounded(self, value: Any) -> Any:  # noqa: ANN401 - a tensor, or anything else
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        return value.to(self.dtype).to(torch.float32)
+
+
+class EmulatedRunner(TorchRunner):
+    """The deploy model in emulated half precision, for a hop that nothing here can run.
+
+    Args:
+        name: Short name for reports.
+        module: In float32, evaluation mode.
+        precision: ``fp16`` or ``bf16``.
+        keep: Paths of the modules that stay float32.
+    """
+
+    def __init__(
+        self, name: str, module: nn.Module, precision: Precision, *, keep: Iterable[str] = ()
+    ) -> None:
+        super().__init__(name, Emulated(module, precision, keep=keep))
+        self.precision = precision
+        self.backend = f"{self.backend}, {TITLES[precision]} emulated in float32"
