@@ -111,6 +111,7 @@ FEATURE_NAMES: dict[str, tuple[str, ...]] = {
     ),
     "version_compatible": ("BuilderFlag.VERSION_COMPATIBLE", "Runtime.engine_host_code_allowed"),
     "compute_capabilities": (
+        "ComputeCapability.CURRENT",
         "ComputeCapability.__members__",
         "IBuilderConfig.num_compute_capabilities",
         "IBuilderConfig.set_compute_capability",
