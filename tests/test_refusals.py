@@ -30,6 +30,8 @@ def test_refusal_for_want_of_memory_is_never_not_run(line: str) -> None:
     [
         "The engine does not support the current compute capability 9.0",
         "Unsupported SM: 90",
+        "sm_90 is not supported",
+        "nvrtc: error: invalid value for --gpu-architecture (-arch)",
         "CUDA error: no kernel image is available for execution on the device",
         "cudaError 222: the provided PTX was compiled with an unsupported toolchain",
     ],
@@ -39,7 +41,15 @@ def test_refusal_of_the_gpu_is_not_run(line: str) -> None:
     assert isinstance(err, MissingBackendError)
 
 
-@pytest.mark.parametrize("line", ["cudaError 700: illegal address", "cudaError 201", "assertion"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cudaError 700: illegal address",
+        "cudaError 2090",
+        "sm80_xmma_gemm_f16f16_f16f16_f16_tn_n failed: cudaError 700",
+        "assertion",
+    ],
+)
 def test_refusal_for_another_reason_is_what_the_caller_says(line: str) -> None:
     for otherwise in (BuildError, MissingBackendError):
         err = refusal("x", lines=[line], validity=Validity("INVALID"), otherwise=otherwise)

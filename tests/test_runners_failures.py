@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from command_line import Command
-from cuda_stand_in import ILLEGAL, World
+from cuda_stand_in import ILLEGAL, Stream, World
 from small_engine import GRAPH, assert_closed, assert_right, images
 from trt_stand_in import (
     VERSIONS,
@@ -253,6 +253,30 @@ def test_an_engine_that_is_called_invalid_runs_all_the_same(world: World, rtx: P
     with TrtRunner(rtx, warn=pytest.fail) as runner:
         assert_right(runner.run(given), given)
         assert runner.backend.endswith("NVIDIA H100 80GB HBM3, validity INVALID: UNSUPPORTED_CC")
+
+
+def test_a_forecast_does_not_make_a_failed_call_not_run(world: World, rtx: Path) -> None:
+    """The GPU runs the engine; what fails afterwards is an error."""
+    world.validity = "INVALID", 2
+    with TrtRunner(rtx, warn=pytest.fail) as runner:
+        runner.run(images(1))
+        world.refuses = {"IExecutionContext.execute_async_v3": ("Myelin failed",)}
+        with pytest.raises(BuildError, match=r"does not run on NVIDIA H100.*\(Myelin failed"):
+            runner.run(images(1))
+
+
+def test_closing_that_is_interrupted_leaves_nothing_open(
+    world: World, rtx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(stream: Stream) -> None:
+        raise KeyboardInterrupt
+
+    runner = TrtRunner(rtx, warn=pytest.fail).__enter__()
+    runner.run(images(1))
+    monkeypatch.setattr(Stream, "synchronize", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        runner.__exit__()
+    assert_closed(world)
 
 
 def test_refusal_of_an_earlier_call_does_not_explain_a_later_one(world: World, rtx: Path) -> None:

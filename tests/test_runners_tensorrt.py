@@ -18,7 +18,7 @@ from swin_deploy.config import notebook_config
 from swin_deploy.fold import fold
 from swin_deploy.parity import TOLERANCES, compare
 from swin_deploy.runners import TorchRunner, TrtRunner, facts, trt
-from swin_deploy.runners.refusals import make_logger
+from swin_deploy.runners.refusals import ask_validity, make_logger
 from swin_deploy.runners.runtime_cache import keep_runtime_cache, open_runtime_cache
 
 ADA = Gpu("NVIDIA GeForce RTX 4090", "8.9")
@@ -257,6 +257,13 @@ def test_trt_runner_logger_keeps_errors_and_prints_nothing(capfd):
     logger.forget()
     assert logger.last() == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_ask_validity_of_the_installed_module_names_the_reasons():
+    rtx = pytest.importorskip("tensorrt_rtx")
+    runtime = rtx.Runtime(make_logger(rtx))
+    forecast = ask_validity(rtx, runtime, b"not an engine" * 100)
+    assert forecast.describe() == "validity INVALID: MALFORMED_ENGINE"
 
 
 @pytest.mark.tensorrt

@@ -22,8 +22,10 @@ OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 OF_GPU = re.compile(
-    r"compute capabilit|\bsm_?\d\d|unsupported (sm|gpu|arch|device|toolchain|ptx)|no kernel image"
-    r"|cudaError (209|222)\b|not supported on this (gpu|device)",
+    # Not any "sm80": names of kernels have it, too.
+    r"compute capabilit|\bsm_?\d+\w? (is |are )?(not |un)supported|gpu-architecture"
+    r"|unsupported (sm|gpu|arch|device|toolchain|ptx)|no kernel image|cudaError (209|222)\b"
+    r"|not supported on this (gpu|device)",
     re.IGNORECASE,
 )
 MEMORY_DIAGNOSTICS = {"INSUFFICIENT_GPU_MEMORY"}

@@ -126,10 +126,12 @@ class TrtRunner(Runner):
 
     def __exit__(self, *exc_info: object) -> None:
         problems: list[str] = []
-        if not _succeeds(self._wait, problems):
-            self._abandon_pinned_memory()
-        _succeeds(functools.partial(self._keep_kernels, problems.append), problems)
-        _succeeds(self._let_go, problems)
+        try:
+            if not _succeeds(self._wait, problems):
+                self._abandon_pinned_memory()
+            _succeeds(functools.partial(self._keep_kernels, problems.append), problems)
+        finally:  # an interrupt too leaves nothing open
+            self._let_go()
         for problem in problems:
             self._warn(f"closing {self._path.name}: {problem}")
 
@@ -211,6 +213,7 @@ class TrtRunner(Runner):
         forecast = "" if self._validity.name in ("", "VALID") else f", {self._validity.describe()}"
         title = f"{self._traits.title} {trt.__version__}"
         self.backend = f"{title}, {gpu.name}{built}{graph}{pixels}{forecast}"
+        self._validity = Validity()  # it explains what does not open, and no failure after that
 
     def _load(self) -> Any:
         try:
