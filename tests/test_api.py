@@ -250,6 +250,17 @@ def test_build_of_what_half_precision_cannot_deliver_says_why(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("named", [8.6, [8.6], {"8.6": 1}], ids=str)
+def test_build_for_what_is_no_list_of_gpus_says_so(
+    named: Any,  # noqa: ANN401 - anything
+    full: Path,
+    folder: Path,
+) -> None:
+    with pytest.raises(swin_deploy.ConfigError, match="is not a list of texts; give"):
+        swin_deploy.build(full, "o.engine", flavor="tensorrt-rtx", compute_capabilities=named)
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("named", ["current", ("current",), ["current"]], ids=str)
 def test_build_for_the_current_gpu_without_one_says_so(
     named: tuple[str, ...], full: Path, folder: Path, monkeypatch: pytest.MonkeyPatch

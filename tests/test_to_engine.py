@@ -258,7 +258,7 @@ def test_build_engine_for_the_current_gpu_where_the_driver_fails_is_one_line(mon
 
 @needs_rtx
 def test_build_engine_without_a_builder_is_one_line(monkeypatch):
-    """As full TensorRT on a machine whose driver is too old."""
+    """Full TensorRT does so on a machine whose driver is too old."""
     import tensorrt_rtx
 
     def builder(logger):
