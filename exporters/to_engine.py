@@ -18,10 +18,10 @@ import onnx
 
 from exporters.backends import current_gpu, load_tensorrt
 from exporters.errors import BuildError, MissingBackendError
-from exporters.flavors import FLAVORS, major_of, refuse_missing, require
+from exporters.flavors import FLAVORS, major_of, require
 from exporters.plan import KernelPlan, read_plan
 from exporters.spec import BatchProfile, EngineOptions
-from exporters.targets import Targets, ask_for_targets, targets_of
+from exporters.targets import Targets, ask_for_targets, check_options, targets_of
 from exporters.text_files import shortened
 from exporters.timing_cache import attach_timing_cache, keep_timing_cache
 
@@ -80,14 +80,15 @@ def build_engine(
         warn: Called with a line where the build goes on without something, such as its cache.
 
     Raises:
-        MissingBackendError: If the flavour is not installed, or needs a GPU that is not there.
+        MissingBackendError: If the flavour is not installed, or needs a GPU that is not there, or
+            the engine is to be for that GPU.
         BuildError: If the flavour lacks an option, the network cannot be parsed or built, or the
             plan cannot be read.
         FileError: If a timing cache was named that cannot be read or written.
     """
-    refuse_missing(options)
-    trt = load_tensorrt(options.flavor)
     gpu = current_gpu()
+    check_options(options, gpu)
+    trt = load_tensorrt(options.flavor)
     if gpu is None and not FLAVORS[options.flavor].builds_without_gpu:
         others = [name for name, traits in FLAVORS.items() if traits.builds_without_gpu]
         raise MissingBackendError(
@@ -177,7 +178,13 @@ def _build_in_thread(
     options: EngineOptions,
     watch: _Watch,
 ) -> bytes:
-    builder = trt.Builder(watch.logger)
+    try:
+        builder = trt.Builder(watch.logger)
+    except TypeError as err:  # the bindings' way to say that the library made none
+        raise MissingBackendError(
+            f"{options.flavor} {trt.__version__} starts no builder here "
+            f"({_last_error(watch.logger.errors)}); mend the GPU's driver, or build elsewhere"
+        ) from err
     network = builder.create_network(_network_flags(trt, options))
     parser = trt.OnnxParser(network, watch.logger)
     if not parser.parse(graph.SerializeToString()):

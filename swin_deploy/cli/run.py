@@ -29,7 +29,7 @@ from swin_deploy.cli.console import (
     show_table,
 )
 from swin_deploy.cli.engine import refuse_engine, resolve_flavor
-from swin_deploy.cli.life import default_options
+from swin_deploy.cli.life import capability_option, options_for
 from swin_deploy.cli.options import (
     FILE,
     GPU_MACHINE,
@@ -90,6 +90,7 @@ labelled images the reference is not better than guessing (inconclusive).
     "--batch", metavar="N|MIN,OPT,MAX", callback=batch_range, default="1,8,32", show_default=True
 )
 @flavor_option
+@capability_option
 @click.option("--output", type=FILE, default="engines", show_default=True, metavar="DIR")
 @click.option(
     "--report", type=FILE, default="report", show_default=True, metavar="DIR", help="The proof."
@@ -120,6 +121,7 @@ def run(
     opset: int,
     batch: BatchProfile,
     flavor: Literal["auto"] | Flavor,
+    compute_capability: tuple[str, ...],
     output: Path,
     report: Path,
     bench_seconds: float,
@@ -144,7 +146,7 @@ def run(
         from swin_deploy.ladder import Ladder
         from swin_deploy.original.build import original_library
 
-        options = default_options(resolve_flavor(flavor))
+        options = options_for(resolve_flavor(flavor), compute_capability)
         loaded = asked.load()
         original_library(loaded, original)  # what cannot be is said before the work
         sets = proof.image_sets(loaded, images, limit=min(limit, QUICK_IMAGES) if quick else limit)
