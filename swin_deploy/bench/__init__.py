@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["reference", "deploy", "original", "onnx", "engine"]
-Mode = Literal["eager", "compile", "graph", "file"]
+Mode = Literal["eager", "compile", "graph", "deployed", "file"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class BenchResult:
         ratio: ``images_per_s`` divided by that of the baseline, the first runner of the run.
         not_run: Why it could not run here; empty when it ran.
         kind: Which model: the reference, the deploy model, the original library's, or a file.
-        mode: How PyTorch ran it; ``file`` for ONNX and engines.
+        mode: How PyTorch ran it, ``deployed`` as ``--runner`` ships it; ``file`` for ONNX and
+            engines.
         ratio_low: Lower end of the ratio's 95 % interval; 0 where there is none.
         ratio_high: Upper end.
         device_ms: Median time between CUDA events around a call; None where there are none.
