@@ -24,7 +24,7 @@ from swin_deploy.judge import DEFAULT_BATCHES, Candidate, judge
 from swin_deploy.oracle import ReferenceOutputs, run_reference, trace_reference
 from swin_deploy.parity import Hop, ParityReport
 from swin_deploy.progress import Progress, silent, within
-from swin_deploy.runners import OrtRunner, TorchRunner
+from swin_deploy.runners import OrtRunner, TorchRunner, TorchWay, deploy_runner
 from swin_deploy.samples import make_samples
 from swin_deploy.taps import tappable_graph, tappable_module
 
@@ -58,11 +58,17 @@ def module_candidate(
     """A module in the deploy model's place."""
     name = "deploy model" if precision == "fp32" else f"deploy model {precision}"
     return Candidate(
-        TorchRunner(name, module, precision),
+        TorchRunner(name, module, arithmetic=precision),
         "deploy",
         family=loaded.config.family,
         tappable=tappable_module(module, precision),
     )
+
+
+def compiled_candidate(loaded: LoadedModel, way: TorchWay) -> Candidate:
+    """The deploy model as PyTorch ships it; only its outputs can be read."""
+    runner = deploy_runner(loaded.config, lambda: loaded.deploy, way)
+    return Candidate(runner, "deploy", family=loaded.config.family)
 
 
 def graph_candidate(loaded: LoadedModel, graph: onnx.ModelProto, path: Path) -> Candidate:

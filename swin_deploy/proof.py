@@ -22,6 +22,7 @@ from exporters.weights import without_weights
 from swin_deploy.artifacts.facts import check_origin, facts_in_graph, facts_in_manifest, versions
 from swin_deploy.bench import BenchReport
 from swin_deploy.candidates import (
+    compiled_candidate,
     graph_candidate,
     module_candidate,
     parity_report,
@@ -50,7 +51,7 @@ from swin_deploy.pipeline import read_engine_manifest
 from swin_deploy.progress import Progress, within
 from swin_deploy.report.from_json import read_report
 from swin_deploy.report.results import Artifact, Report
-from swin_deploy.runners import Runner, TorchRunner, TrtRunner
+from swin_deploy.runners import Runner, TorchRunner, TorchWay, TrtRunner
 
 SEEDED_IMAGES = 8
 BATCHES = (1, 2, 3, 7)
@@ -58,10 +59,17 @@ BATCHES = (1, 2, 3, 7)
 
 @dataclass(frozen=True)
 class Made:
-    """The files to prove: ONNX graphs and engines made from one model."""
+    """What to prove: ONNX graphs and engines made from one model, and the model in PyTorch.
+
+    Attributes:
+        onnx: ONNX files.
+        engines: Engine files.
+        runner: How PyTorch is to run the deploy model besides; None for not at all.
+    """
 
     onnx: tuple[Path, ...] = ()
     engines: tuple[Path, ...] = ()
+    runner: TorchWay | None = None
 
     @functools.cached_property
     def graphs(self) -> tuple[ModelProto, ...]:
@@ -186,7 +194,8 @@ def judge_original(
 def stages(loaded: LoadedModel, made: Made) -> list[tuple[str, str, Runner]]:
     """Stage, file name and runner of everything to compare with the reference, in order.
 
-    The deploy model comes first, then the ONNX files and the engines as ``made`` has them.
+    The deploy model comes first, then it once more where PyTorch is to run it in another way, then
+    the ONNX files and the engines as ``made`` has them.
 
     Raises:
         ComparisonError: If a file was not made from this model.
@@ -196,8 +205,10 @@ def stages(loaded: LoadedModel, made: Made) -> list[tuple[str, str, Runner]]:
 
 
 def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
-    """The deploy model, and each file made from it, to judge; raises as ``stages``."""
+    """The deploy model, and what was made from it, to judge; raises as ``stages``."""
     found = [module_candidate(loaded, loaded.deploy)]
+    if made.runner:
+        found.append(compiled_candidate(loaded, made.runner))
     for path, graph in zip(made.onnx, made.graphs, strict=True):
         with naming(path):
             check_origin(path, facts_in_graph(graph, path), loaded)

@@ -41,6 +41,8 @@ from swin_deploy.cli.options import (
     json_option,
     model_options,
     original_option,
+    runner_option,
+    runner_words,
 )
 from swin_deploy.cli.outputs import claim_artifacts, claim_outputs, force_option
 from swin_deploy.outputs import report_outputs
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from swin_deploy.pipeline import Converted
     from swin_deploy.proof import Made
     from swin_deploy.report.results import Report
+    from swin_deploy.runners import TorchWay
 
 QUICK_IMAGES, QUICK_BATCHES = 8, (4,)
 QUICK = "8 images at most, one batch size (4), no throughput: a first look, not the whole proof"
@@ -62,6 +65,7 @@ Examples:
   swin-deploy run --model notebook-digits --quick
   swin-deploy run --checkpoint swin.pt --fp16 --auto
   swin-deploy run --checkpoint swin.pt --fp32 --batch 1,16,64 --report proof/
+  swin-deploy run --checkpoint swin.pt --images photos/ --runner torch
 
 \b
 Exit status 1: a step is out of tolerance, half precision was not delivered, or on
@@ -73,6 +77,7 @@ labelled images the reference is not better than guessing (inconclusive).
 @model_options
 @image_options
 @original_option
+@runner_option
 @click.option(
     "--fp16", "precision", flag_value="fp16", default="fp16", help="Half precision (default)."
 )
@@ -116,6 +121,7 @@ def run(
     images: Path | None,
     limit: int,
     original: Choice,
+    runner: TorchWay | None,
     precision: Precision,
     auto: bool,
     opset: int,
@@ -165,7 +171,7 @@ def run(
     else:
         source = _in_precision(console, full, precision=precision)
         graph, engine = _make_engine(console, source, batch=batch, options=options, force=force)
-    made = proof.Made(tuple(dict.fromkeys((full, graph))), (engine,))
+    made = proof.Made(tuple(dict.fromkeys((full, graph))), (engine,), runner)
     with console.step("Comparing every step with the reference") as step:
         parity = proof.prove_parity(
             loaded,
@@ -225,11 +231,13 @@ def _next_words(
         again = [word for word in sys.argv[1:] if word != "--quick"]
         return [*again], "the whole proof, with throughput"
     if any(hop.not_run for hop in parity.hops if hop.stage == "engine"):
-        return ["parity", *asked.words(), *files, *pictures, "--report", report], GPU_MACHINE
+        words = ["parity", *asked.words(), *files, *runner_words(made.runner)]
+        return [*words, *pictures, "--report", report], GPU_MACHINE
     return [
         "bench",
         *asked.words(),
         *files,
+        *runner_words(made.runner),
         "--against",
         "all",
     ], "torch.compile is the bar to clear"

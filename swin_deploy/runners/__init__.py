@@ -8,6 +8,7 @@ where the model reads them, ``execute`` starts one call and ``synchronize`` wait
 from __future__ import annotations
 
 from swin_deploy.runners.base import Outputs, Runner
+from swin_deploy.runners.deployed import TORCH_WAYS, TorchWay, deploy_runner
 from swin_deploy.runners.ort import CPU_PROVIDER, CUDA_PROVIDER, OrtRunner
 from swin_deploy.runners.pytorch import TORCH_DTYPES, TorchRunner
 from swin_deploy.runners.trt import TrtRunner
@@ -16,9 +17,12 @@ __all__ = [
     "CPU_PROVIDER",
     "CUDA_PROVIDER",
     "TORCH_DTYPES",
+    "TORCH_WAYS",
     "OrtRunner",
     "Outputs",
     "Runner",
     "TorchRunner",
+    "TorchWay",
     "TrtRunner",
+    "deploy_runner",
 ]
