@@ -316,3 +316,13 @@ def test_build_engine_leaves_no_builder_behind(graph, message):
     kinds = [repr(type(value)) for frame in frames for value in frame.f_locals.values()]
     held = [kind for kind in kinds if re.search(r"\.I?(Builder|Network|OnnxParser|Config)", kind)]
     assert not held
+
+
+def test_set_options_switches_tf32_off():
+    """Float32 means float32; TensorRT's default is TF32, a tenth of the digits."""
+    rtx = pytest.importorskip("tensorrt_rtx")
+    builder = rtx.Builder(rtx.Logger(rtx.Logger.ERROR))
+    config = builder.create_builder_config()
+    assert config.get_flag(rtx.BuilderFlag.TF32)
+    to_engine._set_options(rtx, config, EngineOptions(flavor="tensorrt-rtx"))
+    assert not config.get_flag(rtx.BuilderFlag.TF32)

@@ -89,7 +89,7 @@ def files(name: str, setup: Setup, memory: Memory, found: Engines, compile_s: fl
     return _timed(loaded, lanes, setup, memory, compile_s=compile_s)
 
 
-def float32(name: str, setup: Setup, memory: Memory, found: Engines) -> Found:
+def float32(name: str, setup: Setup, memory: Memory, found: Engines, compile_s: float) -> Found:
     """Models with float32 weights, and what is shipped in float16 beside them."""
     loaded = suite_model(name, setup)
     models = models_of(loaded)[:2]
@@ -97,9 +97,10 @@ def float32(name: str, setup: Setup, memory: Memory, found: Engines) -> Found:
     lanes = [
         *in_float32(models, kinds),
         *plain(models[1:])[-1:],
+        *deployed(loaded),
         *engines(loaded, found, setup, graphs=[True]),
     ]
-    return _timed(loaded, lanes, setup, memory, compile_s=0.0)
+    return _timed(loaded, lanes, setup, memory, compile_s=compile_s)
 
 
 def autotune(setup: Setup, memory: Memory, found: Engines, compile_s: float) -> Found:

@@ -79,4 +79,5 @@ def _contender(
     runner = TorchRunner(
         name + how, make, arithmetic=arithmetic, compile_mode=compile_mode, graph=graph
     )
-    return Contender(runner, arithmetic, kind, mode)
+    shares_code = graph and compile_mode is not None
+    return Contender(runner, arithmetic, kind, mode, shares_code=shares_code)

@@ -394,7 +394,7 @@ def runner_option(command: Command) -> Command:
         "--runner",
         type=click.Choice(["torch", "torch-max-autotune"]),
         help="The deploy model compiled by PyTorch, for each batch; on a GPU in float16, as one "
-        "CUDA graph, window attention in Triton (that has not run on a GPU yet). "
+        "CUDA graph, window attention in Triton. "
         "torch-max-autotune tries kernels, for minutes a batch.",
     )
     return option(command)
