@@ -59,6 +59,20 @@ def load_tensorrt(flavor: Flavor) -> Any:
     return trt
 
 
+def tensorrt_version(flavor: Flavor) -> str:
+    """Version of a TensorRT flavour as its module says it, which is what runs.
+
+    The metadata of packages say something else where the module comes from another folder, and
+    nothing where only its parts are installed.
+
+    Returns:
+        The version; empty where the module is not here or does not load.
+    """
+    with contextlib.suppress(MissingBackendError):
+        return str(_import(FLAVORS[flavor].module, flavor, "__version__").__version__)
+    return ""
+
+
 def load_polygraphy_comparator() -> Any:
     """Polygraphy's ``comparator`` module, its logging quiet.
 

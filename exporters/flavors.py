@@ -28,6 +28,9 @@ class Traits:
         typing_flag_majors: Majors in which a strongly typed network must be asked for.
         timing_cache: Whether the builder times kernels, and so gains from earlier timings.
         runtime_cache: Whether engines are compiled where they run, and the result can be kept.
+        eager_kernels: Whether the runtime would compile kernels in the background, and must be told
+            to have them before a call.
+        engine_validity: Whether the runtime says beforehand if an engine fits the GPU.
         native_cuda_graph: Whether the runtime captures CUDA graphs by itself; else the stream is
             captured.
         hardware_compatibility: Whether an engine can be made to run on other GPUs than that of its
@@ -45,6 +48,8 @@ class Traits:
     typing_flag_majors: tuple[int, ...]
     timing_cache: bool
     runtime_cache: bool
+    eager_kernels: bool
+    engine_validity: bool
     native_cuda_graph: bool
     hardware_compatibility: bool
     version_compatible: bool
@@ -63,6 +68,8 @@ FLAVORS: dict[Flavor, Traits] = {
         typing_flag_majors=(10,),  # later networks are strongly typed, with or without the flag
         timing_cache=True,
         runtime_cache=False,
+        eager_kernels=False,
+        engine_validity=False,
         native_cuda_graph=False,
         hardware_compatibility=True,
         version_compatible=True,
@@ -73,11 +80,13 @@ FLAVORS: dict[Flavor, Traits] = {
         module="tensorrt_rtx",
         install="pip install tensorrt-rtx-cu13",
         majors=(1,),
-        proof="builds executed with 1.7 on machines without a GPU, no engine executed on a GPU",
+        proof="builds executed with 1.6 and 1.7; engines executed with 1.6.1, float16, on an H200",
         builds_without_gpu=True,
         typing_flag_majors=(),
         timing_cache=False,  # its timing cache functions are there and do nothing
         runtime_cache=True,
+        eager_kernels=True,
+        engine_validity=True,
         native_cuda_graph=True,
         hardware_compatibility=False,  # it warns that the setting is unsupported, and goes on
         version_compatible=False,  # needs the lean runtime, which its package does not have
@@ -100,6 +109,14 @@ FEATURE_NAMES: dict[str, tuple[str, ...]] = {
         "IRuntimeCache.deserialize",
         "IRuntimeCache.serialize",
     ),
+    "eager_kernels": (
+        "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
+        "DynamicShapesKernelSpecializationStrategy.EAGER",
+    ),
+    "engine_validity": (
+        "Runtime.get_engine_validity",
+        "EngineInvalidityDiagnostics.__members__",
+    ),
     "native_cuda_graph": (
         "IRuntimeConfig.cuda_graph_strategy",
         "CudaGraphStrategy.WHOLE_GRAPH_CAPTURE",
@@ -111,6 +128,7 @@ FEATURE_NAMES: dict[str, tuple[str, ...]] = {
     ),
     "version_compatible": ("BuilderFlag.VERSION_COMPATIBLE", "Runtime.engine_host_code_allowed"),
     "compute_capabilities": (
+        "ComputeCapability.CURRENT",
         "ComputeCapability.__members__",
         "IBuilderConfig.num_compute_capabilities",
         "IBuilderConfig.set_compute_capability",

@@ -14,6 +14,7 @@ HardwareCompatibility = Literal["none", "ampere-plus", "same-compute-capability"
 OPSET_RANGE = (17, 23)
 DEFAULT_OPSET = 17
 DEFAULT_BATCH_OPT = 8
+CURRENT = "current"  # among compute capabilities: the GPU of the build
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class EngineOptions:
         timings: Keeps kernel timings between builds, where the flavour times kernels.
         hardware_compatibility: GPUs besides that of the build that the engine must run on.
         version_compatible: Whether later minor versions must run the engine.
-        compute_capabilities: GPUs that the engine is for, such as ``8.6``; none for the default.
+        compute_capabilities: GPUs that the engine is for, such as ``8.6``, or ``current`` alone for
+            the GPU of the build; none for the default.
     """
 
     flavor: Flavor

@@ -18,7 +18,7 @@ from exporters.weights import without_weights
 from swin_deploy.artifacts.facts import check_origin, facts_in_graph, facts_in_manifest
 from swin_deploy.artifacts.pipeline import read_engine_manifest
 from swin_deploy.checkpoints.load import LoadedModel
-from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TrtRunner
+from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TorchWay, TrtRunner, deploy_runner
 from swin_deploy.runners.emulated import EmulatedRunner
 from swin_deploy.runners.intermediates import Tappable, tappable_graph, tappable_module
 
@@ -50,11 +50,17 @@ def module_candidate(
     """A module in the deploy model's place."""
     name = "deploy model" if precision == "fp32" else f"deploy model {precision}"
     return Candidate(
-        TorchRunner(name, module, precision),
+        TorchRunner(name, module, arithmetic=precision),
         "deploy",
         family=loaded.config.family,
         tappable=tappable_module(module, precision),
     )
+
+
+def compiled_candidate(loaded: LoadedModel, way: TorchWay) -> Candidate:
+    """The deploy model as PyTorch ships it; only its outputs can be read."""
+    runner = deploy_runner(loaded.config, lambda: loaded.deploy, way)
+    return Candidate(runner, "deploy", family=loaded.config.family)
 
 
 def graph_candidate(loaded: LoadedModel, graph: onnx.ModelProto, path: Path) -> Candidate:
@@ -71,10 +77,17 @@ def graph_candidate(loaded: LoadedModel, graph: onnx.ModelProto, path: Path) -> 
 
 @dataclass(frozen=True)
 class Made:
-    """The files to prove: ONNX graphs and engines made from one model."""
+    """What to prove: ONNX graphs and engines made from one model, and the model in PyTorch.
+
+    Attributes:
+        onnx: ONNX files.
+        engines: Engine files.
+        runner: How PyTorch is to run the deploy model besides; None for not at all.
+    """
 
     onnx: tuple[Path, ...] = ()
     engines: tuple[Path, ...] = ()
+    runner: TorchWay | None = None
 
     @functools.cached_property
     def graphs(self) -> tuple[ModelProto, ...]:
@@ -100,7 +113,8 @@ class Made:
 def stages(loaded: LoadedModel, made: Made) -> list[tuple[str, str, Runner]]:
     """Stage, file name and runner of everything to compare with the reference, in order.
 
-    The deploy model comes first, then the ONNX files and the engines as ``made`` has them.
+    The deploy model comes first, then it once more where PyTorch is to run it in another way, then
+    the ONNX files and the engines as ``made`` has them.
 
     Raises:
         ComparisonError: If a file was not made from this model.
@@ -110,8 +124,10 @@ def stages(loaded: LoadedModel, made: Made) -> list[tuple[str, str, Runner]]:
 
 
 def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
-    """The deploy model, and each file made from it, to judge; raises as ``stages``."""
+    """The deploy model, and what was made from it, to judge; raises as ``stages``."""
     found = [module_candidate(loaded, loaded.deploy)]
+    if made.runner:
+        found.append(compiled_candidate(loaded, made.runner))
     for path, graph in zip(made.onnx, made.graphs, strict=True):
         with naming(path):
             check_origin(path, facts_in_graph(graph, path), loaded)

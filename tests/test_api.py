@@ -252,6 +252,28 @@ def test_build_of_what_half_precision_cannot_deliver_says_why(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("named", [8.6, [8.6], {"8.6": 1}], ids=str)
+def test_build_for_what_is_no_list_of_gpus_says_so(
+    named: Any,  # noqa: ANN401 - anything
+    full: Path,
+    folder: Path,
+) -> None:
+    with pytest.raises(swin_deploy.ConfigError, match="is not a list of texts; give"):
+        swin_deploy.build(full, "o.engine", flavor="tensorrt-rtx", compute_capabilities=named)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("named", ["current", ("current",), ["current"]], ids=str)
+def test_build_for_the_current_gpu_without_one_says_so(
+    named: tuple[str, ...], full: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
+    monkeypatch.setattr("swin_deploy.api.engines.current_gpu", lambda: None)
+    with pytest.raises(swin_deploy.MissingBackendError, match="current needs an NVIDIA GPU"):
+        swin_deploy.build(full, "o.engine", flavor="tensorrt-rtx", compute_capabilities=named)
+    assert list(folder.iterdir()) == []
+
+
 def test_check_gives_the_commands_verdicts(
     swin: Command, model: swin_deploy.Model, full: Path
 ) -> None:

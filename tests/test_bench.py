@@ -218,6 +218,19 @@ def test_time_runners_compiling_stops_when_its_time_is_spent():
     assert ("compiled", "execute") not in compiled.runner.journal
 
 
+def test_time_runners_graph_of_what_is_compiled_by_then_takes_no_time_for_compiling():
+    effort = Effort(warmup=1, iterations=3, seconds=60.0, compile_seconds=1e-9)
+    first, second = (contender(name, mode="compile") for name in ("compiled", "another"))
+    graphs = [
+        dataclasses.replace(
+            contender(f"{one.runner.name}, CUDA graph", mode="compile"), shares_code=True
+        )
+        for one in (first, second)
+    ]
+    rows = timed(contender("a"), first, graphs[0], second, graphs[1], effort=effort).results
+    assert [row.timed for row in rows] == [True, True, True, False, False]
+
+
 def test_time_runners_leaves_logging_as_it_was():
     logging.disable(logging.INFO)
     try:

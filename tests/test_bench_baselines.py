@@ -16,7 +16,6 @@ from swin_deploy.bench.baselines import (
     PyTorchRunner,
     compiled,
     eager,
-    float32_products,
     graphed,
 )
 from swin_deploy.bench.contenders import relative_l2
@@ -27,6 +26,7 @@ from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
 from swin_deploy.reference import build_reference as build_any
+from swin_deploy.runners.pytorch import float32_products
 
 V1 = SwinConfig(
     family="swin", img_size=64, window_size=4, embed_dim=32, depths=(2, 2, 2),

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from command_line import Command, listing
 
-from exporters import caches
+from exporters import caches, to_engine
 from exporters.artifact import read_manifest
 from exporters.backends import Gpu
 from exporters.spec import CacheFile
+from swin_deploy.cli import life
 from swin_deploy.cli.console import NORMAL, QUIET, Console
 from swin_deploy.cli.engine_options import Life
 
@@ -47,7 +48,7 @@ def test_build_trt_records_what_the_engine_is_for(
     options = ["--flavor", "tensorrt-rtx", "--batch", "1", "--output", "x.engine"]
     outcome = swin("build-trt", half, *options, *arguments.split()).assert_done()
     assert said in outcome.err
-    assert "no engine executed on a GPU" in outcome.err
+    assert "engines executed with 1.6.1, float16, on an H200" in outcome.err
     manifest = read_manifest(Path("x.engine"))
     assert manifest["targets"] == {"built_on": "", "version_compatible": False, **targets}
 
@@ -77,6 +78,8 @@ def test_build_trt_refuses_what_the_flavor_does_not_have(
     [
         ("--compute-capability 86", "not a list of compute capabilities such as 8.6,8.9"),
         ("--compute-capability 8.6,", "not a list of compute capabilities"),
+        ("--compute-capability currently", "such as 8.6,8.9, nor current"),
+        ("--compute-capability current,8.6", "current stands alone, without other GPUs"),
         ("--compute-capability 8.6,8.6", "names a compute capability twice"),
         ("--hardware-compatibility all", "'all' is not one of 'none', 'ampere-plus'"),
         ("--timing-cache x --no-timing-cache", "exclude each other"),
@@ -87,6 +90,44 @@ def test_build_trt_wrong_usage_is_status_2(arguments: str, message: str, swin: C
     outcome = swin("build-trt", "x.onnx", *arguments.split())
     assert outcome.status == 2
     assert message in outcome.err
+
+
+@pytest.mark.parametrize(
+    "arguments", ["build-trt {half} --output x.engine", "run --model notebook-digits --quick"]
+)
+def test_current_gpu_as_target_without_a_gpu_is_an_error(
+    arguments: str, swin: Command, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "current_gpu", lambda: None)
+    flavor = ["--flavor", "tensorrt-rtx", "--compute-capability", "current"]
+    outcome = swin(*arguments.format(half=half).split(), *flavor)
+    outcome.assert_error("compute capability current needs an NVIDIA GPU and driver, and none is")
+    assert listing(tmp_path) == {}
+
+
+def test_run_takes_the_gpus_to_build_for(swin: Command) -> None:
+    options = ["--flavor", "tensorrt-rtx", "--compute-capability", "8.9", "--quick"]
+    swin("run", "--model", "notebook-digits", *options).assert_done()
+    (path,) = Path("engines").glob("*.engine")
+    assert read_manifest(path)["targets"]["capabilities"] == ["8.9"]
+
+
+def test_build_trt_for_the_current_gpu_records_it(
+    swin: Command, half: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a GPU answers what is current, so the builder is not asked for it here."""
+    monkeypatch.setattr(life, "current_gpu", lambda: Gpu("NVIDIA H200", "9.0"))
+    monkeypatch.setattr(to_engine, "current_gpu", lambda: Gpu("NVIDIA H200", "9.0"))
+    monkeypatch.setattr(to_engine, "ask_for_targets", lambda *_: None)
+    options = ["--flavor", "tensorrt-rtx", "--compute-capability", "current"]
+    outcome = swin("build-trt", half, *options, "--output", "x.engine").assert_done()
+    assert "for GPUs of compute capability 9.0 (built on NVIDIA H200)" in outcome.err
+    assert read_manifest(Path("x.engine"))["targets"] == {
+        "built_on": "NVIDIA H200",
+        "capabilities": ["9.0"],
+        "minimum": "",
+        "version_compatible": False,
+    }
 
 
 def test_timing_cache_is_the_users_unless_said_otherwise(

@@ -17,6 +17,7 @@ HEAVY = {
     "rich", "numpy", "PIL", "safetensors", "einops", "timm", "torchvision", "transformers",
 }  # fmt: skip
 BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy"}
+KERNEL = "swin_deploy.runners.window_triton"  # it needs Triton, and loads where that is
 PEERS = {"timm", "torchvision", "transformers"}  # their checkpoints are read without them
 SUBPACKAGES = {
     *("api", "artifacts", "bench", "checkpoints", "cli", "config", "deploy", "evaluate", "images"),
@@ -86,7 +87,7 @@ def test_light_check_notices_heavy_imports() -> None:
 
 
 def test_stages_need_no_backend_to_be_imported() -> None:
-    statement = "\n".join(f"import {name}" for name in MODULES)
+    statement = "\n".join(f"import {name}" for name in MODULES if name != KERNEL)
     assert loaded_by(statement) & (BACKENDS | PEERS) == set()
 
 
@@ -116,6 +117,12 @@ def test_backends_are_imported_in_one_place(package: str) -> None:
         path.relative_to(ROOT).as_posix() for path in sources(package) if imported(path) & BACKENDS
     }
     assert found == set()  # exporters/backends.py imports them by name, with importlib
+
+
+def test_triton_is_imported_in_one_place() -> None:
+    found = {path.stem for package in ("exporters", "swin_deploy") for path in sources(package)
+             if "triton" in imported(path)}  # fmt: skip
+    assert found == {KERNEL.rpartition(".")[2]}
 
 
 @pytest.mark.parametrize("package", ["exporters", "swin_deploy"])

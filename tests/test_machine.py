@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from exporters.errors import MissingBackendError
-from swin_deploy import machine
+from swin_deploy import doctor as machine
 from swin_deploy.doctor import Finding, examine, to_dict
 
 CUDA = "CUDAExecutionProvider"

@@ -105,7 +105,7 @@ def test_shared_deploy_model_stays_as_it_is(family: str) -> None:
     images = seeded_images(model.config, count=2)
     diagnose(model, images, noise_precision="fp16", progress=lambda _: None)
     for precision in ("fp16", "bf16"):
-        with TorchRunner("m", deploy, precision) as runner:
+        with TorchRunner("m", deploy, arithmetic=precision) as runner:
             runner.run(images.images)
         with EmulatedRunner("m", deploy, precision, keep=()) as runner:
             runner.run(images.images)
@@ -128,7 +128,7 @@ def test_float32_runner_on_a_cpu_holds_no_weights_of_its_own(make: object) -> No
     module = build_reference(TINY_WITH_HEAD)
     assert callable(make)
     with make(module) as runner:
-        held = runner._module if isinstance(runner, TorchRunner) else runner._call
+        held = runner._call
         assert addresses(held) == addresses(module)
 
 

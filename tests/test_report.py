@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import re
@@ -105,6 +106,16 @@ def test_verdict_sentences_name_what_failed_and_what_was_not_run():
     assert "Onnx broken failed on seeded, batch 1: max error, 12 x noise: error 0.031" in text
     assert "Onnx nan failed on images, batch 8: 7 of 1000 outputs are NaN." in text
     assert "Engine fp16 has not been tested: no CUDA device" in text
+
+
+def test_headline_names_a_step_not_run_whose_stage_was_verified():
+    first = PASSING.parity.hops[0]
+    missing = dataclasses.replace(
+        first, name=f"{first.name}, compiled", results=(), not_run="no compiler"
+    )
+    parity = dataclasses.replace(PASSING.parity, hops=(first, missing))
+    stage = "Deploy model" if first.stage == "deploy" else "ONNX"
+    assert headline(parity) == f"{stage} verified. {first.name.capitalize()}, compiled not run"
 
 
 def test_verdict_sentences_count_only_what_ran():

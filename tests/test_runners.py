@@ -71,7 +71,7 @@ def test_torch_runner_gives_the_modules_output(reference, expected):
 def test_torch_runner_never_changes_the_module(precision):
     module = build_reference(CONFIG).train()
     before = copy.deepcopy(module.state_dict())
-    with TorchRunner("reference", module, precision) as runner:
+    with TorchRunner("reference", module, arithmetic=precision) as runner:
         runner.run(IMAGES)[0]
     assert module.training
     for key, value in module.state_dict().items():
@@ -85,7 +85,7 @@ def test_torch_runner_runs_in_evaluation_mode(expected):
 
 
 def test_torch_runner_in_half_is_half(reference, expected):
-    with TorchRunner("half", fold(reference), "fp16") as runner:
+    with TorchRunner("half", fold(reference), arithmetic="fp16") as runner:
         actual = runner.run(IMAGES)[0]
     assert actual.dtype == np.float32
     assert passes(actual, expected, "deploy", "fp16")

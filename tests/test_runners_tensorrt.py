@@ -1,6 +1,7 @@
 """``TrtRunner``: what can be told without a GPU, and a run with one."""
 
 import types
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from swin_deploy.config import notebook_config
 from swin_deploy.deploy.fold import fold
 from swin_deploy.parity import TOLERANCES, compare
 from swin_deploy.runners import TorchRunner, TrtRunner, facts, trt
+from swin_deploy.runners.refusals import ask_validity, make_logger
 from swin_deploy.runners.runtime_cache import keep_runtime_cache, open_runtime_cache
 
 ADA = Gpu("NVIDIA GeForce RTX 4090", "8.9")
@@ -43,6 +45,7 @@ def fake_tensorrt(monkeypatch):
     monkeypatch.setattr(trt, "load_tensorrt", lambda flavor: fake)
     monkeypatch.setattr(facts, "current_gpu", lambda: ADA)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Stream", mock.MagicMock)
 
 
 def test_trt_runner_knows_its_engine_from_the_manifest(tmp_path):
@@ -243,46 +246,24 @@ def test_runtime_cache_that_the_version_lacks_is_refused(tmp_path):
         open_runtime_cache(old, RuntimeConfig(), tmp_path / "x", warn=pytest.fail)
 
 
-class Engine:
-    """An engine whose execution context says what it was made with."""
-
-    def __init__(self):
-        self.config = RuntimeConfig()
-
-    def create_runtime_config(self):
-        return self.config
-
-    def create_execution_context(self, config=None):
-        return types.SimpleNamespace(made_with=config)
-
-
-@pytest.mark.parametrize("cuda_graph", [False, True])
-@pytest.mark.parametrize("flavor", ["tensorrt", "tensorrt-rtx"])
-def test_trt_runner_configures_its_context_as_far_as_the_flavor_can(
-    flavor, cuda_graph, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("SWIN_DEPLOY_CACHE", str(tmp_path / "caches"))
-    path = write_engine(tmp_path / "m.engine", flavor=flavor)
-    runner = TrtRunner(path, cuda_graph=cuda_graph, warn=pytest.fail)
-    runner._engine = Engine()
-    graphs = types.SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole graph")
-    module = types.SimpleNamespace(**vars(RTX) | {"CudaGraphStrategy": graphs})
-    runner._open_context(module, "NVIDIA L4")
-    if flavor == "tensorrt":
-        assert runner._context.made_with is None
-        return
-    assert runner._context.made_with is runner._runtime_config is runner._engine.config
-    assert runner._runtime_cache is runner._engine.config.given
-    assert runner._engine.config.cuda_graph_strategy == ("whole graph" if cuda_graph else None)
-
-
 def test_trt_runner_logger_keeps_errors_and_prints_nothing(capfd):
     rtx = pytest.importorskip("tensorrt_rtx")
-    logger = trt._quiet_logger(rtx)
-    logger.log(rtx.ILogger.WARNING, "a warning")
+    logger = make_logger(rtx)
+    logger.log(rtx.ILogger.VERBOSE, "a detail")
+    logger.log(rtx.ILogger.WARNING, "a\nwarning")
+    assert (logger.last(), list(logger.errors)) == (["a warning"], [])
     logger.log(rtx.ILogger.ERROR, "an error\n  in two lines")
-    assert logger.errors == ["an error in two lines"]
+    assert logger.last() == ["an error in two lines"]
+    logger.forget()
+    assert logger.last() == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_ask_validity_of_the_installed_module_names_the_reasons():
+    rtx = pytest.importorskip("tensorrt_rtx")
+    runtime = rtx.Runtime(make_logger(rtx))
+    forecast = ask_validity(rtx, runtime, b"not an engine" * 100)
+    assert forecast.describe() == "validity INVALID: MALFORMED_ENGINE"
 
 
 @pytest.mark.tensorrt

@@ -9,8 +9,8 @@ import pytest
 
 from exporters import backends
 from exporters.backends import Gpu
-from exporters.engine.targets import Targets, ask_for_targets, targets_of
-from exporters.errors import BuildError, FileError
+from exporters.engine.targets import Targets, ask_for_targets, check_options, targets_of
+from exporters.errors import BuildError, FileError, MissingBackendError
 from exporters.flavors import FLAVORS, refuse_missing
 from exporters.spec import CacheFile, EngineOptions, Flavor, HardwareCompatibility
 
@@ -20,6 +20,7 @@ BLACKWELL = Gpu("NVIDIA GeForce RTX 5090", "12.0")
 TURING = Gpu("NVIDIA T4", "7.5")
 RTX = EngineOptions("tensorrt-rtx")
 FULL = EngineOptions("tensorrt")
+CURRENT = replace(RTX, compute_capabilities=("current",))
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,7 @@ FULL = EngineOptions("tensorrt")
         (RTX, None, [ADA, BLACKWELL, H200], [TURING]),
         (RTX, ADA, [ADA, BLACKWELL, H200], [TURING]),
         (replace(RTX, compute_capabilities=("7.5", "12.0")), None, [TURING, BLACKWELL], [ADA]),
+        (CURRENT, H200, [H200], [ADA, BLACKWELL, TURING]),
         (FULL, H200, [H200], [ADA, BLACKWELL, TURING]),
         (replace(FULL, hardware_compatibility="ampere-plus"), H200, [ADA, BLACKWELL], [TURING]),
         (replace(FULL, hardware_compatibility="same-compute-capability"), ADA, [ADA], [H200]),
@@ -39,7 +41,8 @@ def test_targets_by_gpu(
     targets = Targets.from_dict(targets_of(options, built_on).to_dict())
     assert targets == targets_of(options, built_on)
     assert [gpu for gpu in (*runs, *refused) if targets.fits_gpu(gpu)] == runs
-    assert targets.built_on == (built_on.name if options.flavor == "tensorrt" and built_on else "")
+    here = built_on and (options.flavor == "tensorrt" or options is CURRENT)
+    assert targets.built_on == (built_on.name if here and built_on else "")
 
 
 @pytest.mark.parametrize(
@@ -163,6 +166,27 @@ def test_a_target_that_the_builder_does_not_take_is_an_error() -> None:
     )
     with pytest.raises(BuildError, match=r"does not take compute capability 8\.6; leave it out"):
         ask_for_targets(trt, config, replace(RTX, compute_capabilities=("8.6",)))
+
+
+def test_the_current_gpu_is_a_target_of_its_own() -> None:
+    check_options(CURRENT, H200)
+    check_options(RTX, None)
+    with pytest.raises(MissingBackendError, match="current needs an NVIDIA GPU and driver"):
+        check_options(CURRENT, None)
+    both = replace(RTX, compute_capabilities=("8.6", "current"))
+    with pytest.raises(BuildError, match=r"8\.6, current: current stands alone"):
+        check_options(both, H200)
+    with pytest.raises(BuildError, match=r"^tensorrt has no --compute-capability"):
+        check_options(replace(FULL, compute_capabilities=("current",)), H200)
+
+
+def test_the_current_gpu_reaches_the_builder() -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    logger = trt.Logger(trt.Logger.ERROR)
+    config = trt.Builder(logger).create_builder_config()
+    ask_for_targets(trt, config, CURRENT)
+    asked = [config.get_compute_capability(i) for i in range(config.num_compute_capabilities)]
+    assert asked == [trt.ComputeCapability.CURRENT]
 
 
 def test_a_major_version_that_nobody_checked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

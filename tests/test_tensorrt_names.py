@@ -146,7 +146,9 @@ def test_the_code_uses_names_that_every_release_has() -> None:
         "exporters/engine/targets.py",
         "exporters/engine/timing_cache.py",
         "swin_deploy/runners/trt.py",
+        "swin_deploy/runners/refusals.py",
         "swin_deploy/runners/runtime_cache.py",
+        "swin_deploy/runners/tensors.py",
     } <= texts.keys()
     used = {name for text in texts.values() for name in names_in(text)}
     assert {
@@ -156,6 +158,8 @@ def test_the_code_uses_names_that_every_release_has() -> None:
         "IRuntimeConfig.create_runtime_cache",
         "IExecutionContext.execute_async_v3",
         "Runtime.engine_host_code_allowed",
+        "Runtime.get_engine_validity",
+        "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
         "ParserError.node_name",
         "ITensor.shape",
         "DataType.HALF",
@@ -180,10 +184,13 @@ TO_ENGINE = "exporters/engine/to_engine.py"
         ("exporters/engine/timing_cache.py", "timing_cache.combine(", "timing_cache.merge("),
         ("exporters/engine/timing_cache.py", '(b"").serialize()', '(b"").save()'),
         ("swin_deploy/runners/trt.py", "_context.execute_async_v3", "_context.execute_async_v9"),
-        ("swin_deploy/runners/trt.py", "trt.DataType.HALF", "trt.DataType.HALVE"),
-        ("swin_deploy/runners/trt.py", "engine.get_tensor_mode", "engine.get_binding_mode"),
-        ("swin_deploy/runners/trt.py", "trt.ILogger.ERROR", "trt.ILogger.MISTAKE"),
+        ("swin_deploy/runners/tensors.py", "trt.DataType.HALF", "trt.DataType.HALVE"),
+        ("swin_deploy/runners/tensors.py", "engine.get_tensor_mode", "engine.get_binding_mode"),
+        ("swin_deploy/runners/refusals.py", "trt.ILogger.ERROR", "trt.ILogger.MISTAKE"),
+        ("swin_deploy/runners/refusals.py", 'require(trt, "engine_validity")', "pass"),
         ("swin_deploy/runners/trt.py", 'require(trt, "native_cuda_graph")', "pass"),
+        ("swin_deploy/runners/trt.py", 'require(trt, "eager_kernels")', "pass"),
+        ("swin_deploy/runners/trt.py", "_config.dynamic_shapes_kernel", "_config.static_kernel"),
         ("swin_deploy/runners/runtime_cache.py", "runtime_cache.deserialize", "runtime_cache.load"),
         ("swin_deploy/runners/runtime_cache.py", 'require(trt, "runtime_cache")', "pass"),
     ],
@@ -217,7 +224,10 @@ def test_every_major_version_of_the_table_is_listed() -> None:
 def test_releases_differ_where_the_table_says() -> None:
     """What makes the lists worth having: names that one release has and another lacks."""
     graph, flag = "IRuntimeConfig.cuda_graph_strategy", "BuilderFlag.FP16"
-    assert {name for name in RELEASES if has(RELEASES[name], graph)} == {"tensorrt-rtx-1.7"}
+    assert {name for name in RELEASES if has(RELEASES[name], graph)} == {
+        "tensorrt-rtx-1.6",
+        "tensorrt-rtx-1.7",
+    }
     assert {name for name in RELEASES if has(RELEASES[name], flag)} == {"tensorrt-10.16"}
 
 

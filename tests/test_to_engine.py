@@ -11,6 +11,7 @@ from exported import copy_of, exported, make_graph, needs_rtx
 from onnx import helper
 
 from exporters import to_engine
+from exporters.backends import Gpu, cuda_device_count, tensorrt_version
 from exporters.engine.to_engine import build_engine, check_profile, fixed_batch
 from exporters.errors import BuildError, MissingBackendError
 from exporters.spec import BatchProfile, CacheFile, EngineOptions
@@ -149,6 +150,8 @@ def test_build_engine_is_for_the_gpus_asked_for():
     ids=str,
 )
 def test_build_engine_for_gpus_that_it_cannot_is_one_line(capabilities, message):
+    if capabilities == ("7.5",) and tensorrt_version("tensorrt-rtx").startswith("1.6."):
+        pytest.skip("TensorRT-RTX 1.6 builds float32 products for Turing")
     options = EngineOptions("tensorrt-rtx", compute_capabilities=capabilities)
     with pytest.raises(BuildError, match=message) as caught:
         build_engine(linear_graph(), AT_2, options=options)
@@ -161,7 +164,7 @@ UNREADABLE = {
             helper.make_node("Swin", ["images"], ["y"], name="stem/Swin", domain="nobody"),
             domains=["nobody"],
         ),
-        "cannot read the ONNX graph: Swin .*Plugin not found",
+        "cannot read the ONNX graph: Swin .*(Plugin not found|is not supported)",
     ),
     "an operator that it lacks": (
         make_graph(
@@ -241,6 +244,33 @@ def test_build_engine_interrupt_by_signal_ends_the_build(capfd):
     assert build_engine(linear_graph(), AT_2, options=RTX).data
 
 
+@needs_rtx
+def test_build_engine_for_the_current_gpu_where_the_driver_fails_is_one_line(monkeypatch):
+    monkeypatch.setattr(to_engine, "current_gpu", lambda: Gpu("NVIDIA H200", "9.0"))
+    options = EngineOptions("tensorrt-rtx", compute_capabilities=("current",))
+    if cuda_device_count():
+        pytest.skip("here the build works")
+    with pytest.raises(
+        BuildError, match=r"\ATensorRT could not build the engine: [^\n]*Cuda[^\n]*"
+    ):
+        build_engine(DYNAMIC_GRAPH, AT_2, options=options)
+
+
+@needs_rtx
+def test_build_engine_without_a_builder_is_one_line(monkeypatch):
+    """Full TensorRT does so on a machine whose driver is too old."""
+    import tensorrt_rtx
+
+    def builder(logger):
+        logger.log(tensorrt_rtx.ILogger.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(tensorrt_rtx, "Builder", builder)
+    message = r"starts no builder here \(CUDA initialization failure with error: 35\); mend"
+    with pytest.raises(MissingBackendError, match=message):
+        build_engine(DYNAMIC_GRAPH, AT_2, options=RTX)
+
+
 def test_build_engine_full_tensorrt_not_installed_has_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     message = "^tensorrt is not installed; install it: pip install tensorrt$"
@@ -286,3 +316,13 @@ def test_build_engine_leaves_no_builder_behind(graph, message):
     kinds = [repr(type(value)) for frame in frames for value in frame.f_locals.values()]
     held = [kind for kind in kinds if re.search(r"\.I?(Builder|Network|OnnxParser|Config)", kind)]
     assert not held
+
+
+def test_set_options_switches_tf32_off():
+    """Float32 means float32; TensorRT's default is TF32, a tenth of the digits."""
+    rtx = pytest.importorskip("tensorrt_rtx")
+    builder = rtx.Builder(rtx.Logger(rtx.Logger.ERROR))
+    config = builder.create_builder_config()
+    assert config.get_flag(rtx.BuilderFlag.TF32)
+    to_engine._set_options(rtx, config, EngineOptions(flavor="tensorrt-rtx"))
+    assert not config.get_flag(rtx.BuilderFlag.TF32)

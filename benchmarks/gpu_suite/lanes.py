@@ -16,7 +16,6 @@ from exporters.errors import MissingBackendError
 from exporters.spec import Flavor, Precision
 from swin_deploy.bench import Kind
 from swin_deploy.bench.baselines import (
-    Arithmetic,
     Compile,
     best_arithmetic,
     compiled,
@@ -27,6 +26,9 @@ from swin_deploy.bench.contenders import Contender
 from swin_deploy.bench.originals import original_maker
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.runners import CUDA_PROVIDER, OrtRunner, Runner, TrtRunner
+from swin_deploy.runners.deployed import TorchWay, deploy_runner
+from swin_deploy.runners.fused import why_not_fused
+from swin_deploy.runners.pytorch import Arithmetic
 
 PEER = "timm"
 REFERENCE, DEPLOY = "PyTorch reference", "deploy model"
@@ -105,6 +107,17 @@ def by_compiler(models: Sequence[PyTorchModel], mode: Compile) -> list[Contender
     return [
         lane for one in models for lane in compiled(one.title, one.make, one.kind, modes=[mode])
     ]
+
+
+def deployed(loaded: LoadedModel, way: TorchWay = "torch") -> list[Contender]:
+    """The deploy model as ``--runner torch`` ships it, where its attention can be one kernel.
+
+    Without the kernel it is the compiled deploy model, which is among the others already.
+    """
+    if why_not_fused():
+        return []
+    runner = deploy_runner(loaded.config, lambda: loaded.deploy, way)
+    return [Contender(runner, kind="deploy", mode="compile")]
 
 
 def onnx_files(loaded: LoadedModel, setup: Setup) -> list[Contender]:

@@ -109,10 +109,11 @@ def _engine(name: str, flavor: Flavor, setup: Setup) -> Part:
 
 def _float32(name: str, setup: Setup) -> Part:
     part = f"float32-{name}"
+    compile_s = COMPILE_S[name] * setup.scale
 
     def work(earlier: Found, keep: speed.Keep) -> Found:
         memory = _memory(earlier, part, keep)
-        return speed.float32(name, setup, memory, engines_of(earlier, name))
+        return speed.float32(name, setup, memory, engines_of(earlier, name), compile_s)
 
     return Part(part, 180, work)
 

@@ -14,6 +14,7 @@ from benchmarks.gpu_suite.lanes import (
     PEER,
     Engines,
     by_compiler,
+    deployed,
     engines,
     in_float32,
     judge_of,
@@ -63,7 +64,13 @@ def pytorch(name: str, setup: Setup, memory: Memory, compile_s: float) -> Found:
     """Every model in PyTorch: as it is, compiled, and each of these as a CUDA graph."""
     loaded = suite_model(name, setup)
     models = models_of(loaded)
-    lanes = [judge_of(loaded), *plain(models), *by_compiler(models[:2], "default")]
+    lanes = [
+        judge_of(loaded),
+        *plain(models),
+        *by_compiler(models[:1], "default"),
+        *deployed(loaded),
+        *by_compiler(models[1:2], "default"),
+    ]
     return _timed(loaded, lanes, setup, memory, compile_s=compile_s)
 
 
@@ -75,13 +82,14 @@ def files(name: str, setup: Setup, memory: Memory, found: Engines, compile_s: fl
         judge_of(loaded),
         *by_compiler([baseline], "default"),
         *plain([ours])[-1:],
+        *deployed(loaded),
         *engines(loaded, found, setup),
         *onnx_files(loaded, setup),
     ]
     return _timed(loaded, lanes, setup, memory, compile_s=compile_s)
 
 
-def float32(name: str, setup: Setup, memory: Memory, found: Engines) -> Found:
+def float32(name: str, setup: Setup, memory: Memory, found: Engines, compile_s: float) -> Found:
     """Models with float32 weights, and what is shipped in float16 beside them."""
     loaded = suite_model(name, setup)
     models = models_of(loaded)[:2]
@@ -89,9 +97,10 @@ def float32(name: str, setup: Setup, memory: Memory, found: Engines) -> Found:
     lanes = [
         *in_float32(models, kinds),
         *plain(models[1:])[-1:],
+        *deployed(loaded),
         *engines(loaded, found, setup, graphs=[True]),
     ]
-    return _timed(loaded, lanes, setup, memory, compile_s=0.0)
+    return _timed(loaded, lanes, setup, memory, compile_s=compile_s)
 
 
 def autotune(setup: Setup, memory: Memory, found: Engines, compile_s: float) -> Found:
@@ -102,6 +111,7 @@ def autotune(setup: Setup, memory: Memory, found: Engines, compile_s: float) -> 
         judge_of(loaded),
         *engines(loaded, found, setup, graphs=[True]),
         *plain(models[1:])[-1:],
+        *deployed(loaded, "torch-max-autotune"),
         *by_compiler(models, "max-autotune"),
         *by_compiler(models[:1], "default"),
     ]

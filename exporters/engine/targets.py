@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporters.backends import Gpu
-from exporters.errors import BuildError, FileError
-from exporters.flavors import FLAVORS, require
-from exporters.spec import EngineOptions
+from exporters.errors import BuildError, FileError, MissingBackendError
+from exporters.flavors import FLAVORS, refuse_missing, require
+from exporters.spec import CURRENT, EngineOptions
 from exporters.text_files import listed, typed
 
 # NVIDIA: an engine without a list of GPUs runs on these and later ones.
@@ -24,7 +24,8 @@ class Targets:
     """What an engine may run on.
 
     Attributes:
-        built_on: Name of the GPU that the builder timed kernels on; empty where it timed none.
+        built_on: Name of the GPU that the engine was built for because it was there; empty where
+            that did not matter.
         capabilities: Compute capabilities such as ``8.6`` that the engine is for; empty if
             ``minimum`` says it.
         minimum: Lowest compute capability; empty if ``capabilities`` says it.
@@ -75,6 +76,34 @@ class Targets:
         return f"GPUs of compute capability {', '.join(self.capabilities)}{where}"
 
 
+def check_options(options: EngineOptions, gpu: Gpu | None) -> None:
+    """Refuse what the flavour does not have, and targets that cannot be.
+
+    Args:
+        options: Builder settings.
+        gpu: The GPU of this machine.
+
+    Raises:
+        BuildError: If an option was given that the flavour lacks, or the GPU of the build is named
+            with others.
+        MissingBackendError: If the engine is to be for the GPU of the build, and there is none.
+    """
+    refuse_missing(options)
+    asked = options.compute_capabilities
+    if CURRENT not in asked:
+        return
+    if len(asked) > 1:
+        raise BuildError(
+            f"compute capabilities {', '.join(asked)}: {CURRENT} stands alone; name every GPU, or "
+            f"{CURRENT} only"
+        )
+    if gpu is None:
+        raise MissingBackendError(
+            f"compute capability {CURRENT} needs an NVIDIA GPU and driver, and none is here; name "
+            "the GPUs, such as 8.9, or build on the GPU machine"
+        )
+
+
 def targets_of(options: EngineOptions, gpu: Gpu | None) -> Targets:
     """What an engine built with these options on this machine may run on.
 
@@ -82,6 +111,8 @@ def targets_of(options: EngineOptions, gpu: Gpu | None) -> Targets:
         options: Builder settings.
         gpu: The GPU of this machine; None only for a flavour that builds without one.
     """
+    if gpu is not None and options.compute_capabilities == (CURRENT,):
+        return Targets(gpu.name, (gpu.capability,), "", options.version_compatible)
     if options.compute_capabilities:
         return Targets("", options.compute_capabilities, "", options.version_compatible)
     if gpu is None or FLAVORS[options.flavor].builds_without_gpu:
@@ -115,7 +146,7 @@ def _set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> N
     if unknown:
         raise BuildError(
             f"{trt.__name__} {trt.__version__} builds for no GPU of compute capability "
-            f"{', '.join(unknown)}; it has {', '.join(known)}"
+            f"{listed(unknown)}; it has {', '.join(known)}"
         )
     config.num_compute_capabilities = len(capabilities)  # room for them; else none is taken
     for index, name in enumerate(capabilities):
@@ -127,14 +158,15 @@ def _set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> N
 
 
 def _known_capabilities(trt: Any) -> dict[str, Any]:
-    """Members such as ``SM86`` by number, ``8.6``, in order."""
+    """Members such as ``SM86`` by number, ``8.6``, in order; last the GPU of the build."""
     members = trt.ComputeCapability.__members__
     found = {
         f"{name[2:-1]}.{name[-1]}": member
         for name, member in members.items()
         if name.startswith("SM") and name[2:].isdecimal()
     }
-    return dict(sorted(found.items(), key=lambda entry: _order(entry[0])))
+    numbered = sorted(found.items(), key=lambda entry: _order(entry[0]))
+    return {**dict(numbered), CURRENT: trt.ComputeCapability.CURRENT}
 
 
 def _order(capability: str) -> tuple[int, int]:

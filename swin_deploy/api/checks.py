@@ -19,6 +19,7 @@ from swin_deploy.report import results
 from swin_deploy.report.make import make_report
 from swin_deploy.report.to_json import report_to_dict
 from swin_deploy.report.write import write_report
+from swin_deploy.runners import TORCH_WAYS, TorchWay
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,13 +76,14 @@ class Report(results.Report):
         return write_report(self, path_of(folder), force=force)
 
 
-def check(
+def check(  # noqa: PLR0913 - what may be asked of it, by name
     model: LoadedModel,
     *files: StrPath,
     images: StrPath | None = None,
     limit: int = 64,
     batches: int | Sequence[int] = BATCHES,
     original: Choice = "auto",
+    runner: TorchWay | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Compare the deploy model and each file made from it with the reference.
@@ -95,6 +97,8 @@ def check(
         batches: Batch size or sizes; the batch must not change a row.
         original: Library whose own model of the checkpoint is compared with the reference, ``auto``
             for the one it comes from, or ``none``.
+        runner: How PyTorch runs the deploy model once more, ``torch`` or ``torch-max-autotune``:
+            compiled, see docs/pytorch.md. None for not at all.
         progress: Function told what is run, before it is run.
 
     Returns:
@@ -115,6 +119,7 @@ def check(
         [('deploy model', True), ('ONNX fp32', True)]
     """
     require_known("original", original, CHOICES)
+    require_known("runner", runner, (None, *TORCH_WAYS))
     require_whole("limit", limit)
     batches = (batches,) if isinstance(batches, int) else tuple(batches)
     for batch in batches or (0,):
@@ -122,7 +127,7 @@ def check(
     if not isinstance(model, LoadedModel):
         raise ConfigError(f"{model!r} is not a model; check takes what load returns")
     folder = None if images is None else path_of(images)
-    made = _made(files)
+    made = _made(files, runner)
     original_library(model, original)  # what cannot be is said before the work
     sets = image_sets(model, folder, limit=limit)
     parity = prove_parity(
@@ -132,8 +137,8 @@ def check(
     return derived(Report, found)
 
 
-def _made(files: Sequence[StrPath]) -> Made:
-    """The files by their kind."""
+def _made(files: Sequence[StrPath], runner: TorchWay | None) -> Made:
+    """The files by their kind, and how PyTorch is to run the model."""
     found: dict[str, list[Path]] = {"onnx": [], "engine": [], "checkpoint": []}
     for path in map(path_of, files):
         found[form_of(path)].append(path)
@@ -142,4 +147,4 @@ def _made(files: Sequence[StrPath]) -> Made:
             f"{found['checkpoint'][0]} is neither an ONNX file nor an engine; name what was made "
             "from the model"
         )
-    return Made(tuple(found["onnx"]), tuple(found["engine"]))
+    return Made(tuple(found["onnx"]), tuple(found["engine"]), runner)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
-from exporters.backends import choose_flavor
+from exporters.backends import choose_flavor, current_gpu
 from exporters.caches import timing_cache
+from exporters.engine.targets import check_options
 from exporters.errors import BuildError, ConfigError
-from exporters.flavors import refuse_missing
-from exporters.spec import BatchProfile, EngineOptions, Flavor, HardwareCompatibility, Precision
+from exporters.spec import (
+    CURRENT,
+    BatchProfile,
+    EngineOptions,
+    Flavor,
+    HardwareCompatibility,
+    Precision,
+)
 from swin_deploy.api.border import (
     StrPath,
     path_of,
@@ -34,7 +42,8 @@ class BuildOptions(TypedDict, total=False):
         hardware_compatibility: GPUs besides that of the build that must run the engine: ``none``
             (default), ``ampere-plus`` or ``same-compute-capability``.
         version_compatible: Whether later minor versions must run the engine.
-        compute_capabilities: GPUs to build for, such as ``("8.6", "8.9")``.
+        compute_capabilities: GPUs to build for, such as ``("8.6", "8.9")``, or ``current`` alone
+            for the one here.
     """
 
     flavor: Literal["auto"] | Flavor
@@ -122,12 +131,22 @@ def _engine_options(asked: BuildOptions) -> EngineOptions:
     for name, least, most in (("workspace_mib", 1, 1 << 20), ("optimization_level", 0, 5)):
         if others.get(name) is not None:
             require_whole(name, others[name], least=least, most=most)
-    if isinstance(others.get("compute_capabilities"), str):
-        others["compute_capabilities"] = (others["compute_capabilities"],)
+    others["compute_capabilities"] = _capabilities(others.get("compute_capabilities"))
     chosen = choose_flavor() if flavor == "auto" else flavor
     options = EngineOptions(chosen, timings=timing_cache(chosen), **others)
-    refuse_missing(options)
+    check_options(options, current_gpu())
     return options
+
+
+def _capabilities(named: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Compute capabilities, one of which may stand alone, as a tuple."""
+    names = [named] if isinstance(named, str) else named or []
+    if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
+        raise ConfigError(
+            f'compute_capabilities {named!r} is not a list of texts; give ("8.6", "8.9") or '
+            f'"{CURRENT}"'
+        )
+    return tuple(names)
 
 
 def _profile(batch: int | tuple[int, int, int] | None) -> BatchProfile | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from exporters.backends import tensorrt_version
+from exporters.flavors import FLAVORS
 from swin_deploy.bench import BenchResult, Effort
 from swin_deploy.bench.gpu import device_name
 from swin_deploy.intervals import MIN_PAIRS, SETTLED_ROUNDS
@@ -19,9 +21,6 @@ PACKAGES = (
     "triton",
     "onnxruntime",
     "onnxruntime-gpu",
-    "tensorrt",
-    "tensorrt-rtx-cu12",
-    "tensorrt-rtx-cu13",
     "timm",
     "torchvision",
     "transformers",
@@ -65,7 +64,8 @@ def package_versions() -> dict[str, str]:
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    return versions
+    flavors = {flavor: tensorrt_version(flavor) for flavor in FLAVORS}
+    return versions | {flavor: version for flavor, version in flavors.items() if version}
 
 
 def _copies(effort: Effort) -> str:

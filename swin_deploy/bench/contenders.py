@@ -38,6 +38,7 @@ class Contender:
         kind: See ``BenchResult``, and ``mode`` too.
         not_run: Why it is known already that it cannot run; the runner is then not opened.
         timed: Whether it is timed; the first may only give the outputs to hold the others against.
+        shares_code: Whether it runs what was compiled for the contender before it.
     """
 
     runner: Runner
@@ -46,6 +47,7 @@ class Contender:
     mode: Mode = "eager"
     not_run: str = ""
     timed: bool = True
+    shares_code: bool = False
 
 
 @dataclass
@@ -189,9 +191,10 @@ def prepare_lanes(
         Each lane, when it is ready or has failed.
     """
     expected: Outputs | None = None
-    for lane in lanes:
+    for place, lane in enumerate(lanes):
         compiles = lane.contender.mode == "compile"
-        if lane.ready and compiles and clock.is_out:
+        shared = lane.contender.shares_code and lanes[place - 1].ready
+        if lane.ready and compiles and clock.is_out and not shared:
             lane.missing = "the time for compiling was spent before its turn"
         if not lane.ready:
             continue

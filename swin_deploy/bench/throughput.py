@@ -19,7 +19,7 @@ from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config.memory import require_memory
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.sets import seeded_images, to_pixel_values
-from swin_deploy.runners import TrtRunner
+from swin_deploy.runners import TorchWay, TrtRunner, deploy_runner
 
 Against = Literal["eager", "compile", "max-autotune", "original"]
 AGAINST: tuple[Against, ...] = get_args(Against)
@@ -39,12 +39,13 @@ def measure_throughput(
 
     Args:
         loaded: The model.
-        made: Its files.
+        made: Its files, and how PyTorch is to run the deploy model.
         batches: Images a call.
         effort: How, and how long, to measure.
         against: ``eager``: on a GPU also TF32, float16, autocast and CUDA graphs; ``compile``:
-            torch.compile of every PyTorch model here; ``max-autotune``: its slower setting too;
-            ``original``: the model of the library that the checkpoint comes from.
+            torch.compile of every PyTorch model here, on a GPU also as CUDA graphs;
+            ``max-autotune``: its slower setting too; ``original``: the model of the library that
+            the checkpoint comes from.
         progress: Told what is done, before it is done.
 
     Raises:
@@ -59,11 +60,12 @@ def measure_throughput(
         if stage != "deploy"
     ]
     files += graphed_engines(made, loaded.preprocessing)
+    shipped = [_deployed(loaded, made.runner)] if made.runner else []
     images = seeded_images(loaded.config, count=max(batches))
     if made.takes_pixels:
         images = to_pixel_values(images, loaded.preprocessing)
     report = time_runners(
-        [*_pytorch(loaded, against), *files],
+        [*_without(shipped, _pytorch(loaded, against)), *shipped, *files],
         images.images,
         model=loaded.name,
         batches=batches,
@@ -82,6 +84,17 @@ def graphed_engines(made: Made, steps: Preprocessing) -> list[Contender]:
     for runner in runners:
         runner.name += ", CUDA graph"
     return [Contender(runner, kind="engine", mode="file") for runner in runners]
+
+
+def _deployed(loaded: LoadedModel, way: TorchWay) -> Contender:
+    runner = deploy_runner(loaded.config, lambda: loaded.deploy, way)
+    return Contender(runner, kind="deploy", mode="compile")
+
+
+def _without(shipped: Sequence[Contender], others: Sequence[Contender]) -> list[Contender]:
+    """The others, but for what is shipped in the same way: it would be compiled and timed twice."""
+    names = {one.runner.name for one in shipped}
+    return [one for one in others if one.runner.name not in names]
 
 
 def _pytorch(loaded: LoadedModel, against: Sequence[Against]) -> list[Contender]:

@@ -21,6 +21,8 @@ from swin_deploy.cli.options import (
     model_options,
     onnx_option,
     report_option,
+    runner_option,
+    runner_words,
 )
 from swin_deploy.cli.outputs import claim_outputs, force_option
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from swin_deploy.bench.throughput import Against
     from swin_deploy.checkpoints.load import LoadedModel
     from swin_deploy.report.results import Report
+    from swin_deploy.runners import TorchWay
 
 WAYS = ("eager", "compile", "max-autotune", "original")
 EPILOG = """\b
@@ -35,11 +38,13 @@ Examples:
   swin-deploy bench --checkpoint swin.pt --onnx engines/model-fp32-opset17.onnx
   swin-deploy bench --engine engines/model-fp16-opset17.engine --batch 1,8,32,128 --against all
   swin-deploy bench --model notebook-swin-t --against eager --seconds 60 --report report/
+  swin-deploy bench --checkpoint swin.pt --runner torch --batch 1,32
 
 \b
 --against names what to compare with, between commas:
   eager         PyTorch as it is; on a GPU also TF32, float16, autocast, CUDA graphs
-  compile       torch.compile of each PyTorch model, for each batch: up to a minute each
+  compile       torch.compile of each PyTorch model, for each batch: up to a minute each;
+                on a GPU also as a CUDA graph
   max-autotune  its slower setting, which tries kernels and uses CUDA graphs
   original      timm's, torchvision's or transformers' own model with the same weights
   all           all of them
@@ -66,6 +71,7 @@ def against_list(_: click.Context, __: click.Parameter, value: str) -> tuple[Aga
 @model_options
 @onnx_option
 @engine_option
+@runner_option
 @click.option(
     "--batch",
     "--batches",
@@ -103,6 +109,7 @@ def bench(
     asked: Asked,
     onnx_files: tuple[Path, ...],
     engine_files: tuple[Path, ...],
+    runner: TorchWay | None,
     batches: tuple[int, ...],
     against: tuple[Against, ...],
     seconds: float,
@@ -129,7 +136,7 @@ def bench(
         from swin_deploy.report.write import write_report
 
         loaded = asked.load()
-        made = Made(onnx_files, engine_files)
+        made = Made(onnx_files, engine_files, runner)
         earlier = _earlier(report, loaded, force=force) if report else None
     with console.step("Measuring throughput") as step:
         result = measure_throughput(
@@ -152,7 +159,8 @@ def bench(
     if result.failures:
         click.get_current_context().exit(CHECK_FAILED)
     if not engine_files and not onnx_files:
-        console.next_step("run", *asked.words(), why="makes what you ship, and times it")
+        words = (*asked.words(), *runner_words(runner))
+        console.next_step("run", *words, why="makes what you ship, and times it")
     elif "compile" not in against:
         console.again("--against", "all", why="torch.compile is the bar to clear")
 

@@ -30,6 +30,7 @@ Examples:
   swin-deploy build-trt engines/model-fp32-opset17.onnx --fp16 --batch 1,8,64
   swin-deploy build-trt model.onnx --fp32 --flavor tensorrt-rtx --output model.engine
   swin-deploy build-trt --fp16 --flavor tensorrt-rtx --compute-capability 8.6,8.9,12.0
+  swin-deploy build-trt --fp16 --flavor tensorrt-rtx --compute-capability current
   swin-deploy build-trt --fp16 --flavor tensorrt --hardware-compatibility ampere-plus
 
 \b

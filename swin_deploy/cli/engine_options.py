@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from typing import Any, TypeVar, cast, get_args
 
 import click
 
-from exporters.flavors import refuse_missing
-from exporters.spec import CacheFile, EngineOptions, Flavor, HardwareCompatibility
+from exporters.backends import current_gpu
+from exporters.engine.targets import check_options
+from exporters.spec import CURRENT, CacheFile, EngineOptions, Flavor, HardwareCompatibility
 from swin_deploy.cli.console import Console
 from swin_deploy.cli.options import FILE
 
@@ -34,7 +36,7 @@ class Life:
 
         Raises:
             BuildError: If an option was given that the flavour lacks.
-            MissingBackendError: If the flavour is not installed.
+            MissingBackendError: If the flavour is not installed, or there is no GPU to build for.
         """
         options = EngineOptions(
             flavor,
@@ -44,7 +46,7 @@ class Life:
             compute_capabilities=self.compute_capability,
             **others,
         )
-        refuse_missing(options)
+        check_options(options, current_gpu())
         return options
 
     def _timings(self, flavor: Flavor) -> CacheFile | None:
@@ -60,15 +62,42 @@ def default_options(flavor: Flavor) -> EngineOptions:
     return EngineOptions(flavor, timings=timing_cache(flavor))
 
 
+def options_for(flavor: Flavor, capabilities: tuple[str, ...]) -> EngineOptions:
+    """Options for a flavour and GPUs, with the user's timing cache; raises as ``Life.options``."""
+    options = dataclasses.replace(default_options(flavor), compute_capabilities=capabilities)
+    check_options(options, current_gpu())
+    return options
+
+
+def _capabilities(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Compute capabilities such as ``8.6,12.0``, each once, or ``current`` alone."""
+    if value is None:
+        return ()
+    parts = tuple(part.strip() for part in value.split(","))
+    if CURRENT in parts and len(parts) > 1:
+        raise click.BadParameter(f"{value!r}: {CURRENT} stands alone, without other GPUs")
+    if parts != (CURRENT,) and not all(re.fullmatch(r"\d{1,2}\.\d", part) for part in parts):
+        raise click.BadParameter(
+            f"{value!r} is not a list of compute capabilities such as 8.6,8.9, nor {CURRENT}"
+        )
+    if len(set(parts)) < len(parts):
+        raise click.BadParameter(f"{value!r} names a compute capability twice")
+    return parts
+
+
+capability_option = click.option(
+    "--compute-capability",
+    metavar="LIST|current",
+    callback=_capabilities,
+    help="GPUs to build for, such as 8.6,8.9,12.0, or the one here.  [tensorrt-rtx; default: 8.0 "
+    "and later]",
+)
+
+
 def life_options(command: Command) -> Command:
     """--timing-cache, --hardware-compatibility and their like, as ``life``."""
     for option in (
-        click.option(
-            "--compute-capability",
-            metavar="LIST",
-            callback=_capabilities,
-            help="GPUs to build for, such as 8.6,8.9,12.0.  [tensorrt-rtx; default: 8.0 and later]",
-        ),
+        capability_option,
         click.option(
             "--version-compatible",
             is_flag=True,
@@ -106,18 +135,6 @@ def life_options(command: Command) -> Command:
         return command(*args, life=life, **values)
 
     return cast("Command", collected)
-
-
-def _capabilities(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Compute capabilities such as ``8.6,12.0``, each once."""
-    if value is None:
-        return ()
-    parts = tuple(part.strip() for part in value.split(","))
-    if not all(re.fullmatch(r"\d{1,2}\.\d", part) for part in parts):
-        raise click.BadParameter(f"{value!r} is not a list of compute capabilities such as 8.6,8.9")
-    if len(set(parts)) < len(parts):
-        raise click.BadParameter(f"{value!r} names a compute capability twice")
-    return parts
 
 
 def say_targets(console: Console, manifest: dict[str, Any]) -> None:

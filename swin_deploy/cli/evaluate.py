@@ -20,6 +20,7 @@ from swin_deploy.cli.options import (
     json_option,
     model_options,
     onnx_option,
+    runner_option,
 )
 from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.config import BUNDLED_IMAGES, DEFAULT_MODEL
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from swin_deploy.checkpoints.load import LoadedModel
     from swin_deploy.evaluate.accuracy import Evaluation
     from swin_deploy.images.labelled import LabelledImages
+    from swin_deploy.runners import TorchWay
 
 DROPS = (0.1, 0.5, 1, 2, 5, 10)  # percentage points of top-1
 
@@ -36,6 +38,7 @@ Examples:
   swin-deploy evaluate --model notebook-digits --onnx engines/notebook-digits-fp16-opset17.onnx
   swin-deploy evaluate --checkpoint swin.pt --data val/ --onnx engines/swin-fp16-opset17.onnx
   swin-deploy evaluate --checkpoint swin.pt --data val.csv --limit 5000 --max-drop 0.5
+  swin-deploy evaluate --checkpoint swin.pt --data val/ --runner torch --batch 64
 
 \b
 --data is a tree of class folders, or a CSV file of path,label rows. Names that
@@ -65,6 +68,7 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
 @model_options
 @onnx_option
 @engine_option
+@runner_option
 @click.option(
     "--data",
     type=FILE,
@@ -100,6 +104,7 @@ def evaluate(
     asked: Asked,
     onnx_files: tuple[Path, ...],
     engine_files: tuple[Path, ...],
+    runner: TorchWay | None,
     data: Path | None,
     limit: int | None,
     batch: int,
@@ -135,7 +140,7 @@ def evaluate(
         with console.step("Evaluating") as step:
             evaluation = run.evaluate(
                 loaded,
-                Made(onnx_files, engine_files),
+                Made(onnx_files, engine_files, runner),
                 images,
                 settings=settings,
                 progress=step.update,

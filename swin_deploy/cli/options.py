@@ -388,6 +388,23 @@ def original_option(command: Command) -> Command:
     return option(command)
 
 
+def runner_option(command: Command) -> Command:
+    """--runner: the deploy model in PyTorch, as it would be shipped."""
+    option = click.option(
+        "--runner",
+        type=click.Choice(["torch", "torch-max-autotune"]),
+        help="The deploy model compiled by PyTorch, for each batch; on a GPU in float16, as one "
+        "CUDA graph, window attention in Triton. "
+        "torch-max-autotune tries kernels, for minutes a batch.",
+    )
+    return option(command)
+
+
+def runner_words(runner: str | None) -> list[str]:
+    """The option that asks for a runner, as on a command line."""
+    return ["--runner", runner] if runner else []
+
+
 def json_option(command: Command) -> Command:
     """--json: the result for scripts."""
     option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

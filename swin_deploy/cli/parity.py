@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,18 +32,22 @@ from swin_deploy.cli.options import (
     onnx_option,
     original_option,
     report_option,
+    runner_option,
+    runner_words,
 )
 from swin_deploy.cli.outputs import claim_outputs, force_option
 
 if TYPE_CHECKING:
     from swin_deploy.original.build import Choice
     from swin_deploy.parity import ParityReport
+    from swin_deploy.runners import TorchWay
 
 PARITY_EPILOG = """\b
 Examples:
   swin-deploy parity --checkpoint swin.pt --images photos/
   swin-deploy parity --checkpoint swin.pt --onnx engines/a.onnx --onnx engines/b.onnx
   swin-deploy parity --engine engines/model.engine --report report/ --json
+  swin-deploy parity --checkpoint swin.pt --runner torch --batches 1,8
 
 \b
 Exit status 1: a step is out of tolerance. One that cannot run here (an engine
@@ -56,6 +61,7 @@ order of the classes or the weights are probably wrong (the verdict is inconclus
 @model_options
 @onnx_option
 @engine_option
+@runner_option
 @image_options
 @original_option
 @click.option(
@@ -75,6 +81,7 @@ def parity(
     asked: Asked,
     onnx_files: tuple[Path, ...],
     engine_files: tuple[Path, ...],
+    runner: TorchWay | None,
     images: Path | None,
     limit: int,
     original: Choice,
@@ -105,7 +112,7 @@ def parity(
 
         loaded = asked.load()
         original_library(loaded, original)  # what cannot be is said before the work
-        made = Made(onnx_files, engine_files)
+        made = Made(onnx_files, engine_files, runner)
         sets = image_sets(loaded, images, limit=limit)
     announce(console, loaded)
     announce_images(console, sets)
@@ -128,19 +135,25 @@ def parity(
         show_table(render_parity(result))
     if report:
         console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
-    _suggest(console, asked, result, report, files=len(onnx_files) + len(engine_files))
+    words = (*asked.words(), *runner_words(runner))
+    _suggest(console, words, result, report, files=len(onnx_files) + len(engine_files))
     if result.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)
 
 
 def _suggest(
-    console: Console, asked: Asked, result: ParityReport, report: Path | None, *, files: int
+    console: Console,
+    words: Sequence[str],
+    result: ParityReport,
+    report: Path | None,
+    *,
+    files: int,
 ) -> None:
     if result.verdict == "fail":
         if not report:
             console.again("--report", "report", why="every block in order, as a file to share")
     elif not files:
-        console.next_step("run", *asked.words(), why="makes what you ship, and judges it")
+        console.next_step("run", *words, why="makes what you ship, and judges it")
     elif _on_gpu(result):
         console.again(why=GPU_MACHINE)
     elif not report:

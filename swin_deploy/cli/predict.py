@@ -18,12 +18,20 @@ from exporters.text_files import LISTED, listed, visible
 from swin_deploy.artifacts.outputs import features_output, table_outputs
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_line, show_text
-from swin_deploy.cli.options import FILE, MAX_BATCH, Asked, checkpoint_options, complete_artifacts
+from swin_deploy.cli.options import (
+    FILE,
+    MAX_BATCH,
+    Asked,
+    checkpoint_options,
+    complete_artifacts,
+    runner_option,
+)
 from swin_deploy.cli.outputs import claim_outputs, force_option
 
 if TYPE_CHECKING:
     from swin_deploy.predict.pictures import Named, Pictures
     from swin_deploy.predict.predictor import Prediction, Predictor
+    from swin_deploy.runners import TorchWay
 
 MOST_CLASSES = 1000
 
@@ -33,6 +41,7 @@ Examples:
   swin-deploy predict engines/swin-fp16-opset17.onnx cat.jpg dog.jpg --top 3
   swin-deploy predict engines/swin-fp16-opset17.engine photos/ --csv predictions.csv
   swin-deploy predict swin.pt photos/ --features features.npz
+  swin-deploy predict swin.pt photos/ --runner torch --csv predictions.csv
   curl -s https://example.com/cat.jpg | swin-deploy predict swin.onnx - --json
 
 \b
@@ -51,6 +60,7 @@ warning), 2 wrong usage, 3 could not run.
 @click.argument("artifact", metavar="ARTIFACT", type=FILE, shell_complete=complete_artifacts)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @checkpoint_options
+@runner_option
 @click.option(
     "--top",
     type=click.IntRange(1, MOST_CLASSES),
@@ -80,6 +90,7 @@ def predict(
     artifact: Path,
     images: tuple[str, ...],
     asked: Asked,
+    runner: TorchWay | None,
     top: int,
     batch: int,
     table: Path | None,
@@ -108,11 +119,11 @@ def predict(
         from swin_deploy.predict.predictor import Predictor
 
         options = asked.options()
-        predictor = Predictor(artifact, top=top, batch=batch, **options)
+        predictor = Predictor(artifact, top=top, batch=batch, runner=runner, **options)
         if features and predictor.classifies and form == "checkpoint" and asked.outputs is None:
             predictor.close()
             options["output"] = "features"
-            predictor = Predictor(artifact, top=top, batch=batch, **options)
+            predictor = Predictor(artifact, top=top, batch=batch, runner=runner, **options)
     with predictor:
         _require_answers(predictor, table=table, features=features)
         _announce(console, predictor)

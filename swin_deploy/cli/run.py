@@ -30,7 +30,7 @@ from swin_deploy.cli.console import (
     show_json,
     show_table,
 )
-from swin_deploy.cli.engine_options import default_options
+from swin_deploy.cli.engine_options import capability_option, options_for
 from swin_deploy.cli.options import (
     FILE,
     GPU_MACHINE,
@@ -42,6 +42,8 @@ from swin_deploy.cli.options import (
     json_option,
     model_options,
     original_option,
+    runner_option,
+    runner_words,
 )
 from swin_deploy.cli.outputs import claim_artifacts, claim_outputs, force_option
 
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from swin_deploy.parity import ParityReport
     from swin_deploy.precision.search import Rung
     from swin_deploy.report.results import Report
+    from swin_deploy.runners import TorchWay
 
 QUICK_IMAGES, QUICK_BATCHES = 8, (4,)
 QUICK = "8 images at most, one batch size (4), no throughput: a first look, not the whole proof"
@@ -62,6 +65,7 @@ Examples:
   swin-deploy run --model notebook-digits --quick
   swin-deploy run --checkpoint swin.pt --fp16 --auto
   swin-deploy run --checkpoint swin.pt --fp32 --batch 1,16,64 --report proof/
+  swin-deploy run --checkpoint swin.pt --images photos/ --runner torch
 
 \b
 Exit status 1: a step is out of tolerance, half precision was not delivered, or on
@@ -73,6 +77,7 @@ labelled images the reference is not better than guessing (inconclusive).
 @model_options
 @image_options
 @original_option
+@runner_option
 @click.option(
     "--fp16", "precision", flag_value="fp16", default="fp16", help="Half precision (default)."
 )
@@ -90,6 +95,7 @@ labelled images the reference is not better than guessing (inconclusive).
     "--batch", metavar="N|MIN,OPT,MAX", callback=batch_range, default="1,8,32", show_default=True
 )
 @flavor_option
+@capability_option
 @click.option("--output", type=FILE, default="engines", show_default=True, metavar="DIR")
 @click.option(
     "--report", type=FILE, default="report", show_default=True, metavar="DIR", help="The proof."
@@ -115,11 +121,13 @@ def run(
     images: Path | None,
     limit: int,
     original: Choice,
+    runner: TorchWay | None,
     precision: Precision,
     auto: bool,
     opset: int,
     batch: BatchProfile,
     flavor: Literal["auto"] | Flavor,
+    compute_capability: tuple[str, ...],
     output: Path,
     report: Path,
     bench_seconds: float,
@@ -147,7 +155,7 @@ def run(
         from swin_deploy.precision.search import Ladder
         from swin_deploy.report.make import make_report
 
-        options = default_options(resolve_flavor(flavor))
+        options = options_for(resolve_flavor(flavor), compute_capability)
         loaded = asked.load()
         original_library(loaded, original)  # what cannot be is said before the work
         sets = image_sets(loaded, images, limit=min(limit, QUICK_IMAGES) if quick else limit)
@@ -166,7 +174,7 @@ def run(
     else:
         source = _in_precision(console, full, precision=precision)
         graph, engine = _make_engine(console, source, batch=batch, options=options, force=force)
-    made = Made(tuple(dict.fromkeys((full, graph))), (engine,))
+    made = Made(tuple(dict.fromkeys((full, graph))), (engine,), runner)
     with console.step("Comparing every step with the reference") as step:
         parity = prove_parity(
             loaded,
@@ -226,11 +234,13 @@ def _next_words(
         again = [word for word in sys.argv[1:] if word != "--quick"]
         return [*again], "the whole proof, with throughput"
     if any(hop.not_run for hop in parity.hops if hop.stage == "engine"):
-        return ["parity", *asked.words(), *files, *pictures, "--report", report], GPU_MACHINE
+        words = ["parity", *asked.words(), *files, *runner_words(made.runner)]
+        return [*words, *pictures, "--report", report], GPU_MACHINE
     return [
         "bench",
         *asked.words(),
         *files,
+        *runner_words(made.runner),
         "--against",
         "all",
     ], "torch.compile is the bar to clear"

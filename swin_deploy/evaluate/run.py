@@ -123,8 +123,9 @@ def _opened(
 ) -> Iterator[_Backend]:
     """Each model with its predictions so far, the reference first."""
     reference = ("reference", "", TorchRunner("PyTorch reference", loaded.reference))
-    files = (None, None, *made.onnx, *made.engines)
+    files = [None, None, *([None] if made.runner else []), *made.onnx, *made.engines]
     facts = json.dumps(facts_of(loaded).to_dict() | UNUSED)
+    kept: list[str] = []
     for (stage, file, runner), path in zip([reference, *stages(loaded, made)], files, strict=True):
         backend = _Backend(stage, file, runner)
         try:
@@ -141,6 +142,9 @@ def _opened(
             "versions": f"swin-deploy {__version__}, Pillow {PIL.__version__}",
         }
         name = file or f"{stage}-{runner.precision}"
+        if name in kept:  # the deploy model once more, as PyTorch ships it
+            name = f"{name}-{made.runner}"
+        kept.append(name)
         backend.predictions = stack.enter_context(Predictions(settings.folder, name, key))
         _tell_taken_over(backend.predictions, runner.name, len(images.paths), notice)
         yield backend

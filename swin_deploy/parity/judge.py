@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.errors import ComparisonError, MissingBackendError
+from exporters.errors import BuildError, ComparisonError, MissingBackendError
 from exporters.memory import release_memory
 from exporters.progress import Progress, silent, within
 from swin_deploy.candidates import Candidate
@@ -80,7 +80,7 @@ def judge(
 
     Returns:
         One hop for each candidate, in order. A candidate whose package or device is not here has
-        ``not_run`` with the reason.
+        ``not_run`` with the reason; a deploy model that cannot be compiled fails without a result.
 
     Raises:
         ComparisonError: If a candidate's output has another shape than the reference's.
@@ -124,6 +124,12 @@ def _judge_outputs(
             except ComparisonError as err:
                 name = f"{runner.name} ({candidate.file})" if candidate.file else runner.name
                 raise ComparisonError(f"{name}, {images.name}: {err}") from err
+            except BuildError as err:
+                if candidate.stage != "deploy":
+                    raise
+                # torch.compile failed on it: no reason to lose what the other stages show
+                why = str(err).removeprefix(f"{runner.name}: ")
+                return dataclasses.replace(hop, backend=runner.backend, located=why)
             if "logits" in reference.names:  # for classes; maps of many images would fill memory
                 outputs.append(by_image(runs.by_batch[-1], len(expected[0])))
             floors.append(allowed[0].floor)

@@ -22,7 +22,15 @@ from swin_deploy.artifacts.pipeline import read_engine_manifest
 from swin_deploy.checkpoints.load import LoadedModel, LoadOptions, load_model, require_known
 from swin_deploy.images.class_names import read_class_names
 from swin_deploy.predict.forms import form_of
-from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TrtRunner
+from swin_deploy.runners import (
+    TORCH_WAYS,
+    OrtRunner,
+    Runner,
+    TorchRunner,
+    TorchWay,
+    TrtRunner,
+    deploy_runner,
+)
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,14 @@ class Opened:
     notes: tuple[str, ...] = ()
 
 
-def open_artifact(artifact: Path | LoadedModel, **asked: Unpack[LoadOptions]) -> Opened:
+def open_artifact(
+    artifact: Path | LoadedModel, *, runner: TorchWay | None = None, **asked: Unpack[LoadOptions]
+) -> Opened:
     """Read a model and what it says of itself; an ONNX file or engine needs nothing else.
 
     Args:
         artifact: A model, a checkpoint, the name of a model, an ONNX file or an engine.
+        runner: How PyTorch runs the deploy model of a checkpoint; None for the reference.
         asked: What is asked of a checkpoint or a name; of anything else only ``classes``.
 
     Raises:
@@ -56,13 +67,19 @@ def open_artifact(artifact: Path | LoadedModel, **asked: Unpack[LoadOptions]) ->
         DeployError: If it cannot be read, or another tool made it.
     """
     require_known(asked)
+    if runner not in (None, *TORCH_WAYS):
+        raise ConfigError(f"runner {runner!r} is not known; use one of {', '.join(TORCH_WAYS)}")
     if isinstance(artifact, LoadedModel):
         _require_nothing_but_classes(artifact.name, asked, since="when it was loaded")
-        return _named(_opened_model(artifact), asked)
+        return _named(_opened_model(artifact, runner), asked)
     form = form_of(artifact)
     if form == "checkpoint":
         name = str(artifact) if not artifact.exists() else None
-        return _opened_model(load_model(name, None if name else artifact, **asked))
+        return _opened_model(load_model(name, None if name else artifact, **asked), runner)
+    if runner is not None:
+        raise ConfigError(
+            f"{artifact.name} is run by a runtime of its own; runner {runner} takes a checkpoint"
+        )
     _require_nothing_but_classes(artifact.name, asked, since="from its export")
     return _named(_opened_onnx(artifact) if form == "onnx" else _opened_engine(artifact), asked)
 
@@ -79,8 +96,10 @@ def _named(opened: Opened, asked: LoadOptions) -> Opened:
     return dataclasses.replace(opened, facts=facts)
 
 
-def _opened_model(loaded: LoadedModel) -> Opened:
+def _opened_model(loaded: LoadedModel, way: TorchWay | None) -> Opened:
     runner = TorchRunner("PyTorch reference", loaded.reference)
+    if way is not None:
+        runner = deploy_runner(loaded.config, lambda: loaded.deploy, way)
     return Opened(loaded.name, facts_of(loaded), runner, loaded.sha256, loaded.notes)
 
 

@@ -22,6 +22,7 @@ from swin_deploy.images.decode import load_pixels, normalise
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.predict.opened import open_artifact
 from swin_deploy.predict.pictures import Named, Picture, named_picture
+from swin_deploy.runners import TorchWay
 from swin_deploy.runners.base import Outputs, run_images
 
 Tell = Callable[[str, str], None]
@@ -77,6 +78,8 @@ class Predictor:
         artifact: An ONNX file, an engine, a checkpoint, the name of a model, or a loaded one.
         top: Number of classes to name, the most probable first.
         batch: Number of pictures a call, clipped to what the file takes.
+        runner: How PyTorch runs a checkpoint's deploy model, ``torch`` or ``torch-max-autotune``:
+            compiled, for batches of powers of two; None runs the reference as it is.
         asked: What is asked of a checkpoint, such as ``img_size``; of a file ``classes`` only.
 
     Attributes:
@@ -105,12 +108,13 @@ class Predictor:
         *,
         top: int = TOP,
         batch: int = BATCH,
+        runner: TorchWay | None = None,
         **asked: Unpack[LoadOptions],
     ) -> None:
         for what, value in (("top", top), ("batch", batch)):
             if type(value) is not int or value < 1:
                 raise ConfigError(f"{what} {value!r}: a whole number of at least 1 is needed")
-        opened = open_artifact(_artifact(artifact), **asked)
+        opened = open_artifact(_artifact(artifact), runner=runner, **asked)
         self.name, self.facts, self.sha256 = opened.name, opened.facts, opened.sha256
         self.notes = opened.notes
         self.runner = opened.runner

@@ -127,7 +127,7 @@ def headline(parity: ParityReport | None) -> str:
     # The deploy model is verified on the way to a file: the file is what counts.
     shipped = [name for name in verified if name != "Deploy model"] or verified
     parts = [f"{' and '.join(shipped)} verified"]
-    parts += [f"{name} {said}" for name, said in _unseen_stages(unseen)]
+    parts += [f"{name} {said}" for name, said in _unseen_stages(unseen, verified)]
     if parity.doubt:
         parts = [f"Inconclusive: {parts[0]}, but accuracy shows nothing", *parts[1:]]
     return ". ".join(parts)
@@ -137,8 +137,15 @@ def _stages(hops: list[Hop]) -> list[str]:
     return list(dict.fromkeys(STAGES[hop.stage][0] for hop in hops if hop.stage in STAGES))
 
 
-def _unseen_stages(hops: list[Hop]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys(STAGES[hop.stage] for hop in hops if hop.stage in STAGES))
+def _unseen_stages(hops: list[Hop], verified: list[str]) -> list[tuple[str, str]]:
+    """What was not run, by stage; by its own name where another of its stage was verified."""
+    found = [(hop, STAGES[hop.stage]) for hop in hops if hop.stage in STAGES]
+    return list(
+        dict.fromkeys(
+            (capital(one_line(hop.name)), "not run") if words[0] in verified else words
+            for hop, words in found
+        )
+    )
 
 
 def verdict_sentences(parity: ParityReport | None) -> tuple[str, ...]:
@@ -183,7 +190,7 @@ def failure_text(hop: Hop) -> str:
     """Return why a hop failed, for after ``failed``: its worst case, and the reason given."""
     worst = hop.worst
     if worst is None:
-        return "without a result: it ran, but no comparison was recorded"
+        return "without a result" + ("" if hop.located else ": no comparison was recorded")
     check = worst.deciding
     reason = one_line(worst.reason).rstrip(".") or (
         f"error {error_text(check.needed)}, limit {error_text(check.allowed)}"

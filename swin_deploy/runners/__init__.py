@@ -12,6 +12,13 @@
 ``runtime_cache``    kernels that TensorRT-RTX compiles where an engine runs, kept from one run to
                      the next
 ``trt``              an engine in the TensorRT flavour that built it
+``compiling``        torch.compile that works or says in one line why not
+``deployed``         the deploy model as PyTorch ships it
+``fused``            the deploy model with window attention as one kernel, where Triton and a GPU
+                     are there
+``refusals``         why an engine does not run here
+``tensors``          the tensors that an engine takes and gives
+``window_triton``    window attention as one Triton kernel
 ===================  =============================================================================
 
 A runner is opened with ``with``; what it needs and cannot find is reported then, not before.
@@ -22,6 +29,7 @@ where the model reads them, ``execute`` starts one call and ``synchronize`` wait
 from __future__ import annotations
 
 from swin_deploy.runners.base import Outputs, Runner
+from swin_deploy.runners.deployed import TORCH_WAYS, TorchWay, deploy_runner
 from swin_deploy.runners.ort import CPU_PROVIDER, CUDA_PROVIDER, OrtRunner
 from swin_deploy.runners.pytorch import TORCH_DTYPES, TorchRunner
 from swin_deploy.runners.trt import TrtRunner
@@ -30,9 +38,12 @@ __all__ = [
     "CPU_PROVIDER",
     "CUDA_PROVIDER",
     "TORCH_DTYPES",
+    "TORCH_WAYS",
     "OrtRunner",
     "Outputs",
     "Runner",
     "TorchRunner",
+    "TorchWay",
     "TrtRunner",
+    "deploy_runner",
 ]

@@ -45,6 +45,10 @@ class Runner(Protocol):
     def __exit__(self, *exc_info: object) -> None:
         """Let go of the model and its memory."""
 
+    def full_batch(self, count: int) -> int:
+        """Number of images that a call of ``count`` images is filled up to."""
+        return max(count, self.min_batch)
+
     def inputs(self, images: NDArray[np.float32]) -> NDArray[Any]:
         """Images [B, 3, H, W] as the model takes them; ``prepare`` takes them in either form."""
         return images
@@ -90,8 +94,8 @@ def run_images(runner: Runner, images: NDArray[Any]) -> Outputs:
     calls = []
     for start in range(0, len(images), most):
         part = images[start : start + most]
-        size = max(len(part), runner.min_batch)
-        full = part[np.arange(size) % len(part)]  # repeated to the least that the runner takes
+        size = runner.full_batch(len(part))
+        full = part[np.arange(size) % len(part)]  # repeated to a number that the runner takes
         outputs = runner.run(full)
         if any(len(output) != size for output in outputs):
             raise ComparisonError(

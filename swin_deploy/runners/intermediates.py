@@ -100,7 +100,7 @@ def tappable_module(module: nn.Module, precision: Precision) -> Tappable:
     return Tappable(
         paths,
         reorders,
-        lambda taps: TorchRunner("taps", TappedModule(module, taps), precision),
+        lambda taps: TorchRunner("taps", TappedModule(module, taps), arithmetic=precision),
     )
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import logging
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exporters.backends import load_tensorrt
+from exporters.backends import Gpu, load_tensorrt
 from exporters.caches import runtime_cache_path
-from exporters.errors import BuildError, MissingBackendError
+from exporters.errors import BuildError, ComparisonError, DeployError, MissingBackendError
 from exporters.flavors import require
+from exporters.text_files import shortened
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.runners.base import Outputs, Runner, check_shape, pixel_images, plain_images
 from swin_deploy.runners.engine_manifest import (
@@ -24,9 +28,32 @@ from swin_deploy.runners.engine_manifest import (
     require_gpu,
     require_version,
 )
+from swin_deploy.runners.refusals import Validity, ask_validity, make_logger, refusal
 from swin_deploy.runners.runtime_cache import keep_runtime_cache, open_runtime_cache
+from swin_deploy.runners.tensors import find_tensors
 
 LOG = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _in_one_line(
+    method: Callable[Concatenate[TrtRunner, P], R],
+) -> Callable[Concatenate[TrtRunner, P], R]:
+    """Turn what PyTorch and the bindings raise of CUDA and of memory into errors of this project.
+
+    CUDA reports at some later call what went wrong in an earlier one, so each call may raise it.
+    """
+
+    @functools.wraps(method)
+    def call(runner: TrtRunner, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(runner, *args, **kwargs)
+        except RuntimeError as err:
+            raise runner._failure(err) from err
+
+    return call
 
 
 class TrtRunner(Runner):
@@ -40,12 +67,17 @@ class TrtRunner(Runner):
     memory on both ends is pinned: ``run`` starts the copies and the call, and waits once, at the
     end. ``execute`` alone leaves images and outputs on the device.
 
+    What CUDA or TensorRT refuses is one line: ``MissingBackendError`` where the engine is not for
+    this GPU or driver, else ``BuildError``. Closing raises nothing, in whatever state the runner
+    and the GPU are.
+
     Args:
         engine_path: Engine file; its manifest lies beside it.
         name: Short name for reports; by default ``engine`` and the precision.
         cuda_graph: Launch the kernels as one CUDA graph, captured once for each input shape.
         steps: Way that images are normalised, for an engine that takes pixels.
-        warn: Called with one line where a cache cannot be used; by default it is logged.
+        warn: Called with one line where a cache cannot be used or closing goes wrong; by default it
+            is logged.
 
     Raises:
         FileError: If the engine or its manifest is missing, or the file was changed.
@@ -72,81 +104,86 @@ class TrtRunner(Runner):
         self.max_batch = self._facts.max_batch
         self.name = name or f"engine {self.precision}"
         self.backend = f"{self._traits.title} {self._facts.version}"
-        self.stream: Any = None
+        self._gpu = Gpu("", "")
+        self._validity = Validity()
+        self._logger: Any = None
         self._runtime: Any = None
         self._engine: Any = None
         self._runtime_config: Any = None
         self._runtime_cache: Any = None
         self._context: Any = None
+        self.stream: Any = None
         self._graph: Any = None
         self._outputs: tuple[Tensor, ...] = ()
         self._host_outputs: tuple[Tensor, ...] = ()
+        self._called = self._kept = False
         self._drop_buffers()
 
+    @_in_one_line
     def __enter__(self) -> Self:
-        trt = self._load()
-        require_version(self._facts, self._path, trt.__version__)
-        gpu = require_gpu(self._facts, self._path)
-        data = read_engine(self._facts, self._path)
-        self._logger = _quiet_logger(trt)
-        self._runtime = trt.Runtime(self._logger)
-        if self._facts.targets.version_compatible:
-            require(trt, "version_compatible")
-            self._runtime.engine_host_code_allowed = True  # the engine brings a runtime along
-        self._engine = self._runtime.deserialize_cuda_engine(data)
-        if self._engine is None:
-            raise MissingBackendError(
-                f"{self.backend} cannot load {self._path} on {gpu.name} ({self._problem()}); build "
-                "it again on this machine, or for a GPU of this kind"
-            )
-        self._find_tensors(trt)
-        self._open_context(trt, gpu.name)
-        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        other = self._facts.targets.built_on not in ("", gpu.name)
-        built = f", built on {self._facts.targets.built_on}" if other else ""
-        graph = ", CUDA graph" if self._cuda_graph else ""
-        pixels = ", takes pixels" if self._input_dtype == torch.uint8 else ""
-        self.backend = f"{self._traits.title} {trt.__version__}, {gpu.name}{built}{graph}{pixels}"
+        try:
+            self._open()
+        except BaseException as err:
+            traceback.clear_frames(err.__traceback__)  # they hold what is to be let go of in order
+            self.__exit__()  # nobody else closes what did not open
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.stream.synchronize()
-        if self._runtime_cache is not None:
-            keep_runtime_cache(self._runtime_cache, self._cache_path, warn=self._warn)
-        self._graph = None
-        # TensorRT wants this order.
-        self._context = None
-        self._runtime_config = None
-        self._runtime_cache = None
-        self._engine = None
-        self._runtime = None
-        self._drop_buffers()
+        problems: list[str] = []
+        try:
+            if not _succeeds(self._wait, problems):
+                self._abandon_pinned_memory()
+            _succeeds(functools.partial(self._keep_kernels, problems.append), problems)
+        finally:  # an interrupt too leaves nothing open
+            self._let_go()
+        for problem in problems:
+            self._warn(f"closing {self._path.name}: {problem}")
 
     def inputs(self, images: NDArray[np.float32]) -> NDArray[Any]:
-        if self._input_dtype == torch.uint8:
+        if self._tensors.input_dtype == torch.uint8:
             return pixel_images(images, self._steps, self.name)
         return plain_images(images, self.name)
 
+    @_in_one_line
     def prepare(self, images: NDArray[Any]) -> None:
         ready = self.inputs(images)
-        check_shape(ready, tuple(self._engine.get_tensor_shape(self._input_name)), self.name)
+        check_shape(
+            ready, tuple(self._engine.get_tensor_shape(self._tensors.input_name)), self.name
+        )
         self.synchronize()  # a call under way may still use the buffers
         if self._images.shape != ready.shape:
             self._bind(tuple(ready.shape))
         self._host_images.copy_(torch.from_numpy(ready))
         self._upload()
 
+    @_in_one_line
     def execute(self) -> None:
+        self._require_images()
         if self._graph is None:
             self._enqueue()
         else:
             with torch.cuda.stream(self.stream):
                 self._graph.replay()
+        self._called = True
 
+    @_in_one_line
+    def execute_with_copies(self) -> None:
+        """Start a call with its copies: prepared images from the host, outputs back to it."""
+        self._upload()
+        self.execute()
+        self._download()
+
+    @_in_one_line
     def synchronize(self) -> None:
-        self.stream.synchronize()
+        self._wait()
+        if self._called and not self._kept:
+            self._kept = True  # a process that is killed later has lost nothing
+            self._keep_kernels(self._warn)
 
+    @_in_one_line
     def fetch(self) -> Outputs:
+        self._require_images()
         self._download()
         self.synchronize()
         # Copied, for the next call writes to the same host memory.
@@ -157,6 +194,32 @@ class TrtRunner(Runner):
         self.execute()
         return self.fetch()  # waits, once for the copies and the call
 
+    def _failure(self, err: RuntimeError) -> DeployError:
+        """The error for what a library raised while it worked for this engine."""
+        logged = [] if self._logger is None else self._logger.errors
+        lines = [*logged, shortened(str(err).partition("\n")[0], 300)]
+        does_not = f"{self._path} does not run on {self._gpu.name}"
+        return refusal(does_not, lines=lines, validity=self._validity, otherwise=BuildError)
+
+    def _open(self) -> None:
+        trt = self._load()
+        require_version(self._facts, self._path, trt.__version__)
+        self._gpu = gpu = require_gpu(self._facts, self._path)
+        data = read_engine(self._facts, self._path)
+        # PyTorch makes the CUDA context here, which TensorRT then uses.
+        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._load_engine(trt, data)
+        self._tensors = find_tensors(trt, self._engine, self._path)
+        self._open_context(trt, gpu.name)
+        other = self._facts.targets.built_on not in ("", gpu.name)
+        built = f", built on {self._facts.targets.built_on}" if other else ""
+        graph = ", CUDA graph" if self._cuda_graph else ""
+        pixels = ", takes pixels" if self._tensors.input_dtype == torch.uint8 else ""
+        forecast = "" if self._validity.name in ("", "VALID") else f", {self._validity.describe()}"
+        title = f"{self._traits.title} {trt.__version__}"
+        self.backend = f"{title}, {gpu.name}{built}{graph}{pixels}{forecast}"
+        self._validity = Validity()  # it explains what does not open, and no failure after that
+
     def _load(self) -> Any:
         try:
             return load_tensorrt(self._facts.flavor)
@@ -164,53 +227,90 @@ class TrtRunner(Runner):
             flavor = self._facts.flavor
             raise MissingBackendError(f"{self._path} is an engine of {flavor}: {err}") from err
 
+    def _load_engine(self, trt: Any, data: bytes) -> None:
+        """The runtime, its forecast for the engine, and the engine."""
+        self._logger = make_logger(trt)
+        try:
+            self._runtime = trt.Runtime(self._logger)
+        except TypeError as err:  # the bindings' way to say that the library made none
+            raise self._refused(
+                f"{self._traits.title} {trt.__version__} starts no runtime on {self._gpu.name}",
+                MissingBackendError,
+            ) from err
+        if self._facts.targets.version_compatible:
+            require(trt, "version_compatible")
+            self._runtime.engine_host_code_allowed = True  # the engine brings a runtime along
+        if self._traits.engine_validity:
+            self._validity = ask_validity(trt, self._runtime, data)
+            self._logger.errors.clear()  # of a forecast
+        self._engine = self._runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            # The file is the one that was built, so it is this machine that it does not fit.
+            raise self._refused(
+                f"{self.backend} cannot load {self._path} on {self._gpu.name} of compute "
+                f"capability {self._gpu.capability}",
+                MissingBackendError,
+            )
+
     def _open_context(self, trt: Any, gpu: str) -> None:
         """The execution context, configured as far as the flavour has a configuration for it."""
+        self._logger.forget()
         if self._traits.runtime_cache:
             self._runtime_config = self._engine.create_runtime_config()
+            if self._runtime_config is None:
+                raise self._refused(f"{self._path} gets no configuration on {gpu}", BuildError)
             self._cache_path = runtime_cache_path(
                 self._facts.flavor, trt.__version__, gpu=gpu, sha256=self._facts.sha256
             )
             self._runtime_cache = open_runtime_cache(
                 trt, self._runtime_config, self._cache_path, warn=self._warn
             )
-            if self._cuda_graph and self._traits.native_cuda_graph:
-                require(trt, "native_cuda_graph")
-                strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-                self._runtime_config.cuda_graph_strategy = strategy
+            self._configure(trt, self._runtime_config)
             self._context = self._engine.create_execution_context(self._runtime_config)
         else:
             self._context = self._engine.create_execution_context()
         if self._context is None:
-            raise BuildError(
-                f"{self._path} gets no execution context on {gpu} ({self._problem()}); free GPU "
-                "memory, or build it with a smaller batch"
-            )
+            raise self._refused(f"{self._path} gets no execution context on {gpu}", BuildError)
+
+    def _configure(self, trt: Any, runtime_config: Any) -> None:
+        if self._traits.eager_kernels:
+            require(trt, "eager_kernels")
+            # By default (LAZY) fallback kernels run while the right ones compile in threads of
+            # their own. Parity would judge other kernels than those that serve, timings would
+            # settle on them, and a CUDA graph would not be captured yet. EAGER compiles within the
+            # first call at a shape.
+            eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            runtime_config.dynamic_shapes_kernel_specialization_strategy = eager
+        if self._cuda_graph and self._traits.native_cuda_graph:
+            require(trt, "native_cuda_graph")
+            runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
 
     def _bind(self, shape: tuple[int, ...]) -> None:
         """Buffers for images of a shape, and the CUDA graph that uses them."""
-        self._graph = None
         self._drop_buffers()
-        if not self._context.set_input_shape(self._input_name, shape):
-            raise BuildError(
+        self._logger.forget()
+        if not self._context.set_input_shape(self._tensors.input_name, shape):
+            raise self._refused(
                 f"{self._path} does not take images of shape {shape}: its batches go from "
-                f"{self.min_batch} to {self.max_batch} ({self._problem()})"
+                f"{self.min_batch} to {self.max_batch}",
+                BuildError,
             )
-        images = torch.empty(shape, dtype=self._input_dtype, device="cuda")
+        images = torch.empty(shape, dtype=self._tensors.input_dtype, device="cuda")
         outputs = tuple(
             torch.empty(tuple(self._context.get_tensor_shape(name)), dtype=dtype, device="cuda")
-            for name, dtype in self._output_dtypes.items()
+            for name, dtype in self._tensors.output_dtypes.items()
         )
-        buffers = dict(zip(self._output_dtypes, outputs, strict=True))
-        for name, buffer in (buffers | {self._input_name: images}).items():
+        buffers = dict(zip(self._tensors.output_dtypes, outputs, strict=True))
+        for name, buffer in (buffers | {self._tensors.input_name: images}).items():
             if not self._context.set_tensor_address(name, buffer.data_ptr()):
-                raise BuildError(f"{self._path} takes no memory for {name} ({self._problem()})")
+                raise self._refused(f"{self._path} takes no memory for {name}", BuildError)
         torch.cuda.synchronize()  # PyTorch's stream may still use what the memory held before
+        host_images = _pinned_like(images)
+        host_outputs = tuple(_pinned_like(output) for output in outputs)
         if self._cuda_graph and not self._traits.native_cuda_graph:
             self._graph = self._capture()
         self._images, self._outputs = images, outputs
-        self._host_images = _pinned_like(images)
-        self._host_outputs = tuple(_pinned_like(output) for output in outputs)
+        self._host_images, self._host_outputs = host_images, host_outputs
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         """Record the kernels of one call, after a first call, as TensorRT wants it."""
@@ -223,7 +323,7 @@ class TrtRunner(Runner):
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self.stream.cuda_stream):
-            raise BuildError(f"{self._path} does not run on this GPU ({self._problem()})")
+            raise self._refused(f"{self._path} does not run on {self._gpu.name}", BuildError)
 
     def _upload(self) -> None:
         with torch.cuda.stream(self.stream):
@@ -234,50 +334,63 @@ class TrtRunner(Runner):
             for host, output in zip(self._host_outputs, self._outputs, strict=True):
                 host.copy_(output, non_blocking=True)
 
+    def _wait(self) -> None:
+        if self.stream is not None:
+            self.stream.synchronize()
+
+    def _keep_kernels(self, warn: Callable[[str], None]) -> None:
+        if self._runtime_cache is not None:
+            keep_runtime_cache(self._runtime_cache, self._cache_path, warn=warn)
+
+    def _require_images(self) -> None:
+        """Refuse to run on memory that is not there any more, or not yet."""
+        if not self._outputs:
+            raise ComparisonError(f"{self.name} has no images; call prepare first")
+
+    def _abandon_pinned_memory(self) -> None:
+        """Leave pinned memory to the process's end.
+
+        Freed memory that was copied from or to gets a CUDA event. Where CUDA has failed, PyTorch
+        cannot record one, raises in a destructor, and that ends the process, with the results of
+        everything else in it.
+        """
+        for tensor in (self._host_images, *self._host_outputs):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(tensor))
+
+    def _let_go(self) -> None:
+        """Forget what is open, in the order in which TensorRT wants it."""
+        self._graph = None
+        self._context = None
+        self._runtime_config = None
+        self._runtime_cache = None
+        self._engine = None
+        self._runtime = None
+        self.stream = None
+        self._drop_buffers()
+
     def _drop_buffers(self) -> None:
+        self._graph = None
         self._images = self._host_images = torch.empty(0)
         self._outputs = self._host_outputs = ()
+        self._called = self._kept = False
 
-    def _find_tensors(self, trt: Any) -> None:
-        """Names and types of the one input and the outputs."""
-        dtypes = {
-            trt.DataType.FLOAT: torch.float32,
-            trt.DataType.HALF: torch.float16,
-            trt.DataType.BF16: torch.bfloat16,
-            trt.DataType.UINT8: torch.uint8,
-        }
-        engine = self._engine
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-        outputs = [n for n in names if n not in inputs]
-        unknown = [n for n in names if engine.get_tensor_dtype(n) not in dtypes]
-        if len(inputs) != 1 or not outputs or unknown:
-            raise BuildError(
-                f"{self._path} has inputs {inputs} and outputs {outputs}; expected one input, and "
-                "all in float32, float16 or bfloat16, or pixels in uint8"
-            )
-        self._input_name = inputs[0]
-        self._input_dtype = dtypes[engine.get_tensor_dtype(self._input_name)]
-        self._output_dtypes = {name: dtypes[engine.get_tensor_dtype(name)] for name in outputs}
+    def _refused(self, does_not: str, otherwise: type[DeployError]) -> DeployError:
+        """The error for what TensorRT refused, with what it logged of it."""
+        lines = self._logger.last()
+        return refusal(does_not, lines=lines, validity=self._validity, otherwise=otherwise)
 
-    def _problem(self) -> str:
-        """What TensorRT logged last."""
-        return (self._logger.errors or ["TensorRT gives no reason"])[-1]
+
+def _succeeds(step: Callable[[], None], problems: list[str]) -> bool:
+    """Whether a step of closing was done; what it raised is noted."""
+    try:
+        step()
+    except Exception as err:  # noqa: BLE001 - closing goes on, whatever a library raises
+        line = str(err).partition("\n")[0]
+        problems.append(shortened(f"{type(err).__name__}: {line}", 300))
+        return False
+    return True
 
 
 def _pinned_like(tensor: Tensor) -> Tensor:
     """Host memory that the GPU copies from and to without a wait."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-
-
-def _quiet_logger(trt: Any) -> Any:
-    """A TensorRT logger that prints nothing and keeps the errors."""
-
-    class ErrorLog(trt.ILogger):  # type: ignore[misc]  # trt is a module found at run time
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(" ".join(message.split()))
-
-    logger = ErrorLog()
-    logger.errors = []
-    return logger

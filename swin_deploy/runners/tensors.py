@@ -1,0 +1,54 @@
+"""The tensors that an engine takes and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from exporters.errors import BuildError
+
+
+@dataclass(frozen=True)
+class EngineTensors:
+    """Names and types of an engine's one input and its outputs, in the engine's order."""
+
+    input_name: str
+    input_dtype: torch.dtype
+    output_dtypes: dict[str, torch.dtype]
+
+
+def find_tensors(trt: Any, engine: Any, path: Path) -> EngineTensors:
+    """The tensors of an engine.
+
+    Args:
+        trt: The TensorRT module.
+        engine: The engine, loaded.
+        path: Its file, for the message.
+
+    Raises:
+        BuildError: If there are several inputs, no outputs, or types that no model here has.
+    """
+    dtypes = {
+        trt.DataType.FLOAT: torch.float32,
+        trt.DataType.HALF: torch.float16,
+        trt.DataType.BF16: torch.bfloat16,
+        trt.DataType.UINT8: torch.uint8,
+    }
+    types, inputs = {}, []
+    # No comprehension: the frame of one that fails would hold the engine beyond its runtime.
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        types[name] = engine.get_tensor_dtype(name)
+        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+            inputs.append(name)
+    outputs = [name for name in types if name not in inputs]
+    if len(inputs) != 1 or not outputs or not all(one in dtypes for one in types.values()):
+        raise BuildError(
+            f"{path} has inputs {inputs} and outputs {outputs}; expected one input, and all in "
+            "float32, float16 or bfloat16, or pixels in uint8"
+        )
+    output_dtypes = {name: dtypes[types[name]] for name in outputs}
+    return EngineTensors(inputs[0], dtypes[types[inputs[0]]], output_dtypes)
