@@ -21,7 +21,7 @@ from trt_stand_in import make_module, write_stand_in
 pytest.importorskip("onnxruntime", reason="the stand-in computes with it")
 
 FLAVORS = ("tensorrt", "tensorrt-rtx")
-LISTS = Path(__file__).parent / "tensorrt_names"
+LISTS = Path(__file__).parent.parent / "tensorrt_names"
 
 
 @pytest.fixture(params=FLAVORS)

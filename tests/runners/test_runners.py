@@ -6,7 +6,8 @@ import onnx
 import pytest
 import torch
 from conftest import build_reference
-from onnx import TensorProto, helper
+from exported import write_doubler
+from onnx import TensorProto
 
 from exporters.errors import (
     ComparisonError,
@@ -35,21 +36,6 @@ def reference():
 def expected(reference):
     with TorchRunner("reference", reference) as runner:
         return runner.run(IMAGES)[0]
-
-
-def write_onnx(path, *, batch="batch", outputs=1, dtype=TensorProto.FLOAT):
-    """Twice the images, by hand, as often as there are outputs."""
-    shape = [batch, 3, 2, 2]
-    names = [f"out{index}" for index in range(outputs)]
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["images", "images"], [name]) for name in names],
-        "twice",
-        [helper.make_tensor_value_info("images", dtype, shape)],
-        [helper.make_tensor_value_info(name, dtype, shape) for name in names],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, path)
-    return path
 
 
 def passes(actual, reference, stage, precision):
@@ -151,7 +137,7 @@ def test_ort_runner_runs_the_exported_model(tmp_path, reference, expected):
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16], ids=["fp32", "fp16"])
 def test_ort_runner_takes_and_gives_float32(tmp_path, dtype):
     pytest.importorskip("onnxruntime")
-    with OrtRunner(write_onnx(tmp_path / "m.onnx", dtype=dtype), "fp32") as runner:
+    with OrtRunner(write_doubler(tmp_path / "m.onnx", dtype=dtype), "fp32") as runner:
         actual = runner.run(SMALL)[0]
     assert actual.dtype == np.float32
     np.testing.assert_array_equal(actual, 2 * SMALL)
@@ -160,7 +146,7 @@ def test_ort_runner_takes_and_gives_float32(tmp_path, dtype):
 def test_ort_runner_lets_go_of_its_session(tmp_path):
     """ONNX Runtime's description of an input holds the session, and its memory, too."""
     runtime = pytest.importorskip("onnxruntime")
-    runner = OrtRunner(write_onnx(tmp_path / "m.onnx"), "fp32")
+    runner = OrtRunner(write_doubler(tmp_path / "m.onnx"), "fp32")
 
     def held():
         values = [one for value in vars(runner).values() for one in np.atleast_1d(value).tolist()]
@@ -174,7 +160,7 @@ def test_ort_runner_lets_go_of_its_session(tmp_path):
 
 def test_ort_runner_fixed_batch_is_its_range(tmp_path):
     pytest.importorskip("onnxruntime")
-    with OrtRunner(write_onnx(tmp_path / "m.onnx", batch=2), "fp32") as runner:
+    with OrtRunner(write_doubler(tmp_path / "m.onnx", batch=2), "fp32") as runner:
         assert (runner.min_batch, runner.max_batch) == (2, 2)
         np.testing.assert_array_equal(runner.run(SMALL)[0], 2 * SMALL)
         with pytest.raises(ComparisonError, match=r"\[2, 3, 2, 2\], not \[1, 3, 2, 2\]"):
@@ -185,7 +171,7 @@ def test_ort_runner_fixed_batch_is_its_range(tmp_path):
 def test_ort_runner_other_images_are_an_error(tmp_path, images):
     pytest.importorskip("onnxruntime")
     with (
-        OrtRunner(write_onnx(tmp_path / "m.onnx"), "fp32") as runner,
+        OrtRunner(write_doubler(tmp_path / "m.onnx"), "fp32") as runner,
         pytest.raises(ComparisonError, match="takes images of shape"),
     ):
         runner.run(images)[0]
@@ -210,13 +196,13 @@ def test_ort_runner_missing_file_is_an_error(tmp_path):
 
 def test_ort_runner_gives_every_output(tmp_path):
     pytest.importorskip("onnxruntime")
-    with OrtRunner(write_onnx(tmp_path / "m.onnx", outputs=2), "fp32") as runner:
+    with OrtRunner(write_doubler(tmp_path / "m.onnx", outputs=2), "fp32") as runner:
         assert len(runner.run(SMALL)) == 2
 
 
 def test_ort_runner_without_output_is_an_error(tmp_path):
     pytest.importorskip("onnxruntime")
-    path = write_onnx(tmp_path / "m.onnx", outputs=0)
+    path = write_doubler(tmp_path / "m.onnx", outputs=0)
     with pytest.raises(ExportError), OrtRunner(path, "fp32"):
         pass
 
@@ -255,7 +241,7 @@ def open_with(monkeypatch, tmp_path, *, chosen, gpus):
     fake = fake_onnxruntime(chosen)
     monkeypatch.setattr(ort, "load_onnxruntime", lambda: fake)
     monkeypatch.setattr(ort, "cuda_device_count", lambda: gpus)
-    with OrtRunner(write_onnx(tmp_path / "m.onnx"), "fp32") as runner:
+    with OrtRunner(write_doubler(tmp_path / "m.onnx"), "fp32") as runner:
         return runner.backend, fake.asked
 
 

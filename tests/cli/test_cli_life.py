@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from command_line import Command, listing
 
-from exporters import caches, to_engine
+from exporters import caches
 from exporters.artifact import read_manifest
 from exporters.backends import Gpu
+from exporters.engine import to_engine
 from exporters.spec import CacheFile
-from swin_deploy.cli import life
+from swin_deploy.cli import engine_options as life
 from swin_deploy.cli.console import NORMAL, QUIET, Console
 from swin_deploy.cli.engine_options import Life
 

@@ -34,7 +34,7 @@ from benchmarks.gpu_suite.parts import Part, parts_of
 from exporters.errors import FileError, MissingBackendError
 from swin_deploy.images.sets import seeded_images
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "scripts" / "gpu_suite"
 NOW = {"device": "this one", "code": "1"}
 
@@ -55,7 +55,7 @@ def suite(*arguments, folder, **variables):
 def variables_for(folder):
     """An environment where torchvision imports whatever PyTorch is there."""
     (folder / "sitecustomize.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\n"
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'tests' / 'support')!r})\n"
         "import peers\npeers.ensure_torchvision_importable()\n"
     )
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))

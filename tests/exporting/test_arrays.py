@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, build_reference
+from exported import write_doubler
 from layouts import LAYOUTS, Array
-from test_runners import write_onnx
 from torch import nn
 
 from exporters.arrays import plain_array
@@ -108,7 +108,7 @@ def runner(request: pytest.FixtureRequest, tmp_path: Path) -> Runner:
     if request.param == "PyTorch baseline":
         return PyTorchRunner("turned", _Turned)
     pytest.importorskip("onnxruntime")
-    return OrtRunner(write_onnx(tmp_path / "twice.onnx"), "fp32")
+    return OrtRunner(write_doubler(tmp_path / "twice.onnx"), "fp32")
 
 
 @pytest.mark.parametrize("name", ["", *LAYOUTS])

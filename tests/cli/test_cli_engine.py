@@ -119,7 +119,7 @@ def test_build_trt_quiet_says_the_result_only(swin: Command, half: Path) -> None
 def test_build_trt_float32_kernels_are_status_1(
     swin: Command, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from exporters import to_engine
+    from exporters.engine import to_engine
 
     real = to_engine.read_plan
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -159,3 +160,20 @@ def in_float32(
     graph.graph.node.extend(nodes)
     onnx.checker.check_model(graph, full_check=True)
     return graph
+
+
+def write_doubler(
+    path: Path, *, batch: str | int = "batch", outputs: int = 1, dtype: int = TensorProto.FLOAT
+) -> Path:
+    """Twice the images, by hand, as often as there are outputs."""
+    shape = [batch, 3, 2, 2]
+    names = [f"out{index}" for index in range(outputs)]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["images", "images"], [name]) for name in names],
+        "twice",
+        [helper.make_tensor_value_info("images", dtype, shape)],
+        [helper.make_tensor_value_info(name, dtype, shape) for name in names],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path

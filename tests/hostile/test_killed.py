@@ -13,7 +13,7 @@ from kill_at_each_step import CASES, NOTICED
 if not hasattr(os, "fork"):
     pytest.skip("needs fork", allow_module_level=True)
 
-PROGRAM = Path(__file__).parent / "kill_at_each_step.py"
+PROGRAM = Path(__file__).parent.parent / "support" / "kill_at_each_step.py"
 ROOT = PROGRAM.parent.parent
 SIGNALS = ("SIGKILL", "SIGTERM")
 

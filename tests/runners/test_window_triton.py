@@ -24,7 +24,7 @@ from swin_deploy.deploy.fold import fold
 from swin_deploy.runners import fused
 from swin_deploy.runners.fused import fuse, fused_blocks, why_not_fused
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent / "support"
 # Bytes of shared memory that a block of threads may have (CUDA C++ Programming Guide, table
 # "Technical Specifications per Compute Capability").
 SHARED = {80: 163 * 1024, 90: 227 * 1024}

@@ -69,7 +69,7 @@ def test_example_of_a_public_name_runs(public: Callable[..., Any], folder: Path)
 def test_page_runs_from_top_to_bottom(folder: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
     shutil.copytree(IMAGES, "swin_deploy/assets/digits/images")
-    page = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```pycon\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == page.count("```") / 2  # each is run
     assert failures("\n\n".join(blocks), {}) == ""
@@ -80,7 +80,7 @@ def test_readme_shows_code_that_runs(folder: Path) -> None:
     torch.save(load_file(DIGITS), "swin.pt")
     shutil.copytree(IMAGES, "photos")
     shutil.copy(IMAGES / find_images(IMAGES)[0], "photo.jpg")
-    page = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(import swin_deploy\n.*?)```", page, re.DOTALL)
     found: dict[str, Any] = {}
     exec(block, found)
@@ -90,7 +90,7 @@ def test_readme_shows_code_that_runs(folder: Path) -> None:
 
 
 def test_page_names_every_public_name() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
     missing = [name for name in swin_deploy.__all__ if not re.search(rf"\b{name}\b", page)]
     assert missing == []
 

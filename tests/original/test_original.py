@@ -14,7 +14,8 @@ from original_files import FILES, Asked, ema_file, hop_of, maskformer
 from torch import nn
 
 from swin_deploy.candidates import Made
-from swin_deploy.checkpoints import huggingface, known, sources, weights
+from swin_deploy.checkpoints import huggingface, known, weights
+from swin_deploy.checkpoints import read as sources
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.original.build import build_original, original_library
 from swin_deploy.parity import ParityReport

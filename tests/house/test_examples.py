@@ -17,7 +17,7 @@ from photographs import write_photographs
 import swin_deploy
 from swin_deploy.images.labelled import find_images
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 MOST_LINES = 20
 # With what lets timm be imported, see peers; and the same training in every run.
 WITH_TIMM = """
@@ -30,7 +30,7 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
 
 
 def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join(map(str, (EXAMPLES.parent, Path(__file__).parent)))
+    paths = os.pathsep.join(map(str, (EXAMPLES.parent, Path(__file__).parent.parent / "support")))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)

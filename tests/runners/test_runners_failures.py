@@ -24,7 +24,7 @@ from swin_deploy.runners import TrtRunner
 
 pytest.importorskip("onnxruntime", reason="the stand-in computes with it")
 
-LISTS = Path(__file__).parent / "tensorrt_names"
+LISTS = Path(__file__).parent.parent / "tensorrt_names"
 FLAVORS = ("tensorrt", "tensorrt-rtx")
 ONE_LINE = r"\A[^\n]+\Z"
 EAGER = DynamicShapesKernelSpecializationStrategy.EAGER

@@ -10,8 +10,8 @@ import pytest
 from exported import copy_of, exported, make_graph, needs_rtx
 from onnx import helper
 
-from exporters import to_engine
 from exporters.backends import Gpu, cuda_device_count, tensorrt_version
+from exporters.engine import to_engine
 from exporters.engine.to_engine import build_engine, check_profile, fixed_batch
 from exporters.errors import BuildError, MissingBackendError
 from exporters.spec import BatchProfile, CacheFile, EngineOptions

@@ -18,7 +18,7 @@ from peers import import_peer
 
 from exporters.errors import MissingBackendError
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "compare_exports"
+SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "compare_exports"
 NO_ENGINE = ("--variant", "tiny", "--no-engine", "--seconds", "0")
 
 

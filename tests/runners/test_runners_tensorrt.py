@@ -17,7 +17,8 @@ from exporters.to_onnx import export_onnx
 from swin_deploy.config import notebook_config
 from swin_deploy.deploy.fold import fold
 from swin_deploy.parity import TOLERANCES, compare
-from swin_deploy.runners import TorchRunner, TrtRunner, facts, trt
+from swin_deploy.runners import TorchRunner, TrtRunner, trt
+from swin_deploy.runners import engine_manifest as facts
 from swin_deploy.runners.refusals import ask_validity, make_logger
 from swin_deploy.runners.runtime_cache import keep_runtime_cache, open_runtime_cache
 

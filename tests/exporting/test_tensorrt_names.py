@@ -20,7 +20,7 @@ import swin_deploy
 from exporters.flavors import FEATURE_NAMES, FLAVORS, major_of
 
 ROOT = Path(swin_deploy.__file__).parent.parent
-LISTS = Path(__file__).parent / "tensorrt_names"
+LISTS = Path(__file__).parent.parent / "tensorrt_names"
 LISTED = {path.stem: json.loads(path.read_text()) for path in sorted(LISTS.glob("*.json"))}
 RELEASES = {name: entry["classes"] for name, entry in LISTED.items()}
 

@@ -24,7 +24,8 @@ from cuda_stand_in import ILLEGAL, World, replace_cuda
 
 from exporters.artifact import write_artifact
 from exporters.backends import Gpu
-from swin_deploy.runners import facts, trt
+from swin_deploy.runners import engine_manifest as facts
+from swin_deploy.runners import trt
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0")
 VERSIONS = {"tensorrt": "11.4.0.106", "tensorrt-rtx": "1.6.1.120"}

@@ -196,7 +196,7 @@ def test_a_major_version_that_nobody_checked_is_refused(monkeypatch: pytest.Monk
 
 
 def test_the_docs_have_the_table() -> None:
-    page = Path(__file__).parent.parent / "docs" / "tensorrt.md"
+    page = Path(__file__).parent.parent.parent / "docs" / "tensorrt.md"
     if not page.is_file():
         pytest.skip("the package is installed: there are no docs")
     rows = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if "|" in line]
