@@ -65,11 +65,8 @@ def test_size_that_no_machine_has_is_one_line(
 def test_process_without_memory_is_one_line(tmp_path: Path) -> None:
     """The allocator refuses, as under ``ulimit -v``: no traceback."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (5 << 30, 5 << 30)); "
-    code = (
-        limit
-        + "import torch; from swin_deploy import cli; from swin_deploy.config import memory as memory_limits; "
-    )
-    code += "memory_limits.available_bytes = lambda: None; "
+    code = limit + "import torch; from swin_deploy import cli; "
+    code += "from swin_deploy.config import memory; memory.available_bytes = lambda: None; "
     code += "import sys; sys.argv = ['x', '-q', 'evaluate', '--model', 'notebook-digits', "
     code += f"'--image-size', '14000', '--output', {str(tmp_path / 'out')!r}]; cli.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
