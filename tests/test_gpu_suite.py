@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -22,7 +23,9 @@ from benchmarks.gpu_suite.answers import (
 )
 from benchmarks.gpu_suite.document import (
     DRY_RUN,
+    claim_places,
     conditions,
+    merge_partial,
     open_document,
     partial_path,
     save,
@@ -207,6 +210,62 @@ def test_unknown_part_is_wrong_usage(tmp_path):
     assert "unknown part everything; see --list" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param(("--seconds", "nan"), "nan is not a number of seconds above 0", id="nan"),
+        pytest.param(("--seconds", "-5"), "-5 is not a number of seconds above 0", id="negative"),
+        pytest.param(("--seconds", "soon"), "'soon' is not a number", id="word"),
+        pytest.param(("--scale", "-1"), "-1 is not a factor of 0 or more", id="scale"),
+        pytest.param(("--copy-to", ""), "is empty; is the variable set?", id="unset variable"),
+        pytest.param(("--output", "r.md"), "r.md does not end in .json", id="the page's name"),
+    ],
+)
+def test_suite_wrong_value_is_wrong_usage(words, message, tmp_path):
+    ended = suite("--dry-run", "--part", "environment", *words, folder=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert message in ended.stderr
+
+
+def test_suite_without_pytorch_says_so_in_one_line(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('gone', name='torch')\n")
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT), "--list"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 3
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: torch is not installed for ")
+
+
+def test_suite_place_that_cannot_be_written_is_found_before_the_first_part(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    places = ("--output", tmp_path / "r.json", "--copy-to", tmp_path / "file")
+    ended = suite("--dry-run", "--part", "environment", *places, folder=tmp_path)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.endswith("file: Not a directory; choose another place")
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_suite_interrupted_says_what_is_kept(tmp_path):
+    words = ("--dry-run", "--output", tmp_path / "r.json", "--artifacts", tmp_path / "files")
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, words)],
+        env=variables_for(tmp_path),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for((tmp_path / "r.json").exists, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.decode().splitlines()[-1].startswith("interrupted; what was measured is kept")
+
+
 # parts that break
 
 CHILD = """
@@ -361,11 +420,64 @@ def test_run_child_without_the_package_is_not_run(how):
 def test_open_document_refuses_what_it_did_not_write(tmp_path):
     path = tmp_path / "r.json"
     save(open_document(path, dry=True), path)
-    with pytest.raises(FileError, match="is of a dry run"):
+    with pytest.raises(FileError, match="holds a dry run, this is a real run"):
         open_document(path, dry=False)
-    path.write_text("[]")
+    path.write_text('{"schema"')
     with pytest.raises(FileError, match="cannot read"):
         open_document(path, dry=True)
+
+
+PART = {
+    "status": "done", "reason": "", "data": None, "seconds": 1, "conditions": {"device": "CPU"},
+}  # fmt: skip
+DOCUMENT = {"schema": 2, "title": DRY_RUN, "parts": {"environment": PART}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"schema": 1}, id="older"),
+        pytest.param({"title": None}, id="title"),
+        pytest.param({"title": "a poem"}, id="foreign title"),
+        pytest.param({"parts": []}, id="list"),
+        pytest.param({"parts": {"environment": 3}}, id="number"),
+        *(pytest.param({"parts": {"environment": PART | {name: []}}}, id=name) for name in PART),
+        pytest.param({"parts": {"environment": PART | {"conditions": {}}}}, id="no device"),
+    ],
+)
+def test_open_document_refuses_what_is_not_whole(change, tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(DOCUMENT))
+    assert open_document(path, dry=True) == DOCUMENT
+    path.write_text(json.dumps(DOCUMENT | change))
+    with pytest.raises(FileError, match="is not a document of this suite"):
+        open_document(path, dry=True)
+
+
+def test_claim_places_takes_its_own_and_refuses_others(tmp_path):
+    output, copies = tmp_path / "r.json", tmp_path / "out"
+    page = output.with_suffix(".md")
+    save(DOCUMENT, output)
+    page.write_text(render_document(DOCUMENT))
+    claim_places(output, copies, artifacts=tmp_path / "files", dry=True)
+    with pytest.raises(FileError, match=r"is the folder of r\.json itself"):
+        claim_places(output, tmp_path, artifacts=tmp_path / "files", dry=True)
+    with pytest.raises(FileError, match=r"cannot write in .*r\.json: Not a directory"):
+        claim_places(output, None, artifacts=output, dry=True)
+    copies.mkdir()
+    (copies / "r.json").write_text(json.dumps(DOCUMENT | {"title": "gpu suite"}))
+    with pytest.raises(FileError, match="holds a real run, this is a dry run"):
+        claim_places(output, copies, artifacts=tmp_path / "files", dry=True)
+    page.write_text("my notes")
+    with pytest.raises(FileError, match=r"r\.md is not a page of this suite"):
+        claim_places(output, None, artifacts=tmp_path / "files", dry=True)
+
+
+def test_drive_leaves_a_foreign_partial_file_alone(how):
+    partial_path(how.output).write_text('{"part": "environment"}')
+    document = {"parts": {}}
+    assert merge_partial(document, how.output) == ""
+    assert document["parts"] == {}
 
 
 def test_conditions_tell_a_dry_run_and_the_code():

@@ -13,11 +13,14 @@ import exporters
 import swin_deploy
 from exporters.artifact import write_atomic
 from exporters.errors import FileError
+from exporters.outputs import Output, claim, ensure_writable
 from swin_deploy.bench.conditions import package_versions
 from swin_deploy.bench.gpu import device_name
 
 SCHEMA = 2
 DRY_RUN = "dry run: no figures"
+REAL_RUN = "gpu suite"
+PAGE_TITLES = ("# Dry run: no figures", "# GPU suite: ")
 CUT_SHORT = "the command was ended while it ran"
 
 Document = dict[str, Any]
@@ -50,17 +53,69 @@ def open_document(path: Path, *, dry: bool) -> Document:
     Raises:
         FileError: If there is a file that is no such document, or one of the other kind of run.
     """
+    title = DRY_RUN if dry else REAL_RUN
     if not path.exists():
-        return {"schema": SCHEMA, "title": DRY_RUN if dry else "gpu suite", "parts": {}}
+        return {"schema": SCHEMA, "title": title, "parts": {}}
     try:
-        document: Document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA or not isinstance(document["parts"], dict):
-            raise FileError(f"{path} is not a document of this suite; choose another --output")
-    except (OSError, ValueError, KeyError, TypeError) as err:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
         raise FileError(f"cannot read {path} ({err}); choose another --output") from err
-    if (document["title"] == DRY_RUN) != dry:
-        raise FileError(f"{path} is of a {document['title']}; choose another --output")
-    return document
+    if not _is_document(document):
+        raise FileError(f"{path} is not a document of this suite; choose another --output")
+    if document["title"] != title:
+        there, asked = ("a real run", "a dry run") if dry else ("a dry run", "a real run")
+        raise FileError(f"{path} holds {there}, this is {asked}; choose another --output")
+    return dict(document)
+
+
+def claim_places(output: Path, copy_to: Path | None, *, artifacts: Path, dry: bool) -> None:
+    """Fail before the first part where something cannot be written, or must not be replaced.
+
+    Args:
+        output: The document; its page is beside it.
+        copy_to: Folder that both are copied to.
+        artifacts: Folder of ONNX files and engines.
+        dry: Whether this is a dry run.
+
+    Raises:
+        FileError: If a place cannot be written, two are the same file, or one holds something
+            that this suite did not make.
+    """
+    if copy_to is not None and copy_to.resolve() == output.parent.resolve():
+        raise FileError(f"{copy_to} is the folder of {output.name} itself; copy to another, or not")
+    documents = [output] if copy_to is None else [output, copy_to / output.name]
+    pages = [document.with_suffix(".md") for document in documents]
+    claim([Output(path, lambda _: True) for path in (*documents, *pages)])
+    ensure_writable(artifacts / "one")
+    for document in documents:
+        open_document(document, dry=dry)
+    for page in pages:
+        if page.exists() and not page.read_bytes().startswith(
+            tuple(title.encode() for title in PAGE_TITLES)
+        ):
+            raise FileError(f"{page} is not a page of this suite; choose another --output")
+
+
+def _is_document(found: object) -> bool:
+    """Whether this is what ``save`` writes, down to what each part says of itself."""
+    match found:
+        case {"schema": int(schema), "title": str(title), "parts": dict(parts)}:
+            known = schema == SCHEMA and title in (DRY_RUN, REAL_RUN)
+            return known and all(_is_part(part) for part in parts.values())
+    return False
+
+
+def _is_part(found: object) -> bool:
+    match found:
+        case {
+            "status": str(),
+            "reason": str(),
+            "data": dict() | None,
+            "seconds": int() | float(),
+            "conditions": {"device": str()},
+        }:
+            return True
+    return False
 
 
 def same_conditions(document: Document, now: Conditions) -> dict[str, Any]:
@@ -97,10 +152,13 @@ def merge_partial(document: Document, output: Path) -> str:
 def read_outcome(path: Path) -> dict[str, Any] | None:
     """What a part has written of itself; None where there is nothing whole."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found
+    match found:
+        case {"part": str(), "status": str(), "reason": str(), "data": dict() | None}:
+            return found
+    return None
 
 
 def save(document: Document, path: Path) -> None:
