@@ -251,6 +251,16 @@ def test_suite_place_that_cannot_be_written_is_found_before_the_first_part(tmp_p
     assert not (tmp_path / "r.json").exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_suite_of_full_sizes_without_a_gpu_is_refused(tmp_path):
+    ended = suite("--part", "environment", "--output", tmp_path / "r.json", folder=tmp_path)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    (line,) = ended.stderr.splitlines()
+    assert "sees no NVIDIA GPU here" in line
+    assert line.endswith("or use --dry-run")
+    assert not (tmp_path / "r.json").exists()
+
+
 def test_suite_interrupted_says_what_is_kept(tmp_path):
     words = ("--dry-run", "--output", tmp_path / "r.json", "--artifacts", tmp_path / "files")
     process = subprocess.Popen(
