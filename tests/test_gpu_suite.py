@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -23,6 +24,7 @@ from benchmarks.gpu_suite.answers import (
 from benchmarks.gpu_suite.document import (
     DRY_RUN,
     conditions,
+    keep_to_itself,
     open_document,
     partial_path,
     save,
@@ -201,6 +203,73 @@ def children_of(pid):
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
+@pytest.mark.parametrize(
+    "given",
+    [("--seconds", "nan"), ("--seconds", "-1"), ("--scale", "-1"), ("--scale", "inf"),
+     ("--output", "page.md"), ("--output", "."), ("--seconds", "soon")],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_cannot_be_meant_is_wrong_usage(given, tmp_path):
+    ended = suite("--dry-run", "--part", "environment", *given, folder=tmp_path)
+    assert ended.returncode == 2
+    assert f"argument {given[0]}: '{given[1]}' is no" in ended.stderr
+    assert not (tmp_path / "page.md").exists()
+
+
+@pytest.mark.parametrize("blocked", ["--copy-to", "--output"])
+def test_places_that_cannot_be_written_are_refused_before_anything_is_done(blocked, tmp_path):
+    (tmp_path / "file").touch()
+    places = {"--output": tmp_path / "r.json"} | {blocked: tmp_path / "file" / "r.json"}
+    words = [str(word) for pair in places.items() for word in pair]
+    ended = suite("--dry-run", "--part", "environment", *words, folder=tmp_path)
+    assert ended.returncode == 3
+    assert ended.stderr.startswith("error: cannot write ")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_interrupted_command_says_so_and_leaves_no_child(tmp_path):
+    words = ("--dry-run", "--part", "environment", "--output", tmp_path / "r.json")
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, words)],
+        env=variables_for(tmp_path),
+        stderr=subprocess.PIPE,
+    )
+    wait_for(lambda: children_of(process.pid), process)
+    (child,) = children_of(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert said.decode().splitlines() == [
+        "environment ...",
+        "interrupted; the next command goes on from here",
+    ]
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_second_command_on_the_same_results_is_refused(tmp_path):
+    output = tmp_path / "deep" / "r.json"
+    words = ("--dry-run", "--part", "environment", "--output", output)
+    with keep_to_itself(output):
+        ended = suite(*words, folder=tmp_path)
+    assert ended.returncode == 3
+    assert f"error: another command is at work on {output}; end it" in ended.stderr
+    assert list(output.parent.iterdir()) == []  # the lock goes, too
+    with keep_to_itself(output):
+        pass
+
+
+def test_child_whose_parent_has_gone_ends_before_it_does_anything(tmp_path):
+    output = tmp_path / "r.json"
+    words = ("--dry-run", "--child", "environment", "--output", output)
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert suite(*words, "--parent", gone.stdout.strip(), folder=tmp_path).returncode == 1
+    assert not partial_path(output).exists()
+    assert suite(*words, "--parent", os.getpid(), folder=tmp_path).returncode == 0
+    assert partial_path(output).exists()
+
+
 def test_unknown_part_is_wrong_usage(tmp_path):
     ended = suite("--part", "everything", folder=tmp_path)
     assert ended.returncode == 2
@@ -217,6 +286,11 @@ CHILD = """
         json.dump(outcome | {"conditions": {}, "seconds": 1.0}, open(path, "w"))
     if name in ("kept", "slow"):
         write("cut short", {"half": 1})
+    if name == "unnamed":
+        os.kill(os.getpid(), signal.SIGRTMIN + 1)
+    if name == "loud":
+        sys.stderr.write("x" * 9_000_000 + " ")
+        sys.exit("the end")
     if name in ("crash", "kept"):
         os.kill(os.getpid(), signal.SIGSEGV)
     if name in ("hang", "slow"):
@@ -263,6 +337,8 @@ def driven(how, *parts):
         (Part("crash", 9, work), "failed", "SIGSEGV", None),
         (Part("kept", 9, work), "failed", "SIGSEGV", {"half": 1}),
         (Part("exit", 9, work), "failed", "status 1: no more memory", None),
+        (Part("unnamed", 9, work), "failed", "signal 35", None),
+        (Part("loud", 9, work), "failed", "xxx the end", None),
         (Part("hang", 0.5, work), "cut short", "ended after", None),
         (Part("slow", 1.5, work), "cut short", "ended after", {"half": 1}),
         (Part("teardown", 9, work), "done", "then its process was ended by SIGSEGV", {"found": 1}),
@@ -363,9 +439,42 @@ def test_open_document_refuses_what_it_did_not_write(tmp_path):
     save(open_document(path, dry=True), path)
     with pytest.raises(FileError, match="is of a dry run"):
         open_document(path, dry=False)
-    path.write_text("[]")
-    with pytest.raises(FileError, match="cannot read"):
-        open_document(path, dry=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{", '{"schema": 2, "parts": {}}', '{"schema": 3, "title": "gpu suite", "parts": {}}',
+     '{"schema": 2, "title": "gpu suite", "parts": {"environment": 5}}',
+     '{"schema": 2, "title": "gpu suite", "parts": {"environment": {"status": "done"}}}',
+     "[" * 100_000],
+    ids=["list", "truncated", "no title", "newer", "no part", "half a part", "deep"],
+)  # fmt: skip
+def test_open_document_refuses_what_is_none_in_one_line(text, tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(FileError, match=r"\Acannot go on with [^\n]*choose another --output\Z"):
+        open_document(path, dry=False)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"part": "lost", "status": "over"}', "[" * 100_000],
+                         ids=["list", "empty", "other", "deep"])  # fmt: skip
+def test_drive_passes_over_what_is_no_outcome(text, how):
+    partial_path(how.output).write_text(text)
+    assert set(driven(how, Part("fine", 9, work))) == {"fine"}
+
+
+def test_drive_takes_no_outcome_of_another_part(how):
+    """A process that a killed command left behind writes to the same place."""
+    code = how.command[2].replace('{"part": name', '{"part": "another"')
+    other = dataclasses.replace(how, command=(*how.command[:2], code, *how.command[3:]))
+    found = driven(other, Part("fine", 9, work))["fine"]
+    assert (found["status"], found["reason"]) == ("failed", "it left no outcome")
+
+
+def test_drive_out_of_time_keeps_what_was_found_under_other_conditions(how):
+    driven(how, Part("part", 9, work))
+    elsewhere = dataclasses.replace(how, conditions=NOW | {"code": "2"}, seconds=0.0)
+    assert driven(elsewhere, Part("part", 9, work))["part"]["data"] == {"found": 1}
 
 
 def test_conditions_tell_a_dry_run_and_the_code():

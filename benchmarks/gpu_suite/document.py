@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -13,6 +16,9 @@ import exporters
 import swin_deploy
 from exporters.artifact import write_atomic
 from exporters.errors import FileError
+from exporters.locks import take_lock
+from exporters.outputs import ensure_writable
+from exporters.text_files import read_json, typed
 from swin_deploy.bench.conditions import package_versions
 from swin_deploy.bench.gpu import device_name
 
@@ -31,6 +37,23 @@ class Outcome(TypedDict):
     status: Status
     reason: str
     data: dict[str, Any] | None
+
+
+class Part(Outcome):
+    """How a part ended, and where."""
+
+    conditions: dict[str, str]
+    seconds: float
+
+
+class _Partial(Part):
+    part: str
+
+
+class _Document(TypedDict):
+    schema: Literal[2]
+    title: str
+    parts: dict[str, Part]
 
 
 def conditions(*, dry: bool) -> Conditions:
@@ -53,11 +76,10 @@ def open_document(path: Path, *, dry: bool) -> Document:
     if not path.exists():
         return {"schema": SCHEMA, "title": DRY_RUN if dry else "gpu suite", "parts": {}}
     try:
-        document: Document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA or not isinstance(document["parts"], dict):
-            raise FileError(f"{path} is not a document of this suite; choose another --output")
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise FileError(f"cannot read {path} ({err}); choose another --output") from err
+        document: Document = read_json(path)
+        typed(document, _Document, where=path.name)
+    except FileError as err:
+        raise FileError(f"cannot go on with {path} ({err}); choose another --output") from err
     if (document["title"] == DRY_RUN) != dry:
         raise FileError(f"{path} is of a {document['title']}; choose another --output")
     return document
@@ -84,6 +106,7 @@ def merge_partial(document: Document, output: Path) -> str:
     path = partial_path(output)
     left = read_outcome(path)
     if left is None:
+        path.unlink(missing_ok=True)
         return ""
     name: str = left.pop("part")
     if left["status"] != "done":
@@ -97,10 +120,38 @@ def merge_partial(document: Document, output: Path) -> str:
 def read_outcome(path: Path) -> dict[str, Any] | None:
     """What a part has written of itself; None where there is nothing whole."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found: dict[str, Any] = read_json(path)
+        typed(found, _Partial, where=path.name)
+    except FileError:
         return None
     return found
+
+
+@contextlib.contextmanager
+def keep_to_itself(output: Path) -> Iterator[None]:
+    """Hold the results of one command; they are let go of with the process, however it ends.
+
+    Two commands at once would take each other's findings for their own, and slow each other down.
+
+    Raises:
+        FileError: If another command has them, or nothing can be written there.
+    """
+    lock = output.with_suffix(".lock")
+    for path in (output, output.with_suffix(".md"), partial_path(output), lock):
+        ensure_writable(path)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("ab") as stream:
+        if take_lock(stream.fileno()) is False or not _is_at(lock, stream.fileno()):
+            raise FileError(f"another command is at work on {output}; end it, or choose another")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Whether an open file still has its name: the command before takes it away as it ends."""
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(file))
 
 
 def save(document: Document, path: Path) -> None:
