@@ -25,6 +25,7 @@ from benchmarks.gpu_suite.document import (
     DRY_RUN,
     conditions,
     keep_to_itself,
+    of_this_device,
     open_document,
     partial_path,
     save,
@@ -33,7 +34,9 @@ from benchmarks.gpu_suite.drive import Drive, drive, run_child
 from benchmarks.gpu_suite.markdown import render_document
 from benchmarks.gpu_suite.models import NOTEBOOK, TINY, TINY_V2, Setup, suite_model
 from benchmarks.gpu_suite.parts import Part, parts_of
+from benchmarks.gpu_suite.speed import _by_batch
 from exporters.errors import FileError, MissingBackendError
+from swin_deploy.bench import BenchReport, BenchResult, Comparison
 from swin_deploy.images.sets import seeded_images
 
 ROOT = Path(__file__).parent.parent
@@ -508,6 +511,7 @@ def row(name, speed, kind, mode="eager", precision="fp16"):
     return {
         "name": name, "images_per_s": speed, "kind": kind, "mode": mode, "precision": precision,
         "batch": 128, "not_run": "", "failed": "", "backend": "B", "iterations": 20,
+        "relative_l2": 1e-4,
     }  # fmt: skip
 
 
@@ -576,6 +580,54 @@ def test_goals_leave_out_rows_that_failed():
     assert goals(measured(fast))[0].verdict == "not measured"
 
 
+def test_answers_leave_out_rows_whose_output_nothing_was_held_against():
+    unchecked = row("deploy model", 99999.0, "deploy") | {"relative_l2": None}
+    assert goals(measured(unchecked))[0].verdict == "not measured"
+    assert goals(measured(unchecked, TIMM, RTX))[1].measured.startswith("1.25x")
+
+
+def test_page_of_two_devices_answers_for_the_last_one_and_says_which_is_not(tmp_path):
+    document = measured(RTX, pytorch=[RTX | {"images_per_s": 77777.0}])
+    document["parts"][f"pytorch-{TINY}"]["conditions"] = {"device": "another"}
+    document["conditions"] = {"device": "H200", "code": "2"}
+    here = of_this_device(document)
+    assert goals(here)[0].measured.startswith("10,000")
+    page = render_document(open_document(tmp_path / "r.json", dry=False) | {
+        "parts": {
+            name: part | {"data": None} for name, part in document["parts"].items()
+        },
+        "conditions": document["conditions"],
+    })  # fmt: skip
+    assert "# GPU suite: H200" in page
+    assert f"| pytorch-{TINY} | done | 1 | other code, device |" in page
+    assert f"| throughput-{TINY} | done | 1 | other code |" in page
+
+
+HOP = {"passed": True, "results": [{"cosine": 0.9999}], "name": "engine", "located": ""}
+RIGHT = {"finite": True, "relative l2": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("found", "words", "faults"),
+    [
+        ({"parity": {"hops": [HOP]}}, "within tolerance, smallest cosine 0.9999000", 0),
+        ({"parity": {"hops": [HOP, HOP | {"passed": False}]}}, "OUT OF TOLERANCE", 1),
+        ({"parity": None, "failed": {"x": "no memory"}}, "NOT JUDGED (no memory)", 1),
+        ({"parity": {"hops": [HOP]}, "runs": {"8": RIGHT, "128": RIGHT | {"relative l2": 0.3}}},
+         "WRONG at batch 128", 1),
+        ({"parity": {"hops": [HOP]}, "as a CUDA graph": {"runs": {"1": RIGHT | {"finite": False}}}},
+         "WRONG at batch 1 as a CUDA graph", 1),
+    ],
+    ids=["right", "out", "not judged", "wrong", "wrong graph"],
+)  # fmt: skip
+def test_engine_answers_and_faults_are_of_what_was_judged_and_called(found, words, faults):
+    part = {"status": "done", "reason": "", "data": found | {"target": "default"}}
+    document = {"parts": {"engine-tensorrt-rtx-m": part}}
+    (answer,) = engine_answers(document)
+    assert answer.startswith(f"tensorrt-rtx, m: runs (target default), {words}")
+    assert len(found_faults(document)) == faults
+
+
 def test_page_shows_what_was_cut_short_without_ratios():
     document = measured(RTX, TIMM)
     part = document["parts"][f"throughput-{TINY}"]
@@ -630,3 +682,13 @@ def test_page_of_nothing_says_so(tmp_path):
     page = render_document(open_document(tmp_path / "r.json", dry=False))
     assert "no part done" in page
     assert "not measured" in page
+
+
+def test_report_of_several_batches_is_taken_apart_with_its_comparisons():
+    results = [BenchResult("ONNX fp32", batch, "fp32", "B", kind="onnx") for batch in (8, 1)]
+    compared = [Comparison(batch, "original", "a", "b", 1.5) for batch in (8, 1)]
+    found = _by_batch(BenchReport("m", 224, tuple(results), {}, tuple(compared)))
+    assert list(found) == ["8", "1"]
+    for batch, values in found.items():
+        assert [one["batch"] for one in values["results"]] == [int(batch)]
+        assert [one["batch"] for one in values["comparisons"]] == [int(batch)]

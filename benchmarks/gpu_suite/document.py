@@ -90,6 +90,21 @@ def same_conditions(document: Document, now: Conditions) -> dict[str, Any]:
     return {name: part for name, part in document["parts"].items() if part["conditions"] == now}
 
 
+def of_this_device(document: Document) -> Document:
+    """The document without parts of another device than the last command's: they do not compare."""
+    device = document.get("conditions", {}).get("device")
+    parts = document["parts"].items()
+    here = {n: part for n, part in parts if device in (None, part["conditions"].get("device"))}
+    return document | {"parts": here}
+
+
+def other_conditions(document: Document, part: str) -> list[str]:
+    """Names of the conditions in which a part differs from the last command."""
+    now: Conditions = document.get("conditions", {})
+    then: Conditions = document["parts"][part]["conditions"]
+    return sorted(name for name in now if then.get(name) != now[name])
+
+
 def is_done(document: Document, part: str, now: Conditions) -> bool:
     """Whether a part has been done under the same conditions."""
     found = same_conditions(document, now).get(part)

@@ -110,6 +110,7 @@ def _do(part: Part, document: Document, how: Drive, seconds: float) -> None:
 def _publish(document: Document, how: Drive) -> None:
     """Write the document and its page, and copies of both where they survive the machine."""
     document["updated"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    document["conditions"] = how.conditions
     page = render_document(document).encode()
     for place in _places(how):
         save(document, place)
