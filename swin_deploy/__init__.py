@@ -8,7 +8,7 @@ Names load when they are first used: importing this package loads neither PyTorc
 
 from __future__ import annotations
 
-from exporters import __version__
+from exporters import __version__ as __version__
 
 TYPE_CHECKING = False  # type checkers know the name; importing typing would take longer
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ __all__ = [
     "PreprocessingChoice",
     "Report",
     "Scored",
-    "__version__",
     "build",
     "check",
     "load",

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.gpu_suite.document import DRY_RUN, Document
 from benchmarks.gpu_suite.models import MODELS, NOTEBOOK, TINY
 from swin_deploy.bench import SHIPPED
+from swin_deploy.bench.contenders import WRONG
 
 Row = dict[str, Any]
 GOAL_BATCH = 128
@@ -34,12 +35,13 @@ class Goal:
 
 
 def rows_of(document: Document, part: str, batch: int | None = None) -> list[Row]:
-    """The timed rows of a part at a batch; by default at the largest there is."""
+    """The rows of a part that were timed and found right, at a batch; by default the largest."""
     batches = _batches(document, part)
     if not batches:
         return []
     chosen = str(max(map(int, batches)) if batch is None else batch)
-    return _timed(batches.get(chosen, {}).get("results", ()))
+    rows = _timed(batches.get(chosen, {}).get("results", ()))
+    return [row for row in rows if row["relative_l2"] is not None]
 
 
 def _batches(document: Document, part: str) -> dict[str, Any]:
@@ -134,14 +136,36 @@ def _engine_answer(document: Document, flavor: str, model: str, part: Row) -> st
             f"batch {batch} ran, relative L2 {run['relative l2']:.2g}" for batch, run in runs
         )
         return f"{title}: {part['status']} ({part['reason']})" + (f"; {ran}" if ran else "")
-    hops = part["data"]["parity"]["hops"] if part["data"]["parity"] else []
-    verdict = "within tolerance" if all(hop["passed"] for hop in hops) else "OUT OF TOLERANCE"
-    cosine = min((result["cosine"] for hop in hops for result in hop["results"]), default=0.0)
     rows = rows_of(document, f"throughput-{model}")
     speed = fastest(rows, lambda row: str(row["name"]).startswith(f"{flavor} "))
     timed = f", {speed['images_per_s']:,.0f} images/s at batch {speed['batch']}" if speed else ""
     target = part["data"]["target"]
-    return f"{title}: runs (target {target}), {verdict}, smallest cosine {cosine:.7f}{timed}"
+    return f"{title}: runs (target {target}), {_judgement(part['data'])}{timed}"
+
+
+def _judgement(data: Row) -> str:
+    """Whether an engine is equal; what was not judged is not."""
+    wrong = [words for words, _ in _wrong_calls(data)]
+    if wrong:
+        return f"WRONG {', '.join(wrong)}"
+    hops = data["parity"]["hops"] if data["parity"] else []
+    if any(hop["passed"] is False for hop in hops):
+        verdict = "OUT OF TOLERANCE"
+    elif hops and all(hop["passed"] for hop in hops):
+        verdict = "within tolerance"
+    else:
+        reasons = [*data.get("failed", {}).values(), *data.get("not run", {}).values()]
+        return f"NOT JUDGED ({'; '.join(reasons) or 'no step'})"
+    cosine = min((result["cosine"] for hop in hops for result in hop["results"]), default=0.0)
+    return f"{verdict}, smallest cosine {cosine:.7f}"
+
+
+def _wrong_calls(data: Row) -> Iterator[tuple[str, float]]:
+    """First calls of an engine whose output is wrong, not rounded, and how far it is off."""
+    for how, found in (("", data), (" as a CUDA graph", data.get("as a CUDA graph") or {})):
+        for batch, run in (found.get("runs") or {}).items():
+            if not (run["finite"] and run["relative l2"] <= WRONG):
+                yield f"at batch {batch}{how}", run["relative l2"]
 
 
 def same_way_table(document: Document) -> list[list[str]]:
@@ -271,6 +295,8 @@ def _faults(name: str, part: Row) -> Iterator[str]:
     data = part["data"] or {}
     for step, reason in (data.get("failed") or {}).items():
         yield f"{name}, {step} failed: {reason}"
+    for words, error in _wrong_calls(data):
+        yield f"{name}, wrong output {words}: relative L2 {error:.2g}, {WRONG:g} allowed"
     for hop in (data.get("parity") or {}).get("hops", ()):
         if hop["passed"] is False:
             where = f" ({hop['located']})" if hop["located"] else ""

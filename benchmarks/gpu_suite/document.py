@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -13,11 +16,16 @@ import exporters
 import swin_deploy
 from exporters.artifact import write_atomic
 from exporters.errors import FileError
+from exporters.locks import take_lock
+from exporters.outputs import Output, claim, ensure_writable
+from exporters.text_files import read_json, typed
 from swin_deploy.bench.conditions import package_versions
 from swin_deploy.bench.gpu import device_name
 
 SCHEMA = 2
 DRY_RUN = "dry run: no figures"
+REAL_RUN = "gpu suite"
+PAGE_TITLES = ("# Dry run: no figures", "# GPU suite: ")
 CUT_SHORT = "the command was ended while it ran"
 
 Document = dict[str, Any]
@@ -31,6 +39,23 @@ class Outcome(TypedDict):
     status: Status
     reason: str
     data: dict[str, Any] | None
+
+
+class Part(Outcome):
+    """How a part ended, and where."""
+
+    conditions: Conditions
+    seconds: float
+
+
+class _Partial(Part):
+    part: str
+
+
+class _Document(TypedDict):
+    schema: Literal[2]
+    title: Literal["dry run: no figures", "gpu suite"]
+    parts: dict[str, Part]
 
 
 def conditions(*, dry: bool) -> Conditions:
@@ -50,22 +75,66 @@ def open_document(path: Path, *, dry: bool) -> Document:
     Raises:
         FileError: If there is a file that is no such document, or one of the other kind of run.
     """
+    title = DRY_RUN if dry else REAL_RUN
     if not path.exists():
-        return {"schema": SCHEMA, "title": DRY_RUN if dry else "gpu suite", "parts": {}}
+        return {"schema": SCHEMA, "title": title, "parts": {}}
     try:
-        document: Document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA or not isinstance(document["parts"], dict):
-            raise FileError(f"{path} is not a document of this suite; choose another --output")
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise FileError(f"cannot read {path} ({err}); choose another --output") from err
-    if (document["title"] == DRY_RUN) != dry:
-        raise FileError(f"{path} is of a {document['title']}; choose another --output")
+        document: Document = read_json(path)
+        typed(document, _Document, where=path.name)
+    except FileError as err:
+        raise FileError(f"cannot go on with {path} ({err}); choose another --output") from err
+    if document["title"] != title:
+        there, asked = ("a real run", "a dry run") if dry else ("a dry run", "a real run")
+        raise FileError(f"{path} holds {there}, this is {asked}; choose another --output")
     return document
+
+
+def claim_places(output: Path, copy_to: Path | None, *, artifacts: Path, dry: bool) -> None:
+    """Fail before the first part where something cannot be written, or must not be replaced.
+
+    Args:
+        output: The document; its page is beside it.
+        copy_to: Folder that both are copied to.
+        artifacts: Folder of ONNX files and engines.
+        dry: Whether this is a dry run.
+
+    Raises:
+        FileError: If a place cannot be written, two are the same file, or one holds something
+            that this suite did not make.
+    """
+    if copy_to is not None and copy_to.resolve() == output.parent.resolve():
+        raise FileError(f"{copy_to} is the folder of {output.name} itself; copy to another, or not")
+    documents = [output] if copy_to is None else [output, copy_to / output.name]
+    pages = [document.with_suffix(".md") for document in documents]
+    claim([Output(path, lambda _: True) for path in (*documents, *pages)])
+    ensure_writable(artifacts / "one")
+    for document in documents:
+        open_document(document, dry=dry)
+    for page in pages:
+        if page.exists() and not page.read_bytes().startswith(
+            tuple(title.encode() for title in PAGE_TITLES)
+        ):
+            raise FileError(f"{page} is not a page of this suite; choose another --output")
 
 
 def same_conditions(document: Document, now: Conditions) -> dict[str, Any]:
     """The parts that were found under these conditions; others say nothing of this machine."""
     return {name: part for name, part in document["parts"].items() if part["conditions"] == now}
+
+
+def of_this_device(document: Document) -> Document:
+    """The document without parts of another device than the last command's: they do not compare."""
+    device = document.get("conditions", {}).get("device")
+    parts = document["parts"].items()
+    here = {n: part for n, part in parts if device in (None, part["conditions"].get("device"))}
+    return document | {"parts": here}
+
+
+def other_conditions(document: Document, part: str) -> list[str]:
+    """Names of the conditions in which a part differs from the last command."""
+    now: Conditions = document.get("conditions", {})
+    then: Conditions = document["parts"][part]["conditions"]
+    return sorted(name for name in now if then.get(name) != now[name])
 
 
 def is_done(document: Document, part: str, now: Conditions) -> bool:
@@ -84,6 +153,7 @@ def merge_partial(document: Document, output: Path) -> str:
     path = partial_path(output)
     left = read_outcome(path)
     if left is None:
+        path.unlink(missing_ok=True)
         return ""
     name: str = left.pop("part")
     if left["status"] != "done":
@@ -97,10 +167,38 @@ def merge_partial(document: Document, output: Path) -> str:
 def read_outcome(path: Path) -> dict[str, Any] | None:
     """What a part has written of itself; None where there is nothing whole."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found: dict[str, Any] = read_json(path)
+        typed(found, _Partial, where=path.name)
+    except FileError:
         return None
     return found
+
+
+@contextlib.contextmanager
+def keep_to_itself(output: Path) -> Iterator[None]:
+    """Hold the results of one command; they are let go of with the process, however it ends.
+
+    Two commands at once would take each other's findings for their own, and slow each other down.
+
+    Raises:
+        FileError: If another command has them, or nothing can be written there.
+    """
+    lock = output.with_suffix(".lock")
+    for path in (output, output.with_suffix(".md"), partial_path(output), lock):
+        ensure_writable(path)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("ab") as stream:
+        if take_lock(stream.fileno()) is False or not _is_at(lock, stream.fileno()):
+            raise FileError(f"another command is at work on {output}; end it, or choose another")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Whether an open file still has its name: the command before takes it away as it ends."""
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(file))
 
 
 def save(document: Document, path: Path) -> None:

@@ -33,6 +33,7 @@ from benchmarks.gpu_suite.markdown import render_document
 from benchmarks.gpu_suite.parts import Part
 from exporters.artifact import write_atomic
 from exporters.errors import ComparisonError, MissingBackendError
+from exporters.outputs import ensure_writable
 from swin_deploy.bench.contenders import one_line
 
 LAST_WORDS = 300
@@ -64,7 +65,14 @@ class Drive:
 
 
 def drive(document: Document, parts: Sequence[Part], how: Drive) -> None:
-    """Do the parts; the document is written whenever one has found something new."""
+    """Do the parts; the document is written whenever one has found something new.
+
+    Raises:
+        FileError: If it cannot be written; where that is so from the start, nothing is done.
+    """
+    for place in _places(how):
+        ensure_writable(place)
+        ensure_writable(place.with_suffix(".md"))
     left_behind = merge_partial(document, how.output)
     if left_behind:
         how.say(f"{left_behind}: kept what it had found when the last command was ended")
@@ -89,7 +97,7 @@ def _do(part: Part, document: Document, how: Drive, seconds: float) -> None:
     if part.module and importlib.util.find_spec(part.module) is None:
         record(outcome_of("not run", f"{part.module} is not installed"))
     elif seconds <= 0:
-        if part.name not in same_conditions(document, how.conditions):
+        if part.name not in document["parts"]:  # what was found elsewhere is better than nothing
             record(outcome_of("not run", f"the suite's {how.seconds:g} s were spent before"))
     else:
         how.say(f"{part.name} ...")
@@ -102,14 +110,15 @@ def _do(part: Part, document: Document, how: Drive, seconds: float) -> None:
 def _publish(document: Document, how: Drive) -> None:
     """Write the document and its page, and copies of both where they survive the machine."""
     document["updated"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    document["conditions"] = how.conditions
     page = render_document(document).encode()
-    places = [how.output]
-    if how.copy_to is not None:
-        how.copy_to.mkdir(parents=True, exist_ok=True)
-        places.append(how.copy_to / how.output.name)
-    for place in places:
+    for place in _places(how):
         save(document, place)
         write_atomic(place.with_suffix(".md"), page)
+
+
+def _places(how: Drive) -> list[Path]:
+    return [how.output, *([how.copy_to / how.output.name] if how.copy_to else [])]
 
 
 def run_child(part: Part, document: Document, how: Drive) -> None:
@@ -147,13 +156,19 @@ def leave_at_once() -> None:
     os._exit(0)
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Have Linux end this process when the one that started it is killed.
 
     One that was left behind would run on beside the next command, and slow its timings down.
+
+    Args:
+        parent: Number of the process that started it; this one ends if that one has ended by now,
+            for importing takes seconds.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _attempt(
@@ -183,11 +198,11 @@ def _in_a_process(
             [*how.command, "--child", part.name], stdout=subprocess.DEVNULL, stderr=errors
         )
         try:
-            in_time = _watch(process, path, seconds, record)
+            in_time = _watch(process, seconds, lambda: _outcome_in(path, part), record)
         finally:
             process.kill()
             status = process.wait()
-        found = _outcome_in(path)
+        found = _outcome_in(path, part)
         path.unlink(missing_ok=True)
         if found is not None and found["status"] != "cut short":
             if status and in_time:
@@ -203,38 +218,45 @@ def _in_a_process(
 
 def _watch(
     process: subprocess.Popen[bytes],
-    path: Path,
     seconds: float,
+    read: Callable[[], Outcome | None],
     record: Callable[[Outcome], None],
 ) -> bool:
     """Wait for a process, recording what it keeps; whether it ended in time."""
     end = time.monotonic() + seconds
-    seen = 0
+    seen = None
     while time.monotonic() < end:
         try:
             process.wait(timeout=min(POLL_S, max(0.0, end - time.monotonic())))
         except subprocess.TimeoutExpired:
-            written = path.stat().st_mtime_ns if path.exists() else 0
-            found = _outcome_in(path) if written != seen else None
-            if found is not None:
-                seen = written
+            found = read()
+            if found not in (None, seen):
+                seen = found
                 record(found)
         else:
             return True
     return False
 
 
-def _outcome_in(path: Path) -> Outcome | None:
+def _outcome_in(path: Path, part: Part) -> Outcome | None:
+    """What a part has written of itself; what another one left is none of it."""
     found = read_outcome(path)
-    return outcome_of(found["status"], found["reason"], found["data"]) if found else None
+    if found is None or found["part"] != part.name:
+        return None
+    return outcome_of(found["status"], found["reason"], found["data"])
 
 
 def _ending(status: int, errors: IO[bytes]) -> str:
     """How a process ended, in words; empty for a good end."""
     if status == 0:
         return ""
-    errors.seek(0)
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4 * LAST_WORDS))  # it may be gigabytes
     words = " ".join(errors.read().decode(errors="replace").split())[-LAST_WORDS:]
     if status < 0:
-        return f"its process was ended by {signal.Signals(-status).name}: {words}"
+        return f"its process was ended by {_signal_name(-status)}: {words}"
     return f"its process ended with status {status}: {words}"
+
+
+def _signal_name(number: int) -> str:
+    """A signal's name; those between the first and the last real-time one have none."""
+    return next((one.name for one in signal.Signals if one == number), f"signal {number}")

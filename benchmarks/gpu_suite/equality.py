@@ -21,7 +21,7 @@ from exporters.spec import Flavor, Precision
 from exporters.to_onnx import load_onnx
 from exporters.weights import without_weights
 from swin_deploy.bench.contenders import one_line, relative_l2
-from swin_deploy.candidates import Candidate, graph_candidate, module_candidate
+from swin_deploy.candidates import Candidate, compiled_candidate, graph_candidate, module_candidate
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import ImageSet, extreme_images, seeded_images
 from swin_deploy.parity import Hop
@@ -39,7 +39,7 @@ ON_DEVICE, ON_CPU = 32, 8
 
 
 def pytorch_steps(name: str, setup: Setup, keep: Keep) -> Found:
-    """The deploy model where it is served: in float32, and on a GPU in float16."""
+    """The deploy model where it is served: in float32, and on a GPU in float16 and compiled."""
     loaded = suite_model(name, setup)
     precisions: tuple[Precision, ...] = ("fp32", "fp16") if torch.cuda.is_available() else ("fp32",)
     made = {
@@ -48,6 +48,8 @@ def pytorch_steps(name: str, setup: Setup, keep: Keep) -> Found:
         )
         for precision in precisions
     }
+    if torch.cuda.is_available():
+        made["--runner torch"] = functools.partial(compiled_candidate, loaded, "torch")
     return _judged(loaded, made, precisions, images=_images(loaded, setup, ON_DEVICE), keep=keep)
 
 

@@ -13,7 +13,12 @@ from benchmarks.gpu_suite.answers import (
     same_way_table,
     speed_table,
 )
-from benchmarks.gpu_suite.document import DRY_RUN, Document
+from benchmarks.gpu_suite.document import (
+    DRY_RUN,
+    Document,
+    of_this_device,
+    other_conditions,
+)
 from swin_deploy.report.bench_words import bench_sentences
 from swin_deploy.report.from_json import read_bench, read_parity
 from swin_deploy.report.numbers import one_line
@@ -23,8 +28,10 @@ from swin_deploy.report.tables import bench_not_run, bench_table, hop_table, par
 def render_document(document: Document) -> str:
     """Return the page: goals and answers, the parts, then every table with its conditions."""
     dry = document["title"] == DRY_RUN
+    whole, document = document, of_this_device(document)
     parts: dict[str, Any] = document["parts"]
-    device = next((part["conditions"]["device"] for part in parts.values()), "no part done")
+    places = (part["conditions"].get("device", "unknown") for part in parts.values())
+    device = next(places, "no part done")
     sections = [
         f"# {'Dry run: no figures' if dry else f'GPU suite: {device}'}",
         "No figure below means anything: small models and batches, to see that everything runs."
@@ -46,7 +53,7 @@ def render_document(document: Document) -> str:
         "## ONNX Runtime, our export beside timm's",
         _list(peer_answers(document)),
         "## Parts",
-        _table(("Part", "Status", "Seconds", "Reason"), map(_part_row, parts.items())),
+        _table(("Part", "Status", "Seconds", "Reason"), _part_rows(whole)),
         *(text for name, part in parts.items() for text in _part_sections(name, part)),
     ]
     return "\n\n".join(sections) + "\n"
@@ -61,9 +68,11 @@ def _unraced(document: Document) -> list[str]:
     return ["Cut short before the rounds: no ratios.", _table(columns, rows)]
 
 
-def _part_row(item: tuple[str, Any]) -> tuple[str, ...]:
-    name, part = item
-    return name, part["status"], f"{part['seconds']:g}", part["reason"] or "-"
+def _part_rows(document: Document) -> Iterable[tuple[str, ...]]:
+    for name, part in document["parts"].items():
+        differing = other_conditions(document, name)
+        notes = [part["reason"], *([f"other {', '.join(differing)}"] if differing else [])]
+        yield name, part["status"], f"{part['seconds']:g}", "; ".join(filter(None, notes)) or "-"
 
 
 def _part_sections(name: str, part: Any) -> list[str]:  # noqa: ANN401 - a part of the document

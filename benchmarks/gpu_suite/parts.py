@@ -89,7 +89,7 @@ def _export(name: str, setup: Setup) -> Part:
 
 
 def _pytorch_parity(name: str, setup: Setup) -> Part:
-    return Part(f"parity-{name}", 120, lambda _, keep: equality.pytorch_steps(name, setup, keep))
+    return Part(f"parity-{name}", 240, lambda _, keep: equality.pytorch_steps(name, setup, keep))
 
 
 def _onnx_parity(name: str, setup: Setup) -> Part:

@@ -58,6 +58,7 @@ class Memory:
 ALONE = 5  # calls of a runner on its own, in case that the rounds never come
 # Shares of the time for compiling: the first batch is that of the goals.
 FIRST_SHARE = 0.4
+BY_BATCH = ("results", "comparisons")  # of a report
 
 
 def pytorch(name: str, setup: Setup, memory: Memory, compile_s: float) -> Found:
@@ -203,6 +204,7 @@ def _by_batch(report: BenchReport) -> dict[str, Any]:
     values = bench_to_dict(report)
     batches: Iterable[int] = dict.fromkeys(result["batch"] for result in values["results"])
     return {
-        str(batch): values | {"results": [r for r in values["results"] if r["batch"] == batch]}
+        str(batch): values
+        | {key: [one for one in values[key] if one["batch"] == batch] for key in BY_BATCH}
         for batch in batches
     }

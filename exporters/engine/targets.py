@@ -146,7 +146,8 @@ def _set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> N
     if unknown:
         raise BuildError(
             f"{trt.__name__} {trt.__version__} builds for no GPU of compute capability "
-            f"{listed(unknown)}; it has {', '.join(known)}"
+            f"{listed(unknown)}; it has {', '.join(name for name in known if name != CURRENT)}, "
+            f"and {CURRENT} for the GPU that is there when it builds"
         )
     config.num_compute_capabilities = len(capabilities)  # room for them; else none is taken
     for index, name in enumerate(capabilities):

@@ -19,7 +19,7 @@ from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config.memory import require_memory
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.sets import seeded_images, to_pixel_values
-from swin_deploy.runners import TorchWay, TrtRunner, deploy_runner
+from swin_deploy.runners import Runner, TorchWay, TrtRunner, deploy_runner
 
 Against = Literal["eager", "compile", "max-autotune", "original"]
 AGAINST: tuple[Against, ...] = get_args(Against)
@@ -93,8 +93,13 @@ def _deployed(loaded: LoadedModel, way: TorchWay) -> Contender:
 
 def _without(shipped: Sequence[Contender], others: Sequence[Contender]) -> list[Contender]:
     """The others, but for what is shipped in the same way: it would be compiled and timed twice."""
-    names = {one.runner.name for one in shipped}
-    return [one for one in others if one.runner.name not in names]
+    ways = {_way(one.runner) for one in shipped}
+    return [one for one in others if _way(one.runner) not in ways]
+
+
+def _way(runner: Runner) -> tuple[str, str]:
+    """What a runner runs and how, and its precision: some names have that in them, others not."""
+    return runner.name.replace(f" {runner.precision},", ",", 1), runner.precision
 
 
 def _pytorch(loaded: LoadedModel, against: Sequence[Against]) -> list[Contender]:

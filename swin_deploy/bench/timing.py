@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -57,7 +57,8 @@ def time_runners(
 
     Returns:
         One result for each batch and contender. What cannot run here has ``not_run``, what went
-        wrong has ``failed``, each with the reason.
+        wrong has ``failed``, each with the reason. Where the first runner gave no outputs to hold
+        the others against, the condition ``outputs not checked`` says so.
 
     Raises:
         ComparisonError: If there is no contender, no image or no batch.
@@ -122,6 +123,7 @@ class _Race:
         self._images, self._model, self._effort = images, model, effort
         self._clock = CompileClock(effort.compile_seconds)
         self._before, self._sampler = gpu_state(), GpuSampler(open_gpu())
+        self._unchecked: dict[int, str] = {}  # by batch: why there was nothing to hold against
         self._results: list[BenchResult] = []
         self._comparisons: list[Comparison] = []
 
@@ -134,6 +136,7 @@ class _Race:
         for _ in prepare_lanes(self.lanes, images, self._clock, alone=alone, progress=progress):
             if alone:
                 yield self._report([_result(lane, None, batch) for lane in self._timed])
+        self._unchecked |= _unchecked(self.lanes[0], batch)
         ready = [lane for lane in self._timed if lane.ready]
         names = ", ".join(lane.runner.name for lane in ready) or "nothing"
         part(f"batch {batch}: timing {names}", 0.0)
@@ -148,7 +151,7 @@ class _Race:
     def _report(self, of_this_batch: Sequence[BenchResult] = ()) -> BenchReport:
         found = (*self._results, *of_this_batch)
         states = {"before": self._before, "during": self._sampler.text, "after": gpu_state()}
-        conditions = conditions_of(self._effort, found, states)
+        conditions = conditions_of(self._effort, found, states) | _checks(self._unchecked)
         side = self._images.shape[-1]
         return BenchReport(self._model, side, found, conditions, tuple(self._comparisons))
 
@@ -196,6 +199,18 @@ def _warm_up(lanes: list[Lane], rounds: int, seconds: float) -> None:
             calls += lane.try_call(None)
     for lane, calls in zip(lanes, warm, strict=True):
         lane.stable = is_settled(calls)
+
+
+def _unchecked(first: Lane, batch: int) -> dict[int, str]:
+    """Why nothing was held against the first runner's output, by batch; empty if it was."""
+    reason = first.missing or first.failed
+    return {batch: f"{first.runner.name}: {reason}"} if reason and first.error is None else {}
+
+
+def _checks(unchecked: Mapping[int, str]) -> dict[str, str]:
+    """The condition that nothing says whether outputs are right, where that is so."""
+    reasons = [f"batch {batch}, {reason}" for batch, reason in unchecked.items()]
+    return {"outputs not checked": "; ".join(reasons)} if reasons else {}
 
 
 def _result(lane: Lane, baseline: Lane | None, batch: int) -> BenchResult:

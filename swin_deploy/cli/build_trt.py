@@ -13,8 +13,14 @@ from exporters.outputs import Output
 from exporters.spec import BatchProfile, Flavor, Precision
 from swin_deploy.artifacts.newest import ENGINES, newest_export
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import CHECK_FAILED, Console, say, show_json, show_line
-from swin_deploy.cli.engine_options import Life, life_options, say_targets
+from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_line
+from swin_deploy.cli.engine_options import (
+    Life,
+    life_options,
+    refuse_engine,
+    resolve_flavor,
+    say_targets,
+)
 from swin_deploy.cli.inputs import require_onnx, requiring
 from swin_deploy.cli.options import FILE, batch_range, flavor_option, json_option
 from swin_deploy.cli.outputs import ENGINE, claim_outputs, force_option, require_ending
@@ -162,17 +168,3 @@ def _in_words(manifest: dict[str, Any], kernels: KernelPlan) -> str:
         f"{kernels.kernel_count} kernels, attention fused {kernels.fused_attention} of "
         f"{kernels.attention_blocks}, {100 * kernels.half_byte_share:.1f} % of bytes in half"
     )
-
-
-def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
-    """The flavour asked for, or the one that this machine can use."""
-    from exporters.backends import choose_flavor
-
-    return choose_flavor() if flavor == "auto" else flavor
-
-
-def refuse_engine(reasons: tuple[str, ...]) -> None:
-    """Say what of the precision asked for would not have been delivered."""
-    from swin_deploy.artifacts.builds import refusal
-
-    say(f"failed: {refusal(reasons)}", fg="red")

@@ -8,14 +8,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import click
 
 from exporters.backends import current_gpu
 from exporters.engine.targets import check_options
 from exporters.spec import CURRENT, CacheFile, EngineOptions, Flavor, HardwareCompatibility
-from swin_deploy.cli.console import Console
+from swin_deploy.cli.console import Console, say
 from swin_deploy.cli.options import FILE
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -145,3 +145,17 @@ def say_targets(console: Console, manifest: dict[str, Any]) -> None:
     flavor: Flavor = manifest["flavor"]
     console.note(f"  for {Targets.from_dict(manifest['targets']).describe()}")
     console.note(f"  {flavor}: {FLAVORS[flavor].proof}")
+
+
+def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
+    """The flavour asked for, or the one that this machine can use."""
+    from exporters.backends import choose_flavor
+
+    return choose_flavor() if flavor == "auto" else flavor
+
+
+def refuse_engine(reasons: tuple[str, ...]) -> None:
+    """Say what of the precision asked for would not have been delivered."""
+    from swin_deploy.artifacts.builds import refusal
+
+    say(f"failed: {refusal(reasons)}", fg="red")

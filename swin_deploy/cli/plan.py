@@ -11,10 +11,9 @@ from exporters.errors import BuildError
 from exporters.spec import Flavor
 from exporters.text_files import naming
 from swin_deploy.artifacts.outputs import PLAN, picture_output
-from swin_deploy.cli.build_trt import resolve_flavor
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, show_json, show_table
-from swin_deploy.cli.engine_options import default_options
+from swin_deploy.cli.engine_options import default_options, resolve_flavor
 from swin_deploy.cli.inputs import require_planned, requiring
 from swin_deploy.cli.options import FILE, flavor_option, json_option
 from swin_deploy.cli.outputs import PICTURE, claim_outputs, force_option, require_ending

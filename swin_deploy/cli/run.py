@@ -19,7 +19,6 @@ from exporters.spec import (
 )
 from swin_deploy.artifacts.outputs import report_outputs
 from swin_deploy.cli.auto import climb_ladder, rung_conditions
-from swin_deploy.cli.build_trt import refuse_engine, resolve_flavor
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import (
     CHECK_FAILED,
@@ -30,7 +29,12 @@ from swin_deploy.cli.console import (
     show_json,
     show_table,
 )
-from swin_deploy.cli.engine_options import capability_option, options_for
+from swin_deploy.cli.engine_options import (
+    capability_option,
+    options_for,
+    refuse_engine,
+    resolve_flavor,
+)
 from swin_deploy.cli.options import (
     FILE,
     GPU_MACHINE,

@@ -125,6 +125,7 @@ class SwinConfig:
         self._check_words()
         self._check_numbers()
         self._check_stages()
+        self._check_out_stages()
         if not self._tiles(self.img_size):
             windows = "/".join(map(str, dict.fromkeys(self.window_sizes)))
             raise ConfigError(
@@ -164,6 +165,14 @@ class SwinConfig:
                 raise ConfigError(
                     f"{field} {shown} is not known; known are {', '.join(filter(None, known))}"
                 )
+
+    def _check_out_stages(self) -> None:
+        known = range(1, len(self.depths) + 1)
+        if not all(type(stage) is int and stage in known for stage in self.out_stages):
+            raise ConfigError(
+                f"out_stages {shortened(self.out_stages)}: stages are numbered from 1 to "
+                f"{len(known)}"
+            )
 
     def _check_stages(self) -> None:
         if len(self.depths) != len(self.num_heads) or not self.depths:

@@ -128,7 +128,7 @@ class TorchRunner(Runner):
             self._forget()
             self._images, self._fresh = ready, self._mode is not None
             if self._graphed:
-                self._capture()
+                self._capture_or_forget()
         self._given = plain
 
     def execute(self) -> None:
@@ -186,6 +186,14 @@ class TorchRunner(Runner):
                 mark: Any = torch.compiler.cudagraph_mark_step_begin
                 mark()  # the last output may be written over
             return self._call(self._images)
+
+    def _capture_or_forget(self) -> None:
+        """Capture; after a failure the next images of this batch are captured, not run without."""
+        try:
+            self._capture()
+        except BaseException:
+            self._forget()
+            raise
 
     def _capture(self) -> None:
         """Record one call; warm-up on a stream of its own, as PyTorch asks for."""

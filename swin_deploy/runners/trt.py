@@ -121,6 +121,8 @@ class TrtRunner(Runner):
 
     @_in_one_line
     def __enter__(self) -> Self:
+        if self._runtime is not None:  # what is open would be freed in an order that crashes
+            raise ComparisonError(f"{self.name} is open; close it before it is opened again")
         try:
             self._open()
         except BaseException as err:
@@ -147,6 +149,8 @@ class TrtRunner(Runner):
 
     @_in_one_line
     def prepare(self, images: NDArray[Any]) -> None:
+        if self._context is None:
+            raise ComparisonError(f"{self.name} is not open; use it inside a with statement")
         ready = self.inputs(images)
         check_shape(
             ready, tuple(self._engine.get_tensor_shape(self._tensors.input_name)), self.name
@@ -160,6 +164,7 @@ class TrtRunner(Runner):
     @_in_one_line
     def execute(self) -> None:
         self._require_images()
+        self._called = False  # outputs of the call before are not those of one that fails
         if self._graph is None:
             self._enqueue()
         else:
@@ -184,6 +189,8 @@ class TrtRunner(Runner):
     @_in_one_line
     def fetch(self) -> Outputs:
         self._require_images()
+        if not self._called:
+            raise ComparisonError(f"{self.name} has no outputs; call execute first")
         self._download()
         self.synchronize()
         # Copied, for the next call writes to the same host memory.

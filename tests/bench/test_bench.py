@@ -269,6 +269,18 @@ def test_time_runners_first_that_is_not_timed_only_judges_the_others():
         timed(judge)
 
 
+@pytest.mark.parametrize("broken", [{"fails_at": 1}, {"error": MissingBackendError("no GPU")}])
+def test_time_runners_says_that_nothing_was_checked_where_the_judge_fails(broken):
+    judge = dataclasses.replace(contender("float32", **broken), timed=False)
+    report = timed(judge, contender("wrong", output=2.0))
+    reason = "no GPU" if "error" in broken else "RuntimeError: out of memory"
+    assert report.conditions["outputs not checked"] == f"batch 1, float32: {reason}"
+    assert report.results[0].relative_l2 is None
+    right = dataclasses.replace(contender("float32"), timed=False)
+    assert "outputs not checked" not in timed(right, contender("a")).conditions
+    assert "outputs not checked" not in timed(contender("a", fails_at=4), contender("b")).conditions
+
+
 def test_time_runners_that_cannot_be_closed_keep_their_figures(caplog):
     class Stuck(FakeRunner):
         def __exit__(self, *exc_info):

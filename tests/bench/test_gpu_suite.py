@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -22,7 +23,11 @@ from benchmarks.gpu_suite.answers import (
 )
 from benchmarks.gpu_suite.document import (
     DRY_RUN,
+    claim_places,
     conditions,
+    keep_to_itself,
+    merge_partial,
+    of_this_device,
     open_document,
     partial_path,
     save,
@@ -31,7 +36,9 @@ from benchmarks.gpu_suite.drive import Drive, drive, run_child
 from benchmarks.gpu_suite.markdown import render_document
 from benchmarks.gpu_suite.models import NOTEBOOK, TINY, TINY_V2, Setup, suite_model
 from benchmarks.gpu_suite.parts import Part, parts_of
+from benchmarks.gpu_suite.speed import _by_batch
 from exporters.errors import FileError, MissingBackendError
+from swin_deploy.bench import BenchReport, BenchResult, Comparison
 from swin_deploy.images.sets import seeded_images
 
 ROOT = Path(__file__).parent.parent.parent
@@ -201,10 +208,130 @@ def children_of(pid):
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
+@pytest.mark.parametrize("blocked", ["--copy-to", "--output"])
+def test_places_that_cannot_be_written_are_refused_before_anything_is_done(blocked, tmp_path):
+    (tmp_path / "file").touch()
+    places = {"--output": tmp_path / "r.json"} | {blocked: tmp_path / "file" / "r.json"}
+    words = [str(word) for pair in places.items() for word in pair]
+    ended = suite("--dry-run", "--part", "environment", *words, folder=tmp_path)
+    assert ended.returncode == 3
+    assert ended.stderr.startswith("error: cannot write ")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_interrupted_command_says_so_and_leaves_no_child(tmp_path):
+    words = ("--dry-run", "--part", "environment", "--output", tmp_path / "r.json")
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, words)],
+        env=variables_for(tmp_path),
+        stderr=subprocess.PIPE,
+    )
+    wait_for(lambda: children_of(process.pid), process)
+    (child,) = children_of(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert said.decode().splitlines() == [
+        "environment ...",
+        "interrupted; what was measured is kept, the same command goes on from there",
+    ]
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_second_command_on_the_same_results_is_refused(tmp_path):
+    output = tmp_path / "deep" / "r.json"
+    words = ("--dry-run", "--part", "environment", "--output", output)
+    with keep_to_itself(output):
+        ended = suite(*words, folder=tmp_path)
+    assert ended.returncode == 3
+    assert f"error: another command is at work on {output}; end it" in ended.stderr
+    assert list(output.parent.iterdir()) == []  # the lock goes, too
+    with keep_to_itself(output):
+        pass
+
+
+def test_child_whose_parent_has_gone_ends_before_it_does_anything(tmp_path):
+    output = tmp_path / "r.json"
+    words = ("--dry-run", "--child", "environment", "--output", output)
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert suite(*words, "--parent", gone.stdout.strip(), folder=tmp_path).returncode == 1
+    assert not partial_path(output).exists()
+    assert suite(*words, "--parent", os.getpid(), folder=tmp_path).returncode == 0
+    assert partial_path(output).exists()
+
+
 def test_unknown_part_is_wrong_usage(tmp_path):
     ended = suite("--part", "everything", folder=tmp_path)
     assert ended.returncode == 2
     assert "unknown part everything; see --list" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param(("--seconds", "nan"), "nan is not a number of seconds above 0", id="nan"),
+        pytest.param(("--seconds", "-5"), "-5 is not a number of seconds above 0", id="negative"),
+        pytest.param(("--seconds", "soon"), "'soon' is not a number", id="word"),
+        pytest.param(("--scale", "-1"), "-1 is not a factor of 0 or more", id="scale"),
+        pytest.param(("--copy-to", ""), "is empty; is the variable set?", id="unset variable"),
+        pytest.param(("--output", "r.md"), "r.md does not end in .json", id="the page's name"),
+    ],
+)
+def test_suite_wrong_value_is_wrong_usage(words, message, tmp_path):
+    ended = suite("--dry-run", "--part", "environment", *words, folder=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert message in ended.stderr
+
+
+def test_suite_without_pytorch_says_so_in_one_line(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('gone', name='torch')\n")
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT), "--list"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 3
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: torch is not installed for ")
+
+
+def test_suite_place_that_cannot_be_written_is_found_before_the_first_part(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    places = ("--output", tmp_path / "r.json", "--copy-to", tmp_path / "file")
+    ended = suite("--dry-run", "--part", "environment", *places, folder=tmp_path)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.endswith("file: Not a directory; choose another place")
+    assert not (tmp_path / "r.json").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_suite_of_full_sizes_without_a_gpu_is_refused(tmp_path):
+    ended = suite("--part", "environment", "--output", tmp_path / "r.json", folder=tmp_path)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    (line,) = ended.stderr.splitlines()
+    assert "sees no NVIDIA GPU here" in line
+    assert line.endswith("or use --dry-run")
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_suite_interrupted_says_what_is_kept(tmp_path):
+    words = ("--dry-run", "--output", tmp_path / "r.json", "--artifacts", tmp_path / "files")
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, words)],
+        env=variables_for(tmp_path),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for((tmp_path / "r.json").exists, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.decode().splitlines()[-1].startswith("interrupted; what was measured is kept")
 
 
 # parts that break
@@ -217,6 +344,11 @@ CHILD = """
         json.dump(outcome | {"conditions": {}, "seconds": 1.0}, open(path, "w"))
     if name in ("kept", "slow"):
         write("cut short", {"half": 1})
+    if name == "unnamed":
+        os.kill(os.getpid(), signal.SIGRTMIN + 1)
+    if name == "loud":
+        sys.stderr.write("x" * 9_000_000 + " ")
+        sys.exit("the end")
     if name in ("crash", "kept"):
         os.kill(os.getpid(), signal.SIGSEGV)
     if name in ("hang", "slow"):
@@ -263,6 +395,8 @@ def driven(how, *parts):
         (Part("crash", 9, work), "failed", "SIGSEGV", None),
         (Part("kept", 9, work), "failed", "SIGSEGV", {"half": 1}),
         (Part("exit", 9, work), "failed", "status 1: no more memory", None),
+        (Part("unnamed", 9, work), "failed", "signal 35", None),
+        (Part("loud", 9, work), "failed", "xxx the end", None),
         (Part("hang", 0.5, work), "cut short", "ended after", None),
         (Part("slow", 1.5, work), "cut short", "ended after", {"half": 1}),
         (Part("teardown", 9, work), "done", "then its process was ended by SIGSEGV", {"found": 1}),
@@ -361,11 +495,99 @@ def test_run_child_without_the_package_is_not_run(how):
 def test_open_document_refuses_what_it_did_not_write(tmp_path):
     path = tmp_path / "r.json"
     save(open_document(path, dry=True), path)
-    with pytest.raises(FileError, match="is of a dry run"):
+    with pytest.raises(FileError, match="holds a dry run, this is a real run"):
         open_document(path, dry=False)
-    path.write_text("[]")
-    with pytest.raises(FileError, match="cannot read"):
+    path.write_text('{"schema"')
+    with pytest.raises(FileError, match="cannot go on with"):
         open_document(path, dry=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{", '{"schema": 2, "parts": {}}', '{"schema": 3, "title": "gpu suite", "parts": {}}',
+     '{"schema": 2, "title": "gpu suite", "parts": {"environment": 5}}',
+     '{"schema": 2, "title": "gpu suite", "parts": {"environment": {"status": "done"}}}',
+     "[" * 100_000],
+    ids=["list", "truncated", "no title", "newer", "no part", "half a part", "deep"],
+)  # fmt: skip
+def test_open_document_refuses_what_is_none_in_one_line(text, tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(FileError, match=r"\Acannot go on with [^\n]*choose another --output\Z"):
+        open_document(path, dry=False)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"part": "lost", "status": "over"}', "[" * 100_000],
+                         ids=["list", "empty", "other", "deep"])  # fmt: skip
+def test_drive_passes_over_what_is_no_outcome(text, how):
+    partial_path(how.output).write_text(text)
+    assert set(driven(how, Part("fine", 9, work))) == {"fine"}
+
+
+def test_drive_takes_no_outcome_of_another_part(how):
+    """A process that a killed command left behind writes to the same place."""
+    code = how.command[2].replace('{"part": name', '{"part": "another"')
+    other = dataclasses.replace(how, command=(*how.command[:2], code, *how.command[3:]))
+    found = driven(other, Part("fine", 9, work))["fine"]
+    assert (found["status"], found["reason"]) == ("failed", "it left no outcome")
+
+
+def test_drive_out_of_time_keeps_what_was_found_under_other_conditions(how):
+    driven(how, Part("part", 9, work))
+    elsewhere = dataclasses.replace(how, conditions=NOW | {"code": "2"}, seconds=0.0)
+    assert driven(elsewhere, Part("part", 9, work))["part"]["data"] == {"found": 1}
+
+
+PART = {
+    "status": "done", "reason": "", "data": None, "seconds": 1, "conditions": {"device": "CPU"},
+}  # fmt: skip
+DOCUMENT = {"schema": 2, "title": DRY_RUN, "parts": {"environment": PART}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"schema": 1}, id="older"),
+        pytest.param({"title": None}, id="title"),
+        pytest.param({"title": "a poem"}, id="foreign title"),
+        pytest.param({"parts": []}, id="list"),
+        pytest.param({"parts": {"environment": 3}}, id="number"),
+        *(pytest.param({"parts": {"environment": PART | {name: []}}}, id=name) for name in PART),
+    ],
+)
+def test_open_document_refuses_what_is_not_whole(change, tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(DOCUMENT))
+    assert open_document(path, dry=True) == DOCUMENT
+    path.write_text(json.dumps(DOCUMENT | change))
+    with pytest.raises(FileError, match="cannot go on with"):
+        open_document(path, dry=True)
+
+
+def test_claim_places_takes_its_own_and_refuses_others(tmp_path):
+    output, copies = tmp_path / "r.json", tmp_path / "out"
+    page = output.with_suffix(".md")
+    save(DOCUMENT, output)
+    page.write_text(render_document(DOCUMENT))
+    claim_places(output, copies, artifacts=tmp_path / "files", dry=True)
+    with pytest.raises(FileError, match=r"is the folder of r\.json itself"):
+        claim_places(output, tmp_path, artifacts=tmp_path / "files", dry=True)
+    with pytest.raises(FileError, match=r"cannot write in .*r\.json: Not a directory"):
+        claim_places(output, None, artifacts=output, dry=True)
+    copies.mkdir()
+    (copies / "r.json").write_text(json.dumps(DOCUMENT | {"title": "gpu suite"}))
+    with pytest.raises(FileError, match="holds a real run, this is a dry run"):
+        claim_places(output, copies, artifacts=tmp_path / "files", dry=True)
+    page.write_text("my notes")
+    with pytest.raises(FileError, match=r"r\.md is not a page of this suite"):
+        claim_places(output, None, artifacts=tmp_path / "files", dry=True)
+
+
+def test_drive_leaves_a_foreign_partial_file_alone(how):
+    partial_path(how.output).write_text('{"part": "environment"}')
+    document = {"parts": {}}
+    assert merge_partial(document, how.output) == ""
+    assert document["parts"] == {}
 
 
 def test_conditions_tell_a_dry_run_and_the_code():
@@ -399,6 +621,7 @@ def row(name, speed, kind, mode="eager", precision="fp16"):
     return {
         "name": name, "images_per_s": speed, "kind": kind, "mode": mode, "precision": precision,
         "batch": 128, "not_run": "", "failed": "", "backend": "B", "iterations": 20,
+        "relative_l2": 1e-4,
     }  # fmt: skip
 
 
@@ -467,6 +690,54 @@ def test_goals_leave_out_rows_that_failed():
     assert goals(measured(fast))[0].verdict == "not measured"
 
 
+def test_answers_leave_out_rows_whose_output_nothing_was_held_against():
+    unchecked = row("deploy model", 99999.0, "deploy") | {"relative_l2": None}
+    assert goals(measured(unchecked))[0].verdict == "not measured"
+    assert goals(measured(unchecked, TIMM, RTX))[1].measured.startswith("1.25x")
+
+
+def test_page_of_two_devices_answers_for_the_last_one_and_says_which_is_not(tmp_path):
+    document = measured(RTX, pytorch=[RTX | {"images_per_s": 77777.0}])
+    document["parts"][f"pytorch-{TINY}"]["conditions"] = {"device": "another"}
+    document["conditions"] = {"device": "H200", "code": "2"}
+    here = of_this_device(document)
+    assert goals(here)[0].measured.startswith("10,000")
+    page = render_document(open_document(tmp_path / "r.json", dry=False) | {
+        "parts": {
+            name: part | {"data": None} for name, part in document["parts"].items()
+        },
+        "conditions": document["conditions"],
+    })  # fmt: skip
+    assert "# GPU suite: H200" in page
+    assert f"| pytorch-{TINY} | done | 1 | other code, device |" in page
+    assert f"| throughput-{TINY} | done | 1 | other code |" in page
+
+
+HOP = {"passed": True, "results": [{"cosine": 0.9999}], "name": "engine", "located": ""}
+RIGHT = {"finite": True, "relative l2": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("found", "words", "faults"),
+    [
+        ({"parity": {"hops": [HOP]}}, "within tolerance, smallest cosine 0.9999000", 0),
+        ({"parity": {"hops": [HOP, HOP | {"passed": False}]}}, "OUT OF TOLERANCE", 1),
+        ({"parity": None, "failed": {"x": "no memory"}}, "NOT JUDGED (no memory)", 1),
+        ({"parity": {"hops": [HOP]}, "runs": {"8": RIGHT, "128": RIGHT | {"relative l2": 0.3}}},
+         "WRONG at batch 128", 1),
+        ({"parity": {"hops": [HOP]}, "as a CUDA graph": {"runs": {"1": RIGHT | {"finite": False}}}},
+         "WRONG at batch 1 as a CUDA graph", 1),
+    ],
+    ids=["right", "out", "not judged", "wrong", "wrong graph"],
+)  # fmt: skip
+def test_engine_answers_and_faults_are_of_what_was_judged_and_called(found, words, faults):
+    part = {"status": "done", "reason": "", "data": found | {"target": "default"}}
+    document = {"parts": {"engine-tensorrt-rtx-m": part}}
+    (answer,) = engine_answers(document)
+    assert answer.startswith(f"tensorrt-rtx, m: runs (target default), {words}")
+    assert len(found_faults(document)) == faults
+
+
 def test_page_shows_what_was_cut_short_without_ratios():
     document = measured(RTX, TIMM)
     part = document["parts"][f"throughput-{TINY}"]
@@ -521,3 +792,13 @@ def test_page_of_nothing_says_so(tmp_path):
     page = render_document(open_document(tmp_path / "r.json", dry=False))
     assert "no part done" in page
     assert "not measured" in page
+
+
+def test_report_of_several_batches_is_taken_apart_with_its_comparisons():
+    results = [BenchResult("ONNX fp32", batch, "fp32", "B", kind="onnx") for batch in (8, 1)]
+    compared = [Comparison(batch, "original", "a", "b", 1.5) for batch in (8, 1)]
+    found = _by_batch(BenchReport("m", 224, tuple(results), {}, tuple(compared)))
+    assert list(found) == ["8", "1"]
+    for batch, values in found.items():
+        assert [one["batch"] for one in values["results"]] == [int(batch)]
+        assert [one["batch"] for one in values["comparisons"]] == [int(batch)]

@@ -113,7 +113,7 @@ def test_signal_sent_twice_does_not_cut_cleaning_short() -> None:
     """timeout(1) sends its signal to the process, and then to its group."""
     code = """
 import os, signal, time
-from swin_deploy import signals
+from exporters import signals
 signals.unwind()
 try:
     os.kill(os.getpid(), signal.SIGTERM)
@@ -136,7 +136,8 @@ def test_interrupt_through_exec_is_status_130() -> None:
     """CPython would kill itself with the signal at exit: shells say 130 then, Popen -2."""
     code = """
 import signal, sys
-from swin_deploy import cli, signals
+from exporters import signals
+from swin_deploy import cli
 def interrupted(**_):
     exec("signal.raise_signal(signal.SIGINT)")
 cli.cli = interrupted

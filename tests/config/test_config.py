@@ -96,6 +96,8 @@ def test_img_size_that_windows_cannot_tile_names_the_legal_ones(img_size: int) -
             {"num_heads": (3, 5, 12, 24)}, "num_heads 5 of stage 1 .* 192 channels", id="heads"
         ),
         pytest.param({"num_heads": (0, 6, 12, 24)}, "num_heads 0, 6", id="no-heads"),
+        pytest.param({"out_stages": (0, 1)}, "numbered from 1 to 4", id="stage-0"),
+        pytest.param({"out_stages": (4, 5)}, "numbered from 1 to 4", id="stage-after-the-last"),
     ],
 )
 def test_contradicting_sizes_are_named(sizes: dict[str, Any], message: str) -> None:

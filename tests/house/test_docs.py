@@ -114,6 +114,18 @@ def test_rooms_import_only_what_is_below_them() -> None:
     assert not ring(arrows)
 
 
+def test_no_command_imports_another() -> None:
+    files = sources()
+    commands = {
+        path
+        for path, source in files.items()
+        if path.startswith("swin_deploy/cli/") and "\n@command(" in source
+    }
+    assert len(commands) >= len(cli.commands) - 1  # one file has two of them
+    arrows = imports_of(files)
+    assert not [(path, arrows[path] & commands) for path in commands if arrows[path] & commands]
+
+
 @pytest.mark.parametrize(
     ("path", "line"),
     [

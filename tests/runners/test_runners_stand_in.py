@@ -116,6 +116,27 @@ def test_run_recovers_from_what_it_refuses(world: World, path: Path, cuda_graph:
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True], ids=["kernels", "graph"])
+def test_calls_out_of_order_are_refused_and_give_nothing_stale(
+    world: World, path: Path, cuda_graph: bool
+) -> None:
+    given, runner = images(2), TrtRunner(path, cuda_graph=cuda_graph, warn=pytest.fail)
+    for _ in range(2):  # never opened, and closed again
+        with pytest.raises(ComparisonError, match="is not open"):
+            runner.prepare(given)
+        with runner:
+            runner.prepare(given)
+            with pytest.raises(ComparisonError, match="has no outputs; call execute first"):
+                runner.fetch()  # memory that nothing was written to
+            with pytest.raises(ComparisonError, match="is open; close it"):
+                runner.__enter__()
+            assert_right(runner.run(given), given)  # the one that is open stays so
+        for call in (runner.execute, runner.fetch):
+            with pytest.raises(ComparisonError, match="has no images"):
+                call()
+    assert_closed(world)
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True], ids=["kernels", "graph"])
 def test_execute_with_copies_uploads_and_downloads_without_waiting(
     world: World, path: Path, cuda_graph: bool
 ) -> None:

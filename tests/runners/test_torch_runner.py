@@ -26,7 +26,7 @@ from exporters.errors import BuildError, ConfigError, MissingBackendError
 from exporters.progress import silent
 from swin_deploy.bench import Effort
 from swin_deploy.bench.baselines import compiled
-from swin_deploy.bench.throughput import measure_throughput
+from swin_deploy.bench.throughput import _deployed, _without, measure_throughput
 from swin_deploy.candidates import Made
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.checkpoints.preprocessors import library_steps
@@ -108,12 +108,12 @@ def test_compiled_baselines_of_a_gpu_come_as_cuda_graphs_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["parity", "run", "bench", "evaluate", "predict"])
-def test_option_takes_the_ways_there_are_and_says_what_has_not_run(name: str) -> None:
+def test_option_takes_the_ways_there_are_and_has_help(name: str) -> None:
     (option,) = [one for one in cli.commands[name].params if one.name == "runner"]
     assert isinstance(option, click.Option)
     assert isinstance(option.type, click.Choice)
     assert tuple(option.type.choices) == TORCH_WAYS == get_args(deployed.TorchWay)
-    assert "not run on a GPU yet" in (option.help or "")
+    assert "in float16, as one CUDA graph" in (option.help or "")
     assert "--runner torch" in (cli.commands[name].epilog or "")
 
 
@@ -187,6 +187,35 @@ def test_graph_is_captured_once_for_each_batch_and_replayed(
         np.testing.assert_array_equal(runner._images, images)
     assert asked == ["capture thread_local", "replay", "replay", "capture thread_local", "replay"]
     assert [shape[0] for shape, _ in spy.seen] == [5] * 4 + [2] * 4  # warm-up, then the capture
+
+
+def test_graph_that_could_not_be_captured_is_captured_with_the_next_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It does not run without a graph from then on, under the name of one that has it."""
+    tried: list[int] = []
+
+    def fail(runner: TorchRunner) -> None:
+        tried.append(len(runner._images))
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(TorchRunner, "_capture", fail)
+    runner = TorchRunner("spy", Spy().eval(), graph=True)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            runner.prepare(PIXELS)
+    assert tried == [5, 5]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_deploy_model_without_the_kernel_is_not_timed_under_two_names() -> None:
+    (shipped,) = [_deployed(small(), "torch")]
+    others = compiled("deploy model", nn.Identity, "deploy", modes=["default"])
+    others += compiled("PyTorch reference", nn.Identity, "reference", modes=["default"])
+    assert [one.runner.name for one in _without([shipped], others)] == [
+        "deploy model, compiled", "PyTorch reference, compiled",
+        "PyTorch reference, compiled, CUDA graph",
+    ]  # fmt: skip
 
 
 @compiles
