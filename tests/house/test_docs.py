@@ -1,4 +1,5 @@
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -31,6 +32,15 @@ def test_commands_and_options_in_the_docs_exist(page: Path) -> None:
         known = {option for param in cli.commands[words[0]].params for option in param.opts}
         used = {word.split("=")[0] for word in words[1:] if word.startswith("--")}
         assert used <= known | {"--help", "--json"}, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_imports_in_the_docs_exist(page: Path) -> None:
+    pattern = r"^(?:>>> )?from ((?:swin_deploy|exporters)[\w.]*) import ([\w, ]+)"
+    for module, names in re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE):
+        found = importlib.import_module(module)
+        missing = [name for name in names.split(", ") if not hasattr(found, name.strip())]
+        assert not missing, f"{module}: {missing}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
