@@ -1,11 +1,10 @@
 """The command line: validate, call the library, print; statuses 0, 1, 2 and 3.
 
 ==================  ============================================================================
-``about``           ``swin-deploy models`` and ``swin-deploy doctor``
-``auto``            ``--auto``
+``auto``            ``--auto``: the first precision that is right, and why not those before
 ``bench``           ``swin-deploy bench``: is it faster, and than what
 ``build_trt``       ``swin-deploy build-trt``: an ONNX file to an engine
-``command``         commands
+``command``         what every command has: its levels of talk, and variables for options
 ``console``         what commands say, and where
 ``engine_options``  options about an engine's life
 ``evaluate``        ``swin-deploy evaluate``: accuracy on labelled images
@@ -17,10 +16,12 @@
 ``outputs``         outputs at the border of the commands
 ``parity``          ``swin-deploy parity``: is it equal
 ``plan``            ``swin-deploy plan``: the kernels that TensorRT launches
-``precision``       ``swin-deploy precision``
+``precision``       ``swin-deploy precision``: what half precision does to each part
 ``predict``         ``swin-deploy predict``: what is in a picture
 ``report``          ``swin-deploy report``: render a report again, or compare two
 ``run``             ``swin-deploy run``: the whole line in one command
+``doctor``          ``swin-deploy doctor``: what this machine can do
+``models``          ``swin-deploy models``: the variants, and where checkpoints may come from
 ==================  ============================================================================
 
 0: done, and within tolerance.  1: a check failed.  2: wrong usage.  3: could not run.
@@ -40,14 +41,15 @@ import click
 from exporters import __version__
 from exporters.errors import DeployError
 from exporters.signals import farewell, received
-from swin_deploy.cli.about import doctor, models
 from swin_deploy.cli.bench import bench
 from swin_deploy.cli.build_trt import build_trt
 from swin_deploy.cli.command import level_options
 from swin_deploy.cli.console import READER_GONE, discard_streams, is_full, say
+from swin_deploy.cli.doctor import doctor
 from swin_deploy.cli.evaluate import evaluate
 from swin_deploy.cli.export import export
 from swin_deploy.cli.failures import BUG, MOST_OF_USAGE, bug_report, explain, one_line
+from swin_deploy.cli.models import models
 from swin_deploy.cli.parity import parity
 from swin_deploy.cli.plan import plan
 from swin_deploy.cli.precision import precision

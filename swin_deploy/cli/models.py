@@ -1,4 +1,4 @@
-"""``swin-deploy models`` and ``swin-deploy doctor``: what there is, here and in the package."""
+"""``swin-deploy models``: the variants, and where checkpoints may come from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from swin_deploy.cli.options import json_option
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, VARIANTS
 from swin_deploy.config.names import short_names
 
-BROKEN_STATUS = 1
 # What may be given as a checkpoint, by source.
 SOURCES = {
     "notebook": "torch.save or safetensors of the notebook's model",
@@ -68,37 +67,4 @@ def models(console: Console, as_json: bool) -> None:
         "Checkpoints (--checkpoint FILE or FOLDER, found from their keys):"
     )
     show_table(render_sources(SOURCES))
-    console.next_step("run", "--model", "notebook-digits", why="or --checkpoint FILE")
-
-
-DOCTOR_EPILOG = """\b
-Examples:
-  swin-deploy doctor
-  swin-deploy doctor --json
-
-\b
-Exit status 1: something that the main job needs is missing or broken.
-"""
-
-
-@command(epilog=DOCTOR_EPILOG)
-@json_option
-@click.pass_obj
-def doctor(console: Console, as_json: bool) -> None:
-    """Say what this machine can do, and how to get what is missing."""
-    with console.loading("Looking at this machine"):
-        from swin_deploy.doctor import examine, to_dict
-
-        findings = examine()
-    if as_json:
-        show_json(to_dict(findings))
-    else:
-        from swin_deploy.report.models import render_findings
-
-        show_table(render_findings(findings))
-    builds = any(f.state == "ok" and f.name.startswith("tensorrt") for f in findings)
-    if not builds:
-        console.warn("no TensorRT flavour is installed: engines cannot be built")
-    if not builds or any(finding.state == "broken" for finding in findings):
-        click.get_current_context().exit(BROKEN_STATUS)
     console.next_step("run", "--model", "notebook-digits", why="or --checkpoint FILE")
