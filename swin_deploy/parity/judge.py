@@ -124,6 +124,8 @@ def _judge_outputs(
             except ComparisonError as err:
                 name = f"{runner.name} ({candidate.file})" if candidate.file else runner.name
                 raise ComparisonError(f"{name}, {images.name}: {err}") from err
+            except MissingBackendError as err:  # some GPUs are refused at the first call
+                return dataclasses.replace(hop, backend=runner.backend, not_run=str(err))
             except BuildError as err:
                 if candidate.stage != "deploy":
                     raise

@@ -259,6 +259,19 @@ def test_judge_polygraphy_that_passes_what_fails_is_said_too(monkeypatch):
     assert reason.endswith("Polygraphy finds the values within tolerance, we out of")
 
 
+def test_judge_device_that_refuses_the_first_call_is_not_run_and_leaves_the_others():
+    def refuse(images):
+        raise MissingBackendError("no kernel image is available for this GPU")
+
+    reference = run_reference(FakeRunner(), [image_set()], names=("logits",))
+    refused, right = judge(
+        reference, [Candidate(FakeRunner(refuse), "engine"), Candidate(FakeRunner(), "onnx")]
+    )
+    assert refused.passed is None
+    assert refused.not_run == "no kernel image is available for this GPU"
+    assert right.passed
+
+
 def test_judge_without_a_second_opinion_does_not_ask_polygraphy(monkeypatch):
     monkeypatch.setattr(judging, "second_opinion", lambda *arrays: pytest.fail("was asked"))
     reference = run_reference(FakeRunner(), [image_set()], names=("logits",))
