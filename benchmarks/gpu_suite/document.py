@@ -110,6 +110,9 @@ def claim_places(output: Path, copy_to: Path | None, *, artifacts: Path, dry: bo
     ensure_writable(artifacts / "one")
     for document in documents:
         open_document(document, dry=dry)
+    partial = partial_path(output)
+    if partial.exists() and read_outcome(partial) is None:
+        raise FileError(f"{partial} is not of this suite; move it away, or choose another --output")
     for page in pages:
         if page.exists() and not page.read_bytes().startswith(
             tuple(title.encode() for title in PAGE_TITLES)
@@ -153,7 +156,6 @@ def merge_partial(document: Document, output: Path) -> str:
     path = partial_path(output)
     left = read_outcome(path)
     if left is None:
-        path.unlink(missing_ok=True)
         return ""
     name: str = left.pop("part")
     if left["status"] != "done":

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,7 +180,13 @@ def _attempt(
     except (MissingBackendError, ComparisonError) as err:
         return outcome_of("not run", str(err))
     except Exception as err:  # noqa: BLE001 - whatever a library raises is a result, not the end
-        return outcome_of("failed", one_line(err))
+        return outcome_of("failed", f"{one_line(err)} ({_place(err)})")
+
+
+def _place(err: Exception) -> str:
+    """The file and line that an exception comes from: the machine it was on may be gone."""
+    frame = traceback.extract_tb(err.__traceback__)[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}"
 
 
 def outcome_of(status: Status, reason: str = "", data: dict[str, Any] | None = None) -> Outcome:

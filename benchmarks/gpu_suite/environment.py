@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -38,7 +37,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "cpu cores": os.cpu_count(),
-        "versions": package_versions() | _versions("onnx", "onnxscript", "numpy", "einops"),
+        "versions": package_versions("onnx", "onnxscript", "numpy", "einops"),
         "missing": {
             name: purpose
             for name, purpose in WANTED.items()
@@ -53,16 +52,6 @@ def environment() -> dict[str, Any]:
         found["gpu memory MB"] = round(properties.total_memory / 1e6)
         found["cuda"] = str(torch.version.cuda)
         found["state"] = gpu_state() or "unknown: NVIDIA's management library is not here"
-    return found
-
-
-def _versions(*names: str) -> dict[str, str]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

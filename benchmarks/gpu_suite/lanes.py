@@ -16,7 +16,6 @@ from exporters.errors import MissingBackendError
 from exporters.spec import Flavor, Precision
 from swin_deploy.bench import Kind
 from swin_deploy.bench.baselines import (
-    Compile,
     best_arithmetic,
     compiled,
     eager,
@@ -26,6 +25,7 @@ from swin_deploy.bench.contenders import Contender
 from swin_deploy.bench.originals import original_maker
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.runners import CUDA_PROVIDER, OrtRunner, Runner, TrtRunner
+from swin_deploy.runners.compiling import CompileMode
 from swin_deploy.runners.deployed import TorchWay, deploy_runner
 from swin_deploy.runners.fused import why_not_fused
 from swin_deploy.runners.pytorch import Arithmetic
@@ -102,7 +102,7 @@ def in_float32(models: Sequence[PyTorchModel], kinds: Sequence[Arithmetic]) -> l
     return [lane for one in models for lane in eager(one.title, one.make, one.kind, kinds=kinds)]
 
 
-def by_compiler(models: Sequence[PyTorchModel], mode: Compile) -> list[Contender]:
+def by_compiler(models: Sequence[PyTorchModel], mode: CompileMode) -> list[Contender]:
     """Each model through torch.compile, and as a CUDA graph of that."""
     return [
         lane for one in models for lane in compiled(one.title, one.make, one.kind, modes=[mode])

@@ -12,9 +12,6 @@ from swin_deploy.bench.contenders import Contender
 from swin_deploy.runners.compiling import GRAPH_MODES, CompileMode
 from swin_deploy.runners.pytorch import Arithmetic, TorchRunner
 
-Compile = CompileMode
-PyTorchRunner = TorchRunner
-
 # On a CPU the rest is pointless: TF32 and CUDA graphs do not exist, float16 is slower than float32.
 GPU_ARITHMETIC: tuple[Arithmetic, ...] = ("fp32", "tf32", "fp16", "autocast")
 
@@ -27,7 +24,7 @@ def eager(
 
 
 def compiled(
-    name: str, make: Callable[[], nn.Module], kind: Kind, *, modes: Sequence[Compile]
+    name: str, make: Callable[[], nn.Module], kind: Kind, *, modes: Sequence[CompileMode]
 ) -> list[Contender]:
     """A model compiled: in float16 on a GPU, in float32 on a CPU.
 
@@ -69,7 +66,7 @@ def _contender(
     kind: Kind,
     *,
     arithmetic: Arithmetic,
-    compile_mode: Compile | None = None,
+    compile_mode: CompileMode | None = None,
     graph: bool = False,
 ) -> Contender:
     mode: Mode = "compile" if compile_mode else "graph" if graph else "eager"

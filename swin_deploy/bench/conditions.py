@@ -58,10 +58,14 @@ def conditions_of(
     return conditions | package_versions()
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that take part in a measurement, where they are installed."""
+def package_versions(*others: str) -> dict[str, str]:
+    """Versions of the packages that take part in a measurement, where they are installed.
+
+    Args:
+        others: Names of more packages.
+    """
     versions = {}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *others):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     flavors = {flavor: tensorrt_version(flavor) for flavor in FLAVORS}

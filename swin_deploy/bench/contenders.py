@@ -201,8 +201,7 @@ def prepare_lanes(
         progress(f"batch {len(images)}: making {lane.runner.name} ready")
         start = time.perf_counter()
         try:
-            with _quiet_logs():
-                _first_calls(lane, images)
+            _first_calls(lane, images)
             outputs = lane.runner.fetch()
             expected = outputs if lane is lanes[0] else expected
             lane.failed = _check(lane, outputs, expected)
@@ -215,17 +214,6 @@ def prepare_lanes(
         for _ in range(alone if lane.contender.timed else 0):
             lane.calls_ms += lane.try_call(None)
         yield lane
-
-
-@contextlib.contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """Keep torch.compile from logging for pages what the row says in a line."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _first_calls(lane: Lane, images: NDArray[np.float32]) -> None:

@@ -12,7 +12,7 @@
 ``failures``        what a command says where something else goes wrong than an error of its own
 ``heartbeat``       signs of life of a step
 ``inputs``          inputs at the border of the commands
-``options``         options that several commands share, and the checks at the border
+``options``         options that several commands share
 ``outputs``         outputs at the border of the commands
 ``parity``          ``swin-deploy parity``: is it equal
 ``plan``            ``swin-deploy plan``: the kernels that TensorRT launches
@@ -22,6 +22,7 @@
 ``run``             ``swin-deploy run``: the whole line in one command
 ``doctor``          ``swin-deploy doctor``: what this machine can do
 ``models``          ``swin-deploy models``: the variants, and where checkpoints may come from
+``values``          what the values of options may be
 ==================  ============================================================================
 
 0: done, and within tolerance.  1: a check failed.  2: wrong usage.  3: could not run.

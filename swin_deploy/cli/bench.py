@@ -14,8 +14,6 @@ from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table
 from swin_deploy.cli.options import (
     Asked,
-    batch_list,
-    duration,
     engine_option,
     json_option,
     model_options,
@@ -25,6 +23,7 @@ from swin_deploy.cli.options import (
     runner_words,
 )
 from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.cli.values import batch_list, duration
 
 if TYPE_CHECKING:
     from swin_deploy.bench.throughput import Against

@@ -22,8 +22,9 @@ from swin_deploy.cli.engine_options import (
     say_targets,
 )
 from swin_deploy.cli.inputs import require_onnx, requiring
-from swin_deploy.cli.options import FILE, batch_range, flavor_option, json_option
+from swin_deploy.cli.options import flavor_option, json_option
 from swin_deploy.cli.outputs import ENGINE, claim_outputs, force_option, require_ending
+from swin_deploy.cli.values import FILE, batch_range
 
 if TYPE_CHECKING:
     from exporters.plan import KernelPlan

@@ -16,7 +16,7 @@ from exporters.backends import current_gpu
 from exporters.engine.targets import check_options
 from exporters.spec import CURRENT, CacheFile, EngineOptions, Flavor, HardwareCompatibility
 from swin_deploy.cli.console import Console, say
-from swin_deploy.cli.options import FILE
+from swin_deploy.cli.values import FILE
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -13,8 +13,6 @@ from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, announce, show_json, show_table
 from swin_deploy.cli.inputs import require_data, requiring
 from swin_deploy.cli.options import (
-    FILE,
-    MAX_BATCH,
     Asked,
     engine_option,
     json_option,
@@ -23,6 +21,7 @@ from swin_deploy.cli.options import (
     runner_option,
 )
 from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.cli.values import FILE, MAX_BATCH
 from swin_deploy.config import BUNDLED_IMAGES, DEFAULT_MODEL
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
 from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, announce, show_json, show_line
-from swin_deploy.cli.options import FILE, Asked, fixed_or_dynamic, json_option, model_options
+from swin_deploy.cli.options import Asked, json_option, model_options
 from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
+from swin_deploy.cli.values import FILE, fixed_or_dynamic
 
 EPILOG = """\b
 Examples:

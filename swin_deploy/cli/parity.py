@@ -24,7 +24,6 @@ from swin_deploy.cli.console import (
 from swin_deploy.cli.options import (
     GPU_MACHINE,
     Asked,
-    batch_list,
     engine_option,
     image_options,
     json_option,
@@ -36,6 +35,7 @@ from swin_deploy.cli.options import (
     runner_words,
 )
 from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.cli.values import batch_list
 
 if TYPE_CHECKING:
     from swin_deploy.original.build import Choice

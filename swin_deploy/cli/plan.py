@@ -15,8 +15,9 @@ from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, show_json, show_table
 from swin_deploy.cli.engine_options import default_options, resolve_flavor
 from swin_deploy.cli.inputs import require_planned, requiring
-from swin_deploy.cli.options import FILE, flavor_option, json_option
+from swin_deploy.cli.options import flavor_option, json_option
 from swin_deploy.cli.outputs import PICTURE, claim_outputs, force_option, require_ending
+from swin_deploy.cli.values import FILE
 
 if TYPE_CHECKING:
     from exporters.plan import KernelPlan

@@ -18,15 +18,9 @@ from exporters.text_files import LISTED, listed, visible
 from swin_deploy.artifacts.outputs import features_output, table_outputs
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_line, show_text
-from swin_deploy.cli.options import (
-    FILE,
-    MAX_BATCH,
-    Asked,
-    checkpoint_options,
-    complete_artifacts,
-    runner_option,
-)
+from swin_deploy.cli.options import Asked, checkpoint_options, complete_artifacts, runner_option
 from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.cli.values import FILE, MAX_BATCH
 
 if TYPE_CHECKING:
     from swin_deploy.predict.pictures import Named, Pictures

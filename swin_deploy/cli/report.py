@@ -13,8 +13,9 @@ from exporters.errors import FileError
 from swin_deploy.artifacts.outputs import REPORT, comment_output, report_outputs
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table, show_text
-from swin_deploy.cli.options import FILE, json_option
+from swin_deploy.cli.options import json_option
 from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.cli.values import FILE
 
 if TYPE_CHECKING:
     from swin_deploy.report.results import Report

@@ -36,11 +36,8 @@ from swin_deploy.cli.engine_options import (
     resolve_flavor,
 )
 from swin_deploy.cli.options import (
-    FILE,
     GPU_MACHINE,
     Asked,
-    batch_range,
-    duration,
     flavor_option,
     image_options,
     json_option,
@@ -50,6 +47,7 @@ from swin_deploy.cli.options import (
     runner_words,
 )
 from swin_deploy.cli.outputs import claim_artifacts, claim_outputs, force_option
+from swin_deploy.cli.values import FILE, batch_range, duration
 
 if TYPE_CHECKING:
     from swin_deploy.artifacts.pipeline import Converted

@@ -2,8 +2,8 @@
 
 What a reference computes at run time but does not depend on the image is computed here once, in
 float64: the score scale goes into the query weights, position biases and masks into one additive
-constant, rolls and window partitions into gather indices. One file a family; ``pieces`` has what
-they share.
+constant, rolls and window partitions into gather indices. One file a family; ``fold_parts`` has
+what they share.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
 import dataclasses
-import logging
 
 import numpy as np
 import pytest
@@ -229,15 +228,6 @@ def test_time_runners_graph_of_what_is_compiled_by_then_takes_no_time_for_compil
     ]
     rows = timed(contender("a"), first, graphs[0], second, graphs[1], effort=effort).results
     assert [row.timed for row in rows] == [True, True, True, False, False]
-
-
-def test_time_runners_leaves_logging_as_it_was():
-    logging.disable(logging.INFO)
-    try:
-        timed(contender("a", fails_at=1))
-        assert logging.root.manager.disable == logging.INFO
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize(

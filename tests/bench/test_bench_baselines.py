@@ -13,7 +13,6 @@ from torch import nn
 from exporters.errors import ComparisonError, MissingBackendError
 from swin_deploy.bench import Effort
 from swin_deploy.bench.baselines import (
-    PyTorchRunner,
     compiled,
     eager,
     graphed,
@@ -26,7 +25,7 @@ from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
 from swin_deploy.reference import build_reference as build_any
-from swin_deploy.runners.pytorch import float32_products
+from swin_deploy.runners.pytorch import TorchRunner, float32_products
 
 V1 = SwinConfig(
     family="swin", img_size=64, window_size=4, embed_dim=32, depths=(2, 2, 2),
@@ -42,7 +41,7 @@ def loaded(config, source="timm"):
 
 
 def outputs_of(make, **options):
-    with PyTorchRunner("x", make, **options) as runner:
+    with TorchRunner("x", make, **options) as runner:
         return runner.run(IMAGES)
 
 
@@ -64,7 +63,7 @@ def test_pytorch_runner_gives_the_models_output_and_leaves_the_model_alone(model
 
 
 def test_pytorch_runner_takes_new_images_of_the_same_and_of_another_batch(model):
-    with PyTorchRunner("x", lambda: model) as runner:
+    with TorchRunner("x", lambda: model) as runner:
         first = runner.run(IMAGES)
         other = runner.run(IMAGES[::-1].copy())
         assert relative_l2((other[0][::-1],), first) < 1e-6
@@ -120,7 +119,7 @@ def test_original_has_our_weights_and_gives_our_output(library, config):
     peers.import_peer(library)
     ours = loaded(config)
     images = seeded_images(config)
-    with PyTorchRunner("original", original_maker(ours, library)) as runner:
+    with TorchRunner("original", original_maker(ours, library)) as runner:
         theirs = runner.run(np.asarray(images))
     with torch.no_grad():
         expected = (np.asarray(ours.reference(images)),)

@@ -17,7 +17,6 @@ from torch import nn
 
 from exporters.arrays import plain_array
 from exporters.errors import ComparisonError
-from swin_deploy.bench.baselines import PyTorchRunner
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.deploy.fold import fold
@@ -106,7 +105,7 @@ def runner(request: pytest.FixtureRequest, tmp_path: Path) -> Runner:
     if request.param == "PyTorch":
         return TorchRunner("turned", _Turned())
     if request.param == "PyTorch baseline":
-        return PyTorchRunner("turned", _Turned)
+        return TorchRunner("turned", _Turned)
     pytest.importorskip("onnxruntime")
     return OrtRunner(write_doubler(tmp_path / "twice.onnx"), "fp32")
 

@@ -22,7 +22,6 @@ from exporters import memory
 from exporters.spec import ExportSpec, Precision
 from exporters.to_onnx import export_onnx
 from swin_deploy import candidates
-from swin_deploy.bench.baselines import PyTorchRunner
 from swin_deploy.candidates import Made
 from swin_deploy.deploy.fold import fold
 from swin_deploy.images.sets import seeded_images
@@ -119,7 +118,7 @@ def test_shared_deploy_model_stays_as_it_is(family: str) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda m: TorchRunner("m", m), lambda m: PyTorchRunner("m", lambda: m)],
+    [lambda m: TorchRunner("m", m), lambda m: TorchRunner("m", lambda: m)],
     ids=["runner", "baseline"],
 )
 def test_float32_runner_on_a_cpu_holds_no_weights_of_its_own(make: object) -> None:

@@ -10,7 +10,7 @@ import pytest
 from command_line import Command, run_process
 
 from swin_deploy.cli import cli
-from swin_deploy.cli.options import FilePath
+from swin_deploy.cli.values import FilePath
 
 PATHS = [
     (name, param)

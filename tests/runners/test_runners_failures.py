@@ -23,32 +23,10 @@ from exporters.errors import BuildError, DeployError, MissingBackendError
 from swin_deploy.runners import TrtRunner
 
 pytest.importorskip("onnxruntime", reason="the stand-in computes with it")
+pytest_plugins = ["stand_in_fixtures"]
 
-LISTS = Path(__file__).parent.parent / "tensorrt_names"
-FLAVORS = ("tensorrt", "tensorrt-rtx")
 ONE_LINE = r"\A[^\n]+\Z"
 EAGER = DynamicShapesKernelSpecializationStrategy.EAGER
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
-    monkeypatch.setenv("SWIN_DEPLOY_CACHE", str(tmp_path / "caches"))
-    return stand_in(monkeypatch)
-
-
-@pytest.fixture(params=FLAVORS)
-def flavor(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def path(tmp_path: Path, flavor: str) -> Path:
-    return write_stand_in(tmp_path / "m.engine", GRAPH, flavor=flavor)
-
-
-@pytest.fixture
-def rtx(tmp_path: Path) -> Path:
-    return write_stand_in(tmp_path / "m.engine", GRAPH, flavor="tensorrt-rtx")
 
 
 # What cannot go wrong alone: a call that only reads, made to fail, raises like any other.

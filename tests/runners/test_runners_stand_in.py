@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cuda_stand_in import World
-from small_engine import GRAPH, assert_closed, assert_right, graph_of, images
+from small_engine import assert_closed, assert_right, graph_of, images
 from trt_stand_in import (
     VERSIONS,
     CudaGraphStrategy,
     DynamicShapesKernelSpecializationStrategy,
     make_module,
-    stand_in,
     write_stand_in,
 )
 
@@ -27,32 +26,10 @@ from exporters.errors import BuildError, ComparisonError
 from swin_deploy.runners import TrtRunner, runtime_cache
 
 pytest.importorskip("onnxruntime", reason="the stand-in computes with it")
+pytest_plugins = ["stand_in_fixtures"]
 
-LISTS = Path(__file__).parent.parent / "tensorrt_names"
-FLAVORS = ("tensorrt", "tensorrt-rtx")
 ONE_LINE = r"\A[^\n]+\Z"
 EAGER = DynamicShapesKernelSpecializationStrategy.EAGER
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
-    monkeypatch.setenv("SWIN_DEPLOY_CACHE", str(tmp_path / "caches"))
-    return stand_in(monkeypatch)
-
-
-@pytest.fixture(params=FLAVORS)
-def flavor(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def path(tmp_path: Path, flavor: str) -> Path:
-    return write_stand_in(tmp_path / "m.engine", GRAPH, flavor=flavor)
-
-
-@pytest.fixture
-def rtx(tmp_path: Path) -> Path:
-    return write_stand_in(tmp_path / "m.engine", GRAPH, flavor="tensorrt-rtx")
 
 
 def cache_of(path: Path) -> Path:

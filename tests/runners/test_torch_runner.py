@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import logging
 import shutil
 import types
 from collections.abc import Iterator
@@ -271,9 +272,22 @@ def test_parity_of_what_cannot_be_compiled_fails_and_goes_on(
     assert text.count("torch.compile of PyTorch") == 1
 
 
-def test_other_exceptions_stay_what_they_are() -> None:
-    with pytest.raises(ZeroDivisionError), compiling("m"):
-        raise ZeroDivisionError
+def test_other_exceptions_stay_what_they_are_and_logging_as_it_was(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def compile_and_fail() -> None:
+        with compiling("m"):
+            logging.getLogger("torch._inductor").error("a page of generated code")
+            raise ZeroDivisionError
+
+    logging.disable(logging.INFO)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            compile_and_fail()
+        assert logging.root.manager.disable == logging.INFO
+    finally:
+        logging.disable(logging.NOTSET)
+    assert caplog.text == ""
 
 
 @pytest.mark.slow

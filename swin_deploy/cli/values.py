@@ -1,0 +1,110 @@
+"""What the values of options may be: paths, batches, times and lists of numbers."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import click
+
+from exporters.errors import FileError
+from exporters.spec import BatchProfile
+from exporters.text_files import shortened
+
+MOST_NAME, MOST_PATH = 255, 4095  # bytes, on every file system in use
+MAX_SECONDS = 86_400
+MAX_BATCH = 1 << 16  # the batch that the exporter is told to expect at most
+
+
+class FilePath(click.Path):
+    """A path whose names a file system can hold: every later question about it has an answer."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Path:
+        """The path.
+
+        Raises:
+            FileError: If a name in it, or all of it, is longer than any file's.
+        """
+        path = Path(value)
+        longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+        if longest > MOST_NAME or len(os.fsencode(path)) > MOST_PATH or "\0" in str(path):
+            raise FileError(f"{shortened(path)} is no name that a file can have; check the path")
+        return path
+
+
+FILE = FilePath()
+
+
+def batch_range(_: click.Context, __: click.Parameter, value: str | None) -> BatchProfile | None:
+    """``N`` or ``MIN,OPT,MAX`` as a profile."""
+    if value is None:
+        return None
+    numbers = _numbers(value)
+    if len(numbers) not in (1, 3):
+        raise click.BadParameter(f"{value!r} is not a batch such as 8, or a range such as 1,8,32")
+    low, optimum, high = numbers * 3 if len(numbers) == 1 else numbers
+    if not low <= optimum <= high:
+        raise click.BadParameter(f"{value!r} is not in the order minimum,optimum,maximum")
+    return BatchProfile(low, optimum, high)
+
+
+def fixed_or_dynamic(_: click.Context, __: click.Parameter, value: str) -> int | None:
+    """``dynamic`` as None, or a number of images."""
+    if value == "dynamic":
+        return None
+    numbers = _numbers(value)
+    if len(numbers) != 1:
+        raise click.BadParameter(f"{value!r} is neither 'dynamic' nor a number of images")
+    return numbers[0]
+
+
+def batch_list(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+    """Batches such as ``1,2,3,7``, in the order given."""
+    numbers = _numbers(value)
+    if not numbers:
+        raise click.BadParameter(f"{value!r} is not a list of batches such as 1,8")
+    return tuple(numbers)
+
+
+def duration(_: click.Context, __: click.Parameter, value: float) -> float:
+    """A time from a second to a day."""
+    if not 1 <= value <= MAX_SECONDS:  # false for NaN too, which click.FloatRange lets through
+        raise click.BadParameter(f"{value} is not in the range 1<=x<={MAX_SECONDS}")
+    return value
+
+
+def _numbers(text: str) -> list[int]:
+    """Numbers from 1 to ``MAX_BATCH`` between commas; empty if the text is anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and len(part) <= len(str(MAX_BATCH)) for part in parts):
+        return []
+    numbers = [int(part) for part in parts]
+    return numbers if all(0 < number <= MAX_BATCH for number in numbers) else []
+
+
+def number_list(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
+    """Numbers between commas, such as ``0.485,0.456,0.406``."""
+    if value is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(math.isfinite(number) for number in numbers):
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406")
+    return numbers
+
+
+def crop_share(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    """A share above 0, at most 1."""
+    if value is not None and not 0 < value <= 1:  # false for NaN too
+        raise click.BadParameter(f"{value} is not in the range 0<x<=1")
+    return value
