@@ -29,7 +29,7 @@ Content = bytes | Callable[[], Iterable[bytes]]
 
 # The second form of folders is that of versions without locks.
 LEFT_OVER_FILE = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
-LEFT_OVER_FOLDER = re.compile(r"\.swin-deploy\.[0-9a-f]{8}\.tmp|\.rung-[a-z0-9_]{8}")
+LEFT_OVER_FOLDER = re.compile(r"\.swin-deploy\.[0-9a-f]{8}\.tmp|\.attempt-[a-z0-9_]{8}")
 NAME_KEPT = 60  # characters of a name in that of its temporary file: 255 bytes are allowed
 NAME_LOCK = "0" * 8  # in place of random digits: taken while names change
 WAIT_S = 30.0

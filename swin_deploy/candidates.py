@@ -20,7 +20,7 @@ from swin_deploy.artifacts.pipeline import read_engine_manifest
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TorchWay, TrtRunner, deploy_runner
 from swin_deploy.runners.emulated import EmulatedRunner
-from swin_deploy.runners.intermediates import Tappable, tappable_graph, tappable_module
+from swin_deploy.runners.intermediates import Probed, tappable_graph, tappable_module
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Candidate:
         stage: As in ``Hop``.
         file: File name of the artefact, or empty.
         family: Of the model, where its tolerance differs.
-        tappable: What looks into it, where that can be done.
+        probed: What looks into it, where that can be done.
         second_opinion: Whether Polygraphy repeats every verdict.
     """
 
@@ -40,7 +40,7 @@ class Candidate:
     stage: str
     file: str = ""
     family: str = ""
-    tappable: Tappable | None = None
+    probed: Probed | None = None
     second_opinion: bool = True
 
 
@@ -53,7 +53,7 @@ def module_candidate(
         TorchRunner(name, module, arithmetic=precision),
         "deploy",
         family=loaded.config.family,
-        tappable=tappable_module(module, precision),
+        probed=tappable_module(module, precision),
     )
 
 

@@ -51,7 +51,7 @@ class Finding:
     remedy: str = ""
 
 
-def examine() -> list[Finding]:
+def check_machine() -> list[Finding]:
     """Look at everything the line can use, in the order of the line."""
     return list(_findings())
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PRODUCTS = frozenset({"MatMul", "Gemm", "Einsum", "Conv", "Attention"})
 # Nodes whose kernel must show float32: products, and the sums of a residual stream. The others
 # may lie inside a kernel, in registers that the builder does not list.
-WITNESSES = PRODUCTS | {"Add"}
+CHECKED_OPS = PRODUCTS | {"Add"}
 
 
 def unwanted_float32(kernels: Iterable[Kernel], graph: onnx.ModelProto) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def lost_float32(kernels: Iterable[Kernel], graph: onnx.ModelProto) -> tuple[str
     asked = {
         node.name: _module(node.name)
         for node in graph.graph.node
-        if node.op_type in WITNESSES and _module(node.name) in kept
+        if node.op_type in CHECKED_OPS and _module(node.name) in kept
     }
     shown = {name for kernel in kernels if kernel.float32_inputs for name in kernel.onnx_nodes}
     return tuple(dict.fromkeys(module for name, module in asked.items() if name not in shown))

@@ -115,7 +115,7 @@ def build(
         force=force,
     )
     if engine is None:
-        reasons = pipeline.undelivered(plan, pipeline.graph_of(graph))
+        reasons = pipeline.missing_precision(plan, pipeline.graph_of(graph))
         raise BuildError(f"{files.engine}: {refusal(reasons)}")
     return engine
 

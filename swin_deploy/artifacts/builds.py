@@ -75,7 +75,7 @@ def claim_build(files: BuildPlan, *, force: bool = False) -> None:
 
 
 def refusal(reasons: Sequence[str]) -> str:
-    """Say why no engine was written; the reasons are those of ``undelivered``."""
+    """Say why no engine was written; the reasons are those of ``missing_precision``."""
     return (
         f"{'; '.join(reasons)}: not the precision that was asked for, so no engine was written. "
         "Look at the graph with swin-deploy plan"

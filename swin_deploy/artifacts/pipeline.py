@@ -231,7 +231,7 @@ def write_engine(
 
     Returns:
         The engine and its plan. There is no engine, and no file, where the graph is in half
-        precision but the plan does not deliver it (``undelivered``).
+        precision but the plan does not deliver it (``missing_precision``).
 
     Raises:
         BuildError: If it cannot be built.
@@ -251,7 +251,7 @@ def write_engine(
         built = build_engine(
             graph, profile, options=options, progress=listener.progress, warn=listener.warn
         )
-    if precision != "fp32" and undelivered(built.plan, graph):
+    if precision != "fp32" and missing_precision(built.plan, graph):
         return None, built.plan
     before = []
     if isinstance(source, Converted):
@@ -278,7 +278,7 @@ def graph_of(source: Path | Converted) -> onnx.ModelProto:
     return source.graph if isinstance(source, Converted) else load_onnx(source)
 
 
-def undelivered(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ...]:
+def missing_precision(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ...]:
     """What a half-precision graph asks for and its plan does not show; empty when nothing.
 
     Attention that is not fused counts where modules were kept in float32: they may have cut it.

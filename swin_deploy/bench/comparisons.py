@@ -11,20 +11,20 @@ from swin_deploy.bench import SHIPPED, Comparison
 from swin_deploy.intervals import ratio_interval, ratio_of
 
 if TYPE_CHECKING:
-    from swin_deploy.bench.contenders import Contender, Lane
+    from swin_deploy.bench.contenders import Contender, TimedRunner
 
-Bar = Literal["eager", "compile", "original"]
-BARS: tuple[Bar, ...] = ("eager", "compile", "original")
+BaselineKind = Literal["eager", "compile", "original"]
+BASELINE_KINDS: tuple[BaselineKind, ...] = ("eager", "compile", "original")
 
 
-def compare_bars(lanes: Sequence[Lane], batch: int) -> list[Comparison]:
+def compare_baselines(lanes: Sequence[TimedRunner], batch: int) -> list[Comparison]:
     """The fastest that is shipped against the fastest of each bar, by their calls at a batch."""
     timed = [lane for lane in lanes if lane.ready and lane.calls_ms]
     ours = _fastest([lane for lane in timed if _is_ours(lane.contender)])
     if ours is None:
         return []
     found = []
-    for bar in BARS:
+    for bar in BASELINE_KINDS:
         theirs = _fastest([lane for lane in timed if _is_of(lane.contender, bar)])
         if theirs is None:
             continue
@@ -47,7 +47,7 @@ def _is_ours(contender: Contender) -> bool:
     return contender.kind in SHIPPED
 
 
-def _is_of(contender: Contender, bar: Bar) -> bool:
+def _is_of(contender: Contender, bar: BaselineKind) -> bool:
     if _is_ours(contender):
         return False
     if bar == "compile":
@@ -56,11 +56,11 @@ def _is_of(contender: Contender, bar: Bar) -> bool:
     return contender.kind == kind and (bar == "original" or contender.mode == "eager")
 
 
-def _fastest(lanes: list[Lane]) -> Lane | None:
+def _fastest(lanes: list[TimedRunner]) -> TimedRunner | None:
     return min(lanes, key=lambda lane: float(np.median(lane.calls_ms)), default=None)
 
 
-def _title(lane: Lane) -> str:
+def _title(lane: TimedRunner) -> str:
     """Name and precision; a file's name has its precision already."""
     contender = lane.contender
     if contender.mode == "file":

@@ -51,7 +51,7 @@ class Contender:
 
 
 @dataclass
-class Lane:
+class TimedRunner:
     """A contender during a run: why it is out, and its calls at the batch being timed."""
 
     contender: Contender
@@ -132,7 +132,7 @@ def one_line(err: BaseException) -> str:
     return f"{type(err).__name__}: {text[:240]}" if text else type(err).__name__
 
 
-def open_lane(stack: contextlib.ExitStack, lane: Lane, progress: Progress) -> None:
+def open_lane(stack: contextlib.ExitStack, lane: TimedRunner, progress: Progress) -> None:
     """Open a runner, to be closed with ``stack``; the lane keeps what went wrong."""
     lane.out = lane.contender.not_run
     if lane.out:
@@ -157,7 +157,7 @@ def _close(runner: Runner) -> None:
         LOG.warning("%s did not close: %s", runner.name, one_line(err))
 
 
-def _memory_since(lane: Lane, used: int, allocated: int) -> int:
+def _memory_since(lane: TimedRunner, used: int, allocated: int) -> int:
     """Bytes more than before: of PyTorch's tensors, or for other libraries of the whole device."""
     if lane.contender.mode != "file":
         return max(0, device.allocated_bytes() - allocated)
@@ -171,13 +171,13 @@ def _out_of_range(runner: Runner, batch: int) -> str:
 
 
 def prepare_lanes(
-    lanes: Sequence[Lane],
+    lanes: Sequence[TimedRunner],
     images: NDArray[np.float32],
     clock: CompileClock,
     *,
     alone: int,
     progress: Progress,
-) -> Iterator[Lane]:
+) -> Iterator[TimedRunner]:
     """Make every lane ready, and check what it computes against the first one's output.
 
     Args:
@@ -216,7 +216,7 @@ def prepare_lanes(
         yield lane
 
 
-def _first_calls(lane: Lane, images: NDArray[np.float32]) -> None:
+def _first_calls(lane: TimedRunner, images: NDArray[np.float32]) -> None:
     """The first call, which compiles and allocates, and a second one for its memory."""
     start = time.perf_counter()
     used, allocated = device.used_bytes(), device.allocated_bytes()
@@ -234,7 +234,7 @@ def _first_calls(lane: Lane, images: NDArray[np.float32]) -> None:
         lane.peak = lane.held + max(0, device.peak_bytes() - allocated)
 
 
-def _check(lane: Lane, outputs: Outputs, expected: Outputs | None) -> str:
+def _check(lane: TimedRunner, outputs: Outputs, expected: Outputs | None) -> str:
     """Why the output is wrong; empty when it is right, or there is nothing to hold it against."""
     if expected is None:
         return ""

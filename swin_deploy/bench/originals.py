@@ -96,11 +96,11 @@ def _transformers(config: SwinConfig) -> tuple[nn.Module, tuple[Dialect, ...]]:
 
 
 def _under(prefix: str, dialect: Dialect) -> Dialect:
-    def foreign(ours: str) -> tuple[str, ...]:
-        names = dialect.foreign(ours)
-        return tuple(n if n.startswith(dialect.outer) else prefix + n for n in names)
+    def source_keys(ours: str) -> tuple[str, ...]:
+        names = dialect.source_keys(ours)
+        return tuple(n if n.startswith(dialect.sibling_prefixes) else prefix + n for n in names)
 
-    return Dialect(dialect.source, dialect.evidence, foreign)
+    return Dialect(dialect.source, dialect.key_prefix, source_keys)
 
 
 def _sizes(config: SwinConfig) -> dict[str, Any]:
@@ -141,8 +141,8 @@ def _translate(ours: Mapping[str, Tensor], dialect: Dialect) -> dict[str, Tensor
     state: dict[str, Tensor] = {}
     joined: dict[str, dict[str, Tensor]] = {}
     for name, value in ours.items():
-        foreign = dialect.foreign(name)
-        for part, tensor in zip(foreign, value.chunk(len(foreign)), strict=True):
+        source_keys = dialect.source_keys(name)
+        for part, tensor in zip(source_keys, value.chunk(len(source_keys)), strict=True):
             whole, bracket, letter = part.partition("[")
             if bracket:
                 joined.setdefault(whole, {})[letter.removesuffix("]")] = tensor

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from exporters.errors import ComparisonError
 from exporters.progress import Progress, silent, within
 from swin_deploy.bench import DEFAULT_EFFORT, BenchReport, BenchResult, Comparison, Effort
-from swin_deploy.bench.comparisons import compare_bars
+from swin_deploy.bench.comparisons import compare_baselines
 from swin_deploy.bench.conditions import conditions_of
 from swin_deploy.bench.contenders import (
     CompileClock,
     Contender,
-    Lane,
+    TimedRunner,
     make_events,
     open_lane,
     prepare_lanes,
@@ -117,7 +117,7 @@ class _Race:
     ) -> None:
         if not any(one.timed for one in contenders) or not len(images) or not batches:
             raise ComparisonError("nothing to time; give a runner, an image and a batch")
-        self.lanes = [Lane(contender) for contender in contenders]
+        self.lanes = [TimedRunner(contender) for contender in contenders]
         self.batches = tuple(dict.fromkeys(batches))
         self._timed = [lane for lane in self.lanes if lane.contender.timed]
         self._images, self._model, self._effort = images, model, effort
@@ -145,7 +145,7 @@ class _Race:
         if self._effort.transfers:
             _time_transfers(ready, images)
         self._results += [_result(lane, self._timed[0], batch) for lane in self._timed]
-        self._comparisons += compare_bars(self._timed, batch)
+        self._comparisons += compare_baselines(self._timed, batch)
         yield self._report()
 
     def _report(self, of_this_batch: Sequence[BenchResult] = ()) -> BenchReport:
@@ -157,7 +157,12 @@ class _Race:
 
 
 def _time_rounds(
-    lanes: list[Lane], effort: Effort, seconds: float, sampler: GpuSampler, *, progress: Progress
+    lanes: list[TimedRunner],
+    effort: Effort,
+    seconds: float,
+    sampler: GpuSampler,
+    *,
+    progress: Progress,
 ) -> None:
     """Warm up until the latencies have settled, then time, within ``seconds``."""
     start = time.perf_counter()
@@ -181,14 +186,14 @@ def _time_rounds(
         sampler.sample()
 
 
-def _time_transfers(lanes: list[Lane], images: NDArray[np.float32]) -> None:
+def _time_transfers(lanes: list[TimedRunner], images: NDArray[np.float32]) -> None:
     rounds = max((len(lane.calls_ms) for lane in lanes), default=0)
     for _ in range(min(rounds, TRANSFER_ROUNDS)):
         for lane in lanes:
             lane.copies_ms += lane.try_run(images)
 
 
-def _warm_up(lanes: list[Lane], rounds: int, seconds: float) -> None:
+def _warm_up(lanes: list[TimedRunner], rounds: int, seconds: float) -> None:
     """Untimed rounds until every latency has settled: at least one, at most ``rounds``."""
     start = time.perf_counter()
     warm: list[list[float]] = [[] for _ in lanes]
@@ -201,7 +206,7 @@ def _warm_up(lanes: list[Lane], rounds: int, seconds: float) -> None:
         lane.stable = is_settled(calls)
 
 
-def _unchecked(first: Lane, batch: int) -> dict[int, str]:
+def _unchecked(first: TimedRunner, batch: int) -> dict[int, str]:
     """Why nothing was held against the first runner's output, by batch; empty if it was."""
     reason = first.missing or first.failed
     return {batch: f"{first.runner.name}: {reason}"} if reason and first.error is None else {}
@@ -213,7 +218,7 @@ def _checks(unchecked: Mapping[int, str]) -> dict[str, str]:
     return {"outputs not checked": "; ".join(reasons)} if reasons else {}
 
 
-def _result(lane: Lane, baseline: Lane | None, batch: int) -> BenchResult:
+def _result(lane: TimedRunner, baseline: TimedRunner | None, batch: int) -> BenchResult:
     """What was found of a lane; without a baseline there is no ratio yet."""
     contender, runner = lane.contender, lane.runner
     result = BenchResult(

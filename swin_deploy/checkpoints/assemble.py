@@ -9,7 +9,7 @@ from torch import Tensor
 
 from exporters.errors import CheckpointError
 from exporters.text_files import listed
-from swin_deploy.checkpoints.dialect import Named
+from swin_deploy.checkpoints.dialect import EncoderTensors
 from swin_deploy.config import SwinConfig
 from swin_deploy.config.windows import (
     relative_coords_table,
@@ -24,7 +24,7 @@ COORDS_TOLERANCE = 2e-3
 QKV_BIASES = ("attn.qkv.bias", "attn.q_bias", "attn.v_bias")
 
 
-def assemble(named: Named, config: SwinConfig) -> tuple[dict[str, Tensor], list[str]]:
+def assemble(named: EncoderTensors, config: SwinConfig) -> tuple[dict[str, Tensor], list[str]]:
     """The state dict of ``config``'s reference model.
 
     Args:
@@ -66,7 +66,7 @@ def assemble(named: Named, config: SwinConfig) -> tuple[dict[str, Tensor], list[
 
 
 def _absent_by_design(
-    named: Named, config: SwinConfig, wanted: set[str]
+    named: EncoderTensors, config: SwinConfig, wanted: set[str]
 ) -> tuple[dict[str, float], list[str]]:
     """What some models of the family lack, and the constants that stand for it."""
     filled: dict[str, float] = {}
@@ -78,7 +78,7 @@ def _absent_by_design(
     return filled, notes
 
 
-def _hidden_norms(named: Named, config: SwinConfig) -> list[str]:
+def _hidden_norms(named: EncoderTensors, config: SwinConfig) -> list[str]:
     """Norms of stages whose maps the model does not give."""
     hidden = set(range(len(config.depths))) - set(config.shown_stages)
     names = [named.names(f"norm{s}.{leaf}")[0] for s in hidden for leaf in ("weight", "bias")]
@@ -88,7 +88,7 @@ def _hidden_norms(named: Named, config: SwinConfig) -> list[str]:
 class _Problems:
     """What does not fit, collected so that one message names it all."""
 
-    def __init__(self, named: Named) -> None:
+    def __init__(self, named: EncoderTensors) -> None:
         self.named = named
         self.missing: list[str] = []
         self.unknown: list[str] = []
@@ -145,7 +145,7 @@ def derived_buffers(config: SwinConfig) -> Iterator[tuple[str, Tensor]]:
                 yield start + "attn_mask", mask
 
 
-def _derived(named: Named, config: SwinConfig) -> dict[str, Tensor]:
+def _derived(named: EncoderTensors, config: SwinConfig) -> dict[str, Tensor]:
     """What libraries save besides the weights, recomputed, by their names in the dialect."""
     derived = {named.names(ours)[0]: value for ours, value in derived_buffers(config)}
     if config.family == "swinv2":
@@ -156,7 +156,7 @@ def _derived(named: Named, config: SwinConfig) -> dict[str, Tensor]:
     return derived
 
 
-def _compare(named: Named, derived: dict[str, Tensor]) -> list[str]:
+def _compare(named: EncoderTensors, derived: dict[str, Tensor]) -> list[str]:
     """Refuse saved buffers that are not what the config gives.
 
     Returns:

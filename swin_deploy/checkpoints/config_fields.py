@@ -229,7 +229,7 @@ def unknown_note(
 def field_rows() -> list[tuple[str, str, str, str]]:
     """Rows of the table in ``docs/sources.md``: source, fields, effect, words.
 
-    What transformers' wrapper of timm has in common with its other models is there once.
+    What transformers' wrapper_pattern of timm has in common with its other models is there once.
     """
     own = {name: field for name, field in TIMM.items() if GENERAL.get(name) is not field}
     parts = (

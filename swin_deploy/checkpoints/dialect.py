@@ -23,25 +23,25 @@ class Dialect:
 
     Attributes:
         source: One of ``sources.SOURCES``.
-        evidence: Start of a name that no other dialect has.
-        foreign: The library's names for one of ours (or for the start of one): one name, or
+        key_prefix: Start of a name that no other dialect has.
+        source_keys: The library's names for one of ours (or for the start of one): one name, or
             several whose tensors are joined, rows first.
         pads: For V1 and V2: maps smaller than a window are padded, where others shrink the window.
         prepare: Splits tensors that hold several of ours; names are without prefix.
-        outer: Starts of names that stand beside the encoder but belong to the model.
-        wrapper: Name of the encoder beside which they stand.
-        beside: Name that must stand beside the encoder; without one the evidence is enough.
+        sibling_prefixes: Starts of names that stand beside the encoder but belong to the model.
+        wrapper_pattern: Name of the encoder beside which they stand.
+        beside: Name that must stand beside the encoder; without one the key_prefix is enough.
         unused: Names that only training uses.
         zeroed: Ends of names whose values the library sets to zero when it runs.
     """
 
     source: str
-    evidence: str
-    foreign: Callable[[str], tuple[str, ...]]
+    key_prefix: str
+    source_keys: Callable[[str], tuple[str, ...]]
     pads: tuple[bool, bool] = (False, False)
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
-    outer: tuple[str, ...] = ()
-    wrapper: re.Pattern[str] = re.compile(r"(?!)")
+    sibling_prefixes: tuple[str, ...] = ()
+    wrapper_pattern: re.Pattern[str] = re.compile(r"(?!)")
     beside: str = ""
     unused: tuple[str, ...] = ("mask_token",)
     zeroed: tuple[str, ...] = ()
@@ -49,13 +49,13 @@ class Dialect:
     def applies(self, names: Iterable[str], prefix: str) -> bool:
         """Tell whether the encoder under ``prefix`` has these names."""
         known = set(names)
-        beside = self.wrapper.sub("", prefix) + self.beside
-        inside = any(name.startswith(prefix + self.evidence) for name in known)
+        beside = self.wrapper_pattern.sub("", prefix) + self.beside
+        inside = any(name.startswith(prefix + self.key_prefix) for name in known)
         return inside and (not self.beside or beside in known)
 
 
 @dataclass(frozen=True)
-class Facts:
+class CheckpointHints:
     """What is known of a model besides its weights; None and empty where nothing is.
 
     Attributes:
@@ -80,7 +80,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Named:
+class EncoderTensors:
     """The tensors of one encoder, and their names in a dialect.
 
     Attributes:
@@ -96,13 +96,13 @@ class Named:
 
     def full(self, name: str) -> str:
         """The name in the file."""
-        if name.startswith(self.dialect.outer):
-            return self.dialect.wrapper.sub("", self.prefix) + name
+        if name.startswith(self.dialect.sibling_prefixes):
+            return self.dialect.wrapper_pattern.sub("", self.prefix) + name
         return self.prefix + name
 
     def names(self, ours: str) -> tuple[str, ...]:
         """Names without prefix for one of ours."""
-        return self.dialect.foreign(ours)
+        return self.dialect.source_keys(ours)
 
     def find(self, ours: str) -> Tensor | None:
         """The first of the tensors that make up one of ours, if it is there."""
@@ -113,30 +113,34 @@ class Named:
         return any(name in self.tensors for name in self.names(ours))
 
 
-def find_prefixes(names: Iterable[str], evidence: str) -> tuple[str, ...]:
-    """What stands before ``evidence`` in the names that hold it, each once, in order."""
-    found = (name.partition(evidence) for name in names)
+def find_prefixes(names: Iterable[str], key_prefix: str) -> tuple[str, ...]:
+    """What stands before ``key_prefix`` in the names that hold it, each once, in order."""
+    found = (name.partition(key_prefix) for name in names)
     prefixes = [head for head, here, _ in found if here and (not head or head.endswith("."))]
     return tuple(dict.fromkeys(prefixes))
 
 
-def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> Named:
+def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> EncoderTensors:
     """The tensors of the encoder under ``prefix``, with what belongs to it beside it."""
-    beside = dialect.wrapper.sub("", prefix)
+    beside = dialect.wrapper_pattern.sub("", prefix)
     inside: dict[str, Tensor] = {}
     outside: list[str] = []
     for name, tensor in tensors.items():
         rest = name.removeprefix(beside)
-        if beside != prefix and name.startswith(beside) and rest.startswith(dialect.outer):
+        if (
+            beside != prefix
+            and name.startswith(beside)
+            and rest.startswith(dialect.sibling_prefixes)
+        ):
             inside[rest] = tensor
         elif name.startswith(prefix):
             inside[name.removeprefix(prefix)] = tensor
         else:
             outside.append(name)
-    return Named(dialect, prefix, dialect.prepare(inside), tuple(outside))
+    return EncoderTensors(dialect, prefix, dialect.prepare(inside), tuple(outside))
 
 
-def outside_note(named: Named) -> list[str]:
+def outside_note(named: EncoderTensors) -> list[str]:
     """What was left aside, in words."""
     if not named.outside:
         return []

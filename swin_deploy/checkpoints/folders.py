@@ -27,7 +27,7 @@ INDEX_SUFFIX = ".index.json"
 
 
 @dataclass(frozen=True)
-class Content:
+class CheckpointFiles:
     """What is in a file or folder.
 
     Attributes:
@@ -55,7 +55,7 @@ class Content:
         return self.chosen.tensors
 
 
-def read_content(path: Path, *, wanted: str | None = None) -> Content:
+def read_content(path: Path, *, wanted: str | None = None) -> CheckpointFiles:
     """Read a weights file, or a folder as libraries save it.
 
     Args:
@@ -77,7 +77,7 @@ def read_content(path: Path, *, wanted: str | None = None) -> Content:
         found = read_weights(weights, wanted=wanted)
         chosen, metadata, sha256 = found.chosen, found.metadata, sha256_of(weights)
     config = beside / "config.json" if beside else None
-    return Content(
+    return CheckpointFiles(
         chosen,
         metadata,
         _read_json(config) if config else {},

@@ -13,7 +13,7 @@ from exporters.errors import CheckpointError
 from exporters.text_files import listed, shortened, typed
 from swin_deploy.checkpoints.config_fields import HUGGINGFACE, unknown_note
 from swin_deploy.checkpoints.config_json import HuggingFaceModel, HuggingFaceSwin
-from swin_deploy.checkpoints.dialect import BLOCK_NAME, MERGE_NAME, Dialect, Facts
+from swin_deploy.checkpoints.dialect import BLOCK_NAME, MERGE_NAME, CheckpointHints, Dialect
 from swin_deploy.checkpoints.timm import image_side, square
 
 MASKFORMER = "maskformer-swin"
@@ -100,15 +100,15 @@ def _maskformer(ours: str) -> tuple[str, ...]:
     return (f"{NORMS}{int(norm[1])}.{norm[2]}",) if norm else _on_disk(ours)
 
 
-def _dialect(evidence: str, memory: bool) -> Dialect:
+def _dialect(key_prefix: str, memory: bool) -> Dialect:
     return Dialect(
         source="huggingface",
-        evidence=f"encoder.layers.0.blocks.0.attention.{evidence}",
-        foreign=_in_memory if memory else _on_disk,
+        key_prefix=f"encoder.layers.0.blocks.0.attention.{key_prefix}",
+        source_keys=_in_memory if memory else _on_disk,
         pads=(True, False),
         prepare=_prepare,
-        outer=OUTER,
-        wrapper=WRAPPER,
+        sibling_prefixes=OUTER,
+        wrapper_pattern=WRAPPER,
         unused=("embeddings.mask_token",),
     )
 
@@ -116,15 +116,17 @@ def _dialect(evidence: str, memory: bool) -> Dialect:
 # Source: transformers/models/maskformer/modeling_maskformer_swin.py.
 MASKFORMER_DIALECT = dataclasses.replace(
     _dialect("self.", memory=False),
-    foreign=_maskformer,
-    outer=(NORMS,),
-    wrapper=MASKFORMER_WRAPPER,
+    source_keys=_maskformer,
+    sibling_prefixes=(NORMS,),
+    wrapper_pattern=MASKFORMER_WRAPPER,
     beside=f"{NORMS}0.weight",
 )
 DIALECTS = (MASKFORMER_DIALECT, _dialect("self.", memory=False), _dialect("q_proj.", memory=True))
 
 
-def facts(config_json: dict[str, Any], *, where: str, asked_size: int | None = None) -> Facts:
+def facts(
+    config_json: dict[str, Any], *, where: str, asked_size: int | None = None
+) -> CheckpointHints:
     """What ``config.json`` says.
 
     Args:
@@ -138,19 +140,19 @@ def facts(config_json: dict[str, Any], *, where: str, asked_size: int | None = N
         FileError: If a value is of another type than the library's, or out of any range.
     """
     if not config_json:
-        return Facts()
+        return CheckpointHints()
     key, encoder = encoder_config(config_json)
     if not _known(encoder):
         kind = shortened(encoder["model_type"])
         remark = f"config.json is of {kind}: the weights tell the sizes"
-        return Facts(remarks=(remark,))
+        return CheckpointHints(remarks=(remark,))
     model = typed(config_json, HuggingFaceModel, where=where)
     swin = _swin(encoder, f"{where}, {key}" if key else where)
     if config_json.get("model_type") == "maskformer" and swin.model_type == "swin":
         swin = _as_maskformers(swin)
     _check_supported(model, swin)
     backbone = key == "backbone_config" or _is(model, "Backbone")
-    return Facts(
+    return CheckpointHints(
         origin="config.json",
         img_size=image_side(swin.image_size, "image_size of config.json", asked_size=asked_size),
         window_size=swin.window_size,

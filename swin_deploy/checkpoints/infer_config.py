@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from exporters.errors import CheckpointError, ConfigError
-from swin_deploy.checkpoints.dialect import Facts, Named
+from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
 from swin_deploy.checkpoints.infer_sizes import shown_img_size, shown_pretrained, shown_windows
 from swin_deploy.config import VARIANTS, Output, SwinConfig, nearest, sizes_remedy
 from swin_deploy.config.assumptions import Assumption
@@ -21,7 +21,7 @@ DEFAULT_CHOICE = PreprocessingChoice()
 
 
 @dataclass(frozen=True)
-class Asked:
+class ConfigRequest:
     """What the user asks for; None where the checkpoint decides.
 
     Attributes:
@@ -43,7 +43,7 @@ class Asked:
 
 
 def own_config(
-    named: Named, sizes: dict[str, Any], facts: Facts, asked: Asked
+    named: EncoderTensors, sizes: dict[str, Any], facts: CheckpointHints, asked: ConfigRequest
 ) -> tuple[SwinConfig, list[Assumption]]:
     """Find the config of the model as it was saved, and what is assumed.
 
@@ -79,7 +79,9 @@ def own_config(
     return own, assumed
 
 
-def wanted_config(own: SwinConfig, asked: Asked, *, pads: bool) -> tuple[SwinConfig, list[str]]:
+def wanted_config(
+    own: SwinConfig, asked: ConfigRequest, *, pads: bool
+) -> tuple[SwinConfig, list[str]]:
     """The config at the image and window size asked for, and what follows from them.
 
     Args:
@@ -126,7 +128,7 @@ def _refuse_padding(own: SwinConfig, img_size: int, windows: tuple[int, ...]) ->
         )
 
 
-def pads(named: Named, own: SwinConfig) -> bool:
+def pads(named: EncoderTensors, own: SwinConfig) -> bool:
     """Whether the original pads maps that are smaller than a window."""
     return own.always_shift or named.dialect.pads[own.family == "swinv2"]
 
@@ -183,7 +185,9 @@ def _same_windows(known: SwinConfig, config: SwinConfig) -> bool:
     return effective_windows(at_its_size) == effective_windows(config)
 
 
-def _asked_window(sizes: dict[str, Any], facts: Facts, asked: Asked) -> Facts:
+def _asked_window(
+    sizes: dict[str, Any], facts: CheckpointHints, asked: ConfigRequest
+) -> CheckpointHints:
     """The window for weights of V2 that do not show theirs, from what the user says.
 
     Raises:
@@ -242,7 +246,7 @@ def _as_asked(config: SwinConfig) -> SwinConfig:
     return widest if effective_windows(widest) == effective_windows(config) else config
 
 
-def _check_window(own: SwinConfig, facts: Facts) -> None:
+def _check_window(own: SwinConfig, facts: CheckpointHints) -> None:
     """Refuse a ``config.json`` that says another window than the weights show.
 
     Raises:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from exporters.errors import CheckpointError
 from exporters.text_files import listed
-from swin_deploy.checkpoints.dialect import Facts, Named
+from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
 from swin_deploy.config import Family, hidden_channels
 
 BIAS_TABLE = "attn.relative_position_bias_table"
@@ -19,7 +19,7 @@ MOST_BLOCKS = 100  # that are looked for in a stage
 ABSOLUTE = ("absolute_pos_embed", "embeddings.position_embeddings")
 
 
-def infer_sizes(named: Named, facts: Facts) -> dict[str, Any]:
+def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]:
     """The fields of ``SwinConfig`` that the weights show.
 
     Raises:
@@ -74,7 +74,9 @@ def _some(normed: list[int], depths: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(normed) if len(normed) < len(depths) else ()
 
 
-def _mlp_ratio(named: Named, embed_dim: int, depths: tuple[int, ...], facts: Facts) -> float:
+def _mlp_ratio(
+    named: EncoderTensors, embed_dim: int, depths: tuple[int, ...], facts: CheckpointHints
+) -> float:
     """The ratio of hidden channels, which every library rounds down.
 
     Of the ratios that give the same channels, the one that the facts say, else the smallest.
@@ -87,7 +89,7 @@ def _mlp_ratio(named: Named, embed_dim: int, depths: tuple[int, ...], facts: Fac
     return max(hidden / dim for hidden, dim in zip(rows, dims, strict=True))
 
 
-def _has_qkv_bias(named: Named, depths: tuple[int, ...]) -> bool:
+def _has_qkv_bias(named: EncoderTensors, depths: tuple[int, ...]) -> bool:
     """Whether any block has a bias of q, k or v."""
     parts = ("attn.qkv.bias", "attn.q_bias", "attn.v_bias")
     return any(
@@ -97,7 +99,9 @@ def _has_qkv_bias(named: Named, depths: tuple[int, ...]) -> bool:
     )
 
 
-def first_of_stage(named: Named, stage: int, depth: int, part: str) -> tuple[str, Tensor] | None:
+def first_of_stage(
+    named: EncoderTensors, stage: int, depth: int, part: str
+) -> tuple[str, Tensor] | None:
     """Name and tensor of a part in the first block of a stage that has it."""
     for block in range(depth):
         ours = f"layers.{stage}.blocks.{block}.{part}"
@@ -107,7 +111,7 @@ def first_of_stage(named: Named, stage: int, depth: int, part: str) -> tuple[str
     return None
 
 
-def _depths(named: Named) -> tuple[int, ...]:
+def _depths(named: EncoderTensors) -> tuple[int, ...]:
     """Blocks of each stage: one more than the last that there is a tensor of."""
     heads = {
         name[: at + 1] for name in named.tensors for at, letter in enumerate(name) if letter == "."
@@ -122,7 +126,7 @@ def _depths(named: Named) -> tuple[int, ...]:
         depths.append(present[-1] + 1)
 
 
-def _shape(named: Named, ours: str, ndim: int) -> tuple[int, ...]:
+def _shape(named: EncoderTensors, ours: str, ndim: int) -> tuple[int, ...]:
     tensor = named.find(ours)
     name = named.full(named.names(ours)[0])
     if tensor is None:
@@ -134,7 +138,7 @@ def _shape(named: Named, ours: str, ndim: int) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
-def _num_heads(named: Named, family: Family, stage: int, depth: int) -> int:
+def _num_heads(named: EncoderTensors, family: Family, stage: int, depth: int) -> int:
     part, axis = ("attn.logit_scale", 0) if family == "swinv2" else (BIAS_TABLE, 1)
     found = first_of_stage(named, stage, depth, part)
     if found is None:
@@ -146,7 +150,7 @@ def _num_heads(named: Named, family: Family, stage: int, depth: int) -> int:
     return tensor.shape[axis]
 
 
-def shown_windows(named: Named, sizes: dict[str, Any]) -> tuple[int, ...] | None:
+def shown_windows(named: EncoderTensors, sizes: dict[str, Any]) -> tuple[int, ...] | None:
     """The window of each stage as tables and buffers show it, or None where nothing does.
 
     Raises:
@@ -180,7 +184,7 @@ def _window(name: str, tensor: Tensor, *, table: bool) -> int:
 
 
 def shown_pretrained(
-    named: Named, sizes: dict[str, Any], windows: tuple[int, ...]
+    named: EncoderTensors, sizes: dict[str, Any], windows: tuple[int, ...]
 ) -> tuple[int, ...] | None:
     """The pretraining windows that V2's saved coordinates are scaled to, if they are saved."""
     found: list[int] = []
@@ -196,7 +200,7 @@ def shown_pretrained(
 
 
 def shown_img_size(
-    named: Named, sizes: dict[str, Any], windows: tuple[int, ...] | None
+    named: EncoderTensors, sizes: dict[str, Any], windows: tuple[int, ...] | None
 ) -> int | None:
     """The image side that saved masks are made for, in pixels, or None without one.
 

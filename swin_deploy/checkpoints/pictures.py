@@ -10,9 +10,9 @@ import msgspec
 from exporters.errors import ConfigError
 from exporters.text_files import typed
 from swin_deploy.checkpoints import notebook
-from swin_deploy.checkpoints.folders import Content
+from swin_deploy.checkpoints.folders import CheckpointFiles
 from swin_deploy.checkpoints.image_processors import huggingface_rule
-from swin_deploy.checkpoints.infer_config import Asked, variant_of
+from swin_deploy.checkpoints.infer_config import ConfigRequest, variant_of
 from swin_deploy.checkpoints.preprocessors import chosen_rule, library_rule, timm_rule
 from swin_deploy.config import SwinConfig
 from swin_deploy.config.assumptions import Assumption
@@ -46,12 +46,12 @@ class Pictures:
 
 
 def pictures_of(
-    content: Content,
+    content: CheckpointFiles,
     source: str,
     *,
     own: SwinConfig,
     config: SwinConfig,
-    asked: Asked,
+    asked: ConfigRequest,
 ) -> Pictures:
     """Find how pictures are prepared for a checkpoint of timm, torchvision and so on.
 
@@ -73,7 +73,9 @@ def pictures_of(
     return Pictures(steps, names, _notes(steps, assumed), assumed)
 
 
-def notebook_pictures(content: Content, config: SwinConfig, asked: Asked) -> Pictures:
+def notebook_pictures(
+    content: CheckpointFiles, config: SwinConfig, asked: ConfigRequest
+) -> Pictures:
     """The same for the notebook's checkpoints, which say it in their metadata or not at all."""
     rule = notebook.saved_rule(content.metadata) or library_rule("notebook", config)
     sized = asked.img_size is not None
@@ -122,7 +124,7 @@ def _notes(steps: Preprocessing, assumed: tuple[Assumption, ...]) -> tuple[str, 
     return (f"preprocessing of {steps.origin}: {steps.refusal or steps.text}",)
 
 
-def _file_rule(content: Content, source: str) -> Rule | None:
+def _file_rule(content: CheckpointFiles, source: str) -> Rule | None:
     """How the files next to the weights prepare pictures; None without such files."""
     if source == "huggingface" and content.preprocessor:
         return huggingface_rule(content.preprocessor, where="preprocessor_config.json")
@@ -141,7 +143,7 @@ class _Labels(msgspec.Struct, kw_only=True):
     pretrained_cfg: Any = None
 
 
-def _class_names(content: Content, num_classes: int) -> ClassNames | None:
+def _class_names(content: CheckpointFiles, num_classes: int) -> ClassNames | None:
     """The class names of ``config.json``: Hugging Face's ``id2label``, timm's ``label_names``."""
     read = typed(content.config_json, _Labels, where="config.json")
     inner = read.pretrained_cfg if isinstance(read.pretrained_cfg, dict) else {}

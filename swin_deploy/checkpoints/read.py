@@ -15,15 +15,15 @@ from exporters.text_files import listed, shortened
 from swin_deploy.checkpoints import huggingface, notebook, timm
 from swin_deploy.checkpoints.assemble import assemble
 from swin_deploy.checkpoints.dialect import (
-    Facts,
-    Named,
+    CheckpointHints,
+    EncoderTensors,
     find_prefixes,
     outside_note,
     take_encoder,
 )
-from swin_deploy.checkpoints.folders import Content, read_content
+from swin_deploy.checkpoints.folders import CheckpointFiles, read_content
 from swin_deploy.checkpoints.infer_config import (
-    Asked,
+    ConfigRequest,
     check_agreement,
     described,
     own_config,
@@ -128,7 +128,7 @@ def load_checkpoint(
         ConfigError: If the variant is unknown or another one, or windows cannot tile the image.
         FileError: If a JSON file beside it cannot be read.
     """
-    asked = Asked(variant(name) if name is not None else None, name or "", **options)
+    asked = ConfigRequest(variant(name) if name is not None else None, name or "", **options)
     content = read_content(path, wanted=asked.weights)
     prefix = content.chosen.encoder.prefix
     found = asked.source or detect_source(content.tensors, content.config_json, prefix=prefix)
@@ -159,7 +159,7 @@ def load_checkpoint(
 
 
 def _reading(
-    content: Content, *, path: Path, source: str, saved: SwinConfig, asked: Asked
+    content: CheckpointFiles, *, path: Path, source: str, saved: SwinConfig, asked: ConfigRequest
 ) -> Reading:
     return Reading(
         path=path,
@@ -186,7 +186,7 @@ def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: 
         CheckpointError: If they fit none, or several that would load differently.
     """
     keys = [name for name in names if name.startswith(prefix)]
-    found = [dialect.source for dialect in DIALECTS if find_prefixes(keys, dialect.evidence)]
+    found = [dialect.source for dialect in DIALECTS if find_prefixes(keys, dialect.key_prefix)]
     if any(NOTEBOOK_EVIDENCE in key for key in keys):
         found.append("notebook")
     if set(found) == {"microsoft", "timm"}:
@@ -224,7 +224,7 @@ def _authors_or_timm(keys: list[str], config_json: dict[str, Any], prefix: str) 
     )
 
 
-def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> Named:
+def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> EncoderTensors:
     """The encoder's tensors in the dialect of a source.
 
     Raises:
@@ -233,17 +233,17 @@ def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> Named:
     for dialect in DIALECTS:
         if dialect.source == source and dialect.applies(tensors, prefix):
             return take_encoder(dialect, tensors, prefix)
-    wanted = [dialect.evidence for dialect in DIALECTS if dialect.source == source]
-    others = [dialect.source for dialect in DIALECTS if find_prefixes(tensors, dialect.evidence)]
+    wanted = [dialect.key_prefix for dialect in DIALECTS if dialect.source == source]
+    others = [dialect.source for dialect in DIALECTS if find_prefixes(tensors, dialect.key_prefix)]
     hint = f"; its keys are those of {' or '.join(dict.fromkeys(others))}" if others else ""
     raise CheckpointError(
         f"no checkpoint of {source}: no key starts with {' or '.join(wanted)}{hint}"
     )
 
 
-def _facts(content: Content, source: str, asked: Asked) -> Facts:
+def _facts(content: CheckpointFiles, source: str, asked: ConfigRequest) -> CheckpointHints:
     """What the files beside the weights, and else the variant's name, tell."""
-    facts = Facts()
+    facts = CheckpointHints()
     where, size = str(shortened(content.config_path or "config.json")), asked.img_size
     if source == "timm":
         facts = timm.facts(content.config_json, where=where, asked_size=size)
@@ -260,7 +260,9 @@ def _facts(content: Content, source: str, asked: Asked) -> Facts:
     )
 
 
-def _load_notebook(content: Content, asked: Asked, *, path: Path) -> LoadedCheckpoint:
+def _load_notebook(
+    content: CheckpointFiles, asked: ConfigRequest, *, path: Path
+) -> LoadedCheckpoint:
     """The notebook's checkpoints have our names, and their windows cannot be changed."""
     config = notebook.infer_config(content.tensors, content.metadata, img_size=asked.img_size)
     notebook.check_state(content.tensors, config)

@@ -13,7 +13,7 @@ from swin_deploy.checkpoints.config_fields import (
     unknown_note,
 )
 from swin_deploy.checkpoints.config_json import TimmArguments, TimmModel, TimmWeights
-from swin_deploy.checkpoints.dialect import MERGE_NAME, Dialect, Facts
+from swin_deploy.checkpoints.dialect import MERGE_NAME, CheckpointHints, Dialect
 from swin_deploy.config import VARIANTS, SwinConfig
 
 # Fields that ask for another model than is built, and what is supported of them.
@@ -41,7 +41,9 @@ def _foreign(ours: str) -> tuple[str, ...]:
 DIALECT = Dialect("timm", "layers.0.blocks.0.attn.", _foreign)
 
 
-def facts(config_json: dict[str, Any], *, where: str, asked_size: int | None = None) -> Facts:
+def facts(
+    config_json: dict[str, Any], *, where: str, asked_size: int | None = None
+) -> CheckpointHints:
     """What a timm ``config.json`` says: architecture and arguments.
 
     Args:
@@ -54,7 +56,7 @@ def facts(config_json: dict[str, Any], *, where: str, asked_size: int | None = N
         FileError: If a value is of another type than the library's, or out of any range.
     """
     if not config_json:
-        return Facts()
+        return CheckpointHints()
     model = typed(config_json, TimmModel, where=where)
     arguments = model.model_args or TimmArguments()
     # The old form is one dict, which is the description of the weights, too.
@@ -63,7 +65,7 @@ def facts(config_json: dict[str, Any], *, where: str, asked_size: int | None = N
     _check_supported(model, arguments, weights)
     sizes = _sizes(model, arguments, weights)
     side = arguments.img_size or (weights.input_size or [])[-2:] or None
-    return Facts(
+    return CheckpointHints(
         origin="config.json",
         img_size=image_side(side, "img_size of config.json", asked_size=asked_size),
         window_size=sizes.pop("window_size", None),

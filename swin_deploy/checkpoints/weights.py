@@ -176,7 +176,7 @@ def _encoders(dicts: dict[str, dict[str, Tensor]], values: object) -> list[Encod
 def _places(tensors: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
     """Source and prefix of every encoder in a dict."""
     for dialect in DIALECTS:
-        for prefix in find_prefixes(tensors, dialect.evidence):
+        for prefix in find_prefixes(tensors, dialect.key_prefix):
             yield dialect.source, prefix
     if any(NOTEBOOK_EVIDENCE in name for name in tensors):
         yield "notebook", ""

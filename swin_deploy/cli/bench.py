@@ -13,7 +13,7 @@ from swin_deploy.artifacts.outputs import report_outputs
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table
 from swin_deploy.cli.options import (
-    Asked,
+    ModelRequest,
     engine_option,
     json_option,
     model_options,
@@ -105,7 +105,7 @@ def against_list(_: click.Context, __: click.Parameter, value: str) -> tuple[Aga
 @click.pass_obj
 def bench(
     console: Console,
-    asked: Asked,
+    asked: ModelRequest,
     onnx_files: tuple[Path, ...],
     engine_files: tuple[Path, ...],
     runner: TorchWay | None,

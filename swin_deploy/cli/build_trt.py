@@ -15,11 +15,11 @@ from swin_deploy.artifacts.newest import ENGINES, newest_export
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_line
 from swin_deploy.cli.engine_options import (
-    Life,
+    EngineBuildOptions,
     life_options,
     refuse_engine,
     resolve_flavor,
-    say_targets,
+    show_targets,
 )
 from swin_deploy.cli.inputs import require_onnx, requiring
 from swin_deploy.cli.options import flavor_option, json_option
@@ -78,7 +78,7 @@ def build_trt(
     flavor: Literal["auto"] | Flavor,
     workspace: int | None,
     optimization_level: int | None,
-    life: Life,
+    life: EngineBuildOptions,
     output: Path | None,
     force: bool,
     as_json: bool,
@@ -127,11 +127,11 @@ def build_trt(
             force=force,
         )
     if artifact is None:
-        refuse_engine(pipeline.undelivered(kernels, pipeline.graph_of(source)))
+        refuse_engine(pipeline.missing_precision(kernels, pipeline.graph_of(source)))
         click.get_current_context().exit(CHECK_FAILED)
     if converts:
         console.note(f"  {files.graph}: weights and activations {TITLES[converts]}, edges float32")
-    say_targets(console, artifact.manifest)
+    show_targets(console, artifact.manifest)
     if as_json:
         show_json(artifact.manifest | {"path": str(path)})
     else:
@@ -143,7 +143,9 @@ def build_trt(
         console.next_step("plan", path, why="where its bytes go; parity needs the --checkpoint too")
 
 
-def _claim(paths: Sequence[Path], source: Path | None, life: Life, *, force: bool) -> None:
+def _claim(
+    paths: Sequence[Path], source: Path | None, life: EngineBuildOptions, *, force: bool
+) -> None:
     """Fail early where the engine, its graph or the timing cache cannot be written."""
     outputs = [output for path in paths for output in artifact_outputs(path)]
     if life.timing_cache is not None:  # the builder finds out whether what is there is one

@@ -24,9 +24,9 @@ Exit status 1: something that the main job needs is missing or broken.
 def doctor(console: Console, as_json: bool) -> None:
     """Say what this machine can do, and how to get what is missing."""
     with console.loading("Looking at this machine"):
-        from swin_deploy.doctor import examine, to_dict
+        from swin_deploy.doctor import check_machine, to_dict
 
-        findings = examine()
+        findings = check_machine()
     if as_json:
         show_json(to_dict(findings))
     else:

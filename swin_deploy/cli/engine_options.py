@@ -22,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Life:
+class EngineBuildOptions:
     """What a command was asked for about the engine's life."""
 
     timing_cache: Path | None
@@ -63,7 +63,11 @@ def default_options(flavor: Flavor) -> EngineOptions:
 
 
 def options_for(flavor: Flavor, capabilities: tuple[str, ...]) -> EngineOptions:
-    """Options for a flavour and GPUs, with the user's timing cache; raises as ``Life.options``."""
+    """Return options for a flavour and GPUs, with the user's timing cache.
+
+    Raises:
+        See ``EngineBuildOptions.options``.
+    """
     options = dataclasses.replace(default_options(flavor), compute_capabilities=capabilities)
     check_options(options, current_gpu())
     return options
@@ -123,7 +127,7 @@ def life_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def collected(*args: Any, **values: Any) -> Any:  # noqa: ANN401 - any command's values
-        life = Life(
+        life = EngineBuildOptions(
             timing_cache=values.pop("timing_cache"),
             no_timing_cache=values.pop("no_timing_cache"),
             hardware_compatibility=values.pop("hardware_compatibility"),
@@ -137,7 +141,7 @@ def life_options(command: Command) -> Command:
     return cast("Command", collected)
 
 
-def say_targets(console: Console, manifest: dict[str, Any]) -> None:
+def show_targets(console: Console, manifest: dict[str, Any]) -> None:
     """What an engine is for, and how far its flavour has been tried."""
     from exporters.engine.targets import Targets
     from exporters.flavors import FLAVORS

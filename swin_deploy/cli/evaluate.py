@@ -13,7 +13,7 @@ from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, announce, show_json, show_table
 from swin_deploy.cli.inputs import require_data, requiring
 from swin_deploy.cli.options import (
-    Asked,
+    ModelRequest,
     engine_option,
     json_option,
     model_options,
@@ -100,7 +100,7 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
 @click.pass_obj
 def evaluate(
     console: Console,
-    asked: Asked,
+    asked: ModelRequest,
     onnx_files: tuple[Path, ...],
     engine_files: tuple[Path, ...],
     runner: TorchWay | None,
@@ -194,7 +194,7 @@ def _images(
     )
 
 
-def _require_data(asked: Asked, data: Path | None) -> None:
+def _require_data(asked: ModelRequest, data: Path | None) -> None:
     """Find early that there are no images; of a checkpoint it is known once it is loaded."""
     if data is None and asked.checkpoint is None:
         _bundled_images(DEFAULT_MODEL if asked.model is None else asked.model)

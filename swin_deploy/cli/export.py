@@ -10,7 +10,7 @@ from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
 from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, announce, show_json, show_line
-from swin_deploy.cli.options import Asked, json_option, model_options
+from swin_deploy.cli.options import ModelRequest, json_option, model_options
 from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
 from swin_deploy.cli.values import FILE, fixed_or_dynamic
 
@@ -74,7 +74,7 @@ Examples:
 @click.pass_obj
 def export(
     console: Console,
-    asked: Asked,
+    asked: ModelRequest,
     opset: int,
     precision: Precision,
     keep: tuple[str, ...],

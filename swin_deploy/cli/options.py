@@ -38,7 +38,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Asked:
+class ModelRequest:
     """Which model a command was asked for; None where the checkpoint or a default decides."""
 
     model: str | None
@@ -245,10 +245,10 @@ def checkpoint_options(command: Command) -> Command:
     @functools.wraps(command)
     def collected(*args: Any, **values: Any) -> Any:  # noqa: ANN401 - any command's values
         said = {name: values.pop("source_of_steps" if name == "source" else name) for name in STEPS}
-        names = (field.name for field in fields(Asked) if field.name != "preprocessing")
+        names = (field.name for field in fields(ModelRequest) if field.name != "preprocessing")
         has_model = "model" in values  # predict names its model otherwise
         model = {name: values.pop(name, None) for name in names}
-        asked = Asked(**model, preprocessing=PreprocessingChoice(**said))
+        asked = ModelRequest(**model, preprocessing=PreprocessingChoice(**said))
         if has_model:
             asked.require()
         return command(*args, asked=asked, **values)

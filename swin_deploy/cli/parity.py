@@ -23,7 +23,7 @@ from swin_deploy.cli.console import (
 )
 from swin_deploy.cli.options import (
     GPU_MACHINE,
-    Asked,
+    ModelRequest,
     engine_option,
     image_options,
     json_option,
@@ -78,7 +78,7 @@ order of the classes or the weights are probably wrong (the verdict is inconclus
 @click.pass_obj
 def parity(
     console: Console,
-    asked: Asked,
+    asked: ModelRequest,
     onnx_files: tuple[Path, ...],
     engine_files: tuple[Path, ...],
     runner: TorchWay | None,

@@ -10,7 +10,7 @@ import click
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, announce, show_json, show_table
 from swin_deploy.cli.options import (
-    Asked,
+    ModelRequest,
     image_options,
     json_option,
     model_options,
@@ -46,7 +46,7 @@ proves it is swin-deploy run, with --auto where float16 alone does not do.
 @click.pass_obj
 def precision(
     console: Console,
-    asked: Asked,
+    asked: ModelRequest,
     images: Path | None,
     limit: int,
     noise: Literal["fp16", "bf16"],

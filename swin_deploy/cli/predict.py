@@ -18,12 +18,17 @@ from exporters.text_files import LISTED, listed, visible
 from swin_deploy.artifacts.outputs import features_output, table_outputs
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_line, show_text
-from swin_deploy.cli.options import Asked, checkpoint_options, complete_artifacts, runner_option
+from swin_deploy.cli.options import (
+    ModelRequest,
+    checkpoint_options,
+    complete_artifacts,
+    runner_option,
+)
 from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.cli.values import FILE, MAX_BATCH
 
 if TYPE_CHECKING:
-    from swin_deploy.predict.pictures import Named, Pictures
+    from swin_deploy.predict.pictures import NamedPicture, Pictures
     from swin_deploy.predict.predictor import Prediction, Predictor
     from swin_deploy.runners import TorchWay
 
@@ -83,7 +88,7 @@ def predict(
     console: Console,
     artifact: Path,
     images: tuple[str, ...],
-    asked: Asked,
+    asked: ModelRequest,
     runner: TorchWay | None,
     top: int,
     batch: int,
@@ -208,7 +213,9 @@ class _Run:
             if shown is _json_line or not answer.error:
                 show_text(shown(answer))
 
-    def _with_progress(self, pictures: list[Named], add: Callable[[Prediction], None]) -> None:
+    def _with_progress(
+        self, pictures: list[NamedPicture], add: Callable[[Prediction], None]
+    ) -> None:
         started, total = time.monotonic(), len(pictures)
         with self._console.step("Predicting") as step:
             for done, answer in enumerate(self._answers(pictures), 1):
@@ -216,7 +223,7 @@ class _Run:
                 rate = done / max(time.monotonic() - started, 1e-9)
                 step.update(f"{done:,} of {total:,} pictures, {rate:,.1f}/s", done / total)
 
-    def _answers(self, pictures: Iterable[Named]) -> Iterator[Prediction]:
+    def _answers(self, pictures: Iterable[NamedPicture]) -> Iterator[Prediction]:
         tell = self._keep
         for answer in self._predictor.stream(pictures, tell=tell):
             if answer.error:

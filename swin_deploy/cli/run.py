@@ -18,7 +18,7 @@ from exporters.spec import (
     Precision,
 )
 from swin_deploy.artifacts.outputs import report_outputs
-from swin_deploy.cli.auto import climb_ladder, rung_conditions
+from swin_deploy.cli.auto import attempt_conditions, climb_ladder
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import (
     CHECK_FAILED,
@@ -37,7 +37,7 @@ from swin_deploy.cli.engine_options import (
 )
 from swin_deploy.cli.options import (
     GPU_MACHINE,
-    Asked,
+    ModelRequest,
     flavor_option,
     image_options,
     json_option,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from swin_deploy.candidates import Made
     from swin_deploy.original.build import Choice
     from swin_deploy.parity import ParityReport
-    from swin_deploy.precision.search import Rung
+    from swin_deploy.precision.search import Attempt
     from swin_deploy.report.results import Report
     from swin_deploy.runners import TorchWay
 
@@ -119,7 +119,7 @@ labelled images the reference is not better than guessing (inconclusive).
 @click.pass_obj
 def run(
     console: Console,
-    asked: Asked,
+    asked: ModelRequest,
     images: Path | None,
     limit: int,
     original: Choice,
@@ -154,7 +154,7 @@ def run(
         from swin_deploy.candidates import Made
         from swin_deploy.original.build import original_library
         from swin_deploy.parity.run import BATCHES, image_sets, prove_parity
-        from swin_deploy.precision.search import Ladder
+        from swin_deploy.precision.search import SearchInputs
         from swin_deploy.report.make import make_report
 
         options = options_for(resolve_flavor(flavor), compute_capability)
@@ -169,10 +169,10 @@ def run(
     claim_artifacts(_artifacts(full, precision, auto=auto), inputs=inputs, force=force)
     with console.step(f"Exporting ONNX, opset {opset}"):
         pipeline.write_onnx(loaded, pipeline.export_spec(loaded, opset=opset), full, force=force)
-    rungs: tuple[Rung, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
     if auto:
-        ladder = Ladder(loaded, full, sets, batch, options, force=force)
-        graph, engine, rungs = climb_ladder(console, ladder, start=precision, as_json=as_json)
+        ladder = SearchInputs(loaded, full, sets, batch, options, force=force)
+        graph, engine, attempts = climb_ladder(console, ladder, start=precision, as_json=as_json)
     else:
         source = _in_precision(console, full, precision=precision)
         graph, engine = _make_engine(console, source, batch=batch, options=options, force=force)
@@ -202,7 +202,9 @@ def run(
     unseen = not quick and why == GPU_MACHINE
     result = replace(
         result,
-        conditions=result.conditions | rung_conditions(rungs) | ({"quick": QUICK} if quick else {}),
+        conditions=result.conditions
+        | attempt_conditions(attempts)
+        | ({"quick": QUICK} if quick else {}),
         next_command=f"{command_line(*words)}  # {why}" if unseen else "",
     )
     _conclude(console, result, report, force=force, as_json=as_json)
@@ -221,7 +223,7 @@ def _check_usage(precision: Precision, *, auto: bool, quick: bool) -> None:
 
 
 def _next_words(
-    asked: Asked,
+    asked: ModelRequest,
     made: Made,
     parity: ParityReport,
     pictures: list[object],
@@ -249,7 +251,7 @@ def _next_words(
 
 
 def _artifacts(full: Path, precision: Precision, *, auto: bool) -> list[Path]:
-    """Every artefact that the command may write; with --auto those of each rung."""
+    """Every artefact that the command may write; with --auto those of each attempt."""
     from swin_deploy.artifacts import pipeline
 
     ladder: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
@@ -295,7 +297,7 @@ def _make_engine(
             force=force,
         )
     if engine is None:
-        refuse_engine(pipeline.undelivered(plan, pipeline.graph_of(source)))
+        refuse_engine(pipeline.missing_precision(plan, pipeline.graph_of(source)))
         click.get_current_context().exit(CHECK_FAILED)
     return graph, engine.path
 

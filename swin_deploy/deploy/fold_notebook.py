@@ -13,7 +13,7 @@ from swin_deploy.deploy.fold_parts import (
     copy_linear,
     copy_norm,
     linear,
-    neighbours,
+    merge_gather,
     patch_embed,
     pooled,
     raster_tokens,
@@ -46,14 +46,14 @@ def fold_notebook(reference: NotebookSwin) -> DeployModel:
         nn.ReLU(),
     )
     layers: list[nn.Module] = []
-    taps: dict[int, nn.Module] = {}
+    heads: dict[int, nn.Module] = {}
     shown = reference.config.shown_stages if reference.config.output_name == "stages" else ()
     order = block_order(stages[0])
     index = 0
     for entry in reference.stages:
         if isinstance(entry, PatchMerging):
             following = stages[index + 1]
-            joined = neighbours(order, stages[index], following)
+            joined = merge_gather(order, stages[index], following)
             layers.append(_fold_merge(entry, joined, len(order)))
             order = block_order(following)
             index += 1
@@ -62,10 +62,10 @@ def fold_notebook(reference: NotebookSwin) -> DeployModel:
                 folded, order = _fold_block(block, stages[index], order)
                 layers.append(folded)
             if index in shown and reference.ends_stage(entry):
-                taps[len(layers)] = stage_map(nn.Identity(), order, stages[index])
-    if not taps:
-        taps[len(layers)] = _fold_tail(reference, order)
-    return DeployModel(embed, layers, taps)
+                heads[len(layers)] = stage_map(nn.Identity(), order, stages[index])
+    if not heads:
+        heads[len(layers)] = _fold_tail(reference, order)
+    return DeployModel(embed, layers, heads)
 
 
 def _fold_tail(reference: NotebookSwin, order: Tensor) -> nn.Module:
@@ -86,9 +86,9 @@ def _fold_block(
     attention = _fold_attention(block.WMSA, stage)
     before = bias_in_norm(block.layer_norm, attention)
     folded = SwinBlock(
-        order=reorder(order, residual),
-        leave=nn.Identity(),
-        displace=reorder(residual, branch),
+        reorder_before=reorder(order, residual),
+        reorder_after=nn.Identity(),
+        reorder_branch=reorder(residual, branch),
         attention=attention,
         mlp=nn.Sequential(copy_linear(block.MLP[0]), nn.GELU(), copy_linear(block.MLP[3])),
         norms=(before, nn.Identity(), copy_norm(block.layer_norm), nn.Identity()),
@@ -118,7 +118,7 @@ def _fold_attention(attention: ShiftedWindowMSA, stage: StageSpec) -> WindowAtte
 
 def _fold_merge(merging: PatchMerging, order: nn.Module, num_tokens: int) -> PatchMerge:
     return PatchMerge(
-        order=order,
+        reorder_before=order,
         linear=copy_linear(merging.linear_layer),
         norms=(nn.Identity(), copy_norm(merging.layer_norm)),
         num_tokens=num_tokens // 4,

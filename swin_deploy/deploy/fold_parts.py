@@ -18,7 +18,7 @@ from swin_deploy.deploy.model import (
     BatchFirst,
     Features,
     GatheredPositionBias,
-    Neighbours,
+    MergeGather,
     PatchEmbed,
     PositionBias,
     Reorder,
@@ -89,10 +89,10 @@ def block_order(stage: StageSpec, shift: int = 0) -> Tensor:
     return _by_place(window_order(stage.resolution, stage.window_size, shift), stage)
 
 
-def neighbours(order: Tensor, stage: StageSpec, following: StageSpec) -> Neighbours:
+def merge_gather(order: Tensor, stage: StageSpec, following: StageSpec) -> MergeGather:
     """What brings the tokens of a stage next to those that one of the following is merged from."""
     wanted = _by_place(merge_order(stage.resolution, following.window_size), following)
-    return Neighbours(reorder_index(order, wanted))
+    return MergeGather(reorder_index(order, wanted))
 
 
 def _by_place(windows: Tensor, stage: StageSpec) -> Tensor:

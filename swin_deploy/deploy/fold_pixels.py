@@ -35,5 +35,5 @@ def taking_pixels(model: DeployModel, steps: Preprocessing) -> DeployModel:
     )
     cut, *rest = model.embed
     embed = nn.Sequential(PixelPatchEmbed(cast(PatchEmbed, cut), normalize), *rest)
-    taps = {int(passed): tap for passed, tap in model.taps.items()}
-    return DeployModel(embed, list(model.layers), taps).eval()
+    heads = {int(passed): head for passed, head in model.heads.items()}
+    return DeployModel(embed, list(model.layers), heads).eval()

@@ -15,7 +15,7 @@ from swin_deploy.deploy.fold_parts import (
     copy_linear,
     copy_norm,
     linear,
-    neighbours,
+    merge_gather,
     patch_embed,
     pooled,
     raster_tokens,
@@ -41,7 +41,7 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
         patch_embed(reference.patch_embed.proj, stages[0]), copy_norm(reference.patch_embed.norm)
     )
     layers: list[nn.Module] = []
-    taps: dict[int, nn.Module] = {}
+    heads: dict[int, nn.Module] = {}
     shown = reference.config.shown_stages if reference.config.output_name == "stages" else ()
     order = block_order(stages[0])
     for index, (blocks, merge) in enumerate(reference.parts()):
@@ -49,24 +49,27 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
         orders = [block_order(stage, block.shift_size) for block in blocks]
         moves = [reorder(now, wanted) for now, wanted in pairwise([order, *orders])]
         order = orders[-1]
-        join = neighbours(order, stage, stages[index + 1]) if merge is not None else nn.Identity()
-        enter, leave = moves, list[nn.Module](nn.Identity() for _ in blocks)
+        join = merge_gather(order, stage, stages[index + 1]) if merge is not None else nn.Identity()
+        enter, reorder_after = moves, list[nn.Module](nn.Identity() for _ in blocks)
         if isinstance(blocks[0], swin_v2.SwinBlockV2):
-            enter, leave = [moves[0], *leave[1:]], [*moves[1:], leave[0] if tapped else join]
-        for block, *reorders in zip(blocks, enter, leave, strict=True):
+            enter, reorder_after = (
+                [moves[0], *reorder_after[1:]],
+                [*moves[1:], reorder_after[0] if tapped else join],
+            )
+        for block, *reorders in zip(blocks, enter, reorder_after, strict=True):
             layers.append(_fold_block(block, stage, reorders))
         if tapped:
             norm = getattr(reference, f"norm{index}", nn.Identity())
-            taps[len(layers)] = stage_map(norm, order, stage)
+            heads[len(layers)] = stage_map(norm, order, stage)
         if index == max(shown, default=-1):
             break  # nothing is given from further on
         if merge is not None:
-            joined = nn.Identity() if leave[-1] is join else join
+            joined = nn.Identity() if reorder_after[-1] is join else join
             layers.append(_fold_merge(merge, joined, len(order)))
             order = block_order(stages[index + 1])
-    if not taps:
-        taps[len(layers)] = _fold_tail(reference, order)
-    return DeployModel(embed, layers, taps)
+    if not heads:
+        heads[len(layers)] = _fold_tail(reference, order)
+    return DeployModel(embed, layers, heads)
 
 
 def _fold_tail(reference: swin.SwinTransformer, order: Tensor) -> nn.Module:
@@ -86,9 +89,9 @@ def _fold_block(
     if not behind:
         norms = (bias_in_norm(block.norm1, attention), norms[1])
     return SwinBlock(
-        order=reorders[0],
-        leave=reorders[1],
-        displace=none,
+        reorder_before=reorders[0],
+        reorder_after=reorders[1],
+        reorder_branch=none,
         attention=attention,
         mlp=nn.Sequential(copy_linear(block.mlp.fc1), nn.GELU(), copy_linear(block.mlp.fc2)),
         norms=(none, norms[0], none, norms[1]) if behind else (norms[0], none, norms[1], none),
@@ -121,7 +124,7 @@ def _fold_merge(merging: swin.PatchMerging, order: nn.Module, num_tokens: int) -
     behind = isinstance(merging, swin_v2.PatchMergingV2)
     norm, none = copy_norm(merging.norm), nn.Identity()
     return PatchMerge(
-        order=order,
+        reorder_before=order,
         linear=copy_linear(merging.reduction),
         norms=(none, norm) if behind else (norm, none),
         num_tokens=num_tokens // 4,

@@ -36,7 +36,7 @@ class Reorder(nn.Module):
         return tokens.index_select(0, self.index)
 
 
-class Neighbours(Reorder):
+class MergeGather(Reorder):
     """Tokens [N, B, C] to [N / 4, B, 4, C], the four that one token is merged from.
 
     Args:
@@ -64,12 +64,12 @@ class PatchEmbed(nn.Module):
         super().__init__()
         grid = resolution // window_size
         self.linear = linear
-        self.cells = (-1, 3, grid, window_size, patch_size, grid, window_size, patch_size)
+        self.patch_shape = (-1, 3, grid, window_size, patch_size, grid, window_size, patch_size)
         self.patches = (resolution**2, -1, 3 * patch_size**2)
 
     def forward(self, images: Tensor) -> Tensor:
-        cells = images.reshape(self.cells).permute(3, 6, 2, 5, 0, 1, 4, 7)
-        return self.linear(cells.reshape(self.patches))
+        patches = images.reshape(self.patch_shape).permute(3, 6, 2, 5, 0, 1, 4, 7)
+        return self.linear(patches.reshape(self.patches))
 
 
 class NormalizePixels(nn.Module):
@@ -113,16 +113,16 @@ class PixelPatchEmbed(PatchEmbed):
         nn.Module.__init__(self)
         self.normalize = normalize
         self.linear = embed.linear
-        batch, channels, grid, window, patch, *_ = embed.cells
-        self.cells = (batch, grid, window, patch, grid, window, patch, channels)
+        batch, channels, grid, window, patch, *_ = embed.patch_shape
+        self.patch_shape = (batch, grid, window, patch, grid, window, patch, channels)
         self.patches = embed.patches
 
     def forward(self, pixels: Tensor) -> Tensor:
         images = self.normalize(pixels).to(self.linear.weight.dtype)
         # [B, grid, window, patch, grid, window, patch, 3] to place, window, batch, and the patch as
         # channel, row, column
-        cells = images.reshape(self.cells).permute(2, 5, 1, 4, 0, 7, 3, 6)
-        return self.linear(cells.reshape(self.patches))
+        patches = images.reshape(self.patch_shape).permute(2, 5, 1, 4, 0, 7, 3, 6)
+        return self.linear(patches.reshape(self.patches))
 
 
 class CosineNormalize(nn.Module):
@@ -165,12 +165,12 @@ class SplitHeads(nn.Module):
         super().__init__()
         count, area = windows
         self.dim = num_heads * head_dim
-        self.by_place = (area, -1, num_heads, head_dim)
+        self.qkv_shape = (area, -1, num_heads, head_dim)
         if num_heads == 1:
-            self.by_place = (area, count, -1, head_dim)
+            self.qkv_shape = (area, count, -1, head_dim)
 
     def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part.reshape(self.by_place) for part in torch.split(qkv, self.dim, dim=-1))
+        return tuple(part.reshape(self.qkv_shape) for part in torch.split(qkv, self.dim, dim=-1))
 
 
 class SplitCosineHeads(SplitHeads):
@@ -196,7 +196,7 @@ class SplitCosineHeads(SplitHeads):
         query_key, value = torch.split(qkv.reshape(self.heads), parts, dim=2)
         same = qkv[..., : 2 * self.dim].reshape(self.query_key)
         query, key = torch.split(self.normalize(query_key, same), self.num_heads, dim=2)
-        return tuple(part.reshape(self.by_place) for part in (query, key, value))
+        return tuple(part.reshape(self.qkv_shape) for part in (query, key, value))
 
 
 class PositionBias(nn.Module):
@@ -299,13 +299,16 @@ class WindowAttention(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Attention and MLP branches around residuals; a part that a family lacks is the identity.
+    """Compute ``x + attention(x)``, then ``x + mlp(x)``, over tokens [N, B, C].
+
+    Parts that a family does not have are ``nn.Identity``.
 
     Args:
-        order: Brings the stream to this block's window order.
-        leave: Brings it to the next layer's order where a norm is behind the MLP: TensorRT makes
-            one kernel of gathers, norm and sum, if the gathers come first.
-        displace: Takes the attention branch's tokens from elsewhere than the residual's.
+        reorder_before: Gather into this block's window order, or the identity.
+        reorder_after: Gather into the next layer's token order. Only post-norm blocks (V2) have
+            one: TensorRT fuses gather, norm and sum when the gather comes first.
+        reorder_branch: Extra gather on the attention branch alone. The notebook rolls the branch
+            forward and back by different amounts.
         attention: ``WindowAttention``.
         mlp: From C to C.
         norms: LayerNorms before attention, after attention, before the MLP, after the MLP.
@@ -314,35 +317,35 @@ class SwinBlock(nn.Module):
     def __init__(
         self,
         *,
-        order: nn.Module,
-        leave: nn.Module,
-        displace: nn.Module,
+        reorder_before: nn.Module,
+        reorder_after: nn.Module,
+        reorder_branch: nn.Module,
         attention: WindowAttention,
         mlp: nn.Module,
         norms: tuple[nn.Module, nn.Module, nn.Module, nn.Module],
     ) -> None:
         super().__init__()
-        self.order = order
-        self.leave = leave
-        self.displace = displace
+        self.reorder_before = reorder_before
+        self.reorder_after = reorder_after
+        self.reorder_branch = reorder_branch
         self.attention = attention
         self.mlp = mlp
         self.norm_before_attention, self.norm_after_attention = norms[:2]
         self.norm_before_mlp, self.norm_after_mlp = norms[2:]
 
     def forward(self, tokens: Tensor) -> Tensor:
-        tokens = self.order(tokens)
-        branch = self.attention(self.norm_before_attention(self.displace(tokens)))
+        tokens = self.reorder_before(tokens)
+        branch = self.attention(self.norm_before_attention(self.reorder_branch(tokens)))
         tokens = tokens + self.norm_after_attention(branch)
         branch = self.mlp(self.norm_before_mlp(tokens))
-        return self.leave(tokens) + self.norm_after_mlp(self.leave(branch))
+        return self.reorder_after(tokens) + self.norm_after_mlp(self.reorder_after(branch))
 
 
 class PatchMerge(nn.Module):
     """Tokens [N, B, C] to [N / 4, B, 2C], into the window order of the next stage.
 
     Args:
-        order: ``Neighbours``, or the identity where the block before leaves them so.
+        reorder_before: ``MergeGather``, or the identity where the block before leaves them so.
         linear: From 4C to 2C.
         norms: LayerNorms before and after the linear layer; one of them is the identity.
         num_tokens: N / 4.
@@ -351,19 +354,19 @@ class PatchMerge(nn.Module):
     def __init__(
         self,
         *,
-        order: nn.Module,
+        reorder_before: nn.Module,
         linear: nn.Linear,
         norms: tuple[nn.Module, nn.Module],
         num_tokens: int,
     ) -> None:
         super().__init__()
-        self.order = order
+        self.reorder_before = reorder_before
         self.norm_before, self.norm_after = norms
         self.linear = linear
         self.merged = (num_tokens, -1, linear.in_features)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        merged = self.order(tokens).reshape(self.merged)
+        merged = self.reorder_before(tokens).reshape(self.merged)
         return self.norm_after(self.linear(self.norm_before(merged)))
 
 
@@ -398,22 +401,22 @@ class DeployModel(nn.Module):
     Args:
         embed: Cut into patches, and what follows it: images to tokens.
         layers: Blocks and merges, in turn.
-        taps: By number of layers passed: what turns the tokens there into an output.
+        heads: Modules that turn tokens into an output, by number of layers passed.
     """
 
     def __init__(
-        self, embed: nn.Sequential, layers: list[nn.Module], taps: dict[int, nn.Module]
+        self, embed: nn.Sequential, layers: list[nn.Module], heads: dict[int, nn.Module]
     ) -> None:
         super().__init__()
         self.embed = embed
         self.layers = nn.ModuleList(layers)
-        self.taps = nn.ModuleDict({str(passed): tap for passed, tap in taps.items()})
+        self.heads = nn.ModuleDict({str(passed): head for passed, head in heads.items()})
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         tokens = self.embed(images)
         outputs = []
         for passed, layer in enumerate(self.layers, start=1):
             tokens = layer(tokens)
-            if str(passed) in self.taps:
-                outputs.append(self.taps[str(passed)](tokens))
+            if str(passed) in self.heads:
+                outputs.append(self.heads[str(passed)](tokens))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)

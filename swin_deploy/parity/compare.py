@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exporters.arrays import plain_array
 from exporters.backends import load_polygraphy_comparator
 from exporters.errors import ComparisonError
-from swin_deploy.parity.results import Check, Floor, ParityResult, Tolerance
+from swin_deploy.parity.results import Check, NoiseFloor, ParityResult, Tolerance
 
 TOP = 5
 CHUNK = 1 << 24  # values compared at a time: 128 MiB a side in float64
@@ -95,7 +95,7 @@ def measure_floor(
     ceiling: Tolerance,
     *,
     source: str,
-) -> Floor:
+) -> NoiseFloor:
     """What ``noisy``, the reference in another precision, is from it; infinite if not finite.
 
     Args:
@@ -105,9 +105,9 @@ def measure_floor(
         source: What was run against what, in words.
     """
     if not np.isfinite(noisy).all() or not np.isfinite(reference).all():
-        return Floor(math.inf, math.inf, source)
+        return NoiseFloor(math.inf, math.inf, source)
     errors = _measure(noisy, reference, ceiling.rtol / ceiling.atol)
-    return Floor(errors.needed_atol, errors.relative_l2, source)
+    return NoiseFloor(errors.needed_atol, errors.relative_l2, source)
 
 
 def second_opinion(
@@ -241,7 +241,7 @@ def _excess(check: Check) -> str:
 
 
 def top_changes(
-    actual: NDArray[np.floating], reference: NDArray[np.floating], floor: Floor | None
+    actual: NDArray[np.floating], reference: NDArray[np.floating], floor: NoiseFloor | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Rows of logits [n, num_classes] with another top class; and which of them are near ties.
 
@@ -254,7 +254,7 @@ def top_changes(
 
 
 def _agreement(
-    actual: NDArray[np.floating], reference: NDArray[np.floating], floor: Floor | None
+    actual: NDArray[np.floating], reference: NDArray[np.floating], floor: NoiseFloor | None
 ) -> _Agreement:
     """How far the classes of logits [n, num_classes] agree."""
     flipped, tied = top_changes(actual, reference, floor)

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from exporters.spec import Precision
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import DriftPoint, ParityResult, Tolerance, compare, limits, without_ceiling
-from swin_deploy.parity.points import Order, Point, batch_first, in_candidate_order, token_orders
+from swin_deploy.parity.points import (
+    ComparePoint,
+    Order,
+    batch_first,
+    in_candidate_order,
+    token_orders,
+)
 from swin_deploy.parity.reference_run import ReferenceOutputs, Trace, trace_images
 from swin_deploy.runners import Outputs
-from swin_deploy.runners.intermediates import Tappable
+from swin_deploy.runners.intermediates import Probed
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Drift:
 
 
 def missing_points(
-    reference: ReferenceOutputs, candidate: Tappable | None, precision: Precision
+    reference: ReferenceOutputs, candidate: Probed | None, precision: Precision
 ) -> str:
     """Why a candidate cannot be followed along the model; empty when it can."""
     if candidate is None:
@@ -41,7 +47,7 @@ def missing_points(
 
 
 def measure_drift(
-    reference: ReferenceOutputs, candidate: Tappable, ceiling: Tolerance, precision: Precision
+    reference: ReferenceOutputs, candidate: Probed, ceiling: Tolerance, precision: Precision
 ) -> Drift:
     """Compare a candidate's tokens with the reference's behind every part of the model.
 
@@ -83,7 +89,7 @@ def _compare_points(
     images: ImageSet,
     number: int,
     orders: tuple[Order | None, ...],
-) -> Iterator[tuple[Point, ParityResult]]:
+) -> Iterator[tuple[ComparePoint, ParityResult]]:
     for index, point in enumerate(trace.points):
         expected = in_candidate_order(trace.tokens[number][index], orders[index])
         actual = tokens[index]
@@ -102,14 +108,14 @@ def _compare_points(
         )
 
 
-def _telling(compared: list[tuple[Point, ParityResult]]) -> list[ParityResult]:
+def _telling(compared: list[tuple[ComparePoint, ParityResult]]) -> list[ParityResult]:
     """The tokens nearest to their limit or furthest beyond it, and the features where there are."""
     tokens = [result for point, result in compared if point.kind != "features"]
     features = [result for point, result in compared if point.kind == "features"]
     return [max(tokens, key=lambda r: (not r.passed, r.deciding.share)), *features]
 
 
-def _drift_point(images: ImageSet, point: Point, result: ParityResult) -> DriftPoint:
+def _drift_point(images: ImageSet, point: ComparePoint, result: ParityResult) -> DriftPoint:
     tolerance = result.tolerance
     return DriftPoint(
         inputs=images.name,

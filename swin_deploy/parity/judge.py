@@ -168,13 +168,13 @@ def _look_inside(
     hop: Hop, reference: ReferenceOutputs, candidate: Candidate, progress: Progress
 ) -> Hop:
     """The hop with its drift along the model and, where it failed, what goes wrong first."""
-    tappable, precision = candidate.tappable, candidate.runner.precision
-    missing = missing_points(reference, tappable, precision)
-    if missing or tappable is None:
+    probed, precision = candidate.probed, candidate.runner.precision
+    missing = missing_points(reference, probed, precision)
+    if missing or probed is None:
         return dataclasses.replace(hop, drift_not_run=missing)
     progress(f"{hop.name}: tokens along the model", 1.0)
     try:
-        drift = measure_drift(reference, tappable, _ceiling(candidate), precision)
+        drift = measure_drift(reference, probed, _ceiling(candidate), precision)
     except ComparisonError as err:
         return dataclasses.replace(hop, drift_not_run=str(err))
     hop = dataclasses.replace(hop, results=(*hop.results, *drift.results), drift=drift.points)
@@ -184,7 +184,7 @@ def _look_inside(
         noise = "no part of the model is beyond its noise: PyTorch itself loses as much"
         return dataclasses.replace(hop, located=f"{noise} in {precision}")
     progress(f"{hop.name}: looking for what goes wrong first")
-    return dataclasses.replace(hop, located=locate(reference, tappable, hop, precision))
+    return dataclasses.replace(hop, located=locate(reference, probed, hop, precision))
 
 
 def _only_ceilings(hop: Hop) -> bool:

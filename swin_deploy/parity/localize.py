@@ -29,17 +29,17 @@ from swin_deploy.parity import (
     tolerance_for,
     without_ceiling,
 )
-from swin_deploy.parity.points import Point, batch_first, in_candidate_order, token_orders
+from swin_deploy.parity.points import ComparePoint, batch_first, in_candidate_order, token_orders
 from swin_deploy.parity.reference_run import ReferenceOutputs, Trace, trace_images
 from swin_deploy.reference.alias import alias
-from swin_deploy.runners.intermediates import Side, Tap, Tappable, TappedModule, tappable_module
+from swin_deploy.runners.intermediates import Probed, Side, Tap, TappedModule, tappable_module
 
 Real = NDArray[np.floating]
 
 # In the order in which they run; what a family or a precision lacks is passed over.
 BLOCK_PARTS: tuple[tuple[str, str, Side], ...] = (
-    ("token order", "order", "out"),
-    ("displacement", "displace", "out"),
+    ("token order", "reorder_before", "out"),
+    ("displacement", "reorder_branch", "out"),
     ("norm before attention", "attention", "in"),
     ("qkv", "attention.qkv", "out"),
     ("attention scores", "attention.bias", "in"),
@@ -55,7 +55,7 @@ BLOCK_PARTS: tuple[tuple[str, str, Side], ...] = (
     ("residual behind the MLP, or the order that follows", "", "out"),
 )
 MERGE_PARTS: tuple[tuple[str, str, Side], ...] = (
-    ("token order", "order", "out"),
+    ("token order", "reorder_before", "out"),
     ("norm before the linear layer", "linear", "in"),
     ("linear layer", "linear", "out"),
     ("norm behind the linear layer", "", "out"),
@@ -86,7 +86,7 @@ class _Place:
     images: NDArray[np.float32]
 
     @property
-    def point(self) -> Point:
+    def point(self) -> ComparePoint:
         """Where it is."""
         return self.trace.points[self.index]
 
@@ -99,7 +99,7 @@ class _Operation:
     tap: Tap
 
 
-def locate(reference: ReferenceOutputs, candidate: Tappable, hop: Hop, precision: Precision) -> str:
+def locate(reference: ReferenceOutputs, candidate: Probed, hop: Hop, precision: Precision) -> str:
     """Where a candidate that failed goes wrong first, and what it shows on, in words.
 
     Args:
@@ -144,7 +144,7 @@ def _shows_only(results: Sequence[ParityResult]) -> str:
     return f"it shows only on {' and on '.join(found)}" if found else ""
 
 
-def _first_operation(place: _Place, candidate: Tappable, precision: Precision) -> str:
+def _first_operation(place: _Place, candidate: Probed, precision: Precision) -> str:
     """The first operation beyond its noise, and by how much; empty when there is none."""
     folded = fold(place.trace.reference)
     fresh = tappable_module(folded, "fp32")
@@ -166,7 +166,7 @@ def _first_operation(place: _Place, candidate: Tappable, precision: Precision) -
     return ""
 
 
-def _operations(point: Point) -> list[_Operation]:
+def _operations(point: ComparePoint) -> list[_Operation]:
     path = point.candidate.path
     return [
         _Operation(name, Tap(f"{path}.{part}" if part else path, side))
@@ -174,11 +174,11 @@ def _operations(point: Point) -> list[_Operation]:
     ]
 
 
-def _in_both(tap: Tap, candidate: Tappable, fresh: Tappable) -> bool:
+def _in_both(tap: Tap, candidate: Probed, fresh: Probed) -> bool:
     return tap.path in candidate.paths and tap.path in fresh.paths
 
 
-def _fresh_agrees(place: _Place, fresh: Tappable) -> bool:
+def _fresh_agrees(place: _Place, fresh: Probed) -> bool:
     """Whether a model folded afresh has the reference's tokens at the place."""
     trace, point = place.trace, place.point
     config = trace.reference.config

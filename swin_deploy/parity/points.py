@@ -13,13 +13,13 @@ from swin_deploy.config import SwinConfig
 from swin_deploy.deploy.fold_parts import block_order
 from swin_deploy.reference import Reference
 from swin_deploy.reference.notebook import NotebookSwin, PatchMerging
-from swin_deploy.runners.intermediates import Tap, Tappable
+from swin_deploy.runners.intermediates import Probed, Tap
 
 Order = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Point:
+class ComparePoint:
     """A place that the reference and the deploy model both have.
 
     Attributes:
@@ -35,16 +35,16 @@ class Point:
     reference: Tap
 
 
-def stream_points(reference: Reference) -> tuple[Point, ...]:
+def compare_points(reference: Reference) -> tuple[ComparePoint, ...]:
     """The embedding, every block and merge in turn, and the features before a head."""
     points = [
-        Point(place, kind, Tap(f"layers.{number - 1}" if number else "embed"), Tap(path))
+        ComparePoint(place, kind, Tap(f"layers.{number - 1}" if number else "embed"), Tap(path))
         for number, (place, kind, path) in enumerate(_reference_places(reference))
     ]
     if reference.config.output_name == "logits":
         count = len(points) - 1
-        tap = Tap(f"taps.{count}.2", "in")  # the linear layer behind the norm and the mean
-        points.append(Point("features", "features", tap, Tap("head", "in")))
+        tap = Tap(f"heads.{count}.2", "in")  # the linear layer behind the norm and the mean
+        points.append(ComparePoint("features", "features", tap, Tap("head", "in")))
     return tuple(points)
 
 
@@ -86,7 +86,7 @@ def _merge_place(stage: int) -> str:
 
 
 def token_orders(
-    points: tuple[Point, ...], candidate: Tappable, config: SwinConfig
+    points: tuple[ComparePoint, ...], candidate: Probed, config: SwinConfig
 ) -> tuple[Order | None, ...]:
     """The order of the candidate's tokens at each point, slot to raster index; None for features.
 
@@ -108,7 +108,7 @@ def token_orders(
 
 
 def _follow(order: Order, reorders: Mapping[str, Order], path: str) -> Order:
-    for child in (f"{path}.order", f"{path}.leave"):
+    for child in (f"{path}.reorder_before", f"{path}.reorder_after"):
         index = reorders.get(child)
         if index is None:
             continue

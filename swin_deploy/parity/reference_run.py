@@ -24,8 +24,8 @@ from exporters.memory import release_memory
 from exporters.progress import Progress, silent
 from exporters.spec import Precision
 from swin_deploy.images.sets import ImageSet
-from swin_deploy.parity import Floor, measure_floor, tolerance_for
-from swin_deploy.parity.points import Point, stream_points
+from swin_deploy.parity import NoiseFloor, measure_floor, tolerance_for
+from swin_deploy.parity.points import ComparePoint, compare_points
 from swin_deploy.reference import Reference
 from swin_deploy.reference.alias import alias
 from swin_deploy.runners import Outputs, Runner, TorchRunner
@@ -51,7 +51,7 @@ class Noise:
 
     source: str
     outputs: tuple[tuple[Wide, ...], ...]
-    trace: tuple[tuple[Floor, ...], ...]
+    trace: tuple[tuple[NoiseFloor, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Trace:
     """
 
     reference: Reference
-    points: tuple[Point, ...]
+    points: tuple[ComparePoint, ...]
     tokens: tuple[Outputs, ...]
     noise: dict[Precision, Noise]
 
@@ -154,7 +154,7 @@ def trace_reference(
         precisions: To measure the noise in.
         progress: Told what is run, before it is run.
     """
-    points = stream_points(reference)
+    points = compare_points(reference)
     tapped = TappedModule(reference, tuple(point.reference for point in points))
     count = len(outputs.names)
     with TorchRunner("PyTorch reference", tapped) as runner:

@@ -10,7 +10,7 @@ from swin_deploy.parity.samples import Answer, Sample
 
 
 @dataclass(frozen=True)
-class Floor:
+class NoiseFloor:
     """What PyTorch itself loses when the reference runs in a candidate's precision.
 
     Both are infinite where the reference overflows in that precision.
@@ -49,7 +49,7 @@ class Tolerance:
     min_cosine: float | None
     source: str
     relative_l2: float | None = None
-    floor: Floor | None = None
+    floor: NoiseFloor | None = None
     atol_rule: str = "ceiling"
     l2_rule: str = "ceiling"
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.sets import ImageSet
-from swin_deploy.parity import Answer, Floor, Guess, Sample
+from swin_deploy.parity import Answer, Guess, NoiseFloor, Sample
 from swin_deploy.parity.compare import TOP, margins, top_changes
 from swin_deploy.parity.reference_run import ReferenceOutputs
 from swin_deploy.parity.samples import Change
@@ -83,7 +83,7 @@ def make_samples(reference: ReferenceOutputs, steps: Preprocessing) -> tuple[Sam
 
 
 def answer_samples(
-    reference: ReferenceOutputs, outputs: list[Outputs], floors: list[Floor | None]
+    reference: ReferenceOutputs, outputs: list[Outputs], floors: list[NoiseFloor | None]
 ) -> tuple[Answer, ...]:
     """What a candidate sees in the images to show.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from swin_deploy.parity.results import Floor, Tolerance
+from swin_deploy.parity.results import NoiseFloor, Tolerance
 
 # Of the floor, for relative L2 and for single values: what a candidate may need. Both sides lose
 # something against the float32 reference, in other places, so a right one needs about 1 to 2;
@@ -82,7 +82,7 @@ def without_ceiling(ceiling: Tolerance) -> Tolerance:
 
 
 def limits(
-    ceiling: Tolerance, floor: Floor | None, *, precision: str, spread: float = 1.0
+    ceiling: Tolerance, floor: NoiseFloor | None, *, precision: str, spread: float = 1.0
 ) -> Tolerance:
     """What a candidate may need, beside a floor measured in the same run.
 

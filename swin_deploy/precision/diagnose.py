@@ -19,7 +19,7 @@ NOISE_IMAGES = 4  # one forward pass a part on each of them
 
 
 @dataclass(frozen=True)
-class Islands:
+class Float32Layers:
     """The parts to keep in float32 in a float16 model.
 
     Attributes:
@@ -56,7 +56,7 @@ class Diagnosis:
         fair_share: The largest noise of a part that does not put it at risk.
         parts: In the order computed.
         trials: Whole models, in the order tried; the last one passed, or none did.
-        islands: What to keep in float32 in float16, and why.
+        float32_layers: What to keep in float32 in float16, and why.
     """
 
     images: str
@@ -64,7 +64,7 @@ class Diagnosis:
     fair_share: float
     parts: tuple[Part, ...]
     trials: tuple[Trial, ...]
-    islands: Islands
+    float32_layers: Float32Layers
 
     @property
     def precision(self) -> Precision:
@@ -83,7 +83,7 @@ class Diagnosis:
         if self.precision == "fp32":
             return "use fp32: neither float16 nor bfloat16 is within tolerance"
         if self.precision == "bf16":
-            return f"use bf16: in float16, {self.islands.reason}"
+            return f"use bf16: in float16, {self.float32_layers.reason}"
         if self.keep:
             return f"keep {', '.join(self.keep)} in float32, the rest in fp16"
         if self.at_risk:
@@ -137,10 +137,12 @@ def diagnose(
         trials.append(Trial(precision, keep, result))
         return result.passed
 
-    islands = Islands((), "nothing is at risk")
+    float32_layers = Float32Layers((), "nothing is at risk")
     if not passes("fp16"):
-        islands = choose_islands(parts, share=fair_share(_tolerance(loaded, "fp16"), parts))
-        if not (islands.keep and passes("fp16", islands.keep)):
+        float32_layers = choose_float32_layers(
+            parts, share=fair_share(_tolerance(loaded, "fp16"), parts)
+        )
+        if not (float32_layers.keep and passes("fp16", float32_layers.keep)):
             passes("bf16")
     return Diagnosis(
         images=images.description,
@@ -148,11 +150,11 @@ def diagnose(
         fair_share=fair_share(noise_tolerance, parts),
         parts=parts,
         trials=tuple(trials),
-        islands=islands,
+        float32_layers=float32_layers,
     )
 
 
-def choose_islands(parts: Sequence[Part], *, share: float) -> Islands:
+def choose_float32_layers(parts: Sequence[Part], *, share: float) -> Float32Layers:
     """The parts that a float16 model which is out of tolerance should keep in float32.
 
     Those with values near to float16's range or beyond it; where there are none, those whose noise
@@ -166,7 +168,7 @@ def choose_islands(parts: Sequence[Part], *, share: float) -> Islands:
     for part in risky:
         if part.max_abs > FLOAT16_MAX and not part.keepable:
             where = part.largest.name if part.largest else part.name
-            return Islands(
+            return Float32Layers(
                 (),
                 f"{where} reaches {part.max_abs:.3g}, beyond {FLOAT16_MAX:.0f}, and attention "
                 "must stay in half to be fused",
@@ -174,9 +176,13 @@ def choose_islands(parts: Sequence[Part], *, share: float) -> Islands:
     noisy = [part for part in parts if is_noisy(part, share)]
     keep = [part for part in risky or noisy if part.keepable]
     if not keep:
-        return Islands((), "no single part explains the error" if not noisy else _names(noisy))
+        return Float32Layers(
+            (), "no single part explains the error" if not noisy else _names(noisy)
+        )
     word = "float16's range is too small for" if risky else "float16 is too coarse for"
-    return Islands(tuple(part.name for part in keep), f"{word} {', '.join(p.name for p in keep)}")
+    return Float32Layers(
+        tuple(part.name for part in keep), f"{word} {', '.join(p.name for p in keep)}"
+    )
 
 
 def _names(noisy: Sequence[Part]) -> str:

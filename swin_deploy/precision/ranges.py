@@ -26,7 +26,7 @@ from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.deploy.fold_parts import MASKED_FINITE
 from swin_deploy.deploy.model import SwinBlock
 from swin_deploy.parity import ParityResult, Tolerance, compare
-from swin_deploy.runners.emulated import Emulated, operations
+from swin_deploy.runners.emulated import Emulated, watch_operations
 
 ATTENTION = "attention"
 CHUNK = 8  # images a call
@@ -120,7 +120,7 @@ def parts_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
     blocks = [path for path, module in model.named_modules() if isinstance(module, SwinBlock)]
     for path, _ in model.named_modules(remove_duplicate=False):
         top = ".".join(path.split(".")[: 1 if path.startswith("embed") else 2])
-        if path in ("", "layers", "taps"):
+        if path in ("", "layers", "heads"):
             continue
         parts.setdefault(_branch(path, top) if top in blocks else top, []).append(path)
     return {name: tuple(paths) for name, paths in parts.items()}
@@ -176,11 +176,11 @@ def measure_ranges(
         images: [n, 3, H, W].
         progress: Told how far it is.
     """
-    watch = _Watch(model)
+    watch = _RangeRecorder(model)
     for start in range(0, len(images), CHUNK):
         progress(f"images {start + 1} to {min(start + CHUNK, len(images))} of {len(images)}")
         watch.turn.clear()
-        with operations(model, watch.see):
+        with watch_operations(model, watch.record):
             model(_tensor(images[start : start + CHUNK]))
     return watch.parts()
 
@@ -265,7 +265,7 @@ class _Sums:
         self.count += size.numel()
 
 
-class _Watch:
+class _RangeRecorder:
     """Collects the ranges of every operation's results, over several calls of a model."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -276,8 +276,8 @@ class _Watch:
         self.taken: dict[str, float] = dict.fromkeys(self.names, 0.0)
         self.turn: dict[str, int] = {}
 
-    def see(self, path: str, op: str, args: tuple[Any, ...], call: Callable[..., Any]) -> Any:  # noqa: ANN401
-        """Handler for ``operations``."""
+    def record(self, path: str, op: str, args: tuple[Any, ...], call: Callable[..., Any]) -> Any:  # noqa: ANN401
+        """Handler for ``watch_operations``."""
         result = call(*args)
         if isinstance(result, Tensor) and result.is_floating_point():
             part = self.owner[path]

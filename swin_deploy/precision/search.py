@@ -1,8 +1,8 @@
-"""The fastest precision that is right: float16, float16 with float32 islands, bfloat16, float32.
+"""The fastest precision that is right: float16, float16 with layers in float32, bfloat16, float32.
 
-Each rung is tried as it would be shipped: its graph is written and compared with the reference
+Each attempt is tried as it would be shipped: its graph is written and compared with the reference
 (on ONNX Runtime; bfloat16, which that cannot run on a CPU, emulated in PyTorch), then its engine is
-built and its plan read. The first rung that passes both is taken.
+built and its plan read. The first attempt that passes both is taken.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from swin_deploy.artifacts.pipeline import (
     Listener,
     convert,
     graph_of,
-    undelivered,
+    missing_precision,
     write_converted,
     write_engine,
 )
@@ -34,7 +34,7 @@ from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import Hop, ParityReport, tolerance_for
 from swin_deploy.parity.run import prove_parity
-from swin_deploy.precision.diagnose import Islands, choose_islands, fair_share
+from swin_deploy.precision.diagnose import Float32Layers, choose_float32_layers, fair_share
 from swin_deploy.precision.ranges import (
     Part,
     first_overflow,
@@ -49,7 +49,7 @@ BATCHES = (7,)
 
 
 @dataclass(frozen=True)
-class Rung:
+class Attempt:
     """One precision, and what became of it.
 
     Attributes:
@@ -72,23 +72,23 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Climb:
-    """The rungs that were tried, the last of which passed, or none did.
+class SearchResult:
+    """The attempts that were tried, the last of which passed, or none did.
 
     Attributes:
-        rungs: In the order tried.
-        graph: ONNX file of the rung taken; None without one.
+        attempts: In the order tried.
+        graph: ONNX file of the attempt taken; None without one.
         engine: Its engine.
     """
 
-    rungs: tuple[Rung, ...]
+    attempts: tuple[Attempt, ...]
     graph: Path | None = None
     engine: Path | None = None
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """What every rung is made from, and judged on.
+class SearchInputs:
+    """What every attempt is made from, and judged on.
 
     Attributes:
         loaded: The reference.
@@ -109,11 +109,11 @@ class Ladder:
     force: bool = False
 
 
-def climb(ladder: Ladder, *, start: Precision) -> Climb:
+def search_precision(search: SearchInputs, *, start: Precision) -> SearchResult:
     """Try precisions from ``start`` on until one is within tolerance and delivered.
 
     Args:
-        ladder: What to try.
+        search: What to try.
         start: ``fp16`` or ``bf16``.
 
     Raises:
@@ -121,103 +121,105 @@ def climb(ladder: Ladder, *, start: Precision) -> Climb:
         MissingBackendError: If ONNX Runtime or TensorRT is not installed.
         FileError: If a file cannot be written.
     """
-    rungs: list[Rung] = []
-    images = tuple(_spread(one) for one in ladder.images)
-    ladder = dataclasses.replace(ladder, images=images)
-    for precision, islands in _rungs(ladder, start):
-        if islands is not None and not islands.keep:
-            reason = f"parts kept in float32 do not help: {islands.reason}"
-            rungs.append(Rung(precision, (), False, reason))
+    attempts: list[Attempt] = []
+    images = tuple(_spread(one) for one in search.images)
+    search = dataclasses.replace(search, images=images)
+    for precision, layers in _attempts(search, start):
+        if layers is not None and not layers.keep:
+            reason = f"parts kept in float32 do not help: {layers.reason}"
+            attempts.append(Attempt(precision, (), False, reason))
             continue
-        keep = islands.keep if islands else ()
-        rung, graph, engine = _try(ladder, precision, keep)
-        rungs.append(rung)
-        if rung.passed:
-            return Climb(tuple(rungs), graph, engine)
-    return Climb(tuple(rungs))
+        keep = layers.keep if layers else ()
+        attempt, graph, engine = _try(search, precision, keep)
+        attempts.append(attempt)
+        if attempt.passed:
+            return SearchResult(tuple(attempts), graph, engine)
+    return SearchResult(tuple(attempts))
 
 
-def _rungs(ladder: Ladder, start: Precision) -> Iterator[tuple[Precision, Islands | None]]:
+def _attempts(
+    search: SearchInputs, start: Precision
+) -> Iterator[tuple[Precision, Float32Layers | None]]:
     """Precisions in order; what to keep in float32 is measured only where it comes to that."""
     if start == "fp16":
         yield "fp16", None
-        yield "fp16", _islands(ladder)
+        yield "fp16", _float32_layers(search)
     yield "bf16", None
     yield "fp32", None
 
 
-def _islands(ladder: Ladder) -> Islands:
-    """The parts to keep in float32, measured on the ladder's images."""
-    model = ladder.loaded.deploy
-    parts = _ranges(ladder)
+def _float32_layers(search: SearchInputs) -> Float32Layers:
+    """The parts to keep in float32, measured on the search's images."""
+    model = search.loaded.deploy
+    parts = _ranges(search)
     if not any(part.overflows for part in parts):
-        few = np.concatenate([one.images[:NOISE_IMAGES] for one in ladder.images])
-        noise = measure_noise(model, few, precision="fp16", progress=ladder.progress)
+        few = np.concatenate([one.images[:NOISE_IMAGES] for one in search.images])
+        noise = measure_noise(model, few, precision="fp16", progress=search.progress)
         parts = tuple(dataclasses.replace(part, noise=noise[part.name]) for part in parts)
-    tolerance = tolerance_for("onnx", "fp16", family=ladder.loaded.config.family)
-    return choose_islands(parts, share=fair_share(tolerance, parts))
+    tolerance = tolerance_for("onnx", "fp16", family=search.loaded.config.family)
+    return choose_float32_layers(parts, share=fair_share(tolerance, parts))
 
 
-def _ranges(ladder: Ladder) -> tuple[Part, ...]:
-    images = np.concatenate([one.images for one in ladder.images])
-    return measure_ranges(ladder.loaded.deploy, images, progress=ladder.progress)
+def _ranges(search: SearchInputs) -> tuple[Part, ...]:
+    images = np.concatenate([one.images for one in search.images])
+    return measure_ranges(search.loaded.deploy, images, progress=search.progress)
 
 
 def _try(
-    ladder: Ladder, precision: Precision, keep: tuple[str, ...]
-) -> tuple[Rung, Path | None, Path | None]:
-    """One rung; its files are written beside the float32 graph only if it passes."""
+    search: SearchInputs, precision: Precision, keep: tuple[str, ...]
+) -> tuple[Attempt, Path | None, Path | None]:
+    """One attempt; its files are written beside the float32 graph only if it passes."""
     try:
-        source = _graph(ladder, precision, keep)
+        source = _graph(search, precision, keep)
     except ExportError as err:
-        return Rung(precision, keep, False, str(err)), None, None
-    ladder.progress(f"{precision}: comparing with the reference")
-    hops = _own_hops(_compare(ladder, source), precision)
+        return Attempt(precision, keep, False, str(err)), None, None
+    search.progress(f"{precision}: comparing with the reference")
+    hops = _own_hops(_compare(search, source), precision)
     failed = next((hop for hop in hops if not hop.passed), None)
     if failed is not None:
-        return Rung(precision, keep, False, _why(ladder, failed, precision)), None, None
+        return Attempt(precision, keep, False, _why(search, failed, precision)), None, None
     path = source.path if isinstance(source, Converted) else source
     engine, plan = write_engine(
         source,
         path.with_suffix(".engine"),
-        profile=ladder.profile,
-        options=ladder.options,
-        listener=Listener(progress=ladder.progress),
-        force=ladder.force,
+        profile=search.profile,
+        options=search.options,
+        listener=Listener(progress=search.progress),
+        force=search.force,
     )
     if engine is None:
-        reason = f"not delivered: {'; '.join(undelivered(plan, graph_of(source)))}"
-        return Rung(precision, keep, False, reason), None, None
-    return Rung(precision, keep, True, _margin(hops[-1])), path, engine.path
+        reason = f"not delivered: {'; '.join(missing_precision(plan, graph_of(source)))}"
+        return Attempt(precision, keep, False, reason), None, None
+    return Attempt(precision, keep, True, _margin(hops[-1])), path, engine.path
 
 
-def _graph(ladder: Ladder, precision: Precision, keep: tuple[str, ...]) -> Path | Converted:
+def _graph(search: SearchInputs, precision: Precision, keep: tuple[str, ...]) -> Path | Converted:
     if precision == "fp32":
-        return ladder.full
-    paths = paths_of(ladder.loaded.deploy, keep)
-    return convert(ladder.full, precision, folder=ladder.full.parent, keep=paths)
+        return search.full
+    paths = paths_of(search.loaded.deploy, keep)
+    return convert(search.full, precision, folder=search.full.parent, keep=paths)
 
 
-def _compare(ladder: Ladder, source: Path | Converted) -> ParityReport:
+def _compare(search: SearchInputs, source: Path | Converted) -> ParityReport:
     """A graph against the reference; one that is not written yet, as a file that does not stay."""
     with contextlib.ExitStack() as stack:
         if isinstance(source, Path):
             path = source
         else:
-            folder = stack.enter_context(temporary_folder(ladder.full.parent))
+            folder = stack.enter_context(temporary_folder(search.full.parent))
             trial = dataclasses.replace(source, path=folder / source.path.name)
             path = write_converted(trial).path
         return prove_parity(
-            ladder.loaded,
+            search.loaded,
             Made((path,)),
-            images=ladder.images,
+            images=search.images,
             batches=BATCHES,
-            progress=ladder.progress,
+            progress=search.progress,
         )
 
 
 def _own_hops(parity: ParityReport, precision: Precision) -> list[Hop]:
-    """The hops that ran and are of this rung; the float32 deploy model is the same on every rung.
+    """Return the hops of this attempt that ran; the float32 hop is the same on every attempt.
 
     Raises:
         MissingBackendError: If nothing could run the ONNX file, nor stand in for it.
@@ -231,11 +233,11 @@ def _own_hops(parity: ParityReport, precision: Precision) -> list[Hop]:
     return ran
 
 
-def _why(ladder: Ladder, failed: Hop, precision: Precision) -> str:
+def _why(search: SearchInputs, failed: Hop, precision: Precision) -> str:
     """By how much a hop failed, and what overflowed first, where something did."""
     worst = failed.worst
     reason = f"{failed.name}, {worst.inputs}: {worst.reason}" if worst else f"{failed.name} failed"
-    beyond = first_overflow(_ranges(ladder)) if precision == "fp16" else None
+    beyond = first_overflow(_ranges(search)) if precision == "fp16" else None
     if beyond is None:
         return reason
     return f"{reason}; first to overflow: {beyond.name}, {beyond.max_abs:.3g} of at most 65504"

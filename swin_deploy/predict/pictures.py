@@ -23,19 +23,19 @@ Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedPicture:
     """A picture, and what it is called in the answers."""
 
     name: str
     picture: Picture
 
 
-def named_picture(place: int, picture: Picture | Named) -> Named:
+def named_picture(place: int, picture: Picture | NamedPicture) -> NamedPicture:
     """A picture called by its path, else by its place."""
-    if isinstance(picture, Named):
+    if isinstance(picture, NamedPicture):
         return picture
     name = str(picture) if isinstance(picture, str | Path) else f"image {place}"
-    return Named(name, picture)
+    return NamedPicture(name, picture)
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __iter__(self) -> Iterator[Named]:
+    def __iter__(self) -> Iterator[NamedPicture]:
         for name in self.names:
-            yield Named(name, self.data if name == STANDARD_INPUT else Path(name))
+            yield NamedPicture(name, self.data if name == STANDARD_INPUT else Path(name))
 
 
 def find_pictures(arguments: Sequence[str], standard_input: BinaryIO) -> Pictures:

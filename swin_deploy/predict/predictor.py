@@ -21,7 +21,7 @@ from swin_deploy.images.batches import decode_ahead
 from swin_deploy.images.decode import load_pixels, normalise
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.predict.opened import open_artifact
-from swin_deploy.predict.pictures import Named, Picture, named_picture
+from swin_deploy.predict.pictures import NamedPicture, Picture, named_picture
 from swin_deploy.runners import TorchWay
 from swin_deploy.runners.base import Outputs, run_images
 
@@ -173,15 +173,15 @@ class Predictor:
 
     def stream(
         self,
-        pictures: Iterable[Picture | Named],
+        pictures: Iterable[Picture | NamedPicture],
         *,
         tell: Tell = lambda name, what: None,
     ) -> Generator[Prediction]:
         """Answer to any number of pictures, a batch at a time, as they come.
 
         Args:
-            pictures: Pictures as ``__call__`` takes them, asked for as they are needed; ``Named``
-                ones are called so in the answers.
+            pictures: Pictures as ``__call__`` takes them, asked for as they are needed; a
+                ``NamedPicture`` has its name in the answers.
             tell: Function told the name of a picture and what a user may not expect of it; called
                 from several threads.
 
@@ -190,7 +190,7 @@ class Predictor:
         """
         steps = self.facts.preprocessing
 
-        def decode(named: Named) -> NDArray[np.float32]:
+        def decode(named: NamedPicture) -> NDArray[np.float32]:
             pixels = _pixels(named, steps, lambda what: tell(named.name, what))
             return normalise(pixels, steps)
 
@@ -200,7 +200,7 @@ class Predictor:
                 yield from self._answers(decoded)
 
     def _answers(
-        self, decoded: list[tuple[Named, NDArray[np.float32] | FileError]]
+        self, decoded: list[tuple[NamedPicture, NDArray[np.float32] | FileError]]
     ) -> Iterator[Prediction]:
         images = [image for _, image in decoded if not isinstance(image, FileError)]
         rows = iter(self._rows(self._run(np.stack(images))) if images else ())
@@ -272,7 +272,9 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return total
 
 
-def _pixels(named: Named, steps: Preprocessing, tell: Callable[[str], None]) -> NDArray[np.uint8]:
+def _pixels(
+    named: NamedPicture, steps: Preprocessing, tell: Callable[[str], None]
+) -> NDArray[np.uint8]:
     """The model's pixels [crop, crop, 3] of a picture in any of its forms."""
     picture = named.picture
     if isinstance(picture, str | Path):

@@ -16,9 +16,9 @@ from swin_deploy.parity import (
     Answer,
     Check,
     DriftPoint,
-    Floor,
     Guess,
     Hop,
+    NoiseFloor,
     ParityReport,
     ParityResult,
     Sample,
@@ -136,7 +136,7 @@ def _result(values: dict[str, Any]) -> ParityResult:
 
 def _tolerance(values: dict[str, Any]) -> Tolerance:
     floor = values["floor"]
-    read = None if floor is None else Floor(**_infinite(floor, "atol", "relative_l2"))
+    read = None if floor is None else NoiseFloor(**_infinite(floor, "atol", "relative_l2"))
     return Tolerance(**{**values, "floor": read})
 
 

@@ -54,7 +54,7 @@ class _Operations(TorchFunctionMode):
 
 
 @contextmanager
-def operations(module: nn.Module, handler: Handler) -> Iterator[None]:
+def watch_operations(module: nn.Module, handler: Handler) -> Iterator[None]:
     """Within the block, every operation that ``module`` computes goes through ``handler``.
 
     Args:
@@ -110,7 +110,7 @@ class Emulated(nn.Module):
         self.halved = frozenset(named if half is None else half) - frozenset(keep) - own
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        with operations(self.module, self._compute):
+        with watch_operations(self.module, self._compute):
             return self.module(images)
 
     def _compute(self, path: str, _: str, args: tuple[Any, ...], call: Callable[..., Any]) -> Any:  # noqa: ANN401 - as PyTorch gives it

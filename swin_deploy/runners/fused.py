@@ -38,9 +38,9 @@ class FusedAttention(nn.Module):
         super().__init__()
         load_kernel()
         heads = plain.heads
-        self.area, self.cosine = heads.by_place[0], isinstance(heads, SplitCosineHeads)
+        self.area, self.cosine = heads.qkv_shape[0], isinstance(heads, SplitCosineHeads)
         self.qkv, self.proj = plain.qkv, plain.proj
-        num_heads = heads.dim // heads.by_place[-1]
+        num_heads = heads.dim // heads.qkv_shape[-1]
         table, kind = score_tables(plain, num_heads, self.area)
         scale = torch.ones(num_heads)
         if isinstance(heads, SplitCosineHeads):  # of queries; keys have length one
@@ -123,7 +123,7 @@ def fused_blocks(model: nn.Module) -> tuple[int, int]:
 
 
 def _fits(heads: SplitHeads) -> bool:
-    return type(heads) in (SplitHeads, SplitCosineHeads) and heads.by_place[-1] in HEAD_DIMS
+    return type(heads) in (SplitHeads, SplitCosineHeads) and heads.qkv_shape[-1] in HEAD_DIMS
 
 
 def load_kernel() -> str:

@@ -27,7 +27,10 @@ from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner
 
 Side = Literal["in", "out"]
-REORDERS = ("order", "leave")  # children of a layer that change the order of its tokens
+REORDERS = (
+    "reorder_before",
+    "reorder_after",
+)  # children of a layer that change the order of its tokens
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Tappable:
+class Probed:
     """A model that can be looked into.
 
     Attributes:
@@ -89,7 +92,7 @@ def _keep(found: dict[Tap, Tensor], tap: Tap) -> Callable[..., None]:
     return hook
 
 
-def tappable_module(module: nn.Module, precision: Precision) -> Tappable:
+def tappable_module(module: nn.Module, precision: Precision) -> Probed:
     """A module, run by PyTorch in a precision."""
     reorders = {
         name.removesuffix(".index"): value.cpu().numpy()
@@ -97,7 +100,7 @@ def tappable_module(module: nn.Module, precision: Precision) -> Tappable:
         if name.split(".")[-2:-1] and name.split(".")[-2] in REORDERS
     }
     paths = frozenset(name for name, _ in module.named_modules())
-    return Tappable(
+    return Probed(
         paths,
         reorders,
         lambda taps: TorchRunner("taps", TappedModule(module, taps), arithmetic=precision),
@@ -110,7 +113,7 @@ def tappable_graph(
     precision: Precision,
     *,
     steps: Preprocessing | None = None,
-) -> Tappable:
+) -> Probed:
     """An ONNX file whose nodes are named by module, run by ONNX Runtime.
 
     Args:
@@ -123,7 +126,7 @@ def tappable_graph(
     for node in graph.graph.node:
         module = _path(node)
         paths.update(module[:end] for end, mark in enumerate(f"{module}.") if mark == ".")
-    return Tappable(
+    return Probed(
         frozenset(paths),
         dict(_reorders(graph.graph)),
         lambda taps: _open_tapped_graph(path, tap_outputs(graph, taps), precision, steps),

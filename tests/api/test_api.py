@@ -245,7 +245,7 @@ def test_build_of_what_half_precision_cannot_deliver_says_why(
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
     monkeypatch.setattr(
-        "swin_deploy.artifacts.pipeline.undelivered", lambda *_: ("two kernels are float32",)
+        "swin_deploy.artifacts.pipeline.missing_precision", lambda *_: ("two kernels are float32",)
     )
     with pytest.raises(swin_deploy.BuildError, match="two kernels are float32: not the precision"):
         swin_deploy.build(full, "ours.engine", precision="fp16", flavor="tensorrt-rtx")

@@ -58,8 +58,8 @@ def test_table_knows_every_field_of_timms_folders(tmp_path: Path) -> None:
     timm_folder(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     assert unknown(values, TIMM) == set()
-    wrapper = peers.import_peer("transformers").TimmWrapperConfig().to_dict()
-    assert unknown(wrapper, TIMM) == set()
+    wrapper_pattern = peers.import_peer("transformers").TimmWrapperConfig().to_dict()
+    assert unknown(wrapper_pattern, TIMM) == set()
     assert not any("not known here" in note for note in load_model(None, tmp_path).notes)
 
 

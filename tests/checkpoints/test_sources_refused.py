@@ -249,7 +249,7 @@ def reference_state(name: str, folder: Path) -> Path:
     """A state dict in timm's layout of a variant's sizes, but with no values to speak of."""
     with torch.device("meta"):
         shapes = build_reference(variant(name)).state_dict()
-    state = {DIALECT.foreign(key)[0]: torch.zeros(value.shape) for key, value in shapes.items()}
+    state = {DIALECT.source_keys(key)[0]: torch.zeros(value.shape) for key, value in shapes.items()}
     return peers.saved(state, folder / "weights.safetensors")
 
 

@@ -35,9 +35,9 @@ def ema() -> nn.Module:
 
 def averaged(model: nn.Module) -> State:
     """A state dict of the class that torchvision's references derive theirs from."""
-    wrapper = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
-    wrapper.update_parameters(model)
-    state = wrapper.state_dict()
+    wrapper_pattern = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    wrapper_pattern.update_parameters(model)
+    state = wrapper_pattern.state_dict()
     assert "n_averaged" in state
     assert all(name.startswith("module.") for name in state if name != "n_averaged")
     return state

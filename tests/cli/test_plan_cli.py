@@ -16,7 +16,7 @@ from exporters.plan import KernelPlan
 from swin_deploy.cli.plan import GPU_NAMES
 from swin_deploy.config import VARIANTS
 
-BLOCKS = ["embed", "layers.0", "layers.1", "layers.2", "layers.3", "layers.4", "taps"]
+BLOCKS = ["embed", "layers.0", "layers.1", "layers.2", "layers.3", "layers.4", "heads"]
 GFLOPS = 2 * VARIANTS["notebook-digits"].gmacs
 
 

@@ -119,13 +119,13 @@ def nudge_one_bias_entry(deploy: DeployModel) -> None:
 
 
 def swap_two_windows(deploy: DeployModel) -> None:
-    index = reordering(blocks(deploy)[1].order).index.view(TINY.window_size**2, -1)
+    index = reordering(blocks(deploy)[1].reorder_before).index.view(TINY.window_size**2, -1)
     index[:, [0, 3]] = index[:, [3, 0]]
 
 
 def swap_two_tokens_of_the_merge(deploy: DeployModel) -> None:
     (merge,) = (layer for layer in deploy.layers if isinstance(layer, PatchMerge))
-    index = reordering(merge.order).index
+    index = reordering(merge.reorder_before).index
     index[[1, 2]] = index[[2, 1]]
 
 
@@ -171,7 +171,7 @@ def scale_twice(deploy: DeployModel) -> None:
 
 
 def remove_displacement(deploy: DeployModel) -> None:
-    blocks(deploy)[1].displace = nn.Identity()
+    blocks(deploy)[1].reorder_branch = nn.Identity()
 
 
 def remove_relu(deploy: DeployModel) -> None:
@@ -179,8 +179,8 @@ def remove_relu(deploy: DeployModel) -> None:
 
 
 def leave_window_order(deploy: DeployModel) -> None:
-    for passed in deploy.taps:
-        deploy.taps[passed] = nn.Identity()
+    for passed in deploy.heads:
+        deploy.heads[passed] = nn.Identity()
 
 
 def reordering(module: nn.Module) -> Reorder:

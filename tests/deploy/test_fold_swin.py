@@ -116,7 +116,9 @@ def merge(deploy: DeployModel) -> PatchMerge:
 def reorder_into(deploy: DeployModel, layer: nn.Module) -> Reorder:
     """What brings the stream to a layer's order: the layer itself (V1), or the block before it."""
     before = deploy.layers[list(deploy.layers).index(layer) - 1]
-    found = layer.order if isinstance(layer.order, Reorder) else before.leave
+    found = (
+        layer.reorder_before if isinstance(layer.reorder_before, Reorder) else before.reorder_after
+    )
     assert isinstance(found, Reorder)
     return found
 

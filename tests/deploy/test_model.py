@@ -37,7 +37,7 @@ from swin_deploy.deploy.model import (
     DeployModel,
     Features,
     GatheredPositionBias,
-    Neighbours,
+    MergeGather,
     PatchEmbed,
     PatchMerge,
     PositionBias,
@@ -79,7 +79,7 @@ def test_patch_embed_equals_a_convolution_in_window_order(
     assert rms_error(embed(images.transpose(2, 3)), expected) > REJECTED
 
 
-def by_place(tokens: Tensor) -> Tensor:
+def qkv_shape(tokens: Tensor) -> Tensor:
     """Tokens [B, windows, n, C] as the stream has them: [n * windows, B, C]."""
     return tokens.permute(2, 1, 0, 3).flatten(0, 1)
 
@@ -142,7 +142,7 @@ def test_window_attention_equals_a_loop(
     tokens = normal(2, windows, area, dim, seed=1)
     summed = bias + mask[:, 0] if masked else bias
     looped = looped_attention(attention, proj, summed, tokens)
-    stream, expected = (by_place(values) for values in (tokens, looped))
+    stream, expected = (qkv_shape(values) for values in (tokens, looped))
     assert rms_error(attention(stream), expected) < FLOAT32_TOLERANCE
     attention.bias = added(bias.transpose(-1, -2).contiguous())
     assert rms_error(attention(stream), expected) > REJECTED
@@ -263,7 +263,7 @@ def test_patch_merge_joins_the_neighbours_of_each_merged_token(norm_first: bool)
     norms = (norm, nn.Identity()) if norm_first else (nn.Identity(), norm)
     current, following = window_order(8, 4), window_order(4, 4)
     index = reorder_index(current, merge_order(8, 4))
-    merge = PatchMerge(order=Neighbours(index), linear=linear, norms=norms, num_tokens=16)
+    merge = PatchMerge(reorder_before=MergeGather(index), linear=linear, norms=norms, num_tokens=16)
     grid = normal(2, 8, 8, 3)
     merged = merge(grid.flatten(1, 2)[:, current].transpose(0, 1))
     for slot, raster in enumerate(following.tolist()):
@@ -288,9 +288,9 @@ def test_swin_block_displaces_its_attention_branch_only() -> None:
     mlp = randomised(nn.Linear(4, 4), seed=2)
     order, displacement, leaving = (shuffled(16, seed=seed) for seed in range(3))
     block = SwinBlock(
-        order=Reorder(order),
-        leave=Reorder(leaving),
-        displace=Reorder(displacement),
+        reorder_before=Reorder(order),
+        reorder_after=Reorder(leaving),
+        reorder_branch=Reorder(displacement),
         attention=attention,
         mlp=mlp,
         norms=(norms[0], norms[1], norms[2], norms[3]),

@@ -6,13 +6,13 @@ import pytest
 
 from exporters.errors import MissingBackendError
 from swin_deploy import doctor as machine
-from swin_deploy.doctor import Finding, examine, to_dict
+from swin_deploy.doctor import Finding, check_machine, to_dict
 
 CUDA = "CUDAExecutionProvider"
 
 
 def found(name: str) -> Finding:
-    return next(finding for finding in examine() if finding.name == name)
+    return next(finding for finding in check_machine() if finding.name == name)
 
 
 def give_packages(patch: pytest.MonkeyPatch, *names: str | None) -> None:
@@ -35,7 +35,7 @@ def give_tensorrt(patch: pytest.MonkeyPatch, *flavors: str) -> None:
 
 
 def test_examine_finds_something_of_everything() -> None:
-    findings = examine()
+    findings = check_machine()
     assert [finding.name for finding in findings] == [
         "machine", "python", "GPU", "torch", "packages",
         "onnxruntime", "tensorrt-rtx", "tensorrt", "polygraphy",
@@ -136,7 +136,7 @@ def test_tensorrt_flavours(
     monkeypatch.setattr(machine, "cuda_device_count", lambda: gpus)
     give_tensorrt(monkeypatch, *flavors)
     give_runtime(monkeypatch, CUDA)
-    findings = {finding.name: finding for finding in examine()}
+    findings = {finding.name: finding for finding in check_machine()}
     assert {name: findings[name].state for name in expected} == expected
     for name, state in expected.items():
         assert ("pip install tensorrt" in findings[name].remedy) == (state == "missing")

@@ -24,7 +24,7 @@ from swin_deploy.report.terminal import render_blocks, render_launches
 # Module paths of two blocks, of what lies around them, and the parts that these are.
 OURS = {
     "embed.0.linear": "embed", "layers.0.attention": "layers.0", "layers.0.mlp.0": "layers.0",
-    "layers.1.linear": "layers.1", "layers.2.attention": "layers.2", "taps.3.1": "taps",
+    "layers.1.linear": "layers.1", "layers.2.attention": "layers.2", "heads.3.1": "heads",
 }  # fmt: skip
 TIMM = {
     "patch_embed.proj": "patch_embed", "layers.0.blocks.0.attn": "layers.0.blocks.0",

@@ -46,7 +46,7 @@ def test_every_kernel_of_an_engine_has_its_block():
     plan = built_plan(exported("digits", precision="fp16"))
     names = [block.name for block in plan.blocks]
     layers = [f"layers.{index}" for index in range(5)]
-    assert names == ["embed", *layers, "taps"]
+    assert names == ["embed", *layers, "heads"]
     assert [block.attention for block in plan.blocks] == [0, 1, 1, 0, 1, 1, 0]
     assert {kernel.block for kernel in plan.kernels} == set(names)
     starts = [names.index(kernel.block) for kernel in plan.kernels]

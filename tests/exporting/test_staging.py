@@ -101,11 +101,11 @@ def test_temporary_files_of_a_living_process_stay(end: str, tmp_path: Path) -> N
 
 
 def test_trial_folders_of_earlier_versions_are_removed(tmp_path: Path) -> None:
-    (tmp_path / ".rung-ab_1x9zq").mkdir()
-    (tmp_path / ".rung-ab_1x9zq" / "m.onnx").write_bytes(b"half")
-    (tmp_path / ".rung-of-the-user").mkdir()
+    (tmp_path / ".attempt-ab_1x9zq").mkdir()
+    (tmp_path / ".attempt-ab_1x9zq" / "m.onnx").write_bytes(b"half")
+    (tmp_path / ".attempt-of-the-user").mkdir()
     write_atomic(tmp_path / "y", b"new")
-    assert names(tmp_path) == [".rung-of-the-user", "y"]
+    assert names(tmp_path) == [".attempt-of-the-user", "y"]
 
 
 def test_temporary_folder_is_removed_with_what_is_in_it(tmp_path: Path) -> None:

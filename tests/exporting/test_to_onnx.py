@@ -147,7 +147,7 @@ def test_export_onnx_nodes_are_named_by_module():
         "layers.0.attention.qkv/Split",  # made by the exporter's optimiser, which records no module
         "layers.1.attention/Softmax",
         "layers.2.linear/MatMul",
-        "taps.5.2/Gemm",
+        "heads.5.2/Gemm",
     } <= set(names)
 
 

@@ -83,7 +83,9 @@ def test_check_right_graph_of_more_tokens_than_the_exporter_folds_passes() -> No
     large = LoadedModel("large map", config, trained_like(config), None, "", library_steps(config))
     spec = ExportSpec((3, 384, 384), config.output_names)
     made = export_onnx(fold(large.reference), spec, metadata={})
-    reordered = {node.op_type for node in made.graph.node if node.name.startswith("layers.1.order")}
+    reordered = {
+        node.op_type for node in made.graph.node if node.name.startswith("layers.1.reorder_before")
+    }
     assert reordered == {"Gather", "Reshape"}
     images = (seeded_images(config, count=2),)
     expected = reference_outputs(large, images, precisions=("fp32",))
@@ -169,7 +171,7 @@ def test_check_fault_in_a_graph_is_located(path: str, words: str) -> None:
 
 def test_check_wrong_token_order_is_located() -> None:
     model = deploy("swin")
-    index = model.layers[1].order.index
+    index = model.layers[1].reorder_before.index
     index[:2] = index[:2].flip(0)
     hop = judged("swin", model)
     assert hop.passed is False
@@ -179,7 +181,7 @@ def test_check_wrong_token_order_is_located() -> None:
 def test_check_fault_behind_the_features_is_located_there() -> None:
     model = deploy("swin")
     with torch.no_grad():
-        model.taps["5"][-1].bias[0] += 1e-3
+        model.heads["5"][-1].bias[0] += 1e-3
     hop = judged("swin", model)
     assert hop.passed is False
     assert hop.located == (

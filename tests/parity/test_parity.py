@@ -8,8 +8,8 @@ import pytest
 from exporters.errors import ComparisonError
 from swin_deploy.parity import (
     TOLERANCES,
-    Floor,
     Hop,
+    NoiseFloor,
     ParityReport,
     Tolerance,
     compare,
@@ -177,7 +177,7 @@ def test_compare_classes_of_tokens_cannot_be_compared():
 def test_compare_tells_flips_from_near_ties(logits, flips, near_ties):
     """The reference's margin is 0.01 in the last case, less than twice the floor."""
     reference = np.array([[1.0, 0.99, -1.0]]) if near_ties else np.array([[1.0, 0.0, -1.0]])
-    tolerance = dataclasses.replace(TOLERANCE, floor=Floor(0.01, 0.01, "test"))
+    tolerance = dataclasses.replace(TOLERANCE, floor=NoiseFloor(0.01, 0.01, "test"))
     result = compared(np.array(logits), reference, tolerance, classes=True)
     assert (result.flips, result.near_ties) == (flips, near_ties)
     assert result.top1_agreement == float(not flips and not near_ties)
@@ -192,7 +192,7 @@ def test_compare_top5_is_of_sets():
 
 
 CEILING = Tolerance(atol=1e-2, rtol=5e-3, min_cosine=None, source="test")
-FLOOR = Floor(atol=1e-4, relative_l2=5e-5, source="test")
+FLOOR = NoiseFloor(atol=1e-4, relative_l2=5e-5, source="test")
 
 
 def test_limits_are_multiples_of_the_floor_below_the_ceiling():
@@ -212,7 +212,7 @@ def test_limits_are_wider_for_images_that_scatter_more():
 
 
 def test_limits_never_exceed_the_ceiling():
-    allowed = limits(CEILING, Floor(1e-2, 1e-2, "test"), precision="fp16")
+    allowed = limits(CEILING, NoiseFloor(1e-2, 1e-2, "test"), precision="fp16")
     assert (allowed.atol, allowed.rtol, allowed.relative_l2) == (1e-2, 5e-3, 1e-2)
     assert allowed.atol_rule == allowed.l2_rule == "ceiling"
 
@@ -221,12 +221,12 @@ def test_limits_never_exceed_the_ceiling():
 def test_limits_leave_room_for_one_rounding_where_the_floor_is_zero(precision):
     unit = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}[precision]
     allowed = limits(
-        dataclasses.replace(CEILING, atol=1.0), Floor(0, 0, "test"), precision=precision
+        dataclasses.replace(CEILING, atol=1.0), NoiseFloor(0, 0, "test"), precision=precision
     )
     assert unit < allowed.relative_l2 < allowed.atol < 20 * unit
 
 
-@pytest.mark.parametrize("floor", [None, Floor(math.inf, math.inf, "test")])
+@pytest.mark.parametrize("floor", [None, NoiseFloor(math.inf, math.inf, "test")])
 def test_limits_without_a_floor_are_the_ceiling(floor):
     allowed = limits(CEILING, floor, precision="fp16")
     assert (allowed.atol, allowed.rtol, allowed.relative_l2) == (1e-2, 5e-3, None)

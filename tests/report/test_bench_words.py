@@ -8,8 +8,8 @@ import pytest
 from report_samples import make_bench, make_report
 
 from swin_deploy.bench import BenchReport, BenchResult, Comparison
-from swin_deploy.bench.comparisons import compare_bars
-from swin_deploy.bench.contenders import Contender, Lane
+from swin_deploy.bench.comparisons import compare_baselines
+from swin_deploy.bench.contenders import Contender, TimedRunner
 from swin_deploy.bench.gpu import GpuSampler, GpuState, find_gpu
 from swin_deploy.intervals import MIN_PAIRS, is_settled, ratio_interval, ratio_of
 from swin_deploy.report.bench_words import bench_sentences
@@ -80,7 +80,7 @@ def lane(name, ms, *, kind="reference", mode="eager", precision="fp32"):
     runner = Named()
     runner.name = name
     runner.precision = precision
-    found = Lane(Contender(runner, precision, kind, mode))
+    found = TimedRunner(Contender(runner, precision, kind, mode))
     found.calls_ms = list(rounds(ms, noise=0.01))
     return found
 
@@ -96,7 +96,7 @@ def test_compare_bars_takes_the_fastest_of_each_side():
         lane("timm's model, compiled", 8.0, kind="original", mode="compile"),
         lane("ONNX fp32", 10.0, kind="onnx", mode="file"),
     ]
-    found = {one.bar: one for one in compare_bars(lanes, 8)}
+    found = {one.bar: one for one in compare_baselines(lanes, 8)}
     assert {one.ours for one in found.values()} == {"deploy model, compiled, fp32"}
     assert found["eager"].theirs == "reference, tf32"
     assert found["compile"].theirs == "reference, compiled, fp32"
@@ -108,9 +108,9 @@ def test_compare_bars_takes_the_fastest_of_each_side():
 def test_compare_bars_leaves_out_what_failed():
     broken = lane("ONNX fp32", 1.0, kind="onnx", mode="file")
     broken.failed = "wrong"
-    found = compare_bars([lane("r", 2.0), lane("deploy model", 1.5, kind="deploy"), broken], 1)
+    found = compare_baselines([lane("r", 2.0), lane("deploy model", 1.5, kind="deploy"), broken], 1)
     assert [one.ours for one in found] == ["deploy model, fp32"]
-    assert compare_bars([lane("r", 2.0), broken], 1) == []
+    assert compare_baselines([lane("r", 2.0), broken], 1) == []
 
 
 def report_of(*comparisons):

@@ -24,7 +24,7 @@ from swin_deploy.checkpoints.load import load_model
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.sets import ImageSet, load_images
-from swin_deploy.parity import Floor
+from swin_deploy.parity import NoiseFloor
 from swin_deploy.parity.reference_run import ReferenceOutputs
 from swin_deploy.parity.sample_images import MOST_SAMPLES, answer_samples, make_samples, sample_rows
 from swin_deploy.report.drift_svg import render_drift, worst_points
@@ -182,7 +182,7 @@ def test_answers_tell_flips_from_near_ties(outputs):
     row = sample_rows(logits)[0]
     changed = logits.copy()
     changed[row, logits[row].argmin()] = 99.0
-    quiet, loud = Floor(0.0, 0.0, ""), Floor(99.0, 0.0, "")
+    quiet, loud = NoiseFloor(0.0, 0.0, ""), NoiseFloor(99.0, 0.0, "")
     assert answer_samples(outputs, [(changed,)], [quiet])[0].change == "flip"
     assert answer_samples(outputs, [(changed,)], [loud])[0].change == "near tie"
     assert {one.change for one in answer_samples(outputs, [(logits,)], [None])} == {"same"}

@@ -85,7 +85,7 @@ def biased(model: DeployModel) -> PositionBias:
 
 def qkv_rows(block: SwinBlock) -> tuple[Tensor, ...]:
     """Views of the qkv weights [3, heads, d, C] and, where there are any, biases [3, heads, d]."""
-    layer, head_dim = block.attention.qkv, block.attention.heads.by_place[-1]
+    layer, head_dim = block.attention.qkv, block.attention.heads.qkv_shape[-1]
     weight = layer.weight.data.view(3, -1, head_dim, layer.in_features)
     if layer.bias is None:
         return (weight,)
@@ -104,7 +104,7 @@ def qkv_bias(block: SwinBlock) -> Tensor:
 def proj_by_head(block: SwinBlock) -> Tensor:
     """View of the projection's weights, [C, heads, d]."""
     weight = block.attention.proj.weight.data
-    return weight.view(len(weight), -1, block.attention.heads.by_place[-1])
+    return weight.view(len(weight), -1, block.attention.heads.qkv_shape[-1])
 
 
 def swap(values: Tensor, one: int, other: int) -> None:
@@ -127,18 +127,18 @@ def rewire(
     Args:
         model: Changed in place.
         config: Of the model.
-        change: From (layer, ``order``, ``displace`` or ``leave``, wanted order) to another order.
+        change: Function of (layer, name of a reorder, wanted order) to another order.
     """
     old = new = block_order(config.stages[0])
     for index, layer in enumerate(model.layers):
-        for part in ("order", "displace", "leave"):
+        for part in ("reorder_before", "reorder_branch", "reorder_after"):
             module = getattr(layer, part, None)
             if not isinstance(module, Reorder):
                 continue
             wanted = old[module.index]
             changed = change(index, part, wanted)
             setattr(layer, part, type(module)(reorder_index(new, changed)))
-            if part != "displace":
+            if part != "reorder_branch":
                 old, new = wanted, changed
         if isinstance(layer, PatchMerge):
             side = round(len(old) ** 0.5)
@@ -161,7 +161,7 @@ def rewire_shifted(
     at, part = next(
         (index, part)
         for index, layer in enumerate(model.layers)
-        for part in ("displace", "order", "leave")
+        for part in ("reorder_branch", "reorder_before", "reorder_after")
         if isinstance(getattr(layer, part, None), Reorder)
     )
     if undone:
@@ -177,5 +177,5 @@ def rewire_shifted(
 def merge_index(model: DeployModel) -> Tensor:
     """The gather that puts merged tokens next to each other: the merge's, or the block's before."""
     at = next(i for i, layer in enumerate(model.layers) if isinstance(layer, PatchMerge))
-    order = model.layers[at].order
-    return (order if isinstance(order, Reorder) else model.layers[at - 1].leave).index
+    order = model.layers[at].reorder_before
+    return (order if isinstance(order, Reorder) else model.layers[at - 1].reorder_after).index

@@ -370,14 +370,14 @@ def _(model, config):
 
 @fault("two classes swapped")
 def _(model, config):
-    head = list(model.taps.values())[-1][2]
+    head = list(model.heads.values())[-1][2]
     swap(head.weight.data, 0, 1)
     swap(head.bias.data, 0, 1)
 
 
 @fault("mean over the tokens leaves one out")
 def _(model, config):
-    tail = list(model.taps.values())[-1]
+    tail = list(model.heads.values())[-1]
 
     class Shorter(nn.Module):
         def forward(self, tokens: Tensor) -> Tensor:

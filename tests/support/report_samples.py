@@ -15,9 +15,9 @@ from swin_deploy.parity import (
     Answer,
     Check,
     DriftPoint,
-    Floor,
     Guess,
     Hop,
+    NoiseFloor,
     ParityReport,
     ParityResult,
     Sample,
@@ -26,12 +26,12 @@ from swin_deploy.parity import (
 from swin_deploy.report.results import Artifact, Report
 
 FP16 = Tolerance(atol=2e-2, rtol=1e-2, min_cosine=0.9995, source="four times the measured worst")
-OVERFLOW = Floor(math.inf, math.inf, "the reference in float16 on this CPU")
+OVERFLOW = NoiseFloor(math.inf, math.inf, "the reference in float16 on this CPU")
 FP32 = Tolerance(atol=1e-5, rtol=1e-5, min_cosine=None, source="four times the measured worst")
 HOSTILE = "<script>alert('x')</script> a|b `c` *d* [e](f)\nnew line & \x1b[31m # g"
 
 
-FLOOR = Floor(4e-3, 6.2e-4, "the reference in float16 on this CPU")
+FLOOR = NoiseFloor(4e-3, 6.2e-4, "the reference in float16 on this CPU")
 CHECKS = (
     Check("max error, 12 x noise", 1.234e-3, 4e-3, 2e-2),
     Check("relative L2, 5 x noise", 6.1e-4, 6.2e-4, 2.5e-3),

@@ -62,15 +62,15 @@ def test_tappable_graph_and_module_give_the_same_tensors(tmp_path: Path) -> None
         Tap("layers.1.attention.bias"),
         Tap("layers.1.mlp", "in"),
         Tap("layers.2"),
-        Tap("taps.5.2", "in"),
+        Tap("heads.5.2", "in"),
     )
     found = []
     onnx.save(graph, tmp_path / "m.onnx")
     of_file = tappable_graph(tmp_path / "m.onnx", without_weights(graph), "fp32")
-    for tappable in (tappable_module(module, "fp32"), of_file):
-        assert {tap.path for tap in taps} <= tappable.paths
-        assert set(tappable.reorders) >= {"layers.1.order", "layers.2.order"}
-        with tappable.open(taps) as runner:
+    for probed in (tappable_module(module, "fp32"), of_file):
+        assert {tap.path for tap in taps} <= probed.paths
+        assert set(probed.reorders) >= {"layers.1.reorder_before", "layers.2.reorder_before"}
+        with probed.open(taps) as runner:
             found.append(runner.run(images))
     assert len(found[0]) == len(found[1]) == 1 + len(taps)
     for ours, theirs in zip(*found, strict=True):

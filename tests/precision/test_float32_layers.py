@@ -15,7 +15,7 @@ from exporters.half_precision import FLOAT32_MODULES, precision_of, to_half
 from exporters.plan import Kernel, KernelPlan
 from exporters.plan.float32 import lost_float32, unwanted_float32
 from exporters.spec import BatchProfile, EngineOptions, Precision
-from swin_deploy.artifacts.pipeline import undelivered
+from swin_deploy.artifacts.pipeline import missing_precision
 
 ROW = ("batch", 4)
 MLP = ("layers.0.mlp.0", "layers.0.mlp.1", "layers.0.mlp.2")
@@ -112,7 +112,7 @@ def test_plan_delivers_islands(
     precision: Precision, keep: tuple[str, ...], wide_products: int
 ) -> None:
     plan = plan_of(precision, keep)
-    assert undelivered(plan, half_of(precision, keep)) == ()
+    assert missing_precision(plan, half_of(precision, keep)) == ()
     assert plan.fused_attention == plan.attention_blocks == 2
     gemms = [kernel for kernel in plan.kernels if kernel.kind == "gemm"]
     assert sum(bool(kernel.float32_constants) for kernel in gemms) == wide_products
@@ -123,7 +123,7 @@ def test_island_that_cuts_attention_is_not_delivered() -> None:
     graph = half_of("fp16", QUERY_KEY_VALUE)
     plan = plan_of("fp16", QUERY_KEY_VALUE)
     assert plan.fused_attention < 2
-    assert any("attention would be fused" in one for one in undelivered(plan, graph))
+    assert any("attention would be fused" in one for one in missing_precision(plan, graph))
 
 
 def kernel(name: str, nodes: tuple[str, ...], wide: tuple[str, ...], constants: bool) -> Kernel:

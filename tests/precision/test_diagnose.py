@@ -21,7 +21,7 @@ from swin_deploy.deploy.fold import fold
 from swin_deploy.images.sets import ImageSet, load_images
 from swin_deploy.precision.diagnose import Diagnosis, diagnose
 from swin_deploy.precision.ranges import keepable_paths, measure_ranges, parts_of
-from swin_deploy.runners.emulated import Emulated, EmulatedRunner, operations
+from swin_deploy.runners.emulated import Emulated, EmulatedRunner, watch_operations
 
 MODEL = "notebook-digits"
 
@@ -107,7 +107,7 @@ def test_ranges_are_those_of_every_operation() -> None:
         seen.setdefault(f"{path}/{op}", []).append(result)
         return result
 
-    with torch.inference_mode(), operations(model, keep):
+    with torch.inference_mode(), watch_operations(model, keep):
         model(images)
     parts = {part.name: part for part in measure_ranges(model, images.numpy())}
     found = {one.name: one for part in parts.values() for one in part.activations}

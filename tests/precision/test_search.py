@@ -19,35 +19,35 @@ from swin_deploy.checkpoints.load import load_model
 from swin_deploy.images.sets import load_images
 from swin_deploy.parity import Hop, ParityReport
 from swin_deploy.precision import search as ladder_module
-from swin_deploy.precision.search import Climb, Ladder, climb
+from swin_deploy.precision.search import SearchInputs, SearchResult, search_precision
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
 
 MODEL = "notebook-digits"
 
 
-def make_ladder(folder: Path, change: Callable | None) -> Ladder:
+def make_search(folder: Path, change: Callable | None) -> SearchInputs:
     checkpoint = write_checkpoint(folder, change) if change else None
     loaded = load_model(MODEL, checkpoint)
     full = folder / "engines" / "m-fp32.onnx"
     pipeline.write_onnx(loaded, pipeline.export_spec(loaded), full)
     images = (load_images(IMAGES, loaded.preprocessing, num_classes=10, limit=8),)
     profile = BatchProfile(2, 2, 2)
-    return Ladder(loaded, full, images, profile, EngineOptions("tensorrt-rtx"))
+    return SearchInputs(loaded, full, images, profile, EngineOptions("tensorrt-rtx"))
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "engines").iterdir())
 
 
-def files_of(climbed: Climb) -> list[str]:
-    stems = {path.name for path in (climbed.graph, climbed.engine) if path}
+def files_of(found: SearchResult) -> list[str]:
+    stems = {path.name for path in (found.graph, found.engine) if path}
     every = {"m-fp32.onnx", *stems}
     return sorted(every | {f"{name}.json" for name in every})
 
 
 @pytest.mark.parametrize(
-    ("change", "rungs", "reasons"),
+    ("change", "attempts", "reasons"),
     [
         (None, ["float16"], ["delivered by the plan"]),
         (
@@ -78,17 +78,17 @@ def files_of(climbed: Climb) -> list[str]:
     ids=["trained", "mlp", "attention", "attention-and-offset"],
 )
 def test_climb_stops_at_the_first_rung_that_is_right(
-    change: Callable | None, rungs: list[str], reasons: list[str], tmp_path: Path
+    change: Callable | None, attempts: list[str], reasons: list[str], tmp_path: Path
 ) -> None:
-    climbed = climb(make_ladder(tmp_path, change), start="fp16")
-    assert [rung.title for rung in climbed.rungs] == rungs
-    assert [rung.passed for rung in climbed.rungs] == [False] * (len(rungs) - 1) + [True]
-    for rung, reason in zip(climbed.rungs, reasons, strict=True):
-        assert reason in rung.reason
-    assert names(tmp_path) == files_of(climbed)  # nothing of the other rungs is left
-    assert climbed.graph is not None
-    graph = onnx.load(climbed.graph)
-    taken = climbed.rungs[-1]
+    found = search_precision(make_search(tmp_path, change), start="fp16")
+    assert [attempt.title for attempt in found.attempts] == attempts
+    assert [attempt.passed for attempt in found.attempts] == [False] * (len(attempts) - 1) + [True]
+    for attempt, reason in zip(found.attempts, reasons, strict=True):
+        assert reason in attempt.reason
+    assert names(tmp_path) == files_of(found)  # nothing of the other attempts is left
+    assert found.graph is not None
+    graph = onnx.load(found.graph)
+    taken = found.attempts[-1]
     assert precision_of(graph) == taken.precision
     assert bool(float32_modules(graph, FLOAT32_ASKED)) == bool(taken.keep)
 
@@ -104,26 +104,26 @@ def test_climb_takes_no_rung_whose_plan_does_not_deliver(
         return dataclasses.replace(built, plan=plan)
 
     monkeypatch.setattr(pipeline, "build_engine", undone)
-    climbed = climb(make_ladder(tmp_path, mlp), start="fp16")
-    assert [rung.passed for rung in climbed.rungs] == [False, False, False, True]
-    assert "layers.3.mlp.0 would not run in float32" in climbed.rungs[1].reason
-    assert names(tmp_path) == files_of(climbed)
+    found = search_precision(make_search(tmp_path, mlp), start="fp16")
+    assert [attempt.passed for attempt in found.attempts] == [False, False, False, True]
+    assert "layers.3.mlp.0 would not run in float32" in found.attempts[1].reason
+    assert names(tmp_path) == files_of(found)
 
 
 def test_climb_without_a_right_rung_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ladder = make_ladder(tmp_path, None)
+    search = make_search(tmp_path, None)
     hops = tuple(
         Hop(f"ONNX {precision}", "onnx", precision, "m.onnx", "ONNX Runtime")  # no case passed
         for precision in ("bf16", "fp32")
     )
     failing = ParityReport(MODEL, "", "", {}, None, hops)
     monkeypatch.setattr(ladder_module, "prove_parity", lambda *_, **__: failing)
-    climbed = climb(ladder, start="bf16")
-    assert [rung.precision for rung in climbed.rungs] == ["bf16", "fp32"]
-    assert (climbed.graph, climbed.engine) == (None, None)
-    assert names(tmp_path) == files_of(climbed)
+    found = search_precision(search, start="bf16")
+    assert [attempt.precision for attempt in found.attempts] == ["bf16", "fp32"]
+    assert (found.graph, found.engine) == (None, None)
+    assert names(tmp_path) == files_of(found)
 
 
 def test_run_auto_reports_every_rung(swin: Command, tmp_path: Path) -> None:

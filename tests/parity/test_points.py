@@ -7,7 +7,7 @@ from families import CONFIGS, loaded
 
 from exporters.errors import ComparisonError
 from swin_deploy.deploy.fold import fold
-from swin_deploy.parity.points import batch_first, in_candidate_order, stream_points, token_orders
+from swin_deploy.parity.points import batch_first, compare_points, in_candidate_order, token_orders
 from swin_deploy.runners.intermediates import TappedModule, tappable_module
 
 every_family = pytest.mark.parametrize("family", CONFIGS)
@@ -18,7 +18,7 @@ def test_token_orders_bring_the_reference_to_the_deploy_model(family: str) -> No
     """With another order than the right one the tokens are far apart."""
     model = loaded(family)
     deploy = fold(model.reference)
-    points = stream_points(model.reference)
+    points = compare_points(model.reference)
     orders = token_orders(points, tappable_module(deploy, "fp32"), model.config)
     images = torch.randn(2, 3, model.config.img_size, model.config.img_size)
     with torch.inference_mode():
@@ -39,7 +39,7 @@ def test_token_orders_bring_the_reference_to_the_deploy_model(family: str) -> No
 def test_stream_points_without_a_head_end_with_tokens(family: str) -> None:
     config = dataclasses.replace(CONFIGS[family], output="tokens")
     reference = type(loaded(family).reference)(config)
-    assert [point.kind for point in stream_points(reference)] == [
+    assert [point.kind for point in compare_points(reference)] == [
         "embed", "block", "block", "merge", "block", "block",
     ]  # fmt: skip
 
@@ -48,9 +48,11 @@ def test_stream_points_without_a_head_end_with_tokens(family: str) -> None:
 def test_token_orders_of_a_gather_that_does_not_fit_is_an_error(broken: list[int]) -> None:
     model = loaded("swin")
     candidate = tappable_module(fold(model.reference), "fp32")
-    candidate = dataclasses.replace(candidate, reorders={"layers.1.order": np.array(broken)})
-    with pytest.raises(ComparisonError, match=r"layers\.1\.order does not fit 196 tokens"):
-        token_orders(stream_points(model.reference), candidate, model.config)
+    candidate = dataclasses.replace(
+        candidate, reorders={"layers.1.reorder_before": np.array(broken)}
+    )
+    with pytest.raises(ComparisonError, match=r"layers\.1\.reorder_before does not fit 196 tokens"):
+        token_orders(compare_points(model.reference), candidate, model.config)
 
 
 @pytest.mark.parametrize("shape", [(2, 196, 16), (196, 16), (196, 1, 16)])

@@ -12,7 +12,7 @@ from exporters.engine import to_engine
 from exporters.spec import CacheFile
 from swin_deploy.cli import engine_options as life
 from swin_deploy.cli.console import NORMAL, QUIET, Console
-from swin_deploy.cli.engine_options import Life
+from swin_deploy.cli.engine_options import EngineBuildOptions
 
 PLAIN = {
     "timing_cache": None,
@@ -141,11 +141,13 @@ def test_timing_cache_is_the_users_unless_said_otherwise(
     monkeypatch.setattr(caches, "load_tensorrt", lambda flavor: Module)
     monkeypatch.setattr(caches, "current_gpu", lambda: Gpu("NVIDIA L4", "8.9"))
     default = CacheFile(tmp_path / "timing-tensorrt-11.4.0.106-NVIDIA_L4.cache")
-    assert Life(**PLAIN).options("tensorrt").timings == default
-    assert Life(**PLAIN).options("tensorrt-rtx").timings is None
-    none = Life(**PLAIN | {"no_timing_cache": True})
+    assert EngineBuildOptions(**PLAIN).options("tensorrt").timings == default
+    assert EngineBuildOptions(**PLAIN).options("tensorrt-rtx").timings is None
+    none = EngineBuildOptions(**PLAIN | {"no_timing_cache": True})
     assert none.options("tensorrt").timings is None
-    own = Life(**PLAIN | {"timing_cache": Path("own")}).options("tensorrt", workspace_mib=64)
+    own = EngineBuildOptions(**PLAIN | {"timing_cache": Path("own")}).options(
+        "tensorrt", workspace_mib=64
+    )
     assert own.timings == CacheFile(Path("own"), named=True)
     assert own.workspace_mib == 64
     assert not listing(tmp_path)
