@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 60)]
+Batch = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+# Kinds of what is compared; "original" is the library's own model of the checkpoint.
+Stage = Literal["original", "deploy", "onnx", "engine"]
 Precision = Literal["fp32", "fp16", "bf16"]
 Flavor = Literal["tensorrt", "tensorrt-rtx"]
 InputType = Literal["float32", "uint8"]

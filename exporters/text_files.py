@@ -101,14 +101,14 @@ def parse_json(text: str, *, where: str) -> Any:  # noqa: ANN401 - a JSON value 
     return values
 
 
-def typed(values: Any, wanted: type[T], *, where: str) -> T:  # noqa: ANN401 - a JSON value
+def typed(values: Any, wanted: type[T], *, where: str = "") -> T:  # noqa: ANN401 - a JSON value
     """Bring parsed JSON to a type, checking every value on the way.
 
     Args:
         values: The parsed JSON.
         wanted: A dataclass, a ``msgspec.Struct`` or any type that ``msgspec.convert`` takes. Keys
             that it does not name are passed over.
-        where: Name of the place that the values come from, for messages.
+        where: Name of the place that the values come from, to start messages with.
 
     Raises:
         FileError: If a value is missing or of another type or range; the message says where.
@@ -118,7 +118,7 @@ def typed(values: Any, wanted: type[T], *, where: str) -> T:  # noqa: ANN401 - a
     try:
         return msgspec.convert(values, wanted, str_keys=True)
     except (msgspec.ValidationError, RecursionError, UnicodeError, OverflowError) as err:
-        raise FileError(f"{where}: {_plain(err)}") from err
+        raise FileError(f"{where}: {_plain(err)}" if where else _plain(err)) from err
 
 
 def _plain(err: Exception) -> str:

@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto
 from torch import nn
 
 from exporters.half_precision import float32_modules, precision_of
-from exporters.spec import Precision
+from exporters.spec import Precision, Stage
 from exporters.text_files import naming
 from exporters.to_onnx import load_onnx
 from exporters.weights import without_weights
@@ -37,7 +37,7 @@ class Candidate:
     """
 
     runner: Runner
-    stage: str
+    stage: Stage
     file: str = ""
     family: str = ""
     probed: Probed | None = None
@@ -110,7 +110,7 @@ class Made:
         return TensorProto.UINT8 in kinds or "uint8" in engines
 
 
-def stages(loaded: LoadedModel, made: Made) -> list[tuple[str, str, Runner]]:
+def stages(loaded: LoadedModel, made: Made) -> list[tuple[Stage, str, Runner]]:
     """Stage, file name and runner of everything to compare with the reference, in order.
 
     The deploy model comes first, then it once more where PyTorch is to run it in another way, then

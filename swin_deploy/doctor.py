@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata as packages
-from typing import Any
+from typing import Any, Literal
 
 from exporters.backends import (
     INSTALL,
@@ -34,6 +34,9 @@ REQUIRED = {
 }
 
 
+State = Literal["ok", "missing", "broken"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing looked for.
@@ -46,7 +49,7 @@ class Finding:
     """
 
     name: str
-    state: str
+    state: State
     detail: str
     remedy: str = ""
 

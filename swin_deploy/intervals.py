@@ -24,7 +24,12 @@ MIN_PAIRS = 8  # with fewer rounds a resampled median is one of a handful of val
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``, as shares from -1 to 1."""
+    """An interval of shares.
+
+    Attributes:
+        low: Lower end, from -1 to 1.
+        high: Upper end.
+    """
 
     low: float
     high: float

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from exporters.artifact import manifest_path, write_atomic
 from swin_deploy.config import SwinConfig, notebook_config
 from swin_deploy.reference.notebook import NotebookSwin, RelativeEmbeddings
+from swin_deploy.report.to_json import to_json
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -194,7 +195,7 @@ def place(swin: Command, full: Path, tmp_path: Path) -> Path:
     Path("parts/model.safetensors.index.json").write_text(json.dumps(index))
     write_report(PASSING, tmp_path / "a")
     write_report(FAILING, tmp_path / "b")
-    Path("evaluation.json").write_text(json.dumps(make_evaluation().to_dict()))
+    Path("evaluation.json").write_text(json.dumps(to_json(make_evaluation())))
     Path("val.csv").write_text("path,label\n")
     write_atomic(Path("pictures/3/x.png"), b"picture")
     return tmp_path

@@ -137,7 +137,7 @@ def _engine_answer(document: Document, flavor: str, model: str, part: Row) -> st
         )
         return f"{title}: {part['status']} ({part['reason']})" + (f"; {ran}" if ran else "")
     rows = rows_of(document, f"throughput-{model}")
-    speed = fastest(rows, lambda row: str(row["name"]).startswith(f"{flavor} "))
+    speed = fastest(rows, lambda row: row["model"] == f"{flavor} fp16")
     timed = f", {speed['images_per_s']:,.0f} images/s at batch {speed['batch']}" if speed else ""
     target = part["data"]["target"]
     return f"{title}: runs (target {target}), {_judgement(part['data'])}{timed}"
@@ -174,12 +174,12 @@ def same_way_table(document: Document) -> list[list[str]]:
     for part in ("pytorch", "float32", "autotune"):
         for model in MODELS:
             rows = [r for r in rows_of(document, f"{part}-{model}") if r["mode"] != "file"]
-            names = dict.fromkeys(_model(row) for row in rows)
-            for precision, how in dict.fromkeys((row["precision"], _how(row)) for row in rows):
+            names = dict.fromkeys(row["model"] for row in rows)
+            for precision, how in dict.fromkeys((row["precision"], row["way"]) for row in rows):
                 speeds = {
-                    _model(row): row["images_per_s"]
+                    row["model"]: row["images_per_s"]
                     for row in rows
-                    if (row["precision"], _how(row)) == (precision, how)
+                    if (row["precision"], row["way"]) == (precision, how)
                 }
                 cells = [f"{name} {speeds[name]:,.0f}" for name in names if name in speeds]
                 table.append([model, part, f"{how or 'eager'} {precision}", "; ".join(cells)])
@@ -206,14 +206,6 @@ def peer_answers(document: Document) -> list[str]:
     return found
 
 
-def _model(row: Row) -> str:
-    return str(row["name"]).partition(",")[0]
-
-
-def _how(row: Row) -> str:
-    return str(row["name"]).partition(", ")[2]
-
-
 def is_shipped(row: Row) -> bool:
     """Whether a row is of what this project makes."""
     return row["kind"] in SHIPPED
@@ -225,7 +217,7 @@ def is_compiled_bar(row: Row) -> bool:
 
 
 def _is_timm(row: Row) -> bool:
-    return row["kind"] == "original" and str(row["name"]).startswith("timm")
+    return row["kind"] == "original" and row["model"] == "timm's model"
 
 
 def _title(row: Row) -> str:

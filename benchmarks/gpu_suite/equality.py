@@ -28,7 +28,7 @@ from swin_deploy.parity import Hop
 from swin_deploy.parity.judge import judge
 from swin_deploy.parity.reference_run import ReferenceOutputs
 from swin_deploy.parity.run import parity_report, reference_outputs
-from swin_deploy.report.to_json import parity_to_dict
+from swin_deploy.report.to_json import to_json
 from swin_deploy.runners import TrtRunner
 
 Keep = Callable[[dict[str, Any]], None]
@@ -182,4 +182,4 @@ def _no_polygraphy() -> str:
 def _report(
     loaded: LoadedModel, outputs: ReferenceOutputs, hops: Sequence[Hop]
 ) -> dict[str, Any] | None:
-    return parity_to_dict(parity_report(loaded, outputs, tuple(hops))) if hops else None
+    return to_json(parity_report(loaded, outputs, tuple(hops))) if hops else None

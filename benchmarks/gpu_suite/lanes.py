@@ -26,7 +26,7 @@ from swin_deploy.bench.originals import original_maker
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.runners import CUDA_PROVIDER, OrtRunner, Runner, TrtRunner
 from swin_deploy.runners.compiling import CompileMode
-from swin_deploy.runners.deployed import TorchWay, deploy_runner
+from swin_deploy.runners.deployed import TorchWay, deploy_runner, way_text
 from swin_deploy.runners.fused import why_not_fused
 from swin_deploy.runners.pytorch import Arithmetic
 
@@ -117,7 +117,8 @@ def deployed(loaded: LoadedModel, way: TorchWay = "torch") -> list[Contender]:
     if why_not_fused():
         return []
     runner = deploy_runner(loaded.config, lambda: loaded.deploy, way)
-    return [Contender(runner, kind="deploy", mode="compile")]
+    text = way_text(loaded.config, way)
+    return [Contender(runner, kind="deploy", mode="compile", model=DEPLOY, way=text)]
 
 
 def onnx_files(loaded: LoadedModel, setup: Setup) -> list[Contender]:
@@ -165,13 +166,15 @@ def engines(
 def _engine(
     loaded: LoadedModel, flavor: Flavor, engine: Engine, *, graph: bool, setup: Setup
 ) -> Contender:
-    title = f"{flavor} fp16" + (", CUDA graph" if graph else "")
+    model, how = f"{flavor} fp16", "CUDA graph" if graph else ""
+    title = ", ".join(filter(None, (model, how)))
     reason = engine.missing
     if not reason:
         try:
             path = usable_engine(loaded, engine.file, setup)
-            return Contender(TrtRunner(path, name=title, cuda_graph=graph), "", "engine", "file")
+            runner = TrtRunner(path, name=title, cuda_graph=graph)
+            return Contender(runner, "", "engine", "file", model=model, way=how)
         except MissingBackendError as err:
             reason = str(err)
     absent = OrtRunner(Path(), "fp16", name=title)
-    return Contender(absent, "", "engine", "file", reason)
+    return Contender(absent, "", "engine", "file", reason, model=model, way=how)

@@ -35,7 +35,7 @@ from swin_deploy.bench.originals import build_original
 from swin_deploy.bench.timing import time_in_steps, time_runners
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import seeded_images
-from swin_deploy.report.to_json import bench_to_dict
+from swin_deploy.report.to_json import to_json
 from swin_deploy.runners import OrtRunner
 
 Keep = Callable[[dict[str, Any]], None]
@@ -147,7 +147,7 @@ def _timed(
         for report in time_in_steps(
             lanes, images[:batch], model=loaded.name, batches=(batch,), effort=effort
         ):
-            so_far = bench_to_dict(report)
+            so_far = to_json(report)
             memory.keep({"batches": done, "under way": {str(batch): so_far}})
         done[str(batch)] = so_far
         memory.keep({"batches": done})
@@ -201,7 +201,7 @@ def _peer_files(loaded: LoadedModel, setup: Setup) -> dict[Precision, Path]:
 
 
 def _by_batch(report: BenchReport) -> dict[str, Any]:
-    values = bench_to_dict(report)
+    values = to_json(report)
     batches: Iterable[int] = dict.fromkeys(result["batch"] for result in values["results"])
     return {
         str(batch): values

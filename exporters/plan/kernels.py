@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Annotated, Any
-
-import msgspec
+from typing import Any
 
 from exporters.errors import BuildError, FileError
+from exporters.spec import Batch, Count
 from exporters.text_files import listed, typed
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 60)]
-Batch = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 KINDS = ("attention", "gemm", "norm", "elementwise", "copy")
 
 

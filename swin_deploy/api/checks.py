@@ -17,7 +17,7 @@ from swin_deploy.parity.run import BATCHES, image_sets, prove_parity
 from swin_deploy.predict.forms import form_of
 from swin_deploy.report import results
 from swin_deploy.report.make import make_report
-from swin_deploy.report.to_json import report_to_dict
+from swin_deploy.report.to_json import to_json
 from swin_deploy.report.write import write_report
 from swin_deploy.runners import TORCH_WAYS, TorchWay
 
@@ -58,7 +58,8 @@ class Report(results.Report):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values, as in ``report.json``."""
-        return report_to_dict(self)
+        values: dict[str, Any] = to_json(self)
+        return values
 
     def write(self, folder: StrPath, *, force: bool = False) -> tuple[Path, ...]:
         """Write ``report.json``, ``report.md`` and ``report.html``: all of them, or none.

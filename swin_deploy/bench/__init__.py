@@ -17,7 +17,11 @@ Nothing here imports PyTorch or NumPy; the modules below do.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
+
+from exporters.spec import Batch, Count
 
 Kind = Literal["reference", "deploy", "original", "onnx", "engine"]
 Mode = Literal["eager", "compile", "graph", "file"]
@@ -52,13 +56,15 @@ class BenchResult:
         ready_s: Seconds from asking for this batch to the first result: compiling is in it.
         stable: Whether its latency had settled before the timed calls.
         failed: What went wrong, on one line; empty when nothing did.
+        model: Model in the name: ``name`` without the way that it runs.
+        way: Way that it runs, such as ``compiled, CUDA graph``; empty for the plain one.
     """
 
     name: str
-    batch: int
+    batch: Batch
     precision: str
     backend: str
-    iterations: int = 0
+    iterations: Count = 0
     median_ms: float = 0.0
     p95_ms: float = 0.0
     images_per_s: float = 0.0
@@ -75,6 +81,8 @@ class BenchResult:
     ready_s: float = 0.0
     stable: bool = False
     failed: str = ""
+    model: str = ""
+    way: str = ""
 
     @property
     def timed(self) -> bool:
@@ -97,7 +105,7 @@ class Comparison:
         high: Upper end.
     """
 
-    batch: int
+    batch: Batch
     bar: Literal["eager", "compile", "original"]
     ours: str
     theirs: str
@@ -124,7 +132,7 @@ class BenchReport:
     """
 
     model: str
-    img_size: int
+    img_size: Annotated[int, msgspec.Meta(ge=1)]
     results: tuple[BenchResult, ...]
     conditions: dict[str, str] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()

@@ -70,11 +70,9 @@ def _contender(
     graph: bool = False,
 ) -> Contender:
     mode: Mode = "compile" if compile_mode else "graph" if graph else "eager"
-    how = f", compiled {compile_mode}".removesuffix(" default") if compile_mode else ""
-    if graph:
-        how += ", CUDA graph"
-    runner = TorchRunner(
-        name + how, make, arithmetic=arithmetic, compile_mode=compile_mode, graph=graph
-    )
+    compiled_as = f"compiled {compile_mode}".removesuffix(" default") if compile_mode else ""
+    way = ", ".join(filter(None, (compiled_as, "CUDA graph" if graph else "")))
+    title = ", ".join(filter(None, (name, way)))
+    runner = TorchRunner(title, make, arithmetic=arithmetic, compile_mode=compile_mode, graph=graph)
     shares_code = graph and compile_mode is not None
-    return Contender(runner, arithmetic, kind, mode, shares_code=shares_code)
+    return Contender(runner, arithmetic, kind, mode, shares_code=shares_code, model=name, way=way)

@@ -39,6 +39,7 @@ class Contender:
         not_run: Why it is known already that it cannot run; the runner is then not opened.
         timed: Whether it is timed; the first may only give the outputs to hold the others against.
         shares_code: Whether it runs what was compiled for the contender before it.
+        model: See ``BenchResult``, and ``way`` too.
     """
 
     runner: Runner
@@ -48,6 +49,8 @@ class Contender:
     not_run: str = ""
     timed: bool = True
     shares_code: bool = False
+    model: str = ""
+    way: str = ""
 
 
 @dataclass

@@ -19,7 +19,8 @@ from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config.memory import require_memory
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.sets import seeded_images, to_pixel_values
-from swin_deploy.runners import Runner, TorchWay, TrtRunner, deploy_runner
+from swin_deploy.runners import TorchWay, TrtRunner, deploy_runner
+from swin_deploy.runners.deployed import DEPLOY_MODEL, way_text
 
 Against = Literal["eager", "compile", "max-autotune", "original"]
 AGAINST: tuple[Against, ...] = get_args(Against)
@@ -81,25 +82,25 @@ def graphed_engines(made: Made, steps: Preprocessing) -> list[Contender]:
     if not torch.cuda.is_available():
         return []
     runners = [TrtRunner(path, cuda_graph=True, steps=steps) for path in made.engines]
+    models = [runner.name for runner in runners]
     for runner in runners:
         runner.name += ", CUDA graph"
-    return [Contender(runner, kind="engine", mode="file") for runner in runners]
+    return [
+        Contender(runner, kind="engine", mode="file", model=model, way="CUDA graph")
+        for runner, model in zip(runners, models, strict=True)
+    ]
 
 
 def _deployed(loaded: LoadedModel, way: TorchWay) -> Contender:
     runner = deploy_runner(loaded.config, lambda: loaded.deploy, way)
-    return Contender(runner, kind="deploy", mode="compile")
+    text = way_text(loaded.config, way)
+    return Contender(runner, kind="deploy", mode="compile", model=DEPLOY_MODEL, way=text)
 
 
 def _without(shipped: Sequence[Contender], others: Sequence[Contender]) -> list[Contender]:
     """The others, but for what is shipped in the same way: it would be compiled and timed twice."""
-    ways = {_way(one.runner) for one in shipped}
-    return [one for one in others if _way(one.runner) not in ways]
-
-
-def _way(runner: Runner) -> tuple[str, str]:
-    """What a runner runs and how, and its precision: some names have that in them, others not."""
-    return runner.name.replace(f" {runner.precision},", ",", 1), runner.precision
+    ways = {(one.model, one.way, one.runner.precision) for one in shipped}
+    return [one for one in others if (one.model, one.way, one.runner.precision) not in ways]
 
 
 def _pytorch(loaded: LoadedModel, against: Sequence[Against]) -> list[Contender]:
@@ -124,7 +125,7 @@ Models = dict[Literal["reference", "deploy", "original"], tuple[str, Callable[[]
 def _models(loaded: LoadedModel, against: Sequence[Against]) -> Models:
     found: Models = {
         "reference": (BASELINE, lambda: loaded.reference),
-        "deploy": ("deploy model", lambda: loaded.deploy),
+        "deploy": (DEPLOY_MODEL, lambda: loaded.deploy),
     }
     library = library_of(loaded)
     if "original" in against and library:

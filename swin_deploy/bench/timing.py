@@ -232,6 +232,8 @@ def _result(lane: TimedRunner, baseline: TimedRunner | None, batch: int) -> Benc
         relative_l2=lane.error,
         ready_s=lane.ready_s,
         failed=lane.failed,
+        model=contender.model or runner.name,
+        way=contender.way,
     )
     if not lane.ready or not lane.calls_ms:
         return result

@@ -131,7 +131,7 @@ def bench(
         from swin_deploy.candidates import Made
         from swin_deploy.report.make import make_report
         from swin_deploy.report.terminal import render_bench
-        from swin_deploy.report.to_json import bench_to_dict
+        from swin_deploy.report.to_json import to_json
         from swin_deploy.report.write import write_report
 
         loaded = asked.load()
@@ -150,7 +150,7 @@ def bench(
         fresh = earlier or make_report(loaded, made, parity=None, bench=None)
         write_report(replace(fresh, bench=result), report, force=force)
     if as_json:
-        show_json(bench_to_dict(result))
+        show_json(to_json(result))
     else:
         show_table(render_bench(result))
     if report:

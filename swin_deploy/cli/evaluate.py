@@ -154,7 +154,9 @@ def evaluate(
         console.warn(evaluation.doubt)
     _write(evaluation, folder, force=force)
     if as_json:
-        show_json(evaluation.to_dict())
+        from swin_deploy.report.to_json import to_json
+
+        show_json(to_json(evaluation))
     else:
         show_table(render_evaluation(evaluation))
     console.note(f"  wrote {folder / 'evaluation.json'} and evaluation.md")
@@ -236,9 +238,10 @@ def _write(evaluation: Evaluation, folder: Path, *, force: bool) -> None:
     from exporters.artifact import write_together
     from exporters.outputs import claim, sign
     from swin_deploy.report.markdown import render_evaluation
+    from swin_deploy.report.to_json import to_json
 
     outputs = evaluation_outputs(folder)
     claim(outputs, force=force)
-    values = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
+    values = json.dumps(to_json(evaluation), indent=2, allow_nan=False) + "\n"
     contents = (values.encode(), sign(render_evaluation(evaluation), EVALUATION))
     write_together(dict(zip((output.path for output in outputs), contents, strict=True)))

@@ -107,7 +107,7 @@ def parity(
         from swin_deploy.parity.run import image_sets, prove_parity
         from swin_deploy.report.make import make_report, with_earlier
         from swin_deploy.report.terminal import render_parity
-        from swin_deploy.report.to_json import parity_to_dict
+        from swin_deploy.report.to_json import to_json
         from swin_deploy.report.write import write_report
 
         loaded = asked.load()
@@ -130,7 +130,7 @@ def parity(
         full = with_earlier(full, report)
         write_report(replace(full, next_command=_on_gpu(result)), report, force=force)
     if as_json:
-        show_json(parity_to_dict(result))
+        show_json(to_json(result))
     else:
         show_table(render_parity(result))
     if report:

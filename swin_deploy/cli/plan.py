@@ -151,9 +151,9 @@ def _show(
 
 
 def _show_json(kernels: KernelPlan, bounds: list[Bound]) -> None:
-    from swin_deploy.report.to_json import plan_to_dict
+    from swin_deploy.report.to_json import to_json
 
-    show_json(plan_to_dict(kernels) | _roofline(kernels, bounds))
+    show_json(to_json(kernels) | _roofline(kernels, bounds))
 
 
 def _roofline(kernels: KernelPlan, bounds: list[Bound]) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def _compare(
     from exporters.plan.totals import require_blocks
     from swin_deploy.report.plan_tables import comparison_table, pair_table
     from swin_deploy.report.terminal import render_comparison
-    from swin_deploy.report.to_json import pairs_to_dict, plan_to_dict
+    from swin_deploy.report.to_json import pairs_to_dict, to_json
 
     for name, kernels in zip(names, plans, strict=True):
         with naming(Path(name)):
@@ -183,7 +183,7 @@ def _compare(
     if as_json:
         gpus = tuple(bound.gpu.name for bound in bounds)
         sides = [
-            {"file": name} | plan_to_dict(kernels) | _roofline(kernels, _bounds(kernels, gpus))
+            {"file": name} | to_json(kernels) | _roofline(kernels, _bounds(kernels, gpus))
             for name, kernels in zip(names, plans, strict=True)
         ]
         show_json({"first": sides[0], "second": sides[1], "blocks": pairs_to_dict(*plans)})

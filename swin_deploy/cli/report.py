@@ -12,7 +12,7 @@ import click
 from exporters.errors import FileError
 from swin_deploy.artifacts.outputs import REPORT, comment_output, report_outputs
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table, show_text
+from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table
 from swin_deploy.cli.options import json_option
 from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.cli.values import FILE
@@ -139,9 +139,9 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _show_schema() -> None:
-    from swin_deploy.report.schema import SCHEMA_FILE
+    from swin_deploy.report.schema import load_schema
 
-    show_text(SCHEMA_FILE.read_text(encoding="utf-8").removesuffix("\n"))
+    show_json(load_schema())
 
 
 def _read(path: Path) -> Report:
@@ -174,7 +174,7 @@ def _with_evaluation(read: Report, path: Path | None) -> Report:
 def _render(console: Console, read: Report, asked: _Asked) -> None:
     from swin_deploy.report.markdown import render_markdown
     from swin_deploy.report.terminal import render_summary
-    from swin_deploy.report.to_json import report_to_dict
+    from swin_deploy.report.to_json import to_json
     from swin_deploy.report.write import write_report
 
     if asked.output:
@@ -182,7 +182,7 @@ def _render(console: Console, read: Report, asked: _Asked) -> None:
         console.note(f"  wrote {', '.join(map(str, written))}")
     _write_markdown(console, asked, render_markdown(read))
     if asked.as_json:
-        show_json(report_to_dict(read))
+        show_json(to_json(read))
     else:
         show_table(render_summary(read))
     if not asked.output:

@@ -307,12 +307,12 @@ def _conclude(
 ) -> None:
     """Write the report, and say what it says."""
     from swin_deploy.report.terminal import render_summary
-    from swin_deploy.report.to_json import report_to_dict
+    from swin_deploy.report.to_json import to_json
     from swin_deploy.report.write import write_report
 
     written = write_report(result, folder, force=force)
     if as_json:
-        show_json(report_to_dict(result))
+        show_json(to_json(result))
     else:
         show_table(render_summary(result))
     console.note(f"  wrote {', '.join(map(str, written))}")

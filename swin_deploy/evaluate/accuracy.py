@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from exporters.errors import FileError
+import msgspec
+
+from exporters.spec import Count, Precision, Share, Stage
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.intervals import Interval, paired_interval, wilson_interval
 
-SCHEMA = 2
+SCHEMA: Literal[3] = 3
 LISTED = 100  # images that are named
 Verdict = Literal["pass", "fail", "inconclusive"]
 
@@ -26,13 +28,13 @@ class Score:
         gained: Images that the reference has wrong and this one right.
     """
 
-    images: int
-    right: int
-    lost: int = 0
-    gained: int = 0
+    images: Annotated[int, msgspec.Meta(ge=1)]
+    right: Count
+    lost: Count = 0
+    gained: Count = 0
 
     @property
-    def accuracy(self) -> float:
+    def accuracy(self) -> Share:
         """Share of the images answered right."""
         return self.right / self.images
 
@@ -51,20 +53,6 @@ class Score:
         """Where the difference lies, at 95 %, the images being the same."""
         return paired_interval(self.lost, self.gained, self.images)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The counts, and what follows from them."""
-        return asdict(self) | {
-            "accuracy": self.accuracy,
-            "interval": asdict(self.interval),
-            "difference": self.difference,
-            "difference_interval": asdict(self.difference_interval),
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Score:
-        """A score from ``to_dict``; what follows from the counts is computed again."""
-        return cls(*(values[name] for name in ("images", "right", "lost", "gained")))
-
 
 @dataclass(frozen=True)
 class BackendAccuracy:
@@ -72,7 +60,7 @@ class BackendAccuracy:
 
     Attributes:
         name: Short name, such as ``ONNX fp16``.
-        stage: ``reference``, ``deploy``, ``onnx`` or ``engine``.
+        stage: Kind of what answered.
         precision: Of weights and activations.
         file: File name of the artefact, or empty.
         backend: What ran it and where.
@@ -81,49 +69,32 @@ class BackendAccuracy:
         agreed: Images with the reference's top class.
         not_finite: Images with a logit that is NaN or infinite; they count as wrong.
         lost_images: The first images that ``top1.lost`` counts, by path.
-        not_run: Why it could not run here; empty when it ran.
+        not_run: Reason why it could not run here; empty when it ran.
+        max_drop: Drop of top-1 accuracy that it is allowed, as ``Evaluation.max_drop``.
     """
 
     name: str
-    stage: str
-    precision: str
+    stage: Literal["reference"] | Stage
+    precision: Precision
     file: str
     backend: str
     top1: Score | None = None
     top5: Score | None = None
-    agreed: int = 0
-    not_finite: int = 0
+    agreed: Count = 0
+    not_finite: Count = 0
     lost_images: tuple[str, ...] = ()
     not_run: str = ""
+    max_drop: float | None = None
 
-    def passed(self, max_drop: float | None) -> bool | None:
-        """Whether it is as accurate as asked for; None where it could not run.
-
-        Args:
-            max_drop: As ``Evaluation.max_drop``.
-        """
+    @property
+    def passed(self) -> bool | None:
+        """Whether it is as accurate as asked for; None where it could not run."""
         if self.top1 is None:
             return None
         if self.not_finite:
             return False
         interval = self.top1.difference_interval
-        return interval.high >= 0 if max_drop is None else interval.low >= -max_drop
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        scores = {
-            name: None if score is None else score.to_dict()
-            for name, score in (("top1", self.top1), ("top5", self.top5))
-        }
-        return asdict(self) | scores | {"lost_images": list(self.lost_images)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> BackendAccuracy:
-        """A result from ``to_dict``."""
-        fields = {key: value for key, value in values.items() if key != "passed"}
-        for name in ("top1", "top5"):
-            fields[name] = None if values[name] is None else Score.from_dict(values[name])
-        return cls(**fields | {"lost_images": tuple(values["lost_images"])})
+        return interval.high >= 0 if self.max_drop is None else interval.low >= -self.max_drop
 
 
 @dataclass(frozen=True)
@@ -154,15 +125,20 @@ class Evaluation:
     created: str
     data: str
     classes: str
-    images: int
-    skipped: int
-    num_classes: int
+    images: Count
+    skipped: Count
+    num_classes: Annotated[int, msgspec.Meta(ge=1)]
     max_drop: float | None
     reference: BackendAccuracy
     candidates: tuple[BackendAccuracy, ...]
     doubt: str = ""
     assumptions: tuple[Assumption, ...] = ()
     conditions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def schema(self) -> Literal[3]:
+        """Version of the form of ``evaluation.json``."""
+        return SCHEMA
 
     @property
     def verdict(self) -> Verdict:
@@ -180,42 +156,8 @@ class Evaluation:
         is no larger: the interval's lower end is not below ``-max_drop`` (the usual test of
         non-inferiority, at 2.5 % on one side).
         """
-        ran = [one.passed(self.max_drop) for one in self.candidates if not one.not_run]
+        ran = [one.passed for one in self.candidates if not one.not_run]
         return bool(ran) and all(ran) and not self.doubt
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values, with each verdict."""
-        return asdict(self) | {
-            "schema": SCHEMA,
-            "passed": self.passed,
-            "verdict": self.verdict,
-            "reference": self.reference.to_dict(),
-            "candidates": [
-                one.to_dict() | {"passed": one.passed(self.max_drop)} for one in self.candidates
-            ],
-            "assumptions": [asdict(one) for one in self.assumptions],
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Evaluation:
-        """An evaluation from ``to_dict`` or from ``evaluation.json``.
-
-        Raises:
-            FileError: If the values are not one of this schema.
-        """
-        try:
-            if values["schema"] != SCHEMA:
-                raise FileError(
-                    f"evaluation of schema {values['schema']}, not {SCHEMA}; evaluate again"
-                )
-            fields = {k: v for k, v in values.items() if k not in ("schema", "passed", "verdict")}
-            fields["reference"] = BackendAccuracy.from_dict(values["reference"])
-            candidates = values["candidates"]
-            fields["candidates"] = tuple(map(BackendAccuracy.from_dict, candidates))
-            fields["assumptions"] = tuple(Assumption(**one) for one in values["assumptions"])
-            return cls(**fields)
-        except (KeyError, TypeError, AttributeError) as err:
-            raise FileError(f"not an evaluation of swin-deploy ({err}); evaluate again") from err
 
 
 def score_answers(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import PIL
@@ -20,6 +21,7 @@ from exporters import __version__
 from exporters.artifact import sha256_of
 from exporters.errors import ComparisonError, ConfigError, FileError, MissingBackendError
 from exporters.progress import Progress, Tell, silent
+from exporters.spec import Stage
 from swin_deploy.artifacts.facts import facts_of, versions
 from swin_deploy.candidates import Made, stages
 from swin_deploy.checkpoints.load import LoadedModel
@@ -57,7 +59,7 @@ class Settings:
 class _Backend:
     """One model under way; ``predictions`` is None where it cannot run here."""
 
-    stage: str
+    stage: Literal["reference"] | Stage
     file: str
     runner: Runner
     predictions: Predictions | None = None
@@ -122,7 +124,8 @@ def _opened(
     notice: Tell,
 ) -> Iterator[_Backend]:
     """Each model with its predictions so far, the reference first."""
-    reference = ("reference", "", TorchRunner("PyTorch reference", loaded.reference))
+    torch_runner = TorchRunner("PyTorch reference", loaded.reference)
+    reference: tuple[Literal["reference"], str, Runner] = ("reference", "", torch_runner)
     files = [None, None, *([None] if made.runner else []), *made.onnx, *made.engines]
     facts = json.dumps(facts_of(loaded).to_dict() | UNUSED)
     kept: list[str] = []
@@ -273,6 +276,7 @@ def _evaluation(
         one if names.count(one.name) == 1 else replace(one, name=f"{one.name}, {one.file}")
         for one in results
     ]
+    candidates = tuple(replace(one, max_drop=settings.max_drop) for one in results[1:])
     return Evaluation(
         model=loaded.name,
         weights=loaded.weights,
@@ -284,7 +288,7 @@ def _evaluation(
         num_classes=loaded.config.num_classes,
         max_drop=settings.max_drop,
         reference=results[0],
-        candidates=tuple(results[1:]),
+        candidates=candidates,
         doubt=_doubt(loaded, images, results[0]),
         assumptions=(*loaded.assumptions, *images.order.assumptions),
         conditions={

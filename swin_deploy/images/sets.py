@@ -29,7 +29,7 @@ class ImageSet:
 
     Attributes:
         name: Kind of set: "seeded", "extreme" or "images".
-        description: Origin of the images, for reports.
+        contents: Number and kind of the images, for reports.
         images: Normalised images, [n, 3, img_size, img_size], float32.
         names: One name an image, in the order of ``images``.
         labels: Class of each image, [n], int64; None where it is not known.
@@ -37,18 +37,25 @@ class ImageSet:
             every token, so it does not average out.
         classes: Names of the classes, by index; empty where they are not known.
         order: The index of each class folder; None without labels.
+        folder: Name of the folder that the images are from; empty for made ones.
         notes: What a user may not expect of these images.
     """
 
     name: str
-    description: str
+    contents: str
     images: NDArray[np.float32]
     names: tuple[str, ...]
     labels: NDArray[np.int64] | None = None
     spread: float = 1.0
     classes: tuple[str, ...] = ()
     order: ClassOrder | None = None
+    folder: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def description(self) -> str:
+        """The contents, and the folder where there is one."""
+        return f"{self.contents} in {self.folder}" if self.folder else self.contents
 
     @property
     def assumptions(self) -> tuple[Assumption, ...]:
@@ -61,7 +68,7 @@ def seeded_images(config: SwinConfig, *, count: int, seed: int = 0) -> ImageSet:
     shape = (count, 3, config.img_size, config.img_size)
     return ImageSet(
         name="seeded",
-        description=f"{count} images of standard normal noise, seed {seed}",
+        contents=f"{count} images of standard normal noise, seed {seed}",
         images=np.random.default_rng(seed).standard_normal(shape, dtype=np.float32),
         names=tuple(f"seed{seed}-{index}" for index in range(count)),
     )
@@ -89,7 +96,7 @@ def extreme_images(steps: Preprocessing, *, seed: int = 0) -> ImageSet:
     images = [((level - mean) / std).astype(np.float32) for level in levels.values()]
     return ImageSet(
         name="extreme",
-        description=f"{len(levels)} made images: {', '.join(levels)}; seed {seed}",
+        contents=f"{len(levels)} made images: {', '.join(levels)}; seed {seed}",
         images=np.stack(images),
         names=tuple(levels),
         spread=FLAT_SPREAD,
@@ -104,9 +111,7 @@ def to_pixel_values(images: ImageSet, steps: Preprocessing) -> ImageSet:
     if images.name == "images":
         return images
     snapped = normalise(denormalise(images.images, steps), steps)
-    return dataclasses.replace(
-        images, images=snapped, description=f"{images.description}, as pixels"
-    )
+    return dataclasses.replace(images, images=snapped, contents=f"{images.contents}, as pixels")
 
 
 def load_images(
@@ -154,7 +159,8 @@ def load_images(
         labels = np.array(indices, dtype=np.int64)
     return ImageSet(
         name="images",
-        description=f"{count} of {len(found)} image files in {folder.name or folder}",
+        contents=f"{count} of {len(found)} image files",
+        folder=folder.name or str(folder),
         images=np.stack(images),
         names=tuple(chosen),
         labels=labels,

@@ -24,12 +24,16 @@ What is allowed comes from what PyTorch itself loses in the same precision on th
 
 from swin_deploy.parity.compare import compare, measure_floor, second_opinion
 from swin_deploy.parity.results import (
+    Case,
     Check,
+    ComparedImages,
     DriftPoint,
+    FirstFault,
     Hop,
     NoiseFloor,
     ParityReport,
     ParityResult,
+    Place,
     Tolerance,
 )
 from swin_deploy.parity.samples import Answer, Guess, Sample
@@ -38,13 +42,17 @@ from swin_deploy.parity.tolerances import TOLERANCES, limits, tolerance_for, wit
 __all__ = [
     "TOLERANCES",
     "Answer",
+    "Case",
     "Check",
+    "ComparedImages",
     "DriftPoint",
+    "FirstFault",
     "Guess",
     "Hop",
     "NoiseFloor",
     "ParityReport",
     "ParityResult",
+    "Place",
     "Sample",
     "Tolerance",
     "compare",

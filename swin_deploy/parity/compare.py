@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exporters.arrays import plain_array
 from exporters.backends import load_polygraphy_comparator
 from exporters.errors import ComparisonError
-from swin_deploy.parity.results import Check, NoiseFloor, ParityResult, Tolerance
+from swin_deploy.parity.results import Case, Check, NoiseFloor, ParityResult, Tolerance
 
 TOP = 5
 CHUNK = 1 << 24  # values compared at a time: 128 MiB a side in float64
@@ -46,10 +46,9 @@ def compare(
     actual: NDArray[np.floating],
     reference: NDArray[np.floating],
     tolerance: Tolerance,
+    case: Case,
     *,
-    inputs: str,
-    batch: int,
-    classes: bool,
+    classes: bool = False,
 ) -> ParityResult:
     """Compare a candidate's output with the reference's for the same images.
 
@@ -62,8 +61,7 @@ def compare(
         actual: Candidate's output, [n, ...].
         reference: Reference's output, of the same shape.
         tolerance: What is allowed.
-        inputs: Name of the image set, for the report.
-        batch: Images a call, for the report.
+        case: Images and values that these are.
         classes: Whether rows are logits [n, num_classes], whose top class can be compared.
 
     Raises:
@@ -77,8 +75,7 @@ def compare(
     reason = reason or "; ".join(_excess(check) for check in checks if not check.passed)
     agreement = _agreement(actual, reference, tolerance.floor) if classes else _Agreement()
     return ParityResult(
-        inputs=inputs,
-        batch=batch,
+        case=case,
         rows=len(reference),
         **dataclasses.asdict(errors),
         **dataclasses.asdict(agreement),
@@ -224,13 +221,13 @@ def _checks(errors: _Errors, tolerance: Tolerance) -> tuple[Check, ...]:
     """Every rule of a tolerance, applied."""
     floor, cosine = tolerance.floor, tolerance.min_cosine
     lost = (floor.atol, floor.relative_l2) if floor and floor.is_finite else (None, None)
-    rule = f"max error, {tolerance.atol_rule}"
-    checks = [Check(rule, errors.needed_atol, lost[0], tolerance.atol)]
+    multiple = tolerance.atol_multiple
+    checks = [Check("max_error", errors.needed_atol, lost[0], tolerance.atol, multiple)]
     if tolerance.relative_l2 is not None:
-        rule = f"relative L2, {tolerance.l2_rule}"
-        checks.append(Check(rule, errors.relative_l2, lost[1], tolerance.relative_l2))
+        limit, multiple = tolerance.relative_l2, tolerance.l2_multiple
+        checks.append(Check("relative_l2", errors.relative_l2, lost[1], limit, multiple))
     if cosine is not None:
-        checks.append(Check("1 - cosine, ceiling", 1 - errors.cosine, None, 1 - cosine))
+        checks.append(Check("cosine", 1 - errors.cosine, None, 1 - cosine))
     return tuple(checks)
 
 

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from exporters.spec import Precision
 from swin_deploy.images.sets import ImageSet
-from swin_deploy.parity import DriftPoint, ParityResult, Tolerance, compare, limits, without_ceiling
+from swin_deploy.parity import (
+    Case,
+    DriftPoint,
+    ParityResult,
+    Tolerance,
+    compare,
+    limits,
+    without_ceiling,
+)
 from swin_deploy.parity.points import (
     ComparePoint,
     Order,
@@ -93,7 +101,7 @@ def _compare_points(
     for index, point in enumerate(trace.points):
         expected = in_candidate_order(trace.tokens[number][index], orders[index])
         actual = tokens[index]
-        if point.kind != "features":
+        if point.place.part != "features":
             actual = batch_first(actual, len(expected))
         yield (
             point,
@@ -101,17 +109,15 @@ def _compare_points(
                 actual,
                 expected,
                 allowed[index],
-                inputs=f"{images.name}, {point.place}",
-                batch=len(expected),
-                classes=False,
+                Case(images.name, len(expected), place=point.place),
             ),
         )
 
 
 def _telling(compared: list[tuple[ComparePoint, ParityResult]]) -> list[ParityResult]:
     """The tokens nearest to their limit or furthest beyond it, and the features where there are."""
-    tokens = [result for point, result in compared if point.kind != "features"]
-    features = [result for point, result in compared if point.kind == "features"]
+    tokens = [result for point, result in compared if point.place.part != "features"]
+    features = [result for point, result in compared if point.place.part == "features"]
     return [max(tokens, key=lambda r: (not r.passed, r.deciding.share)), *features]
 
 
@@ -120,7 +126,7 @@ def _drift_point(images: ImageSet, point: ComparePoint, result: ParityResult) ->
     return DriftPoint(
         inputs=images.name,
         module=point.candidate.path,
-        place=point.place,
+        where=point.place,
         relative_l2=result.relative_l2,
         floor=tolerance.floor.relative_l2 if tolerance.floor else 0.0,
         allowed=tolerance.atol if tolerance.relative_l2 is None else tolerance.relative_l2,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,8 @@ from exporters.progress import Progress, silent, within
 from swin_deploy.candidates import Candidate
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import (
+    Case,
+    FirstFault,
     Hop,
     ParityResult,
     Tolerance,
@@ -108,7 +109,7 @@ def _judge_outputs(
         try:
             stack.enter_context(runner)
         except MissingBackendError as err:
-            return dataclasses.replace(hop, not_run=str(err))
+            return replace(hop, not_run=str(err))
         for number, images in enumerate(reference.image_sets):
             expected = reference.outputs[number]
             allowed = _allowed(reference, number, candidate)
@@ -117,7 +118,7 @@ def _judge_outputs(
                 runs = _run_batches(runner, images, batches, part)
                 values = _judge_values if candidate.second_opinion else compare
                 judges = {
-                    name: functools.partial(values, tolerance=one, classes=name == "logits")
+                    name: functools.partial(values, classes=name == "logits", tolerance=one)
                     for name, one in zip(reference.names, allowed, strict=True)
                 }
                 results += _judge_runs(runs, expected, judges, images)
@@ -125,17 +126,18 @@ def _judge_outputs(
                 name = f"{runner.name} ({candidate.file})" if candidate.file else runner.name
                 raise ComparisonError(f"{name}, {images.name}: {err}") from err
             except MissingBackendError as err:  # some GPUs are refused at the first call
-                return dataclasses.replace(hop, backend=runner.backend, not_run=str(err))
+                return replace(hop, backend=runner.backend, not_run=str(err))
             except BuildError as err:
                 if candidate.stage != "deploy":
                     raise
                 # torch.compile failed on it: no reason to lose what the other stages show
                 why = str(err).removeprefix(f"{runner.name}: ")
-                return dataclasses.replace(hop, backend=runner.backend, located=why)
+                fault = FirstFault("error", detail=why)
+                return replace(hop, backend=runner.backend, first_fault=fault)
             if "logits" in reference.names:  # for classes; maps of many images would fill memory
                 outputs.append(by_image(runs.by_batch[-1], len(expected[0])))
             floors.append(allowed[0].floor)
-    return dataclasses.replace(
+    return replace(
         hop,
         backend=runner.backend,
         results=tuple(results),
@@ -171,28 +173,27 @@ def _look_inside(
     probed, precision = candidate.probed, candidate.runner.precision
     missing = missing_points(reference, probed, precision)
     if missing or probed is None:
-        return dataclasses.replace(hop, drift_not_run=missing)
+        return replace(hop, drift_not_run=missing)
     progress(f"{hop.name}: tokens along the model", 1.0)
     try:
         drift = measure_drift(reference, probed, _ceiling(candidate), precision)
     except ComparisonError as err:
-        return dataclasses.replace(hop, drift_not_run=str(err))
-    hop = dataclasses.replace(hop, results=(*hop.results, *drift.results), drift=drift.points)
+        return replace(hop, drift_not_run=str(err))
+    hop = replace(hop, results=(*hop.results, *drift.results), drift=drift.points)
     if hop.passed:
         return hop
     if _only_ceilings(hop):
-        noise = "no part of the model is beyond its noise: PyTorch itself loses as much"
-        return dataclasses.replace(hop, located=f"{noise} in {precision}")
+        return replace(hop, first_fault=FirstFault("noise", detail=precision))
     progress(f"{hop.name}: looking for what goes wrong first")
-    return dataclasses.replace(hop, located=locate(reference, probed, hop, precision))
+    return replace(hop, first_fault=locate(reference, probed, hop, precision))
 
 
 def _only_ceilings(hop: Hop) -> bool:
     """Whether it failed, and nothing in it is further from the reference than its noise allows."""
     failed = [check for result in hop.results for check in result.checks if not check.passed]
-    rules = {check.rule.rpartition(", ")[2] for check in failed}
     finite = all(result.checks for result in hop.results)
-    return finite and rules == {"ceiling"} and all(point.passed for point in hop.drift)
+    ceilings = bool(failed) and all(check.multiple is None for check in failed)
+    return finite and ceilings and all(point.passed for point in hop.drift)
 
 
 def _run_batches(
@@ -226,23 +227,24 @@ def _judge_runs(
         raise ComparisonError(f"{len(small.outputs)} outputs, expected {', '.join(judges)}")
     results = []
     for number, (name, judge_output) in enumerate(judges.items()):
-        label = images.name if len(judges) == 1 else f"{images.name}, {name}"
+        case = Case(images.name, large.batch, "" if len(judges) == 1 else name)
         for rows in runs.by_batch:
             reference = expected[number][rows.index]
-            result = judge_output(rows.outputs[number], reference, inputs=label, batch=rows.batch)
+            result = judge_output(
+                rows.outputs[number], reference, case=replace(case, batch=rows.batch)
+            )
             # An image that filled up a batch a second time was judged, but counts once.
-            results.append(dataclasses.replace(result, rows=len(np.unique(rows.index))))
+            results.append(replace(result, rows=len(np.unique(rows.index))))
         first = large.outputs[number][: large.batch]
         if small is not large:
             alone = by_image(small, int(small.index.max()) + 1)[number]
-            inputs = f"{label}, batch {large.batch} against batch {small.batch}"
             others = alone[large.index[: large.batch]]
-            results.append(judge_output(first, others, inputs=inputs, batch=large.batch))
+            by_size = replace(case, against="smallest batch", against_batch=small.batch)
+            results.append(judge_output(first, others, case=by_size))
         if runs.turned is not None:
-            inputs = f"{label}, rows in another place"
             others = np.roll(first, 1, axis=0)
-            turned = runs.turned.outputs[number]
-            results.append(judge_output(turned, others, inputs=inputs, batch=large.batch))
+            by_row = replace(case, against="other rows", against_batch=large.batch)
+            results.append(judge_output(runs.turned.outputs[number], others, case=by_row))
     return results
 
 
@@ -251,18 +253,15 @@ def _judge_values(
     reference: NDArray[np.float32],
     *,
     tolerance: Tolerance,
-    inputs: str,
-    batch: int,
+    case: Case,
     classes: bool,
 ) -> ParityResult:
     """Our verdict, if Polygraphy's is the same; else a failure that says so."""
-    result = compare(actual, reference, tolerance, inputs=inputs, batch=batch, classes=classes)
+    result = compare(actual, reference, tolerance, case, classes=classes)
     ours = result.needed_atol <= tolerance.atol
     theirs = second_opinion(actual, reference, tolerance)
     if ours == theirs:
         return result
     words = {True: "within", False: "out of"}
     verdicts = f"Polygraphy finds the values {words[theirs]} tolerance, we {words[ours]}"
-    return dataclasses.replace(
-        result, passed=False, reason="; ".join(filter(None, (result.reason, verdicts)))
-    )
+    return replace(result, passed=False, reason="; ".join(filter(None, (result.reason, verdicts))))

@@ -7,6 +7,7 @@ either, the fault is in the folding or in the deploy model's code, and nothing f
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,9 @@ from exporters.arrays import plain_array
 from exporters.spec import Precision
 from swin_deploy.deploy.fold import fold
 from swin_deploy.parity import (
-    Check,
+    Case,
     DriftPoint,
+    FirstFault,
     Hop,
     ParityResult,
     compare,
@@ -99,8 +101,10 @@ class _Operation:
     tap: Tap
 
 
-def locate(reference: ReferenceOutputs, candidate: Probed, hop: Hop, precision: Precision) -> str:
-    """Where a candidate that failed goes wrong first, and what it shows on, in words.
+def locate(
+    reference: ReferenceOutputs, candidate: Probed, hop: Hop, precision: Precision
+) -> FirstFault:
+    """Find the first place where a candidate that failed is wrong, and the inputs that show it.
 
     Args:
         reference: With its trace and its noise in this precision.
@@ -111,15 +115,14 @@ def locate(reference: ReferenceOutputs, candidate: Probed, hop: Hop, precision: 
     Raises:
         DeployError: If the candidate cannot run.
     """
-    only = _shows_only(hop.results)
+    batches, image_sets = _shows_only(hop.results)
     first = next((point for point in hop.drift if not point.passed), None)
     if reference.trace is None or first is None:
-        within = "every part of the model is within its noise"
-        return f"{within}; {only}" if only else f"{within}: wrong behind the last of them"
-    place = _place(reference, reference.trace, first)
-    found = _first_operation(place, candidate, precision)
-    where = f"first wrong: {first.module} ({first.place})"
-    return "; ".join(filter(None, (f"{where}, {found}" if found else where, only)))
+        return FirstFault("after the last part", batches=batches, image_sets=image_sets)
+    fault = _first_operation(_place(reference, reference.trace, first), candidate, precision)
+    return dataclasses.replace(
+        fault, module=first.module, where=first.where, batches=batches, image_sets=image_sets
+    )
 
 
 def _place(reference: ReferenceOutputs, trace: Trace, first: DriftPoint) -> _Place:
@@ -128,32 +131,27 @@ def _place(reference: ReferenceOutputs, trace: Trace, first: DriftPoint) -> _Pla
     return _Place(trace, number, index, trace_images(reference.image_sets[number]))
 
 
-def _shows_only(results: Sequence[ParityResult]) -> str:
-    """Which batches or images a fault shows on, in words; empty where it shows on all."""
+def _shows_only(results: Sequence[ParityResult]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the batches and the image sets that alone show a fault; empty where all do."""
     failed = [result for result in results if not result.passed]
     batches = sorted({result.batch for result in failed})
-    kinds = list(dict.fromkeys(result.inputs.split(", ")[0] for result in failed))
-    others = {result.inputs.split(", ")[0] for result in results} - set(kinds)
-    found = []
-    wrong = {result.inputs for result in failed}
-    compared = [result.batch for result in results if result.inputs in wrong]
-    if batches and batches[0] > min(compared):
-        found.append(f"batches of {', '.join(map(str, batches))}")
-    if others:
-        found.append(f"the {' and '.join(kinds)} inputs")
-    return f"it shows only on {' and on '.join(found)}" if found else ""
+    sets = tuple(dict.fromkeys(result.case.image_set for result in failed))
+    wrong = {dataclasses.replace(result.case, batch=0) for result in failed}
+    smallest = min(r.batch for r in results if dataclasses.replace(r.case, batch=0) in wrong)
+    others = {result.case.image_set for result in results} - set(sets)
+    return (tuple(batches) if batches[0] > smallest else (), sets if others else ())
 
 
-def _first_operation(place: _Place, candidate: Probed, precision: Precision) -> str:
-    """The first operation beyond its noise, and by how much; empty when there is none."""
+def _first_operation(place: _Place, candidate: Probed, precision: Precision) -> FirstFault:
+    """Find the first operation of a part that is beyond its noise."""
     folded = fold(place.trace.reference)
     fresh = tappable_module(folded, "fp32")
     if not _fresh_agrees(place, fresh):
-        return "as a model folded afresh: the folding or the deploy model's code is wrong"
+        return FirstFault("folding")
     operations = [one for one in _operations(place.point) if _in_both(one.tap, candidate, fresh)]
     taps = tuple(one.tap for one in operations)
     if not taps:
-        return ""
+        return FirstFault("part")
     with candidate.open(taps) as runner:
         actual = runner.run(place.images)[-len(taps) :]
     exact = _run_tapped(folded, torch.float64, taps, place.images)
@@ -162,15 +160,15 @@ def _first_operation(place: _Place, candidate: Probed, precision: Precision) -> 
         sides = actual[number], exact[number], noisy[number]
         result = _compare_operation(operation, sides, place, precision)
         if not result.passed:
-            return f"{operation.name}: {_times(result.deciding)}"
-    return ""
+            return FirstFault("part", operation=operation.name, check=result.deciding)
+    return FirstFault("part")
 
 
 def _operations(point: ComparePoint) -> list[_Operation]:
     path = point.candidate.path
     return [
         _Operation(name, Tap(f"{path}.{part}" if part else path, side))
-        for name, part, side in PARTS.get(point.kind, ())
+        for name, part, side in PARTS.get(point.place.part, ())
     ]
 
 
@@ -186,13 +184,13 @@ def _fresh_agrees(place: _Place, fresh: Probed) -> bool:
     expected = in_candidate_order(trace.tokens[place.number][place.index], order)
     with fresh.open((point.candidate,)) as runner:
         actual = runner.run(place.images)[-1]
-    if point.kind != "features":
+    if point.place.part != "features":
         actual = batch_first(actual, len(expected))
     noise = trace.noise.get("fp32")
     floor = noise.trace[place.number][place.index] if noise else None
     ceiling = without_ceiling(tolerance_for("deploy", "fp32", family=config.family))
     allowed = limits(ceiling, floor, precision="fp32")
-    return compare(actual, expected, allowed, inputs="", batch=len(expected), classes=False).passed
+    return compare(actual, expected, allowed, Case("", len(expected))).passed
 
 
 def _run_tapped(
@@ -207,7 +205,7 @@ def _run_tapped(
 
 
 def _compare_operation(
-    operation: _Operation, sides: tuple[Real, Real, Real], place: _Place, precision: str
+    operation: _Operation, sides: tuple[Real, Real, Real], place: _Place, precision: Precision
 ) -> ParityResult:
     """A candidate's side against the exact one, allowed what the noisy one loses."""
     actual, exact, noisy = sides
@@ -216,18 +214,10 @@ def _compare_operation(
     family = place.trace.reference.config.family
     ceiling = without_ceiling(tolerance_for("deploy", precision, family=family))
     allowed = limits(ceiling, measure_floor(noisy, exact, ceiling, source=""), precision=precision)
-    return compare(actual, exact, allowed, inputs="", batch=len(place.images), classes=False)
+    return compare(actual, exact, allowed, Case("", len(place.images)))
 
 
 def _softmax(scores: Real) -> Real:
     wide = plain_array(scores, np.float64)
     powers: Real = np.exp(wide - wide.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def _times(check: Check) -> str:
-    """How far beyond the noise, in words."""
-    figure = check.rule.split(",")[0]
-    if not check.floor:
-        return f"{figure} {check.needed:.2g}"
-    return f"{figure} {check.needed / check.floor:.3g} times the noise there"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from exporters.errors import ComparisonError
 from swin_deploy.config import SwinConfig
 from swin_deploy.deploy.fold_parts import block_order
+from swin_deploy.parity.results import Place
 from swin_deploy.reference import Reference
 from swin_deploy.reference.notebook import NotebookSwin, PatchMerging
 from swin_deploy.runners.intermediates import Probed, Tap
@@ -23,14 +24,12 @@ class ComparePoint:
     """A place that the reference and the deploy model both have.
 
     Attributes:
-        place: In words, such as ``stage 2, block 1``.
-        kind: ``embed``, ``block`` or ``merge``: tokens; ``features``: their mean.
+        place: Place along the model.
         candidate: Where in the deploy model, and in a graph exported from it.
         reference: Where in the reference; tokens are in raster order there.
     """
 
-    place: str
-    kind: str
+    place: Place
     candidate: Tap
     reference: Tap
 
@@ -38,51 +37,43 @@ class ComparePoint:
 def compare_points(reference: Reference) -> tuple[ComparePoint, ...]:
     """The embedding, every block and merge in turn, and the features before a head."""
     points = [
-        ComparePoint(place, kind, Tap(f"layers.{number - 1}" if number else "embed"), Tap(path))
-        for number, (place, kind, path) in enumerate(_reference_places(reference))
+        ComparePoint(place, Tap(f"layers.{number - 1}" if number else "embed"), Tap(path))
+        for number, (place, path) in enumerate(_reference_places(reference))
     ]
     if reference.config.output_name == "logits":
         count = len(points) - 1
         tap = Tap(f"heads.{count}.2", "in")  # the linear layer behind the norm and the mean
-        points.append(ComparePoint("features", "features", tap, Tap("head", "in")))
+        points.append(ComparePoint(Place("features"), tap, Tap("head", "in")))
     return tuple(points)
 
 
-def _reference_places(reference: Reference) -> Iterator[tuple[str, str, str]]:
-    """Place in words, kind, and module path of the reference, from first to last."""
+def _reference_places(reference: Reference) -> Iterator[tuple[Place, str]]:
+    """Yield each place and its module path in the reference, from first to last."""
     if isinstance(reference, NotebookSwin):
         yield from _notebook_places(reference)
         return
-    yield "embedding", "embed", "patch_embed"
+    yield Place("embed"), "patch_embed"
     config = reference.config
     # Behind the last map that is given nothing is built.
     count = config.shown_stages[-1] + 1 if config.output_name == "stages" else len(config.depths)
     for stage, depth in enumerate(config.depths[:count]):
         for block in range(depth):
-            yield _block_place(stage, block), "block", f"layers.{stage}.blocks.{block}"
+            yield Place("block", stage + 1, block + 1), f"layers.{stage}.blocks.{block}"
         if stage + 1 < count:
-            yield _merge_place(stage), "merge", f"layers.{stage}.downsample"
+            yield Place("merge", stage + 1), f"layers.{stage}.downsample"
 
 
-def _notebook_places(reference: NotebookSwin) -> Iterator[tuple[str, str, str]]:
-    yield "embedding", "embed", "Embedding"
+def _notebook_places(reference: NotebookSwin) -> Iterator[tuple[Place, str]]:
+    yield Place("embed"), "Embedding"
     stage, block = 0, 0
     for number, entry in enumerate(reference.stages):
         if isinstance(entry, PatchMerging):
-            yield _merge_place(stage), "merge", f"stages.{number}"
+            yield Place("merge", stage + 1), f"stages.{number}"
             stage, block = stage + 1, 0
             continue
         for name in ("WSA", "SWSA"):
-            yield _block_place(stage, block), "block", f"stages.{number}.{name}"
+            yield Place("block", stage + 1, block + 1), f"stages.{number}.{name}"
             block += 1
-
-
-def _block_place(stage: int, block: int) -> str:
-    return f"stage {stage + 1}, block {block + 1}"
-
-
-def _merge_place(stage: int) -> str:
-    return f"merge behind stage {stage + 1}"
 
 
 def token_orders(
@@ -101,9 +92,9 @@ def token_orders(
     for point in points:
         path = point.candidate.path
         order = _follow(order, candidate.reorders, path)
-        if point.kind == "merge":
+        if point.place.part == "merge":
             order = _merged(order)
-        found.append(None if point.kind == "features" else order)
+        found.append(None if point.place.part == "features" else order)
     return tuple(found)
 
 

@@ -1,4 +1,8 @@
-"""What parity finds out, as values: from one rule applied to a report on every hop."""
+"""Findings of parity as values: from one rule applied to one result, to a report on every hop.
+
+Every fact is a field. The texts (``rule``, ``inputs``, ``place``, ``located``) are made from the
+fields for people; nothing reads them back.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,19 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from exporters.spec import Batch, Count, Precision, Share, Stage
 from swin_deploy.parity.samples import Answer, Sample
+
+Figure = Literal["max_error", "relative_l2", "cosine", "values"]
+Part = Literal["embed", "block", "merge", "features"]
+Against = Literal["reference", "smallest batch", "other rows"]
+Cause = Literal["part", "folding", "after the last part", "noise", "reading", "error"]
+FIGURES: dict[Figure, str] = {
+    "max_error": "max error",
+    "relative_l2": "relative L2",
+    "cosine": "1 - cosine",
+    "values": "values",
+}
 
 
 @dataclass(frozen=True)
@@ -36,12 +52,14 @@ class Tolerance:
     """``|a - b| <= atol + rtol * |b|`` after both are divided by the reference's RMS.
 
     Attributes:
-        min_cosine: Also asked for, where given.
-        source: Where the numbers come from, for the report.
+        atol: Largest error where the reference is zero.
+        rtol: Growth of that error with the reference's size.
+        min_cosine: Smallest cosine similarity of a row; None where none is asked for.
+        source: Origin of the numbers, for the report.
         relative_l2: Largest ||a - b|| / ||b|| allowed; None where no floor was measured.
         floor: What ``atol`` and ``relative_l2`` are multiples of; None for ceilings alone.
-        atol_rule: Where ``atol`` comes from: ``ceiling``, or a multiple of the floor.
-        l2_rule: Where ``relative_l2`` comes from.
+        atol_multiple: ``atol`` as a multiple of the floor; None where it is the ceiling.
+        l2_multiple: ``relative_l2`` as a multiple of the floor; None where it is the ceiling.
     """
 
     atol: float
@@ -50,8 +68,79 @@ class Tolerance:
     source: str
     relative_l2: float | None = None
     floor: NoiseFloor | None = None
-    atol_rule: str = "ceiling"
-    l2_rule: str = "ceiling"
+    atol_multiple: float | None = None
+    l2_multiple: float | None = None
+
+    @property
+    def atol_rule(self) -> str:
+        """The origin of ``atol``: ``ceiling`` or ``4 x noise``."""
+        return _limit_text(self.atol_multiple)
+
+    @property
+    def l2_rule(self) -> str:
+        """The origin of ``relative_l2``, as ``atol_rule``."""
+        return _limit_text(self.l2_multiple)
+
+
+def _limit_text(multiple: float | None) -> str:
+    return "ceiling" if multiple is None else f"{multiple:g} x noise"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place along the model.
+
+    Attributes:
+        part: Kind of the part whose tokens are compared; ``features`` for their mean.
+        stage: Number of the stage, from 1; of the stage before it for a merge; None elsewhere.
+        block: Number of the block in its stage, from 1; None elsewhere.
+    """
+
+    part: Part
+    stage: int | None = None
+    block: int | None = None
+
+    @property
+    def text(self) -> str:
+        """Name for people, such as ``stage 2, block 1``."""
+        if self.part == "block":
+            return f"stage {self.stage}, block {self.block}"
+        if self.part == "merge":
+            return f"merge behind stage {self.stage}"
+        return "embedding" if self.part == "embed" else "features"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: which images, how many in a call, and which values against which.
+
+    Attributes:
+        image_set: Name of the image set, such as ``images`` or ``seeded``.
+        batch: Images in a call.
+        output: Name of the output, where the model has several; else empty.
+        against: Other side: the reference's values, or the candidate's own of the same images in
+            the smallest batch or in other rows of the batch.
+        against_batch: Images in a call of the other side; None for the reference.
+        place: Place of the tokens along the model; None for outputs.
+    """
+
+    image_set: str
+    batch: Batch
+    output: str = ""
+    against: Against = "reference"
+    against_batch: int | None = None
+    place: Place | None = None
+
+    @property
+    def text(self) -> str:
+        """Name for people, without the batch."""
+        how = {
+            "reference": "",
+            "smallest batch": f"batch {self.batch} against batch {self.against_batch}",
+            "other rows": "rows in another place",
+        }[self.against]
+        place = self.place.text if self.place else ""
+        return ", ".join(filter(None, (self.image_set, self.output, how, place)))
 
 
 @dataclass(frozen=True)
@@ -59,16 +148,26 @@ class Check:
     """One rule applied to one result: it holds when ``needed <= allowed``.
 
     Attributes:
-        rule: The figure and where its limit comes from, such as ``relative L2, 3 x floor``.
-        needed: What the candidate needs.
-        floor: What PyTorch itself loses; None where it was not measured or the rule has none.
+        figure: Figure that is limited; ``cosine`` stands for 1 - cosine, ``values`` for values
+            that are not finite.
+        needed: Value that the candidate needs.
+        floor: Value that PyTorch itself loses; None where it was not measured or the rule has none.
         allowed: The limit.
+        multiple: The limit as a multiple of the floor; None where it is the ceiling.
     """
 
-    rule: str
+    figure: Figure
     needed: float
     floor: float | None
     allowed: float
+    multiple: float | None = None
+
+    @property
+    def rule(self) -> str:
+        """Name for people, such as ``relative L2, 3 x noise``."""
+        if self.figure == "values":
+            return "values"
+        return f"{FIGURES[self.figure]}, {_limit_text(self.multiple)}"
 
     @property
     def passed(self) -> bool:
@@ -89,8 +188,7 @@ class ParityResult:
     Errors are in units of the reference's RMS, in float64.
 
     Attributes:
-        inputs: Name of the image set, such as ``images`` or ``seeded``, and what was compared.
-        batch: Images a call.
+        case: Images, batch and values that were compared.
         rows: Images compared.
         max_abs: Largest error.
         mean_abs: Mean error.
@@ -108,9 +206,8 @@ class ParityResult:
         reason: Why not, in one line; empty when passed.
     """
 
-    inputs: str
-    batch: int
-    rows: int
+    case: Case
+    rows: Count
     max_abs: float
     mean_abs: float
     relative_l2: float
@@ -119,12 +216,22 @@ class ParityResult:
     needed_atol: float
     tolerance: Tolerance
     checks: tuple[Check, ...]
-    top1_agreement: float | None
-    top5_agreement: float | None
-    flips: int | None
-    near_ties: int | None
+    top1_agreement: Share | None
+    top5_agreement: Share | None
+    flips: Count | None
+    near_ties: Count | None
     passed: bool
     reason: str = ""
+
+    @property
+    def inputs(self) -> str:
+        """The case for people, without the batch."""
+        return self.case.text
+
+    @property
+    def batch(self) -> int:
+        """Images in a call."""
+        return self.case.batch
 
     @property
     def deciding(self) -> Check:
@@ -135,12 +242,12 @@ class ParityResult:
 
 @dataclass(frozen=True)
 class DriftPoint:
-    """How far a candidate's tokens are from the reference's behind one part of the model.
+    """Distance of a candidate's tokens from the reference's after one part of the model.
 
     Attributes:
         inputs: Name of the image set.
         module: Path in the deploy model, such as ``layers.3``.
-        place: The same in words, such as ``stage 2, block 1``.
+        where: Place along the model.
         relative_l2: Of the tokens, in the same order on both sides.
         floor: The same for the reference in the candidate's precision.
         allowed: The limit on ``relative_l2``.
@@ -149,11 +256,101 @@ class DriftPoint:
 
     inputs: str
     module: str
-    place: str
+    where: Place
     relative_l2: float
     floor: float
     allowed: float
     passed: bool
+
+    @property
+    def place(self) -> str:
+        """Name of the place for people, such as ``stage 2, block 1``."""
+        return self.where.text
+
+
+@dataclass(frozen=True)
+class FirstFault:
+    """The first place where a candidate that failed is wrong, and the inputs that show it.
+
+    Attributes:
+        cause: ``part``: a part of the model is beyond its noise. ``folding``: a model folded
+            afresh is wrong there, too. ``after the last part``: every part is within its noise.
+            ``noise``: PyTorch itself loses as much. ``reading``: the library's own model of the
+            same file gives something else. ``error``: it could not be run.
+        module: Path of the part in the deploy model; empty where no part is wrong.
+        where: Place of the part along the model; None where no part is wrong.
+        operation: First operation in the part that is beyond its noise; empty if not found.
+        check: Rule that the operation fails; None without an operation.
+        batches: Batches that alone show it; empty where all do.
+        image_sets: Image sets that alone show it; empty where all do.
+        detail: Message of an error, or name of the library or the precision, by ``cause``.
+    """
+
+    cause: Cause
+    module: str = ""
+    where: Place | None = None
+    operation: str = ""
+    check: Check | None = None
+    batches: tuple[int, ...] = ()
+    image_sets: tuple[str, ...] = ()
+    detail: str = ""
+
+    @property
+    def text(self) -> str:
+        """One sentence for people, without a full stop."""
+        if self.cause == "error":
+            return self.detail
+        if self.cause == "reading":
+            return f"{self.detail}: it is not read rightly here"
+        if self.cause == "noise":
+            noise = "no part of the model is beyond its noise: PyTorch itself loses as much"
+            return f"{noise} in {self.detail}"
+        return "; ".join(filter(None, (self._place_text, self._inputs_text)))
+
+    @property
+    def _place_text(self) -> str:
+        if self.where is None:
+            within = "every part of the model is within its noise"
+            seen = self.batches or self.image_sets
+            return within if seen else f"{within}: wrong behind the last of them"
+        first = f"first wrong: {self.module} ({self.where.text})"
+        if self.cause == "folding":
+            wrong = "as a model folded afresh: the folding or the deploy model's code is wrong"
+            return f"{first}, {wrong}"
+        if self.check is None:
+            return first
+        needed, floor = self.check.needed, self.check.floor
+        times = f"{needed / floor:.3g} times the noise there" if floor else f"{needed:.2g}"
+        return f"{first}, {self.operation}: {FIGURES[self.check.figure]} {times}"
+
+    @property
+    def _inputs_text(self) -> str:
+        found = []
+        if self.batches:
+            found.append(f"batches of {', '.join(map(str, self.batches))}")
+        if self.image_sets:
+            found.append(f"the {' and '.join(self.image_sets)} inputs")
+        return f"it shows only on {' and on '.join(found)}" if found else ""
+
+
+@dataclass(frozen=True)
+class ComparedImages:
+    """One image set of a comparison.
+
+    Attributes:
+        name: ``images``, ``seeded`` or ``extreme``.
+        contents: Number and kind of the images.
+        folder: Name of the folder that they are from; empty for made ones.
+    """
+
+    name: str
+    contents: str
+    folder: str = ""
+
+    @property
+    def description(self) -> str:
+        """The contents, and the folder where there is one."""
+        return f"{self.contents} in {self.folder}" if self.folder else self.contents
 
 
 @dataclass(frozen=True)
@@ -162,9 +359,9 @@ class Hop:
 
     Attributes:
         name: Short name, such as ``deploy`` or ``onnx fp16``.
-        stage: ``deploy``, ``onnx`` or ``engine``; ``original`` for the library's own model, loaded
-            by the library, which shows whether the checkpoint was read rightly.
-        precision: ``fp32``, ``fp16`` or ``bf16``.
+        stage: Kind of the candidate; ``original`` is the library's own model, loaded by the
+            library, which shows whether the checkpoint was read rightly.
+        precision: Precision that it computes in.
         file: File name of the artefact, or empty.
         backend: What ran it and where, such as ``ONNX Runtime 1.31.1, CPUExecutionProvider``.
         results: One for each image set and batch size.
@@ -172,22 +369,27 @@ class Hop:
         top1_accuracy: Share of labelled images classified right; None without labels.
         drift: Along the model, for each image set in turn; empty where it was not looked at.
         drift_not_run: Why there is no drift; empty when there is.
-        located: Where it goes wrong first, in words; empty when it passed.
+        first_fault: Place where it goes wrong first; None when it passed.
         answers: What it sees in each of the report's samples; empty where it did not run.
     """
 
     name: str
-    stage: str
-    precision: str
+    stage: Stage
+    precision: Precision
     file: str
     backend: str
     results: tuple[ParityResult, ...] = ()
     not_run: str = ""
-    top1_accuracy: float | None = None
+    top1_accuracy: Share | None = None
     drift: tuple[DriftPoint, ...] = ()
     drift_not_run: str = ""
-    located: str = ""
+    first_fault: FirstFault | None = None
     answers: tuple[Answer, ...] = ()
+
+    @property
+    def located(self) -> str:
+        """The first fault for people; empty when it passed."""
+        return self.first_fault.text if self.first_fault else ""
 
     @property
     def passed(self) -> bool | None:
@@ -210,7 +412,7 @@ class ParityReport:
         model: Model name.
         weights: Which weights: a checkpoint file with its SHA-256, or random with their seed.
         reference_backend: What ran the reference and where.
-        inputs: Each image set in words: name to description.
+        image_sets: Images that were compared.
         reference_top1_accuracy: As ``Hop.top1_accuracy``, of the reference.
         hops: In the order of the line.
         samples: A few real images to show.
@@ -222,12 +424,17 @@ class ParityReport:
     model: str
     weights: str
     reference_backend: str
-    inputs: dict[str, str]
-    reference_top1_accuracy: float | None
+    image_sets: tuple[ComparedImages, ...]
+    reference_top1_accuracy: Share | None
     hops: tuple[Hop, ...]
     samples: tuple[Sample, ...] = ()
-    labelled: int = 0
+    labelled: Count = 0
     doubt: str = ""
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Each image set for people: name to description."""
+        return {one.name: one.description for one in self.image_sets}
 
     @property
     def verdict(self) -> Literal["pass", "fail", "inconclusive"]:

@@ -43,7 +43,7 @@ from swin_deploy.original.build import (
     library_version,
     original_library,
 )
-from swin_deploy.parity import Hop, ParityReport
+from swin_deploy.parity import ComparedImages, FirstFault, Hop, ParityReport
 from swin_deploy.parity.judge import DEFAULT_BATCHES, judge
 from swin_deploy.parity.reference_run import (
     REFERENCE_BATCH,
@@ -149,13 +149,14 @@ def judge_original(
     runner = TorchRunner(name, module)
     runner.backend = f"{library} {library_version(library)}, {runner.backend}"
     candidate = Candidate(runner, "original", hop.file, loaded.config.family)
-    why = f"{library} computes something else from the same file: it is not read rightly here"
+    why = f"{library} computes something else from the same file"
     try:
         (hop,) = judge(outputs, [candidate], batches=(REFERENCE_BATCH,), progress=progress)
     except ComparisonError as err:  # other shapes or outputs: not the same model
         hop = dataclasses.replace(hop, backend=runner.backend)
         why = f"{why} ({str(err).removeprefix(f'{name}, ')})"
-    return (hop if hop.passed else dataclasses.replace(hop, located=why),)
+    fault = None if hop.passed else FirstFault("reading", detail=why)
+    return (dataclasses.replace(hop, first_fault=fault),)
 
 
 def reference_outputs(
@@ -220,7 +221,9 @@ def parity_report(
         model=loaded.name,
         weights=loaded.weights,
         reference_backend=outputs.backend,
-        inputs={entry.name: entry.description for entry in outputs.image_sets},
+        image_sets=tuple(
+            ComparedImages(one.name, one.contents, one.folder) for one in outputs.image_sets
+        ),
         reference_top1_accuracy=outputs.top1_accuracy,
         hops=hops,
         samples=make_samples(outputs, loaded.preprocessing),

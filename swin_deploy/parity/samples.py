@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
+
+from exporters.spec import Count, Share
 
 Change = Literal["same", "near tie", "flip"]
 
@@ -18,9 +22,9 @@ class Guess:
         probability: Softmax of the logits, from 0 to 1.
     """
 
-    index: int
+    index: Count
     name: str
-    probability: float
+    probability: Share
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Answer:
             reference's margin is within the noise, else a ``flip``.
     """
 
-    guesses: tuple[Guess, ...]
+    guesses: Annotated[tuple[Guess, ...], msgspec.Meta(max_length=5)]
     change: Change = "same"
 
 
@@ -50,7 +54,7 @@ class Sample:
     """
 
     name: str
-    thumbnail: str
-    label: int | None
+    thumbnail: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9+/]*={0,2}$")]
+    label: Count | None
     label_name: str
     reference: Answer

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from exporters.spec import Precision, Stage
 from swin_deploy.parity.results import NoiseFloor, Tolerance
 
 # Of the floor, for relative L2 and for single values: what a candidate may need. Both sides lose
@@ -28,7 +29,7 @@ _NOT_MEASURED = "assumed: not measured on a GPU yet"
 # 112 pixels, 64 channels, depths 2-2-2; "T" is the notebook's Swin-T at 224 pixels. Three kinds of
 # weights: initial; random (weights times 1.5, norms and biases random); outlier (random, and 1 in
 # 64 channels with ten times the norm's gain and 20 more in the MLP's bias).
-TOLERANCES: dict[tuple[str, str], Tolerance] = {
+TOLERANCES: dict[tuple[Stage, Precision], Tolerance] = {
     # The original library's own model against the reference: 5.2e-6 (transformers' Swin-B, stage
     # maps of extreme images): margin 19, as transformers adds up in another order; timm's and
     # torchvision's models are bit-equal to it. A wrong reading needs far more than the noise.
@@ -61,14 +62,14 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
 _V2 = Tolerance(
     4e-4, 1e-4, None, "measured on a CPU: needs at most 7.9e-5 with temperatures of 100"
 )
-FAMILY_TOLERANCES: dict[tuple[str, str, str], Tolerance] = {
+FAMILY_TOLERANCES: dict[tuple[str, Stage, Precision], Tolerance] = {
     ("swinv2", "original", "fp32"): _V2,
     ("swinv2", "deploy", "fp32"): _V2,
     ("swinv2", "onnx", "fp32"): _V2,
 }
 
 
-def tolerance_for(stage: str, precision: str, *, family: str) -> Tolerance:
+def tolerance_for(stage: Stage, precision: Precision, *, family: str) -> Tolerance:
     """What is allowed for a stage and precision, of a family where that makes a difference."""
     return FAMILY_TOLERANCES.get((family, stage, precision)) or TOLERANCES[stage, precision]
 
@@ -82,7 +83,7 @@ def without_ceiling(ceiling: Tolerance) -> Tolerance:
 
 
 def limits(
-    ceiling: Tolerance, floor: NoiseFloor | None, *, precision: str, spread: float = 1.0
+    ceiling: Tolerance, floor: NoiseFloor | None, *, precision: Precision, spread: float = 1.0
 ) -> Tolerance:
     """What a candidate may need, beside a floor measured in the same run.
 
@@ -110,6 +111,6 @@ def limits(
         relative_l2=min(ceiling.atol, relative_l2),
         floor=floor,
         source=f"{times:g} x noise for a value, {times_l2:g} x for relative L2{most}",
-        atol_rule="ceiling" if atol > ceiling.atol else f"{times:g} x noise",
-        l2_rule="ceiling" if relative_l2 > ceiling.atol else f"{times_l2:g} x noise",
+        atol_multiple=None if atol > ceiling.atol else times,
+        l2_multiple=None if relative_l2 > ceiling.atol else times_l2,
     )

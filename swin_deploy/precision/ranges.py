@@ -25,7 +25,7 @@ from exporters.spec import Precision
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.deploy.fold_parts import MASKED_FINITE
 from swin_deploy.deploy.model import SwinBlock
-from swin_deploy.parity import ParityResult, Tolerance, compare
+from swin_deploy.parity import Case, ParityResult, Tolerance, compare
 from swin_deploy.runners.emulated import Emulated, watch_operations
 
 ATTENTION = "attention"
@@ -225,7 +225,7 @@ def emulate(
     half = Emulated(model, precision, keep=paths_of(model, keep))
     sides = (_outputs(one(_tensor(images))) for one in (half, model))
     results = [
-        compare(a, b, tolerance, inputs="calibration", batch=len(images), classes=False)
+        compare(a, b, tolerance, Case("calibration", len(images)))
         for a, b in zip(*sides, strict=True)
     ]
     return max(results, key=lambda one: (not one.passed, one.needed_atol))

@@ -41,9 +41,7 @@ def accuracy_table(evaluation: Evaluation) -> Table:
     )
     reference = evaluation.reference
     rows = [_row(reference, "-", reference=True)]
-    rows += [
-        _row(one, verdict_word(one.passed(evaluation.max_drop))) for one in evaluation.candidates
-    ]
+    rows += [_row(one, verdict_word(one.passed)) for one in evaluation.candidates]
     return Table(columns, tuple(rows))
 
 
@@ -134,7 +132,7 @@ def _sentence(result: BackendAccuracy, max_drop: float | None) -> str:
     )
     if result.not_finite:
         text += f"; {count_noun(result.not_finite, 'image')} gave NaN or infinity"
-    if max_drop is not None and not result.passed(max_drop):
+    if max_drop is not None and not result.passed:
         text += _too_few(result.top1, max_drop)
     return f"{text}."
 

@@ -89,17 +89,16 @@ def _grid(axis: Axis) -> Iterator[str]:
 
 def _stages(points: tuple[DriftPoint, ...], axis: Axis) -> Iterator[str]:
     """The stages below the chart, each in the middle of its blocks."""
-    stages: dict[str, list[int]] = {}
+    stages: dict[int, list[int]] = {}
     for index, point in enumerate(points):
-        word, _, number = point.place.partition(",")[0].partition(" ")
-        if word == "stage":
-            stages.setdefault(number, []).append(index)
+        if point.where.part == "block" and point.where.stage is not None:
+            stages.setdefault(point.where.stage, []).append(index)
     for number, inside in stages.items():
         start, end = axis.x(inside[0]), axis.x(inside[-1])
         yield (
             f'<line class="axis" x1="{start - 4:.1f}" x2="{end + 4:.1f}" y1="{BOTTOM + 8}" '
             f'y2="{BOTTOM + 8}"></line><text x="{(start + end) / 2:.1f}" y="{BOTTOM + 24}" '
-            f'text-anchor="middle">{html.escape(one_line(number))[:6]}</text>'
+            f'text-anchor="middle">{number}</text>'
         )
     if stages:
         yield f'<text x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 3}" text-anchor="middle">stage</text>'

@@ -9,9 +9,9 @@ from exporters.plan import Kernel, KernelPlan
 from exporters.plan.roofline import Bound, bound_plan
 from exporters.plan.totals import BlockPair, BlockTotal, block_pairs, block_totals
 from swin_deploy.report.numbers import megabytes_text, one_line, percent_text, ratio_text
+from swin_deploy.report.plan_figures import HEAVIEST
 from swin_deploy.report.tables import Facts, Kind, Table
 
-HEAVIEST = 10
 # Kinds of kernels that tables and charts show, and what they take together.
 SHOWN_KINDS = {
     "attention": ("attention",),

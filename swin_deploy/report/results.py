@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
 
 from exporters.plan import KernelPlan
+from exporters.spec import Count
 from swin_deploy.bench import BenchReport
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import ParityReport
+
+SCHEMA: Literal[4] = 4
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,8 @@ class Artifact:
 
     kind: str
     file: str
-    bytes: int
-    sha256: str
+    bytes: Count
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,11 @@ class Report:
     assumptions: tuple[Assumption, ...] = ()
     next_command: str = ""
     evaluation: Evaluation | None = None
+
+    @property
+    def schema(self) -> Literal[4]:
+        """Version of the form of ``report.json``."""
+        return SCHEMA
 
     @property
     def verdict(self) -> Literal["pass", "fail", "inconclusive", "not judged"]:

@@ -1,109 +1,97 @@
-"""The form of ``report.json``, published as a JSON Schema, and the check of a document against it.
+"""The form of ``report.json``: made from the dataclasses it holds, with their docstrings.
 
-The check knows the keywords that the schema uses, and no others; the tests hold it against a
-complete validator.
+Each dataclass becomes a ``msgspec.Struct`` whose members are its fields and the derived values
+below. msgspec checks documents against them, and writes their JSON Schema.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import dataclasses
+import functools
+import inspect
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import types
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-SCHEMA_FILE = Path(__file__).parent.parent / "assets" / "report.schema.json"
-Schema = dict[str, Any]
-Values = Any  # of a JSON document
-TYPES: dict[str, type | tuple[type, ...]] = {
-    "object": dict,
-    "array": list,
-    "string": str,
-    "boolean": bool,
-    "null": type(None),
-    "integer": int,
-    "number": (int, float),
+import msgspec
+
+from exporters.plan import KernelPlan
+from swin_deploy.bench import BenchResult
+from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation, Score
+from swin_deploy.parity import Check, DriftPoint, Hop, ParityReport, ParityResult, Tolerance
+from swin_deploy.report.plan_figures import PlanFigures
+from swin_deploy.report.results import Report
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+# Properties that stand in a document beside the fields; reading computes them again.
+DERIVED: dict[type, tuple[str, ...]] = {
+    Report: ("schema", "verdict"),
+    ParityReport: ("inputs", "passed", "verdict"),
+    Hop: ("located", "passed"),
+    ParityResult: ("inputs", "batch"),
+    Tolerance: ("atol_rule", "l2_rule"),
+    Check: ("rule",),
+    DriftPoint: ("place",),
+    Evaluation: ("schema", "passed", "verdict"),
+    BackendAccuracy: ("passed",),
+    Score: ("accuracy", "interval", "difference", "difference_interval"),
 }
+# Figures of a runner that was not timed are null.
+TIMINGS = ("median_ms", "p95_ms", "images_per_s", "ratio", "ratio_low", "ratio_high")
+NULLABLE: dict[type, tuple[str, ...]] = {BenchResult: TIMINGS}
+STANDS_FOR: dict[type, type] = {KernelPlan: PlanFigures}
+# A float without bounds may be one that JSON does not have.
+Number = float | Literal["Infinity", "-Infinity", "NaN"]
+_ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n     +.*)*)", re.MULTILINE)
 
 
-def load_schema() -> Schema:
-    """Return the published schema (draft 2020-12)."""
-    schema: Schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
-    return schema
+def load_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of ``report.json``."""
+    template = "#/$defs/{name}"
+    _, forms = msgspec.json.schema_components([form_of(Report)], ref_template=template)
+    title = {"$schema": DRAFT, "title": "swin-deploy report"}
+    return {**forms.pop("Report"), **title, "$defs": forms}
 
 
-def first_problem(values: Values, part: str = "") -> str:
-    """Return where a document first departs from the schema, and how; empty if nowhere.
+@functools.cache
+def form_of(cls: type) -> type[msgspec.Struct]:
+    """Return the type that a dataclass has in a document: no member more or less.
 
     Args:
-        values: The document.
-        part: The part of a report that it is alone; empty for a whole report.
+        cls: The dataclass; its docstring describes every field.
     """
-    schema = load_schema()
-    form = schema["$defs"][part] if part else schema
-    return next(_problems(values, form, "", schema["$defs"]), "")
+    hints, texts = get_type_hints(cls, include_extras=True), _descriptions(cls)
+    forms = {field.name: _form(hints[field.name]) for field in dataclasses.fields(cls)}
+    forms |= {name: forms[name] | None for name in NULLABLE.get(cls, ())}
+    for name in DERIVED.get(cls, ()):
+        getter = getattr(cls, name).fget
+        forms[name] = _form(get_type_hints(getter, include_extras=True)["return"])
+        texts[name] = inspect.cleandoc(getter.__doc__).partition("\n\n")[0]
+    members = [
+        (name, Annotated[form, msgspec.Meta(description=" ".join(texts[name].split()))])
+        for name, form in forms.items()
+    ]
+    own = {"__doc__": inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0]}
+    return msgspec.defstruct(cls.__name__, members, namespace=own, forbid_unknown_fields=True)
 
 
-def _problems(values: Values, schema: Schema, place: str, defs: Schema) -> Iterator[str]:
-    if "anyOf" in schema:  # of one form, or null
-        if values is not None:
-            yield from _problems(values, schema["anyOf"][0], place, defs)
-        return
-    if "$ref" in schema:
-        schema = defs[schema["$ref"].rpartition("/")[2]]
-    wrong = _wrong_value(values, schema)
-    if wrong:
-        yield f"{place or 'the document'}: {wrong}"
-    elif isinstance(values, dict):
-        yield from _wrong_members(values, schema, place, defs)
-    elif isinstance(values, list):
-        for index, item in enumerate(values):
-            yield from _problems(item, schema["items"], f"{place}[{index}]", defs)
+def _form(hint: Any) -> Any:  # noqa: ANN401 - a type as ``typing`` writes it
+    """Return what a type of a field is in a document."""
+    hint = STANDS_FOR.get(hint, hint)
+    if hint is float:
+        return Number
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return form_of(hint)
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated and parts[0] is not float:
+        return Annotated[(_form(parts[0]), *parts[1:])]
+    if origin in (Union, types.UnionType):
+        return Union[tuple(map(_form, parts))]  # noqa: UP007 - made of a tuple
+    if origin in (tuple, dict):
+        return origin[tuple(part if part is ... else _form(part) for part in parts)]
+    return hint
 
 
-def _wrong_value(values: Values, schema: Schema) -> str:
-    """What is wrong with a value itself, whatever it holds."""
-    if "const" in schema or "enum" in schema:
-        allowed = schema.get("enum", [schema.get("const")])
-        same = any(values == one and type(values) is type(one) for one in allowed)
-        return "" if same else f"{_short(values)} is none of {', '.join(map(str, allowed))}"
-    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    if not any(_is_type(values, name) for name in types):
-        return f"{_short(values)} is not of type {' or '.join(types)}"
-    if isinstance(values, str) and not re.search(schema.get("pattern", ""), values):
-        return f"{_short(values)} does not match {schema['pattern']}"
-    if isinstance(values, list) and len(values) > schema.get("maxItems", math.inf):
-        return f"{len(values)} entries, at most {schema['maxItems']}"
-    low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
-    if isinstance(values, int | float) and not low <= values <= high:
-        return f"{_short(values)} is not in the range {low:g} to {high:g}"
-    return ""
-
-
-def _is_type(values: Values, name: str) -> bool:
-    if isinstance(values, bool):  # an int, for Python
-        return name == "boolean"
-    if isinstance(values, float) and name == "number":
-        return math.isfinite(values)
-    return isinstance(values, TYPES[name])
-
-
-def _wrong_members(
-    values: dict[str, Values], schema: Schema, place: str, defs: Schema
-) -> Iterator[str]:
-    known, others = schema.get("properties", {}), schema["additionalProperties"]
-    for name in schema.get("required", ()):
-        if name not in values:
-            yield f"{place or 'the document'}: {name} is missing"
-    for name, value in values.items():
-        inner = known.get(name, others)
-        if inner is False:
-            yield f"{place or 'the document'}: {_short(name)} is not known"
-        else:
-            yield from _problems(value, inner, f"{place}.{name}".removeprefix("."), defs)
-
-
-def _short(values: Values) -> str:
-    text = repr(values)
-    return text if len(text) <= 40 else f"{text[:39]}…"
+def _descriptions(cls: type) -> dict[str, str]:
+    """Return the text of each attribute in a class's docstring."""
+    return dict(_ATTRIBUTE.findall(inspect.cleandoc(cls.__doc__ or "")))

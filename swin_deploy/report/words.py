@@ -204,7 +204,7 @@ def count_flips(hop: Hop) -> tuple[int, int] | None:
     ties: dict[str, int] = {}
     for result in hop.results:
         if result.flips is not None and result.near_ties is not None:
-            name = result.inputs.split(",")[0]  # a set's images go through several batches
+            name = result.case.image_set  # its images go through several batches
             flips[name] = max(flips.get(name, 0), result.flips)
             ties[name] = max(ties.get(name, 0), result.near_ties)
     return (sum(flips.values()), sum(ties.values())) if flips else None

@@ -11,7 +11,7 @@ from swin_deploy.artifacts.outputs import REPORT, report_outputs
 from swin_deploy.report.html import render_html
 from swin_deploy.report.markdown import render_markdown
 from swin_deploy.report.results import Report
-from swin_deploy.report.to_json import report_to_dict
+from swin_deploy.report.to_json import to_json
 
 
 def write_report(report: Report, folder: Path, *, force: bool = False) -> tuple[Path, ...]:
@@ -31,7 +31,7 @@ def write_report(report: Report, folder: Path, *, force: bool = False) -> tuple[
     outputs = report_outputs(folder)
     claim(outputs, force=force)
     contents = (
-        (json.dumps(report_to_dict(report), indent=2, allow_nan=False) + "\n").encode(),
+        (json.dumps(to_json(report), indent=2, allow_nan=False) + "\n").encode(),
         sign(render_markdown(report), REPORT),
         sign(render_html(report), REPORT),
     )

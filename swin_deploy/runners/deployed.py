@@ -15,6 +15,7 @@ from swin_deploy.runners.pytorch import TorchRunner
 
 TorchWay = Literal["torch", "torch-max-autotune"]
 TORCH_WAYS: tuple[TorchWay, ...] = get_args(TorchWay)
+DEPLOY_MODEL = "deploy model"
 # The runner captures its own graph, so that both ways are captured alike.
 MODES: dict[TorchWay, CompileMode] = {
     "torch": "default",
@@ -31,19 +32,23 @@ def deploy_runner(config: SwinConfig, make: Callable[[], nn.Module], way: TorchW
         way: ``torch``, or ``torch-max-autotune``, which tries kernels for minutes a batch.
     """
     gpu = torch.cuda.is_available()
-    fused = not why_not_fused() and _has_kernel(config)
-    name = "deploy model fp16, compiled" if gpu else "deploy model, compiled"
-    name += {"torch": "", "torch-max-autotune": " max-autotune"}[way]
-    name += ", CUDA graph" if gpu else ""
-    name += ", fused attention" if fused else ""
+    title = f"{DEPLOY_MODEL} fp16" if gpu else DEPLOY_MODEL
     return TorchRunner(
-        name,
+        f"{title}, {way_text(config, way)}",
         make,
         arithmetic="fp16" if gpu else "fp32",
         compile_mode=MODES[way],
         graph=gpu,
         fused=True,
     )
+
+
+def way_text(config: SwinConfig, way: TorchWay) -> str:
+    """Return how this machine runs the deploy model: ``compiled, CUDA graph``."""
+    tuned = {"torch": "", "torch-max-autotune": " max-autotune"}[way]
+    graph = ["CUDA graph"] if torch.cuda.is_available() else []
+    fused = ["fused attention"] if not why_not_fused() and _has_kernel(config) else []
+    return ", ".join((f"compiled{tuned}", *graph, *fused))
 
 
 def _has_kernel(config: SwinConfig) -> bool:

@@ -23,8 +23,10 @@ from swin_deploy.bench import BenchReport, BenchResult, Comparison
 
 
 def row(name, speed, kind, mode="eager", precision="fp16"):
+    model, _, way = name.partition(", ")
     return {
-        "name": name, "images_per_s": speed, "kind": kind, "mode": mode, "precision": precision,
+        "name": name, "model": model, "way": way,
+        "images_per_s": speed, "kind": kind, "mode": mode, "precision": precision,
         "batch": 128, "not_run": "", "failed": "", "backend": "B", "iterations": 20,
         "relative_l2": 1e-4,
     }  # fmt: skip

@@ -16,7 +16,9 @@ from exporters.errors import FileError
 from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation, Score, score_answers
 from swin_deploy.evaluate.run import progress_text, top_classes
 from swin_deploy.report.accuracy import accuracy_sentences
+from swin_deploy.report.from_json import read_evaluation
 from swin_deploy.report.markdown import render_evaluation
+from swin_deploy.report.to_json import to_json
 
 MODEL = ("evaluate", "--model", "notebook-digits")
 NUMBERS = np.random.default_rng(0)
@@ -62,7 +64,7 @@ def test_bundled_digits_have_the_recorded_accuracy(
     folder = tmp_path / "evaluation" / "notebook-digits"
     written = json.loads((folder / "evaluation.json").read_text())
     assert written == values
-    assert Evaluation.from_dict(written).to_dict() == values
+    assert to_json(read_evaluation(folder / "evaluation.json")) == values
     table = (folder / "evaluation.md").read_text()
     assert "| ONNX fp16 | pass | 97.2% | 94.9 to 98.5% | -1.06 to +1.06 | 0 | 0 | 100.0% |" in table
 
@@ -297,12 +299,16 @@ def test_markdown_escapes_foreign_text() -> None:
         lambda values: values.update(candidates=None),
     ],
 )
-def test_damaged_evaluation_is_rejected(change: Callable[[dict[str, object]], None]) -> None:
-    values = json.loads(json.dumps(make_evaluation().to_dict()))
-    assert Evaluation.from_dict(values) == make_evaluation()
+def test_damaged_evaluation_is_rejected(
+    change: Callable[[dict[str, object]], None], tmp_path: Path
+) -> None:
+    values, path = to_json(make_evaluation()), tmp_path / "evaluation.json"
+    path.write_text(json.dumps(values))
+    assert read_evaluation(path) == make_evaluation()
     change(values)
+    path.write_text(json.dumps(values))
     with pytest.raises(FileError, match="evaluate again"):
-        Evaluation.from_dict(values)
+        read_evaluation(path)
 
 
 def test_progress_has_rate_and_time_left() -> None:

@@ -21,7 +21,7 @@ from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.deploy.fold import fold
 from swin_deploy.images.sets import ImageSet
-from swin_deploy.parity import Tolerance, compare, second_opinion
+from swin_deploy.parity import Case, Tolerance, compare, second_opinion
 from swin_deploy.parity.run import reference_outputs
 from swin_deploy.precision.ranges import measure_ranges
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner
@@ -75,9 +75,9 @@ def test_second_opinion_is_of_the_values_and_not_of_their_layout(
     nudged[1, 2, 3, 0] += factor * (TOLERANCE.atol + TOLERANCE.rtol * abs(nudged[1, 2, 3, 0]))
     sides = laid_out(actual, nudged), laid_out(reference, VALUES)
     assert second_opinion(*sides, TOLERANCE) is passed
-    result = compare(*sides, TOLERANCE, inputs="", batch=3, classes=False)
+    result = compare(*sides, TOLERANCE, Case("", 3))
     assert result.passed is passed
-    assert result == compare(nudged, VALUES, TOLERANCE, inputs="", batch=3, classes=False)
+    assert result == compare(nudged, VALUES, TOLERANCE, Case("", 3))
 
 
 @pytest.mark.parametrize("shape", [(0, 8, 4, 4), (3, 0, 4, 4)], ids=["no image", "no channel"])

@@ -22,7 +22,7 @@ from swin_deploy.artifacts.pipeline import read_engine_manifest
 from swin_deploy.checkpoints.load import load_model
 from swin_deploy.config import VARIANTS, SwinConfig
 from swin_deploy.report.from_json import read_evaluation, read_report
-from swin_deploy.report.to_json import report_to_dict
+from swin_deploy.report.to_json import to_json
 from swin_deploy.runners.engine_manifest import read_facts
 
 Document = dict[str, Any]
@@ -97,8 +97,8 @@ def test_config_from_dict_with_values_changed(changes: list[tuple[int, str]]) ->
 @pytest.mark.parametrize(
     ("read", "honest"),
     [
-        (read_report, report_to_dict(make_report())),
-        (read_evaluation, make_evaluation().to_dict()),
+        (read_report, to_json(make_report())),
+        (read_evaluation, to_json(make_evaluation())),
     ],
     ids=["report", "evaluation"],
 )
@@ -157,7 +157,7 @@ def test_kernel_plan_with_a_value_changed(own_engine: Path) -> None:
 
 
 def test_main_report_with_a_value_changed(tmp_path: Path) -> None:
-    honest = json.loads(json.dumps(report_to_dict(make_report())))
+    honest = json.loads(json.dumps(to_json(make_report())))
     path = tmp_path / "report.json"
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "report.json").write_text(json.dumps(honest))

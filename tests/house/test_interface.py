@@ -13,9 +13,9 @@ from typing import Any
 
 import swin_deploy
 from swin_deploy.cli import cli
+from swin_deploy.report.schema import load_schema
 
 BEFORE = Path(__file__).parent.parent / "data" / "interface.json"
-SCHEMA = Path(swin_deploy.__file__).parent / "assets" / "report.schema.json"
 
 
 def json_keys(schema: dict[str, Any], at: str = "") -> Iterator[str]:
@@ -33,7 +33,7 @@ def json_keys(schema: dict[str, Any], at: str = "") -> Iterator[str]:
 
 def interface() -> dict[str, Any]:
     """Commands with their options, keys of the report, and public Python names."""
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    schema = load_schema()
     return {
         "commands": {
             name: {word for one in command.params for word in (*one.opts, *one.secondary_opts)}
@@ -71,10 +71,10 @@ def test_what_is_gone_is_found() -> None:
     before = interface()
     before["commands"]["run"].add("--once")
     before["commands"]["removed"] = {"--json"}
-    before["definitions"]["hop"].add("once")
+    before["definitions"]["Hop"].add("once")
     before["report"].add("once")
     before["python"].add("once")
     assert gone(before, now) == [
-        "commands removed --json", "commands run --once", "definitions hop once", "python once",
+        "commands removed --json", "commands run --once", "definitions Hop once", "python once",
         "report once",
     ]  # fmt: skip

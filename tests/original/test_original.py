@@ -22,7 +22,6 @@ from swin_deploy.parity import ParityReport
 from swin_deploy.reference import Reference
 from swin_deploy.report.from_json import read_report
 from swin_deploy.report.make import make_report
-from swin_deploy.report.schema import first_problem
 from swin_deploy.report.write import write_report
 
 LIBRARIES = ("timm", "torchvision", "transformers")
@@ -213,8 +212,8 @@ def test_parity_catches_maskformers_old_reading(
     assert wrong.out.startswith("Parity: Not equal: original (transformers)")
     swin(*command, "unseen", "--original", "none").assert_done()
     for folder, passed in (("good", True), ("wrong", False)):
+        read_report(Path(folder, "report.json"))
         report = json.loads(Path(folder, "report.json").read_text())
-        assert first_problem(report) == ""
         first, deploy, *_ = report["parity"]["hops"]
         assert (first["stage"], first["passed"]) == ("original", passed)
         assert (deploy["stage"], deploy["passed"]) == ("deploy", True)

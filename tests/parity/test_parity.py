@@ -8,6 +8,7 @@ import pytest
 from exporters.errors import ComparisonError
 from swin_deploy.parity import (
     TOLERANCES,
+    Case,
     Hop,
     NoiseFloor,
     ParityReport,
@@ -27,7 +28,7 @@ def outputs(shape=(4, 10), scale=1.0):
 
 
 def compared(actual, reference, tolerance=TOLERANCE, classes=False):
-    return compare(actual, reference, tolerance, inputs="seeded", batch=2, classes=classes)
+    return compare(actual, reference, tolerance, Case("seeded", 2), classes=classes)
 
 
 def edge(reference, factor):

@@ -27,12 +27,7 @@ from swin_deploy.report.from_json import read_report
 from swin_deploy.report.html import render_html
 from swin_deploy.report.markdown import render_markdown
 from swin_deploy.report.terminal import render_bench, render_parity, render_plan
-from swin_deploy.report.to_json import (
-    bench_to_dict,
-    parity_to_dict,
-    plan_to_dict,
-    report_to_dict,
-)
+from swin_deploy.report.to_json import to_json
 from swin_deploy.report.words import headline, verdict_sentences
 from swin_deploy.report.write import write_report
 
@@ -93,7 +88,7 @@ def printed(renderable, width=100):
 def test_verdict_of_each_outcome_is_the_same_everywhere(report, verdict, words):
     assert report.verdict == verdict
     assert headline(report.parity) == words
-    assert report_to_dict(report)["verdict"] == verdict
+    assert to_json(report)["verdict"] == verdict
     assert render_markdown(report).startswith(f"## {words}: ")
     page = render_html(report)
     assert f"<strong>{words}</strong>" in page
@@ -130,28 +125,28 @@ def test_verdict_sentences_count_only_what_ran():
 
 @every_report
 def test_report_to_dict_is_strict_json_and_round_trips(report):
-    values = report_to_dict(report)
+    values = to_json(report)
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     assert list(values) == [
         "schema",
         "verdict",
         "model",
         "created",
-        "conditions",
-        "made_from",
-        "next_command",
-        "artifacts",
-        "assumptions",
         "parity",
         "bench",
         "plan",
+        "artifacts",
+        "conditions",
+        "made_from",
+        "assumptions",
+        "next_command",
         "evaluation",
     ]
-    assert values["schema"] == 3
+    assert values["schema"] == 4
 
 
-def test_parity_to_dict_has_every_hop_and_null_for_what_is_not_finite():
-    values = parity_to_dict(FAILING.parity)
+def test_parity_to_dict_has_every_hop_and_words_for_what_is_not_finite():
+    values = to_json(FAILING.parity)
     assert values["passed"] is False
     assert [(hop["name"], hop["passed"]) for hop in values["hops"]] == [
         ("deploy", True),
@@ -159,19 +154,19 @@ def test_parity_to_dict_has_every_hop_and_null_for_what_is_not_finite():
         ("onnx nan", False),
         ("engine fp16", None),
     ]
-    assert values["hops"][0]["results"][0]["sqnr_db"] is None
-    assert values["hops"][2]["results"][0]["max_abs"] is None
+    assert values["hops"][0]["results"][0]["sqnr_db"] == "Infinity"
+    assert values["hops"][2]["results"][0]["max_abs"] == "NaN"
     assert values["hops"][3]["not_run"] == "no CUDA device on this machine"
 
 
 def test_bench_to_dict_has_no_timings_for_what_did_not_run():
-    first, *_, last = bench_to_dict(make_bench())["results"]
+    first, *_, last = to_json(make_bench())["results"]
     assert first["ratio"] == 1.0
     assert [last[k] for k in ("median_ms", "p95_ms", "images_per_s", "ratio")] == [None] * 4
 
 
 def test_plan_to_dict_has_exactly_the_published_keys():
-    values = plan_to_dict(make_plan())
+    values = to_json(make_plan())
     assert set(values) == {
         "kernels",
         "attention_blocks",
@@ -206,7 +201,7 @@ def test_plan_to_dict_has_exactly_the_published_keys():
 @every_report
 def test_read_report_gives_back_what_was_written(report, tmp_path):
     path = write_report(report, tmp_path)[0]
-    assert report_to_dict(read_report(path)) == report_to_dict(report)
+    assert to_json(read_report(path)) == to_json(report)
 
 
 @pytest.mark.parametrize(
@@ -214,8 +209,8 @@ def test_read_report_gives_back_what_was_written(report, tmp_path):
     [
         pytest.param("{", "is not JSON", id="not JSON"),
         pytest.param('{"schema": 99}', "schema 99", id="another schema"),
-        pytest.param('{"schema": 2}', "another version of swin-deploy", id="an older schema"),
-        pytest.param('{"schema": 3}', "is not a report", id="nothing in it"),
+        pytest.param('{"schema": 3}', "another version of swin-deploy", id="an older schema"),
+        pytest.param('{"schema": 4}', "is not a report", id="nothing in it"),
     ],
 )
 def test_read_report_rejects_other_files(tmp_path, text, said):

@@ -25,10 +25,11 @@ from rich.console import Console
 
 from exporters.errors import ComparisonError
 from swin_deploy.evaluate.accuracy import Score
-from swin_deploy.parity import Check
+from swin_deploy.parity import Check, ComparedImages
 from swin_deploy.report.compare import Limits, compare_reports
 from swin_deploy.report.compare.pages import runs_to_markdown, runs_to_terminal
 from swin_deploy.report.compare.words import comparison_headline, comparison_to_dict
+from swin_deploy.report.to_json import to_json
 from swin_deploy.report.write import write_report
 
 
@@ -42,7 +43,7 @@ def with_hop(**changes):
 
 
 def with_needed(needed, floor=4e-3):
-    check = Check("max error, 12 x noise", needed, floor, 2e-2)
+    check = Check("max_error", needed, floor, 2e-2, 12)
     return make_report(make_parity(make_hop(results=(make_result(checks=(check,)),))))
 
 
@@ -78,6 +79,7 @@ def test_a_report_is_no_worse_than_itself(report):
     assert found.conditions == ()
 
 
+DIGITS = (ComparedImages("images", "24"),)
 FLIP = (make_result(flips=1, passed=True),)
 KERNELS = make_plan().kernels
 SPLIT = (*KERNELS[1:], dataclasses.replace(KERNELS[0], kind="gemm"))
@@ -103,7 +105,7 @@ CASES = {
     "without a floor, little": (with_needed(1e-3, None), with_needed(2.9e-3, None),
                                 "onnx fp16: error, max error", "same"),
     "flips": (with_hop(), with_hop(results=FLIP), "onnx fp16: flips", "worse"),
-    "images missing": (PASSING, make_report(make_parity(DEPLOY, HALF, inputs={"images": "24"})),
+    "images missing": (PASSING, make_report(make_parity(DEPLOY, HALF, image_sets=DIGITS)),
                        "Images: seeded", "missing"),
     "top-1 of a hop": (with_hop(top1_accuracy=0.97), with_hop(top1_accuracy=0.88),
                        "onnx fp16: top-1", "worse"),
@@ -170,7 +172,7 @@ def test_a_runner_that_is_not_timed_any_more_is_missing_on_another_machine_too()
     ("changes", "note"),
     [
         ({"weights": "other.pt"}, "other weights"),
-        ({"inputs": {"images": "64 of 360", "seeded": "normal noise, seed 0"}}, "other images"),
+        ({"image_sets": (ComparedImages("images", "64 of 360 image files"),)}, "other images"),
     ],
 )
 def test_figures_on_other_weights_or_images_are_not_compared(changes, note):
@@ -182,8 +184,8 @@ def test_figures_on_other_weights_or_images_are_not_compared(changes, note):
 
 
 def test_the_folder_of_the_images_does_not_matter():
-    texts = ("24 of 360 image files in /home/a", "24 of 360 image files in /home/b")
-    before, now = (make_report(make_parity(HALF, inputs={"images": text})) for text in texts)
+    sets = (ComparedImages("images", "24 of 360 image files", name) for name in "ab")
+    before, now = (make_report(make_parity(HALF, image_sets=(one,))) for one in sets)
     assert verdicts(before, now)["onnx fp16: flips"] == "same"
 
 
@@ -260,7 +262,7 @@ def test_report_of_one_is_rendered_again(swin: Command, folders):
 
 def test_report_takes_in_an_evaluation_of_the_same_model(swin: Command, folders):
     path = folders / "evaluation.json"
-    path.write_text(json.dumps(make_evaluation().to_dict()))
+    path.write_text(json.dumps(to_json(make_evaluation())))
     outcome = swin("report", folders / "other", "--evaluation", path, "--json").assert_done()
     assert outcome.json["evaluation"]["images"] == 360
     outcome = swin("report", folders / "another", "--evaluation", path)

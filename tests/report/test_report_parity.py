@@ -17,7 +17,7 @@ from report_samples import (
     make_result,
 )
 
-from swin_deploy.parity import Check, limits
+from swin_deploy.parity import Case, Check, FirstFault, Place, limits
 from swin_deploy.report.from_json import read_report
 from swin_deploy.report.markdown import render_markdown
 from swin_deploy.report.tables import allowed_facts, case_table, hop_table, parity_facts
@@ -27,7 +27,7 @@ from swin_deploy.report.write import write_report
 LIMITS = limits(FP16, FLOOR, precision="fp16")
 OVERFLOWING = make_result(
     tolerance=dataclasses.replace(FP16, floor=OVERFLOW),
-    checks=(Check("max error, ceiling", 1.2e-3, None, 2e-2),),
+    checks=(Check("max_error", 1.2e-3, None, 2e-2),),
 )
 
 
@@ -41,7 +41,12 @@ def cells(table, row=0):
     ids=["floor", "overflow", "passed", "failed"],
 )
 def test_read_report_gives_back_every_value_of_a_result(result, tmp_path):
-    hop = make_hop(results=(result,), drift=DRIFT, located="first wrong: embed", drift_not_run="no")
+    hop = make_hop(
+        results=(result,),
+        drift=DRIFT,
+        first_fault=FirstFault("part", "embed", Place("embed")),
+        drift_not_run="no",
+    )
     path = write_report(make_report(make_parity(hop)), tmp_path)[0]
     read = read_report(path).parity
     assert read is not None
@@ -76,9 +81,9 @@ def test_flip_text_counts_an_image_once_though_it_went_through_several_batches()
     results = (
         make_result(inputs="images", batch=1, flips=1, near_ties=0),
         make_result(inputs="images", batch=8, flips=2, near_ties=1),
-        make_result(inputs="images, rows in another place", batch=8, flips=0, near_ties=0),
+        make_result(case=Case("images", 8, against="other rows"), flips=0, near_ties=0),
         make_result(inputs="seeded", batch=8, flips=1, near_ties=0),
-        make_result(inputs="seeded, stage 1, block 1", flips=None, near_ties=None),
+        make_result(case=Case("seeded", 8, place=Place("block", 1, 1)), flips=None, near_ties=None),
     )
     assert flip_text(make_hop(results=results)) == "3 flips and 1 near tie"
     assert flip_text(NOT_FINITE) == ""

@@ -19,7 +19,7 @@ from exporters.spec import ExportSpec
 from exporters.to_onnx import export_onnx
 from swin_deploy.config import notebook_config
 from swin_deploy.deploy.fold import fold
-from swin_deploy.parity import TOLERANCES, compare
+from swin_deploy.parity import TOLERANCES, Case, compare
 from swin_deploy.runners import CPU_PROVIDER, CUDA_PROVIDER, OrtRunner, TorchRunner, ort
 
 CONFIG = notebook_config(img_size=56, embed_dim=32, depths=(2, 2))
@@ -40,7 +40,7 @@ def expected(reference):
 
 def passes(actual, reference, stage, precision):
     tolerance = TOLERANCES[stage, precision]
-    return compare(actual, reference, tolerance, inputs="", batch=1, classes=False).passed
+    return compare(actual, reference, tolerance, Case("", 1)).passed
 
 
 # PyTorch

@@ -16,7 +16,7 @@ from exporters.spec import BatchProfile, EngineOptions, ExportSpec
 from exporters.to_onnx import export_onnx
 from swin_deploy.config import notebook_config
 from swin_deploy.deploy.fold import fold
-from swin_deploy.parity import TOLERANCES, compare
+from swin_deploy.parity import TOLERANCES, Case, compare
 from swin_deploy.runners import TorchRunner, TrtRunner, trt
 from swin_deploy.runners import engine_manifest as facts
 from swin_deploy.runners.refusals import ask_validity, make_logger
@@ -295,6 +295,6 @@ def test_trt_runner_runs_a_built_engine(tmp_path, precision, cuda_graph, monkeyp
             actual = np.concatenate([runner.run(images[:1])[0], runner.run(images[1:])[0]])
             np.testing.assert_array_equal(runner.run(images[1:])[0], actual[1:])
         tolerance = TOLERANCES["engine", precision]
-        assert compare(actual, expected, tolerance, inputs="", batch=1, classes=False).passed
+        assert compare(actual, expected, tolerance, Case("", 1)).passed
     assert warnings == []
     assert len(list((tmp_path / "caches").glob("runtime-*.cache"))) == 1

@@ -13,13 +13,17 @@ from swin_deploy.config.assumptions import Assumption
 from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation, Score
 from swin_deploy.parity import (
     Answer,
+    Case,
     Check,
+    ComparedImages,
     DriftPoint,
+    FirstFault,
     Guess,
     Hop,
     NoiseFloor,
     ParityReport,
     ParityResult,
+    Place,
     Sample,
     Tolerance,
 )
@@ -33,13 +37,13 @@ HOSTILE = "<script>alert('x')</script> a|b `c` *d* [e](f)\nnew line & \x1b[31m #
 
 FLOOR = NoiseFloor(4e-3, 6.2e-4, "the reference in float16 on this CPU")
 CHECKS = (
-    Check("max error, 12 x noise", 1.234e-3, 4e-3, 2e-2),
-    Check("relative L2, 5 x noise", 6.1e-4, 6.2e-4, 2.5e-3),
+    Check("max_error", 1.234e-3, 4e-3, 2e-2, 12.0),
+    Check("relative_l2", 6.1e-4, 6.2e-4, 2.5e-3, 5.0),
 )
 PLACES = (
-    ("embed", "embedding"),
-    *((f"layers.{index}", f"stage {index // 2 + 1}, block {index % 2 + 1}") for index in range(8)),
-    ("norm", "last norm"),
+    ("embed", Place("embed")),
+    *((f"layers.{index}", Place("block", index // 2 + 1, index % 2 + 1)) for index in range(8)),
+    ("norm", Place("features")),
 )
 
 
@@ -88,10 +92,9 @@ FLIPPED = (
 LOST = (Answer((), "flip"), Answer((), "flip"))
 
 
-def make_result(**changes):
+def make_result(*, inputs="images", batch=8, **changes):
     values = {
-        "inputs": "images",
-        "batch": 8,
+        "case": Case(inputs, batch),
         "rows": 24,
         "max_abs": 3.14e-3,
         "mean_abs": 4.2e-4,
@@ -154,12 +157,14 @@ FAILED = make_hop(
             inputs="seeded",
             batch=1,
             needed_atol=3.1e-2,
-            checks=(Check("max error, 12 x noise", 3.1e-2, 4e-3, 2e-2), CHECKS[1]),
+            checks=(Check("max_error", 3.1e-2, 4e-3, 2e-2, 12.0), CHECKS[1]),
             passed=False,
             reason="max error, 12 x noise: error 0.031, limit 0.02",
         ),
     ),
-    located="first wrong: layers.3 (stage 2, block 1), qkv: max error 12 times the noise there",
+    first_fault=FirstFault(
+        "part", "layers.3", Place("block", 2, 1), "qkv", Check("max_error", 4.8e-2, 4e-3, 2e-2)
+    ),
     drift=make_drift(3e-4, wrong_from=4),
     answers=FLIPPED,
 )
@@ -197,7 +202,10 @@ def make_parity(*hops, **changes):
         "model": "swin-t-notebook",
         "weights": "digits.pt, SHA-256 0123456789abcdef",
         "reference_backend": "PyTorch 2.13.0, CPU, float32",
-        "inputs": {"images": "24 held-out digits", "seeded": "normal noise, seed 0"},
+        "image_sets": (
+            ComparedImages("images", "24 held-out digits"),
+            ComparedImages("seeded", "normal noise, seed 0"),
+        ),
         "reference_top1_accuracy": 0.972,
         "samples": SAMPLES,
     }
@@ -294,9 +302,9 @@ def make_hostile_report():
         file=HOSTILE,
         backend=HOSTILE,
         results=(make_result(inputs=HOSTILE, passed=False, reason=HOSTILE),),
-        drift=(DriftPoint(HOSTILE, HOSTILE, HOSTILE, 1.0, 0.0, 0.0, passed=False),),
+        drift=(DriftPoint(HOSTILE, HOSTILE, Place("embed"), 1.0, 0.0, 0.0, passed=False),),
         answers=(Answer((Guess(0, HOSTILE, 1.0),), "flip"),),
-        located=HOSTILE,
+        first_fault=FirstFault("error", detail=HOSTILE),
     )
     parity = make_parity(
         hop,
@@ -304,7 +312,7 @@ def make_hostile_report():
         model=HOSTILE,
         weights=HOSTILE,
         reference_backend=HOSTILE,
-        inputs={HOSTILE: HOSTILE},
+        image_sets=(ComparedImages(HOSTILE, HOSTILE),),
         samples=(Sample(HOSTILE, "", 0, HOSTILE, Answer((Guess(1, HOSTILE, 0.5),))),),
     )
     bench = dataclasses.replace(
@@ -331,7 +339,9 @@ def make_hostile_report():
         evaluation=make_evaluation(
             model=HOSTILE,
             data=HOSTILE,
-            candidates=(BackendAccuracy(*(HOSTILE,) * 5, not_run=HOSTILE),),
+            candidates=(
+                BackendAccuracy(HOSTILE, "onnx", "fp16", HOSTILE, HOSTILE, not_run=HOSTILE),
+            ),
             doubt=HOSTILE,
             assumptions=(Assumption(HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
         ),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation
 from swin_deploy.parity import Check, Hop, ParityReport
+from swin_deploy.parity.results import FIGURES
 from swin_deploy.report.compare.changes import (
     Change,
     Limits,
@@ -45,8 +46,8 @@ def _other_inputs(before: ParityReport, now: ParityReport) -> str:
     """Why figures cannot be compared; the folder of the images does not matter."""
     if before.weights != now.weights:
         return "other weights"
-    texts = [[t.partition(" in ")[0] for t in one.inputs.values()] for one in (before, now)]
-    return "" if texts[0] == texts[1] else "other images"
+    sets = [[(s.name, s.contents) for s in one.image_sets] for one in (before, now)]
+    return "" if sets[0] == sets[1] else "other images"
 
 
 def _hop(
@@ -74,7 +75,7 @@ def _worst_checks(hop: Hop) -> dict[str, Check]:
     """For each figure the check that is nearest to its limit."""
     worst: dict[str, Check] = {}
     for check in (check for result in hop.results for check in result.checks):
-        figure = check.rule.partition(", ")[0]
+        figure = FIGURES.get(check.figure, check.figure)
         worst[figure] = max(worst.get(figure, check), check, key=lambda one: one.share)
     return dict(sorted(worst.items()))
 
