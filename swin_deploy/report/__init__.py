@@ -11,7 +11,7 @@
 ``markdown``      those tables for a pull request comment
 ``html``          those tables as one file: ``templates``, charts and sample images
 ``to_json``       the same results as plain JSON values; ``from_json`` reads them
-``schema``        the form of those values, made from the dataclasses
+``schema``        the form of those values, made from the dataclasses that hold the results
 ``plan_figures``  the figures of a kernel plan, as reports hold them
 ``write``         a report in its three forms
 ``compare``       two reports: what got worse

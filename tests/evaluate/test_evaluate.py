@@ -241,9 +241,13 @@ def test_score_answers_counts_pairs() -> None:
     assert score_answers(answers, reference, labels, top=2) == Score(5, 4, lost=1, gained=1)
 
 
-def result(lost: int, gained: int, images: int = 360) -> BackendAccuracy:
+def result(
+    lost: int, gained: int, images: int = 360, max_drop: float | None = None
+) -> BackendAccuracy:
     score = Score(images, images - lost, lost, gained)
-    return BackendAccuracy("ONNX fp16", "onnx", "fp16", "a.onnx", "ONNX Runtime", top1=score)
+    return BackendAccuracy(
+        "ONNX fp16", "onnx", "fp16", "a.onnx", "ONNX Runtime", score, max_drop=max_drop
+    )
 
 
 @pytest.mark.parametrize(
@@ -261,11 +265,11 @@ def result(lost: int, gained: int, images: int = 360) -> BackendAccuracy:
 def test_passed_follows_the_interval(
     lost: int, gained: int, images: int, max_drop: float | None, passed: bool
 ) -> None:
-    assert result(lost, gained, images).passed(max_drop) is passed
+    assert result(lost, gained, images, max_drop).passed is passed
 
 
 def test_result_that_is_no_number_fails_whatever_it_lost() -> None:
-    assert dataclasses.replace(result(0, 0), not_finite=1).passed(0.5) is False
+    assert dataclasses.replace(result(0, 0, max_drop=0.5), not_finite=1).passed is False
 
 
 def make_evaluation(**changes: object) -> Evaluation:
