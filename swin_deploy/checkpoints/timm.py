@@ -60,15 +60,16 @@ WEIGHTS_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def usual_weights(key: str, averaged: bool) -> str:
-    """Why timm, which loads the authors' files too, takes the weights under a key."""
+    """Say why timm, which loads the authors' files too, takes the weights under a key."""
     return "as timm's load_checkpoint does" if key in WEIGHTS_KEYS else ""
 
 
 def merges_first(names: Collection[str], config_json: Mapping[str, Any]) -> bool | None:
-    """Whether merges stand before their stages, as timm has them, or behind, as the authors do.
+    """Tell whether merges have the number of the stage after them, as in timm's names.
 
     Returns:
-        None where that cannot be told; the authors' where there are none, which load the same.
+        False for the authors' names, and for one stage, which loads the same; None where that
+        cannot be told.
     """
     stages = 1
     while any(name.startswith(f"layers.{stages}.blocks.") for name in names):
