@@ -11,8 +11,9 @@ from exporters.errors import ComparisonError, ConfigError
 from exporters.progress import Progress, silent
 from swin_deploy.api.border import StrPath, derived, path_of, require_known, require_whole
 from swin_deploy.candidates import Made
+from swin_deploy.checkpoints.known import ORIGINAL_CHOICES
 from swin_deploy.checkpoints.load import LoadedModel
-from swin_deploy.original.build import CHOICES, Choice, original_library
+from swin_deploy.original.build import original_library
 from swin_deploy.parity.run import BATCHES, image_sets, prove_parity
 from swin_deploy.predict.forms import form_of
 from swin_deploy.report import results
@@ -83,7 +84,7 @@ def check(  # noqa: PLR0913 - what may be asked of it, by name
     images: StrPath | None = None,
     limit: int = 64,
     batches: int | Sequence[int] = BATCHES,
-    original: Choice = "auto",
+    original: str = "auto",
     runner: TorchWay | None = None,
     progress: Progress = silent,
 ) -> Report:
@@ -119,7 +120,7 @@ def check(  # noqa: PLR0913 - what may be asked of it, by name
         >>> [(hop.name, hop.passed) for hop in report.parity.hops]
         [('deploy model', True), ('ONNX fp32', True)]
     """
-    require_known("original", original, CHOICES)
+    require_known("original", original, ORIGINAL_CHOICES)
     require_known("runner", runner, (None, *TORCH_WAYS))
     require_whole("limit", limit)
     batches = (batches,) if isinstance(batches, int) else tuple(batches)

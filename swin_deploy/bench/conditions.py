@@ -14,17 +14,10 @@ from exporters.backends import tensorrt_version
 from exporters.flavors import FLAVORS
 from swin_deploy.bench import BenchResult, Effort
 from swin_deploy.bench.gpu import device_name
+from swin_deploy.checkpoints.known import ORIGINALS
 from swin_deploy.intervals import MIN_PAIRS, SETTLED_ROUNDS
 
-PACKAGES = (
-    "torch",
-    "triton",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "timm",
-    "torchvision",
-    "transformers",
-)
+PACKAGES = ("torch", "triton", "onnxruntime", "onnxruntime-gpu", *ORIGINALS.values())
 
 
 def conditions_of(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
@@ -14,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
-from swin_deploy.checkpoints import huggingface, timm, torchvision
 from swin_deploy.checkpoints.dialect import Dialect
+from swin_deploy.checkpoints.known import DIALECTS, OF_VARIANTS, SOURCES
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config import SwinConfig
-from swin_deploy.original.build import LIBRARIES
 from swin_deploy.original.construct import (
     import_library,
     one_window,
@@ -35,9 +35,8 @@ def library_of(loaded: LoadedModel) -> str:
 
     The reference of a notebook model is the notebook's own code: there is nothing more original.
     """
-    if loaded.config.family == "notebook":
-        return ""
-    return LIBRARIES.get(loaded.source or "timm", "")  # random weights have timm's names
+    dialect = SOURCES.get(loaded.source) or OF_VARIANTS[loaded.config.family]
+    return dialect.library
 
 
 def build_original(loaded: LoadedModel, library: str) -> nn.Module:
@@ -56,25 +55,21 @@ def build_original(loaded: LoadedModel, library: str) -> nn.Module:
         raise ComparisonError(
             f"{library}'s model gives logits or features, not {config.output_name}"
         )
-    builders: dict[str, Callable[[SwinConfig], tuple[nn.Module, tuple[Dialect, ...]]]] = {
-        "timm": _timm,
-        "torchvision": _torchvision,
-        "transformers": _transformers,
+    builders: dict[str, Callable[[SwinConfig], nn.Module]] = {
+        "timm": timm_model,
+        "torchvision": torchvision_model,
+        "transformers": _transformers_model,
     }
-    model, dialects = builders[library](config)
+    model = builders[library](config)
+    # transformers' classifiers have the encoder under a name; names are those of several releases.
+    base = str(getattr(model, "base_model_prefix", ""))
+    prefix = f"{base}." if base else ""
+    dialects = tuple(_under(prefix, one) for one in DIALECTS if one.library == library)
     _copy_weights(model, dict(loaded.reference.named_parameters()), dialects)
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def _timm(config: SwinConfig) -> tuple[nn.Module, tuple[Dialect, ...]]:
-    return timm_model(config), (timm.DIALECT,)
-
-
-def _torchvision(config: SwinConfig) -> tuple[nn.Module, tuple[Dialect, ...]]:
-    return torchvision_model(config), (torchvision.DIALECT,)
-
-
-def _transformers(config: SwinConfig) -> tuple[nn.Module, tuple[Dialect, ...]]:
+def _transformers_model(config: SwinConfig) -> nn.Module:
     if config.output_name != "logits":
         raise ComparisonError("transformers' model without a classifier gives tokens, not features")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched
@@ -90,9 +85,7 @@ def _transformers(config: SwinConfig) -> tuple[nn.Module, tuple[Dialect, ...]]:
         fields["pretrained_window_sizes"] = list(config.pretrained_window_sizes)
     settings = getattr(library, f"{start}Config")(**fields)
     model: nn.Module = getattr(library, f"{start}ForImageClassification")(settings)
-    # With a prefix, as the encoder of a classifier; the two dialects are of two releases.
-    prefix = "swin." if config.family == "swin" else "swinv2."
-    return model, tuple(_under(prefix, dialect) for dialect in huggingface.DIALECTS)
+    return model
 
 
 def _under(prefix: str, dialect: Dialect) -> Dialect:
@@ -100,7 +93,7 @@ def _under(prefix: str, dialect: Dialect) -> Dialect:
         names = dialect.source_keys(ours)
         return tuple(n if n.startswith(dialect.sibling_prefixes) else prefix + n for n in names)
 
-    return Dialect(dialect.source, dialect.key_prefix, source_keys)
+    return dataclasses.replace(dialect, source_keys=source_keys)
 
 
 def _sizes(config: SwinConfig) -> dict[str, Any]:

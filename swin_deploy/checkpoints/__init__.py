@@ -6,7 +6,7 @@
 ``config_fields``     the effect of every field of other libraries' configs
 ``config_json``       the fields of other libraries' ``config.json`` that change what a model
                       computes, typed
-``dialect``           what a dialect is
+``dialect``           what a dialect is: all that is particular to a source
 ``files``             read the tensors of a weights file, whatever wraps them, without running
                       what is in it
 ``folders``           a checkpoint file or folder
@@ -15,7 +15,7 @@
 ``infer_config``      the config of a checkpoint as it was saved, and as it is asked for
 ``infer_sizes``       the sizes of a model from the shapes of its tensors, and from what is known
                       besides
-``known``             the sources that are known, and the names by which each is recognised
+``known``             the sources that are known: the one list of dialects
 ``limits``            what a weights file may ask for
 ``load``              from a model name or a checkpoint to a reference model with its weights
 ``microsoft``         checkpoints of the authors' code (microsoft/Swin-Transformer)

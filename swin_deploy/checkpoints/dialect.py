@@ -1,57 +1,34 @@
-"""What a dialect is: the names that another library gives to our tensors."""
+"""What a dialect is: all that is particular to a source of checkpoints."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from torch import Tensor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from exporters.text_files import listed
-from swin_deploy.config import Output
+from swin_deploy.checkpoints.resize import BICUBIC, TableResize
+from swin_deploy.config import Family, Output, SwinConfig
+from swin_deploy.images.class_names import ClassNames
+from swin_deploy.images.preprocessing import Rule
+
+if TYPE_CHECKING:  # commands know the sources by their dialects, and torch takes seconds
+    from torch import Tensor
 
 BLOCK_NAME = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.(.*)")
 MERGE_NAME = re.compile(r"layers\.(\d+)\.downsample\.(.*)")
+Padding = Literal["none", "pad"]
 
 
-@dataclass(frozen=True)
-class Dialect:
-    """How a library names the tensors of a Swin Transformer.
-
-    Attributes:
-        source: One of ``sources.SOURCES``.
-        key_prefix: Start of a name that no other dialect has.
-        source_keys: The library's names for one of ours (or for the start of one): one name, or
-            several whose tensors are joined, rows first.
-        pads: For V1 and V2: maps smaller than a window are padded, where others shrink the window.
-        prepare: Splits tensors that hold several of ours; names are without prefix.
-        sibling_prefixes: Starts of names that stand beside the encoder but belong to the model.
-        wrapper_pattern: Name of the encoder beside which they stand.
-        beside: Name that must stand beside the encoder; without one the key_prefix is enough.
-        unused: Names that only training uses.
-        zeroed: Ends of names whose values the library sets to zero when it runs.
-    """
-
-    source: str
-    key_prefix: str
-    source_keys: Callable[[str], tuple[str, ...]]
-    pads: tuple[bool, bool] = (False, False)
-    prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
-    sibling_prefixes: tuple[str, ...] = ()
-    wrapper_pattern: re.Pattern[str] = re.compile(r"(?!)")
-    beside: str = ""
-    unused: tuple[str, ...] = ("mask_token",)
-    zeroed: tuple[str, ...] = ()
-
-    def applies(self, names: Iterable[str], prefix: str) -> bool:
-        """Tell whether the encoder under ``prefix`` has these names."""
-        known = set(names)
-        beside = self.wrapper_pattern.sub("", prefix) + self.beside
-        inside = any(name.startswith(prefix + self.key_prefix) for name in known)
-        return inside and (not self.beside or beside in known)
+def respelt(name: str, table: Mapping[str, str]) -> str:
+    """A name whose start is put in another library's words, by the first entry that it has."""
+    for ours, theirs in table.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
 
 
 @dataclass(frozen=True)
@@ -77,6 +54,131 @@ class CheckpointHints:
     qkv_bias: bool | None = None
     output: Output | Literal[""] = ""
     remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SideFiles:
+    """What stands next to the weights.
+
+    Attributes:
+        metadata: Texts by name in a safetensors file.
+        config_json: The ``config.json``, or an empty dict.
+        config_path: Its path, or None where there is none.
+        preprocessor: The ``preprocessor_config.json`` or ``processor_config.json``, or an empty
+            dict.
+    """
+
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+    config_json: dict[str, Any] = dataclasses.field(default_factory=dict)
+    config_path: Path | None = None
+    preprocessor: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class ReadHints(Protocol):
+    """The function that reads a library's ``config.json``."""
+
+    def __call__(
+        self, config_json: dict[str, Any], *, where: str, asked_size: int | None = None
+    ) -> CheckpointHints: ...
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One source of checkpoints: its names for our tensors, and what its library does with them.
+
+    A new source is a file with such a value and its place in ``known.DIALECTS``: the commands,
+    their messages and the reading take everything from here. A source may have several dialects,
+    one a layout of names; they differ in names only, and the first that applies is taken. Nothing
+    here may import torch when it is imported: commands list the sources before they need it.
+
+    Attributes that recognise it:
+        source: Name of the source, as ``--source`` takes it.
+        summary: Description of what may be given, for ``swin-deploy models``.
+        family: Models that it has: ``swin`` for V1 and V2, which their tensors tell apart, or
+            ``notebook``.
+        key_prefix: Start of a name of the encoder that no other source has, such as the first
+            block's attention. Whatever stands before it in a file is the encoder's prefix.
+        whole: Whether no prefix may stand before the encoder; ``key_prefix`` is then a part of a
+            name, and its own reading refuses names that are not its own.
+        beside: Name that must stand next to the encoder; without one ``key_prefix`` is enough.
+        fits: Function of the encoder's names and ``config.json`` that tells whether they may be
+            its own, where several sources have the same ``key_prefix``.
+        told_by: Difference between these sources, for the message where the names fit several.
+
+    Attributes that say what its tensors are:
+        source_keys: Its names for one of ours, or for the start of one: one name, or several whose
+            tensors are joined, rows first. Names of ours are the authors'.
+        prepare: Function that splits tensors that hold several of ours, or puts names in their
+            usual place; names are without prefix.
+        wrapper_pattern: Pattern of the encoder's own name at the end of the prefix, which
+            ``sibling_prefixes`` and ``beside`` do not have before them.
+        sibling_prefixes: Starts of names that stand next to the encoder but belong to the model.
+        unused: Names that only training uses.
+        zeroed: Ends of names whose values the library sets to zero when it runs.
+
+    Attributes that say what its library does:
+        hints: Function that reads its ``config.json``; None where it has none.
+        usual_weights: Function that says, for the key of one set of weights among several and
+            whether they are averaged, why its library takes them; empty where it has no habit.
+        padding: For V1 and V2: ``pad`` if maps that windows do not tile are padded, which is
+            refused here, or ``none`` if a window shrinks to a smaller map.
+        table_resize: Its interpolation of V1's position bias tables to another window.
+        library: Package whose own model ``--original`` compares with; ``original/build.py`` has
+            the builder of each. Empty where there is none.
+
+    Attributes about pictures:
+        library_rule: Function of a config and its name in words: the way in which the library
+            prepares pictures for its own model of these sizes.
+        file_rule: Function that reads that way from the files next to the weights; None where they
+            do not say it.
+        steps_rule: Function that reads it from any JSON file of the library, given its content and
+            name; None where the file is not the library's.
+        class_names: Function of these files and the number of classes; None for those that
+            ``config.json`` lists, else ImageNet's for published models.
+    """
+
+    source: str
+    key_prefix: str
+    source_keys: Callable[[str], tuple[str, ...]]
+    library_rule: Callable[[SwinConfig, str], Rule]
+    summary: str = ""
+    family: Literal["notebook", "swin"] = "swin"
+    whole: bool = False
+    beside: str = ""
+    fits: Callable[[Collection[str], Mapping[str, Any]], bool] = lambda _names, _config_json: True
+    told_by: str = ""
+    prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    wrapper_pattern: re.Pattern[str] = re.compile(r"(?!)")
+    sibling_prefixes: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ("mask_token",)
+    zeroed: tuple[str, ...] = ()
+    hints: ReadHints | None = None
+    usual_weights: Callable[[str, bool], str] = lambda _key, _averaged: ""
+    padding: tuple[Padding, Padding] = ("none", "none")
+    table_resize: TableResize = BICUBIC
+    library: str = ""
+    file_rule: Callable[[SideFiles], Rule | None] = lambda _files: None
+    steps_rule: Callable[[dict[str, Any], str], Rule | None] = lambda _values, _where: None
+    class_names: Callable[[SideFiles, int], ClassNames | None] | None = None
+
+    def applies(self, names: Iterable[str], prefix: str) -> bool:
+        """Tell whether the encoder under ``prefix`` has these names."""
+        known = set(names)
+        beside = self.wrapper_pattern.sub("", prefix) + self.beside
+        inside = self.whole or any(name.startswith(prefix + self.key_prefix) for name in known)
+        return inside and (not self.beside or beside in known)
+
+    def prefixes(self, names: Iterable[str]) -> tuple[str, ...]:
+        """What stands before its encoders in these names, each once, in order."""
+        found = [(head, here) for head, here, _ in (n.partition(self.key_prefix) for n in names)]
+        if self.whole:
+            return ("",) if any(here for _, here in found) else ()
+        heads = [head for head, here in found if here and (not head or head.endswith("."))]
+        return tuple(dict.fromkeys(heads))
+
+    def pads(self, family: Family) -> bool:
+        """Whether the library pads maps that windows do not tile."""
+        return self.padding[family == "swinv2"] == "pad"
 
 
 @dataclass(frozen=True)
@@ -111,13 +213,6 @@ class EncoderTensors:
     def has(self, ours: str) -> bool:
         """Whether any tensor that makes up one of ours is there."""
         return any(name in self.tensors for name in self.names(ours))
-
-
-def find_prefixes(names: Iterable[str], key_prefix: str) -> tuple[str, ...]:
-    """What stands before ``key_prefix`` in the names that hold it, each once, in order."""
-    found = (name.partition(key_prefix) for name in names)
-    prefixes = [head for head, here, _ in found if here and (not head or head.endswith("."))]
-    return tuple(dict.fromkeys(prefixes))
 
 
 def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> EncoderTensors:

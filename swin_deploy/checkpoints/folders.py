@@ -13,6 +13,7 @@ from torch import Tensor
 from exporters.artifact import sha256_of
 from exporters.errors import CheckpointError, FileError
 from exporters.text_files import listed, read_json, shortened, typed
+from swin_deploy.checkpoints.dialect import SideFiles
 from swin_deploy.checkpoints.files import read_parts, read_weights
 from swin_deploy.checkpoints.weights import DATA_PARALLEL_PREFIX, Chosen
 
@@ -32,22 +33,15 @@ class CheckpointFiles:
 
     Attributes:
         chosen: The weights that are meant.
-        metadata: Of a safetensors file.
-        config_json: The ``config.json`` beside it, or an empty dict.
-        preprocessor: The ``preprocessor_config.json`` or ``processor_config.json`` beside it, or
-            an empty dict.
+        beside: What stands next to them.
         sha256: Of the weights file; of several parts, of their digests.
         weights_path: The weights file, or the index of its parts.
-        config_path: The ``config.json``, or None where there is none.
     """
 
     chosen: Chosen
-    metadata: dict[str, str]
-    config_json: dict[str, Any]
-    preprocessor: dict[str, Any]
+    beside: SideFiles
     sha256: str
     weights_path: Path
-    config_path: Path | None = None
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -77,15 +71,13 @@ def read_content(path: Path, *, wanted: str | None = None) -> CheckpointFiles:
         found = read_weights(weights, wanted=wanted)
         chosen, metadata, sha256 = found.chosen, found.metadata, sha256_of(weights)
     config = beside / "config.json" if beside else None
-    return CheckpointFiles(
-        chosen,
+    files = SideFiles(
         metadata,
         _read_json(config) if config else {},
-        _preprocessor(beside) if beside else {},
-        sha256,
-        weights,
         config if config and config.is_file() else None,
+        _preprocessor(beside) if beside else {},
     )
+    return CheckpointFiles(chosen, files, sha256, weights)
 
 
 def _preprocessor(folder: Path) -> dict[str, Any]:

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from torch import Tensor
 
 from exporters.errors import CheckpointError
 from exporters.text_files import listed, shortened, typed
 from swin_deploy.checkpoints.config_fields import HUGGINGFACE, unknown_note
 from swin_deploy.checkpoints.config_json import HuggingFaceModel, HuggingFaceSwin
-from swin_deploy.checkpoints.dialect import BLOCK_NAME, MERGE_NAME, CheckpointHints, Dialect
+from swin_deploy.checkpoints.dialect import (
+    BLOCK_NAME,
+    MERGE_NAME,
+    CheckpointHints,
+    Dialect,
+    SideFiles,
+    respelt,
+)
+from swin_deploy.checkpoints.image_processors import huggingface_rule, steps_rule
 from swin_deploy.checkpoints.timm import image_side, square
+from swin_deploy.config import SwinConfig
+from swin_deploy.images.preprocessing import Rule, squash_rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MASKFORMER = "maskformer-swin"
 FAMILIES = {"swin": "swin", "swinv2": "swinv2", "donut-swin": "swin", MASKFORMER: "swin"}
@@ -60,21 +72,14 @@ def _rename(ours: str, in_block: dict[str, str], parts: tuple[str, str, str]) ->
         start, rest = f"encoder.layers.{block[1]}.blocks.{block[2]}.", block[3]
         if rest.startswith("attn.qkv."):
             return tuple(f"{start}{part}.{rest.removeprefix('attn.qkv.')}" for part in parts)
-        return (start + _respelt(rest, in_block),)
+        return (start + respelt(rest, in_block),)
     merge = MERGE_NAME.fullmatch(ours)
     if merge:
         return (f"encoder.layers.{merge[1]}.downsample.{merge[2]}",)
     stage_norm = STAGE_NORM.fullmatch(ours)
     if stage_norm:
         return (f"{NORMS}stage{int(stage_norm[1]) + 1}.{stage_norm[2]}",)
-    return (_respelt(ours, STEM),)
-
-
-def _respelt(name: str, table: dict[str, str]) -> str:
-    for ours, theirs in table.items():
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    return name
+    return (respelt(ours, STEM),)
 
 
 def _on_disk(ours: str) -> tuple[str, ...]:
@@ -100,43 +105,18 @@ def _maskformer(ours: str) -> tuple[str, ...]:
     return (f"{NORMS}{int(norm[1])}.{norm[2]}",) if norm else _on_disk(ours)
 
 
-def _dialect(key_prefix: str, memory: bool) -> Dialect:
-    return Dialect(
-        source="huggingface",
-        key_prefix=f"encoder.layers.0.blocks.0.attention.{key_prefix}",
-        source_keys=_in_memory if memory else _on_disk,
-        pads=(True, False),
-        prepare=_prepare,
-        sibling_prefixes=OUTER,
-        wrapper_pattern=WRAPPER,
-        unused=("embeddings.mask_token",),
-    )
-
-
-# Source: transformers/models/maskformer/modeling_maskformer_swin.py.
-MASKFORMER_DIALECT = dataclasses.replace(
-    _dialect("self.", memory=False),
-    source_keys=_maskformer,
-    sibling_prefixes=(NORMS,),
-    wrapper_pattern=MASKFORMER_WRAPPER,
-    beside=f"{NORMS}0.weight",
-)
-DIALECTS = (MASKFORMER_DIALECT, _dialect("self.", memory=False), _dialect("q_proj.", memory=True))
-
-
 def facts(
     config_json: dict[str, Any], *, where: str, asked_size: int | None = None
 ) -> CheckpointHints:
     """What ``config.json`` says.
 
     Args:
-        config_json: The first, or an empty dict.
-        preprocessor: The second, or an empty dict.
-        where: Name of the first, for messages.
+        config_json: Its content, or an empty dict.
+        where: Its name, for messages.
         asked_size: The image side that the user asks for.
 
     Raises:
-        CheckpointError: If they ask for what is not supported.
+        CheckpointError: If it asks for what is not supported.
         FileError: If a value is of another type than the library's, or out of any range.
     """
     if not config_json:
@@ -263,3 +243,43 @@ def _check_supported(model: HuggingFaceModel, swin: HuggingFaceSwin) -> None:
             raise CheckpointError(
                 f"{asks} {field}, which is not supported; save the whole model in float"
             )
+
+
+def _library_rule(config: SwinConfig, name: str) -> Rule:
+    return squash_rule(crop_rounding="huggingface", turn=True, origin=f"Hugging Face's {name}")
+
+
+def _file_rule(files: SideFiles) -> Rule | None:
+    if not files.preprocessor:
+        return None
+    return huggingface_rule(files.preprocessor, where="preprocessor_config.json")
+
+
+def _dialect(key_prefix: str, memory: bool) -> Dialect:
+    return Dialect(
+        source="huggingface",
+        key_prefix=f"encoder.layers.0.blocks.0.attention.{key_prefix}",
+        source_keys=_in_memory if memory else _on_disk,
+        library_rule=_library_rule,
+        summary="Swin and Swinv2 folders or files; the encoder inside Donut and others",
+        prepare=_prepare,
+        wrapper_pattern=WRAPPER,
+        sibling_prefixes=OUTER,
+        unused=("embeddings.mask_token",),
+        hints=facts,
+        padding=("pad", "none"),
+        library="transformers",
+        file_rule=_file_rule,
+        steps_rule=steps_rule,
+    )
+
+
+# Source: transformers/models/maskformer/modeling_maskformer_swin.py.
+MASKFORMER_DIALECT = dataclasses.replace(
+    _dialect("self.", memory=False),
+    source_keys=_maskformer,
+    sibling_prefixes=(NORMS,),
+    wrapper_pattern=MASKFORMER_WRAPPER,
+    beside=f"{NORMS}0.weight",
+)
+DIALECTS = (MASKFORMER_DIALECT, _dialect("self.", memory=False), _dialect("q_proj.", memory=True))

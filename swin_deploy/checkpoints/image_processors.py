@@ -156,6 +156,12 @@ class ImageProcessor(msgspec.Struct, kw_only=True):
     rescale_offset: bool | None = None
 
 
+def steps_rule(values: dict[str, Any], where: str) -> Rule | None:
+    """Read an image processor's file, if it is one."""
+    known = values.keys() & {*ImageProcessor.__struct_fields__, "image_processor"}
+    return huggingface_rule(values, where=where) if known else None
+
+
 def huggingface_rule(values: dict[str, Any], *, where: str) -> Rule:
     """Read an image processor's file.
 

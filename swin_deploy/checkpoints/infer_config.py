@@ -128,11 +128,6 @@ def _refuse_padding(own: SwinConfig, img_size: int, windows: tuple[int, ...]) ->
         )
 
 
-def pads(named: EncoderTensors, own: SwinConfig) -> bool:
-    """Whether the original pads maps that are smaller than a window."""
-    return own.always_shift or named.dialect.pads[own.family == "swinv2"]
-
-
 def effective_windows(config: SwinConfig) -> tuple[int, ...]:
     """The window of each stage as built."""
     return tuple(stage.window_size for stage in config.stages)

@@ -10,9 +10,9 @@ from torch import Tensor
 from exporters.errors import CheckpointError
 from exporters.text_files import listed
 from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
+from swin_deploy.checkpoints.resize import BIAS_TABLE
 from swin_deploy.config import Family, hidden_channels
 
-BIAS_TABLE = "attn.relative_position_bias_table"
 COORDS_TABLE = "attn.relative_coords_table"
 INDEX = "attn.relative_position_index"
 MOST_BLOCKS = 100  # that are looked for in a stage

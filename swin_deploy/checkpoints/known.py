@@ -1,9 +1,33 @@
-"""The sources that are known, and the names by which each is recognised."""
+"""The sources that are known: the one list of dialects, and what follows from it."""
 
 from __future__ import annotations
 
-from swin_deploy.checkpoints import huggingface, microsoft, timm, torchvision
+from swin_deploy.checkpoints import huggingface, microsoft, notebook, timm, torchvision
+from swin_deploy.checkpoints.dialect import Dialect
+from swin_deploy.config import Family
 
-SOURCES = ("notebook", "microsoft", "timm", "torchvision", "huggingface")
-DIALECTS = (torchvision.DIALECT, *huggingface.DIALECTS, microsoft.DIALECT, timm.DIALECT)
-NOTEBOOK_EVIDENCE = "WSA.WMSA."
+DIALECTS: tuple[Dialect, ...] = (
+    notebook.DIALECT,
+    microsoft.DIALECT,
+    timm.DIALECT,
+    torchvision.DIALECT,
+    *huggingface.DIALECTS,
+)
+SOURCES = {dialect.source: dialect for dialect in DIALECTS}
+# What --original takes, and its library: the source of that name, else one that it loads.
+ORIGINALS = {
+    dialect.library if dialect.library in SOURCES else source: dialect.library
+    for source, dialect in SOURCES.items()
+    if dialect.library
+}
+ORIGINAL_CHOICES = ("auto", "none", *ORIGINALS)
+# What --preprocessing takes: libraries whose way to prepare pictures is known, packages first.
+LIBRARIES = tuple(
+    dict.fromkeys((*ORIGINALS, *(s for s, one in SOURCES.items() if one.family != "notebook")))
+)
+# The libraries after which our variants are named: theirs are models without a checkpoint.
+OF_VARIANTS: dict[Family, Dialect] = {
+    "notebook": notebook.DIALECT,
+    "swin": timm.DIALECT,
+    "swinv2": timm.DIALECT,
+}

@@ -15,7 +15,7 @@ from exporters.text_files import listed, naming
 from swin_deploy.checkpoints.assemble import derived_buffers
 from swin_deploy.checkpoints.infer_config import DEFAULT_CHOICE, variant_of
 from swin_deploy.checkpoints.pictures import prepared
-from swin_deploy.checkpoints.preprocessors import library_rule
+from swin_deploy.checkpoints.preprocessors import variant_rule
 from swin_deploy.checkpoints.read import CheckpointOptions, Reading, load_checkpoint
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Output, SwinConfig, variant
 from swin_deploy.config.assumptions import Assumption
@@ -203,9 +203,9 @@ def _random(name: str | None, asked: LoadOptions) -> LoadedModel:
     config = _replaced(
         known, {key: asked.get(key) for key in ("img_size", "window_size", "output")}
     )
-    rule = library_rule("notebook" if known.family == "notebook" else "timm", known)
     choice = asked.get("preprocessing", DEFAULT_CHOICE)
-    steps, _ = prepared(rule, config, choice, size_is_asked=True)  # nothing depends on a guess
+    rule = variant_rule(known)  # nothing depends on a guess
+    steps, _ = prepared(rule, config, choice, size_is_asked=True)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(RANDOM_SEED)  # torch.manual_seed would seed GPUs too
         reference = build_reference(config).eval()

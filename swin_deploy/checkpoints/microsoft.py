@@ -1,12 +1,40 @@
-"""Checkpoints of the authors' code (microsoft/Swin-Transformer): our names are theirs."""
+"""Checkpoints of the authors' code (microsoft/Swin-Transformer): our names are theirs.
+
+Source of the steps: their ``data/build.py`` with the settings of their published configs.
+"""
 
 from __future__ import annotations
 
+from swin_deploy.checkpoints import timm
 from swin_deploy.checkpoints.dialect import Dialect
+from swin_deploy.config import SwinConfig
+from swin_deploy.images.preprocessing import Preprocessing, Rule
+
+SMALLEST_RESIZED = 32  # pixels: up to here the authors' code does not resize
 
 
-def _foreign(ours: str) -> tuple[str, ...]:
-    return (ours,)
+def _steps(side: int) -> Preprocessing:
+    """The authors' ``build_transform``."""
+    origin = "the authors' data/build.py"
+    if side == timm.UNCROPPED:
+        return Preprocessing(crop=side, resize=side, resize_mode="squash", origin=origin)
+    if side <= SMALLEST_RESIZED:
+        return Preprocessing(crop=side, resize=side, resize_mode="none", origin=origin)
+    return Preprocessing(crop=side, resize=int((256 / 224) * side), origin=origin)
 
 
-DIALECT = Dialect("microsoft", "layers.0.blocks.0.attn.", _foreign)
+def _library_rule(config: SwinConfig, name: str) -> Rule:
+    return Rule(_steps)
+
+
+DIALECT = Dialect(
+    "microsoft",
+    "layers.0.blocks.0.attn.",
+    lambda ours: (ours,),
+    _library_rule,
+    summary="the authors' .pth, V1 and V2, detector backbones",
+    fits=lambda names, config_json: timm.merges_first(names, config_json) is not True,
+    told_by=timm.DIALECT.told_by,
+    usual_weights=timm.usual_weights,
+    library="timm",  # their code is no package; timm loads their files by its own code
+)

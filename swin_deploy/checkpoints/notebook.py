@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-import torch
-from torch import Tensor
 
 from exporters.errors import CheckpointError, ConfigError
 from exporters.text_files import listed, parse_json, shortened, typed
+from swin_deploy.checkpoints.dialect import Dialect, SideFiles
 from swin_deploy.config import VARIANTS, SwinConfig, notebook_config
+from swin_deploy.images.class_names import ClassNames, class_names_of
 from swin_deploy.images.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -21,7 +21,9 @@ from swin_deploy.images.preprocessing import (
     Rule,
     centre_crop_rule,
 )
-from swin_deploy.reference.notebook import NotebookSwin
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EMBEDDING = "Embedding.linear_embedding.weight"
 FIRST_TABLE = "stages.0.WSA.WMSA.embeddings.embeddings"
@@ -29,6 +31,7 @@ FIRST_MLP = "stages.0.WSA.MLP.0.weight"
 STAGE_ENTRY = re.compile(r"stages\.([0-9]{1,4})\.(\w+)")
 CONFIG_KEY = "swin_deploy_config"  # metadata in which our own tools save the config
 WHERE = f"the metadata {CONFIG_KEY}"
+COMMON_CROP = 0.875  # image size over the size that pictures are resized to
 NO_SIZES = ("preprocessing", "class_names")  # what else that metadata has
 
 
@@ -74,6 +77,10 @@ def check_state(tensors: dict[str, Tensor], config: SwinConfig) -> None:
         CheckpointError: If a name is missing or unknown, a shape differs, or a tensor is not
             floating point; the first are named.
     """
+    import torch
+
+    from swin_deploy.reference.notebook import NotebookSwin
+
     with torch.device("meta"):
         wanted = NotebookSwin(config).state_dict()
     missing = sorted(wanted.keys() - tensors.keys())
@@ -139,7 +146,7 @@ class _SavedSteps(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: Interpolation = "bicubic"
-    crop_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.875
+    crop_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = COMMON_CROP
 
 
 def _saved_values(metadata: dict[str, str]) -> dict[str, Any]:
@@ -175,14 +182,16 @@ def saved_rule(metadata: dict[str, str]) -> Rule | None:
     )
 
 
-def saved_class_names(metadata: dict[str, str]) -> tuple[str, ...]:
-    """The class names that our own tools saved with the tensors; empty where none.
+def _class_names(files: SideFiles, num_classes: int) -> ClassNames | None:
+    """The class names that our own tools saved with the tensors, if any.
 
     Raises:
         FileError: If they are damaged.
     """
-    saved = _saved_values(metadata).get("class_names") or ()
-    return typed(saved, tuple[str, ...], where=f"{WHERE}, class_names")
+    saved = _saved_values(files.metadata).get("class_names") or ()
+    names = typed(saved, tuple[str, ...], where=f"{WHERE}, class_names")
+    labels = {index: (name,) for index, name in enumerate(names)}
+    return class_names_of(labels, num_classes, source=WHERE)
 
 
 def _saved_config(metadata: dict[str, str], sizes: dict[str, Any]) -> SwinConfig | None:
@@ -215,3 +224,21 @@ def _variant_config(sizes: dict[str, Any]) -> SwinConfig | None:
         if all(getattr(config, name) == size for name, size in sizes.items()):
             return config
     return None
+
+
+def _library_rule(config: SwinConfig, name: str) -> Rule:
+    guess = "a common choice: the notebook prepares no pictures"
+    return centre_crop_rule(COMMON_CROP, guess=guess, origin="nothing that was given")
+
+
+DIALECT = Dialect(
+    "notebook",
+    "WSA.WMSA.",
+    lambda ours: (ours,),
+    _library_rule,
+    summary="torch.save or safetensors of the notebook's model",
+    family="notebook",
+    whole=True,
+    file_rule=lambda files: saved_rule(files.metadata),
+    class_names=_class_names,
+)

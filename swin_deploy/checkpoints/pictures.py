@@ -9,11 +9,10 @@ import msgspec
 
 from exporters.errors import ConfigError
 from exporters.text_files import typed
-from swin_deploy.checkpoints import notebook
-from swin_deploy.checkpoints.folders import CheckpointFiles
-from swin_deploy.checkpoints.image_processors import huggingface_rule
+from swin_deploy.checkpoints.dialect import Dialect, SideFiles
 from swin_deploy.checkpoints.infer_config import ConfigRequest, variant_of
-from swin_deploy.checkpoints.preprocessors import chosen_rule, library_rule, timm_rule
+from swin_deploy.checkpoints.known import LIBRARIES
+from swin_deploy.checkpoints.preprocessors import chosen_rule, library_rule
 from swin_deploy.config import SwinConfig
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.class_names import (
@@ -25,7 +24,7 @@ from swin_deploy.images.class_names import (
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice, Rule
 
 CHANNELS = 3
-PREPROCESSING_OPTION = "--preprocessing timm|torchvision|huggingface|microsoft|FILE"
+PREPROCESSING_OPTION = f"--preprocessing {'|'.join(LIBRARIES)}|FILE"
 
 
 @dataclass(frozen=True)
@@ -46,18 +45,18 @@ class Pictures:
 
 
 def pictures_of(
-    content: CheckpointFiles,
-    source: str,
+    files: SideFiles,
+    dialect: Dialect,
     *,
     own: SwinConfig,
     config: SwinConfig,
     asked: ConfigRequest,
 ) -> Pictures:
-    """Find how pictures are prepared for a checkpoint of timm, torchvision and so on.
+    """Find how pictures are prepared for a checkpoint, and what its classes are called.
 
     Args:
-        content: The checkpoint's files.
-        source: Library that it comes from.
+        files: What stands next to the weights.
+        dialect: The source that it comes from.
         own: Config of the model as it was saved.
         config: Config of the model that was asked for.
         asked: What the user says.
@@ -66,22 +65,13 @@ def pictures_of(
         ConfigError: If the steps cannot be done, or are for another number of channels.
         FileError: If a file cannot be read, or has a value of another type.
     """
-    rule = _file_rule(content, source) or library_rule(source, own)
+    rule = dialect.file_rule(files) or library_rule(dialect.source, own)
     sized = asked.img_size is not None
     steps, assumed = prepared(rule, config, asked.preprocessing, size_is_asked=sized)
-    names = _class_names(content, config.num_classes) or _published_names(own)
-    return Pictures(steps, names, _notes(steps, assumed), assumed)
-
-
-def notebook_pictures(
-    content: CheckpointFiles, config: SwinConfig, asked: ConfigRequest
-) -> Pictures:
-    """The same for the notebook's checkpoints, which say it in their metadata or not at all."""
-    rule = notebook.saved_rule(content.metadata) or library_rule("notebook", config)
-    sized = asked.img_size is not None
-    steps, assumed = prepared(rule, config, asked.preprocessing, size_is_asked=sized)
-    labels = {i: (name,) for i, name in enumerate(notebook.saved_class_names(content.metadata))}
-    names = class_names_of(labels, config.num_classes, source=notebook.WHERE)
+    if dialect.class_names is not None:
+        names = dialect.class_names(files, config.num_classes)
+    else:
+        names = _class_names(files, config.num_classes) or _published_names(own)
     return Pictures(steps, names, _notes(steps, assumed), assumed)
 
 
@@ -124,17 +114,6 @@ def _notes(steps: Preprocessing, assumed: tuple[Assumption, ...]) -> tuple[str, 
     return (f"preprocessing of {steps.origin}: {steps.refusal or steps.text}",)
 
 
-def _file_rule(content: CheckpointFiles, source: str) -> Rule | None:
-    """How the files next to the weights prepare pictures; None without such files."""
-    if source == "huggingface" and content.preprocessor:
-        return huggingface_rule(content.preprocessor, where="preprocessor_config.json")
-    if source == "timm" and content.config_json:
-        inner = content.config_json.get("pretrained_cfg")
-        pretrained = inner if isinstance(inner, dict) else {}
-        return timm_rule({**content.config_json, **pretrained}, where="config.json")
-    return None
-
-
 class _Labels(msgspec.Struct, kw_only=True):
     """The class names that a ``config.json`` may have."""
 
@@ -143,9 +122,9 @@ class _Labels(msgspec.Struct, kw_only=True):
     pretrained_cfg: Any = None
 
 
-def _class_names(content: CheckpointFiles, num_classes: int) -> ClassNames | None:
+def _class_names(files: SideFiles, num_classes: int) -> ClassNames | None:
     """The class names of ``config.json``: Hugging Face's ``id2label``, timm's ``label_names``."""
-    read = typed(content.config_json, _Labels, where="config.json")
+    read = typed(files.config_json, _Labels, where="config.json")
     inner = read.pretrained_cfg if isinstance(read.pretrained_cfg, dict) else {}
     names = read.label_names or typed(inner, _Labels, where="config.json").label_names
     if read.id2label:

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from exporters.errors import CheckpointError, ConfigError
 from exporters.text_files import listed, shortened
-from swin_deploy.checkpoints import huggingface, notebook, timm
+from swin_deploy.checkpoints import notebook
 from swin_deploy.checkpoints.assemble import assemble
 from swin_deploy.checkpoints.dialect import (
     CheckpointHints,
+    Dialect,
     EncoderTensors,
-    find_prefixes,
+    SideFiles,
     outside_note,
     take_encoder,
 )
@@ -27,12 +28,11 @@ from swin_deploy.checkpoints.infer_config import (
     check_agreement,
     described,
     own_config,
-    pads,
     wanted_config,
 )
 from swin_deploy.checkpoints.infer_sizes import infer_sizes
-from swin_deploy.checkpoints.known import DIALECTS, NOTEBOOK_EVIDENCE, SOURCES
-from swin_deploy.checkpoints.pictures import notebook_pictures, pictures_of
+from swin_deploy.checkpoints.known import DIALECTS, SOURCES
+from swin_deploy.checkpoints.pictures import pictures_of
 from swin_deploy.checkpoints.resize import resize_tables
 from swin_deploy.checkpoints.weights import Encoder
 from swin_deploy.config import SwinConfig, variant
@@ -48,17 +48,17 @@ class Reading:
     Attributes:
         path: The file or folder that was given.
         weights_path: The weights file that was read, or the index of its parts.
-        source: One of ``SOURCES``.
+        dialect: The names that the weights have, and their source.
         saved: Config of the model that was saved, before another size was asked for.
         encoder: Place of the weights in the file.
         key: Shortest name that tells them from others in the file; empty for the file itself.
         wanted: What the user asked for with ``--weights``, or None.
-        config_path: The ``config.json`` beside the weights, or None.
+        config_path: The ``config.json`` that the source's library reads, or None.
     """
 
     path: Path
     weights_path: Path
-    source: str
+    dialect: Dialect
     saved: SwinConfig
     encoder: Encoder
     key: str = ""
@@ -131,46 +131,61 @@ def load_checkpoint(
     asked = ConfigRequest(variant(name) if name is not None else None, name or "", **options)
     content = read_content(path, wanted=asked.weights)
     prefix = content.chosen.encoder.prefix
-    found = asked.source or detect_source(content.tensors, content.config_json, prefix=prefix)
-    if found == "notebook":
-        return _load_notebook(content, asked, path=path)
-    if found not in SOURCES:
-        raise CheckpointError(f"unknown source {found}; known are {', '.join(SOURCES)}")
-    named = _named(content.tensors, found, prefix)
-    facts = _facts(content, found, asked)
-    sizes = infer_sizes(named, facts)
-    own, assumed = own_config(named, sizes, facts, asked)
-    state, filled = assemble(named, own)
-    config, changed = wanted_config(own, asked, pads=pads(named, own))
-    state, resized = resize_tables(state, own, config, source=found)
-    pictures = pictures_of(content, found, own=own, config=config, asked=asked)
-    read = (*content.chosen.notes, *outside_note(named), *facts.remarks)
-    return LoadedCheckpoint(
-        config=config,
-        state_dict=state,
-        source=found,
-        notes=(described(config), *read, *filled, *changed, *resized, *pictures.notes),
-        sha256=content.sha256,
-        reading=_reading(content, path=path, source=found, saved=own, asked=asked),
-        preprocessing=pictures.preprocessing,
-        class_names=pictures.class_names,
-        assumptions=(*content.chosen.assumptions, *assumed, *pictures.assumptions),
+    found = asked.source or detect_source(
+        content.tensors, content.beside.config_json, prefix=prefix
     )
-
-
-def _reading(
-    content: CheckpointFiles, *, path: Path, source: str, saved: SwinConfig, asked: ConfigRequest
-) -> Reading:
-    return Reading(
+    named = _named(content.tensors, found, prefix)
+    model = READERS[named.dialect.family](named, content, asked)
+    pictures = pictures_of(
+        content.beside, named.dialect, own=model.own, config=model.config, asked=asked
+    )
+    reading = Reading(
         path=path,
         weights_path=content.weights_path,
-        source=source,
-        saved=saved,
+        dialect=named.dialect,
+        saved=model.own,
         encoder=content.chosen.encoder,
         key=content.chosen.name,
         wanted=asked.weights,
-        config_path=content.config_path,
+        config_path=content.beside.config_path if named.dialect.hints else None,
     )
+    return LoadedCheckpoint(
+        config=model.config,
+        state_dict=model.state_dict,
+        source=found,
+        notes=(*model.notes, *pictures.notes),
+        sha256=content.sha256,
+        reading=reading,
+        preprocessing=pictures.preprocessing,
+        class_names=pictures.class_names,
+        assumptions=(*content.chosen.assumptions, *model.assumptions, *pictures.assumptions),
+    )
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model in our names: as it was saved (``own``), and as it was asked for."""
+
+    own: SwinConfig
+    config: SwinConfig
+    state_dict: dict[str, Tensor]
+    notes: tuple[str, ...]
+    assumptions: tuple[Assumption, ...] = ()
+
+
+def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigRequest) -> _Model:
+    """A model of V1 or V2 in any dialect."""
+    dialect = named.dialect
+    facts = _facts(content.beside, dialect, asked)
+    sizes = infer_sizes(named, facts)
+    own, assumed = own_config(named, sizes, facts, asked)
+    state, filled = assemble(named, own)
+    pads = own.always_shift or dialect.pads(own.family)
+    config, changed = wanted_config(own, asked, pads=pads)
+    state, resized = resize_tables(state, own, config, rule=dialect.table_resize)
+    read = (*content.chosen.notes, *outside_note(named), *facts.remarks)
+    notes = (described(config), *read, *filled, *changed, *resized)
+    return _Model(own, config, state, notes, tuple(assumed))
 
 
 def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: str = "") -> str:
@@ -185,70 +200,49 @@ def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: 
     Raises:
         CheckpointError: If they fit none, or several that would load differently.
     """
-    keys = [name for name in names if name.startswith(prefix)]
-    found = [dialect.source for dialect in DIALECTS if find_prefixes(keys, dialect.key_prefix)]
-    if any(NOTEBOOK_EVIDENCE in key for key in keys):
-        found.append("notebook")
-    if set(found) == {"microsoft", "timm"}:
-        found = [_authors_or_timm(keys, config_json, prefix)]
-    found = list(dict.fromkeys(found))
+    keys = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    fitting = [one for one in DIALECTS if one.prefixes(keys) and one.fits(keys, config_json)]
+    found = list(dict.fromkeys(dialect.source for dialect in fitting))
     if len(found) == 1:
         return found[0]
-    some = listed(sorted(keys)[:3])
+    some = listed([prefix + key for key in sorted(keys)[:3]])
     if not found:
         raise CheckpointError(
             f"no Swin checkpoint of {', '.join(SOURCES)}: "
             f"it has {len(keys)} tensors, such as {some}"
         )
-    raise CheckpointError(
-        f"the keys ({some}, ...) fit {' and '.join(found)}; say which with --source"
-    )
-
-
-def _authors_or_timm(keys: list[str], config_json: dict[str, Any], prefix: str) -> str:
-    """Tell the two apart by where the merges stand; without merges they load the same."""
-    stages = 1
-    while any(key.startswith(f"{prefix}layers.{stages}.blocks.") for key in keys):
-        stages += 1
-    behind = any(key.startswith(f"{prefix}layers.0.downsample.") for key in keys)
-    before = any(key.startswith(f"{prefix}layers.{stages - 1}.downsample.") for key in keys)
-    if behind != before:
-        return "microsoft" if behind else "timm"
-    if "pretrained_cfg" in config_json or f"{prefix}head.fc.weight" in keys:
-        return "timm"
-    if stages == 1 and not behind:
-        return "microsoft"
-    raise CheckpointError(
-        "the keys fit microsoft and timm, which differ in where layers.*.downsample stands; "
-        "say which with --source"
-    )
+    differ = {dialect.told_by for dialect in fitting}
+    which = f", which differ in {differ.pop()}" if len(differ) == 1 and all(differ) else ""
+    these = "the keys" if which else f"the keys ({some}, ...)"
+    raise CheckpointError(f"{these} fit {' and '.join(found)}{which}; say which with --source")
 
 
 def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> EncoderTensors:
     """The encoder's tensors in the dialect of a source.
 
     Raises:
-        CheckpointError: If the keys are not of that source.
+        CheckpointError: If the source is unknown, or the keys are not of it.
     """
-    for dialect in DIALECTS:
-        if dialect.source == source and dialect.applies(tensors, prefix):
+    if source not in SOURCES:
+        raise CheckpointError(f"unknown source {source}; known are {', '.join(SOURCES)}")
+    own = [dialect for dialect in DIALECTS if dialect.source == source]
+    for dialect in own:
+        if dialect.applies(tensors, prefix):
             return take_encoder(dialect, tensors, prefix)
-    wanted = [dialect.key_prefix for dialect in DIALECTS if dialect.source == source]
-    others = [dialect.source for dialect in DIALECTS if find_prefixes(tensors, dialect.key_prefix)]
+    wanted = [dialect.key_prefix for dialect in own]
+    others = [dialect.source for dialect in DIALECTS if dialect.prefixes(tensors)]
     hint = f"; its keys are those of {' or '.join(dict.fromkeys(others))}" if others else ""
     raise CheckpointError(
         f"no checkpoint of {source}: no key starts with {' or '.join(wanted)}{hint}"
     )
 
 
-def _facts(content: CheckpointFiles, source: str, asked: ConfigRequest) -> CheckpointHints:
+def _facts(files: SideFiles, dialect: Dialect, asked: ConfigRequest) -> CheckpointHints:
     """What the files beside the weights, and else the variant's name, tell."""
     facts = CheckpointHints()
-    where, size = str(shortened(content.config_path or "config.json")), asked.img_size
-    if source == "timm":
-        facts = timm.facts(content.config_json, where=where, asked_size=size)
-    if source == "huggingface":
-        facts = huggingface.facts(content.config_json, where=where, asked_size=size)
+    if dialect.hints is not None:
+        where = str(shortened(files.config_path or "config.json"))
+        facts = dialect.hints(files.config_json, where=where, asked_size=asked.img_size)
     known = asked.known
     if known is None:
         return facts
@@ -260,11 +254,10 @@ def _facts(content: CheckpointFiles, source: str, asked: ConfigRequest) -> Check
     )
 
 
-def _load_notebook(
-    content: CheckpointFiles, asked: ConfigRequest, *, path: Path
-) -> LoadedCheckpoint:
+def _read_notebook(named: EncoderTensors, content: CheckpointFiles, asked: ConfigRequest) -> _Model:
     """The notebook's checkpoints have our names, and their windows cannot be changed."""
-    config = notebook.infer_config(content.tensors, content.metadata, img_size=asked.img_size)
+    metadata = content.beside.metadata
+    config = notebook.infer_config(content.tensors, metadata, img_size=asked.img_size)
     notebook.check_state(content.tensors, config)
     if asked.window_size not in (None, config.window_size):
         raise ConfigError(
@@ -273,15 +266,7 @@ def _load_notebook(
         )
     if asked.known is not None:
         check_agreement(asked.name, asked.known, config)
-    pictures = notebook_pictures(content, config, asked)
-    return LoadedCheckpoint(
-        config=config,
-        state_dict=content.tensors,
-        source="notebook",
-        notes=(*content.chosen.notes, *pictures.notes),
-        sha256=content.sha256,
-        reading=_reading(content, path=path, source="notebook", saved=config, asked=asked),
-        preprocessing=pictures.preprocessing,
-        class_names=pictures.class_names,
-        assumptions=(*content.chosen.assumptions, *pictures.assumptions),
-    )
+    return _Model(config, config, content.tensors, content.chosen.notes)
+
+
+READERS = {"swin": _read_swin, "notebook": _read_notebook}

@@ -1,8 +1,14 @@
-"""Checkpoints of timm: the merge stands before its stage, the classifier is ``head.fc``."""
+"""Checkpoints of timm: the merge stands before its stage, the classifier is ``head.fc``.
+
+Source of the steps: timm 1.0.31, ``data/transforms_factory.py``.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
 
 from exporters.errors import CheckpointError
 from exporters.text_files import listed, shortened, typed
@@ -13,8 +19,19 @@ from swin_deploy.checkpoints.config_fields import (
     unknown_note,
 )
 from swin_deploy.checkpoints.config_json import TimmArguments, TimmModel, TimmWeights
-from swin_deploy.checkpoints.dialect import MERGE_NAME, CheckpointHints, Dialect
+from swin_deploy.checkpoints.dialect import MERGE_NAME, CheckpointHints, Dialect, SideFiles
+from swin_deploy.checkpoints.resize import TableResize
 from swin_deploy.config import VARIANTS, SwinConfig
+from swin_deploy.images.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INTERPOLATIONS,
+    Rule,
+    centre_crop_rule,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Fields that ask for another model than is built, and what is supported of them.
 SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -29,7 +46,7 @@ SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
-def _foreign(ours: str) -> tuple[str, ...]:
+def _source_keys(ours: str) -> tuple[str, ...]:
     merge = MERGE_NAME.fullmatch(ours)
     if merge:
         return (f"layers.{int(merge[1]) + 1}.downsample.{merge[2]}",)
@@ -38,7 +55,32 @@ def _foreign(ours: str) -> tuple[str, ...]:
     return (ours,)
 
 
-DIALECT = Dialect("timm", "layers.0.blocks.0.attn.", _foreign)
+# Keys of state dicts in one file, in the order of ``timm.models.load_state_dict``.
+WEIGHTS_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+
+
+def usual_weights(key: str, averaged: bool) -> str:
+    """Say why timm, which loads the authors' files too, takes the weights under a key."""
+    return "as timm's load_checkpoint does" if key in WEIGHTS_KEYS else ""
+
+
+def merges_first(names: Collection[str], config_json: Mapping[str, Any]) -> bool | None:
+    """Tell whether merges have the number of the stage after them, as in timm's names.
+
+    Returns:
+        False for the authors' names, and for one stage, which loads the same; None where that
+        cannot be told.
+    """
+    stages = 1
+    while any(name.startswith(f"layers.{stages}.blocks.") for name in names):
+        stages += 1
+    behind = any(name.startswith("layers.0.downsample.") for name in names)
+    before = any(name.startswith(f"layers.{stages - 1}.downsample.") for name in names)
+    if behind != before:
+        return before
+    if "pretrained_cfg" in config_json or "head.fc.weight" in names:
+        return True
+    return False if stages == 1 and not behind else None
 
 
 def facts(
@@ -189,3 +231,132 @@ def _check_supported(model: TimmModel, arguments: TimmArguments, weights: TimmWe
                 raise CheckpointError(
                     f"config.json asks for {name} {shortened(repr(value))}; supported is {words}"
                 )
+
+
+class _TimmSteps(msgspec.Struct, kw_only=True):
+    """The fields of timm's ``pretrained_cfg`` that change pixels, every one optional."""
+
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    interpolation: str | None = None
+    crop_pct: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    crop_mode: str | None = None
+    pretrained_cfg: dict[str, Any] | None = None
+
+
+TIMM_CROP_PCT = 0.875  # where a pretrained_cfg has none
+TIMM_MODES = ("center", "squash", "border")
+
+
+def timm_rule(values: dict[str, Any], *, where: str) -> Rule:
+    """Read the steps of a timm ``config.json``, as ``resolve_data_config`` does.
+
+    Raises:
+        FileError: If a value is of another type or range.
+        CheckpointError: If it asks for what is not supported.
+    """
+    inner = values.get("pretrained_cfg")
+    read = typed({**values, **(inner if isinstance(inner, dict) else {})}, _TimmSteps, where=where)
+    interpolation = read.interpolation or "bicubic"
+    mode = read.crop_mode or "center"
+    for name, value, known in (
+        ("interpolation", interpolation, INTERPOLATIONS),
+        ("crop_mode", mode, TIMM_MODES),
+    ):
+        if value not in known:
+            raise CheckpointError(
+                f"{where} asks for {name} {value}; supported are {', '.join(known)}"
+            )
+    fixed: dict[str, Any] = {
+        "mean": tuple(read.mean or IMAGENET_MEAN),
+        "std": tuple(read.std or IMAGENET_STD),
+        "interpolation": interpolation,
+        "origin": where,
+    }
+    if mode != "center":
+        fixed["resize_mode"] = {"squash": "squash", "border": "pad"}[mode]
+    return centre_crop_rule(read.crop_pct or TIMM_CROP_PCT, **fixed)
+
+
+STEPS_FIELDS = {"crop_pct", "crop_mode", "interpolation", "input_size"}  # of timm's files alone
+UNCROPPED = 384  # pixels: published models of this size see the whole picture
+
+
+def _steps_rule(values: dict[str, Any], where: str) -> Rule | None:
+    known = isinstance(values.get("pretrained_cfg"), dict) or values.keys() & STEPS_FIELDS
+    return timm_rule(values, where=where) if known else None
+
+
+def _file_rule(files: SideFiles) -> Rule | None:
+    return timm_rule(files.config_json, where="config.json") if files.config_json else None
+
+
+def _library_rule(config: SwinConfig, name: str) -> Rule:
+    ratio = 1.0 if config.img_size == UNCROPPED else 0.9
+    return centre_crop_rule(ratio, origin=f"timm's {name}")
+
+
+def widening(table: Tensor, window_size: int) -> Tensor:
+    """Interpolate a table [(2 * old - 1)**2, heads] as timm does (``resize_rel_pos_bias_table``).
+
+    The old entries are laid out in geometric progression from the centre, so that small offsets
+    keep their biases; between them the new ones are linear.
+
+    Returns:
+        [(2 * window_size - 1)**2, heads].
+    """
+    import torch
+
+    old, new = round(len(table) ** 0.5), 2 * window_size - 1
+    along = _linear_weights(torch.tensor(_widening_points(old, new)), new)
+    grid = table.T.reshape(-1, old, old).double()
+    return (along @ grid @ along.T).reshape(-1, new * new).T.float().contiguous()
+
+
+def _widening_points(old: int, new: int) -> list[float]:
+    """Positions of the old entries: the ratio by which their steps grow is found by bisection."""
+    left, right, ratio = 1.01, 1.5, 1.0
+    while right - left > 1e-6:
+        ratio = (left + right) / 2.0
+        if (1.0 - ratio ** (old // 2)) / (1.0 - ratio) > new // 2:
+            right = ratio
+        else:
+            left = ratio
+    distances: list[float] = []
+    current = 1.0
+    for step in range(old // 2):
+        distances.append(current)
+        current += ratio ** (step + 1)
+    return [-distance for distance in reversed(distances)] + [0.0] + distances
+
+
+def _linear_weights(points: Tensor, new: int) -> Tensor:
+    """What each old entry has in each new one, [new, old], float64; constant past the ends."""
+    import torch
+
+    wanted = torch.arange(new, dtype=torch.float64) - new // 2
+    points = points.double()
+    wanted = wanted.clamp(min=float(points[0]), max=float(points[-1]))
+    right = torch.bucketize(wanted, points).clamp(1, len(points) - 1)
+    share = (wanted - points[right - 1]) / (points[right] - points[right - 1])
+    weights = torch.zeros(new, len(points), dtype=torch.float64)
+    weights.scatter_(1, right[:, None], share[:, None])
+    weights.scatter_(1, right[:, None] - 1, 1 - share[:, None])
+    return weights
+
+
+DIALECT = Dialect(
+    "timm",
+    "layers.0.blocks.0.attn.",
+    _source_keys,
+    _library_rule,
+    summary="state dict, or a folder of config.json and weights; V1, V2, S3",
+    fits=lambda names, config_json: merges_first(names, config_json) is not False,
+    told_by="where layers.*.downsample stands",
+    hints=facts,
+    usual_weights=usual_weights,
+    table_resize=TableResize("linear on timm's widening grid", widening),
+    library="timm",
+    file_rule=_file_rule,
+    steps_rule=_steps_rule,
+)

@@ -12,19 +12,16 @@ from torch import Tensor
 
 from exporters.errors import CheckpointError
 from exporters.text_files import listed, shortened
-from swin_deploy.checkpoints.dialect import find_prefixes
-from swin_deploy.checkpoints.known import DIALECTS, NOTEBOOK_EVIDENCE
+from swin_deploy.checkpoints.dialect import Dialect
+from swin_deploy.checkpoints.known import DIALECTS
+from swin_deploy.checkpoints.timm import WEIGHTS_KEYS
 from swin_deploy.config.assumptions import Assumption
 
 EMA, RAW = "ema", "raw"
 OPTION = "--weights"
-# Keys of state dicts in files of training scripts, the one to take first. timm's own order is the
-# first four (``timm.models.load_state_dict``).
+# Keys of state dicts in files of training scripts, the one to take first.
 ORDER = (
-    "state_dict_ema",
-    "model_ema",
-    "state_dict",
-    "model",
+    *WEIGHTS_KEYS,
     "ema_state_dict",
     "model_state_dict_ema",
     "ema",
@@ -36,7 +33,6 @@ ORDER = (
     "model_state",
     "weights",
 )
-TIMM_KEYS = ORDER[:4]
 # Words in a key or prefix that say that its weights are an average over training.
 AVERAGED = frozenset({"ema", "avg", "average", "averaged", "swa", "teacher"})
 # Names that averaging adds to a state dict (PyTorch, timm, MMEngine, ema-pytorch).
@@ -54,14 +50,14 @@ class Encoder:
     Attributes:
         key: Keys on the way to its dict, joined by dots; empty for the file itself.
         prefix: Start of its names in that dict.
-        source: Library whose names these are; empty where none is recognised.
+        dialect: The first whose names these may be; None where none is recognised.
         averaged: Whether it is an average over training.
         why: Reason to take it where nothing else is said; empty without a particular one.
     """
 
     key: str
     prefix: str = ""
-    source: str = ""
+    dialect: Dialect | None = None
     averaged: bool = False
     why: str = ""
 
@@ -165,21 +161,19 @@ def _encoders(dicts: dict[str, dict[str, Tensor]], values: object) -> list[Encod
     told = _told_roles(values)
     found: dict[tuple[str, str], Encoder] = {}
     for key, tensors in dicts.items():
-        for source, prefix in _places(tensors):
+        for dialect, prefix in _places(tensors):
             averaged, why = told.get(key, (None, ""))
             if averaged is None:
                 averaged = bool(AVERAGED & set(re.split(r"[^a-z]+", f"{key}.{prefix}".lower())))
-            found.setdefault((key, prefix), Encoder(key, prefix, source, averaged, why))
+            found.setdefault((key, prefix), Encoder(key, prefix, dialect, averaged, why))
     return list(found.values()) or [Encoder(key) for key in dicts]
 
 
-def _places(tensors: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
-    """Source and prefix of every encoder in a dict."""
+def _places(tensors: dict[str, Tensor]) -> Iterator[tuple[Dialect, str]]:
+    """Dialect and prefix of every encoder in a dict."""
     for dialect in DIALECTS:
-        for prefix in find_prefixes(tensors, dialect.key_prefix):
-            yield dialect.source, prefix
-    if any(NOTEBOOK_EVIDENCE in name for name in tensors):
-        yield "notebook", ""
+        for prefix in dialect.prefixes(tensors):
+            yield dialect, prefix
 
 
 def _told_roles(values: object) -> dict[str, tuple[bool, str]]:
@@ -224,7 +218,7 @@ def _usual(fitting: Sequence[Encoder], where: str) -> tuple[Encoder, list[Assump
         return fitting[0], []
     averaged = [one for one in fitting if one.averaged]
     taken = min(averaged or fitting, key=_rank)
-    if not averaged and _rank(taken) == len(ORDER) and taken.source:
+    if not averaged and _rank(taken) == len(ORDER) and taken.dialect:
         names = listed([one.name for one in fitting])
         raise CheckpointError(
             f"{where} holds {len(fitting)} encoders: {names}; say which with {OPTION}"
@@ -243,10 +237,9 @@ def _rank(encoder: Encoder) -> int:
 def _reason(taken: Encoder) -> str:
     if taken.why:
         return taken.why
-    if taken.key in TIMM_KEYS and taken.source in ("timm", "microsoft"):
-        return "as timm's load_checkpoint does"
-    if taken.source == "torchvision" and taken.averaged:
-        return "as torchvision's train.py evaluates them"
+    habit = taken.dialect.usual_weights(taken.key, taken.averaged) if taken.dialect else ""
+    if habit:
+        return habit
     if taken.averaged:
         return "as training scripts that average evaluate and ship the average"
     return "the usual key"

@@ -14,8 +14,8 @@ import click
 from exporters.artifact import read_manifest
 from exporters.errors import CheckpointError, ExportError, FileError
 from exporters.text_files import shortened
+from swin_deploy.checkpoints.known import LIBRARIES
 from swin_deploy.config import DEFAULT_MODEL, variant
-from swin_deploy.images.preprocessing import LIBRARIES
 
 TO_CHECK = f"{__name__}.to_check"  # in click's notes of one command
 Callback = Callable[[click.Context, click.Parameter, Any], Any]

@@ -6,20 +6,12 @@ from typing import Any
 
 import click
 
+from swin_deploy.checkpoints.known import SOURCES
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, show_json, show_table
 from swin_deploy.cli.options import json_option
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, VARIANTS
 from swin_deploy.config.names import short_names
-
-# What may be given as a checkpoint, by source.
-SOURCES = {
-    "notebook": "torch.save or safetensors of the notebook's model",
-    "microsoft": "the authors' .pth, V1 and V2, detector backbones",
-    "timm": "state dict, or a folder of config.json and weights; V1, V2, S3",
-    "torchvision": "swin_t, swin_s, swin_b, swin_v2_t, swin_v2_s, swin_v2_b",
-    "huggingface": "Swin and Swinv2 folders or files; the encoder inside Donut and others",
-}
 
 MODELS_EPILOG = """\b
 Examples:
@@ -37,6 +29,7 @@ def models(console: Console, as_json: bool) -> None:
     from swin_deploy.checkpoints.preprocessors import library_steps
     from swin_deploy.reference import count_parameters
 
+    sources = {source: dialect.summary for source, dialect in SOURCES.items()}
     steps = {
         name: load_model(name).preprocessing if name in BUNDLED_WEIGHTS else library_steps(config)
         for name, config in VARIANTS.items()
@@ -57,7 +50,7 @@ def models(console: Console, as_json: bool) -> None:
         for name, config in VARIANTS.items()
     ]
     if as_json:
-        show_json({"default": DEFAULT_MODEL, "sources": SOURCES, "models": rows})
+        show_json({"default": DEFAULT_MODEL, "sources": sources, "models": rows})
         return
     from swin_deploy.report.models import render_models, render_sources
 
@@ -66,5 +59,5 @@ def models(console: Console, as_json: bool) -> None:
         f"Default: {DEFAULT_MODEL}. Bundled weights: {', '.join(BUNDLED_WEIGHTS)}.\n"
         "Checkpoints (--checkpoint FILE or FOLDER, found from their keys):"
     )
-    show_table(render_sources(SOURCES))
+    show_table(render_sources(sources))
     console.next_step("run", "--model", "notebook-digits", why="or --checkpoint FILE")

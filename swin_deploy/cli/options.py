@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 from exporters.errors import ConfigError
 from exporters.spec import Flavor
 from exporters.text_files import read_text
+from swin_deploy.checkpoints.known import LIBRARIES, ORIGINAL_CHOICES, SOURCES
 from swin_deploy.cli.console import Console
 from swin_deploy.cli.inputs import (
     require_checkpoint,
@@ -201,9 +202,9 @@ def checkpoint_options(command: Command) -> Command:
             "source_of_steps",
             metavar="SOURCE|FILE",
             callback=library_or_file,
-            help="Source of the way images are prepared: timm, torchvision, huggingface, "
-            "microsoft, or a preprocessor_config.json, a timm config.json, a manifest, or a folder "
-            "with one.  [default: the checkpoint's files, else its library]",
+            help=f"Source of the way images are prepared: {', '.join(LIBRARIES)}, or a "
+            "preprocessor_config.json, a timm config.json, a manifest, or a folder with one.  "
+            "[default: the checkpoint's files, else its library]",
         ),
         click.option(
             "--classes",
@@ -230,7 +231,7 @@ def checkpoint_options(command: Command) -> Command:
         ),
         click.option(
             "--source",
-            type=click.Choice(["notebook", "microsoft", "timm", "torchvision", "huggingface"]),
+            type=click.Choice(list(SOURCES)),
             help="Where the checkpoint comes from.  [default: found from its keys]",
         ),
         click.option(
@@ -282,7 +283,7 @@ def original_option(command: Command) -> Command:
     """--original: the library whose own model the reference is compared with."""
     option = click.option(
         "--original",
-        type=click.Choice(["auto", "none", "timm", "torchvision", "huggingface"]),
+        type=click.Choice(ORIGINAL_CHOICES),
         default="auto",
         show_default=True,
         help="The library that loads the checkpoint by itself, to compare the reference with; "

@@ -38,7 +38,6 @@ from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.cli.values import batch_list
 
 if TYPE_CHECKING:
-    from swin_deploy.original.build import Choice
     from swin_deploy.parity import ParityReport
     from swin_deploy.runners import TorchWay
 
@@ -84,7 +83,7 @@ def parity(
     runner: TorchWay | None,
     images: Path | None,
     limit: int,
-    original: Choice,
+    original: str,
     batches: tuple[int, ...],
     report: Path | None,
     force: bool,

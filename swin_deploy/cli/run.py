@@ -52,7 +52,6 @@ from swin_deploy.cli.values import FILE, batch_range, duration
 if TYPE_CHECKING:
     from swin_deploy.artifacts.pipeline import Converted
     from swin_deploy.candidates import Made
-    from swin_deploy.original.build import Choice
     from swin_deploy.parity import ParityReport
     from swin_deploy.precision.search import Attempt
     from swin_deploy.report.results import Report
@@ -122,7 +121,7 @@ def run(
     asked: ModelRequest,
     images: Path | None,
     limit: int,
-    original: Choice,
+    original: str,
     runner: TorchWay | None,
     precision: Precision,
     auto: bool,

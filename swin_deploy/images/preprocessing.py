@@ -16,7 +16,6 @@ from swin_deploy.config import MOST_SIDE
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TO_UNIT = 1 / 255
-LIBRARIES = ("timm", "torchvision", "huggingface", "microsoft")  # whose steps are known
 MOST_NUMBER = 1e6  # of what pixels, 0 to 255, are scaled with: float32 can hold what comes of it
 
 ResizeMode = Literal["shortest", "squash", "pad", "none"]

@@ -7,13 +7,13 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import metadata
-from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from exporters.errors import ComparisonError, DeployError
 from exporters.text_files import shortened
+from swin_deploy.checkpoints.known import ORIGINALS
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.checkpoints.read import Reading
 from swin_deploy.config import SwinConfig
@@ -21,15 +21,6 @@ from swin_deploy.original.from_timm import timm_original
 from swin_deploy.original.from_torchvision import torchvision_original
 from swin_deploy.original.from_transformers import transformers_original
 
-Choice = Literal["auto", "none", "timm", "torchvision", "huggingface"]
-CHOICES: tuple[str, ...] = get_args(Choice)
-# The authors' code is no package; timm loads their files by its own code.
-LIBRARIES = {
-    "microsoft": "timm",
-    "timm": "timm",
-    "torchvision": "torchvision",
-    "huggingface": "transformers",
-}
 BUILDERS: dict[str, Callable[[SwinConfig, Reading], nn.Module]] = {
     "timm": timm_original,
     "torchvision": torchvision_original,
@@ -37,24 +28,25 @@ BUILDERS: dict[str, Callable[[SwinConfig, Reading], nn.Module]] = {
 }
 
 
-def original_library(loaded: LoadedModel, choice: Choice) -> str:
+def original_library(loaded: LoadedModel, choice: str) -> str:
     """The library to compare with; empty for none.
 
     Args:
         loaded: The model. Random weights have no file, and the notebook's model is its own
             original.
-        choice: ``auto`` for the library that the checkpoint comes from, ``none``, or a library.
+        choice: One of ``ORIGINAL_CHOICES``: ``auto`` for the library that the checkpoint comes
+            from, ``none``, or a library.
 
     Raises:
         ComparisonError: If a library is asked for that the checkpoint does not come from.
     """
-    source = loaded.reading.source if loaded.reading else ""
-    library = LIBRARIES.get(source, "")
+    dialect = loaded.reading.dialect if loaded.reading else None
+    library = dialect.library if dialect else ""
     if choice == "none":
         return ""
-    if choice == "auto" or LIBRARIES[choice] == library:
+    if choice == "auto" or ORIGINALS[choice] == library:
         return library
-    what = f"a checkpoint of {source}" if source else "random weights"
+    what = f"a checkpoint of {dialect.source}" if dialect else "random weights"
     raise ComparisonError(
         f"{loaded.name} has {what}, which --original {choice} cannot read; leave --original out"
     )

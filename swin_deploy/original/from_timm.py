@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
 from swin_deploy.checkpoints.read import Reading
-from swin_deploy.checkpoints.weights import EMA, RAW, TIMM_KEYS
+from swin_deploy.checkpoints.timm import DIALECT, WEIGHTS_KEYS
+from swin_deploy.checkpoints.weights import EMA, RAW
 from swin_deploy.config import SwinConfig
 from swin_deploy.original.construct import (
     has_other_windows,
@@ -33,7 +34,7 @@ def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
     """
     _check_form(config, reading)
     models = import_library("timm.models", "timm")
-    if reading.config_path is not None and reading.source == "timm":
+    if reading.config_path is not None:
         whole = reading.path.is_dir() and reading.wanted is None and not reading.encoder.prefix
         name = f"local-dir:{reading.config_path.parent}"
         model = models.create_model(name, pretrained=whole, **_changes(config, reading.saved))
@@ -49,7 +50,8 @@ def _check_form(config: SwinConfig, reading: Reading) -> None:
     if config.stage_norms or not config.final_norm:
         raise ComparisonError("timm's model has one norm, after the last stage, not one a stage")
     resized = has_other_windows(config, reading.saved)
-    if reading.source == "microsoft" and config.family == "swin" and resized:
+    same_way = reading.dialect.table_resize is DIALECT.table_resize
+    if resized and config.family == "swin" and not same_way:
         raise ComparisonError("timm resizes the tables of biases otherwise than the authors do")
 
 
@@ -70,7 +72,7 @@ def _load(models: Any, model: nn.Module, reading: Reading) -> None:  # noqa: ANN
     if path.name.endswith(".index.json"):
         raise ComparisonError("timm reads no weights that are split over several files")
     state: Any = {}
-    if reading.key in ("", *TIMM_KEYS) and reading.wanted in (None, EMA, RAW):
+    if reading.key in ("", *WEIGHTS_KEYS) and reading.wanted in (None, EMA, RAW):
         # timm's own choice, which ours must come to by itself.
         state = models.load_state_dict(str(path), use_ema=reading.wanted != RAW)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):

@@ -38,7 +38,6 @@ from swin_deploy.images.sets import (
     to_pixel_values,
 )
 from swin_deploy.original.build import (
-    Choice,
     build_original,
     library_version,
     original_library,
@@ -90,7 +89,7 @@ def prove_parity(
     images: Sequence[ImageSet],
     batches: Sequence[int],
     progress: Progress,
-    original: Choice = "none",
+    original: str = "none",
 ) -> ParityReport:
     """Compare the deploy model and each file made from it with the reference.
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from swin_deploy.checkpoints.load import LoadedModel, load_model
-from swin_deploy.checkpoints.resize import bicubic, widening
+from swin_deploy.checkpoints.resize import bicubic
+from swin_deploy.checkpoints.timm import widening
 from swin_deploy.deploy.fold import fold
 
 Asked = dict[str, Any]

@@ -461,6 +461,7 @@ def test_options_that_cannot_be_are_wrong_usage(
         (("--preprocessing", "."), "holds none of preprocessor_config.json"),
         (("--preprocessing", "other.json"), "other.json says nothing of preprocessing"),
         (("--preprocessing", "list.json"), "list.json is not a JSON object"),
+        (("--preprocessing", "timm.json"), "timm.json: pretrained_cfg: expected object"),
         (
             ("--preprocessing", "ours.json"),
             "ours.json prepares images of 112 px, the model takes 56",
@@ -472,5 +473,6 @@ def test_options_that_do_not_fit_are_one_line(
 ) -> None:
     Path("other.json").write_text('{"hidden_size": 3}')
     Path("list.json").write_text("[]")
+    Path("timm.json").write_text('{"pretrained_cfg": [1], "crop_pct": 0.9}')
     Path("ours.json").write_text(json.dumps(Preprocessing(crop=112, resize=128).to_dict()))
     swin("export", "--model", "notebook-digits", *options).assert_error(message)

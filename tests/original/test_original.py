@@ -14,8 +14,9 @@ from original_files import FILES, Asked, ema_file, hop_of, maskformer
 from torch import nn
 
 from swin_deploy.candidates import Made
-from swin_deploy.checkpoints import huggingface, known, weights
+from swin_deploy.checkpoints import huggingface, weights
 from swin_deploy.checkpoints import read as sources
+from swin_deploy.checkpoints.dialect import CheckpointHints
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.original.build import build_original, original_library
 from swin_deploy.parity import ParityReport
@@ -189,15 +190,17 @@ def test_other_number_of_classes_fails(tmp_path: Path) -> None:
 
 def old_reading(patch: pytest.MonkeyPatch) -> None:
     """MaskFormer's Swin as it was read before: its norms outside, no shift in its last stage."""
-    dialects = tuple(one for one in known.DIALECTS if one is not huggingface.MASKFORMER_DIALECT)
+
+    def facts(*args: Any, **named: Any) -> CheckpointHints:  # noqa: ANN401
+        return dataclasses.replace(huggingface.facts(*args, **named), always_shift=False)
+
+    dialects = tuple(
+        dataclasses.replace(one, hints=facts)
+        for one in huggingface.DIALECTS
+        if one is not huggingface.MASKFORMER_DIALECT
+    )
     for module in (sources, weights):
         patch.setattr(module, "DIALECTS", dialects)
-    facts = huggingface.facts
-    patch.setattr(
-        huggingface,
-        "facts",
-        lambda *a, **k: dataclasses.replace(facts(*a, **k), always_shift=False),
-    )
 
 
 def test_parity_catches_maskformers_old_reading(
