@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +17,7 @@ from command_line import DIGITS, HALF_STEM, STEM, Command, Outcome, call_main
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from exporters import to_onnx
 from exporters.artifact import manifest_path, write_atomic
 from swin_deploy.config import SwinConfig, notebook_config
 from swin_deploy.reference.notebook import NotebookSwin, RelativeEmbeddings
@@ -105,6 +109,12 @@ def golden_run(img_size: int) -> dict[str, Tensor]:
     return load_file(DATA_PATH / f"notebook_depth2-2_{img_size}.io.safetensors")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first: one that began last would leave a core idle at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def tiny_reference() -> NotebookSwin:
     """A small reference model in evaluation mode, with trained-like values."""
@@ -130,6 +140,28 @@ def swin(
         return Outcome(status, *capfd.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Exports take a trace of the same model from this test run; ``traced_anew`` undoes it."""
+    from exported import trace_once
+
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = base / "traces"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(to_onnx, "_trace", functools.partial(trace_once, folder=folder))
+        yield
+
+
+@pytest.fixture
+def traced_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every export has a trace of its own."""
+    from exported import TRACE
+
+    monkeypatch.setattr(to_onnx, "_trace", TRACE)
 
 
 @pytest.fixture(scope="session")

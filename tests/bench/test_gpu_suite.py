@@ -58,6 +58,7 @@ def dry(tmp_path_factory):
     return folder, places, ended
 
 
+@pytest.mark.slow
 def test_dry_run_runs_everything(dry):
     folder, _, ended = dry
     assert ended.returncode == 0, ended.stderr

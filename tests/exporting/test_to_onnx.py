@@ -151,6 +151,7 @@ def test_export_onnx_nodes_are_named_by_module():
     } <= set(names)
 
 
+@pytest.mark.usefixtures("traced_anew")
 def test_export_onnx_twice_gives_the_same_bytes_and_leaves_everything_as_it_was(capfd):
     model = copy.deepcopy(deploy_model("blocks"))
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from report_samples import make_evaluation, make_report
 
-from exporters.artifact import manifest_path, read_manifest
+from exporters.artifact import manifest_path, read_manifest, sha256_of
 from exporters.plan import KernelPlan
 from swin_deploy.artifacts.pipeline import read_engine_manifest
 from swin_deploy.checkpoints.load import load_model
@@ -123,7 +123,9 @@ def test_read_manifest_with_a_value_changed(own_engine: Path) -> None:
     beside = manifest_path(own_engine)
     honest = json.loads(beside.read_text())
     honest["plan"]["kernels"] = honest["plan"]["kernels"][:2]
-    edit_manifest(own_engine, plan=honest["plan"])
+    own_engine.write_bytes(b"short")  # every reading takes its SHA-256
+    honest["sha256"] = sha256_of(own_engine)
+    edit_manifest(own_engine, plan=honest["plan"], sha256=honest["sha256"])
     read_facts(own_engine)
 
     @fuzz

@@ -57,6 +57,7 @@ def table(text: str) -> list[dict[str, str]]:
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
 
+@pytest.mark.slow
 @needs_rtx
 def test_table_holds_ours_and_the_librarys_two_exports_with_the_same_weights(
     run, script, monkeypatch, tmp_path

@@ -89,6 +89,7 @@ def test_classify_folder_names_every_picture(photos: Path) -> None:
     assert right / len(answers) == pytest.approx(0.972, abs=0.01)  # the model's README
 
 
+@pytest.mark.slow
 def test_export_in_training_gives_a_file_that_knows_its_classes(photos: Path) -> None:
     peers.import_peer("timm")
     lines = printed("-c", WITH_TIMM, EXAMPLES / "export_in_training.py")

@@ -11,6 +11,7 @@ import pytest
 from command_line import Command
 
 from exporters.errors import ConfigError
+from swin_deploy.checkpoints.load import load_model
 from swin_deploy.config import VARIANTS
 
 
@@ -46,8 +47,10 @@ def test_sizes_proposed_for_an_original_that_pads_are_accepted(
     outcome.assert_error(f"image size {wrong}")
     sizes = proposed(outcome.err)
     assert sizes == sorted(sizes, key=lambda size: (abs(size - wrong), size))
-    for size in sizes[:2]:
-        swin(*arguments, size).assert_done()
+    for size in sizes:
+        load_model(checkpoint=Path("tv.pth"), img_size=size)
+    if wrong == 100:
+        swin(*arguments, sizes[0]).assert_done()
 
 
 def test_size_proposed_by_a_command_is_accepted_by_it(swin: Command) -> None:

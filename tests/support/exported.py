@@ -1,9 +1,13 @@
-"""Exports that several tests share, each traced once a run, and small graphs made by hand."""
+"""Models exported by several tests, traces made once a run, and small graphs made by hand."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import importlib.util
+import itertools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,24 +55,55 @@ def spec_of(name: str, **choices: Any) -> ExportSpec:  # noqa: ANN401 - its fiel
 
 
 def exported(name: str, **choices: Any) -> onnx.ModelProto:  # noqa: ANN401 - as above
-    """``export_onnx`` of a model, with PyTorch's trace, the slow part, made once a run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(to_onnx, "_trace", lambda _, spec: _trace_once(name, spec))
-        spec = spec_of(name, **choices)
-        return to_onnx.export_onnx(deploy_model(name), spec, metadata=METADATA)
+    """``export_onnx`` of a model."""
+    return to_onnx.export_onnx(deploy_model(name), spec_of(name, **choices), metadata=METADATA)
 
 
-def _trace_once(name: str, spec: ExportSpec) -> onnx.ModelProto:
+TRACE = to_onnx._trace  # before it is patched
+OWN_MODULES = ("swin_deploy.", "torch.nn.")
+
+
+def trace_once(model: nn.Module, spec: ExportSpec, *, folder: Path) -> onnx.ModelProto:
+    """PyTorch's trace, the slow part of an export: once a test run for a model, then from a file.
+
+    Other modules than this project's and PyTorch's are always traced: their code is not in the key.
+
+    Args:
+        model: A model to export.
+        spec: What to export; precision and metadata come after the trace.
+        folder: The place of the traces, which the processes of a test run share.
+    """
+    key = _trace_key(model, spec)
+    if key is None:
+        return TRACE(model, spec)
+    path = folder / f"{key}.onnx"
+    if path.exists():
+        return onnx.load_from_string(path.read_bytes())
+    graph = TRACE(model, spec)
+    with contextlib.suppress(OSError):  # a test may have filled the disk
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(graph.SerializeToString())
+        partial.rename(path)
+    return graph
+
+
+def _trace_key(model: nn.Module, spec: ExportSpec) -> str | None:
+    """Digest of everything that a trace depends on; ``None`` where that is not known."""
     opset = max(spec.opset, to_onnx.EXPORTER_MINIMUM_OPSET)
-    return copy_of(_traces(name, opset, spec.batch))
-
-
-_trace = to_onnx._trace  # before it is patched
-
-
-@functools.cache
-def _traces(name: str, opset: int, batch: int | None) -> onnx.ModelProto:
-    return _trace(deploy_model(name), spec_of(name, opset=opset, batch=batch))
+    names = (spec.input_name, spec.input_type, spec.output_names)
+    digest = hashlib.sha256(repr((names, spec.input_shape, spec.batch, opset)).encode())
+    for name, module in model.named_modules():
+        kind = type(module)
+        if not kind.__module__.startswith(OWN_MODULES) or module._forward_hooks:
+            return None
+        values = repr({key: value for key, value in vars(module).items() if key[0] != "_"})
+        if " at 0x" in values:
+            return None
+        digest.update(repr((name, kind, kind.forward.__code__.co_code, values)).encode())
+    for name, value in itertools.chain(model.named_parameters(), model.named_buffers()):
+        digest.update(repr((name, value.dtype, value.shape, value.stride())).encode())
+        digest.update(value.detach().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def copy_of(graph: onnx.ModelProto) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from exporters.errors import DeployError
 
-EXAMPLES, COMMANDS = 200, 20  # of a kind, through functions and through the command line
+EXAMPLES, COMMANDS = 100, 20  # of a kind, through functions and through the command line
 MOST_S = 10.0  # of processor time
 MOST_BYTES = 1 << 30  # more than before
 
