@@ -283,12 +283,18 @@ def missing_precision(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ..
 
     Attention that is not fused counts where modules were kept in float32: they may have cut it.
     """
-    wide, lost = plan.float32_compute, plan.lost_float32
+    precision = precision_of(graph)
+    wide, lost, other = plan.float32_compute, plan.lost_float32, plan.wrong_products(precision)
     found = []
     if wide:
         found.append(
             f"{len(wide)} attention or matrix product kernels would run in float32 "
             f"({listed(wide[:3])}, ...)"
+        )
+    if other:
+        found.append(
+            f"{len(other)} attention or matrix product kernels would not run in "
+            f"{PRECISIONS[precision].dtype} ({listed(other[:3])}, ...)"
         )
     if lost:
         found.append(f"{listed(lost[:3])} would not run in float32, which the graph asks for")

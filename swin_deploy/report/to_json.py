@@ -84,6 +84,7 @@ def plan_to_dict(plan: KernelPlan) -> dict[str, Any]:
         "floor_ratio": plan.floor_ratio,
         "flops": plan.flops if plan.blocks else None,
         "unsized_products": plan.unsized_products,
+        "bytes_by_type": plan.bytes_by_type,
         "half_byte_share": plan.half_byte_share,
         "half_kernel_share": plan.half_kernel_share,
         "kernel_types": plan.kernel_types,
