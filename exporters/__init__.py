@@ -13,6 +13,7 @@
 ``memory``          memory that is free is given back, where a large model ends and the next one
                     begins
 ``outputs``         places that files may go to
+``precisions``      the facts of every precision: one table
 ``progress``        how far long work is, told to whoever follows it
 ``signals``         interrupts (SIGINT) and requests to end (SIGTERM)
 ``soundness``       what every ONNX file must be before anything computes with it, whoever wrote

@@ -13,26 +13,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+import ml_dtypes  # noqa: F401 - NumPy knows bfloat16 by name once it is loaded
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.errors import ExportError
+from exporters.precisions import PRECISIONS, PrecisionTraits
 from exporters.spec import Precision
 from exporters.text_files import parse_json, typed
 from exporters.weights import without_weights
 
 FLOAT32_MODULES = "float32_modules"  # metadata: paths of modules that stay float32
 FLOAT32_ASKED = "float32_asked"  # those among them that the caller named, not the model
-FLOAT16_MAX = 65504.0
-LARGEST: dict[Precision, float] = {"fp16": FLOAT16_MAX, "bf16": 3.3895e38}
-TYPES: dict[Precision, int] = {
-    "fp32": TensorProto.FLOAT,
-    "fp16": TensorProto.FLOAT16,
-    "bf16": TensorProto.BFLOAT16,
-}
-TITLES: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 # The contractions that deploy models write as Einsum, as a product of tensors with their axes so:
 # left and right, and what becomes of the result.
 IN_PLACE = (0, 1, 2, 3)
@@ -43,11 +36,11 @@ CONTRACTIONS = {
 
 
 def precision_of(graph: onnx.ModelProto) -> Precision:
-    """``fp16`` or ``bf16`` if most weights are, leaving out modules kept in float32 on purpose."""
+    """The precision of most weights, leaving out modules kept in float32 on purpose."""
     kept = _kept_nodes(graph)
     aside = {name for node in graph.graph.node if node.name in kept for name in node.input}
-    names: dict[int, Precision] = {kind: name for name, kind in TYPES.items()}
-    sizes: dict[Precision, int] = dict.fromkeys(TYPES, 0)  # float32 first: it wins a tie
+    names = {traits.onnx_type: name for name, traits in PRECISIONS.items()}
+    sizes = dict.fromkeys(PRECISIONS, 0)
     for tensor in graph.graph.initializer:
         if tensor.data_type in names and tensor.name not in aside:
             sizes[names[tensor.data_type]] += int(np.prod(tensor.dims))
@@ -72,42 +65,43 @@ def to_half(
     precision: Precision = "fp16",
     keep: Iterable[str] = (),
 ) -> onnx.ModelProto:
-    """A float16 or bfloat16 copy of a float32 graph.
+    """A copy of a float32 graph in a smaller precision.
 
     Args:
         graph: A float32 graph without casts of its own.
         io_precision: ``fp32`` keeps inputs and outputs float32, with one cast at each.
-        precision: ``fp16`` or ``bf16``.
+        precision: One of ``REDUCED``.
         keep: Paths of modules whose own nodes stay float32, besides those that the graph names.
 
     Raises:
         ExportError: If a weight lies beyond the precision's range, no module to keep is in the
             graph, or the graph casts by itself or has a form that the precision lacks.
     """
+    traits = PRECISIONS[precision]
     half = without_weights(graph)
     body = half.graph
     _keep(half, tuple(keep))
-    if precision == "bf16":
+    if not traits.einsum:
         _spell_out_einsum(body)
     kept = _kept_nodes(half)
     sources = {tensor.name: tensor for tensor in graph.graph.initializer}
     wide = _own_weights(body, kept)
     for node in body.node:
         if node.name not in kept:
-            _halve_node(node, precision)
+            _halve_node(node, traits)
     for tensor in body.initializer:
         source = sources[wide.get(tensor.name, tensor.name)]
         if tensor.name in wide:
             _copy_values(source, tensor)
         else:
-            _halve(source, tensor, tensor.name, precision)
+            _halve(source, tensor, tensor.name, traits)
     body.ClearField("value_info")
     if io_precision == "fp32":
-        _add_casts(body, TYPES[precision])
+        _add_casts(body, traits.onnx_type)
     else:
         for value in _float_edges(body):
-            value.type.tensor_type.elem_type = TYPES[precision]
-    _fence(body, kept, TYPES[precision])
+            value.type.tensor_type.elem_type = traits.onnx_type
+    _fence(body, kept, traits.onnx_type)
     return half
 
 
@@ -184,7 +178,7 @@ def _fence(body: onnx.GraphProto, kept: set[str], half: int) -> None:
 
 def _real_inputs(body: onnx.GraphProto) -> set[str]:
     """Names of the inputs of real numbers."""
-    real = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+    real = {traits.onnx_type for traits in PRECISIONS.values()}
     return {value.name for value in body.input if value.type.tensor_type.elem_type in real}
 
 
@@ -230,7 +224,7 @@ def _product(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     return nodes
 
 
-def _halve_node(node: onnx.NodeProto, precision: Precision) -> None:
+def _halve_node(node: onnx.NodeProto, traits: PrecisionTraits) -> None:
     if node.op_type == "Cast":
         raise ExportError(
             f"the graph casts by itself ({node.name}): its precision is mixed already; "
@@ -238,7 +232,7 @@ def _halve_node(node: onnx.NodeProto, precision: Precision) -> None:
         )
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.TENSOR:
-            _halve(attribute.t, attribute.t, node.name, precision)
+            _halve(attribute.t, attribute.t, node.name, traits)
 
 
 def _float_edges(body: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -254,7 +248,7 @@ def _copy_values(source: onnx.TensorProto, target: onnx.TensorProto) -> None:
 
 
 def _halve(
-    source: onnx.TensorProto, target: onnx.TensorProto, name: str, precision: Precision
+    source: onnx.TensorProto, target: onnx.TensorProto, name: str, traits: PrecisionTraits
 ) -> None:
     """Give ``target`` the values of ``source`` in half, or as they are where they are no floats."""
     if source.data_type != TensorProto.FLOAT:
@@ -262,29 +256,14 @@ def _halve(
         return
     values = numpy_helper.to_array(source)
     largest = float(np.abs(values).max(initial=0.0))
-    if not largest <= LARGEST[precision]:
+    if not largest <= traits.largest:
         raise ExportError(
-            f"{name} holds {largest:.4g}, beyond the {LARGEST[precision]:.6g} of "
-            f"{TITLES[precision]}; use float32 for this model"
+            f"{name} holds {largest:.4g}, beyond the {traits.largest:.6g} of {traits.dtype}; "
+            "use float32 for this model"
         )
-    if precision == "fp16":
-        target.CopyFrom(numpy_helper.from_array(values.astype(np.float16), target.name))
-    else:
-        target.CopyFrom(
-            TensorProto(
-                name=target.name,
-                data_type=TensorProto.BFLOAT16,
-                dims=values.shape,
-                raw_data=_bfloat16_bits(values).tobytes(),
-            )
-        )
-
-
-def _bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Finite values rounded to bfloat16, ties to even, as bits: NumPy has no such type."""
-    bits = np.ascontiguousarray(values).reshape(-1).view(np.uint32)
-    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return (rounded >> np.uint32(16)).astype("<u2")
+    data = values.astype(traits.dtype).tobytes()
+    kind = traits.onnx_type
+    target.CopyFrom(TensorProto(name=target.name, data_type=kind, dims=values.shape, raw_data=data))
 
 
 def _add_casts(body: onnx.GraphProto, half: int) -> None:

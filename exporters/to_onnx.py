@@ -226,6 +226,7 @@ def _strip_trace_records(graph: onnx.ModelProto) -> None:
 
 def _share_equal_tensors(graph: onnx.ModelProto) -> None:
     """Keep one of the initializers that hold the same values: masks and indices repeat."""
+    # onnx_ir 1.1's passes cannot: one reads no transposed tensor, one holds every weight twice.
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     renamed: dict[str, str] = {}
     for tensor in graph.graph.initializer:

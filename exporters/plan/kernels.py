@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from exporters.errors import BuildError, FileError
-from exporters.spec import Batch, Count
+from exporters.spec import Batch, Count, Precision
 from exporters.text_files import listed, typed
 
 KINDS = ("attention", "gemm", "norm", "elementwise", "copy")
+
+
+def element_type(precision: Precision) -> str:
+    """The type of element of a precision, as ``bytes_by_type`` names it: ``FP16``."""
+    return precision.upper()
+
+
+def sum_bytes(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Bytes by type of element of several kernels, most first."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return dict(total.most_common())
 
 
 @dataclass(frozen=True)
@@ -23,7 +37,7 @@ class Kernel:
             other reductions), ``elementwise``, or ``copy`` (values moved or cast, none computed).
         layer_type: The builder's layer type: ``gemm``, ``kgen``, ``runtime_fusion``, ...
         bytes_moved: Size of all inputs, constants and outputs, by shape and type.
-        half_bytes: The part of ``bytes_moved`` in float16 or bfloat16.
+        half_bytes: The part of ``bytes_moved`` in types of two bytes: float16 and bfloat16.
         float32_inputs: Inputs and constants of more than one value in float32.
         onnx_nodes: Names of the ONNX nodes it computes.
         float32_constants: The constants among ``float32_inputs``.
@@ -31,6 +45,8 @@ class Kernel:
         flops: Operations of its matrix products, two a multiply-accumulate.
         block: The block of the model that it belongs to.
         operators: Operators of ``onnx_nodes``.
+        bytes_by_type: ``bytes_moved`` by type of element: ``FP32``, ``FP16``, ``INT64``, ...; none
+            in a plan of an older release.
     """
 
     name: str
@@ -45,6 +61,7 @@ class Kernel:
     flops: Count = 0
     block: str = ""
     operators: tuple[str, ...] = ()
+    bytes_by_type: dict[str, Count] = field(default_factory=dict)
 
     @property
     def bytes_read(self) -> int:
@@ -139,6 +156,11 @@ class KernelPlan:
         return self.bytes_moved / self.floor_bytes if self.floor_bytes else None
 
     @property
+    def bytes_by_type(self) -> dict[str, int]:
+        """``bytes_moved`` by type of element; empty in a plan of an older release."""
+        return sum_bytes(kernel.bytes_by_type for kernel in self.kernels)
+
+    @property
     def half_byte_share(self) -> float:
         """Share of the bytes that are in half precision, 0 to 1."""
         return sum(kernel.half_bytes for kernel in self.kernels) / max(1, self.bytes_moved)
@@ -163,6 +185,17 @@ class KernelPlan:
         """The kernels that move most bytes, heaviest first."""
         return sorted(self.kernels, key=lambda kernel: -kernel.bytes_moved)[:count]
 
+    def wrong_products(self, precision: Precision) -> tuple[str, ...]:
+        """Attention and GEMM kernels that hold nothing in a precision, and read no float32."""
+        return tuple(
+            kernel.name
+            for kernel in self.kernels
+            if kernel.kind in ("attention", "gemm")
+            and kernel.bytes_by_type
+            and not kernel.float32_inputs
+            and element_type(precision) not in kernel.bytes_by_type
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Every field as JSON values; ``from_dict`` reads it back."""
         return asdict(self)
@@ -178,7 +211,7 @@ class KernelPlan:
             plan = typed(values, cls, where="the plan")
         except FileError as err:
             raise BuildError(f"not a kernel plan ({err}); build the engine again") from err
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        unknown = sorted(set(values) - {one.name for one in fields(cls)})
         if unknown:
             raise BuildError(
                 f"not a kernel plan (unknown: {listed(unknown)}); build the engine again"

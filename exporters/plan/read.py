@@ -17,15 +17,18 @@ import onnx
 from exporters.errors import BuildError
 from exporters.plan.blocks import fill_forward, group_kernel, group_nodes
 from exporters.plan.float32 import lost_float32, unwanted_float32
-from exporters.plan.kernels import Block, Kernel, KernelPlan
+from exporters.plan.kernels import Block, Kernel, KernelPlan, element_type, sum_bytes
 from exporters.plan.values import infer_values
 from exporters.plan.work import Work, count_work, node_key
+from exporters.precisions import PRECISIONS
 
+# Types in the builder's words; ours are the same in capitals, but for those of ``PRECISIONS``.
+OWN_NAMES = {traits.plan_type: element_type(name) for name, traits in PRECISIONS.items()}
 ITEM_BYTES = {
-    "Float": 4, "Half": 2, "BFloat16": 2, "Int64": 8, "Int32": 4, "Int8": 1, "UInt8": 1,
-    "Bool": 1, "FP8": 1, "E8M0": 1, "Int4": 0.5, "FP4": 0.5,
+    "Int64": 8, "Int32": 4, "Int8": 1, "UInt8": 1, "Bool": 1, "FP8": 1, "E8M0": 1, "Int4": 0.5,
+    "FP4": 0.5, **{traits.plan_type: traits.bytes for traits in PRECISIONS.values()},
 }  # fmt: skip
-HALF_TYPES = ("Half", "BFloat16")
+HALF_TYPES = tuple(element_type(name) for name, one in PRECISIONS.items() if one.bytes == 2)
 LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), (?P<rest>.*)$")
 # TensorRT 10 writes "Format/Datatype: Half", TensorRT 11 and RTX "Datatype: Half, Format: ...".
 TENSOR = re.compile(
@@ -166,21 +169,23 @@ def _read_kernel(layer: re.Match[str], operators: dict[str, str]) -> Kernel:
     wide = tuple(
         tensor["name"]
         for tensor in read
-        if tensor["type"] == "Float" and _tensor_bytes(tensor) > ITEM_BYTES["Float"]
+        if _element(tensor) == "FP32" and _tensor_bytes(tensor) > PRECISIONS["fp32"].bytes
     )
+    moved = sum_bytes({_element(tensor): _tensor_bytes(tensor)} for tensor in (*read, *written))
     nodes = tuple(ONNX_NODE.findall(outputs))
     computed = tuple(operators[node] for node in nodes if node in operators)
     return Kernel(
         name=layer["name"],
         kind=_kind(layer, computed),
         layer_type=layer["type"],
-        bytes_moved=sum(map(_tensor_bytes, (*read, *written))),
-        half_bytes=sum(_tensor_bytes(t) for t in (*read, *written) if t["type"] in HALF_TYPES),
+        bytes_moved=sum(moved.values()),
+        half_bytes=sum(moved.get(name, 0) for name in HALF_TYPES),
         float32_inputs=wide,
         onnx_nodes=nodes,
         float32_constants=tuple(name for name in wide if f"{{ Name: {name}," in constants),
         bytes_written=sum(map(_tensor_bytes, written)),
         operators=computed,
+        bytes_by_type=moved,
     )
 
 
@@ -203,6 +208,10 @@ def _kind_of_steps(steps: set[str], copying: frozenset[str], reducing: Set[str])
     if steps and steps <= copying:
         return "copy"
     return "norm" if steps & reducing else "elementwise"
+
+
+def _element(tensor: re.Match[str]) -> str:
+    return OWN_NAMES.get(tensor["type"], tensor["type"].upper())
 
 
 def _tensor_bytes(tensor: re.Match[str]) -> int:

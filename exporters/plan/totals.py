@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from exporters.errors import BuildError
-from exporters.plan.kernels import Block, Kernel, KernelPlan
+from exporters.plan.kernels import Block, Kernel, KernelPlan, sum_bytes
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class BlockTotal:
         floor_bytes: Fewest bytes that such kernels can move.
         flops: Operations of their matrix products.
         bytes_by_kind: ``bytes_moved`` by kind of kernel.
+        bytes_by_type: ``bytes_moved`` by type of element; empty in a plan of an older release.
     """
 
     name: str
@@ -31,6 +32,7 @@ class BlockTotal:
     floor_bytes: int
     flops: int
     bytes_by_kind: dict[str, int]
+    bytes_by_type: dict[str, int]
 
     @property
     def floor_ratio(self) -> float | None:
@@ -66,6 +68,11 @@ def block_totals(plan: KernelPlan) -> tuple[BlockTotal, ...]:
     return tuple(_total([block], plan.kernels) for block in plan.blocks)
 
 
+def plan_total(plan: KernelPlan) -> BlockTotal:
+    """All parts of a plan as one."""
+    return replace(_total(plan.blocks, plan.kernels), name="all")
+
+
 def block_pairs(first: KernelPlan, second: KernelPlan) -> tuple[BlockPair, ...]:
     """The parts of two plans, matched by their place among the attention blocks.
 
@@ -86,7 +93,7 @@ def _by_place(plan: KernelPlan) -> dict[tuple[int, bool], BlockTotal]:
     return {place: _total(blocks, plan.kernels) for place, blocks in placed.items()}
 
 
-def _total(blocks: list[Block], kernels: Iterable[Kernel]) -> BlockTotal:
+def _total(blocks: Sequence[Block], kernels: Iterable[Kernel]) -> BlockTotal:
     names = [block.name for block in blocks]
     own = [kernel for kernel in kernels if kernel.block in names]
     by_kind: Counter[str] = Counter()
@@ -100,4 +107,5 @@ def _total(blocks: list[Block], kernels: Iterable[Kernel]) -> BlockTotal:
         floor_bytes=sum(block.floor_bytes for block in blocks),
         flops=sum(kernel.flops for kernel in own),
         bytes_by_kind=dict(by_kind),
+        bytes_by_type=sum_bytes(kernel.bytes_by_type for kernel in own),
     )

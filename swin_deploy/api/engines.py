@@ -9,6 +9,7 @@ from exporters.backends import choose_flavor, current_gpu
 from exporters.caches import timing_cache
 from exporters.engine.targets import check_options
 from exporters.errors import BuildError, ConfigError
+from exporters.precisions import PRECISIONS
 from exporters.spec import (
     CURRENT,
     BatchProfile,
@@ -99,7 +100,7 @@ def build(
         4
     """
     source, named = path_of(onnx), None if output is None else path_of(output)
-    require_known("precision", precision, (None, *get_args(Precision)))
+    require_known("precision", precision, (None, *PRECISIONS))
     profile = _profile(batch)
     settings = _engine_options(options)
     files = plan_build(source, named, precision=precision, folder=source.parent)

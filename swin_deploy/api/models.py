@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack, get_args
+from typing import Any, TypedDict, Unpack
 
 from torch import nn
 
 from exporters.errors import ConfigError
+from exporters.precisions import EDGES, PRECISIONS, REDUCED
 from exporters.spec import OPSET_RANGE, Precision
 from swin_deploy.api.border import (
     StrPath,
@@ -160,13 +161,15 @@ def _check(asked: ExportOptions) -> None:
     """Refuse what no file can be, before the work."""
     require_options(asked, ExportOptions.__optional_keys__)
     precision, edges = asked.get("precision", "fp32"), asked.get("io_precision", "fp32")
-    require_known("precision", precision, get_args(Precision))
-    require_known("io_precision", edges, ("fp32", "fp16"))
+    require_known("precision", precision, tuple(PRECISIONS))
+    require_known("io_precision", edges, EDGES)
     low, high = OPSET_RANGE
     require_whole("opset", asked.get("opset", low), least=low, most=high)
     if asked.get("batch") is not None:
         require_whole("batch", asked["batch"])
-    if edges == "fp16" and precision != "fp16":
-        raise ConfigError("io_precision fp16 needs precision fp16")
+    if edges not in ("fp32", precision):
+        raise ConfigError(f"io_precision {edges} needs precision {edges}")
     if asked.get("keep") and precision == "fp32":
-        raise ConfigError("keep needs precision fp16 or bf16: in fp32 every part is float32")
+        raise ConfigError(
+            f"keep needs precision {' or '.join(REDUCED)}: in fp32 every part is float32"
+        )

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import onnx
 from torch import nn
@@ -23,13 +23,13 @@ from exporters.engine.to_engine import BuiltEngine, build_engine, fixed_batch
 from exporters.errors import BuildError, ExportError
 from exporters.half_precision import (
     FLOAT32_ASKED,
-    TITLES,
     float32_modules,
     precision_of,
     to_half,
 )
 from exporters.outputs import claim
 from exporters.plan import KernelPlan, count_attention
+from exporters.precisions import PRECISIONS
 from exporters.progress import Progress, Tell, silent
 from exporters.spec import (
     DEFAULT_BATCH_OPT,
@@ -154,10 +154,10 @@ def _deployed(loaded: LoadedModel, spec: ExportSpec) -> nn.Module:
 
 
 def converted_path(source: Path, precision: Precision, *, folder: Path) -> Path:
-    """Name the half-precision form of an ONNX file after the file."""
-    stem = source.stem
-    stem = stem.replace("fp32", precision) if "fp32" in stem else f"{stem}-{precision}"
-    return folder / f"{stem}.onnx"
+    """Name a form of a float32 ONNX file after it: its word for the precision, or one more."""
+    words = source.stem.split("-")
+    named = [precision if word == "fp32" else word for word in words]
+    return folder / f"{'-'.join(named if named != words else [*words, precision])}.onnx"
 
 
 def write_converted(converted: Converted, *, force: bool = False) -> Artifact:
@@ -189,7 +189,7 @@ def convert(
     has = precision_of(graph)
     if has != "fp32":
         raise ExportError(
-            f"{source} is {TITLES[has]}, what it lost cannot come back; "
+            f"{source} is {PRECISIONS[has].dtype}, what it lost cannot come back; "
             f"export it with --precision {precision}"
         )
     with naming(source):
@@ -201,7 +201,7 @@ def convert(
         check_graph(half, full=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise ExportError(
-            f"{source} cannot be written in {TITLES[precision]} "
+            f"{source} cannot be written in {PRECISIONS[precision].dtype} "
             f"({' '.join(str(err).split())[:200]}); "
             "export it in half precision where it came from"
         ) from err
@@ -283,12 +283,18 @@ def missing_precision(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ..
 
     Attention that is not fused counts where modules were kept in float32: they may have cut it.
     """
-    wide, lost = plan.float32_compute, plan.lost_float32
+    precision = precision_of(graph)
+    wide, lost, other = plan.float32_compute, plan.lost_float32, plan.wrong_products(precision)
     found = []
     if wide:
         found.append(
             f"{len(wide)} attention or matrix product kernels would run in float32 "
             f"({listed(wide[:3])}, ...)"
+        )
+    if other:
+        found.append(
+            f"{len(other)} attention or matrix product kernels would not run in "
+            f"{PRECISIONS[precision].dtype} ({listed(other[:3])}, ...)"
         )
     if lost:
         found.append(f"{listed(lost[:3])} would not run in float32, which the graph asks for")
@@ -362,7 +368,7 @@ def read_engine_manifest(path: Path) -> dict[str, Any]:
         FileError: If the manifest is missing or describes another file.
     """
     manifest = read_manifest(path)
-    known = manifest.get("kind") == "engine" and manifest.get("precision") in get_args(Precision)
+    known = manifest.get("kind") == "engine" and manifest.get("precision") in PRECISIONS
     if not known or "plan" not in manifest:
         raise BuildError(f"{path} is no engine of swin-deploy; build one with build-trt")
     with naming(path):

@@ -10,6 +10,7 @@ import click
 
 from exporters.artifact import artifact_outputs
 from exporters.outputs import Output
+from exporters.precisions import PRECISIONS
 from exporters.spec import BatchProfile, Flavor, Precision
 from swin_deploy.artifacts.newest import ENGINES, newest_export
 from swin_deploy.cli.command import command
@@ -96,7 +97,7 @@ def build_trt(
         require_ending(output, ENGINE)
     named = onnx_file or newest_export(precision)
     with console.loading("Loading ONNX and TensorRT"):
-        from exporters.half_precision import TITLES, precision_of
+        from exporters.half_precision import precision_of
         from exporters.to_onnx import load_onnx
         from swin_deploy.artifacts import pipeline
         from swin_deploy.artifacts.builds import plan_build
@@ -130,7 +131,8 @@ def build_trt(
         refuse_engine(pipeline.missing_precision(kernels, pipeline.graph_of(source)))
         click.get_current_context().exit(CHECK_FAILED)
     if converts:
-        console.note(f"  {files.graph}: weights and activations {TITLES[converts]}, edges float32")
+        kind = PRECISIONS[converts].dtype
+        console.note(f"  {files.graph}: weights and activations {kind}, edges float32")
     show_targets(console, artifact.manifest)
     if as_json:
         show_json(artifact.manifest | {"path": str(path)})

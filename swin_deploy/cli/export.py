@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from exporters.precisions import EDGES, PRECISIONS, REDUCED
 from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
 from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.cli.command import command
@@ -35,7 +36,7 @@ Examples:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16"]),
+    type=click.Choice(list(PRECISIONS)),
     default="fp32",
     show_default=True,
     help="Of the file; build-trt brings a float32 one to half precision.",
@@ -49,7 +50,7 @@ Examples:
 )
 @click.option(
     "--io-precision",
-    type=click.Choice(["fp32", "fp16"]),
+    type=click.Choice(EDGES),
     default="fp32",
     show_default=True,
     help="Of the input and output; fp16 with --precision fp16 only.",
@@ -90,10 +91,10 @@ def export(
     Without --checkpoint the weights are random: good for sizes and speed, not for results. The
     default model is the notebook's Swin-T. A JSON manifest is written beside the file.
     """
-    if io_precision == "fp16" and precision != "fp16":
-        raise click.UsageError("--io-precision fp16 needs --precision fp16")
+    if io_precision not in ("fp32", precision):
+        raise click.UsageError(f"--io-precision {io_precision} needs --precision {io_precision}")
     if keep and precision == "fp32":
-        raise click.UsageError("--keep-float32 needs --precision fp16 or bf16")
+        raise click.UsageError(f"--keep-float32 needs --precision {' or '.join(REDUCED)}")
     if output:
         claim_artifacts([output], inputs=asked.inputs(), force=force)
         require_ending(output, ONNX)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import click
 
+from exporters.precisions import REDUCED
+from exporters.spec import Precision
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, announce, show_json, show_table
 from swin_deploy.cli.options import (
@@ -15,9 +16,6 @@ from swin_deploy.cli.options import (
     json_option,
     model_options,
 )
-
-if TYPE_CHECKING:
-    pass
 
 EPILOG = """\b
 Examples:
@@ -36,7 +34,7 @@ proves it is swin-deploy run, with --auto where float16 alone does not do.
 @image_options
 @click.option(
     "--noise",
-    type=click.Choice(["fp16", "bf16"]),
+    type=click.Choice(REDUCED),
     default="fp16",
     show_default=True,
     help="Half precision that each part alone is run in.",
@@ -49,7 +47,7 @@ def precision(
     asked: ModelRequest,
     images: Path | None,
     limit: int,
-    noise: Literal["fp16", "bf16"],
+    noise: Precision,
     every: bool,
     as_json: bool,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from exporters.precisions import PRECISIONS, REDUCED, fallbacks
 from exporters.spec import (
     DEFAULT_OPSET,
     OPSET_RANGE,
@@ -215,7 +216,8 @@ def run(
 
 def _check_usage(precision: Precision, *, auto: bool, quick: bool) -> None:
     if auto and precision == "fp32":
-        raise click.UsageError("--auto has nothing to try after --fp32; give --fp16 or --bf16")
+        others = " or ".join(f"--{name}" for name in REDUCED)
+        raise click.UsageError(f"--auto has nothing to try after --fp32; give {others}")
     source = click.get_current_context().get_parameter_source("bench_seconds")
     if quick and source is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--quick times nothing; leave out --quick or --bench-seconds")
@@ -253,8 +255,7 @@ def _artifacts(full: Path, precision: Precision, *, auto: bool) -> list[Path]:
     """Every artefact that the command may write; with --auto those of each attempt."""
     from swin_deploy.artifacts import pipeline
 
-    ladder: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
-    tried = ladder[ladder.index(precision) :] if auto else (precision,)
+    tried = fallbacks(precision) if auto else (precision,)
     graphs = [
         full if one == "fp32" else pipeline.converted_path(full, one, folder=full.parent)
         for one in tried
@@ -265,12 +266,11 @@ def _artifacts(full: Path, precision: Precision, *, auto: bool) -> list[Path]:
 
 def _in_precision(console: Console, full: Path, *, precision: Precision) -> Path | Converted:
     """The graph in the precision asked for; in half precision it is written with the engine."""
-    from exporters.half_precision import TITLES
     from swin_deploy.artifacts import pipeline
 
     if precision == "fp32":
         return full
-    with console.step(f"Writing the graph in {TITLES[precision]}"):
+    with console.step(f"Writing the graph in {PRECISIONS[precision].dtype}"):
         return pipeline.convert(full, precision, folder=full.parent)
 
 

@@ -34,6 +34,7 @@ from swin_deploy.parity import (
 from swin_deploy.parity.points import ComparePoint, batch_first, in_candidate_order, token_orders
 from swin_deploy.parity.reference_run import ReferenceOutputs, Trace, trace_images
 from swin_deploy.reference.alias import alias
+from swin_deploy.runners import torch_dtype
 from swin_deploy.runners.intermediates import Probed, Side, Tap, TappedModule, tappable_module
 
 Real = NDArray[np.floating]
@@ -69,7 +70,6 @@ EMBED_PARTS: tuple[tuple[str, str, Side], ...] = (
 )
 PARTS = {"block": BLOCK_PARTS, "merge": MERGE_PARTS, "embed": EMBED_PARTS}
 SCORES = "attention bias and mask"
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _first_operation(place: _Place, candidate: Probed, precision: Precision) -> 
     with candidate.open(taps) as runner:
         actual = runner.run(place.images)[-len(taps) :]
     exact = _run_tapped(folded, torch.float64, taps, place.images)
-    noisy = _run_tapped(folded, DTYPES[precision], taps, place.images)
+    noisy = _run_tapped(folded, torch_dtype(precision), taps, place.images)
     for number, operation in enumerate(operations):
         sides = actual[number], exact[number], noisy[number]
         result = _compare_operation(operation, sides, place, precision)

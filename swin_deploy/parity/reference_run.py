@@ -28,13 +28,12 @@ from swin_deploy.parity import NoiseFloor, measure_floor, tolerance_for
 from swin_deploy.parity.points import ComparePoint, compare_points
 from swin_deploy.reference import Reference
 from swin_deploy.reference.alias import alias
-from swin_deploy.runners import Outputs, Runner, TorchRunner
+from swin_deploy.runners import Outputs, Runner, TorchRunner, torch_dtype
 from swin_deploy.runners.intermediates import TappedModule
 
 REFERENCE_BATCH = 8
 NOISE_ROWS = 8  # of each image set, spread over it
 TRACE_ROWS = 2  # the last of those: tokens on the way take much memory
-NOISY_DTYPES = {"fp32": torch.float64, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 Wide = NDArray[np.float64]
 
@@ -170,7 +169,7 @@ def trace_reference(
 
 def _measure_noise(outputs: ReferenceOutputs, trace: Trace, precision: Precision) -> Noise:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = NOISY_DTYPES[precision]
+    dtype = torch.float64 if precision == "fp32" else torch_dtype(precision)
     taps = tuple(point.reference for point in trace.points)
     noisy = TappedModule(alias(trace.reference).to(device, dtype).eval(), taps)
     ceiling = tolerance_for("deploy", precision, family=trace.reference.config.family)

@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from exporters.precisions import PRECISIONS
 from exporters.spec import Precision, Stage
 from swin_deploy.parity.results import NoiseFloor, Tolerance
 
-# Of the floor, for relative L2 and for single values: what a candidate may need. Both sides lose
-# something against the float32 reference, in other places, so a right one needs about 1 to 2;
-# single values scatter more, and in float32 so does V2 with its temperatures.
-MULTIPLES = {"fp32": (5.0, 12.0), "fp16": (4.0, 6.0), "bf16": (4.0, 6.0)}
 _BEYOND_REACH = 1e9  # in units of the RMS
-# Rounding an output once costs this much, whatever came before: no floor is taken to be lower.
-ROUNDOFF = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
 
 _MEASURED = "measured on a CPU: needs at most {} with random and outlier weights"
 _BFLOAT16 = "measured on a CPU: needs at most 5.2e-2 with initial and random weights"
@@ -98,8 +93,9 @@ def limits(
     """
     if floor is None or not floor.is_finite:  # 1
         return dataclasses.replace(ceiling, floor=floor)
-    unit = ROUNDOFF[precision]  # 2
-    times_l2, times = (spread * multiple for multiple in MULTIPLES[precision])
+    traits = PRECISIONS[precision]  # 2
+    unit = traits.roundoff  # of an output, once: no floor is taken to be lower
+    times_l2, times = (spread * multiple for multiple in traits.multiples)
     atol = times * max(floor.atol, unit)
     relative_l2 = times_l2 * max(floor.relative_l2, unit)
     bounded = ceiling.atol < _BEYOND_REACH

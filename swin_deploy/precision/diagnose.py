@@ -7,13 +7,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporters.half_precision import FLOAT16_MAX
 from exporters.progress import Progress
 from exporters.spec import Precision
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import ParityResult, Tolerance, tolerance_for
-from swin_deploy.precision.ranges import Part, emulate, measure_noise, measure_ranges
+from swin_deploy.precision.ranges import FLOAT16, Part, emulate, measure_noise, measure_ranges
 
 NOISE_IMAGES = 4  # one forward pass a part on each of them
 
@@ -166,11 +165,11 @@ def choose_float32_layers(parts: Sequence[Part], *, share: float) -> Float32Laye
     """
     risky = [part for part in parts if part.overflows]
     for part in risky:
-        if part.max_abs > FLOAT16_MAX and not part.keepable:
+        if part.max_abs > FLOAT16.largest and not part.keepable:
             where = part.largest.name if part.largest else part.name
             return Float32Layers(
                 (),
-                f"{where} reaches {part.max_abs:.3g}, beyond {FLOAT16_MAX:.0f}, and attention "
+                f"{where} reaches {part.max_abs:.3g}, beyond {FLOAT16.largest:.0f}, and attention "
                 "must stay in half to be fused",
             )
     noisy = [part for part in parts if is_noisy(part, share)]

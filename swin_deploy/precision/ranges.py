@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from exporters.arrays import plain_array
 from exporters.errors import ConfigError
-from exporters.half_precision import FLOAT16_MAX
+from exporters.precisions import PRECISIONS
 from exporters.progress import Progress, silent
 from exporters.spec import Precision
 from swin_deploy.checkpoints.load import LoadedModel
@@ -30,7 +30,7 @@ from swin_deploy.runners.emulated import Emulated, watch_operations
 
 ATTENTION = "attention"
 CHUNK = 8  # images a call
-FLOAT16_SMALLEST_NORMAL = 2.0**-14
+FLOAT16 = PRECISIONS["fp16"]
 # Calibration images do not show the largest value there will ever be: half of the range is room.
 OVERFLOW_SHARE = 0.5
 
@@ -87,7 +87,7 @@ class Part:
     @property
     def overflows(self) -> bool:
         """Whether float16's range is too small, with room for other images."""
-        return not self.max_abs <= OVERFLOW_SHARE * FLOAT16_MAX
+        return not self.max_abs <= OVERFLOW_SHARE * FLOAT16.largest
 
     @property
     def largest(self) -> Activation | None:
@@ -111,7 +111,7 @@ class Part:
 
 
 def _headroom(max_abs: float) -> float:
-    return FLOAT16_MAX / max_abs if max_abs else math.inf
+    return FLOAT16.largest / max_abs if max_abs else math.inf
 
 
 def parts_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
@@ -261,7 +261,7 @@ class _Sums:
         size = values.abs()
         self.max_abs = max(self.max_abs, float(size.max()) if len(size) else 0.0)
         self.squares += float(size.double().square().sum())
-        self.tiny += int(((size > 0) & (size < FLOAT16_SMALLEST_NORMAL)).sum())
+        self.tiny += int(((size > 0) & (size < FLOAT16.smallest_normal)).sum())
         self.count += size.numel()
 
 
@@ -327,5 +327,5 @@ def _activation(name: str, step: int, sums: _Sums) -> Activation:
 def first_overflow(parts: Iterable[Part]) -> Activation | None:
     """The first activation beyond float16's range, in the order computed."""
     activations = (one for part in parts for one in part.activations)
-    beyond = [one for one in activations if not one.max_abs <= FLOAT16_MAX]
+    beyond = [one for one in activations if not one.max_abs <= FLOAT16.largest]
     return min(beyond, key=lambda one: one.step, default=None)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from exporters.errors import ExportError, MissingBackendError
-from exporters.half_precision import TITLES
+from exporters.precisions import PRECISIONS, fallbacks
 from exporters.progress import Progress, silent
 from exporters.spec import BatchProfile, EngineOptions, Precision
 from exporters.staging import temporary_folder
@@ -68,7 +68,7 @@ class Attempt:
     def title(self) -> str:
         """The precision in words."""
         kept = f" with {', '.join(self.keep)} in float32" if self.keep else ""
-        return f"{TITLES[self.precision]}{kept}"
+        return f"{PRECISIONS[self.precision].dtype}{kept}"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def search_precision(search: SearchInputs, *, start: Precision) -> SearchResult:
 
     Args:
         search: What to try.
-        start: ``fp16`` or ``bf16``.
+        start: The first to try; see ``fallbacks``.
 
     Raises:
         BuildError: If an engine cannot be built.
@@ -141,11 +141,10 @@ def _attempts(
     search: SearchInputs, start: Precision
 ) -> Iterator[tuple[Precision, Float32Layers | None]]:
     """Precisions in order; what to keep in float32 is measured only where it comes to that."""
-    if start == "fp16":
-        yield "fp16", None
-        yield "fp16", _float32_layers(search)
-    yield "bf16", None
-    yield "fp32", None
+    for precision in fallbacks(start):
+        yield precision, None
+        if precision == "fp16":
+            yield precision, _float32_layers(search)
 
 
 def _float32_layers(search: SearchInputs) -> Float32Layers:
@@ -227,9 +226,11 @@ def _own_hops(parity: ParityReport, precision: Precision) -> list[Hop]:
     of_rung = [hop for hop in parity.hops if hop.precision == precision]
     hops = [hop for hop in of_rung if (hop.stage, precision) != ("deploy", "fp32")]
     ran = [hop for hop in hops if hop.passed is not None]
-    if not ran or (precision != "bf16" and not any(hop.stage == "onnx" for hop in ran)):
+    if not ran or (PRECISIONS[precision].ort_cpu and not any(hop.stage == "onnx" for hop in ran)):
         missing = next((hop.not_run for hop in hops if hop.not_run), "nothing could run")
-        raise MissingBackendError(f"{TITLES[precision]} cannot be compared here: {missing}")
+        raise MissingBackendError(
+            f"{PRECISIONS[precision].dtype} cannot be compared here: {missing}"
+        )
     return ran
 
 

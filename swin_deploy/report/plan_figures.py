@@ -26,6 +26,7 @@ class PlanFigures:
         floor_ratio: ``bytes_moved`` over ``floor_bytes``; null where it is not known.
         flops: Operations of all matrix products; null where they are not known.
         unsized_products: Number of matrix products whose operations are not counted.
+        bytes_by_type: ``bytes_moved`` by type of element: FP32, FP16, BF16, INT64, ...
         half_byte_share: Share of the bytes that are in half precision.
         half_kernel_share: Share of the kernels with most of their bytes in half precision.
         kernel_types: Number of kernels of each layer type, most first.
@@ -51,6 +52,7 @@ class PlanFigures:
     floor_ratio: float | None
     flops: Count | None
     unsized_products: Count
+    bytes_by_type: dict[str, Count]
     half_byte_share: Share
     half_kernel_share: Share
     kernel_types: dict[str, Count]

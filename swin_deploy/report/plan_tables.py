@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from exporters.plan import Kernel, KernelPlan
 from exporters.plan.roofline import Bound, bound_plan
-from exporters.plan.totals import BlockPair, BlockTotal, block_pairs, block_totals
+from exporters.plan.totals import BlockPair, BlockTotal, block_pairs, block_totals, plan_total
 from swin_deploy.report.numbers import megabytes_text, one_line, percent_text, ratio_text
 from swin_deploy.report.plan_figures import HEAVIEST
 from swin_deploy.report.tables import Facts, Kind, Table
@@ -177,20 +177,8 @@ def _block_times(name: str, plan: KernelPlan, bounds: Sequence[Bound]) -> tuple[
 
 
 def _last_row(plan: KernelPlan, bounds: Sequence[Bound]) -> tuple[str, ...]:
-    by_kind: Counter[str] = Counter()
-    for kernel in plan.kernels:
-        by_kind[kernel.kind] += kernel.bytes_moved
-    total = BlockTotal(
-        name="all",
-        attention=plan.attention_blocks,
-        kernels=len(plan.kernels),
-        bytes_moved=plan.bytes_moved,
-        floor_bytes=plan.floor_bytes,
-        flops=plan.flops,
-        bytes_by_kind=dict(by_kind),
-    )
     times = (f"{sum(bound.kernel_us):.1f}" for bound in bounds[:1])
-    return (*_block_row(total, plan.bytes_moved), *times)
+    return (*_block_row(plan_total(plan), plan.bytes_moved), *times)
 
 
 def shown_bytes(by_kind: dict[str, int]) -> tuple[int, ...]:

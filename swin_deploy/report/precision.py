@@ -6,9 +6,9 @@ import dataclasses
 import math
 from typing import Any
 
-from exporters.half_precision import FLOAT16_MAX, TITLES
+from exporters.precisions import PRECISIONS
 from swin_deploy.precision.diagnose import Diagnosis, Trial, is_noisy
-from swin_deploy.precision.ranges import OVERFLOW_SHARE, Activation, Part
+from swin_deploy.precision.ranges import FLOAT16, OVERFLOW_SHARE, Activation, Part
 from swin_deploy.report.numbers import error_text, percent_text
 from swin_deploy.report.tables import Facts, Kind, Table
 
@@ -58,15 +58,15 @@ def risks(part: Part, fair_share: float) -> tuple[str, ...]:
 
 def precision_facts(diagnosis: Diagnosis) -> Facts:
     """Return what was measured on what, the rules, and the whole models that were tried."""
-    limit = OVERFLOW_SHARE * FLOAT16_MAX
+    limit = OVERFLOW_SHARE * FLOAT16.largest
+    kind = PRECISIONS[diagnosis.noise_precision].dtype
     return (
         ("Calibration", diagnosis.images),
-        ("Overflow", f"a largest value above {limit:.0f}, half of float16's {FLOAT16_MAX:.0f}"),
+        ("Overflow", f"a largest value above {limit:.0f}, half of float16's {FLOAT16.largest:.0f}"),
         (
             "Noise",
-            "largest output error, in units of its RMS, with this part alone in "
-            f"{TITLES[diagnosis.noise_precision]}, emulated; at risk above a fair share of what is "
-            f"limit: {error_text(diagnosis.fair_share)}",
+            f"largest output error, in units of its RMS, with this part alone in {kind}, emulated; "
+            f"at risk above a fair share of what is allowed: {error_text(diagnosis.fair_share)}",
         ),
         ("Below normal", "share of values that are not 0 and below 6.1e-05, where digits are lost"),
         *(("Emulated", trial_text(trial)) for trial in diagnosis.trials),
@@ -79,7 +79,7 @@ def trial_text(trial: Trial) -> str:
     result = trial.result
     verdict = "pass" if result.passed else f"FAIL ({result.reason})"
     needed, allowed = error_text(result.needed_atol), error_text(result.tolerance.atol)
-    return f"{TITLES[trial.precision]}{kept}: error {needed}, limit {allowed}: {verdict}"
+    return f"{PRECISIONS[trial.precision].dtype}{kept}: error {needed}, limit {allowed}: {verdict}"
 
 
 def precision_to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def precision_to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         "at_risk": list(diagnosis.at_risk),
         "noisy": list(diagnosis.noisy),
         "calibration": diagnosis.images,
-        "overflow_limit": OVERFLOW_SHARE * FLOAT16_MAX,
+        "overflow_limit": OVERFLOW_SHARE * FLOAT16.largest,
         "noise_precision": diagnosis.noise_precision,
         "fair_share": _finite(diagnosis.fair_share),
         "parts": [

@@ -31,13 +31,12 @@ from __future__ import annotations
 from swin_deploy.runners.base import Outputs, Runner
 from swin_deploy.runners.deployed import TORCH_WAYS, TorchWay, deploy_runner
 from swin_deploy.runners.ort import CPU_PROVIDER, CUDA_PROVIDER, OrtRunner
-from swin_deploy.runners.pytorch import TORCH_DTYPES, TorchRunner
+from swin_deploy.runners.pytorch import TorchRunner, torch_dtype
 from swin_deploy.runners.trt import TrtRunner
 
 __all__ = [
     "CPU_PROVIDER",
     "CUDA_PROVIDER",
-    "TORCH_DTYPES",
     "TORCH_WAYS",
     "OrtRunner",
     "Outputs",
@@ -46,4 +45,5 @@ __all__ = [
     "TorchWay",
     "TrtRunner",
     "deploy_runner",
+    "torch_dtype",
 ]

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from exporters.half_precision import TITLES
+from exporters.precisions import PRECISIONS
 from exporters.spec import Precision
-from swin_deploy.runners import TORCH_DTYPES, TorchRunner
+from swin_deploy.runners import TorchRunner, torch_dtype
 
 # Operations that change no value, and questions about a tensor.
 MOVES = frozenset(
@@ -104,7 +104,7 @@ class Emulated(nn.Module):
     ) -> None:
         super().__init__()
         self.module = module
-        self.dtype = TORCH_DTYPES[precision]
+        self.dtype = torch_dtype(precision)
         named = dict(module.named_modules(remove_duplicate=False))
         own = {path for path, one in named.items() if getattr(one, "keep_float32", False)}
         self.halved = frozenset(named if half is None else half) - frozenset(keep) - own
@@ -139,4 +139,4 @@ class EmulatedRunner(TorchRunner):
     ) -> None:
         super().__init__(name, Emulated(module, precision, keep=keep))
         self.precision = precision
-        self.backend = f"{self.backend}, {TITLES[precision]} emulated in float32"
+        self.backend = f"{self.backend}, {PRECISIONS[precision].dtype} emulated in float32"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from exporters.arrays import plain_array
 from exporters.backends import cuda_device_count, load_onnxruntime
 from exporters.errors import ExportError, FileError, MissingBackendError
+from exporters.precisions import PRECISIONS
 from exporters.spec import Precision
 from exporters.text_files import shortened
 from swin_deploy.config.memory import available_bytes
@@ -145,12 +146,11 @@ def _ort_session(
         )
     except _ort_errors(ort) as err:
         reason = _reason(err)
-        if precision == "bf16" and isinstance(
-            err, ort.capi.onnxruntime_pybind11_state.NotImplemented
-        ):
+        lacking = ort.capi.onnxruntime_pybind11_state.NotImplemented
+        if not PRECISIONS[precision].ort_cpu and isinstance(err, lacking):
             raise MissingBackendError(
-                f"ONNX Runtime's {provider} lacks bfloat16 kernels ({reason}); the deploy model's "
-                "emulated deploy model stands in for it here, or run it on a GPU"
+                f"ONNX Runtime's {provider} lacks {PRECISIONS[precision].dtype} kernels "
+                f"({reason}); the emulated deploy model stands in for it here, or run it on a GPU"
             ) from err
         raise ExportError(
             f"ONNX Runtime cannot load {shortened(path)} as a model ({reason}); export it again"

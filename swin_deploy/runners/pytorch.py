@@ -13,19 +13,20 @@ from torch import Tensor, nn
 
 from exporters.arrays import plain_array
 from exporters.errors import MissingBackendError
+from exporters.precisions import PRECISIONS
 from exporters.spec import Precision
 from swin_deploy.reference.alias import alias
 from swin_deploy.runners.base import Outputs, Runner, plain_images
 from swin_deploy.runners.compiling import GRAPH_MODES, CompileMode, compiling, require_compiler
 from swin_deploy.runners.fused import fuse, fused_blocks, load_kernel, why_not_fused
 
-Arithmetic = Literal["fp32", "tf32", "fp16", "bf16", "autocast"]
+Arithmetic = Precision | Literal["tf32", "autocast"]
 GRAPH_WARMUP = 3
-TORCH_DTYPES: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
+
+
+def torch_dtype(precision: Precision) -> torch.dtype:
+    """Return PyTorch's type of a precision."""
+    return getattr(torch, PRECISIONS[precision].dtype)
 
 
 class TorchRunner(Runner):
@@ -57,11 +58,12 @@ class TorchRunner(Runner):
         fused: bool = False,
     ) -> None:
         self.name = name
-        half: dict[Arithmetic, Precision] = {"fp16": "fp16", "bf16": "bf16"}
-        self.precision = half.get(arithmetic, "fp32")
+        self.precision: Precision = (
+            "fp32" if arithmetic == "tf32" or arithmetic == "autocast" else arithmetic
+        )
         self._model, self._arithmetic, self._mode = model, arithmetic, compile_mode
         self._graphed, self._fused = graph, fused
-        self._dtype = TORCH_DTYPES[self.precision]
+        self._dtype = torch_dtype(self.precision)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         place = torch.cuda.get_device_name() if self._device.type == "cuda" else "CPU"
         self.backend = f"PyTorch {torch.__version__}, {place}"

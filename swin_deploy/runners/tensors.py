@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from exporters.errors import BuildError
+from exporters.precisions import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,9 @@ def find_tensors(trt: Any, engine: Any, path: Path) -> EngineTensors:
     Raises:
         BuildError: If there are several inputs, no outputs, or types that no model here has.
     """
-    dtypes = {
-        trt.DataType.FLOAT: torch.float32,
-        trt.DataType.HALF: torch.float16,
-        trt.DataType.BF16: torch.bfloat16,
-        trt.DataType.UINT8: torch.uint8,
-    }
+    real = {one.engine_type: one.dtype for one in PRECISIONS.values()}
+    dtypes = {getattr(trt.DataType, name): getattr(torch, kind) for name, kind in real.items()}
+    dtypes[trt.DataType.UINT8] = torch.uint8
     types, inputs = {}, []
     # No comprehension: the frame of one that fails would hold the engine beyond its runtime.
     for index in range(engine.num_io_tensors):
@@ -48,7 +46,7 @@ def find_tensors(trt: Any, engine: Any, path: Path) -> EngineTensors:
     if len(inputs) != 1 or not outputs or not all(one in dtypes for one in types.values()):
         raise BuildError(
             f"{path} has inputs {inputs} and outputs {outputs}; expected one input, and all in "
-            "float32, float16 or bfloat16, or pixels in uint8"
+            f"{', '.join(real.values())}, or pixels in uint8"
         )
     output_dtypes = {name: dtypes[types[name]] for name in outputs}
     return EngineTensors(inputs[0], dtypes[types[inputs[0]]], output_dtypes)

@@ -21,7 +21,7 @@ import pytest
 import torch
 from command_line import Command, Outcome
 from exported import in_float32, needs_rtx
-from matrix import CELLS, CLASSES, PRECISIONS, QUICK_CELLS, Cell, write_images
+from matrix import CELLS, CLASSES, QUICK_CELLS, Cell, write_images
 from onnx import numpy_helper
 from overflowing import attention, write_checkpoint
 
@@ -288,7 +288,7 @@ def test_report_of_a_run_that_got_worse_is_status_1(swin: Command, folder: Path)
 
 
 def test_build_trt_of_products_in_float32_is_status_1(swin: Command, folder: Path) -> None:
-    full, half = (Cell(folder, "swin", "tokens", one) for one in PRECISIONS[:2])
+    full, half = (Cell(folder, "swin", "tokens", one) for one in ("fp32", "fp16"))
     files = (onnx.load(cell.onnx()) for cell in (half, full))
     mixed = in_float32(*files, lambda name: "layers.0.mlp" in name)
     onnx.save(mixed, "mixed.onnx")

@@ -26,7 +26,8 @@ def to_older_release(path: Path) -> None:
     for name in ("blocks", "unsized_products", "lost_float32"):
         del plan[name]
     for kernel in plan["kernels"]:
-        for name in ("bytes_written", "flops", "block", "operators", "float32_constants"):
+        kinds = ("bytes_by_type", "float32_constants")
+        for name in ("bytes_written", "flops", "block", "operators", *kinds):
             del kernel[name]
     KernelPlan.from_dict(plan)
     edit_manifest(path, plan=plan)
@@ -44,6 +45,9 @@ def test_plan_kernels_shows_each_in_launch_order(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     values = swin("plan", engine, "--json").assert_done().json
+    for part in (values, *values["launches"], *values["blocks"]):
+        assert sum(part["bytes_by_type"].values()) == part["bytes_moved"]
+    assert values["bytes_by_type"]["FP16"] == values["half_byte_share"] * values["bytes_moved"]
     lines = swin("plan", engine, "--kernels").assert_done().out.splitlines()
     rows = [line.split() for line in lines if len(line.split()) > 2]  # not ends of long names
     rows = [row for row in rows if row[0].isdecimal()]

@@ -81,6 +81,8 @@ def test_read_plan_reads_every_field(tensor):
     assert first.onnx_nodes == ("layers.0.attention.qkv/MatMul", "layers.0.attention.qkv/Add")
     assert first.half_bytes == 2 * (98 * 32 + 32 * 96 + 98 * 96)
     assert first.bytes_moved == first.half_bytes + 4
+    assert first.bytes_by_type == {"FP16": first.half_bytes, "FP32": 4}
+    assert plan.bytes_by_type == {"FP16": plan.bytes_moved - 4, "FP32": 4}
     assert (second.kind, second.layer_type, second.onnx_nodes) == ("attention", "kgen", ())
     assert second.bytes_moved == second.half_bytes == 2 * 4 * (4 * 49 * 32)
     assert (plan.batch, plan.flavor, plan.version) == (2, "tensorrt-rtx", "1.7.1")
@@ -94,26 +96,28 @@ def test_read_plan_reads_every_field(tensor):
 
 
 @pytest.mark.parametrize(
-    ("dims", "datatype", "moved", "half"),
+    ("dims", "datatype", "name", "moved", "half"),
     [
-        ("8,3,56,56", "Float", 8 * 3 * 56 * 56 * 4, 0),
-        ("8,49", "Half", 8 * 49 * 2, 8 * 49 * 2),
-        ("8,49", "BFloat16", 8 * 49 * 2, 8 * 49 * 2),
-        ("196", "Int64", 196 * 8, 0),
-        ("196", "Int32", 196 * 4, 0),
-        ("7", "Int8", 7, 0),
-        ("7", "Bool", 7, 0),
-        ("8", "FP4", 4, 0),
-        ("-1,49,32", "Half", 49 * 32 * 2, 49 * 32 * 2),
-        ("-1,-1", "Float", 4, 0),
-        ("", "Float", 4, 0),
-        ("5", "Complex128", 5, 0),
+        ("8,3,56,56", "Float", "FP32", 8 * 3 * 56 * 56 * 4, 0),
+        ("8,49", "Half", "FP16", 8 * 49 * 2, 8 * 49 * 2),
+        ("8,49", "BFloat16", "BF16", 8 * 49 * 2, 8 * 49 * 2),
+        ("196", "Int64", "INT64", 196 * 8, 0),
+        ("196", "Int32", "INT32", 196 * 4, 0),
+        ("7", "Int8", "INT8", 7, 0),
+        ("7", "FP8", "FP8", 7, 0),
+        ("7", "Bool", "BOOL", 7, 0),
+        ("8", "FP4", "FP4", 4, 0),
+        ("-1,49,32", "Half", "FP16", 49 * 32 * 2, 49 * 32 * 2),
+        ("-1,-1", "Float", "FP32", 4, 0),
+        ("", "Float", "FP32", 4, 0),
+        ("5", "Complex128", "COMPLEX128", 5, 0),
     ],
 )
 @pytest.mark.parametrize("tensor", [rtx_tensor, trt10_tensor])
-def test_read_plan_counts_bytes_by_shape_and_type(tensor, dims, datatype, moved, half):
+def test_read_plan_counts_bytes_by_shape_and_type(tensor, dims, datatype, name, moved, half):
     kernel = kernel_of("__myl_Move_myl0_1", outputs=[("t", dims, datatype)], tensor=tensor)
     assert (kernel.bytes_moved, kernel.half_bytes) == (moved, half)
+    assert kernel.bytes_by_type == {name: moved}
     assert kernel.float32_inputs == ()
 
 
@@ -259,6 +263,26 @@ def sample_plan():
     )
 
 
+@pytest.mark.parametrize(
+    ("kinds", "precision", "wrong"),
+    [
+        (("Half", "Half", "Half"), "fp16", False),
+        (("Half", "BFloat16", "Half"), "bf16", False),
+        (("Half", "Half", "Half"), "bf16", True),
+        (("FP8", "FP8", "BFloat16"), "fp16", True),
+        (("Int8", "Int8", "Half"), "fp16", False),
+        (("Float", "Half", "BFloat16"), "fp16", False),  # float32: told by float32_compute
+    ],
+)
+@pytest.mark.parametrize("name", ["a/MatMul_myl0_1", "_gemm_mha_v2_myl0_2", "__myl_Move_myl0_3"])
+def test_wrong_products_are_those_without_the_precision(name, kinds, precision, wrong):
+    """Kinds of the input, the weights and the output; only products are judged."""
+    shown = [[(place, "4,49", kind)] for place, kind in zip("xwy", kinds, strict=True)]
+    plan = plan_of(layer(name, inputs=shown[0], constants=shown[1], outputs=shown[2]))
+    judged = wrong and "Move" not in name
+    assert plan.wrong_products(precision) == ((name,) if judged else ())
+
+
 def test_heaviest_is_ordered_and_cut():
     names = [kernel.name for kernel in sample_plan().heaviest(2)]
     assert names == ["a/MatMul_myl0_1", "__myl_Move_myl0_3"]
@@ -298,7 +322,9 @@ def test_from_dict_of_something_else_is_refused(values):
 
 def test_from_dict_reads_the_plan_of_an_older_release():
     new = ("blocks", "unsized_products", "lost_float32")
-    of_kernels = ("bytes_written", "flops", "block", "operators", "float32_constants")
+    of_kernels = (
+        "bytes_written", "flops", "block", "operators", "float32_constants", "bytes_by_type",
+    )  # fmt: skip
     values = {name: value for name, value in sample_plan().to_dict().items() if name not in new}
     values["kernels"] = [
         {name: value for name, value in kernel.items() if name not in of_kernels}
@@ -307,6 +333,8 @@ def test_from_dict_reads_the_plan_of_an_older_release():
     plan = KernelPlan.from_dict(json.loads(json.dumps(values)))
     assert plan.bytes_moved == sample_plan().bytes_moved
     assert (plan.blocks, plan.floor_ratio) == ((), None)
+    assert (plan.bytes_by_type, plan.wrong_products("bf16")) == ({}, ())
+    assert plan.half_byte_share == sample_plan().half_byte_share
 
 
 def test_with_range_takes_counts_from_the_engine_and_sizes_from_the_batch():

@@ -175,7 +175,18 @@ def test_fill_forward(names, filled):
 def plan_of(*blocks):
     """A plan; each block is its name, attention blocks, MB, and MB at the floor."""
     kernels = [
-        Kernel(f"k{index}", "gemm", "kgen", mb * 10**6, 0, (), (), flops=7, block=name)
+        Kernel(
+            f"k{index}",
+            "gemm",
+            "kgen",
+            mb * 10**6,
+            0,
+            (),
+            (),
+            flops=7,
+            block=name,
+            bytes_by_type={"INT8": mb * 10**6},
+        )
         for index, (name, _, mb, _) in enumerate(blocks)
     ]
     parts = tuple(Block(name, attention, floor * 10**6) for name, attention, _, floor in blocks)
@@ -194,6 +205,9 @@ def test_block_totals_have_every_byte_once():
     assert sum(total.bytes_moved for total in totals) == A.bytes_moved == 21_000_000
     assert [total.floor_ratio for total in totals] == [3.0, 1.25, 1.0, 1.2]
     assert totals[1].bytes_by_kind == {"gemm": 10_000_000}
+    assert [total.bytes_by_type for total in totals] == [
+        {"INT8": one.bytes_moved} for one in totals
+    ]
     assert A.floor_ratio == 21 / 16
     assert block_table(A).rows[-1][:5] == ("all", "4", "21.0", "100.0%", "1.31x")
 

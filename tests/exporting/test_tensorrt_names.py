@@ -162,7 +162,7 @@ def test_the_code_uses_names_that_every_release_has() -> None:
         "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
         "ParserError.node_name",
         "ITensor.shape",
-        "DataType.HALF",
+        "DataType.UINT8",
     } <= used
     assert mistakes(texts) == []
 
@@ -184,7 +184,7 @@ TO_ENGINE = "exporters/engine/to_engine.py"
         ("exporters/engine/timing_cache.py", "timing_cache.combine(", "timing_cache.merge("),
         ("exporters/engine/timing_cache.py", '(b"").serialize()', '(b"").save()'),
         ("swin_deploy/runners/trt.py", "_context.execute_async_v3", "_context.execute_async_v9"),
-        ("swin_deploy/runners/tensors.py", "trt.DataType.HALF", "trt.DataType.HALVE"),
+        ("swin_deploy/runners/tensors.py", "trt.DataType.UINT8", "trt.DataType.BYTE"),
         ("swin_deploy/runners/tensors.py", "engine.get_tensor_mode", "engine.get_binding_mode"),
         ("swin_deploy/runners/refusals.py", "trt.ILogger.ERROR", "trt.ILogger.MISTAKE"),
         ("swin_deploy/runners/refusals.py", 'require(trt, "engine_validity")', "pass"),

@@ -13,7 +13,7 @@ from conftest import TINY, build_reference, rms_error, seeded_images
 from overflowing import attention, attention_and_offset, mlp, write_checkpoint
 
 from exporters.errors import ConfigError
-from exporters.half_precision import FLOAT16_MAX
+from exporters.precisions import PRECISIONS
 from exporters.progress import silent
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.config import BUNDLED_IMAGES
@@ -81,7 +81,7 @@ def test_noise_is_infinite_only_where_a_part_overflows(found: dict[str, Diagnosi
     for diagnosis in found.values():
         for part in diagnosis.parts:
             assert part.noise is not None
-            assert math.isinf(part.noise) == (part.max_abs > FLOAT16_MAX)
+            assert math.isinf(part.noise) == (part.max_abs > PRECISIONS["fp16"].largest)
     share = found["change_nothing"].fair_share
     assert all(0 < part.noise < share for part in found["change_nothing"].parts)
     assert "layers.3.residual" in found["attention_and_offset"].noisy

@@ -126,6 +126,13 @@ def test_island_that_cuts_attention_is_not_delivered() -> None:
     assert any("attention would be fused" in one for one in missing_precision(plan, graph))
 
 
+@needs_rtx
+def test_plan_of_another_half_precision_is_not_delivered() -> None:
+    plan, graph = plan_of("bf16", ()), half_of("fp16", ())
+    (reason,) = missing_precision(plan, graph)
+    assert "attention or matrix product kernels would not run in float16" in reason
+
+
 def kernel(name: str, nodes: tuple[str, ...], wide: tuple[str, ...], constants: bool) -> Kernel:
     return Kernel(
         name=name,

@@ -174,6 +174,7 @@ def test_plan_to_dict_has_exactly_the_published_keys():
         "bytes_moved",
         "bytes_moved_per_image",
         "half_byte_share",
+        "bytes_by_type",
         "half_kernel_share",
         "kernel_types",
         "batch",

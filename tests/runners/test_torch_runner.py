@@ -155,7 +155,7 @@ def test_copies_are_of_float32_images_whatever_the_model_takes(arithmetic: str) 
             np.testing.assert_array_equal(runner._host.numpy(), images)
         assert runner._host.dtype == torch.float32
         seen = runner._call.seen  # type: ignore[attr-defined] # the alias of the spy
-    assert {dtype for _, dtype in seen} == {pytorch.TORCH_DTYPES[arithmetic]}  # type: ignore[index]
+    assert {dtype for _, dtype in seen} == {pytorch.torch_dtype(arithmetic)}
 
 
 def test_graph_is_captured_once_for_each_batch_and_replayed(

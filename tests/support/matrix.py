@@ -11,6 +11,7 @@ from command_line import call_main
 from families import trained_like
 from PIL import Image
 
+from exporters.precisions import PRECISIONS
 from exporters.spec import Precision
 from swin_deploy.config import Output, SwinConfig, notebook_config
 
@@ -29,7 +30,6 @@ CONFIGS: dict[str, SwinConfig] = {
     "s3": dataclasses.replace(_SWIN, window_size=(4, 2, 2), depths=(2, 2, 1), num_heads=(1, 2, 4)),
 }
 OUTPUTS: tuple[Output, ...] = ("logits", "features", "stages", "tokens")
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _made(path: Path, command: tuple[object, ...]) -> Path:
 
 # Every pair of a family, an output form and a precision.
 CELLS = [
-    (family, output, PRECISIONS[(row + column) % len(PRECISIONS)])
+    (family, output, list(PRECISIONS)[(row + column) % len(PRECISIONS)])
     for row, family in enumerate(CONFIGS)
     for column, output in enumerate(OUTPUTS)
 ]

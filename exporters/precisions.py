@@ -1,0 +1,74 @@
+"""The facts of every precision: one table, which all code that depends on a precision reads.
+
+A new precision is a row here and a name in ``exporters.spec.Precision``, what ``half_precision``
+must rewrite in its graph, and what was measured of it (``TOLERANCES`` of ``swin_deploy.parity``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporters.spec import Precision
+
+
+@dataclass(frozen=True)
+class PrecisionTraits:
+    """One row of the table.
+
+    Attributes:
+        dtype: Type of weights and activations, as PyTorch, NumPy and ``ml_dtypes`` name it.
+        onnx_type: Its number in ONNX (``TensorProto.DataType``).
+        engine_type: Its name in TensorRT's ``DataType``.
+        plan_type: Its name in the layer information of TensorRT's builder.
+        bytes: Size of a value.
+        largest: The largest finite value.
+        smallest_normal: The smallest value above 0 that keeps all digits.
+        roundoff: The largest relative error of rounding a value.
+        multiples: Multiples of PyTorch's own loss that a candidate may need, for relative L2 and
+            for single values.
+        edges: Whether the input and outputs of a file may be in it.
+        einsum: Whether ONNX's Einsum takes it.
+        ort_cpu: Whether ONNX Runtime's CPU provider has kernels for it.
+    """
+
+    dtype: str
+    onnx_type: int
+    engine_type: str
+    plan_type: str
+    bytes: int
+    largest: float
+    smallest_normal: float
+    roundoff: float
+    multiples: tuple[float, float]
+    edges: bool = True
+    einsum: bool = True
+    ort_cpu: bool = True
+
+
+# Float32 comes first: it wins where a graph has as many weights in another precision. Multiples:
+# both sides lose something against the float32 reference, in other places, so a right candidate
+# needs about 1 to 2; single values scatter more, and in float32 so does V2 with its temperatures.
+PRECISIONS: dict[Precision, PrecisionTraits] = {
+    "fp32": PrecisionTraits(
+        "float32", onnx_type=1, engine_type="FLOAT", plan_type="Float", bytes=4,
+        largest=(2 - 2.0**-23) * 2.0**127, smallest_normal=2.0**-126, roundoff=2.0**-24,
+        multiples=(5.0, 12.0),
+    ),
+    "fp16": PrecisionTraits(
+        "float16", onnx_type=10, engine_type="HALF", plan_type="Half", bytes=2,
+        largest=65504.0, smallest_normal=2.0**-14, roundoff=2.0**-11, multiples=(4.0, 6.0),
+    ),
+    "bf16": PrecisionTraits(
+        "bfloat16", onnx_type=16, engine_type="BF16", plan_type="BFloat16", bytes=2,
+        largest=(2 - 2.0**-7) * 2.0**127, smallest_normal=2.0**-126, roundoff=2.0**-8,
+        multiples=(4.0, 6.0), edges=False, einsum=False, ort_cpu=False,
+    ),
+}  # fmt: skip
+REDUCED = tuple(name for name in PRECISIONS if name != "fp32")  # what a float32 graph is brought to
+EDGES = tuple(name for name, traits in PRECISIONS.items() if traits.edges)
+
+
+def fallbacks(start: Precision) -> tuple[Precision, ...]:
+    """Precisions to try from ``start`` on: the smallest first, the finest of a size first."""
+    order = sorted(PRECISIONS, key=lambda name: (PRECISIONS[name].bytes, PRECISIONS[name].roundoff))
+    return tuple(order[order.index(start) :])
