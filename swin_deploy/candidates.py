@@ -89,23 +89,15 @@ class Made:
     @property
     def takes_pixels(self) -> bool:
         """Whether one of the files takes pixels of 0 to 255, not normalised images."""
-        kinds = [one.takes_pixels for one in self.onnx]
-        return any((*kinds, *(one.takes_pixels for one in self.engines)))
+        types = [one.input_type for one in self.onnx]
+        types += [one.input_type for one in self.engines]
+        return "uint8" in types
 
 
 def read_made(
     onnx: Iterable[Path] = (), engines: Iterable[Path] = (), runner: TorchWay | None = None
 ) -> Made:
-    """Read what was made from a model, each file once.
-
-    Args:
-        onnx: ONNX files.
-        engines: Engine files.
-        runner: As in ``Made``.
-
-    Raises:
-        DeployError: If a file cannot be read.
-    """
+    """Read files made from a model; raises as ``read_onnx`` and ``read_engine_manifest``."""
     graphs = tuple(read_onnx(path).without_weights() for path in onnx)
     return Made(graphs, tuple(map(read_engine_manifest, engines)), runner)
 

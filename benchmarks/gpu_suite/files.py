@@ -11,16 +11,9 @@ from exporters.artifact import read_manifest
 from exporters.backends import load_tensorrt
 from exporters.errors import BuildError, ComparisonError, FileError, MissingBackendError
 from exporters.spec import DEFAULT_OPSET, BatchProfile, EngineOptions, Flavor, Precision
+from swin_deploy.artifacts import onnx_file
 from swin_deploy.artifacts.engine_file import RefusedEngine, write_engine
 from swin_deploy.artifacts.facts import check_origin, facts_in_manifest
-from swin_deploy.artifacts.onnx_file import (
-    convert,
-    export_spec,
-    onnx_name,
-    read_onnx,
-    write_graph,
-    write_onnx,
-)
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.runners.engine_manifest import read_engine_manifest
 
@@ -34,7 +27,7 @@ TARGETS: dict[Flavor, tuple[tuple[str, ...], ...]] = {
 
 def onnx_path(name: str, precision: Precision, setup: Setup) -> Path:
     """Where the ONNX file of a model is."""
-    return setup.artifacts / onnx_name(name, precision, DEFAULT_OPSET)
+    return setup.artifacts / onnx_file.onnx_name(name, precision, DEFAULT_OPSET)
 
 
 def engine_path(name: str, flavor: Flavor, setup: Setup, targets: tuple[str, ...] = ()) -> Path:
@@ -54,8 +47,9 @@ def export(name: str, setup: Setup) -> dict[str, Any]:
     if not taken:
         if importlib.util.find_spec("onnxscript") is None:
             raise MissingBackendError("exporting needs onnxscript; give --artifacts made elsewhere")
-        made = write_onnx(loaded, export_spec(loaded), full)
-        write_graph(convert(made, "fp16", path=onnx_path(name, "fp16", setup)))
+        made = onnx_file.write_onnx(loaded, onnx_file.export_spec(loaded), full)
+        half = onnx_file.convert(made, "fp16", path=onnx_path(name, "fp16", setup))
+        onnx_file.write_graph(half)
     files = {}
     for precision in PRECISIONS:
         manifest = read_manifest(onnx_path(name, precision, setup))
@@ -79,7 +73,7 @@ def build(
         source = usable_onnx(loaded, "fp16", setup)
         profile = BatchProfile(1, setup.max_batch, setup.max_batch)
         options = EngineOptions(flavor=flavor, compute_capabilities=targets)
-        built = write_engine(read_onnx(source), path, profile=profile, options=options)
+        built = write_engine(onnx_file.read_onnx(source), path, profile=profile, options=options)
         if isinstance(built, RefusedEngine):
             raise BuildError(f"{flavor}: {built.text}")
     engine = read_engine_manifest(path)

@@ -4,8 +4,7 @@
 ``facts``        what a file says of the model that it was made from, its one reader
 ``newest``       the export that is meant where no file is named
 ``onnx_file``    ONNX files: read, exported, brought to half precision
-``engine_file``  engines: built, their precision proved, written
-``plan_of``      the kernel plan of an engine or of an ONNX file
+``engine_file``  engines: built, their precision proved, written; and their kernel plans
 ``builds``       which files a build converts and writes, decided before the work
 ``outputs``      results as files to write, and how ours are told from other people's
 ===============  ==============================================================================

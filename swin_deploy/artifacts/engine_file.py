@@ -1,30 +1,28 @@
-"""Engines: built from an ONNX file, their precision proved, and written with what they are."""
+"""Engines: built from an ONNX file, their precision proved, written; and their kernel plans."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from exporters.artifact import NewArtifact, artifact_outputs, write_artifacts
-from exporters.engine.to_engine import BuiltEngine, build_engine, fixed_batch
-from exporters.half_precision import FLOAT32_ASKED, float32_modules
+from exporters.engine.to_engine import build_engine, fixed_batch
+from exporters.errors import BuildError
+from exporters.half_precision import FLOAT32_ASKED, float32_modules, to_half
 from exporters.outputs import claim
-from exporters.plan import KernelPlan
+from exporters.plan import KernelPlan, count_attention
 from exporters.progress import Progress, Tell, silent
 from exporters.spec import DEFAULT_BATCH_OPT, BatchProfile, EngineOptions
 from exporters.text_files import listed, naming
-from swin_deploy.artifacts.onnx_file import (
-    OnnxFile,
-    edges_of,
-    facts_values,
-    new_graph,
-    origin_of,
+from swin_deploy.artifacts.onnx_file import OnnxFile, new_graph, read_onnx
+from swin_deploy.runners.engine_manifest import (
+    EngineManifest,
+    engine_manifest,
+    read_engine_manifest,
 )
-from swin_deploy.runners.engine_manifest import EngineManifest, engine_manifest
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def write_engine(
     graph = source.whole_graph()
     profile = profile or default_profile(graph)
     with naming(source.path):
-        facts = source.facts  # they may be damaged: better known before the build
+        model = source.model_values  # they may be damaged: better known before the build
         built = build_engine(
             graph, profile, options=options, progress=listener.progress, warn=listener.warn
         )
@@ -108,10 +106,16 @@ def write_engine(
     digest = before[0].sha256 if before else source.sha256
     manifest = {
         "kind": "engine",
-        **facts_values(facts),
+        **model,
         "precision": source.precision,
-        **_build_facts(built, graph, profile),
-        "source": origin_of(source.path, digest),
+        "flavor": built.flavor,
+        "version": built.version,
+        "targets": built.targets.to_dict(),
+        "profile": dataclasses.asdict(profile),
+        **source.edges,
+        "build_s": round(built.build_s, 3),
+        "plan": built.plan.to_dict(),
+        "source": {"file": source.path.name, "sha256": digest},
     }
     written = write_artifacts([*before, NewArtifact(path, built.data, manifest)], force=force)
     return engine_manifest(path, written[-1])
@@ -143,15 +147,52 @@ def default_profile(graph: onnx.ModelProto) -> BatchProfile:
     return BatchProfile(fixed, fixed, fixed) if fixed else BatchProfile(1, DEFAULT_BATCH_OPT, 32)
 
 
-def _build_facts(
-    built: BuiltEngine, graph: onnx.ModelProto, profile: BatchProfile
-) -> dict[str, Any]:
-    return {
-        "flavor": built.flavor,
-        "version": built.version,
-        "targets": built.targets.to_dict(),
-        "profile": dataclasses.asdict(profile),
-        **edges_of(graph),
-        "build_s": round(built.build_s, 3),
-        "plan": built.plan.to_dict(),
-    }
+def read_or_build_plan(
+    path: Path,
+    *,
+    batch: int | None,
+    options: EngineOptions,
+    half: bool = False,
+    warn: Tell = silent,
+) -> KernelPlan:
+    """The plan of an engine, from its manifest, or of an ONNX file, built in memory.
+
+    Args:
+        path: An engine with its manifest, or an ONNX file.
+        batch: To plan an ONNX file for; by default its fixed batch, or 8.
+        options: Flavour and builder settings, for an ONNX file.
+        half: Plan the float16 form of a float32 ONNX file.
+        warn: Called with a line where the build goes on without something, such as its cache.
+
+    Raises:
+        BuildError: If it cannot be built, or an engine was asked for otherwise than it is.
+        ExportError: If the ONNX file cannot be read, or cannot be written in float16.
+        FileError: If the engine's manifest is missing or describes another file.
+    """
+    if path.suffix == ".onnx":
+        return _plan_onnx(path, batch=batch, options=options, half=half, warn=warn)
+    if half:
+        raise BuildError(f"{path.name} is no ONNX file; give the one to plan in float16")
+    plan = read_engine_manifest(path).plan
+    if batch not in (None, plan.batch):
+        raise BuildError(
+            f"the plan of {path.name} is for batch {plan.batch}; give its ONNX file to plan another"
+        )
+    return plan
+
+
+def _plan_onnx(
+    path: Path, *, batch: int | None, options: EngineOptions, half: bool, warn: Tell
+) -> KernelPlan:
+    file = read_onnx(path)
+    graph = file.graph
+    if not count_attention(graph):
+        raise BuildError(
+            f"{path} has no attention, a softmax between two matrix products, so it is no Swin "
+            "Transformer; give the ONNX file of one"
+        )
+    with naming(path):
+        if half and file.precision == "fp32":
+            graph = to_half(graph, io_precision="fp32")
+        at = batch or default_profile(graph).opt
+        return build_engine(graph, BatchProfile(at, at, at), options=options, warn=warn).plan

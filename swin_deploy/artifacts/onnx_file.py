@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import TensorProto
 from torch import nn
 
 from exporters.artifact import (
@@ -31,7 +30,6 @@ from exporters.to_onnx import export_onnx, load_onnx
 from exporters.weights import check_graph, serialized, without_weights
 from swin_deploy.artifacts.facts import (
     ModelFacts,
-    facts_in_graph,
     facts_of,
     float32_text,
     texts,
@@ -70,8 +68,9 @@ class OnnxFile:
 
     @functools.cached_property
     def facts(self) -> ModelFacts | None:
-        """What the graph says of its model; raises as ``facts_in_graph``."""
-        return facts_in_graph(self.graph, self.path)
+        """What the graph says of its model; raises as ``ModelFacts.from_metadata``."""
+        values = {entry.key: entry.value for entry in self.graph.metadata_props}
+        return ModelFacts.from_metadata(values, where=str(self.path))
 
     @functools.cached_property
     def manifest(self) -> dict[str, Any] | None:
@@ -89,10 +88,22 @@ class OnnxFile:
         return sha256_of(self.path) if self.manifest is None else str(self.manifest["sha256"])
 
     @property
-    def takes_pixels(self) -> bool:
-        """Whether the input is pixels of 0 to 255, not normalised images."""
-        kind: int = self.graph.graph.input[0].type.tensor_type.elem_type
-        return kind == TensorProto.UINT8
+    def input_type(self) -> str:
+        """NumPy's name of the type of the input; ``uint8`` for pixels of 0 to 255."""
+        kind = self.graph.graph.input[0].type.tensor_type.elem_type
+        return str(onnx.helper.tensor_dtype_to_np_dtype(kind).name)
+
+    @property
+    def edges(self) -> dict[str, Any]:
+        """The input and the outputs, for a manifest."""
+        body = self.graph.graph
+        outputs = [value.name for value in body.output]
+        return {"input": body.input[0].name, "input_type": self.input_type, "outputs": outputs}
+
+    @property
+    def model_values(self) -> dict[str, Any]:
+        """The facts, for a manifest; none in a file of another tool."""
+        return {} if self.facts is None else self.facts.to_dict()
 
     def whole_graph(self) -> onnx.ModelProto:
         """Return the graph with its weights, read again where they were let go of.
@@ -212,7 +223,7 @@ def convert(
             f"({' '.join(str(err).split())[:200]}); "
             "export it in half precision where it came from"
         ) from err
-    return OnnxFile(path, half, source=origin_of(source.path, source.sha256))
+    return OnnxFile(path, half, source={"file": source.path.name, "sha256": source.sha256})
 
 
 def write_graph(file: OnnxFile, *, force: bool = False) -> OnnxFile:
@@ -231,33 +242,15 @@ def new_graph(file: OnnxFile) -> NewArtifact:
     graph = file.graph
     manifest = {
         "kind": "onnx",
-        **facts_values(file.facts),
-        **({} if file.source is None else {"source": file.source}),
+        **file.model_values,
+        **({"source": file.source} if file.source else {}),
         "precision": file.precision,
         "float32_modules": list(float32_modules(graph)),
         "opset": graph.opset_import[0].version,
         "batch": fixed_batch(graph) or "dynamic",
         "nodes": len(graph.graph.node),
         "attention_blocks": count_attention(graph),
-        **edges_of(graph),
+        **file.edges,
         "versions": versions(),
     }
     return NewArtifact(file.path, functools.partial(serialized, graph), manifest)
-
-
-def origin_of(source: Path, sha256: str) -> dict[str, str]:
-    """Return what a file was made from, for its manifest."""
-    return {"file": source.name, "sha256": sha256}
-
-
-def facts_values(facts: ModelFacts | None) -> dict[str, Any]:
-    """Return facts for a manifest; none for a file of another tool."""
-    return {} if facts is None else facts.to_dict()
-
-
-def edges_of(graph: onnx.ModelProto) -> dict[str, Any]:
-    """Return the input and the outputs of a graph, for a manifest."""
-    taken = graph.graph.input[0]
-    kind = onnx.helper.tensor_dtype_to_np_dtype(taken.type.tensor_type.elem_type)
-    outputs = [value.name for value in graph.graph.output]
-    return {"input": taken.name, "input_type": kind.name, "outputs": outputs}

@@ -164,7 +164,7 @@ def _in_words(engine: EngineManifest) -> str:
     kernels = engine.plan
     return (
         f"{engine.values['bytes'] / 1e6:.1f} MB, {engine.precision}, "
-        f"{kernels.flavor} {kernels.version}, batch {engine.min_batch} to {engine.max_batch}; "
+        f"{kernels.flavor} {kernels.version}, batch {engine.profile.min} to {engine.profile.max}; "
         f"{kernels.kernel_count} kernels, attention fused {kernels.fused_attention} of "
         f"{kernels.attention_blocks}, {100 * kernels.half_byte_share:.1f} % of bytes in half"
     )

@@ -115,7 +115,7 @@ def _read(
     flavor: Literal["auto"] | Flavor,
 ) -> KernelPlan:
     with console.step(f"Reading the plan of {file.name}") as step:
-        from swin_deploy.artifacts.plan_of import read_or_build_plan
+        from swin_deploy.artifacts.engine_file import read_or_build_plan
 
         options = default_options(resolve_flavor(flavor))
         return read_or_build_plan(file, batch=batch, options=options, half=half, warn=step.warn)

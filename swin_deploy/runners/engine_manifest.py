@@ -23,6 +23,13 @@ from exporters.text_files import naming, shortened, typed
 Batch = Annotated[int, msgspec.Meta(ge=1, le=MOST_BATCH)]
 
 
+class Batches(msgspec.Struct, frozen=True):
+    """Fewest and most images a call."""
+
+    min: Batch
+    max: Batch
+
+
 @dataclass(frozen=True, eq=False)
 class EngineManifest:
     """An engine on the disk and what its manifest says of it, checked against the file once.
@@ -32,50 +39,29 @@ class EngineManifest:
         flavor: TensorRT flavour.
         version: Its version.
         precision: Precision of weights and activations.
-        min_batch: Fewest images a call.
-        max_batch: Most images a call.
+        profile: Images a call.
         targets: GPUs and versions that it is for.
         sha256: Digest of the file.
         plan: Its kernels.
         values: The whole manifest, as JSON values.
+        input_type: Type of the input; ``uint8`` for pixels of 0 to 255.
     """
 
     path: Path
     flavor: Flavor
-    version: str
+    version: Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)+$")]
     precision: Precision
-    min_batch: int
-    max_batch: int
+    profile: Batches
     targets: Targets
     sha256: str
     plan: KernelPlan = field(repr=False)
     values: dict[str, Any] = field(repr=False)
+    input_type: str = "float32"
 
     @property
     def traits(self) -> Traits:
         """What the flavour has and lacks."""
         return FLAVORS[self.flavor]
-
-    @property
-    def takes_pixels(self) -> bool:
-        """Whether the input is pixels of 0 to 255, not normalised images."""
-        return self.values.get("input_type") == "uint8"
-
-
-class _Profile(msgspec.Struct):
-    min: Batch
-    max: Batch
-
-
-class _Manifest(msgspec.Struct):
-    """The fields of a manifest that running the engine depends on."""
-
-    flavor: Flavor
-    version: Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)+$")]
-    precision: Precision
-    profile: _Profile
-    targets: dict[str, Any]
-    sha256: str
 
 
 def read_engine_manifest(path: Path) -> EngineManifest:
@@ -89,14 +75,10 @@ def read_engine_manifest(path: Path) -> EngineManifest:
 
 
 def engine_manifest(path: Path, values: dict[str, Any]) -> EngineManifest:
-    """Check the values of an engine's manifest.
-
-    Args:
-        path: Place of the engine.
-        values: The manifest, as it was read or written.
+    """Check the values of an engine's manifest, as they were read or written.
 
     Raises:
-        BuildError: If it is not one of an engine.
+        BuildError: If the manifest is not one of an engine.
     """
     known = values.get("kind") == "engine" and values.get("precision") in get_args(Precision)
     if not known or "plan" not in values:
@@ -104,25 +86,14 @@ def engine_manifest(path: Path, values: dict[str, Any]) -> EngineManifest:
     with naming(path):
         plan = KernelPlan.from_dict(values["plan"])
     try:
-        read = typed(values, _Manifest, where=manifest_path(path).name)
-        targets = Targets.from_dict(read.targets)
+        targets = Targets.from_dict(values.get("targets", {}))
+        made = {"path": path, "plan": plan, "targets": targets, "values": values}
+        return typed(values | made, EngineManifest, where=manifest_path(path).name)
     except FileError as err:
         raise BuildError(
             f"the manifest of {shortened(path)} does not describe an engine ({err}); build it "
             "again with swin-deploy build-trt"
         ) from err
-    return EngineManifest(
-        path=path,
-        flavor=read.flavor,
-        version=read.version,
-        precision=read.precision,
-        min_batch=read.profile.min,
-        max_batch=read.profile.max,
-        targets=targets,
-        sha256=read.sha256,
-        plan=plan,
-        values=values,
-    )
 
 
 def require_version(engine: EngineManifest, here: str) -> None:

@@ -101,8 +101,8 @@ class TrtRunner(Runner):
         self._steps = steps
         self._warn = warn
         self.precision = self._facts.precision
-        self.min_batch = self._facts.min_batch
-        self.max_batch = self._facts.max_batch
+        self.min_batch = self._facts.profile.min
+        self.max_batch = self._facts.profile.max
         self.name = name or f"engine {self.precision}"
         self.backend = f"{self._traits.title} {self._facts.version}"
         self._gpu = Gpu("", "")
