@@ -137,6 +137,8 @@ def _require_input(graph: onnx.ModelProto) -> None:
     shape = graph.graph.input[0].type.tensor_type.shape.dim if graph.graph.input else []
     if not shape:
         raise ExportError("it has no input with a batch; give the ONNX file of an image model")
+    if graph.graph.input[0].type.tensor_type.elem_type == TensorProto.UNDEFINED:
+        raise ExportError("its input has no element type; give the ONNX file of an image model")
     if shape[0].dim_value > MOST_BATCH:
         raise ExportError(f"it takes a batch of {shape[0].dim_value:,}, at most {MOST_BATCH:,}")
     if not graph.graph.output:

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
         FileError,
         MissingBackendError,
     )
+    from swin_deploy.api.border import Artifact
     from swin_deploy.api.checks import Report, check
     from swin_deploy.api.engines import build
     from swin_deploy.api.models import Model, load
-    from swin_deploy.artifacts.pipeline import Artifact, Listener
+    from swin_deploy.artifacts.engine_file import Listener
     from swin_deploy.images.preprocessing import PreprocessingChoice
     from swin_deploy.predict.predictor import Prediction, Predictor, Scored
 
@@ -51,8 +52,8 @@ __all__ = [
     "load",
 ]
 _HOMES = {
-    "Artifact": "swin_deploy.artifacts.pipeline",
-    "Listener": "swin_deploy.artifacts.pipeline",
+    "Artifact": "swin_deploy.api.border",
+    "Listener": "swin_deploy.artifacts.engine_file",
     "Model": "swin_deploy.api.models",
     "Prediction": "swin_deploy.predict.predictor",
     "Predictor": "swin_deploy.predict.predictor",

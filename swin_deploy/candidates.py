@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-from onnx import ModelProto, TensorProto
 from torch import nn
 
-from exporters.half_precision import float32_modules, precision_of
+from exporters.half_precision import float32_modules
 from exporters.spec import Precision, Stage
 from exporters.text_files import naming
-from exporters.to_onnx import load_onnx
-from exporters.weights import without_weights
-from swin_deploy.artifacts.facts import check_origin, facts_in_graph, facts_in_manifest
-from swin_deploy.artifacts.pipeline import read_engine_manifest
+from swin_deploy.artifacts.facts import check_origin, facts_in_manifest
+from swin_deploy.artifacts.onnx_file import OnnxFile, read_onnx
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TorchWay, TrtRunner, deploy_runner
 from swin_deploy.runners.emulated import EmulatedRunner
+from swin_deploy.runners.engine_manifest import EngineManifest, read_engine_manifest
 from swin_deploy.runners.intermediates import Probed, tappable_graph, tappable_module
 
 
@@ -63,15 +60,15 @@ def compiled_candidate(loaded: LoadedModel, way: TorchWay) -> Candidate:
     return Candidate(runner, "deploy", family=loaded.config.family)
 
 
-def graph_candidate(loaded: LoadedModel, graph: onnx.ModelProto, path: Path) -> Candidate:
-    """An ONNX graph, of which the structure is enough, and the file that holds it."""
-    precision = precision_of(graph)
+def graph_candidate(loaded: LoadedModel, file: OnnxFile) -> Candidate:
+    """An ONNX file, of which the graph's structure is enough."""
+    precision, steps = file.precision, loaded.preprocessing
     return Candidate(
-        OrtRunner(path, precision, name=f"ONNX {precision}", steps=loaded.preprocessing),
+        OrtRunner(file.path, precision, name=f"ONNX {precision}", steps=steps),
         "onnx",
-        path.name,
+        file.path.name,
         loaded.config.family,
-        tappable_graph(path, graph, precision, steps=loaded.preprocessing),
+        tappable_graph(file.path, file.graph, precision, steps=steps),
     )
 
 
@@ -80,34 +77,29 @@ class Made:
     """What to prove: ONNX graphs and engines made from one model, and the model in PyTorch.
 
     Attributes:
-        onnx: ONNX files.
-        engines: Engine files.
+        onnx: ONNX files, without their weights.
+        engines: Engines.
         runner: How PyTorch is to run the deploy model besides; None for not at all.
     """
 
-    onnx: tuple[Path, ...] = ()
-    engines: tuple[Path, ...] = ()
+    onnx: tuple[OnnxFile, ...] = ()
+    engines: tuple[EngineManifest, ...] = ()
     runner: TorchWay | None = None
-
-    @functools.cached_property
-    def graphs(self) -> tuple[ModelProto, ...]:
-        """The structure of each ONNX file, read and checked once.
-
-        Raises:
-            ExportError: If a file cannot be read.
-        """
-        return tuple(without_weights(load_onnx(path)) for path in self.onnx)
 
     @property
     def takes_pixels(self) -> bool:
-        """Whether one of the files takes pixels of 0 to 255, not normalised images.
+        """Whether one of the files takes pixels of 0 to 255, not normalised images."""
+        types = [one.input_type for one in self.onnx]
+        types += [one.input_type for one in self.engines]
+        return "uint8" in types
 
-        Raises:
-            DeployError: If a file cannot be read.
-        """
-        kinds = [graph.graph.input[0].type.tensor_type.elem_type for graph in self.graphs]
-        engines = [read_engine_manifest(path).get("input_type") for path in self.engines]
-        return TensorProto.UINT8 in kinds or "uint8" in engines
+
+def read_made(
+    onnx: Iterable[Path] = (), engines: Iterable[Path] = (), runner: TorchWay | None = None
+) -> Made:
+    """Read files made from a model; raises as ``read_onnx`` and ``read_engine_manifest``."""
+    graphs = tuple(read_onnx(path).without_weights() for path in onnx)
+    return Made(graphs, tuple(map(read_engine_manifest, engines)), runner)
 
 
 def stages(loaded: LoadedModel, made: Made) -> list[tuple[Stage, str, Runner]]:
@@ -128,17 +120,17 @@ def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
     found = [module_candidate(loaded, loaded.deploy)]
     if made.runner:
         found.append(compiled_candidate(loaded, made.runner))
-    for path, graph in zip(made.onnx, made.graphs, strict=True):
-        with naming(path):
-            check_origin(path, facts_in_graph(graph, path), loaded)
-            found.append(graph_candidate(loaded, graph, path))
-    for path in made.engines:
-        manifest = read_engine_manifest(path)
-        with naming(path):
-            check_origin(path, facts_in_manifest(manifest, path), loaded)
-        name = f"engine {manifest['precision']}"
-        runner = TrtRunner(path, name=name, steps=loaded.preprocessing)
-        found.append(Candidate(runner, "engine", path.name, loaded.config.family))
+    for file in made.onnx:
+        with naming(file.path):
+            check_origin(file.path, file.facts, loaded)
+            found.append(graph_candidate(loaded, file))
+    for engine in made.engines:
+        with naming(engine.path):
+            facts = facts_in_manifest(engine.values, engine.path)
+            check_origin(engine.path, facts, loaded)
+        name = f"engine {engine.precision}"
+        runner = TrtRunner(engine, name=name, steps=loaded.preprocessing)
+        found.append(Candidate(runner, "engine", engine.path.name, loaded.config.family))
     return found
 
 
@@ -148,7 +140,7 @@ def emulated(loaded: LoadedModel, made: Made) -> list[Candidate]:
     ONNX Runtime's CPU provider runs chains of float16 nodes in float32 without rounding between
     them, so what overflows on a GPU is finite there; and it has no bfloat16 kernels.
     """
-    graphs = {precision_of(graph): graph for graph in made.graphs}
+    graphs = {file.precision: file.graph for file in made.onnx}
     return [
         Candidate(
             EmulatedRunner(

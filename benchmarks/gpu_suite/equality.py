@@ -18,8 +18,7 @@ from benchmarks.gpu_suite.models import Setup, suite_model
 from exporters.backends import current_gpu
 from exporters.errors import MissingBackendError
 from exporters.spec import Flavor, Precision
-from exporters.to_onnx import load_onnx
-from exporters.weights import without_weights
+from swin_deploy.artifacts.onnx_file import read_onnx
 from swin_deploy.bench.contenders import one_line, relative_l2
 from swin_deploy.candidates import Candidate, compiled_candidate, graph_candidate, module_candidate
 from swin_deploy.checkpoints.load import LoadedModel
@@ -66,7 +65,7 @@ def onnx_steps(name: str, setup: Setup, keep: Keep) -> Found:
 
 def _graph(loaded: LoadedModel, precision: Precision, setup: Setup) -> Candidate:
     path = usable_onnx(loaded, precision, setup)
-    return graph_candidate(loaded, without_weights(load_onnx(path)), path)
+    return graph_candidate(loaded, read_onnx(path).without_weights())
 
 
 def engine_step(name: str, flavor: Flavor, setup: Setup, keep: Keep) -> Found:

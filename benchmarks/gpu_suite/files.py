@@ -11,9 +11,11 @@ from exporters.artifact import read_manifest
 from exporters.backends import load_tensorrt
 from exporters.errors import BuildError, ComparisonError, FileError, MissingBackendError
 from exporters.spec import DEFAULT_OPSET, BatchProfile, EngineOptions, Flavor, Precision
-from swin_deploy.artifacts import pipeline
+from swin_deploy.artifacts import onnx_file
+from swin_deploy.artifacts.engine_file import RefusedEngine, write_engine
 from swin_deploy.artifacts.facts import check_origin, facts_in_manifest
 from swin_deploy.checkpoints.load import LoadedModel
+from swin_deploy.runners.engine_manifest import read_engine_manifest
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 # The targets to build an engine for, one after the other until the GPU takes one.
@@ -25,7 +27,7 @@ TARGETS: dict[Flavor, tuple[tuple[str, ...], ...]] = {
 
 def onnx_path(name: str, precision: Precision, setup: Setup) -> Path:
     """Where the ONNX file of a model is."""
-    return setup.artifacts / pipeline.onnx_name(name, precision, DEFAULT_OPSET)
+    return setup.artifacts / onnx_file.onnx_name(name, precision, DEFAULT_OPSET)
 
 
 def engine_path(name: str, flavor: Flavor, setup: Setup, targets: tuple[str, ...] = ()) -> Path:
@@ -45,8 +47,9 @@ def export(name: str, setup: Setup) -> dict[str, Any]:
     if not taken:
         if importlib.util.find_spec("onnxscript") is None:
             raise MissingBackendError("exporting needs onnxscript; give --artifacts made elsewhere")
-        pipeline.write_onnx(loaded, pipeline.export_spec(loaded), full)
-        pipeline.write_converted(pipeline.convert(full, "fp16", folder=setup.artifacts))
+        made = onnx_file.write_onnx(loaded, onnx_file.export_spec(loaded), full)
+        half = onnx_file.convert(made, "fp16", path=onnx_path(name, "fp16", setup))
+        onnx_file.write_graph(half)
     files = {}
     for precision in PRECISIONS:
         manifest = read_manifest(onnx_path(name, precision, setup))
@@ -70,19 +73,16 @@ def build(
         source = usable_onnx(loaded, "fp16", setup)
         profile = BatchProfile(1, setup.max_batch, setup.max_batch)
         options = EngineOptions(flavor=flavor, compute_capabilities=targets)
-        engine, plan = pipeline.write_engine(source, path, profile=profile, options=options)
-        if engine is None:
-            raise BuildError(
-                f"{flavor} runs {len(plan.float32_compute)} GEMM or attention kernels of a float16 "
-                "graph in float32"
-            )
-    manifest = read_manifest(path)
+        built = write_engine(onnx_file.read_onnx(source), path, profile=profile, options=options)
+        if isinstance(built, RefusedEngine):
+            raise BuildError(f"{flavor}: {built.text}")
+    engine = read_engine_manifest(path)
     keys = ("file", "bytes", "version", "profile", "build_s", "sha256")
-    plan_of = pipeline.read_or_build_plan(path, batch=None, options=EngineOptions(flavor=flavor))
+    plan = engine.plan
     return {
-        **{key: manifest[key] for key in keys},
-        "kernels": plan_of.kernel_count,
-        "fused attention": f"{plan_of.fused_attention} of {plan_of.attention_blocks}",
+        **{key: engine.values[key] for key in keys},
+        "kernels": plan.kernel_count,
+        "fused attention": f"{plan.fused_attention} of {plan.attention_blocks}",
         "made": "taken from the folder" if taken else "here",
     }
 

@@ -27,7 +27,7 @@ from benchmarks.gpu_suite.models import TINY, Setup, suite_model
 from exporters.half_precision import to_half
 from exporters.spec import Precision
 from exporters.to_onnx import export_onnx
-from swin_deploy.artifacts import pipeline
+from swin_deploy.artifacts.onnx_file import export_spec, onnx_name
 from swin_deploy.bench import BenchReport, Effort
 from swin_deploy.bench.baselines import arithmetics
 from swin_deploy.bench.contenders import Contender
@@ -189,10 +189,10 @@ def peer_export(setup: Setup) -> Found:
 
 def _peer_files(loaded: LoadedModel, setup: Setup) -> dict[Precision, Path]:
     """ONNX files of timm's model: those there are, or new ones."""
-    paths = {p: setup.artifacts / f"{PEER}-{pipeline.onnx_name(TINY, p, 18)}" for p in PRECISIONS}
+    paths = {p: setup.artifacts / f"{PEER}-{onnx_name(TINY, p, 18)}" for p in PRECISIONS}
     if not all(path.is_file() for path in paths.values()):
         model = build_original(loaded, PEER)
-        spec = pipeline.export_spec(loaded, opset=18)
+        spec = export_spec(loaded, opset=18)
         graph = export_onnx(model, spec, metadata={})
         setup.artifacts.mkdir(parents=True, exist_ok=True)
         onnx.save(graph, paths["fp32"])

@@ -1,12 +1,13 @@
-"""Checks of what a caller gives: values that Click checks for the commands."""
+"""What a caller gives, with the checks that Click does for the commands, and gets."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from exporters.errors import ConfigError
 from swin_deploy.artifacts.outputs import ending_problem
@@ -16,6 +17,19 @@ from swin_deploy.report.results import Report
 Value = TypeVar("Value", bound=LoadedModel | Report)
 StrPath = str | os.PathLike[str]
 MAX_COUNT = 1 << 16
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that was made.
+
+    Attributes:
+        path: Its place.
+        manifest: The content of the JSON file beside it: what it was made from and with.
+    """
+
+    path: Path
+    manifest: dict[str, Any] = field(repr=False)
 
 
 def derived(kind: type[Value], value: LoadedModel | Report) -> Value:

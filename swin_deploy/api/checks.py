@@ -10,7 +10,7 @@ from typing import Any
 from exporters.errors import ComparisonError, ConfigError
 from exporters.progress import Progress, silent
 from swin_deploy.api.border import StrPath, derived, path_of, require_known, require_whole
-from swin_deploy.candidates import Made
+from swin_deploy.candidates import Made, read_made
 from swin_deploy.checkpoints.known import ORIGINAL_CHOICES
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.original.build import original_library
@@ -149,4 +149,4 @@ def _made(files: Sequence[StrPath], runner: TorchWay | None) -> Made:
             f"{found['checkpoint'][0]} is neither an ONNX file nor an engine; name what was made "
             "from the model"
         )
-    return Made(tuple(found["onnx"]), tuple(found["engine"]), runner)
+    return read_made(found["onnx"], found["engine"], runner)

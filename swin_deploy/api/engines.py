@@ -19,6 +19,7 @@ from exporters.spec import (
     Precision,
 )
 from swin_deploy.api.border import (
+    Artifact,
     StrPath,
     path_of,
     require_ending,
@@ -26,10 +27,10 @@ from swin_deploy.api.border import (
     require_options,
     require_whole,
 )
-from swin_deploy.artifacts import pipeline
-from swin_deploy.artifacts.builds import claim_build, plan_build, refusal
+from swin_deploy.artifacts.builds import claim_build, plan_build
+from swin_deploy.artifacts.engine_file import Listener, RefusedEngine, write_engine
+from swin_deploy.artifacts.onnx_file import read_onnx
 from swin_deploy.artifacts.outputs import ENGINE_ENDINGS
-from swin_deploy.artifacts.pipeline import Artifact, Listener
 
 
 class BuildOptions(TypedDict, total=False):
@@ -99,26 +100,26 @@ def build(
         >>> engine.manifest["plan"]["attention_blocks"]
         4
     """
-    source, named = path_of(onnx), None if output is None else path_of(output)
+    path, named = path_of(onnx), None if output is None else path_of(output)
     require_known("precision", precision, (None, *PRECISIONS))
     profile = _profile(batch)
     settings = _engine_options(options)
-    files = plan_build(source, named, precision=precision, folder=source.parent)
+    source = read_onnx(path)
+    files = plan_build(source, named, precision=precision, folder=path.parent)
     require_ending(files.engine, ENGINE_ENDINGS)
     claim_build(files, force=force)
-    graph = files.source()
-    engine, plan = pipeline.write_engine(
-        graph,
+    source = files.source(source)  # in its place: the float32 graph is let go of
+    engine = write_engine(
+        source,
         files.engine,
         profile=profile,
         options=settings,
         listener=listener or Listener(),
         force=force,
     )
-    if engine is None:
-        reasons = pipeline.missing_precision(plan, pipeline.graph_of(graph))
-        raise BuildError(f"{files.engine}: {refusal(reasons)}")
-    return engine
+    if isinstance(engine, RefusedEngine):
+        raise BuildError(f"{files.engine}: {engine.text}")
+    return Artifact(engine.path, engine.values)
 
 
 def _engine_options(asked: BuildOptions) -> EngineOptions:

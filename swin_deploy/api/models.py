@@ -13,6 +13,7 @@ from exporters.errors import ConfigError
 from exporters.precisions import EDGES, PRECISIONS, REDUCED
 from exporters.spec import OPSET_RANGE, Precision
 from swin_deploy.api.border import (
+    Artifact,
     StrPath,
     derived,
     path_of,
@@ -21,8 +22,8 @@ from swin_deploy.api.border import (
     require_options,
     require_whole,
 )
+from swin_deploy.artifacts.onnx_file import export_spec, write_onnx
 from swin_deploy.artifacts.outputs import ONNX_ENDINGS
-from swin_deploy.artifacts.pipeline import Artifact, export_spec, write_onnx
 from swin_deploy.checkpoints.load import LoadedModel, LoadOptions, load_model
 from swin_deploy.precision.ranges import keepable_paths
 from swin_deploy.predict.forms import form_of
@@ -112,7 +113,8 @@ class Model(LoadedModel):
         named = asked.get("keep", ())
         keep = keepable_paths(self, (named,) if isinstance(named, str) else named)
         choices: dict[str, Any] = {**asked, "keep": keep}
-        return write_onnx(self, export_spec(self, **choices), file, force=force)
+        written = write_onnx(self, export_spec(self, **choices), file, force=force)
+        return Artifact(file, written.manifest or {})
 
 
 def load(model: StrPath, *, variant: str | None = None, **asked: Unpack[LoadOptions]) -> Model:

@@ -190,20 +190,6 @@ def facts_of(loaded: LoadedModel) -> ModelFacts:
     )
 
 
-def facts_in_graph(graph: onnx.ModelProto, path: Path) -> ModelFacts | None:
-    """What an ONNX graph says of its model; None for a file of another tool.
-
-    Args:
-        graph: The graph.
-        path: Its file, for messages.
-
-    Raises:
-        FileError: If its metadata are damaged, or another version made it.
-    """
-    values = {entry.key: entry.value for entry in graph.metadata_props}
-    return ModelFacts.from_metadata(values, where=str(path))
-
-
 def facts_in_manifest(manifest: Mapping[str, Any], path: Path) -> ModelFacts | None:
-    """What a manifest says of its file's model; as ``facts_in_graph``."""
+    """What a manifest says of its file's model; as ``ModelFacts.from_dict``."""
     return ModelFacts.from_dict(manifest, where=str(manifest_path(path)))

@@ -81,7 +81,7 @@ def graphed_engines(made: Made, steps: Preprocessing) -> list[Contender]:
     """Each engine once more, its kernels launched as one CUDA graph; nothing without a GPU."""
     if not torch.cuda.is_available():
         return []
-    runners = [TrtRunner(path, cuda_graph=True, steps=steps) for path in made.engines]
+    runners = [TrtRunner(engine, cuda_graph=True, steps=steps) for engine in made.engines]
     models = [runner.name for runner in runners]
     for runner in runners:
         runner.name += ", CUDA graph"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,12 +12,14 @@ from exporters.spec import Precision
 from swin_deploy.cli.console import CHECK_FAILED, Console, say, show_json
 
 if TYPE_CHECKING:
+    from swin_deploy.artifacts.onnx_file import OnnxFile
     from swin_deploy.precision.search import Attempt, SearchInputs
+    from swin_deploy.runners.engine_manifest import EngineManifest
 
 
 def climb_ladder(
     console: Console, search: SearchInputs, *, start: Precision, as_json: bool
-) -> tuple[Path, Path, tuple[Attempt, ...]]:
+) -> tuple[OnnxFile, EngineManifest, tuple[Attempt, ...]]:
     """The ONNX file and the engine of the first attempt that passes, and all attempts tried.
 
     Exits with status 1 where none passes.

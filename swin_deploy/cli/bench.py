@@ -128,14 +128,14 @@ def bench(
     with console.loading("Loading PyTorch and the model"):
         from swin_deploy.bench import Effort
         from swin_deploy.bench.throughput import measure_throughput
-        from swin_deploy.candidates import Made
+        from swin_deploy.candidates import read_made
         from swin_deploy.report.make import make_report
         from swin_deploy.report.terminal import render_bench
         from swin_deploy.report.to_json import to_json
         from swin_deploy.report.write import write_report
 
         loaded = asked.load()
-        made = Made(onnx_files, engine_files, runner)
+        made = read_made(onnx_files, engine_files, runner)
         earlier = _earlier(report, loaded, force=force) if report else None
     with console.step("Measuring throughput") as step:
         result = measure_throughput(

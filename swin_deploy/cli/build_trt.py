@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -14,11 +14,11 @@ from exporters.precisions import PRECISIONS
 from exporters.spec import BatchProfile, Flavor, Precision
 from swin_deploy.artifacts.newest import ENGINES, newest_export
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_line
+from swin_deploy.cli.console import Console, show_json, show_line
 from swin_deploy.cli.engine_options import (
     EngineBuildOptions,
     life_options,
-    refuse_engine,
+    require_delivered,
     resolve_flavor,
     show_targets,
 )
@@ -28,7 +28,8 @@ from swin_deploy.cli.outputs import ENGINE, claim_outputs, force_option, require
 from swin_deploy.cli.values import FILE, batch_range
 
 if TYPE_CHECKING:
-    from exporters.plan import KernelPlan
+    from swin_deploy.artifacts.onnx_file import OnnxFile
+    from swin_deploy.runners.engine_manifest import EngineManifest
 
 MAX_WORKSPACE_MIB = 1 << 20
 
@@ -97,10 +98,9 @@ def build_trt(
         require_ending(output, ENGINE)
     named = onnx_file or newest_export(precision)
     with console.loading("Loading ONNX and TensorRT"):
-        from exporters.half_precision import precision_of
-        from exporters.to_onnx import load_onnx
-        from swin_deploy.artifacts import pipeline
         from swin_deploy.artifacts.builds import plan_build
+        from swin_deploy.artifacts.engine_file import Listener, write_engine
+        from swin_deploy.artifacts.onnx_file import read_onnx
         from swin_deploy.config import VARIANTS
 
         options = life.options(
@@ -108,38 +108,34 @@ def build_trt(
             workspace_mib=workspace,
             optimization_level=optimization_level,
         )
-        files = plan_build(named, output, precision=precision, folder=ENGINES)
-        has = precision_of(load_onnx(named))
-    _say_source(console, named, has, newest=onnx_file is None, asked=precision)
+        source = read_onnx(named)
+        files = plan_build(source, output, precision=precision, folder=ENGINES)
+    _say_source(console, source, newest=onnx_file is None, asked=precision)
     path, converts = files.engine, files.converts
     _claim(files.written, named, life, force=force)
     if converts:
         with console.step(f"Writing {named.name} in {converts}"):
-            source = files.source()
-    else:
-        source = files.source()
+            source = files.source(source)
     with console.step(f"Building {path.name} with {options.flavor}") as step:
-        artifact, kernels = pipeline.write_engine(
+        built = write_engine(
             source,
             path,
             profile=batch,
             options=options,
-            listener=pipeline.Listener(step.update, step.warn),
+            listener=Listener(step.update, step.warn),
             force=force,
         )
-    if artifact is None:
-        refuse_engine(pipeline.missing_precision(kernels, pipeline.graph_of(source)))
-        click.get_current_context().exit(CHECK_FAILED)
+    engine = require_delivered(built)
     if converts:
         kind = PRECISIONS[converts].dtype
         console.note(f"  {files.graph}: weights and activations {kind}, edges float32")
-    show_targets(console, artifact.manifest)
+    show_targets(console, engine)
     if as_json:
-        show_json(artifact.manifest | {"path": str(path)})
+        show_json(engine.values | {"path": str(path)})
     else:
-        show_line(f"{path}: {_in_words(artifact.manifest, kernels)}")
-    model = artifact.manifest.get("model")
-    if model in VARIANTS and not artifact.manifest["checkpoint_sha256"]:
+        show_line(f"{path}: {_in_words(engine)}")
+    model = engine.values.get("model")
+    if model in VARIANTS and not engine.values["checkpoint_sha256"]:
         console.next_step("parity", "--model", model, "--engine", path, why="is it equal")
     else:
         console.next_step("plan", path, why="where its bytes go; parity needs the --checkpoint too")
@@ -155,21 +151,21 @@ def _claim(
     claim_outputs(outputs, inputs=[source], force=force)
 
 
-def _say_source(
-    console: Console, path: Path, has: Precision, *, newest: bool, asked: Precision | None
-) -> None:
+def _say_source(console: Console, file: OnnxFile, *, newest: bool, asked: Precision | None) -> None:
     """Say what nobody asked for: the file that was chosen, and float32."""
     if newest:
-        console.note(f"  taking the newest export, {path}, {has}")
-    if has == "fp32" and asked is None:
-        console.note(f"  {path.name} is float32, and so is its engine; --fp16 builds in float16")
+        console.note(f"  taking the newest export, {file.path}, {file.precision}")
+    if file.precision == "fp32" and asked is None:
+        console.note(
+            f"  {file.path.name} is float32, and so is its engine; --fp16 builds in float16"
+        )
 
 
-def _in_words(manifest: dict[str, Any], kernels: KernelPlan) -> str:
-    profile = manifest["profile"]
+def _in_words(engine: EngineManifest) -> str:
+    kernels = engine.plan
     return (
-        f"{manifest['bytes'] / 1e6:.1f} MB, {manifest['precision']}, "
-        f"{kernels.flavor} {kernels.version}, batch {profile['min']} to {profile['max']}; "
+        f"{engine.values['bytes'] / 1e6:.1f} MB, {engine.precision}, "
+        f"{kernels.flavor} {kernels.version}, batch {engine.profile.min} to {engine.profile.max}; "
         f"{kernels.kernel_count} kernels, attention fused {kernels.fused_attention} of "
         f"{kernels.attention_blocks}, {100 * kernels.half_byte_share:.1f} % of bytes in half"
     )

@@ -8,15 +8,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 import click
 
 from exporters.backends import current_gpu
 from exporters.engine.targets import check_options
 from exporters.spec import CURRENT, CacheFile, EngineOptions, Flavor, HardwareCompatibility
-from swin_deploy.cli.console import Console, say
+from swin_deploy.cli.console import CHECK_FAILED, Console, say
 from swin_deploy.cli.values import FILE
+
+if TYPE_CHECKING:
+    from swin_deploy.artifacts.engine_file import RefusedEngine
+    from swin_deploy.runners.engine_manifest import EngineManifest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -141,14 +145,10 @@ def life_options(command: Command) -> Command:
     return cast("Command", collected)
 
 
-def show_targets(console: Console, manifest: dict[str, Any]) -> None:
+def show_targets(console: Console, engine: EngineManifest) -> None:
     """What an engine is for, and how far its flavour has been tried."""
-    from exporters.engine.targets import Targets
-    from exporters.flavors import FLAVORS
-
-    flavor: Flavor = manifest["flavor"]
-    console.note(f"  for {Targets.from_dict(manifest['targets']).describe()}")
-    console.note(f"  {flavor}: {FLAVORS[flavor].proof}")
+    console.note(f"  for {engine.targets.describe()}")
+    console.note(f"  {engine.flavor}: {engine.traits.proof}")
 
 
 def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
@@ -158,8 +158,11 @@ def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
     return choose_flavor() if flavor == "auto" else flavor
 
 
-def refuse_engine(reasons: tuple[str, ...]) -> None:
-    """Say what of the precision asked for would not have been delivered."""
-    from swin_deploy.artifacts.builds import refusal
+def require_delivered(engine: EngineManifest | RefusedEngine) -> EngineManifest:
+    """The engine; exits with status 1, and says why, where its precision is not delivered."""
+    from swin_deploy.artifacts.engine_file import RefusedEngine
 
-    say(f"failed: {refusal(reasons)}", fg="red")
+    if isinstance(engine, RefusedEngine):
+        say(f"failed: {engine.text}", fg="red")
+        click.get_current_context().exit(CHECK_FAILED)
+    return engine

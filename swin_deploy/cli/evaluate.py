@@ -123,7 +123,7 @@ def evaluate(
     _claim(output, inputs, force=force)
     _require_data(asked, data)
     with console.loading("Loading PyTorch and the model"):
-        from swin_deploy.candidates import Made
+        from swin_deploy.candidates import read_made
         from swin_deploy.evaluate import run
         from swin_deploy.report.terminal import render_evaluation
 
@@ -131,6 +131,7 @@ def evaluate(
         images = _images(loaded, data, limit=limit, skip_unreadable=skip_unreadable)
         folder = output or Path("evaluation") / loaded.name
         _claim(folder, inputs, force=force)
+        made = read_made(onnx_files, engine_files, runner)
     announce(console, loaded)
     console.note(f"  {images.description}; {images.order.rule}")
     _warn_too_few(console, len(images.paths), max_drop)
@@ -139,7 +140,7 @@ def evaluate(
         with console.step("Evaluating") as step:
             evaluation = run.evaluate(
                 loaded,
-                Made(onnx_files, engine_files, runner),
+                made,
                 images,
                 settings=settings,
                 progress=step.update,

@@ -99,11 +99,11 @@ def export(
         claim_artifacts([output], inputs=asked.inputs(), force=force)
         require_ending(output, ONNX)
     with console.loading("Loading PyTorch and the model"):
-        from swin_deploy.artifacts import pipeline
+        from swin_deploy.artifacts.onnx_file import onnx_name
 
         loaded = asked.load()
     announce(console, loaded)
-    path = output or ENGINES / pipeline.onnx_name(loaded.name, precision, opset, pixels=pixels)
+    path = output or ENGINES / onnx_name(loaded.name, precision, opset, pixels=pixels)
     with console.step(f"Exporting ONNX, opset {opset}, {precision}"):
         artifact = loaded.export(
             path,

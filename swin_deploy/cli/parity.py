@@ -101,7 +101,7 @@ def parity(
         inputs = (*asked.inputs(), images, *onnx_files, *engine_files)
         claim_outputs(report_outputs(report), inputs=inputs, force=force)
     with console.loading("Loading PyTorch and the model"):
-        from swin_deploy.candidates import Made
+        from swin_deploy.candidates import read_made
         from swin_deploy.original.build import original_library
         from swin_deploy.parity.run import image_sets, prove_parity
         from swin_deploy.report.make import make_report, with_earlier
@@ -111,7 +111,7 @@ def parity(
 
         loaded = asked.load()
         original_library(loaded, original)  # what cannot be is said before the work
-        made = Made(onnx_files, engine_files, runner)
+        made = read_made(onnx_files, engine_files, runner)
         sets = image_sets(loaded, images, limit=limit)
     announce(console, loaded)
     announce_images(console, sets)

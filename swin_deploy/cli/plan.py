@@ -115,12 +115,10 @@ def _read(
     flavor: Literal["auto"] | Flavor,
 ) -> KernelPlan:
     with console.step(f"Reading the plan of {file.name}") as step:
-        from swin_deploy.artifacts import pipeline
+        from swin_deploy.artifacts.engine_file import read_or_build_plan
 
         options = default_options(resolve_flavor(flavor))
-        return pipeline.read_or_build_plan(
-            file, batch=batch, options=options, half=half, warn=step.warn
-        )
+        return read_or_build_plan(file, batch=batch, options=options, half=half, warn=step.warn)
 
 
 def _bounds(kernels: KernelPlan, gpus: tuple[str, ...]) -> list[Bound]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
@@ -33,7 +33,7 @@ from swin_deploy.cli.console import (
 from swin_deploy.cli.engine_options import (
     capability_option,
     options_for,
-    refuse_engine,
+    require_delivered,
     resolve_flavor,
 )
 from swin_deploy.cli.options import (
@@ -51,12 +51,13 @@ from swin_deploy.cli.outputs import claim_artifacts, claim_outputs, force_option
 from swin_deploy.cli.values import FILE, batch_range, duration
 
 if TYPE_CHECKING:
-    from swin_deploy.artifacts.pipeline import Converted
+    from swin_deploy.artifacts.onnx_file import OnnxFile
     from swin_deploy.candidates import Made
     from swin_deploy.parity import ParityReport
     from swin_deploy.precision.search import Attempt
     from swin_deploy.report.results import Report
     from swin_deploy.runners import TorchWay
+    from swin_deploy.runners.engine_manifest import EngineManifest
 
 QUICK_IMAGES, QUICK_BATCHES = 8, (4,)
 QUICK = "8 images at most, one batch size (4), no throughput: a first look, not the whole proof"
@@ -148,7 +149,7 @@ def run(
     inputs = (*asked.inputs(), images)
     claim_outputs(report_outputs(report), inputs=inputs, force=force)
     with console.loading("Loading PyTorch and the model"):
-        from swin_deploy.artifacts import pipeline
+        from swin_deploy.artifacts.onnx_file import export_spec, onnx_name, write_onnx
         from swin_deploy.bench import Effort
         from swin_deploy.bench.throughput import measure_throughput
         from swin_deploy.candidates import Made
@@ -165,18 +166,23 @@ def run(
     announce_images(console, sets)
     if quick:
         console.warn(f"quick: {QUICK}")
-    full = output / pipeline.onnx_name(loaded.name, "fp32", opset)
-    claim_artifacts(_artifacts(full, precision, auto=auto), inputs=inputs, force=force)
+    places = {one: output / onnx_name(loaded.name, one, opset) for one in get_args(Precision)}
+    claim_artifacts(_artifacts(places, precision, auto=auto), inputs=inputs, force=force)
     with console.step(f"Exporting ONNX, opset {opset}"):
-        pipeline.write_onnx(loaded, pipeline.export_spec(loaded, opset=opset), full, force=force)
+        spec = export_spec(loaded, opset=opset)
+        full = write_onnx(loaded, spec, places["fp32"], force=force)
     attempts: tuple[Attempt, ...] = ()
     if auto:
+        full = full.without_weights()
         ladder = SearchInputs(loaded, full, sets, batch, options, force=force)
         graph, engine, attempts = climb_ladder(console, ladder, start=precision, as_json=as_json)
     else:
-        source = _in_precision(console, full, precision=precision)
-        graph, engine = _make_engine(console, source, batch=batch, options=options, force=force)
-    made = Made(tuple(dict.fromkeys((full, graph))), (engine,), runner)
+        graph = _in_precision(console, full, precision, path=places[precision])
+        full = full.without_weights()
+        engine = _make_engine(console, graph, batch=batch, options=options, force=force)
+        graph = graph.without_weights()
+    graphs = (full,) if graph.path == full.path else (full, graph)
+    made = Made(graphs, (engine,), runner)
     with console.step("Comparing every step with the reference") as step:
         parity = prove_parity(
             loaded,
@@ -210,7 +216,7 @@ def run(
     _conclude(console, result, report, force=force, as_json=as_json)
     if parity.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)
-    console.note(f"  open {report / 'report.html'}; ship {engine} with its .json")
+    console.note(f"  open {report / 'report.html'}; ship {engine.path} with its .json")
     console.next_step(*words, why=why)
 
 
@@ -233,8 +239,8 @@ def _next_words(
     quick: bool,
 ) -> tuple[list[object], str]:
     """The command to run next, and why: the whole proof, the engine on a GPU, or benchmarks."""
-    files = [word for path in made.onnx for word in ("--onnx", path)]
-    files += [word for path in made.engines for word in ("--engine", path)]
+    files = [word for one in made.onnx for word in ("--onnx", one.path)]
+    files += [word for one in made.engines for word in ("--engine", one.path)]
     if quick:
         again = [word for word in sys.argv[1:] if word != "--quick"]
         return [*again], "the whole proof, with throughput"
@@ -251,54 +257,47 @@ def _next_words(
     ], "torch.compile is the bar to clear"
 
 
-def _artifacts(full: Path, precision: Precision, *, auto: bool) -> list[Path]:
+def _artifacts(places: dict[Precision, Path], precision: Precision, *, auto: bool) -> list[Path]:
     """Every artefact that the command may write; with --auto those of each attempt."""
-    from swin_deploy.artifacts import pipeline
-
     tried = fallbacks(precision) if auto else (precision,)
-    graphs = [
-        full if one == "fp32" else pipeline.converted_path(full, one, folder=full.parent)
-        for one in tried
-    ]
+    graphs = [places[one] for one in tried]
     engines = [graph.with_suffix(".engine") for graph in graphs]
-    return [*dict.fromkeys((full, *graphs)), *engines]
+    return list(dict.fromkeys((places["fp32"], *graphs, *engines)))
 
 
-def _in_precision(console: Console, full: Path, *, precision: Precision) -> Path | Converted:
+def _in_precision(
+    console: Console, full: OnnxFile, precision: Precision, *, path: Path
+) -> OnnxFile:
     """The graph in the precision asked for; in half precision it is written with the engine."""
-    from swin_deploy.artifacts import pipeline
+    from swin_deploy.artifacts.onnx_file import convert
 
     if precision == "fp32":
         return full
     with console.step(f"Writing the graph in {PRECISIONS[precision].dtype}"):
-        return pipeline.convert(full, precision, folder=full.parent)
+        return convert(full, precision, path=path)
 
 
 def _make_engine(
     console: Console,
-    source: Path | Converted,
+    graph: OnnxFile,
     *,
     batch: BatchProfile,
     options: EngineOptions,
     force: bool,
-) -> tuple[Path, Path]:
-    """The graph and the engine, its precision proved; exits with status 1 where it cannot be."""
-    from swin_deploy.artifacts import pipeline
+) -> EngineManifest:
+    """The engine, its precision proved; exits with status 1 where it cannot be."""
+    from swin_deploy.artifacts.engine_file import Listener, write_engine
 
-    graph = source if isinstance(source, Path) else source.path
     with console.step(f"Building the engine with {options.flavor}") as step:
-        engine, plan = pipeline.write_engine(
-            source,
-            graph.with_suffix(".engine"),
+        built = write_engine(
+            graph,
+            graph.path.with_suffix(".engine"),
             profile=batch,
             options=options,
-            listener=pipeline.Listener(step.update, step.warn),
+            listener=Listener(step.update, step.warn),
             force=force,
         )
-    if engine is None:
-        refuse_engine(pipeline.missing_precision(plan, pipeline.graph_of(source)))
-        click.get_current_context().exit(CHECK_FAILED)
-    return graph, engine.path
+    return require_delivered(built)
 
 
 def _conclude(

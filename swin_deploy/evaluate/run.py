@@ -18,7 +18,6 @@ import PIL
 from numpy.typing import NDArray
 
 from exporters import __version__
-from exporters.artifact import sha256_of
 from exporters.errors import ComparisonError, ConfigError, FileError, MissingBackendError
 from exporters.progress import Progress, Tell, silent
 from exporters.spec import Stage
@@ -126,10 +125,13 @@ def _opened(
     """Each model with its predictions so far, the reference first."""
     torch_runner = TorchRunner("PyTorch reference", loaded.reference)
     reference: tuple[Literal["reference"], str, Runner] = ("reference", "", torch_runner)
-    files = [None, None, *([None] if made.runner else []), *made.onnx, *made.engines]
+    digests = ["", "", *([""] if made.runner else [])]
+    digests += [one.sha256 for one in made.onnx] + [one.sha256 for one in made.engines]
     facts = json.dumps(facts_of(loaded).to_dict() | UNUSED)
     kept: list[str] = []
-    for (stage, file, runner), path in zip([reference, *stages(loaded, made)], files, strict=True):
+    for (stage, file, runner), digest in zip(
+        [reference, *stages(loaded, made)], digests, strict=True
+    ):
         backend = _Backend(stage, file, runner)
         try:
             stack.enter_context(runner)
@@ -140,7 +142,7 @@ def _opened(
         key = {
             "images": images.fingerprint,
             "model": hashlib.sha256(facts.encode()).hexdigest(),
-            "file": "" if path is None else sha256_of(path),
+            "file": digest,
             "runs on": runner.backend,
             "versions": f"swin-deploy {__version__}, Pillow {PIL.__version__}",
         }

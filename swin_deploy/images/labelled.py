@@ -72,9 +72,7 @@ def read_images(
     """
     if is_folder(data):
         root, pairs = data, _folder_images(data)
-        order = order_classes(
-            class_folders(data), num_classes=num_classes, known=known, place=f"folder {data}"
-        )
+        order = folder_order(data, num_classes=num_classes, known=known)
     elif os.path.isfile(data):
         root, pairs = data.parent, _csv_images(data)
         order = _csv_order(pairs, num_classes=num_classes, known=known, data=data)
@@ -147,22 +145,22 @@ def class_folders(folder: Path) -> list[str]:
         raise _unreadable(folder, err) from err
 
 
+def folder_order(folder: Path, *, num_classes: int, known: ClassNames | None) -> ClassOrder:
+    """The index of each class folder; raises as ``order_classes``."""
+    names = class_folders(folder)
+    return order_classes(names, num_classes=num_classes, known=known, place=f"folder {folder}")
+
+
 def _folder_images(folder: Path) -> list[tuple[str, str]]:
     """Path and class folder of each image, sorted by path."""
-    names = class_folders(folder)
-    loose = [path.name for path in folder.iterdir() if _is_image(path.name) and path.is_file()]
-    if loose:
+    found = [(path, class_of(path)) for path in find_images(folder)]
+    loose = next((path for path, name in found if name is None), None)
+    if loose is not None:
         raise FileError(
-            f"image {folder / min(loose)} lies in no class folder; sort the images into class "
+            f"image {folder / loose} lies in no class folder; sort the images into class "
             "folders, or give --data a CSV file of path,label"
         )
-    found = [(path, name) for name in names for path in _images_below(folder, name)]
-    if not found:
-        raise FileError(
-            f"{folder} holds no images in class folders; expected files ending in "
-            f"{', '.join(IMAGE_SUFFIXES)}"
-        )
-    return sorted(found)
+    return [(path, name) for path, name in found if name is not None]
 
 
 def _images_below(folder: Path, name: str) -> Iterator[str]:

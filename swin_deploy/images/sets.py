@@ -15,9 +15,9 @@ from exporters.errors import ConfigError
 from exporters.text_files import listed
 from swin_deploy.config import SwinConfig
 from swin_deploy.config.assumptions import Assumption
-from swin_deploy.images.class_names import ClassNames, ClassOrder, order_classes
+from swin_deploy.images.class_names import ClassNames, ClassOrder
 from swin_deploy.images.decode import denormalise, load_image, normalise
-from swin_deploy.images.labelled import class_folders, class_of, find_images
+from swin_deploy.images.labelled import class_folders, class_of, find_images, folder_order
 from swin_deploy.images.preprocessing import Preprocessing
 
 FLAT_SPREAD = 4.0
@@ -180,18 +180,14 @@ def _order(
     """The index of each subfolder, where the subfolders are the classes; else why they are not."""
     if not num_classes or any(class_of(path) is None for path in found):
         return None, ()
-    names = class_folders(folder)
-    if known is not None and known.asked and all(known.find([name]) is None for name in names):
-        return None, (f"no labels: no folder has a name of {known.source}",)
+    if known is not None and known.asked:
+        if all(known.find([name]) is None for name in class_folders(folder)):
+            return None, (f"no labels: no folder has a name of {known.source}",)
+        return folder_order(folder, num_classes=num_classes, known=known), ()
     try:
-        order = order_classes(
-            names, num_classes=num_classes, known=known, place=f"folder {folder.name}"
-        )
+        return folder_order(folder, num_classes=num_classes, known=known), ()
     except ConfigError as err:
-        if known is not None and known.asked:
-            raise
         return None, (f"no labels: {err}",)
-    return order, ()
 
 
 def _shown(num_classes: int, known: ClassNames | None, order: ClassOrder | None) -> tuple[str, ...]:

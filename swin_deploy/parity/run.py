@@ -19,6 +19,7 @@ from exporters.errors import ComparisonError, MissingBackendError
 from exporters.progress import Progress, silent, within
 from exporters.spec import Precision
 from exporters.staging import temporary_folder
+from swin_deploy.artifacts.onnx_file import OnnxFile
 from swin_deploy.candidates import (
     Candidate,
     Made,
@@ -208,7 +209,7 @@ def check_parity(
     with temporary_folder() as folder:
         path = folder / "model.onnx"
         onnx.save(candidate, path)
-        one = graph_candidate(loaded, candidate, path)
+        one = graph_candidate(loaded, OnnxFile(path, candidate))
         return parity_report(loaded, outputs, judge(outputs, [one], batches=batches))
 
 

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -20,15 +19,8 @@ from exporters.precisions import PRECISIONS, fallbacks
 from exporters.progress import Progress, silent
 from exporters.spec import BatchProfile, EngineOptions, Precision
 from exporters.staging import temporary_folder
-from swin_deploy.artifacts.pipeline import (
-    Converted,
-    Listener,
-    convert,
-    graph_of,
-    missing_precision,
-    write_converted,
-    write_engine,
-)
+from swin_deploy.artifacts.engine_file import Listener, RefusedEngine, write_engine
+from swin_deploy.artifacts.onnx_file import OnnxFile, convert, converted_path, write_graph
 from swin_deploy.candidates import Made
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import ImageSet
@@ -42,6 +34,7 @@ from swin_deploy.precision.ranges import (
     measure_ranges,
     paths_of,
 )
+from swin_deploy.runners.engine_manifest import EngineManifest
 
 RUNG_IMAGES = 16  # of each image set; what is taken is compared on all images afterwards
 NOISE_IMAGES = 4
@@ -77,13 +70,13 @@ class SearchResult:
 
     Attributes:
         attempts: In the order tried.
-        graph: ONNX file of the attempt taken; None without one.
+        graph: ONNX file of the attempt taken, without its weights; None without one.
         engine: Its engine.
     """
 
     attempts: tuple[Attempt, ...]
-    graph: Path | None = None
-    engine: Path | None = None
+    graph: OnnxFile | None = None
+    engine: EngineManifest | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,7 @@ class SearchInputs:
 
     Attributes:
         loaded: The reference.
-        full: Its float32 ONNX file; results go beside it.
+        full: Its float32 ONNX file, without its weights; results go beside it.
         images: To compare on.
         profile: Batches of the engine.
         options: How to build it.
@@ -101,7 +94,7 @@ class SearchInputs:
     """
 
     loaded: LoadedModel
-    full: Path
+    full: OnnxFile
     images: tuple[ImageSet, ...]
     profile: BatchProfile
     options: EngineOptions
@@ -166,7 +159,7 @@ def _ranges(search: SearchInputs) -> tuple[Part, ...]:
 
 def _try(
     search: SearchInputs, precision: Precision, keep: tuple[str, ...]
-) -> tuple[Attempt, Path | None, Path | None]:
+) -> tuple[Attempt, OnnxFile | None, EngineManifest | None]:
     """One attempt; its files are written beside the float32 graph only if it passes."""
     try:
         source = _graph(search, precision, keep)
@@ -177,40 +170,40 @@ def _try(
     failed = next((hop for hop in hops if not hop.passed), None)
     if failed is not None:
         return Attempt(precision, keep, False, _why(search, failed, precision)), None, None
-    path = source.path if isinstance(source, Converted) else source
-    engine, plan = write_engine(
+    engine = write_engine(
         source,
-        path.with_suffix(".engine"),
+        source.path.with_suffix(".engine"),
         profile=search.profile,
         options=search.options,
         listener=Listener(progress=search.progress),
         force=search.force,
     )
-    if engine is None:
-        reason = f"not delivered: {'; '.join(missing_precision(plan, graph_of(source)))}"
+    if isinstance(engine, RefusedEngine):
+        reason = f"not delivered: {'; '.join(engine.reasons)}"
         return Attempt(precision, keep, False, reason), None, None
-    return Attempt(precision, keep, True, _margin(hops[-1])), path, engine.path
+    attempt = Attempt(precision, keep, True, _margin(hops[-1]))
+    return attempt, source.without_weights(), engine
 
 
-def _graph(search: SearchInputs, precision: Precision, keep: tuple[str, ...]) -> Path | Converted:
+def _graph(search: SearchInputs, precision: Precision, keep: tuple[str, ...]) -> OnnxFile:
     if precision == "fp32":
         return search.full
     paths = paths_of(search.loaded.deploy, keep)
-    return convert(search.full, precision, folder=search.full.parent, keep=paths)
+    full = search.full.path
+    path = converted_path(full, precision, folder=full.parent)
+    return convert(search.full, precision, path=path, keep=paths)
 
 
-def _compare(search: SearchInputs, source: Path | Converted) -> ParityReport:
+def _compare(search: SearchInputs, source: OnnxFile) -> ParityReport:
     """A graph against the reference; one that is not written yet, as a file that does not stay."""
     with contextlib.ExitStack() as stack:
-        if isinstance(source, Path):
-            path = source
-        else:
-            folder = stack.enter_context(temporary_folder(search.full.parent))
+        if source.source is not None:
+            folder = stack.enter_context(temporary_folder(source.path.parent))
             trial = dataclasses.replace(source, path=folder / source.path.name)
-            path = write_converted(trial).path
+            source = write_graph(trial).without_weights()
         return prove_parity(
             search.loaded,
-            Made((path,)),
+            Made((source,)),
             images=search.images,
             batches=BATCHES,
             progress=search.progress,

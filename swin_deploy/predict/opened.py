@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from exporters.artifact import sha256_of
 from exporters.errors import ConfigError
-from exporters.half_precision import precision_of
-from exporters.to_onnx import load_onnx
 from swin_deploy.artifacts.facts import (
     ModelFacts,
-    facts_in_graph,
     facts_in_manifest,
     facts_of,
 )
-from swin_deploy.artifacts.pipeline import read_engine_manifest
+from swin_deploy.artifacts.onnx_file import read_onnx
 from swin_deploy.checkpoints.load import LoadedModel, LoadOptions, load_model, require_known
 from swin_deploy.images.class_names import read_class_names
 from swin_deploy.predict.forms import form_of
@@ -31,6 +27,7 @@ from swin_deploy.runners import (
     TrtRunner,
     deploy_runner,
 )
+from swin_deploy.runners.engine_manifest import read_engine_manifest
 
 
 @dataclass(frozen=True)
@@ -104,17 +101,17 @@ def _opened_model(loaded: LoadedModel, way: TorchWay | None) -> Opened:
 
 
 def _opened_onnx(path: Path) -> Opened:
-    graph = load_onnx(path)
-    facts = _required(facts_in_graph(graph, path), path)
-    runner = OrtRunner(path, precision_of(graph), steps=facts.preprocessing)
-    return Opened(path.name, facts, runner, sha256_of(path))
+    file = read_onnx(path)
+    facts = _required(file.facts, path)
+    runner = OrtRunner(path, file.precision, steps=facts.preprocessing)
+    return Opened(path.name, facts, runner, file.sha256)
 
 
 def _opened_engine(path: Path) -> Opened:
-    manifest = read_engine_manifest(path)
-    facts = _required(facts_in_manifest(manifest, path), path)
-    runner = TrtRunner(path, steps=facts.preprocessing)
-    return Opened(path.name, facts, runner, manifest["sha256"])
+    engine = read_engine_manifest(path)
+    facts = _required(facts_in_manifest(engine.values, path), path)
+    runner = TrtRunner(engine, steps=facts.preprocessing)
+    return Opened(path.name, facts, runner, engine.sha256)
 
 
 def _required(facts: ModelFacts | None, path: Path) -> ModelFacts:

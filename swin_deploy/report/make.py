@@ -8,12 +8,10 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from exporters.artifact import ensure_writable, read_manifest
+from exporters.artifact import ensure_writable
 from exporters.errors import FileError
-from exporters.plan import KernelPlan
 from exporters.text_files import listed
 from swin_deploy.artifacts.facts import versions
-from swin_deploy.artifacts.pipeline import read_engine_manifest
 from swin_deploy.bench import BenchReport
 from swin_deploy.candidates import Made
 from swin_deploy.checkpoints.load import LoadedModel
@@ -32,15 +30,14 @@ def make_report(
     images: Sequence[ImageSet] = (),
 ) -> Report:
     """One report of what was found; the plan is that of the last engine made."""
-    manifests = [read_engine_manifest(path) for path in made.engines]
-    plan = KernelPlan.from_dict(manifests[-1]["plan"]) if manifests else None
-    files = [read_manifest(path) for path in made.onnx if _has_manifest(path)] + manifests
+    described = [one.manifest for one in made.onnx if one.manifest is not None]
+    files = [*described, *(one.values for one in made.engines)]
     return Report(
         model=loaded.name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         parity=parity,
         bench=bench,
-        plan=plan,
+        plan=made.engines[-1].plan if made.engines else None,
         artifacts=tuple(
             Artifact(entry.get("kind", "other"), entry["file"], entry["bytes"], entry["sha256"])
             for entry in files
@@ -68,14 +65,6 @@ def _made_from(loaded: LoadedModel) -> dict[str, str]:
         "outputs": ", ".join(config.output_names),
         "classes": f"{config.num_classes}, {shown}" if config.num_classes else "no classifier",
     }
-
-
-def _has_manifest(path: Path) -> bool:
-    try:
-        read_manifest(path)
-    except FileError:
-        return False
-    return True
 
 
 def with_earlier(report: Report, folder: Path) -> Report:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import msgspec
 import torch
@@ -15,74 +15,80 @@ from exporters.backends import Gpu, current_gpu
 from exporters.engine.targets import Targets
 from exporters.errors import BuildError, FileError, MissingBackendError
 from exporters.flavors import FLAVORS, Traits
+from exporters.plan import KernelPlan
 from exporters.soundness import MOST_BATCH
 from exporters.spec import Flavor, Precision
-from exporters.text_files import shortened, typed
+from exporters.text_files import naming, shortened, typed
 
 Batch = Annotated[int, msgspec.Meta(ge=1, le=MOST_BATCH)]
 
 
-@dataclass(frozen=True)
-class EngineFacts:
-    """What a runner needs to know of an engine.
+class Batches(msgspec.Struct, frozen=True):
+    """Fewest and most images a call."""
 
-    Attributes:
-        flavor: TensorRT flavour.
-        traits: What it has and lacks.
-        version: Its version.
-        precision: Of weights and activations.
-        min_batch: Fewest images a call.
-        max_batch: Most images a call.
-        targets: GPUs and versions that it is for.
-        sha256: Of the file.
-    """
-
-    flavor: Flavor
-    traits: Traits
-    version: str
-    precision: Precision
-    min_batch: int
-    max_batch: int
-    targets: Targets
-    sha256: str
-
-
-class _Profile(msgspec.Struct):
     min: Batch
     max: Batch
 
 
-class _Manifest(msgspec.Struct):
-    """The fields of a manifest that running the engine depends on."""
+@dataclass(frozen=True, eq=False)
+class EngineManifest:
+    """An engine on the disk and what its manifest says of it, checked against the file once.
 
+    Attributes:
+        path: Place of the engine.
+        flavor: TensorRT flavour.
+        version: Its version.
+        precision: Precision of weights and activations.
+        profile: Images a call.
+        targets: GPUs and versions that it is for.
+        sha256: Digest of the file.
+        plan: Its kernels.
+        values: The whole manifest, as JSON values.
+        input_type: Type of the input; ``uint8`` for pixels of 0 to 255.
+    """
+
+    path: Path
     flavor: Flavor
     version: Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)+$")]
     precision: Precision
-    profile: _Profile
-    targets: dict[str, Any]
+    profile: Batches
+    targets: Targets
     sha256: str
+    plan: KernelPlan = field(repr=False)
+    values: dict[str, Any] = field(repr=False)
+    input_type: str = "float32"
+
+    @property
+    def traits(self) -> Traits:
+        """What the flavour has and lacks."""
+        return FLAVORS[self.flavor]
 
 
-def read_facts(path: Path) -> EngineFacts:
-    """The facts in an engine's manifest.
+def read_engine_manifest(path: Path) -> EngineManifest:
+    """Read and check the manifest of an engine.
 
     Raises:
         FileError: If the engine or its manifest is missing, or the file was changed.
         BuildError: If the manifest is not one of an engine.
     """
-    manifest = read_manifest(path)
+    return engine_manifest(path, read_manifest(path))
+
+
+def engine_manifest(path: Path, values: dict[str, Any]) -> EngineManifest:
+    """Check the values of an engine's manifest, as they were read or written.
+
+    Raises:
+        BuildError: If the manifest is not one of an engine.
+    """
+    known = values.get("kind") == "engine" and values.get("precision") in get_args(Precision)
+    if not known or "plan" not in values:
+        raise BuildError(f"{path} is no engine of swin-deploy; build one with build-trt")
+    with naming(path):
+        plan = KernelPlan.from_dict(values["plan"])
     try:
-        read = typed(manifest, _Manifest, where=manifest_path(path).name)
-        return EngineFacts(
-            flavor=read.flavor,
-            traits=FLAVORS[read.flavor],
-            version=read.version,
-            precision=read.precision,
-            min_batch=read.profile.min,
-            max_batch=read.profile.max,
-            targets=Targets.from_dict(read.targets),
-            sha256=read.sha256,
-        )
+        targets = Targets.from_dict(values.get("targets", {}))
+        made = {"path": path, "plan": plan, "targets": targets, "values": values}
+        return typed(values | made, EngineManifest, where=manifest_path(path).name)
     except FileError as err:
         raise BuildError(
             f"the manifest of {shortened(path)} does not describe an engine ({err}); build it "
@@ -90,20 +96,20 @@ def read_facts(path: Path) -> EngineFacts:
         ) from err
 
 
-def require_version(facts: EngineFacts, path: Path, here: str) -> None:
+def require_version(engine: EngineManifest, here: str) -> None:
     """Refuse an engine of a version that the one installed does not run.
 
     Raises:
         BuildError: If so.
     """
-    if not facts.targets.fits_version(facts.version, here):
+    if not engine.targets.fits_version(engine.version, here):
         raise BuildError(
-            f"{path} was built by {facts.flavor} {facts.version}, here is {here}; build it again, "
-            "or install the other version"
+            f"{engine.path} was built by {engine.flavor} {engine.version}, here is {here}; build "
+            "it again, or install the other version"
         )
 
 
-def require_gpu(facts: EngineFacts, path: Path) -> Gpu:
+def require_gpu(engine: EngineManifest) -> Gpu:
     """The GPU here, where the engine is for it and PyTorch can use it.
 
     Raises:
@@ -112,31 +118,34 @@ def require_gpu(facts: EngineFacts, path: Path) -> Gpu:
     gpu = current_gpu()
     if gpu is None:
         raise MissingBackendError(
-            f"{path.name} needs an NVIDIA GPU and driver; none here: run it on the GPU machine"
+            f"{engine.path.name} needs an NVIDIA GPU and driver; none here: run it on the "
+            "GPU machine"
         )
-    if not facts.targets.fits_gpu(gpu):
+    if not engine.targets.fits_gpu(gpu):
         raise MissingBackendError(
-            f"{path.name} is for {facts.targets.describe()}, here is {gpu.name} of "
+            f"{engine.path.name} is for {engine.targets.describe()}, here is {gpu.name} of "
             f"{gpu.capability}; build it again on this machine, or for a GPU of this kind"
         )
     if not torch.cuda.is_available():
         raise MissingBackendError(
-            f"PyTorch {torch.__version__} cannot use the GPU here, and {path.name} needs it; "
-            "pip install a CUDA build of torch that fits the driver"
+            f"PyTorch {torch.__version__} cannot use the GPU here, and {engine.path.name} needs "
+            "it; pip install a CUDA build of torch that fits the driver"
         )
     return gpu
 
 
-def read_engine(facts: EngineFacts, path: Path) -> bytes:
+def read_engine(engine: EngineManifest) -> bytes:
     """The very bytes that the manifest describes; an engine is executable.
 
     Raises:
         FileError: If the file cannot be read, or has changed since the manifest was read.
     """
     try:
-        data = path.read_bytes()
+        data = engine.path.read_bytes()
     except OSError as err:
-        raise FileError(f"cannot read {path}: {err.strerror or err}") from err
-    if hashlib.sha256(data).hexdigest() != facts.sha256:
-        raise FileError(f"{path} has changed since it was opened (SHA-256 differs); try again")
+        raise FileError(f"cannot read {engine.path}: {err.strerror or err}") from err
+    if hashlib.sha256(data).hexdigest() != engine.sha256:
+        raise FileError(
+            f"{engine.path} has changed since it was opened (SHA-256 differs); try again"
+        )
     return data

@@ -23,8 +23,9 @@ from exporters.text_files import shortened
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.runners.base import Outputs, Runner, check_shape, pixel_images, plain_images
 from swin_deploy.runners.engine_manifest import (
+    EngineManifest,
     read_engine,
-    read_facts,
+    read_engine_manifest,
     require_gpu,
     require_version,
 )
@@ -72,7 +73,7 @@ class TrtRunner(Runner):
     and the GPU are.
 
     Args:
-        engine_path: Engine file; its manifest lies beside it.
+        engine: The engine's manifest, or the engine file that it lies beside.
         name: Short name for reports; by default ``engine`` and the precision.
         cuda_graph: Launch the kernels as one CUDA graph, captured once for each input shape.
         steps: Way that images are normalised, for an engine that takes pixels.
@@ -86,22 +87,22 @@ class TrtRunner(Runner):
 
     def __init__(
         self,
-        engine_path: Path,
+        engine: EngineManifest | Path,
         *,
         name: str = "",
         cuda_graph: bool = False,
         steps: Preprocessing | None = None,
         warn: Callable[[str], None] = LOG.warning,
     ) -> None:
-        self._facts = read_facts(engine_path)
+        self._facts = read_engine_manifest(engine) if isinstance(engine, Path) else engine
         self._traits = self._facts.traits
-        self._path = engine_path
+        self._path = self._facts.path
         self._cuda_graph = cuda_graph
         self._steps = steps
         self._warn = warn
         self.precision = self._facts.precision
-        self.min_batch = self._facts.min_batch
-        self.max_batch = self._facts.max_batch
+        self.min_batch = self._facts.profile.min
+        self.max_batch = self._facts.profile.max
         self.name = name or f"engine {self.precision}"
         self.backend = f"{self._traits.title} {self._facts.version}"
         self._gpu = Gpu("", "")
@@ -210,9 +211,9 @@ class TrtRunner(Runner):
 
     def _open(self) -> None:
         trt = self._load()
-        require_version(self._facts, self._path, trt.__version__)
-        self._gpu = gpu = require_gpu(self._facts, self._path)
-        data = read_engine(self._facts, self._path)
+        require_version(self._facts, trt.__version__)
+        self._gpu = gpu = require_gpu(self._facts)
+        data = read_engine(self._facts)
         # PyTorch makes the CUDA context here, which TensorRT then uses.
         self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._load_engine(trt, data)

@@ -244,9 +244,8 @@ def test_build_of_what_half_precision_cannot_deliver_says_why(
     full: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
-    monkeypatch.setattr(
-        "swin_deploy.artifacts.pipeline.missing_precision", lambda *_: ("two kernels are float32",)
-    )
+    missing = "swin_deploy.artifacts.engine_file.missing_precision"
+    monkeypatch.setattr(missing, lambda *_: ("two kernels are float32",))
     with pytest.raises(swin_deploy.BuildError, match="two kernels are float32: not the precision"):
         swin_deploy.build(full, "ours.engine", precision="fp16", flavor="tensorrt-rtx")
     assert list(folder.iterdir()) == []

@@ -65,14 +65,14 @@ def test_signal_while_a_command_imports(
 
 SWALLOWED = """
 import signal, sys
-import swin_deploy.artifacts.pipeline
+import swin_deploy.artifacts.onnx_file
 from exporters.errors import ExportError
 def write(*_, **__):
     try:
         signal.raise_signal(int(number))
     except BaseException:
         raise {error} from None
-swin_deploy.artifacts.pipeline.write_onnx = write
+swin_deploy.artifacts.onnx_file.write_onnx = write
 number, sys.argv = sys.argv[1], ["swin-deploy", "export", "--model", "notebook-digits"]
 from swin_deploy.__main__ import main
 main()

@@ -24,6 +24,22 @@ MODEL = ("evaluate", "--model", "notebook-digits")
 NUMBERS = np.random.default_rng(0)
 
 
+def test_parity_has_the_accuracy_of_evaluate_on_some_of_the_classes(
+    swin: Command, tmp_path: Path
+) -> None:
+    for name in ("3", "8"):
+        shutil.copytree(IMAGES / name, tmp_path / "some" / name)
+    model = ("--model", "notebook-digits", "--json")
+    parity = (
+        swin("parity", *model, "--images", "some", "--limit", "99", "--batches", "1")
+        .assert_done()
+        .json
+    )
+    evaluated = swin("evaluate", *model, "--data", "some").assert_done().json
+    assert evaluated["images"] == parity["labelled"] > 60
+    assert parity["reference_top1_accuracy"] == evaluated["reference"]["top1"]["accuracy"]
+
+
 def change_head(source: Path, target: Path, change: Callable[[np.ndarray], None]) -> Path:
     """Change the bias of the classifier in an ONNX file; the metadata stays."""
     graph = onnx.load(source)

@@ -5,24 +5,29 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
+import hashlib
 import platform
 import subprocess
 import sys
 import weakref
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
 import torch
+from command_line import Command
 from conftest import TINY_WITH_HEAD, build_reference
-from exported import exported
+from exported import exported, needs_rtx
 from families import loaded as tiny
 from torch import nn
 
 from exporters import memory
 from exporters.spec import ExportSpec, Precision
 from exporters.to_onnx import export_onnx
-from swin_deploy import candidates
-from swin_deploy.candidates import Made
+from swin_deploy.artifacts import onnx_file
+from swin_deploy.candidates import read_made
 from swin_deploy.deploy.fold import fold
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.precision.diagnose import diagnose
@@ -159,15 +164,39 @@ def test_made_files_are_read_once_and_hold_no_weights(
     path.write_bytes(exported("digits").SerializeToString())
     read: list[Path] = []
     monkeypatch.setattr(
-        candidates,
+        onnx_file,
         "load_onnx",
-        lambda one, load=candidates.load_onnx: read.append(one) or load(one),
+        lambda one, load=onnx_file.load_onnx: read.append(one) or load(one),
     )
-    made = Made((path,))
-    graphs = made.graphs, made.graphs
+    made = read_made([path])
     assert read == [path]
-    assert graphs[0] is graphs[1]
-    assert graphs[0][0].ByteSize() < path.stat().st_size / 2
+    (file,) = made.onnx
+    assert file.graph.ByteSize() < path.stat().st_size / 2
+    assert file.whole_graph() == exported("digits")  # read again, for it was let go of
+    assert read == [path, path]
+
+
+@needs_rtx
+def test_run_parses_and_hashes_each_file_once_at_most(
+    swin: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: Counter[str] = Counter()
+    load, digest = onnx.load, hashlib.file_digest
+
+    def counted_load(path: Path, **options: Any) -> onnx.ModelProto:  # noqa: ANN401 - passed along
+        done[f"parse {Path(path).name}"] += 1
+        return load(path, **options)
+
+    def counted_digest(stream: Any, name: str) -> Any:  # noqa: ANN401 - passed along
+        done[f"hash {Path(stream.name).name}"] += 1
+        return digest(stream, name)
+
+    monkeypatch.setattr(onnx, "load", counted_load)
+    monkeypatch.setattr(hashlib, "file_digest", counted_digest)
+    arguments = ("run", "--model", "notebook-digits", "--limit", "2", "--bench-seconds", "1")
+    swin(*arguments).assert_done()
+    assert done  # the graphs that are looked into
+    assert set(done.values()) == {1}
 
 
 RELEASE = """
@@ -206,7 +235,7 @@ from pathlib import Path
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
 from swin_deploy.checkpoints.load import LoadedModel
-from swin_deploy.artifacts.pipeline import export_spec, write_onnx
+from swin_deploy.artifacts.onnx_file import export_spec, write_onnx
 from swin_deploy.reference import build_reference
 
 def status(name):

@@ -16,7 +16,7 @@ from exporters.errors import ExportError
 from exporters.plan import KernelPlan
 from exporters.plan.totals import block_pairs
 from exporters.spec import EngineOptions
-from swin_deploy.artifacts.pipeline import read_or_build_plan
+from swin_deploy.artifacts.engine_file import read_or_build_plan
 from swin_deploy.config import SwinConfig
 
 SMALL = {"depths": (2, 2), "num_heads": (2, 4)}

@@ -18,12 +18,11 @@ from report_samples import make_evaluation, make_report
 
 from exporters.artifact import manifest_path, read_manifest, sha256_of
 from exporters.plan import KernelPlan
-from swin_deploy.artifacts.pipeline import read_engine_manifest
 from swin_deploy.checkpoints.load import load_model
 from swin_deploy.config import VARIANTS, SwinConfig
 from swin_deploy.report.from_json import read_evaluation, read_report
 from swin_deploy.report.to_json import to_json
-from swin_deploy.runners.engine_manifest import read_facts
+from swin_deploy.runners.engine_manifest import read_engine_manifest
 
 Document = dict[str, Any]
 
@@ -126,13 +125,13 @@ def test_read_manifest_with_a_value_changed(own_engine: Path) -> None:
     own_engine.write_bytes(b"short")  # every reading takes its SHA-256
     honest["sha256"] = sha256_of(own_engine)
     edit_manifest(own_engine, plan=honest["plan"], sha256=honest["sha256"])
-    read_facts(own_engine)
+    read_engine_manifest(own_engine)
 
     @fuzz
     @given(text=edited(honest))
     def again(text: str) -> None:
         beside.write_text(text, encoding="utf-8", errors="surrogatepass")
-        for read in (read_manifest, read_engine_manifest, read_facts):
+        for read in (read_manifest, read_engine_manifest):
             with only_our_errors():
                 read(own_engine)
 

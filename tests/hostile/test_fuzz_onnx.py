@@ -20,7 +20,8 @@ from onnx import helper
 from exporters.half_precision import precision_of, to_half
 from exporters.plan import count_attention
 from exporters.to_onnx import load_onnx
-from swin_deploy.artifacts.facts import NAMES, facts_in_graph, facts_of
+from swin_deploy.artifacts.facts import NAMES, facts_of
+from swin_deploy.artifacts.onnx_file import OnnxFile
 from swin_deploy.checkpoints.load import load_model
 from swin_deploy.runners.intermediates import tappable_graph
 
@@ -36,7 +37,7 @@ def honest() -> bytes:
 def use(path: Path) -> None:
     """Everything that is done with a graph before a backend has it."""
     graph = load_onnx(path)
-    facts_in_graph(graph, path)
+    _ = OnnxFile(path, graph).facts
     count_attention(graph)
     tappable_graph(path, graph, "fp32")
     if precision_of(graph) == "fp32":

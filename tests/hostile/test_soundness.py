@@ -19,6 +19,7 @@ REFUSED = {
     "no inputs": "no input with a batch",
     "no outputs": "no output",
     "input of type 99": "element type 99, which does not exist",
+    "input of type 0": "its input has no element type",
     "input that is a sequence": "no input with a batch",
     "input of one dimension": "no input with a batch",
     "batch of 2^40": "which no tensor can be",

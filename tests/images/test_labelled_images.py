@@ -199,7 +199,7 @@ def test_csv_that_cannot_be_used_is_rejected(text: str, message: str, tmp_path: 
         ({"ant": 1, "bee": 1}, "has 2 classes .*, the model gives 3"),
         ({"ant": 1, "bee": 1, "cow": 1, "doe": 1}, "has 4 classes .*, the model gives 3"),
         ({"1": 1, "3": 1}, "has class 3, the model's indices go from 0 to 2"),
-        ({"ant": 0}, "holds no images in class folders"),
+        ({"ant": 0}, "holds no images; expected files ending in"),
     ],
 )
 def test_folders_that_do_not_fit_are_rejected(
@@ -330,6 +330,41 @@ def test_load_images_without_any_asked_name_has_no_labels_and_says_so(tmp_path: 
     Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "a.png")
     with pytest.raises(ConfigError, match=r"class '2024' of folder .* is not in"):
         load_images(tmp_path, STEPS, num_classes=3, known=asked)
+
+
+@pytest.mark.parametrize(
+    ("names", "num_classes", "known", "labels"),
+    [
+        (("n01440764", "n15075141"), 1000, None, [0, 999]),  # some of ImageNet's folders
+        (("1", "3"), 10, None, [1, 3]),
+        (("ant", "bee"), 2, None, [0, 1]),
+        (("coffee-cup", "person"), 3, NAMES, [2, 0]),
+        (("ant", "bee"), 3, None, None),
+    ],
+    ids=["synsets", "indices", "all", "named", "unknown"],
+)
+def test_parity_and_evaluate_see_the_same_labels(
+    names: tuple[str, ...],
+    num_classes: int,
+    known: ClassNames | None,
+    labels: list[int] | None,
+    tmp_path: Path,
+) -> None:
+    for name in names:
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    seen = load_images(tmp_path, STEPS, num_classes=num_classes, known=known)
+    if labels is None:
+        assert seen.labels is None
+        assert "which is which is not known" in seen.notes[0]
+        with pytest.raises(ConfigError, match="which is which is not known"):
+            read_images(tmp_path, num_classes=num_classes, known=known)
+        return
+    assert seen.labels is not None
+    listed = read_images(tmp_path, num_classes=num_classes, known=known)
+    assert seen.labels.tolist() == list(listed.labels) == labels
+    assert seen.names == listed.paths
+    assert seen.order == listed.order
 
 
 def test_published_names_are_imagenets() -> None:

@@ -15,7 +15,7 @@ from exporters.half_precision import FLOAT32_MODULES, precision_of, to_half
 from exporters.plan import Kernel, KernelPlan
 from exporters.plan.float32 import lost_float32, unwanted_float32
 from exporters.spec import BatchProfile, EngineOptions, Precision
-from swin_deploy.artifacts.pipeline import missing_precision
+from swin_deploy.artifacts.engine_file import missing_precision
 
 ROW = ("batch", 4)
 MLP = ("layers.0.mlp.0", "layers.0.mlp.1", "layers.0.mlp.2")

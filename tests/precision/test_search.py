@@ -14,7 +14,8 @@ from overflowing import attention, attention_and_offset, mlp, write_checkpoint
 
 from exporters.half_precision import FLOAT32_ASKED, float32_modules, precision_of
 from exporters.spec import BatchProfile, EngineOptions
-from swin_deploy.artifacts import pipeline
+from swin_deploy.artifacts import engine_file
+from swin_deploy.artifacts.onnx_file import export_spec, write_onnx
 from swin_deploy.checkpoints.load import load_model
 from swin_deploy.images.sets import load_images
 from swin_deploy.parity import Hop, ParityReport
@@ -29,8 +30,8 @@ MODEL = "notebook-digits"
 def make_search(folder: Path, change: Callable | None) -> SearchInputs:
     checkpoint = write_checkpoint(folder, change) if change else None
     loaded = load_model(MODEL, checkpoint)
-    full = folder / "engines" / "m-fp32.onnx"
-    pipeline.write_onnx(loaded, pipeline.export_spec(loaded), full)
+    path = folder / "engines" / "m-fp32.onnx"
+    full = write_onnx(loaded, export_spec(loaded), path).without_weights()
     images = (load_images(IMAGES, loaded.preprocessing, num_classes=10, limit=8),)
     profile = BatchProfile(2, 2, 2)
     return SearchInputs(loaded, full, images, profile, EngineOptions("tensorrt-rtx"))
@@ -41,7 +42,7 @@ def names(folder: Path) -> list[str]:
 
 
 def files_of(found: SearchResult) -> list[str]:
-    stems = {path.name for path in (found.graph, found.engine) if path}
+    stems = {one.path.name for one in (found.graph, found.engine) if one}
     every = {"m-fp32.onnx", *stems}
     return sorted(every | {f"{name}.json" for name in every})
 
@@ -87,7 +88,7 @@ def test_climb_stops_at_the_first_rung_that_is_right(
         assert reason in attempt.reason
     assert names(tmp_path) == files_of(found)  # nothing of the other attempts is left
     assert found.graph is not None
-    graph = onnx.load(found.graph)
+    graph = onnx.load(found.graph.path)
     taken = found.attempts[-1]
     assert precision_of(graph) == taken.precision
     assert bool(float32_modules(graph, FLOAT32_ASKED)) == bool(taken.keep)
@@ -96,14 +97,14 @@ def test_climb_stops_at_the_first_rung_that_is_right(
 def test_climb_takes_no_rung_whose_plan_does_not_deliver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = pipeline.build_engine
+    real = engine_file.build_engine
 
     def undone(*args: object, **options: object) -> object:
         built = real(*args, **options)
         plan = dataclasses.replace(built.plan, lost_float32=("layers.3.mlp.0",))
         return dataclasses.replace(built, plan=plan)
 
-    monkeypatch.setattr(pipeline, "build_engine", undone)
+    monkeypatch.setattr(engine_file, "build_engine", undone)
     found = search_precision(make_search(tmp_path, mlp), start="fp16")
     assert [attempt.passed for attempt in found.attempts] == [False, False, False, True]
     assert "layers.3.mlp.0 would not run in float32" in found.attempts[1].reason

@@ -143,12 +143,12 @@ def assert_same_top(ours: list[tuple[int, float]], theirs: list[tuple[int, float
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits model in half precision."""
-    from swin_deploy.artifacts import pipeline
+    from swin_deploy.artifacts.onnx_file import export_spec, write_onnx
     from swin_deploy.checkpoints.load import load_model
 
     loaded = load_model("notebook-digits")
     path = tmp_path_factory.mktemp("digits") / "digits-fp16.onnx"
-    pipeline.write_onnx(loaded, pipeline.export_spec(loaded, precision="fp16"), path)
+    write_onnx(loaded, export_spec(loaded, precision="fp16"), path)
     return path
 
 

@@ -12,6 +12,7 @@ from exporters.artifact import manifest_path, write_artifact
 from exporters.backends import Gpu, cuda_device_count
 from exporters.engine.to_engine import build_engine
 from exporters.errors import BuildError, DeployError, FileError, MissingBackendError
+from exporters.plan import KernelPlan
 from exporters.spec import BatchProfile, EngineOptions, ExportSpec
 from exporters.to_onnx import export_onnx
 from swin_deploy.config import notebook_config
@@ -28,6 +29,8 @@ FOR_ADA = {"built_on": "", "capabilities": ["8.9"], "minimum": "", "version_comp
 
 def write_engine(path, *, data=b"engine", **changes):
     manifest = {
+        "kind": "engine",
+        "plan": KernelPlan(1, 0, (), "", "").to_dict(),
         "flavor": "tensorrt-rtx",
         "version": "1.0",
         "precision": "fp16",
@@ -171,7 +174,7 @@ def test_trt_runner_missing_manifest_is_an_error(tmp_path):
 def test_trt_runner_onnx_manifest_is_an_error(tmp_path):
     path = tmp_path / "m.onnx"
     write_artifact(path, b"onnx", {"precision": "fp32"})
-    with pytest.raises(BuildError, match="does not describe an engine"):
+    with pytest.raises(BuildError, match="is no engine of swin-deploy"):
         TrtRunner(path)
 
 

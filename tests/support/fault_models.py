@@ -12,7 +12,7 @@ from faults import Fault
 from exporters.half_precision import to_half
 from exporters.spec import Precision
 from exporters.to_onnx import export_onnx
-from swin_deploy.artifacts.pipeline import export_spec
+from swin_deploy.artifacts.onnx_file import export_spec
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig

@@ -272,11 +272,11 @@ def _trial_folder() -> Case:
 def _command(engine: Path, arguments: list[str]) -> Case:
     """A real command over an artefact that is there, ``x`` with the ending of ``engine``."""
     from exporters.backends import load_tensorrt
-    from swin_deploy.artifacts import pipeline
+    from swin_deploy.artifacts.engine_file import write_engine
     from swin_deploy.cli import main
 
     load_tensorrt("tensorrt-rtx")
-    assert pipeline.write_engine
+    assert write_engine
 
     def prepare(folder: Path) -> None:
         shutil.copy(engine, folder / f"x{engine.suffix}")

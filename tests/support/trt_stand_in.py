@@ -24,6 +24,7 @@ from cuda_stand_in import ILLEGAL, World, replace_cuda
 
 from exporters.artifact import write_artifact
 from exporters.backends import Gpu
+from exporters.plan import KernelPlan
 from swin_deploy.runners import engine_manifest as facts
 from swin_deploy.runners import trt
 
@@ -354,6 +355,8 @@ def write_stand_in(
     least, most = batches
     about = json.dumps({"min": least, "max": most}).encode()
     manifest = {
+        "kind": "engine",
+        "plan": KernelPlan(1, 0, (), "", "").to_dict(),
         "flavor": flavor,
         "version": VERSIONS[flavor],
         "precision": "fp32",

@@ -1,0 +1,205 @@
+"""Engines: built from an ONNX file, their precision proved, written; and their kernel plans."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from exporters.artifact import NewArtifact, artifact_outputs, write_artifacts
+from exporters.engine.to_engine import build_engine, fixed_batch
+from exporters.errors import BuildError
+from exporters.half_precision import FLOAT32_ASKED, float32_modules, precision_of, to_half
+from exporters.outputs import claim
+from exporters.plan import KernelPlan, count_attention
+from exporters.precisions import PRECISIONS
+from exporters.progress import Progress, Tell, silent
+from exporters.spec import DEFAULT_BATCH_OPT, BatchProfile, EngineOptions
+from exporters.text_files import listed, naming
+from swin_deploy.artifacts.onnx_file import OnnxFile, new_graph, read_onnx
+from swin_deploy.runners.engine_manifest import (
+    EngineManifest,
+    engine_manifest,
+    read_engine_manifest,
+)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who follows a build.
+
+    Attributes:
+        progress: Called with a line at each step.
+        warn: Called with a line where the build goes on without something, such as its cache.
+    """
+
+    progress: Progress = silent
+    warn: Tell = silent
+
+
+@dataclass(frozen=True)
+class RefusedEngine:
+    """An engine that was built and not written: its plan lacks the precision of its graph.
+
+    Attributes:
+        plan: The kernel plan.
+        reasons: What the plan does not deliver, at least one, see ``missing_precision``.
+    """
+
+    plan: KernelPlan
+    reasons: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The reasons and what to do, in one line."""
+        return (
+            f"{'; '.join(self.reasons)}: not the precision that was asked for, so no engine was "
+            "written. Look at the graph with swin-deploy plan"
+        )
+
+
+def write_engine(
+    source: OnnxFile,
+    path: Path,
+    *,
+    profile: BatchProfile | None,
+    options: EngineOptions,
+    listener: Listener = Listener(),
+    force: bool = False,
+) -> EngineManifest | RefusedEngine:
+    """Build an engine in the precision of its ONNX graph, prove that precision, and write it.
+
+    Args:
+        source: The graph; one that was converted is written with the engine, not without it.
+        path: Where the engine goes.
+        profile: Batches it accepts; by default 1 to 32, tuned for 8, or the graph's fixed batch.
+        options: Flavour and builder settings.
+        listener: Who follows the build.
+        force: Replace files that this program did not make.
+
+    Returns:
+        What was written; or why nothing was, where the graph is in half precision but the plan
+        does not deliver it.
+
+    Raises:
+        BuildError: If it cannot be built.
+        ExportError: If the ONNX file cannot be read.
+        FileError: If a file cannot be written, or one is there that must stay.
+        MissingBackendError: If the flavour is not installed, or needs a GPU that is not there.
+    """
+    new = source.source is not None
+    claim(artifact_outputs(path), inputs=[] if new else [source.path], force=force)
+    if new:
+        claim(artifact_outputs(source.path), force=force)
+    graph = source.whole_graph()
+    profile = profile or default_profile(graph)
+    with naming(source.path):
+        model = source.model_values  # they may be damaged: better known before the build
+        built = build_engine(
+            graph, profile, options=options, progress=listener.progress, warn=listener.warn
+        )
+    reasons = () if source.precision == "fp32" else missing_precision(built.plan, graph)
+    if reasons:
+        return RefusedEngine(built.plan, reasons)
+    before = [new_graph(source)] if new else []
+    digest = before[0].sha256 if before else source.sha256
+    manifest = {
+        "kind": "engine",
+        **model,
+        "precision": source.precision,
+        "flavor": built.flavor,
+        "version": built.version,
+        "targets": built.targets.to_dict(),
+        "profile": dataclasses.asdict(profile),
+        **source.edges,
+        "build_s": round(built.build_s, 3),
+        "plan": built.plan.to_dict(),
+        "source": {"file": source.path.name, "sha256": digest},
+    }
+    written = write_artifacts([*before, NewArtifact(path, built.data, manifest)], force=force)
+    return engine_manifest(path, written[-1])
+
+
+def missing_precision(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ...]:
+    """What a half-precision graph asks for and its plan does not show; empty when nothing.
+
+    Attention that is not fused counts where modules were kept in float32: they may have cut it.
+    """
+    precision = precision_of(graph)
+    wide, lost, other = plan.float32_compute, plan.lost_float32, plan.wrong_products(precision)
+    found = []
+    if wide:
+        found.append(
+            f"{len(wide)} attention or matrix product kernels would run in float32 "
+            f"({listed(wide[:3])}, ...)"
+        )
+    if other:
+        found.append(
+            f"{len(other)} attention or matrix product kernels would not run in "
+            f"{PRECISIONS[precision].dtype} ({listed(other[:3])}, ...)"
+        )
+    if lost:
+        found.append(f"{listed(lost[:3])} would not run in float32, which the graph asks for")
+    if float32_modules(graph, FLOAT32_ASKED) and plan.fused_attention < plan.attention_blocks:
+        fused = f"{plan.fused_attention} of {plan.attention_blocks}"
+        found.append(f"attention would be fused in {fused} blocks only")
+    return tuple(found)
+
+
+def default_profile(graph: onnx.ModelProto) -> BatchProfile:
+    """The graph's fixed batch, or 1 to 32 tuned for 8."""
+    fixed = fixed_batch(graph)
+    return BatchProfile(fixed, fixed, fixed) if fixed else BatchProfile(1, DEFAULT_BATCH_OPT, 32)
+
+
+def read_or_build_plan(
+    path: Path,
+    *,
+    batch: int | None,
+    options: EngineOptions,
+    half: bool = False,
+    warn: Tell = silent,
+) -> KernelPlan:
+    """The plan of an engine, from its manifest, or of an ONNX file, built in memory.
+
+    Args:
+        path: An engine with its manifest, or an ONNX file.
+        batch: To plan an ONNX file for; by default its fixed batch, or 8.
+        options: Flavour and builder settings, for an ONNX file.
+        half: Plan the float16 form of a float32 ONNX file.
+        warn: Called with a line where the build goes on without something, such as its cache.
+
+    Raises:
+        BuildError: If it cannot be built, or an engine was asked for otherwise than it is.
+        ExportError: If the ONNX file cannot be read, or cannot be written in float16.
+        FileError: If the engine's manifest is missing or describes another file.
+    """
+    if path.suffix == ".onnx":
+        return _plan_onnx(path, batch=batch, options=options, half=half, warn=warn)
+    if half:
+        raise BuildError(f"{path.name} is no ONNX file; give the one to plan in float16")
+    plan = read_engine_manifest(path).plan
+    if batch not in (None, plan.batch):
+        raise BuildError(
+            f"the plan of {path.name} is for batch {plan.batch}; give its ONNX file to plan another"
+        )
+    return plan
+
+
+def _plan_onnx(
+    path: Path, *, batch: int | None, options: EngineOptions, half: bool, warn: Tell
+) -> KernelPlan:
+    file = read_onnx(path)
+    graph = file.graph
+    if not count_attention(graph):
+        raise BuildError(
+            f"{path} has no attention, a softmax between two matrix products, so it is no Swin "
+            "Transformer; give the ONNX file of one"
+        )
+    with naming(path):
+        if half and file.precision == "fp32":
+            graph = to_half(graph, io_precision="fp32")
+        at = batch or default_profile(graph).opt
+        return build_engine(graph, BatchProfile(at, at, at), options=options, warn=warn).plan

@@ -1,0 +1,257 @@
+"""ONNX files: read, exported from a model, or brought to half precision, each graph made once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+from torch import nn
+
+from exporters.artifact import (
+    NewArtifact,
+    artifact_outputs,
+    read_manifest,
+    sha256_of,
+    write_artifact,
+)
+from exporters.engine.to_engine import fixed_batch
+from exporters.errors import ExportError, FileError
+from exporters.half_precision import float32_modules, precision_of, to_half
+from exporters.outputs import claim
+from exporters.plan import count_attention
+from exporters.precisions import PRECISIONS
+from exporters.spec import ExportSpec, Precision
+from exporters.text_files import naming
+from exporters.to_onnx import export_onnx, load_onnx
+from exporters.weights import check_graph, serialized, without_weights
+from swin_deploy.artifacts.facts import (
+    ModelFacts,
+    facts_of,
+    float32_text,
+    texts,
+    versions,
+)
+from swin_deploy.checkpoints.load import LoadedModel
+from swin_deploy.deploy.fold import fold
+from swin_deploy.deploy.fold_pixels import taking_pixels
+
+PIXELS_NAME = "pixels"  # name of the input of a graph that takes them
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxFile:
+    """An ONNX file and its graph, which is parsed and checked once.
+
+    Attributes:
+        path: Place of the file.
+        graph: The graph; ``without_weights`` leaves its structure.
+        has_weights: Whether the graph has the values of its weights.
+        written: Manifest that was written with the file; None for a file that was read.
+        source: Name and SHA-256 of the float32 file that the graph was converted from, where it is
+            not written yet; else None.
+    """
+
+    path: Path
+    graph: onnx.ModelProto = field(repr=False)
+    has_weights: bool = True
+    written: dict[str, Any] | None = field(default=None, repr=False)
+    source: dict[str, str] | None = None
+
+    @functools.cached_property
+    def precision(self) -> Precision:
+        """The precision of most weights, see ``precision_of``."""
+        return precision_of(self.graph)
+
+    @functools.cached_property
+    def facts(self) -> ModelFacts | None:
+        """What the graph says of its model; raises as ``ModelFacts.from_metadata``."""
+        values = {entry.key: entry.value for entry in self.graph.metadata_props}
+        return ModelFacts.from_metadata(values, where=str(self.path))
+
+    @functools.cached_property
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest beside the file, checked against it; None without one."""
+        if self.written is not None:
+            return self.written
+        try:
+            return read_manifest(self.path)
+        except FileError:
+            return None
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file; raises ``FileError`` if it cannot be read."""
+        return sha256_of(self.path) if self.manifest is None else str(self.manifest["sha256"])
+
+    @property
+    def input_type(self) -> str:
+        """NumPy's name of the type of the input; ``uint8`` for pixels of 0 to 255."""
+        kind = self.graph.graph.input[0].type.tensor_type.elem_type
+        return str(onnx.helper.tensor_dtype_to_np_dtype(kind).name)
+
+    @property
+    def edges(self) -> dict[str, Any]:
+        """The input and the outputs, for a manifest."""
+        body = self.graph.graph
+        outputs = [value.name for value in body.output]
+        return {"input": body.input[0].name, "input_type": self.input_type, "outputs": outputs}
+
+    @property
+    def model_values(self) -> dict[str, Any]:
+        """The facts, for a manifest; none in a file of another tool."""
+        return {} if self.facts is None else self.facts.to_dict()
+
+    def whole_graph(self) -> onnx.ModelProto:
+        """Return the graph with its weights, read again where they were let go of.
+
+        Raises:
+            ExportError: If the file cannot be read any more.
+        """
+        return self.graph if self.has_weights else load_onnx(self.path)
+
+    def without_weights(self) -> OnnxFile:
+        """Return the written file with the structure of its graph alone."""
+        if not self.has_weights:
+            return self
+        graph = without_weights(self.graph)
+        return dataclasses.replace(self, graph=graph, has_weights=False, source=None)
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Read and check an ONNX file; raises as ``load_onnx``."""
+    return OnnxFile(path, load_onnx(path))
+
+
+def onnx_name(model: str, precision: Precision, opset: int, *, pixels: bool = False) -> str:
+    """The file name of an export; ``pixels`` for one that takes pixels."""
+    taken = "-pixels" if pixels else ""
+    return f"{model}{taken}-{precision}-opset{opset}.onnx"
+
+
+def export_spec(
+    loaded: LoadedModel,
+    *,
+    pixels: bool = False,
+    **choices: Any,  # noqa: ANN401 - fields of ExportSpec
+) -> ExportSpec:
+    """Say what to export of a model.
+
+    Args:
+        loaded: The model.
+        pixels: Take pixels [B, H, W, 3] of 0 to 255, normalised inside, not images [B, 3, H, W].
+        choices: Other fields of ``ExportSpec``.
+    """
+    size, names = loaded.config.img_size, loaded.config.output_names
+    if pixels:
+        return ExportSpec(
+            (size, size, 3), names, input_type="uint8", input_name=PIXELS_NAME, **choices
+        )
+    return ExportSpec((3, size, size), names, **choices)
+
+
+def write_onnx(
+    loaded: LoadedModel, spec: ExportSpec, path: Path, *, force: bool = False
+) -> OnnxFile:
+    """Fold, export and check a model, and write it with its manifest.
+
+    Args:
+        loaded: The model.
+        spec: What to export of it.
+        path: Where the file goes.
+        force: Replace files that this program did not make.
+
+    Raises:
+        ConfigError: If pixels are to be taken, and the model's way to normalise them is not known.
+        ExportError: If the export fails or is not what was asked for.
+        FileError: If the file cannot be written, or one is there that must stay.
+    """
+    inputs = [] if loaded.checkpoint is None else [loaded.checkpoint]
+    claim(artifact_outputs(path), inputs=inputs, force=force)
+    metadata = texts(facts_of(loaded), spec.precision)
+    # Only the exporter holds the deploy model, which lets go of it: its weights are the graph's.
+    graph = export_onnx(_deployed(loaded, spec), spec, metadata=metadata)
+    return write_graph(OnnxFile(path, graph), force=force)
+
+
+def _deployed(loaded: LoadedModel, spec: ExportSpec) -> nn.Module:
+    """The deploy model, with the input that an export is to have."""
+    model = fold(loaded.reference)
+    return taking_pixels(model, loaded.preprocessing) if spec.input_type == "uint8" else model
+
+
+def converted_path(source: Path, precision: Precision, *, folder: Path) -> Path:
+    """Name a form of a float32 ONNX file after it: its word for the precision, or one more."""
+    words = source.stem.split("-")
+    named = [precision if word == "fp32" else word for word in words]
+    return folder / f"{'-'.join(named if named != words else [*words, precision])}.onnx"
+
+
+def convert(
+    source: OnnxFile, precision: Precision, *, path: Path, keep: Sequence[str] = ()
+) -> OnnxFile:
+    """Make the half-precision form of a float32 ONNX file; its input and output stay float32.
+
+    Args:
+        source: A float32 file.
+        precision: To bring it to, ``fp16`` or ``bf16``.
+        path: Place of the new file; nothing is written yet.
+        keep: Paths of modules that stay float32.
+
+    Raises:
+        ExportError: If the file is not float32, the precision cannot hold a weight, or the graph
+            is of mixed precision.
+    """
+    if source.precision != "fp32":
+        raise ExportError(
+            f"{source.path} is {PRECISIONS[source.precision].dtype}, what it lost cannot come back; "
+            f"export it with --precision {precision}"
+        )
+    with naming(source.path):
+        half = to_half(source.whole_graph(), io_precision="fp32", precision=precision, keep=keep)
+        facts = source.facts
+    if facts:
+        onnx.helper.set_model_props(half, texts(facts, precision) | float32_text(half))
+    try:
+        check_graph(half, full=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
+        raise ExportError(
+            f"{source.path} cannot be written in {PRECISIONS[precision].dtype} "
+            f"({' '.join(str(err).split())[:200]}); "
+            "export it in half precision where it came from"
+        ) from err
+    return OnnxFile(path, half, source={"file": source.path.name, "sha256": source.sha256})
+
+
+def write_graph(file: OnnxFile, *, force: bool = False) -> OnnxFile:
+    """Write a graph with its manifest, and return the written file.
+
+    Raises:
+        FileError: If the file cannot be written, or one is there that is not ours.
+    """
+    new = new_graph(file)
+    manifest = write_artifact(file.path, new.data, new.facts, force=force)
+    return dataclasses.replace(file, written=manifest, source=None)
+
+
+def new_graph(file: OnnxFile) -> NewArtifact:
+    """Return a graph as an artefact to write."""
+    graph = file.graph
+    manifest = {
+        "kind": "onnx",
+        **file.model_values,
+        **({"source": file.source} if file.source else {}),
+        "precision": file.precision,
+        "float32_modules": list(float32_modules(graph)),
+        "opset": graph.opset_import[0].version,
+        "batch": fixed_batch(graph) or "dynamic",
+        "nodes": len(graph.graph.node),
+        "attention_blocks": count_attention(graph),
+        **file.edges,
+        "versions": versions(),
+    }
+    return NewArtifact(file.path, functools.partial(serialized, graph), manifest)
