@@ -208,8 +208,8 @@ def convert(
     """
     if source.precision != "fp32":
         raise ExportError(
-            f"{source.path} is {PRECISIONS[source.precision].dtype}, what it lost cannot come back; "
-            f"export it with --precision {precision}"
+            f"{source.path} is {PRECISIONS[source.precision].dtype}, what it lost cannot come "
+            f"back; export it with --precision {precision}"
         )
     with naming(source.path):
         half = to_half(source.whole_graph(), io_precision="fp32", precision=precision, keep=keep)

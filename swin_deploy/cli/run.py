@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -166,7 +166,7 @@ def run(
     announce_images(console, sets)
     if quick:
         console.warn(f"quick: {QUICK}")
-    places = {one: output / onnx_name(loaded.name, one, opset) for one in get_args(Precision)}
+    places = {one: output / onnx_name(loaded.name, one, opset) for one in PRECISIONS}
     claim_artifacts(_artifacts(places, precision, auto=auto), inputs=inputs, force=force)
     with console.step(f"Exporting ONNX, opset {opset}"):
         spec = export_spec(loaded, opset=opset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -80,7 +80,7 @@ def engine_manifest(path: Path, values: dict[str, Any]) -> EngineManifest:
     Raises:
         BuildError: If the manifest is not one of an engine.
     """
-    known = values.get("kind") == "engine" and values.get("precision") in get_args(Precision)
+    known = values.get("kind") == "engine" and values.get("precision") in PRECISIONS
     if not known or "plan" not in values:
         raise BuildError(f"{path} is no engine of swin-deploy; build one with build-trt")
     with naming(path):
