@@ -16,6 +16,7 @@ from exporters.engine.targets import Targets
 from exporters.errors import BuildError, FileError, MissingBackendError
 from exporters.flavors import FLAVORS, Traits
 from exporters.plan import KernelPlan
+from exporters.precisions import PRECISIONS
 from exporters.soundness import MOST_BATCH
 from exporters.spec import Flavor, Precision
 from exporters.text_files import naming, shortened, typed
