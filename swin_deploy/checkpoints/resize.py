@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from exporters.errors import ConfigError
 from swin_deploy.checkpoints.infer_config import effective_windows
 from swin_deploy.checkpoints.infer_sizes import BIAS_TABLE
 from swin_deploy.config import SwinConfig
@@ -24,6 +25,9 @@ def resize_tables(
 
     Returns:
         The new state, and what was done, in words.
+
+    Raises:
+        ConfigError: If a window is no square, for which the libraries have several ways.
     """
     if own.family != "swin":
         return state, []
@@ -33,12 +37,19 @@ def resize_tables(
     for stage, (old, new) in enumerate(windows):
         if old == new:
             continue
+        if not new.is_square:
+            raise ConfigError(
+                f"stage {stage + 1} would have windows of {new} tokens, and the checkpoint's "
+                f"position bias tables of {old} are brought to squares only; use a larger image"
+            )
         for block in range(own.depths[stage]):
             name = f"layers.{stage}.blocks.{block}.{BIAS_TABLE}"
             table = state[name]
-            resized[name] = widening(table, new) if source == "timm" else bicubic(table, new)
+            resized[name] = (
+                widening(table, new.rows) if source == "timm" else bicubic(table, new.rows)
+            )
         way = "linear on timm's widening grid" if source == "timm" else "bicubic"
-        before, after = 2 * old - 1, 2 * new - 1
+        before, after = 2 * old.rows - 1, 2 * new.rows - 1
         steps[f"{before} x {before} interpolated to {after} x {after}, {way}"] = None
     return resized, [f"position bias tables of {step}" for step in steps]
 
