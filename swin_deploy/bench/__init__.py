@@ -117,14 +117,14 @@ class BenchReport:
 
     Attributes:
         model: Model name.
-        img_size: Image side, in pixels.
+        img_size: Image side in pixels, or rows and columns.
         results: Baseline first, then the others, by batch.
         conditions: What the numbers hold for: device, threads, versions, copies, warm-up.
         comparisons: What is shipped against each way to do without it, by batch.
     """
 
     model: str
-    img_size: int
+    img_size: int | tuple[int, int]
     results: tuple[BenchResult, ...]
     conditions: dict[str, str] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()

@@ -119,7 +119,7 @@ def library_rule(source: str, config: SwinConfig) -> Rule:
 def library_steps(config: SwinConfig) -> Preprocessing:
     """The steps of a model without a checkpoint: timm's, and common ones for the notebook's."""
     source = "notebook" if config.family == "notebook" else "timm"
-    return library_rule(source, config).at(config.img_size)
+    return library_rule(source, config).steps(config.image)
 
 
 def _microsoft_steps(side: int) -> Preprocessing:
@@ -204,4 +204,4 @@ def _own_rule(steps: Preprocessing, path: Path) -> Rule:
             )
         return steps
 
-    return Rule(at, native=steps.crop)
+    return Rule(at, native=steps.crop, own=steps)
