@@ -10,6 +10,7 @@ from exporters.errors import BuildError, FileError
 from exporters.plan import KernelPlan
 from exporters.text_files import read_json
 from swin_deploy.bench import BenchReport, BenchResult, Comparison
+from swin_deploy.config import Size
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import (
@@ -149,7 +150,9 @@ def read_bench(values: dict[str, Any]) -> BenchReport:
     """The throughput that ``bench_to_dict`` gave."""
     results = tuple(map(_timing, values["results"]))
     comparisons = tuple(Comparison(**entry) for entry in values.get("comparisons", ()))
-    return BenchReport(**{**values, "results": results, "comparisons": comparisons})
+    size = values["img_size"] if isinstance(values["img_size"], int) else Size(*values["img_size"])
+    read = {"img_size": size, "results": results, "comparisons": comparisons}
+    return BenchReport(**{**values, **read})
 
 
 def _timing(values: dict[str, Any]) -> BenchResult:

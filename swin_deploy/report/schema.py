@@ -73,8 +73,10 @@ def _wrong_value(values: Values, schema: Schema) -> str:
         return f"{_short(values)} is not of type {' or '.join(types)}"
     if isinstance(values, str) and not re.search(schema.get("pattern", ""), values):
         return f"{_short(values)} does not match {schema['pattern']}"
-    if isinstance(values, list) and len(values) > schema.get("maxItems", math.inf):
-        return f"{len(values)} entries, at most {schema['maxItems']}"
+    if isinstance(values, list):
+        least, most = schema.get("minItems", 0), schema.get("maxItems", math.inf)
+        count = len(values)
+        return "" if least <= count <= most else f"{count} entries, from {least} to {most} fit"
     low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
     if isinstance(values, int | float) and not low <= values <= high:
         return f"{_short(values)} is not in the range {low:g} to {high:g}"
