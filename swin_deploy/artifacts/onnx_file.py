@@ -146,12 +146,12 @@ def export_spec(
         pixels: Take pixels [B, H, W, 3] of 0 to 255, normalised inside, not images [B, 3, H, W].
         choices: Other fields of ``ExportSpec``.
     """
-    size, names = loaded.config.img_size, loaded.config.output_names
+    (rows, columns), names = loaded.config.image, loaded.config.output_names
     if pixels:
         return ExportSpec(
-            (size, size, 3), names, input_type="uint8", input_name=PIXELS_NAME, **choices
+            (rows, columns, 3), names, input_type="uint8", input_name=PIXELS_NAME, **choices
         )
-    return ExportSpec((3, size, size), names, **choices)
+    return ExportSpec((3, rows, columns), names, **choices)
 
 
 def write_onnx(

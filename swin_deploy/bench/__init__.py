@@ -23,6 +23,7 @@ import msgspec
 
 from exporters.spec import Batch, Count
 
+Side = Annotated[int, msgspec.Meta(ge=1)]
 Kind = Literal["reference", "deploy", "original", "onnx", "engine"]
 Mode = Literal["eager", "compile", "graph", "file"]
 # What this project makes, in whichever way it runs; everything else is what one would do without.
@@ -125,14 +126,14 @@ class BenchReport:
 
     Attributes:
         model: Model name.
-        img_size: Image side, in pixels.
+        img_size: Image side in pixels, or rows and columns.
         results: Baseline first, then the others, by batch.
         conditions: What the numbers hold for: device, threads, versions, copies, warm-up.
         comparisons: What is shipped against each way to do without it, by batch.
     """
 
     model: str
-    img_size: Annotated[int, msgspec.Meta(ge=1)]
+    img_size: Side | tuple[Side, Side]
     results: tuple[BenchResult, ...]
     conditions: dict[str, str] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()

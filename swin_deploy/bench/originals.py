@@ -78,7 +78,7 @@ def _transformers_model(config: SwinConfig) -> nn.Module:
     fields = _sizes(config) | {
         "image_size": config.img_size,
         "patch_size": config.patch_size,
-        "window_size": one_window(config, "transformers"),
+        "window_size": one_window(config, "transformers").plain,
         "num_labels": config.num_classes,
     }
     if config.pretrained_window_sizes:

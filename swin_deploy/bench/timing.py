@@ -25,6 +25,7 @@ from swin_deploy.bench.contenders import (
     prepare_lanes,
 )
 from swin_deploy.bench.gpu import GpuSampler, gpu_state, open_gpu
+from swin_deploy.config import Size
 from swin_deploy.intervals import is_settled, ratio_interval, ratio_of
 
 WARMUP_SHARE = 0.25
@@ -152,8 +153,8 @@ class _Race:
         found = (*self._results, *of_this_batch)
         states = {"before": self._before, "during": self._sampler.text, "after": gpu_state()}
         conditions = conditions_of(self._effort, found, states) | _checks(self._unchecked)
-        side = self._images.shape[-1]
-        return BenchReport(self._model, side, found, conditions, tuple(self._comparisons))
+        size = Size(*self._images.shape[-2:]).plain
+        return BenchReport(self._model, size, found, conditions, tuple(self._comparisons))
 
 
 def _time_rounds(

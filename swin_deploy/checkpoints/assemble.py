@@ -131,7 +131,7 @@ class _Problems:
 def derived_buffers(config: SwinConfig) -> Iterator[tuple[str, Tensor]]:
     """The buffers of a reference model, name and value: what its sizes alone give."""
     for index, stage in enumerate(config.stages):
-        window = stage.window_size
+        window, mask = stage.window_size, shifted_window_mask(stage, MASKED)
         parts = {"attn.relative_position_index": relative_position_index(window)}
         if config.family == "swinv2":
             coords = relative_coords_table(window, stage.pretrained_window_size)
@@ -139,9 +139,7 @@ def derived_buffers(config: SwinConfig) -> Iterator[tuple[str, Tensor]]:
         for block in range(stage.depth):
             start = f"layers.{index}.blocks.{block}."
             yield from ((start + part, value) for part, value in parts.items())
-            if block % 2 and stage.shift_size:
-                grid = stage.resolution // window
-                mask = shifted_window_mask(window, grid, stage.shift_size, MASKED)
+            if block % 2 and mask is not None:
                 yield start + "attn_mask", mask
 
 

@@ -46,9 +46,9 @@ class CheckpointHints:
 
     origin: str = ""
     sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
-    img_size: int | None = None
-    window_size: int | tuple[int, ...] | None = None
-    pretrained_window_sizes: tuple[int, ...] | None = None
+    img_size: int | tuple[int, int] | None = None
+    window_size: int | tuple[int | tuple[int, int], ...] | None = None
+    pretrained_window_sizes: tuple[int | tuple[int, int], ...] | None = None
     always_shift: bool = False
     out_stages: tuple[int, ...] = ()
     qkv_bias: bool | None = None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from exporters.errors import CheckpointError, ConfigError
 from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
 from swin_deploy.checkpoints.infer_sizes import shown_img_size, shown_pretrained, shown_windows
-from swin_deploy.config import VARIANTS, Output, SwinConfig, nearest, sizes_remedy
+from swin_deploy.config import VARIANTS, Output, Size, SwinConfig, nearest, sizes_remedy
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.preprocessing import PreprocessingChoice
 
@@ -57,8 +58,9 @@ def own_config(
     if shown is None and facts.window_size is None:
         facts = _asked_window(sizes, facts, asked)
     windows = shown or facts.window_size
-    by_stage = windows if isinstance(windows, tuple) else (windows or 0,) * stages
-    pretrained = shown_pretrained(named, sizes, by_stage)
+    each = windows if isinstance(windows, tuple) else (windows or 0,) * stages
+    by_stage = tuple(Size.of(window).rows for window in each)  # checkpoints have squares
+    pretrained: Sequence[int | tuple[int, int]] | None = shown_pretrained(named, sizes, by_stage)
     if pretrained is None:
         pretrained = (facts.pretrained_window_sizes or ())[:stages]
     fields = sizes | {"window_size": windows}
@@ -96,7 +98,7 @@ def wanted_config(
     notes: list[str] = []
     if asked.img_size is not None:
         changes["img_size"] = asked.img_size
-    if asked.window_size is not None and {asked.window_size} != set(own.window_sizes):
+    if asked.window_size is not None and {Size.square(asked.window_size)} != set(own.window_sizes):
         changes["window_size"] = asked.window_size
         if own.family == "swinv2":
             # As the authors fine-tune: coordinates stay scaled to the windows of pretraining.
@@ -107,28 +109,30 @@ def wanted_config(
                 f"coordinates scaled to the checkpoint's {_listed(scale)}"
             )
     if pads:
-        windows = (asked.window_size,) * len(own.depths) if asked.window_size else own.window_sizes
-        _refuse_padding(own, asked.img_size or own.img_size, windows)
+        windows = own.window_sizes
+        if asked.window_size:
+            windows = (Size.square(asked.window_size),) * len(own.depths)
+        _refuse_padding(own, Size.of(asked.img_size or own.img_size), windows)
     return dataclasses.replace(own, **changes), notes
 
 
-def _refuse_padding(own: SwinConfig, img_size: int, windows: tuple[int, ...]) -> None:
+def _refuse_padding(own: SwinConfig, image: Size, windows: tuple[Size, ...]) -> None:
     """Refuse an image size whose maps windows do not fill, where the original pads them.
 
     Raises:
         ConfigError: If it is not a multiple of every window's side in pixels.
     """
-    sides = (own.patch_size * window << stage for stage, window in enumerate(windows))
+    sides = (own.patch_size * max(window) << stage for stage, window in enumerate(windows))
     unit = math.lcm(own.patch_size << (len(windows) - 1), *sides)
-    if img_size % unit:
-        near = nearest(range(unit, img_size + 5 * unit, unit), img_size, 4)
+    if any(side % unit for side in image):
+        near = nearest(range(unit, max(image) + 5 * unit, unit), max(image), 4)
         raise ConfigError(
-            f"windows of {_listed(windows)} do not fill the maps of image size {img_size} in every "
+            f"windows of {_listed(windows)} do not fill the maps of image size {image} in every "
             f"stage, which the original pads and this tool does not; {sizes_remedy(near)}"
         )
 
 
-def effective_windows(config: SwinConfig) -> tuple[int, ...]:
+def effective_windows(config: SwinConfig) -> tuple[Size, ...]:
     """The window of each stage as built."""
     return tuple(stage.window_size for stage in config.stages)
 
@@ -222,7 +226,9 @@ def _guess_img_size(sizes: dict[str, Any], windows: tuple[int, ...]) -> int:
     return (int(sizes["patch_size"]) << (len(windows) - 1)) * windows[-1]
 
 
-def _tiled(fields: dict[str, Any], img_size: int, fallback: int | None) -> SwinConfig:
+def _tiled(
+    fields: dict[str, Any], img_size: int | tuple[int, int], fallback: int | None
+) -> SwinConfig:
     """The config at the file's own image size, or at the one asked for if that cannot be tiled."""
     try:
         return SwinConfig(**fields, img_size=img_size)

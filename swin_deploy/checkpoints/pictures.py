@@ -92,7 +92,7 @@ def prepared(
     """
     if choice.source is not None:
         rule = chosen_rule(choice.source, config)
-    steps = choice.apply(rule.at(config.img_size))
+    steps = choice.apply(rule.steps(config.image))
     if len(steps.mean) != CHANNELS:
         raise ConfigError(
             f"mean and std of {steps.origin} have {len(steps.mean)} numbers, the model takes "

@@ -42,7 +42,7 @@ def variant_rule(config: SwinConfig) -> Rule:
 
 def library_steps(config: SwinConfig) -> Preprocessing:
     """The steps of a model without a checkpoint."""
-    return variant_rule(config).at(config.img_size)
+    return variant_rule(config).steps(config.image)
 
 
 FILES = ("preprocessor_config.json", "processor_config.json", "config.json")
@@ -96,4 +96,4 @@ def _own_rule(steps: Preprocessing, path: Path) -> Rule:
             )
         return steps
 
-    return Rule(at, native=steps.crop)
+    return Rule(at, native=steps.crop, own=steps)

@@ -41,18 +41,27 @@ def resize_tables(
 
     Returns:
         The new state, and what was done, in words.
+
+    Raises:
+        ConfigError: If a window is no square, for which the libraries have several ways.
     """
     if own.family != "swin":
         return state, []
     resized = dict(state)
     steps: dict[str, None] = {}
     for index, (before, after) in enumerate(zip(own.stages, wanted.stages, strict=True)):
-        old, new = (2 * stage.window_size - 1 for stage in (before, after))
-        if old == new:
+        windows = before.window_size, after.window_size
+        if windows[0] == windows[1]:
             continue
+        if not windows[1].is_square:
+            raise ConfigError(
+                f"stage {index + 1} would have windows of {windows[1]} tokens, and the position "
+                f"bias tables of {windows[0]} are brought to squares only; use a larger image"
+            )
+        old, new = (2 * window.rows - 1 for window in windows)
         for block in range(before.depth):
             name = f"layers.{index}.blocks.{block}.{BIAS_TABLE}"
-            resized[name] = rule.resize(state[name], after.window_size)
+            resized[name] = rule.resize(state[name], windows[1].rows)
         steps[f"{old} x {old} interpolated to {new} x {new}, {rule.words}"] = None
     return resized, [f"position bias tables of {step}" for step in steps]
 

@@ -124,8 +124,8 @@ def export(
             f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
         )
     if pixels:
-        size = loaded.config.img_size
-        console.note(f"  takes RGB pixels [{batch or 'batch'}, {size}, {size}, 3], uint8, after")
+        rows, columns = loaded.config.image
+        console.note(f"  takes RGB pixels [{batch or 'batch'}, {rows}, {columns}, 3], uint8, after")
         console.note(f"  {loaded.preprocessing.to_pixels}")
     flag = "fp16" if precision == "fp32" else precision
     console.next_step("build-trt", path, f"--{flag}", why="the engine, its precision proved")

@@ -1,7 +1,8 @@
 """What a Swin model is, by numbers alone: nothing here needs PyTorch but ``windows``.
 
 ===============  ==================================================================
-``swin``         sizes, and the geometry that follows from them
+``sizes``        sizes as rows and columns
+``swin``         sizes of a model, and the geometry that follows from them
 ``published``    the models that have names, and the files of those that come along
 ``names``        other names of the same models: short ones, and those of libraries
 ``windows``      orders, masks and position tables of windows
@@ -19,16 +20,14 @@ from swin_deploy.config.published import (
     notebook_config,
     variant,
 )
+from swin_deploy.config.sizes import MOST_SIDE, Size, nearest, sizes_remedy
 from swin_deploy.config.swin import (
     MOST,
-    MOST_SIDE,
     Family,
     Output,
     StageSpec,
     SwinConfig,
     hidden_channels,
-    nearest,
-    sizes_remedy,
 )
 
 __all__ = [
@@ -41,6 +40,7 @@ __all__ = [
     "VARIANTS",
     "Family",
     "Output",
+    "Size",
     "StageSpec",
     "SwinConfig",
     "hidden_channels",

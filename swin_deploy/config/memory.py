@@ -23,10 +23,10 @@ def needed_bytes(config: SwinConfig, batch: int = 1) -> int:
     """
     buffers = largest = 0
     for stage in config.stages:
-        tokens = stage.resolution**2
+        tokens = stage.resolution.area
         scores = stage.num_heads * stage.window_area
         largest = max(largest, tokens * (4 * stage.dim + scores))
-        masked = stage.depth // 2 if stage.shift_size else 0
+        masked = stage.depth // 2 if any(stage.shift_size) else 0
         buffers += stage.depth * stage.window_area**2 * INDEX_BYTES
         buffers += masked * tokens * stage.window_area * FLOAT_BYTES
     return buffers + batch * largest * FLOAT_BYTES

@@ -5,18 +5,25 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from exporters.errors import ConfigError
 from exporters.text_files import listed, shortened
+from swin_deploy.config.sizes import (
+    MOST_SIDE,
+    NONE,
+    Size,
+    nearest,
+    numbers,
+    sizes_remedy,
+    spelt,
+)
 
 Family = Literal["notebook", "swin", "swinv2"]
 Output = Literal["logits", "features", "stages", "tokens"]
 # The largest numbers that a model is built for; the largest Swin known has windows of 48 tokens,
 # 512 channels, 42 blocks in a stage and images of 1536 pixels.
-MOST_SIDE = 1 << 16  # pixels, of any step
 MOST_STAGES = 8
 MOST_REAL = {"mlp_ratio": 64.0, "layer_norm_eps": 1.0}
 MOST = {
@@ -39,46 +46,40 @@ def hidden_channels(dim: int, mlp_ratio: float) -> int:
     return int(dim * mlp_ratio + 1e-6)
 
 
-def nearest(sizes: Iterable[int], img_size: int, count: int) -> tuple[int, ...]:
-    """Return the ``count`` sizes that are nearest to an image size, nearest first."""
-    return tuple(sorted(sizes, key=lambda size: (abs(size - img_size), size))[:count])
-
-
-def sizes_remedy(sizes: Sequence[int]) -> str:
-    """Return what to do about an image size that cannot be, in words."""
-    if not sizes:
-        return f"no size up to {MOST_SIDE:,} can be tiled; use other windows"
-    return f"use one of {', '.join(map(str, sizes))}, ..."
-
-
 @dataclass(frozen=True)
 class StageSpec:
     """One stage as built.
 
     Attributes:
-        resolution: Side of the square token map.
-        window_size: Window side, no larger than the map.
-        shift_size: Tokens that odd blocks shift their windows by; 0 where none are shifted.
-        pretrained_window_size: Window side that V2's position bias is scaled to; 0 for none.
+        resolution: Size of the token map.
+        window_size: Window size, no larger than the map.
+        shift_size: Tokens that odd blocks shift their windows by; 0 along an axis without a shift.
+        pretrained_window_size: Window size that V2's position bias is scaled to; 0 for none.
     """
 
-    resolution: int
+    resolution: Size
     dim: int
     depth: int
     num_heads: int
-    window_size: int
-    shift_size: int = 0
-    pretrained_window_size: int = 0
+    window_size: Size
+    shift_size: Size = NONE
+    pretrained_window_size: Size = NONE
+
+    @property
+    def window_grid(self) -> Size:
+        """Windows along the rows and the columns of the token map."""
+        rows, columns = self.resolution
+        return Size(rows // self.window_size.rows, columns // self.window_size.columns)
 
     @property
     def num_windows(self) -> int:
         """Windows in the token map."""
-        return (self.resolution // self.window_size) ** 2
+        return self.window_grid.area
 
     @property
     def window_area(self) -> int:
         """Tokens in a window."""
-        return self.window_size**2
+        return self.window_size.area
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class SwinConfig:
 
     Attributes:
         family: ``notebook``; ``swin``: arXiv 2103.14030; ``swinv2``: arXiv 2111.09883.
-        window_size: Of all stages, or one for each.
+        img_size: A side in pixels, or rows and columns; kept as a side where it is a square.
+        window_size: A side in tokens of all stages or of each, or rows and columns of each.
         pretrained_window_sizes: V2 only: window sizes of pretraining, one for each stage.
         always_shift: Shift also where one window covers the map; the notebook does so always,
             Hugging Face's backbones do, the other models do not.
@@ -105,14 +107,14 @@ class SwinConfig:
     """
 
     family: Family = "notebook"
-    img_size: int = 224
+    img_size: int | tuple[int, int] = 224
     patch_size: int = 4
-    window_size: int | tuple[int, ...] = 7
+    window_size: int | tuple[int | tuple[int, int], ...] = 7
     embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
     mlp_ratio: float = 4.0
-    pretrained_window_sizes: tuple[int, ...] = ()
+    pretrained_window_sizes: tuple[int | tuple[int, int], ...] = ()
     always_shift: bool = False
     stage_norms: bool = False
     out_stages: tuple[int, ...] = ()
@@ -122,25 +124,38 @@ class SwinConfig:
     output: Output | Literal[""] = ""
 
     def __post_init__(self) -> None:
+        self._spell_sizes()
         self._check_words()
         self._check_numbers()
         self._check_stages()
         self._check_out_stages()
-        if not self._tiles(self.img_size):
-            windows = "/".join(map(str, dict.fromkeys(self.window_sizes)))
+        if not self._tiles(self.image):
+            windows = "/".join(
+                f"{rows} x {columns}" for rows, columns in dict.fromkeys(self.window_sizes)
+            )
             raise ConfigError(
-                f"image size {self.img_size} cannot be tiled by windows of {windows} x {windows} "
-                f"tokens in every stage; {sizes_remedy(self.near_img_sizes(self.img_size))}"
+                f"image size {self.img_size} cannot be tiled by windows of {windows} "
+                f"tokens in every stage; {sizes_remedy(self._near_sizes())}"
             )
         if self.output_name == "logits" and not self.num_classes:
             raise ConfigError("output logits needs a classifier, and this model has none")
+
+    def _spell_sizes(self) -> None:
+        """Spell squares as their sides, so that equal configs are equal, and print as before."""
+        object.__setattr__(self, "img_size", spelt(self.img_size, "img_size"))
+        for field in ("window_size", "pretrained_window_sizes"):
+            given = getattr(self, field)
+            if isinstance(given, Size):  # and not a side for each of two stages
+                given = given.plain if given.is_square else (given,) * len(self.depths)
+            if isinstance(given, tuple):
+                given = tuple(spelt(one, field) for one in given)
+            object.__setattr__(self, field, given)
 
     def _check_numbers(self) -> None:
         if len(self.depths) > MOST_STAGES:
             raise ConfigError(f"depths of {len(self.depths):,} stages: at most {MOST_STAGES}")
         for field, most in MOST.items():
-            value = getattr(self, field)
-            values = value if isinstance(value, tuple) else (value,)
+            values = list(numbers(getattr(self, field)))
             least = 0 if field in ("num_classes", "pretrained_window_sizes") else 1
             if not all(type(one) is int and least <= one <= most for one in values):
                 raise ConfigError(
@@ -189,6 +204,8 @@ class SwinConfig:
                 )
         if self.family == "notebook" and any(depth % 2 for depth in self.depths):
             raise ConfigError(f"depths {self.depths}: blocks come in pairs, use even numbers")
+        if self.family == "notebook" and not all(window.is_square for window in self.window_sizes):
+            raise ConfigError(f"window_size {self.window_size}: the notebook's windows are squares")
         for stage, heads in enumerate(self.num_heads):
             if (self.embed_dim << stage) % heads:
                 raise ConfigError(
@@ -197,46 +214,71 @@ class SwinConfig:
                 )
 
     @property
-    def window_sizes(self) -> tuple[int, ...]:
-        """Window side asked for in each stage; a smaller map shrinks it."""
+    def image(self) -> Size:
+        """Size of an image, in pixels: ``img_size`` as rows and columns."""
+        return Size.of(self.img_size)
+
+    @property
+    def window_sizes(self) -> tuple[Size, ...]:
+        """Window asked for in each stage; a smaller map shrinks it."""
         if isinstance(self.window_size, tuple):
-            return self.window_size
-        return (self.window_size,) * len(self.depths)
+            return tuple(map(Size.of, self.window_size))
+        return (Size.square(self.window_size),) * len(self.depths)
 
-    def _effective_window(self, stage: int, resolution: int) -> int:
-        """Windows larger than the map shrink to it, but for the notebook's."""
+    def _resolution(self, stage: int, image: Size) -> Size:
+        """The token map of a stage for an image, in tokens."""
+        return Size(*(side // self.patch_size >> stage for side in image))
+
+    def _effective_window(self, stage: int, resolution: Size) -> Size:
+        """Windows larger than the map shrink to it along each axis, but for the notebook's."""
         window = self.window_sizes[stage]
-        return window if self.family == "notebook" else min(window, resolution)
+        return window if self.family == "notebook" else Size(*map(min, window, resolution))
 
-    def _tiles(self, img_size: int) -> bool:
+    def _tiles(self, image: Size) -> bool:
         """Whether patches, windows and merges fit in every stage."""
         step = self.patch_size << (len(self.depths) - 1)
-        if img_size < step or img_size % step:
+        if min(image) < step or any(side % step for side in image):
             return False
-        sides = [img_size // self.patch_size >> stage for stage in range(len(self.depths))]
-        return all(
-            side % self._effective_window(stage, side) == 0 for stage, side in enumerate(sides)
+        maps = [self._resolution(stage, image) for stage in range(len(self.depths))]
+        windows = [self._effective_window(stage, tokens) for stage, tokens in enumerate(maps)]
+        return not any(
+            side % window
+            for tokens, shape in zip(maps, windows, strict=True)
+            for side, window in zip(tokens, shape, strict=True)
         )
 
     def legal_img_sizes(self, count: int) -> tuple[int, ...]:
-        """The ``count`` smallest image sizes that windows tile in every stage, in pixels.
+        """Sides of the ``count`` smallest square images that windows tile in every stage.
 
-        There may be fewer up to ``MOST_SIDE``.
+        In pixels; there may be fewer up to ``MOST_SIDE``.
         """
         step = self.patch_size << (len(self.depths) - 1)
-        legal = (size for size in range(step, MOST_SIDE + 1, step) if self._tiles(size))
+        legal = (size for size in range(step, MOST_SIDE + 1, step) if self._tiles_square(size))
         return tuple(itertools.islice(legal, count))
 
     def near_img_sizes(self, img_size: int, count: int = 4) -> tuple[int, ...]:
-        """The image sizes that windows tile in every stage, nearest to ``img_size`` first.
+        """Sides of the square images that windows tile in every stage, nearest first.
 
         In pixels; there may be fewer than ``count`` up to ``MOST_SIDE``.
         """
         step = self.patch_size << (len(self.depths) - 1)
-        period = step * math.lcm(*self.window_sizes)  # each multiple of it is one of them
+        period = step * math.lcm(
+            *itertools.chain(*self.window_sizes)
+        )  # each multiple of it is one of them
         last = min(MOST_SIDE, max(img_size, 0) + count * period)
-        sizes = filter(self._tiles, range(step, last + 1, step))
+        sizes = filter(self._tiles_square, range(step, last + 1, step))
         return nearest(sizes, img_size, count)
+
+    def _tiles_square(self, side: int) -> bool:
+        return self._tiles(Size.square(side))
+
+    def _near_sizes(self) -> tuple[int | Size, ...]:
+        """The sizes nearest to the image's; for a rectangle, those of its rows and columns."""
+        if isinstance(self.img_size, int):
+            return self.near_img_sizes(self.img_size)
+        rows, columns = map(self.near_img_sizes, self.image)
+        pairs = itertools.starmap(Size, itertools.product(rows, columns))
+        return tuple(sorted(pairs, key=lambda size: math.dist(size, self.image))[:4])
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:
@@ -244,9 +286,9 @@ class SwinConfig:
         return tuple(self._stage(index) for index in range(len(self.depths)))
 
     def _stage(self, index: int) -> StageSpec:
-        resolution = self.img_size // self.patch_size >> index
+        resolution = self._resolution(index, self.image)
         window = self._effective_window(index, resolution)
-        shifts = resolution > window or self.always_shift or self.family == "notebook"
+        always = self.always_shift or self.family == "notebook"
         pretrained = self.pretrained_window_sizes
         return StageSpec(
             resolution=resolution,
@@ -254,17 +296,22 @@ class SwinConfig:
             depth=self.depths[index],
             num_heads=self.num_heads[index],
             window_size=window,
-            shift_size=window // 2 if shifts else 0,
-            pretrained_window_size=pretrained[index] if pretrained else 0,
+            shift_size=Size(
+                *(
+                    side // 2 if tokens > side or always else 0
+                    for tokens, side in zip(resolution, window, strict=True)
+                )
+            ),
+            pretrained_window_size=Size.of(pretrained[index]) if pretrained else NONE,
         )
 
     @property
     def gmacs(self) -> float:
         """Multiply-accumulates of matrix products for one image, in billions."""
-        tokens = (self.img_size // self.patch_size) ** 2
+        tokens = self._resolution(0, self.image).area
         total = tokens * 3 * self.patch_size**2 * self.embed_dim
         for index, stage in enumerate(self.stages):
-            tokens, dim = stage.resolution**2, stage.dim
+            tokens, dim = stage.resolution.area, stage.dim
             hidden = hidden_channels(dim, self.mlp_ratio)
             if index:
                 total += tokens * 2 * dim * dim  # the merge: 4 * dim / 2 channels to dim
@@ -314,4 +361,4 @@ class SwinConfig:
 
 
 def _tuples(value: Any) -> Any:  # noqa: ANN401 - a JSON value of any type
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

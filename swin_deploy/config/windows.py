@@ -11,57 +11,71 @@ import math
 import torch
 from torch import Tensor
 
+from swin_deploy.config.sizes import NONE, Size
+from swin_deploy.config.swin import StageSpec
+
 MASKED = float("-inf")
 
 
-def window_order(resolution: int, window_size: int, shift: int = 0) -> Tensor:
+def window_order(resolution: Size, window_size: Size, shift: Size = NONE) -> Tensor:
     """The order that lists windows row by row, and each window's tokens row by row.
 
     Args:
-        resolution: Side of the square token map, in tokens; a multiple of ``window_size``.
-        window_size: Window side, in tokens.
+        resolution: Size of the token map; a multiple of ``window_size`` along each axis.
+        window_size: Window size, in tokens.
         shift: Tokens that the map is rolled up and left before it is cut into windows, as
-            ``torch.roll(map, (-shift, -shift))``.
+            ``torch.roll(map, (-shift.rows, -shift.columns))``.
 
     Returns:
-        Order, [resolution**2], int64: slot -> raster index.
+        Order, [resolution.area], int64: slot -> raster index.
 
     Raises:
-        ValueError: If ``window_size`` does not divide ``resolution``.
+        ValueError: If windows do not tile the map.
     """
-    if resolution % window_size:
-        raise ValueError(f"windows of {window_size} do not tile a map of {resolution} tokens")
-    windows = resolution // window_size
-    side = (torch.arange(resolution) + shift) % resolution
-    raster = side[:, None] * resolution + side[None, :]
-    grid = raster.reshape(windows, window_size, windows, window_size)
-    return grid.permute(0, 2, 1, 3).reshape(-1)
+    row, column = (
+        (torch.arange(side) + by) % side for side, by in zip(resolution, shift, strict=True)
+    )
+    return by_window(row[:, None] * resolution.columns + column, window_size).reshape(-1)
 
 
-def merge_order(resolution: int, window_size: int) -> Tensor:
+def by_window(tokens: Tensor, window_size: Size) -> Tensor:
+    """A map of values [rows, columns], cut into windows: [num_windows, window_area].
+
+    Raises:
+        ValueError: If windows do not tile the map.
+    """
+    (rows, columns), (height, width) = tokens.shape, window_size
+    if rows % height or columns % width:
+        size = Size(rows, columns)
+        raise ValueError(f"windows of {window_size} do not tile a map of {size} tokens")
+    grid = tokens.reshape(rows // height, height, columns // width, width)
+    return grid.permute(0, 2, 1, 3).reshape(-1, window_size.area)
+
+
+def merge_order(resolution: Size, window_size: Size) -> Tensor:
     """The order that puts the four tokens of each 2 x 2 patch merge next to each other.
 
     The merged tokens come in the window order of the next stage; the four neighbours of each come
     column by column (top left, bottom left, top right, bottom right), as in the Swin paper's code.
 
     Args:
-        resolution: Side of the token map before merging, in tokens; even.
-        window_size: Window side of the next stage, in tokens.
+        resolution: Size of the token map before merging; even.
+        window_size: Window size of the next stage, in tokens.
 
     Returns:
-        Order, [resolution**2], int64: slot -> raster index.
+        Order, [resolution.area], int64: slot -> raster index.
     """
-    half = resolution // 2
+    half = Size(resolution.rows // 2, resolution.columns // 2)
     merged = window_order(half, window_size)
-    row, column = merged // half * 2, merged % half * 2
+    row, column = merged // half.columns * 2, merged % half.columns * 2
     corner = torch.stack([row, row + 1, row, row + 1], dim=1)
     across = torch.stack([column, column, column + 1, column + 1], dim=1)
-    return (corner * resolution + across).reshape(-1)
+    return (corner * resolution.columns + across).reshape(-1)
 
 
-def raster_order(resolution: int) -> Tensor:
-    """The order of an image's tokens row by row, [resolution**2], int64."""
-    return torch.arange(resolution**2)
+def raster_order(resolution: Size) -> Tensor:
+    """The order of an image's tokens row by row, [resolution.area], int64."""
+    return torch.arange(resolution.area)
 
 
 def reorder_index(current: Tensor, wanted: Tensor) -> Tensor:
@@ -79,68 +93,74 @@ def reorder_index(current: Tensor, wanted: Tensor) -> Tensor:
     return slot_of[wanted]
 
 
-def boundary_mask(window_size: int, num_windows_side: int, boundary: int) -> Tensor:
+def boundary_mask(resolution: Size, window_size: Size, boundary: Size) -> Tensor:
     """Forbid attention across the seam that a roll leaves in the last windows.
 
     Tokens in the last ``boundary`` rows of the last window row do not see the rows before them,
     and likewise for columns; in the corner window both hold.
 
     Args:
-        window_size: Window side, in tokens.
-        num_windows_side: Windows along a side of the map.
-        boundary: Rows and columns behind the seam, in tokens.
+        resolution: Size of the token map.
+        window_size: Window size, in tokens.
+        boundary: Rows and columns behind the seam, in tokens; 0 along an axis without one.
 
     Returns:
         Additive mask, [num_windows, window_area, window_area]: 0 or ``MASKED``.
     """
-    side = torch.arange(num_windows_side * window_size)
-    behind = (side >= len(side) - boundary).long()
-    last = (side >= len(side) - window_size).long()
-    zone = behind + last  # 0: other windows, 1: before the seam, 2: behind it
-    region = zone[:, None] * 3 + zone[None, :]
-    grid = region.reshape(num_windows_side, window_size, num_windows_side, window_size)
-    windows = grid.permute(0, 2, 1, 3).reshape(num_windows_side**2, window_size**2)
+    row, column = (
+        (torch.arange(side) >= side - behind).long()
+        for side, behind in zip(resolution, boundary, strict=True)
+    )
+    windows = by_window(row[:, None] * 2 + column, window_size)
     apart = windows[:, :, None] != windows[:, None, :]
     return torch.zeros(apart.shape).masked_fill(apart, MASKED)
 
 
-def shifted_window_mask(
-    window_size: int, num_windows_side: int, shift_size: int, masked: float = MASKED
-) -> Tensor:
-    """``boundary_mask`` of a symmetric shift, with a value for pairs that must not meet.
+def shifted_window_mask(stage: StageSpec, masked: float = MASKED) -> Tensor | None:
+    """``boundary_mask`` of a stage's shift, with a value for pairs that must not meet.
 
     Returns:
-        Additive mask, [num_windows, window_area, window_area]: 0 or ``masked``.
+        Additive mask, [num_windows, window_area, window_area]: 0 or ``masked``; None without a
+        shift.
     """
-    mask = boundary_mask(window_size, num_windows_side, shift_size)
+    if not any(stage.shift_size):
+        return None
+    mask = boundary_mask(stage.resolution, stage.window_size, stage.shift_size)
     return torch.zeros_like(mask).masked_fill(mask == MASKED, masked)
 
 
-def relative_position_index(window_size: int) -> Tensor:
+def relative_position_index(window_size: Size) -> Tensor:
     """Row of the position bias table for each pair of tokens in a window.
 
     Returns:
-        Index, [window_area, window_area], int64, into the (2 * window_size - 1)**2 offsets from
-        (1 - window_size) to (window_size - 1), rows first; entry [q, k] is of q minus k.
+        Index, [window_area, window_area], int64, into the ``offsets`` of a window, rows first;
+        entry [q, k] is of q minus k.
     """
-    side = torch.arange(window_size)
-    row, column = (axis.reshape(-1) for axis in torch.meshgrid(side, side, indexing="ij"))
-    rows = row[:, None] - row[None, :] + window_size - 1
-    columns = column[:, None] - column[None, :] + window_size - 1
-    return rows * (2 * window_size - 1) + columns
+    places = torch.meshgrid(*map(torch.arange, window_size), indexing="ij")
+    row, column = (axis.reshape(-1) for axis in places)
+    rows = row[:, None] - row[None, :] + window_size.rows - 1
+    columns = column[:, None] - column[None, :] + window_size.columns - 1
+    return rows * offsets(window_size).columns + columns
 
 
-def relative_coords_table(window_size: int, pretrained_window_size: int = 0) -> Tensor:
+def offsets(window_size: Size) -> Size:
+    """How many offsets there are between two tokens of a window, from (1 - side) to (side - 1)."""
+    return Size(2 * window_size.rows - 1, 2 * window_size.columns - 1)
+
+
+def relative_coords_table(window_size: Size, pretrained_window_size: Size = NONE) -> Tensor:
     """Log-spaced relative coordinates of V2's position bias (arXiv 2111.09883, section 3.3).
 
     Args:
-        window_size: Window side, in tokens.
-        pretrained_window_size: Side that the coordinates are scaled to; 0 for ``window_size``.
+        window_size: Window size, in tokens.
+        pretrained_window_size: Size that the coordinates are scaled to; 0 for ``window_size``.
 
     Returns:
-        Row and column offsets, [(2 * window_size - 1)**2, 2], within -1 to 1 inside the scale.
+        Row and column offsets, [offsets.area, 2], within -1 to 1 inside the scale.
     """
-    scale = max(1, (pretrained_window_size or window_size) - 1)
-    offsets = torch.arange(1 - window_size, window_size, dtype=torch.float32) / scale * 8
-    spaced = torch.sign(offsets) * torch.log2(offsets.abs() + 1.0) / math.log2(8)
-    return torch.stack(torch.meshgrid(spaced, spaced, indexing="ij"), dim=-1).reshape(-1, 2)
+    spaced = []
+    for side, pretrained in zip(window_size, pretrained_window_size, strict=True):
+        scale = max(1, (pretrained or side) - 1)
+        steps = torch.arange(1 - side, side, dtype=torch.float32) / scale * 8
+        spaced.append(torch.sign(steps) * torch.log2(steps.abs() + 1.0) / math.log2(8))
+    return torch.stack(torch.meshgrid(*spaced, indexing="ij"), dim=-1).reshape(-1, 2)

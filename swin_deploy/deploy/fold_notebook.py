@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from swin_deploy.config import StageSpec
+from swin_deploy.config import Size, StageSpec
 from swin_deploy.config.windows import boundary_mask
 from swin_deploy.deploy.fold_parts import (
     bias_in_norm,
@@ -80,8 +80,8 @@ def _fold_block(
     block: SwinEncoderBlock, stage: StageSpec, order: Tensor
 ) -> tuple[SwinBlock, Tensor]:
     """The folded block and the order it leaves the stream in."""
-    forth = -(-stage.window_size // 2) if block.WMSA.mask else 0
-    back = stage.window_size // 2 if block.WMSA.mask else 0
+    window = block.WMSA.window_size if block.WMSA.mask else 0
+    forth, back = Size.square(-(-window // 2)), Size.square(window // 2)
     residual, branch = block_order(stage, back), block_order(stage, forth)
     attention = _fold_attention(block.WMSA, stage)
     before = bias_in_norm(block.layer_norm, attention)
@@ -103,8 +103,7 @@ def _fold_attention(attention: ShiftedWindowMSA, stage: StageSpec) -> WindowAtte
     scale = torch.tensor([attention.scale, 1.0, 1.0], dtype=torch.float64)
     mask = None
     if attention.mask:
-        grid = stage.resolution // stage.window_size
-        mask = boundary_mask(stage.window_size, grid, stage.window_size // 2)
+        mask = boundary_mask(stage.resolution, stage.window_size, stage.shift_size)
     return WindowAttention(
         qkv=linear(
             (weight * scale[:, None, None]).flatten(0, 1), (bias * scale[:, None]).flatten()
@@ -112,7 +111,7 @@ def _fold_attention(attention: ShiftedWindowMSA, stage: StageSpec) -> WindowAtte
         proj=copy_linear(attention.proj2),
         bias=score_bias(attention.embeddings.embeddings[None], mask, stage),
         heads=split_heads(stage),
-        num_tokens=stage.resolution**2,
+        num_tokens=stage.resolution.area,
     )
 
 

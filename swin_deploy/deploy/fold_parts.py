@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from swin_deploy.config import StageSpec
+from swin_deploy.config import Size, StageSpec
+from swin_deploy.config.sizes import NONE
 from swin_deploy.config.windows import (
     MASKED,
     merge_order,
+    offsets,
     raster_order,
     relative_position_index,
     reorder_index,
@@ -29,7 +31,8 @@ from swin_deploy.deploy.model import (
     WindowMask,
 )
 
-LARGEST_EXPANDED_WINDOW = 8  # position bias as a constant: 64 x 64 values a head, 18 x its table
+# Tokens in a window whose position bias is a constant: 64 x 64 values a head, 18 x its table.
+LARGEST_EXPANDED_AREA = 64
 # Stands for minus infinity: exp() of it is 0 in every precision, and float16 can hold it.
 MASKED_FINITE = -3e4
 
@@ -84,7 +87,7 @@ def bias_in_norm(norm: nn.LayerNorm, attention: WindowAttention) -> nn.LayerNorm
     return plain
 
 
-def block_order(stage: StageSpec, shift: int = 0) -> Tensor:
+def block_order(stage: StageSpec, shift: Size = NONE) -> Tensor:
     """The order of a stage's tokens in the stream, for windows shifted by ``shift`` tokens."""
     return _by_place(window_order(stage.resolution, stage.window_size, shift), stage)
 
@@ -152,19 +155,20 @@ def _position_bias(bias: Tensor, stage: StageSpec) -> nn.Module:
     """Small windows add the bias as it is; larger ones gather it, where a table gives it back."""
     values = bias[None].float().contiguous().clone()  # which may still be the reference's own
     index = relative_position_index(stage.window_size).reshape(-1)
-    table = torch.empty(len(bias), (2 * stage.window_size - 1) ** 2)
+    table = torch.empty(len(bias), offsets(stage.window_size).area)
     table[:, index] = values.flatten(2)[0]
     given_back = torch.equal(table[:, index], values.flatten(2)[0])
-    if stage.window_size <= LARGEST_EXPANDED_WINDOW or not given_back:
+    if stage.window_area <= LARGEST_EXPANDED_AREA or not given_back:
         return PositionBias(values)
     return GatheredPositionBias(table, index)
 
 
 def stage_map(norm: nn.Module, order: Tensor, stage: StageSpec) -> nn.Module:
     """Tokens of a stage to its feature map [B, C, H, W]."""
-    side = stage.resolution
     return nn.Sequential(
-        copy_norm(norm), reorder(order, raster_order(side)), StageMap(stage.dim, side)
+        copy_norm(norm),
+        reorder(order, raster_order(stage.resolution)),
+        StageMap(stage.dim, stage.resolution),
     )
 
 

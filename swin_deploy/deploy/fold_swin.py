@@ -116,7 +116,7 @@ def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec)
         proj=copy_linear(wide.proj),
         bias=score_bias(wide.position_bias(), mask, stage),
         heads=heads,
-        num_tokens=stage.resolution**2,
+        num_tokens=stage.resolution.area,
     )
 
 

@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+Rectangle = tuple[int, int]  # rows and columns; this file needs nothing but PyTorch
 SMALLEST_LENGTH = 1e-12  # of a query or key, as in torch.nn.functional.normalize
 
 
@@ -53,19 +54,23 @@ class PatchEmbed(nn.Module):
 
     Args:
         linear: From the ``3 * patch_size**2`` values of a patch (channel, row, column) to C.
-        resolution: Token map side.
-        window_size: Window side of the first stage, in tokens.
+        resolution: Size of the token map.
+        window_size: Window size of the first stage, in tokens.
         patch_size: Patch side, in pixels.
     """
 
     def __init__(
-        self, linear: nn.Linear, *, resolution: int, window_size: int, patch_size: int
+        self, linear: nn.Linear, *, resolution: Rectangle, window_size: Rectangle, patch_size: int
     ) -> None:
         super().__init__()
-        grid = resolution // window_size
         self.linear = linear
-        self.patch_shape = (-1, 3, grid, window_size, patch_size, grid, window_size, patch_size)
-        self.patches = (resolution**2, -1, 3 * patch_size**2)
+        (rows, columns), (height, width) = resolution, window_size
+        self.patch_shape: tuple[int, ...] = (
+            *(-1, 3),
+            *(rows // height, height, patch_size),
+            *(columns // width, width, patch_size),
+        )
+        self.patches = (rows * columns, -1, 3 * patch_size**2)
 
     def forward(self, images: Tensor) -> Tensor:
         patches = images.reshape(self.patch_shape).permute(3, 6, 2, 5, 0, 1, 4, 7)
@@ -113,8 +118,8 @@ class PixelPatchEmbed(PatchEmbed):
         nn.Module.__init__(self)
         self.normalize = normalize
         self.linear = embed.linear
-        batch, channels, grid, window, patch, *_ = embed.patch_shape
-        self.patch_shape = (batch, grid, window, patch, grid, window, patch, channels)
+        batch, channels, *axes = embed.patch_shape
+        self.patch_shape = (batch, *axes, channels)
         self.patches = embed.patches
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -223,7 +228,7 @@ class GatheredPositionBias(nn.Module):
     1.7.1 does not fold this gather: one small kernel a block, for engines of half the size.
 
     Args:
-        table: [num_heads, (2 * window_size - 1)**2].
+        table: [num_heads, offsets]; see ``relative_position_index``.
         index: [n * n], int64; blocks of the same window share it.
     """
 
@@ -387,9 +392,9 @@ class BatchFirst(nn.Module):
 class StageMap(nn.Module):
     """Tokens [N, B, C] in raster order to a feature map [B, C, H, W]."""
 
-    def __init__(self, dim: int, resolution: int) -> None:
+    def __init__(self, dim: int, resolution: Rectangle) -> None:
         super().__init__()
-        self.shape = (-1, dim, resolution, resolution)
+        self.shape = (-1, dim, *resolution)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return tokens.permute(1, 2, 0).reshape(self.shape)

@@ -41,7 +41,7 @@ def stream_batches(
         tell: See ``load_pixels``; called from several threads.
 
     Yields:
-        Path and image [channels, crop, crop], or the error of one that cannot be read.
+        Path and image [channels, rows, columns], or the error of one that cannot be read.
 
     Raises:
         ConfigError: If the source's steps are not known.

@@ -51,7 +51,7 @@ def load_image(
     """Decode one image file and prepare it for a model; see ``load_pixels``.
 
     Returns:
-        Normalised image, [channels, crop, crop], float32.
+        Normalised image, [channels, rows, columns], float32.
     """
     return normalise(load_pixels(path, steps, tell=tell), steps)
 
@@ -72,7 +72,7 @@ def load_pixels(
         tell: Function told of what a user may not expect: ``SIXTEEN_BITS``, ``NOT_TURNED``.
 
     Returns:
-        Pixels, [crop, crop, channels], uint8.
+        Pixels, [rows, columns, channels], uint8.
 
     Raises:
         FileError: If the file is missing, no regular file, cannot be decoded or is too large.
@@ -126,7 +126,7 @@ def preprocess(
     """Prepare one decoded picture for a model; see ``pixels_of`` and ``normalise``.
 
     Returns:
-        Normalised image, [channels, crop, crop], float32.
+        Normalised image, [channels, rows, columns], float32.
     """
     return normalise(pixels_of(image, steps, tell=tell), steps)
 
@@ -176,7 +176,7 @@ def pixels_of(
         tell: See ``load_pixels``.
 
     Returns:
-        Pixels, [crop, crop, channels], uint8.
+        Pixels, [rows, columns, channels], uint8.
     """
     from PIL import Image, ImageOps
 
@@ -220,29 +220,30 @@ def _is_turned(image: Image.Image) -> bool:
 
 def _resized(size: tuple[int, int], steps: Preprocessing) -> tuple[int, int]:
     """Width and height after the resize."""
-    side = steps.resize
+    box = steps.resize_size
     if steps.resize_mode == "none":
         return size
     if steps.resize_mode == "squash":
-        return side, side
-    if steps.resize_mode == "pad":
-        ratio = max(one / side for one in size)
-        width, height = (round(one / ratio) for one in size)
-        return max(width, 1), max(height, 1)
-    width, height = (int(side * one / min(size)) for one in size)
-    return width, height
+        return box.columns, box.rows
+    if steps.resize_mode == "shortest" and box.is_square:
+        width, height = (int(box.rows * one / min(size)) for one in size)
+        return width, height
+    ratios = (size[0] / box.columns, size[1] / box.rows)
+    ratio = max(ratios) if steps.resize_mode == "pad" else min(ratios)
+    width, height = (round(one / ratio) for one in size)
+    return max(width, 1), max(height, 1)
 
 
 def _centred(image: Image.Image, steps: Preprocessing) -> Image.Image:
     """The centre of a picture, padded where the picture is smaller."""
     from PIL import Image
 
-    side = steps.crop
-    if image.size == (side, side):
+    rows, columns = steps.crop_size
+    if image.size == (columns, rows):
         return image
     fill = tuple(round(255 * value) for value in steps.mean) if steps.resize_mode == "pad" else 0
-    canvas = Image.new(image.mode, (side, side), fill)
-    left, top = (_offset(one, side, steps) for one in image.size)
+    canvas = Image.new(image.mode, (columns, rows), fill)
+    left, top = _offset(image.width, columns, steps), _offset(image.height, rows, steps)
     canvas.paste(image, (left, top))
     return canvas
 

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 
 from exporters.errors import ConfigError
 from exporters.text_files import typed
-from swin_deploy.config import MOST_SIDE
+from swin_deploy.config import MOST_SIDE, Size
+from swin_deploy.config.sizes import spelt
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,11 +34,12 @@ class Preprocessing:
         turn: Whether a picture is turned as its EXIF orientation says.
         resize_mode: Kind of resize. ``shortest``: the shorter side gets ``resize``, the other
             follows; ``squash``: both sides get ``resize``, whatever the shape; ``pad``: the longer
-            side gets ``resize``; ``none``: no resize.
-        resize: Side to resize to, in pixels.
+            side gets ``resize``; ``none``: no resize. Where ``resize`` is a rectangle, pictures
+            cover it for ``shortest``, and fit into it for ``pad``.
+        resize: Side to resize to in pixels, or rows and columns.
         interpolation: Pillow's filter.
-        crop: Side of the centre crop, in pixels, which is the model's image size. A smaller
-            picture is padded: with the mean for ``pad``, else with black.
+        crop: Side of the centre crop in pixels, or rows and columns: the model's image size. A
+            smaller picture is padded: with the mean for ``pad``, else with black.
         crop_rounding: Library whose rounding an odd margin takes.
         rescale: Factor for pixels of 0 to 255.
         mean: Values subtracted then, by channel.
@@ -48,8 +50,8 @@ class Preprocessing:
         refusal: Reason why these steps are not the source's; images are refused then.
     """
 
-    crop: int
-    resize: int
+    crop: int | tuple[int, int]
+    resize: int | tuple[int, int]
     resize_mode: ResizeMode = "shortest"
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -62,6 +64,8 @@ class Preprocessing:
     refusal: str = ""
 
     def __post_init__(self) -> None:
+        for field in ("crop", "resize"):
+            object.__setattr__(self, field, spelt(getattr(self, field), field))
         problem = self._problem()
         if problem:
             raise ConfigError(f"{self.origin}: {problem}" if self.origin else problem)
@@ -74,7 +78,7 @@ class Preprocessing:
         ):
             if value not in known:
                 return f"{what} {value!r} is not known; use one of {', '.join(known)}"
-        if not (0 < self.crop <= MOST_SIDE and 0 < self.resize <= MOST_SIDE):
+        if not all(0 < side <= MOST_SIDE for side in (*self.crop_size, *self.resize_size)):
             return f"resize {self.resize} and crop {self.crop} are not both from 1 to {MOST_SIDE}"
         numbers = (*self.mean, *self.std, self.rescale)
         if not all(abs(value) <= MOST_NUMBER for value in numbers):  # false for NaN too
@@ -89,6 +93,16 @@ class Preprocessing:
         return ""
 
     @property
+    def crop_size(self) -> Size:
+        """``crop`` as rows and columns."""
+        return Size.of(self.crop)
+
+    @property
+    def resize_size(self) -> Size:
+        """``resize`` as rows and columns."""
+        return Size.of(self.resize)
+
+    @property
     def text(self) -> str:
         """The steps in words, with every number."""
         factor = "1/255" if self.rescale == TO_UNIT else f"{self.rescale:g}"
@@ -99,15 +113,18 @@ class Preprocessing:
     @property
     def to_pixels(self) -> str:
         """The steps to the pixels of the model's size, in words."""
+        size = self.resize_size
+        square, both = size.is_square, f"{size.rows} x {size.columns}"
         resize = {
-            "shortest": f"resize the shorter side to {self.resize}, {self.interpolation}",
-            "squash": f"resize to {self.resize} x {self.resize}, {self.interpolation}",
-            "pad": f"resize the longer side to {self.resize}, {self.interpolation}, and pad",
-            "none": "no resize",
-        }[self.resize_mode]
-        crop = "" if self._whole else f", centre crop {self.crop}"
-        turned = "turn as EXIF says, " if self.turn else ""
-        return f"{turned}{resize}{crop}"
+            "shortest": f"the shorter side to {size}" if square else f"to cover {both}",
+            "squash": f"to {both}",
+            "pad": f"the longer side to {size}" if square else f"to fit into {both}",
+        }.get(self.resize_mode)
+        words = ["turn as EXIF says"] * self.turn
+        words.append(f"resize {resize}, {self.interpolation}" if resize else "no resize")
+        words += ["and pad"] * (self.resize_mode == "pad")
+        words += [] if self._whole else [f"centre crop {self.crop_size}"]
+        return ", ".join(words)
 
     @property
     def _whole(self) -> bool:
@@ -142,12 +159,31 @@ class Rule:
     Attributes:
         at: Function from an image side in pixels to the steps.
         guess: Reason why it is a guess; empty where a file or the weights say it.
-        native: Image side that the source itself says, in pixels; None where it says none.
+        native: Image size that the source itself says, in pixels; None where it says none.
+        own: Steps that are of one size only, which may be a rectangle.
     """
 
     at: Callable[[int], Preprocessing]
     guess: str = ""
-    native: int | None = None
+    native: int | tuple[int, int] | None = None
+    own: Preprocessing | None = None
+
+    def steps(self, size: Size) -> Preprocessing:
+        """The steps for images of a size; those of a rectangle follow the rule along each axis."""
+        if self.own is not None and self.own.crop_size == size:
+            return self.own
+        if size.is_square:
+            return self.at(size.rows)
+        rows, columns = map(self.at, size)
+        box = (rows.resize_size.rows, columns.resize_size.columns)
+        steps, other = (dataclasses.replace(one, crop=size, resize=box) for one in (rows, columns))
+        if steps == other:
+            return steps
+        refusal = (
+            f"{steps.origin} prepares {size.rows} and {size.columns} px in ways that do not go "
+            f"together in an image of {size}; say how with --preprocessing or --resize-mode"
+        )
+        return dataclasses.replace(steps, refusal=refusal)
 
 
 @dataclass(frozen=True)
@@ -187,12 +223,12 @@ class PreprocessingChoice:
             if values:
                 changes[name] = values * len(steps.mean) if len(values) == 1 else values
         if said.keys() & {"crop_ratio", "resize_mode"}:
-            changes |= {"resize": self._side(steps), "refusal": ""}
+            changes |= {"resize": self._size(steps), "refusal": ""}
         options = ", ".join(f"--{name.replace('_', '-')}" for name in said)
         return dataclasses.replace(steps, **changes, origin=f"{steps.origin}, changed by {options}")
 
-    def _side(self, steps: Preprocessing) -> int:
-        """The side to resize to; a mode alone, where it is another one, is of the whole picture."""
+    def _size(self, steps: Preprocessing) -> int | tuple[int, int]:
+        """The size to resize to; a mode alone, where it is another one, is of the whole picture."""
         if self.crop_ratio is None:
             same = self.resize_mode == steps.resize_mode and not steps.refusal
             return steps.resize if same else steps.crop
@@ -200,7 +236,7 @@ class PreprocessingChoice:
             raise ConfigError(
                 f"crop ratio {self.crop_ratio} is not above 0 and at most 1; use 0.875"
             )
-        return math.floor(steps.crop / self.crop_ratio)
+        return Size(*(math.floor(side / self.crop_ratio) for side in steps.crop_size))
 
     @property
     def _said(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class ImageSet:
     Attributes:
         name: Kind of set: "seeded", "extreme" or "images".
         contents: Number and kind of the images, for reports.
-        images: Normalised images, [n, 3, img_size, img_size], float32.
+        images: Normalised images, [n, 3, rows, columns], float32.
         names: One name an image, in the order of ``images``.
         labels: Class of each image, [n], int64; None where it is not known.
         spread: How much wider than usual rounding scatters: a flat image has the same rounding in
@@ -65,7 +65,7 @@ class ImageSet:
 
 def seeded_images(config: SwinConfig, *, count: int, seed: int = 0) -> ImageSet:
     """Noise that looks normalised: the same ``count`` images on every machine for one ``seed``."""
-    shape = (count, 3, config.img_size, config.img_size)
+    shape = (count, 3, *config.image)
     return ImageSet(
         name="seeded",
         contents=f"{count} images of standard normal noise, seed {seed}",
@@ -79,7 +79,7 @@ def extreme_images(steps: Preprocessing, *, seed: int = 0) -> ImageSet:
 
     Black and white are those of the model's preprocessing. Six images.
     """
-    shape = (3, steps.crop, steps.crop)
+    shape = (3, *steps.crop_size)
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (steps.mean, steps.std))
     white = 255 * steps.rescale
     noise = np.random.default_rng(seed)

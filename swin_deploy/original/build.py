@@ -64,12 +64,11 @@ def build_original(config: SwinConfig, reading: Reading, library: str) -> nn.Mod
         ComparisonError: If the library cannot build, load or run it, whatever it raises.
         MissingBackendError: If the library is not installed, or does not load.
     """
-    side = config.img_size
     try:
         with _quiet():
             model = BUILDERS[library](config, reading).eval()
             with torch.inference_mode():
-                model(torch.zeros(1, 3, side, side))
+                model(torch.zeros(1, 3, *config.image))
     except DeployError:
         raise
     except Exception as err:  # a foreign library fails in ways of its own

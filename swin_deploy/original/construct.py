@@ -12,7 +12,7 @@ from torch import nn
 from exporters.backends import import_package
 from exporters.errors import ComparisonError
 from swin_deploy.checkpoints.infer_config import effective_windows
-from swin_deploy.config import SwinConfig
+from swin_deploy.config import Size, SwinConfig
 
 # Libraries round hidden channels down; a ratio found from weights may miss by a rounding error.
 _UP = 1 + 1e-9
@@ -46,10 +46,10 @@ def timm_model(config: SwinConfig) -> nn.Module:
     return model
 
 
-def timm_windows(config: SwinConfig) -> int | tuple[tuple[int, int], ...]:
+def timm_windows(config: SwinConfig) -> int | Size | tuple[Size, ...]:
     """The windows as timm takes them: two numbers alone would be one window's height and width."""
-    sides = config.window_sizes
-    return sides[0] if len(set(sides)) == 1 else tuple((side, side) for side in sides)
+    windows = config.window_sizes
+    return windows[0].plain if len(set(windows)) == 1 else windows
 
 
 def torchvision_model(config: SwinConfig) -> nn.Module:
@@ -64,7 +64,7 @@ def torchvision_model(config: SwinConfig) -> nn.Module:
     if config.family == "swinv2":
         fields["block"] = module.SwinTransformerBlockV2
         fields["downsample_layer"] = module.PatchMergingV2
-    patch, window = [config.patch_size] * 2, [one_window(config, "torchvision")] * 2
+    patch, window = [config.patch_size] * 2, list(one_window(config, "torchvision"))
     model: nn.Module = module.SwinTransformer(
         patch, window_size=window, num_classes=config.num_classes or 1, **fields
     )
@@ -80,7 +80,7 @@ def has_other_windows(config: SwinConfig, saved: SwinConfig) -> bool:
     return config.window_sizes != saved.window_sizes
 
 
-def one_window(config: SwinConfig, library: str) -> int:
+def one_window(config: SwinConfig, library: str) -> Size:
     """The window of all stages.
 
     Raises:

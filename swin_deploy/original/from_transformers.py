@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,13 +136,15 @@ def _stage_maps(part: Any, images: Tensor, config: SwinConfig) -> tuple[Tensor, 
             hook = last[index].register_forward_hook(lambda *a, index=index: keep(index, a[2]))
             stack.enter_context(hook)
         part(images)
-    return tuple(_as_map(found[index]) for index in config.shown_stages)
+    return tuple(
+        _as_map(found[index], config.stages[index].resolution.rows) for index in config.shown_stages
+    )
 
 
-def _as_map(tokens: Tensor) -> Tensor:
-    """Tokens [B, N, C] of a square map as [B, C, H, W]."""
-    side = math.isqrt(tokens.shape[1])
-    return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
+def _as_map(tokens: Tensor, rows: int) -> Tensor:
+    """Tokens [B, N, C] of a map of so many rows as [B, C, H, W]."""
+    batch, count, _ = tokens.shape
+    return tokens.transpose(1, 2).reshape(batch, -1, rows, count // rows)
 
 
 @contextlib.contextmanager

@@ -88,12 +88,13 @@ def token_orders(
         ComparisonError: If a gather does not fit the tokens that it gets.
     """
     order: Order = block_order(config.stages[0]).numpy()
+    columns = {stage.resolution.area: stage.resolution.columns for stage in config.stages}
     found: list[Order | None] = []
     for point in points:
         path = point.candidate.path
         order = _follow(order, candidate.reorders, path)
         if point.place.part == "merge":
-            order = _merged(order)
+            order = _merged(order, columns[len(order)])
         found.append(None if point.place.part == "features" else order)
     return tuple(found)
 
@@ -109,11 +110,10 @@ def _follow(order: Order, reorders: Mapping[str, Order], path: str) -> Order:
     return order
 
 
-def _merged(order: Order) -> Order:
-    """Raster index in the merged map of each group of four tokens."""
-    side = round(len(order) ** 0.5)
+def _merged(order: Order, columns: int) -> Order:
+    """Raster index in the merged map of each group of four tokens of a map of so many columns."""
     first = order[::4]
-    return first // side // 2 * (side // 2) + first % side // 2
+    return first // columns // 2 * (columns // 2) + first % columns // 2
 
 
 def in_candidate_order(tokens: NDArray[np.floating], order: Order | None) -> NDArray[np.floating]:

@@ -43,16 +43,21 @@ class SwinEmbedding(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Tokens [B, N, C] of a square map to [B, N / 4, 2C]."""
+    """Tokens [B, N, C] to [B, N / 4, 2C].
 
-    def __init__(self, dim: int) -> None:
+    Args:
+        dim: C.
+        rows: Rows of the merged map, in tokens.
+    """
+
+    def __init__(self, dim: int, rows: int) -> None:
         super().__init__()
+        self.rows = rows
         self.linear_layer = nn.Linear(4 * dim, 2 * dim)
         self.layer_norm = nn.LayerNorm(2 * dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        side = math.isqrt(tokens.shape[1]) // 2
-        merged = rearrange(tokens, "b (h s1 w s2) c -> b (h w) (s2 s1 c)", h=side, s1=2, s2=2)
+        merged = rearrange(tokens, "b (h s1 w s2) c -> b (h w) (s2 s1 c)", h=self.rows, s1=2, s2=2)
         return self.layer_norm(self.linear_layer(merged))  # habit 2
 
 
@@ -77,19 +82,20 @@ class RelativeEmbeddings(nn.Module):
 class ShiftedWindowMSA(nn.Module):
     """Self-attention inside windows, over tokens [B, N, C] in raster order."""
 
-    def __init__(self, dim: int, num_heads: int, window_size: int, mask: bool) -> None:
+    def __init__(self, stage: StageSpec, mask: bool) -> None:
         super().__init__()
+        dim, num_heads = stage.dim, stage.num_heads
         self.num_heads = num_heads
-        self.window_size = window_size
+        self.rows = stage.resolution.rows
+        self.window_size = stage.window_size.rows  # a square
         self.mask = mask
         self.scale = (dim // num_heads) ** -0.5
         self.proj1 = nn.Linear(dim, 3 * dim)
         self.proj2 = nn.Linear(dim, dim)
-        self.embeddings = RelativeEmbeddings(window_size)
+        self.embeddings = RelativeEmbeddings(self.window_size)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        side = math.isqrt(tokens.shape[1])
-        qkv = rearrange(self.proj1(tokens), "b (h w) c -> b h w c", h=side)
+        qkv = rearrange(self.proj1(tokens), "b (h w) c -> b h w c", h=self.rows)
         if self.mask:
             forth = -(-self.window_size // 2)  # habit 4: half a window, rounded up
             qkv = torch.roll(qkv, (-forth, -forth), dims=(1, 2))
@@ -116,7 +122,7 @@ class ShiftedWindowMSA(nn.Module):
 
     def _seam_mask(self, scores: Tensor) -> Tensor:
         """Additive mask [gh, gw, window_area, window_area] (habits 5 and 8)."""
-        grid, area = scores.shape[2], scores.shape[-1]
+        grid, area = scores.shape[2:4], scores.shape[-1]
         behind = torch.arange(area, device=scores.device) >= area - self.window_size * (
             self.window_size // 2
         )
@@ -124,7 +130,7 @@ class ShiftedWindowMSA(nn.Module):
         columns_apart = rearrange(
             rows_apart, "(r w1) (c w2) -> (w1 r) (w2 c)", w1=self.window_size, w2=self.window_size
         )
-        mask = scores.new_zeros(grid, grid, area, area)
+        mask = scores.new_zeros(*grid, area, area)
         mask[-1, :] += scores.new_zeros(area, area).masked_fill(rows_apart, -math.inf)
         mask[:, -1] += scores.new_zeros(area, area).masked_fill(columns_apart, -math.inf)
         return mask
@@ -138,7 +144,7 @@ class SwinEncoderBlock(nn.Module):
         hidden = hidden_channels(stage.dim, mlp_ratio)
         self.layer_norm = nn.LayerNorm(stage.dim)
         self.stochastic_depth = StochasticDepth(drop_path)
-        self.WMSA = ShiftedWindowMSA(stage.dim, stage.num_heads, stage.window_size, mask)
+        self.WMSA = ShiftedWindowMSA(stage, mask)
         layers = (nn.Linear(stage.dim, hidden), nn.Linear(hidden, stage.dim))
         self.MLP = nn.Sequential(layers[0], nn.GELU(), nn.Dropout(DROPOUT), layers[1])
         for layer in layers:
@@ -177,7 +183,7 @@ class NotebookSwin(nn.Module):
         rates = drop_path_rates(config.depths, STOCHASTIC_DEPTH)
         for index, stage in enumerate(config.stages):
             if index:
-                self.stages.append(PatchMerging(stage.dim // 2))
+                self.stages.append(PatchMerging(stage.dim // 2, stage.resolution.rows))
             for block in range(0, stage.depth, 2):
                 pair = (rates[index][block], rates[index][block + 1])
                 self.stages.append(AlternatingEncoderBlock(stage, config.mlp_ratio, pair))
@@ -206,9 +212,9 @@ class NotebookSwin(nn.Module):
         stages = self.stage_tokens(images)
         output = self.config.output_name
         if output == "stages":
-            sides = [stage.resolution for stage in self.config.stages]
+            rows = [stage.resolution.rows for stage in self.config.stages]
             return tuple(
-                rearrange(stages[index], "b (h w) c -> b c h w", h=sides[index])
+                rearrange(stages[index], "b (h w) c -> b c h w", h=rows[index])
                 for index in self.config.shown_stages
             )
         if output == "tokens":

@@ -6,14 +6,16 @@ models/swin_transformer.py). ``swin_v2`` changes the block, its attention and th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from swin_deploy.config import StageSpec, SwinConfig, hidden_channels
-from swin_deploy.config.windows import relative_position_index, shifted_window_mask
+from swin_deploy.config import Size, StageSpec, SwinConfig, hidden_channels
+from swin_deploy.config.sizes import NONE
+from swin_deploy.config.windows import offsets, relative_position_index, shifted_window_mask
 from swin_deploy.reference.parts import StochasticDepth, drop_path_rates
 
 DROP_PATH = 0.1  # of the last block; the authors use 0.1 to 0.5 by size
@@ -63,7 +65,7 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(stage.dim, 3 * stage.dim)
         self.proj = nn.Linear(stage.dim, stage.dim)
         self.relative_position_bias_table = nn.Parameter(
-            torch.empty((2 * stage.window_size - 1) ** 2, stage.num_heads)
+            torch.empty(offsets(stage.window_size).area, stage.num_heads)
         )
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         index = relative_position_index(stage.window_size)
@@ -100,7 +102,7 @@ class SwinBlock(nn.Module):
     attn_mask: Tensor | None
 
     def __init__(
-        self, config: SwinConfig, stage: StageSpec, *, shift: int, drop_path: float
+        self, config: SwinConfig, stage: StageSpec, *, shift: Size, drop_path: float
     ) -> None:
         super().__init__()
         self.window_size = stage.window_size
@@ -110,10 +112,7 @@ class SwinBlock(nn.Module):
         self.drop_path = StochasticDepth(drop_path)
         self.norm2 = nn.LayerNorm(stage.dim, eps=config.layer_norm_eps)
         self.mlp = Mlp(stage.dim, hidden_channels(stage.dim, config.mlp_ratio))
-        mask = None
-        if shift:
-            grid = stage.resolution // stage.window_size
-            mask = shifted_window_mask(stage.window_size, grid, shift, MASKED)
+        mask = shifted_window_mask(dataclasses.replace(stage, shift_size=shift), MASKED)
         self.register_buffer("attn_mask", mask, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -122,14 +121,13 @@ class SwinBlock(nn.Module):
 
     def _attend(self, tokens: Tensor) -> Tensor:
         """Shift, cut into windows, attend, and put everything back."""
-        side = tokens.shape[1] // self.window_size
-        tokens = torch.roll(tokens, (-self.shift_size, -self.shift_size), dims=(1, 2))
-        windows = rearrange(tokens, GRID, wh=self.window_size, ww=self.window_size)
+        (rows, columns), (height, width) = self.shift_size, self.window_size
+        grid = tokens.shape[1] // height, tokens.shape[2] // width
+        tokens = torch.roll(tokens, (-rows, -columns), dims=(1, 2))
+        windows = rearrange(tokens, GRID, wh=height, ww=width)
         windows = self.attn(windows, self.attn_mask)
-        tokens = rearrange(
-            windows, UNGRID, gh=side, gw=side, wh=self.window_size, ww=self.window_size
-        )
-        return torch.roll(tokens, (self.shift_size, self.shift_size), dims=(1, 2))
+        tokens = rearrange(windows, UNGRID, gh=grid[0], gw=grid[1], wh=height, ww=width)
+        return torch.roll(tokens, (rows, columns), dims=(1, 2))
 
 
 class PatchMerging(nn.Module):
@@ -169,7 +167,7 @@ class BasicLayer(nn.Module):
         super().__init__()
         block, merging = kinds
         self.blocks = nn.ModuleList(
-            block(config, stage, shift=stage.shift_size if index % 2 else 0, drop_path=rate)
+            block(config, stage, shift=stage.shift_size if index % 2 else NONE, drop_path=rate)
             for index, rate in enumerate(drop_paths)
         )
         self.downsample = None if last else merging(config, stage.dim)

@@ -60,7 +60,7 @@ def _made_from(loaded: LoadedModel) -> dict[str, str]:
     return {
         "weights": loaded.weights,
         "source": loaded.source or "no checkpoint",
-        "image size": f"{config.img_size} x {config.img_size} pixels",
+        "image size": "{} x {} pixels".format(*config.image),
         "preprocessing": f"{steps.refusal or steps.text} ({steps.origin})",
         "outputs": ", ".join(config.output_names),
         "classes": f"{config.num_classes}, {shown}" if config.num_classes else "no classifier",

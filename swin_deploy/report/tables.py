@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from swin_deploy.bench import BenchReport, BenchResult
+from swin_deploy.config import Size
 from swin_deploy.parity import Hop, ParityReport, ParityResult
 from swin_deploy.report.numbers import (
     cosine_text,
@@ -219,7 +220,7 @@ def bench_facts(bench: BenchReport) -> Facts:
     for result in bench.results:
         if result.timed and result.name not in ran.setdefault(result.backend, []):
             ran[result.backend].append(result.name)
-    side = f"{bench.img_size} x {bench.img_size} pixels"
+    side = "{} x {} pixels".format(*Size.of(bench.img_size))
     backends = [(f"Ran {', '.join(names)}", backend) for backend, names in ran.items()]
     return _facts([("Image size", side), *bench.conditions.items(), *backends])
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from conftest import FLOAT32_TOLERANCE, REJECTED, golden_reference, golden_run, rms_error
 from torch import Tensor, nn
 
+from swin_deploy.config import Size
 from swin_deploy.config.windows import boundary_mask
 from swin_deploy.reference import notebook
 from swin_deploy.reference.notebook import (
@@ -64,7 +65,9 @@ def masked_by(mask_of: Callable[[int], Tensor]) -> Correction:
 
 
 def seam(windows: int, boundary: int = 3) -> Tensor:
-    return boundary_mask(7, windows, boundary).reshape(windows, windows, 49, 49)
+    window = Size.square(7)
+    mask = boundary_mask(Size.square(7 * windows), window, Size.square(boundary))
+    return mask.reshape(windows, windows, 49, 49)
 
 
 def rows_alone(windows: int) -> Tensor:

@@ -112,7 +112,7 @@ def test_timm_window_by_stage_equals_timm(windows: tuple[int, ...], tmp_path: Pa
     model = peers.build_timm("swin", img_size=128, window_size=windows)
     path = peers.saved(model.state_dict(), tmp_path / "s3.safetensors")
     loaded = assert_all_outputs_same(path, model, img_size=128)
-    assert tuple(stage.window_size for stage in loaded.config.stages) == windows
+    assert tuple(stage.window_size.plain for stage in loaded.config.stages) == windows
 
 
 def test_pretrained_windows_of_the_authors_are_read_from_their_buffers(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_huggingface_v2_shrinks_windows_and_scales_to_pretraining(tmp_path: Path
     model = peers.build_huggingface("swinv2", window_size=8, pretrained_window_sizes=(6, 6, 3))
     model.save_pretrained(tmp_path)
     loaded = assert_all_outputs_same(tmp_path, model)
-    assert [stage.window_size for stage in loaded.config.stages] == [8, 8, 4]
+    assert [stage.window_size.plain for stage in loaded.config.stages] == [8, 8, 4]
 
 
 @pytest.mark.parametrize("form", ["memory", "shards", "bin", "hub-buffers"])

@@ -18,7 +18,8 @@ def test_defaults_are_the_notebooks_swin_t() -> None:
 
 def test_stages_halve_the_map_and_double_the_channels() -> None:
     stages = SwinConfig().stages
-    assert [stage.resolution for stage in stages] == [56, 28, 14, 7]
+    assert [stage.resolution.rows for stage in stages] == [56, 28, 14, 7]
+    assert all(stage.resolution.is_square for stage in stages)
     assert [stage.dim for stage in stages] == [96, 192, 384, 768]
     assert [stage.depth for stage in stages] == [2, 2, 6, 2]
     assert [stage.num_heads for stage in stages] == [3, 6, 12, 24]

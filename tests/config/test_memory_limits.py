@@ -36,7 +36,7 @@ def test_needed_bytes_are_fewer_than_a_call_takes(name: str, batch: int) -> None
 
     for module in model.modules():
         module.register_forward_hook(watch)
-    images = torch.zeros(batch, 3, config.img_size, config.img_size)
+    images = torch.zeros(batch, 3, *config.image)
     with torch.inference_mode():
         model(images)
     assert needed_bytes(config, batch) < buffers + 4 * largest

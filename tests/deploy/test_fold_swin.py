@@ -1,6 +1,7 @@
 """The fold of Swin V1 and V2: the deploy model equals its reference, and mutations do not."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from swin_deploy.config import SwinConfig
 from swin_deploy.deploy.fold import fold
-from swin_deploy.deploy.fold_parts import LARGEST_EXPANDED_WINDOW, MASKED_FINITE
+from swin_deploy.deploy.fold_parts import LARGEST_EXPANDED_AREA, MASKED_FINITE
 from swin_deploy.deploy.model import (
     DeployModel,
     GatheredPositionBias,
@@ -50,6 +51,10 @@ SHARED: dict[str, dict[str, Any]] = {
     "shrunk-windows": {"img_size": 64, "window_size": 8, **THREE},
     "one-window": {"img_size": 32, "window_size": 8},
     "window-3": {"img_size": 48, "window_size": 3},
+    "wide": {"img_size": (32, 64)},
+    "high-last-stage-shifts-rows": {"img_size": (64, 32), **THREE},
+    "rectangular-windows": {"img_size": (64, 96), "window_size": ((4, 6), (8, 3))},
+    "wide-window-12": {"img_size": (48, 192), "window_size": ((6, 12), (6, 12))},
     "window-12": {"img_size": 96, "window_size": 12},
     "odd-depths": {"depths": (3, 1)},
     "one-head": {"num_heads": (1, 1)},
@@ -259,13 +264,16 @@ def test_only_shifted_blocks_have_a_mask_and_it_is_finite(family: str) -> None:
     assert all(float(value.min()) >= MASKED_FINITE for values in biases for value in values)
 
 
+EXPANDED = math.isqrt(LARGEST_EXPANDED_AREA)
+
+
 @pytest.mark.parametrize("family", ["swin", "swinv2"])
 def test_large_windows_gather_their_bias_by_equal_indices(family: str) -> None:
     small, large = (
         [module for block in blocks(deploy) for module in block.attention.bias.modules()]
         for deploy in (
             fold(built(sized(family, img_size=16 * window, window_size=window)))
-            for window in (LARGEST_EXPANDED_WINDOW, LARGEST_EXPANDED_WINDOW + 1)
+            for window in (EXPANDED, EXPANDED + 1)
         )
     )
     assert sum(isinstance(module, PositionBias) for module in small) == 4

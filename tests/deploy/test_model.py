@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram
 
 import swin_deploy.deploy.model
 import swin_deploy.reference.notebook
-from swin_deploy.config import SwinConfig
+from swin_deploy.config import Size, SwinConfig
 from swin_deploy.config.windows import (
     merge_order,
     raster_order,
@@ -60,23 +60,32 @@ def shuffled(count: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("resolution", "window_size", "patch_size"), [(14, 7, 4), (8, 4, 2), (7, 7, 4), (6, 3, 1)]
+    ("resolution", "window_size", "patch_size"),
+    [
+        (Size(14, 14), Size(7, 7), 4),
+        (Size(8, 8), Size(4, 4), 2),
+        (Size(7, 7), Size(7, 7), 4),
+        (Size(6, 6), Size(3, 3), 1),
+        (Size(14, 7), Size(7, 7), 4),
+        (Size(8, 6), Size(4, 2), 2),
+    ],
+    ids=str,
 )
 @torch.no_grad()
 def test_patch_embed_equals_a_convolution_in_window_order(
-    resolution: int, window_size: int, patch_size: int
+    resolution: Size, window_size: Size, patch_size: int
 ) -> None:
     linear = randomised(nn.Linear(3 * patch_size**2, 5))
     embed = PatchEmbed(
         linear, resolution=resolution, window_size=window_size, patch_size=patch_size
     )
-    images = normal(2, 3, resolution * patch_size, resolution * patch_size)
+    images = normal(2, 3, *(side * patch_size for side in resolution))
     kernel = linear.weight.reshape(5, 3, patch_size, patch_size)
     raster = F.conv2d(images, kernel, linear.bias, stride=patch_size).flatten(2).transpose(1, 2)
-    order = window_order(resolution, window_size).reshape(-1, window_size**2)
+    order = window_order(resolution, window_size).reshape(-1, window_size.area)
     expected = raster[:, order.T.reshape(-1)].transpose(0, 1)
     assert rms_error(embed(images), expected) < FLOAT32_TOLERANCE
-    assert rms_error(embed(images.transpose(2, 3)), expected) > REJECTED
+    assert rms_error(embed(images.flip(3)), expected) > REJECTED
 
 
 def qkv_shape(tokens: Tensor) -> Tensor:
@@ -152,20 +161,21 @@ def unlike(actual: Tensor, expected: Tensor) -> bool:
     return rms_error(actual, expected) > REJECTED
 
 
-@pytest.mark.parametrize("window_size", [1, 2, 5, 12])
-def test_gathered_position_bias_equals_the_expanded_table(window_size: int) -> None:
-    offsets, area = (2 * window_size - 1) ** 2, window_size**2
-    table, index = normal(3, offsets), relative_position_index(window_size)
+@pytest.mark.parametrize("window_size", [Size(1, 1), Size(2, 2), Size(5, 5), Size(12, 9)], ids=str)
+def test_gathered_position_bias_equals_the_expanded_table(window_size: Size) -> None:
+    (height, width), area = window_size, window_size.area
+    across = 2 * width - 1
+    table, index = normal(3, (2 * height - 1) * across), relative_position_index(window_size)
     expanded = torch.empty(1, 3, area, area)
     for query in range(area):
         for key in range(area):
-            rows = query // window_size - key // window_size + window_size - 1
-            columns = query % window_size - key % window_size + window_size - 1
-            expanded[0, :, query, key] = table[:, rows * (2 * window_size - 1) + columns]
+            rows = query // width - key // width + height - 1
+            columns = query % width - key % width + width - 1
+            expanded[0, :, query, key] = table[:, rows * across + columns]
     scores = normal(4, 3, area, area, seed=1)
     gathered = GatheredPositionBias(table, index.reshape(-1))
     assert torch.equal(gathered(scores), PositionBias(expanded)(scores))
-    if window_size > 1:
+    if area > 1:
         backwards = GatheredPositionBias(table, index.T.reshape(-1))
         assert unlike(backwards(scores), PositionBias(expanded)(scores))
 
@@ -224,12 +234,11 @@ def test_cosine_normalize_is_finite_in_half(value: float) -> None:
 
 
 def test_stage_map_puts_channels_first_and_tokens_on_their_places() -> None:
-    tokens = normal(12 * 12, 2, 5)
-    found = StageMap(5, 12)(tokens)
-    assert found.shape == (2, 5, 12, 12)
-    for row, column in [(0, 0), (0, 11), (7, 3), (11, 11)]:
-        assert torch.equal(found[:, :, row, column], tokens[row * 12 + column])
-    assert unlike(found.transpose(2, 3), found)
+    tokens = normal(12 * 8, 2, 5)
+    found = StageMap(5, Size(12, 8))(tokens)
+    assert found.shape == (2, 5, 12, 8)
+    for row, column in [(0, 0), (0, 7), (7, 3), (11, 7)]:
+        assert torch.equal(found[:, :, row, column], tokens[row * 8 + column])
 
 
 def test_deploy_model_gives_one_output_for_each_tap() -> None:
@@ -250,8 +259,8 @@ def test_batch_first_swaps_tokens_and_images() -> None:
 
 def test_reorder_gathers_the_same_tokens_of_every_image() -> None:
     tokens = normal(16, 3, 5)
-    order = window_order(4, 2)
-    reordered = Reorder(reorder_index(raster_order(4), order))(tokens)
+    order = window_order(Size(4, 4), Size(2, 2))
+    reordered = Reorder(reorder_index(raster_order(Size(4, 4)), order))(tokens)
     assert torch.equal(reordered, tokens[order])
 
 
@@ -261,8 +270,9 @@ def test_patch_merge_joins_the_neighbours_of_each_merged_token(norm_first: bool)
     linear = randomised(nn.Linear(12, 6))
     norm = randomised(nn.LayerNorm(12 if norm_first else 6), seed=1)
     norms = (norm, nn.Identity()) if norm_first else (nn.Identity(), norm)
-    current, following = window_order(8, 4), window_order(4, 4)
-    index = reorder_index(current, merge_order(8, 4))
+    window = Size(4, 4)
+    current, following = window_order(Size(8, 8), window), window_order(window, window)
+    index = reorder_index(current, merge_order(Size(8, 8), window))
     merge = PatchMerge(reorder_before=MergeGather(index), linear=linear, norms=norms, num_tokens=16)
     grid = normal(2, 8, 8, 3)
     merged = merge(grid.flatten(1, 2)[:, current].transpose(0, 1))

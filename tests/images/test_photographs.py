@@ -24,8 +24,8 @@ from swin_deploy.checkpoints.image_processors import (
     huggingface_rule,
 )
 from swin_deploy.checkpoints.load import LoadedModel, load_model
-from swin_deploy.checkpoints.preprocessors import library_rule
-from swin_deploy.config import VARIANTS
+from swin_deploy.checkpoints.preprocessors import library_rule, timm_rule
+from swin_deploy.config import VARIANTS, Size
 from swin_deploy.images.decode import load_image
 from swin_deploy.images.preprocessing import Preprocessing
 
@@ -81,7 +81,7 @@ def _timm_settings(timm: Any, name: str) -> dict[str, Any]:  # noqa: ANN401 - a 
 
 @pytest.mark.parametrize("name", TIMM)
 def test_published_timm_model_equals_create_transform(name: str, pictures: list[Path]) -> None:
-    steps = library_rule("timm", VARIANTS[name]).at(VARIANTS[name].img_size)
+    steps = library_rule("timm", VARIANTS[name]).steps(VARIANTS[name].image)
     assert differences(pictures, steps, timm_transform(name)) == {}
 
 
@@ -91,7 +91,7 @@ def test_every_timm_variant_has_timms_settings() -> None:
         if config.family == "notebook":
             continue
         settings = _timm_settings(timm, name)
-        steps = library_rule("timm", config).at(config.img_size)
+        steps = library_rule("timm", config).steps(config.image)
         side = settings["input_size"][-1]
         assert (steps.crop, steps.resize) == (side, int(side / settings["crop_pct"]))
         assert steps.interpolation == settings["interpolation"]
@@ -119,6 +119,20 @@ def test_timm_folder_equals_create_transform(
     theirs = timm_transform("swin_tiny_patch4_window7_224", **their_settings)
     assert differences(pictures, loaded.preprocessing, theirs) == {}
     assert not [one for one in loaded.assumptions if one.subject == "preprocessing"]
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("size", [Size(48, 96), Size(96, 48), Size(64, 57)], ids=str)
+def test_timm_rule_of_a_rectangle_equals_create_transform(
+    mode: str, size: Size, pictures: list[Path]
+) -> None:
+    settings = {"crop_pct": 0.9, "crop_mode": mode, "interpolation": "bicubic"}
+    steps = timm_rule(settings, where="config.json").steps(size)
+    changes = {"input_size": (3, *size), **settings}
+    theirs = timm_transform("swin_tiny_patch4_window7_224", **changes)
+    assert differences(pictures, steps, theirs) == {}
+    other = timm_rule(settings | {"crop_pct": 0.7}, where="config.json").steps(size)
+    assert differences(pictures, other, theirs)
 
 
 def timm_folder(folder: Path, **settings: Any) -> LoadedModel:  # noqa: ANN401 - timm's settings
@@ -181,7 +195,7 @@ def test_torchvision_equals_the_transforms_of_its_weights(name: str, pictures: l
         "window8_256" if version == "swinv2" else "patch4_window7_224"
     )
     config = VARIANTS[variant]
-    steps = library_rule("torchvision", config).at(config.img_size)
+    steps = library_rule("torchvision", config).steps(config.image)
     assert differences(pictures, steps, lambda path: transform(opened(path)).numpy()) == {}
 
 

@@ -18,6 +18,7 @@ from swin_deploy.checkpoints import huggingface, weights
 from swin_deploy.checkpoints import read as sources
 from swin_deploy.checkpoints.dialect import CheckpointHints
 from swin_deploy.checkpoints.load import LoadedModel, load_model
+from swin_deploy.config import Size
 from swin_deploy.original.build import build_original, original_library
 from swin_deploy.parity import ParityReport
 from swin_deploy.reference import Reference
@@ -69,7 +70,7 @@ def test_copy_of_the_original_runs_by_itself(name: str, tmp_path: Path) -> None:
     loaded = load_model(None, write(tmp_path), **asked)
     assert loaded.reading is not None
     module = build_original(loaded.config, loaded.reading, original_library(loaded, "auto"))
-    images = torch.ones(1, 3, loaded.config.img_size, loaded.config.img_size)
+    images = torch.ones(1, 3, *loaded.config.image)
     with torch.no_grad():
         wanted = module(images)
         own = copy.deepcopy(module)
@@ -104,7 +105,7 @@ def drop_bias(reference: Reference) -> None:
 
 def other_shift(reference: Reference) -> None:
     block: Any = reference.get_submodule("layers.0.blocks.1")
-    block.shift_size = 0
+    block.shift_size = Size(0, 0)
     block.attn_mask = None
 
 

@@ -37,7 +37,7 @@ def deploy(family: str) -> nn.Module:
 @functools.cache
 def graph(family: str) -> onnx.ModelProto:
     config = CONFIGS[family]
-    spec = ExportSpec((3, config.img_size, config.img_size), config.output_names)
+    spec = ExportSpec((3, *config.image), config.output_names)
     return export_onnx(deploy(family), spec, metadata={})
 
 

@@ -20,7 +20,7 @@ def test_token_orders_bring_the_reference_to_the_deploy_model(family: str) -> No
     deploy = fold(model.reference)
     points = compare_points(model.reference)
     orders = token_orders(points, tappable_module(deploy, "fp32"), model.config)
-    images = torch.randn(2, 3, model.config.img_size, model.config.img_size)
+    images = torch.randn(2, 3, *model.config.image)
     with torch.inference_mode():
         ours = TappedModule(deploy, tuple(point.candidate for point in points))(images)
         theirs = TappedModule(model.reference, tuple(point.reference for point in points))(images)

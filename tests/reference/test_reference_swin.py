@@ -10,7 +10,7 @@ from peers import trained_like
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swin_deploy.config import Family, Output, SwinConfig
+from swin_deploy.config import Family, Output, Size, SwinConfig
 from swin_deploy.config.windows import relative_coords_table
 from swin_deploy.reference import build_reference
 from swin_deploy.reference.swin import SwinTransformer
@@ -109,14 +109,14 @@ def test_model_learns(family: Family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_windows_larger_than_the_map_shrink_and_do_not_shift(family: Family) -> None:
     model = build_reference(tiny(family, img_size=32, window_size=8, depths=(2, 2)))
-    assert [layer.blocks[1].window_size for layer in model.layers] == [8, 4]
-    assert [layer.blocks[1].shift_size for layer in model.layers] == [0, 0]
+    assert [layer.blocks[1].window_size for layer in model.layers] == [(8, 8), (4, 4)]
+    assert [layer.blocks[1].shift_size for layer in model.layers] == [(0, 0)] * 2
     assert all(layer.blocks[1].attn_mask is None for layer in model.layers)
 
 
 def test_backbones_shift_the_single_window_too() -> None:
     model = build_reference(tiny("swin", always_shift=True))
-    assert [layer.blocks[1].shift_size for layer in model.layers] == [2, 2]
+    assert [layer.blocks[1].shift_size for layer in model.layers] == [(2, 2)] * 2
     assert model.layers[1].blocks[1].attn_mask.shape == (1, 16, 16)
 
 
@@ -196,12 +196,12 @@ def test_v2_logit_scale_is_clamped_at_one_hundred() -> None:
 
 
 def test_v2_coordinates_are_spaced_logarithmically() -> None:
-    window, pretrained = 8, 6
-    table = relative_coords_table(window, pretrained).reshape(15, 15, 2)
+    window, pretrained = Size(8, 5), Size(6, 9)
+    table = relative_coords_table(window, pretrained).reshape(15, 9, 2)
     for row in (0, 3, 7, 12):
-        for column in (1, 7, 14):
-            for axis, offset in enumerate((row - 7, column - 7)):
-                scaled = 8 * offset / (pretrained - 1)
+        for column in (1, 4, 8):
+            for axis, offset in enumerate((row - 7, column - 4)):
+                scaled = 8 * offset / (pretrained[axis] - 1)
                 spaced = math.copysign(math.log2(1 + abs(scaled)) / 3, scaled)
                 assert float(table[row, column, axis]) == pytest.approx(spaced, abs=1e-6)
     assert float(relative_coords_table(window).abs().max()) == pytest.approx(math.log2(9) / 3)

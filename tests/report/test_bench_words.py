@@ -11,6 +11,7 @@ from swin_deploy.bench import BenchReport, BenchResult, Comparison
 from swin_deploy.bench.comparisons import compare_baselines
 from swin_deploy.bench.contenders import Contender, TimedRunner
 from swin_deploy.bench.gpu import GpuSampler, GpuState, find_gpu
+from swin_deploy.config import Size
 from swin_deploy.intervals import MIN_PAIRS, is_settled, ratio_interval, ratio_of
 from swin_deploy.report.bench_words import bench_sentences
 from swin_deploy.report.from_json import read_report
@@ -176,10 +177,11 @@ def test_bench_not_run_names_the_batches_where_it_is_not_all():
     assert dict(bench_not_run(BenchReport("m", 56, results)))["Failed: a, fp32"] == "batch 1: f"
 
 
-def test_bench_json_is_complete_and_reads_back(tmp_path):
+@pytest.mark.parametrize(("size", "words"), [(56, "56 x 56"), (Size(56, 112), "56 x 112")])
+def test_bench_json_is_complete_and_reads_back(size, words, tmp_path):
     compared = Comparison(4, "compile", "engine", "them", 0.9, 0.8, 1.1)
     failed = BenchResult("b", 4, "fp32", "", failed="f", relative_l2=float("inf"))
-    bench = BenchReport("m", 56, (TIMED, failed), {"device": "CPU"}, (compared,))
+    bench = BenchReport("m", size, (TIMED, failed), {"device": "CPU"}, (compared,))
     values = to_json(bench)
     fields = {field.name for field in dataclasses.fields(BenchResult)}
     assert all(set(result) == fields for result in values["results"])
@@ -187,8 +189,9 @@ def test_bench_json_is_complete_and_reads_back(tmp_path):
     assert (lost["median_ms"], lost["ratio_low"], lost["relative_l2"]) == (None, None, "Infinity")
     write_report(make_report(None, bench=bench), tmp_path)
     read = read_report(tmp_path / "report.json").bench
-    assert read.comparisons == (compared,)
+    assert (read.img_size, read.comparisons) == (size, (compared,))
     assert read.results[0] == TIMED
+    assert f"{words} pixels" in (tmp_path / "report.md").read_text()
     assert "no difference between engine and them" in (tmp_path / "report.md").read_text()
     assert "no difference between engine and them" in (tmp_path / "report.html").read_text()
 

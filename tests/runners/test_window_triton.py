@@ -188,7 +188,7 @@ def test_fused_model_on_a_gpu_gives_what_the_deploy_model_gives(
     model = fuse(deploy).to(dtype)
     assert fused_blocks(model) == (4, 4)
     generator = torch.Generator("cuda").manual_seed(0)
-    images = torch.randn(5, 3, config.img_size, config.img_size, device="cuda", generator=generator)
+    images = torch.randn(5, 3, *config.image, device="cuda", generator=generator)
     with torch.inference_mode():
         expected, actual = deploy(images), model(images.to(dtype)).float()
     error = float((actual - expected).norm() / expected.norm())

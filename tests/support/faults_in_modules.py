@@ -40,7 +40,7 @@ def _(model, config):
 
 @fault("shift the other way")
 def _(model, config):
-    back = -2 * (config.stages[0].window_size // 2)
+    back = -2 * config.stages[0].shift_size.rows
     rewire_shifted(model, config, lambda order: moved(order, back, back), undone=True)
 
 
@@ -72,10 +72,10 @@ def _(model, config):
 
 @fault("rows and columns exchanged in one window")
 def _(model, config):
-    side = config.stages[0].window_size
+    window = config.stages[0].window_size
 
     def transposed(slots: Tensor) -> None:
-        slots[:, 0] = slots[:, 0].view(side, side).T.reshape(-1)
+        slots[:, 0] = slots[:, 0].view(window).T.reshape(-1)
 
     by_window(model, config, transposed)
 

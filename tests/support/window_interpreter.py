@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.checkpoints.preprocessors import library_steps
-from swin_deploy.config import StageSpec
+from swin_deploy.config import Size, StageSpec
 from swin_deploy.config.windows import shifted_window_mask
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.fold_parts import score_bias, split_heads
@@ -48,15 +48,17 @@ def block(window: int, heads: int, *, masked: bool, cosine: bool) -> WindowAtten
     """Window attention with random weights, folded or not from a reference."""
     torch.manual_seed(window + heads)
     dim = 16 * heads
-    stage = StageSpec(WINDOWS[window], dim, 2, heads, window, window // 2)
-    mask = shifted_window_mask(window, WINDOWS[window] // window, window // 2) if masked else None
+    sides = (WINDOWS[window], window, window // 2)
+    resolution, size, shift = map(Size.square, sides)
+    stage = StageSpec(resolution, dim, 2, heads, size, shift)
+    mask = shifted_window_mask(stage) if masked else None
     temperature = torch.linspace(5, 100, heads)[:, None, None] if cosine else None
     return WindowAttention(
         nn.Linear(dim, 3 * dim),
         nn.Linear(dim, dim),
         bias=score_bias(torch.randn(heads, window**2, window**2), mask, stage),
         heads=split_heads(stage, temperature),
-        num_tokens=stage.resolution**2,
+        num_tokens=stage.resolution.area,
     )
 
 

@@ -1,0 +1,86 @@
+"""Sizes as rows and columns, of images, token maps, windows and shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from exporters.errors import ConfigError
+from exporters.text_files import shortened
+
+MOST_SIDE = 1 << 16  # pixels, of any step
+
+
+class Size(NamedTuple):
+    """Rows and columns: of an image in pixels, of a token map, a window or a shift in tokens.
+
+    Its text is one number for a square, ``224``, and two for a rectangle, ``224x448``.
+    """
+
+    rows: int
+    columns: int
+
+    @classmethod
+    def square(cls, side: int) -> Size:
+        """The size of as many rows as columns."""
+        return cls(side, side)
+
+    @classmethod
+    def of(cls, given: int | tuple[int, int]) -> Size:
+        """The size of a square given as its side, or of rows and columns."""
+        return cls.square(given) if isinstance(given, int) else cls(*given)
+
+    @property
+    def area(self) -> int:
+        """Number of pixels or tokens."""
+        return self.rows * self.columns
+
+    @property
+    def is_square(self) -> bool:
+        """Whether it has as many rows as columns."""
+        return self.rows == self.columns
+
+    @property
+    def plain(self) -> int | Size:
+        """The size as configs and JSON spell it: a square as its side."""
+        return self.rows if self.is_square else self
+
+    def __str__(self) -> str:
+        return str(self.rows) if self.is_square else f"{self.rows}x{self.columns}"
+
+
+NONE = Size(0, 0)
+
+
+def nearest(sizes: Iterable[int], img_size: int, count: int) -> tuple[int, ...]:
+    """Return the ``count`` sizes that are nearest to an image size, nearest first."""
+    return tuple(sorted(sizes, key=lambda size: (abs(size - img_size), size))[:count])
+
+
+def sizes_remedy(sizes: Sequence[int | Size]) -> str:
+    """Return what to do about an image size that cannot be, in words."""
+    if not sizes:
+        return f"no size up to {MOST_SIDE:,} can be tiled; use other windows"
+    return f"use one of {', '.join(map(str, sizes))}, ..."
+
+
+def spelt(given: Any, field: str) -> Any:  # noqa: ANN401 - a value that is checked later
+    """A pair as a size, or as its side where the sides are equal.
+
+    Raises:
+        ConfigError: If it is a tuple of another length.
+    """
+    if not isinstance(given, tuple):
+        return given
+    if len(given) != 2:
+        raise ConfigError(f"{field} {shortened(given)}: a size is one side, or rows and columns")
+    return Size(*given).plain
+
+
+def numbers(value: Any) -> Iterator[Any]:  # noqa: ANN401 - a field of any type
+    """The numbers in a field: one, one for each stage, or two for a size."""
+    if isinstance(value, tuple):
+        for one in value:
+            yield from numbers(one)
+    else:
+        yield value
