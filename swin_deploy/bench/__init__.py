@@ -17,13 +17,10 @@ Nothing here imports PyTorch or NumPy; the modules below do.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
-
-import msgspec
+from typing import Literal
 
 from exporters.spec import Batch, Count
 
-Side = Annotated[int, msgspec.Meta(ge=1)]
 Kind = Literal["reference", "deploy", "original", "onnx", "engine"]
 Mode = Literal["eager", "compile", "graph", "file"]
 # What this project makes, in whichever way it runs; everything else is what one would do without.
@@ -133,7 +130,8 @@ class BenchReport:
     """
 
     model: str
-    img_size: Side | tuple[Side, Side]
+    # Without bounds: msgspec 0.22 crashes where a bounded number may also be a pair.
+    img_size: int | tuple[int, int]
     results: tuple[BenchResult, ...]
     conditions: dict[str, str] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exporters.errors import ConfigError
 from swin_deploy.config import SwinConfig
 
 if TYPE_CHECKING:
