@@ -146,9 +146,9 @@ def build_trt(
 def _claim(
     paths: Sequence[Path], source: Path | None, life: EngineBuildOptions, *, force: bool
 ) -> None:
-    """Fail early where the engine, its graph or the timing cache cannot be written."""
+    """Fail early if the engine, its graph or the timing cache cannot be written."""
     outputs = [output for path in paths for output in artifact_outputs(path)]
-    if life.timing_cache is not None:  # the builder finds out whether what is there is one
+    if life.timing_cache is not None:  # the builder checks an existing file
         outputs.append(Output(life.timing_cache, lambda _: True))
     claim_outputs(outputs, inputs=[source], force=force)
 
@@ -156,7 +156,7 @@ def _claim(
 def _say_source(
     console: Console, path: Path, has: Precision, *, newest: bool, asked: Precision | None
 ) -> None:
-    """Say what nobody asked for: the file that was chosen, and float32."""
+    """Name the file if it was chosen as the newest, and say that it is float32 unasked."""
     if newest:
         console.note(f"  taking the newest export, {path}, {has}")
     if has == "fp32" and asked is None:

@@ -1,4 +1,4 @@
-"""``swin-deploy models``: the variants, and where checkpoints may come from."""
+"""``swin-deploy models``: the variants, and the sources of checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from swin_deploy.cli.options import json_option
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, VARIANTS
 from swin_deploy.config.names import short_names
 
-# What may be given as a checkpoint, by source.
+# Files and folders that are accepted as a checkpoint, by source.
 SOURCES = {
     "notebook": "torch.save or safetensors of the notebook's model",
     "microsoft": "the authors' .pth, V1 and V2, detector backbones",

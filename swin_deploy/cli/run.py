@@ -159,7 +159,7 @@ def run(
 
         options = options_for(resolve_flavor(flavor), compute_capability)
         loaded = asked.load()
-        original_library(loaded, original)  # what cannot be is said before the work
+        original_library(loaded, original)  # a wrong choice fails before the work
         sets = image_sets(loaded, images, limit=min(limit, QUICK_IMAGES) if quick else limit)
     announce(console, loaded)
     announce_images(console, sets)
@@ -231,7 +231,7 @@ def _next_words(
     *,
     quick: bool,
 ) -> tuple[list[object], str]:
-    """The command to run next, and why: the whole proof, the engine on a GPU, or benchmarks."""
+    """Return the words of the next command, and why: the whole proof, parity on a GPU, or bench."""
     files = [word for path in made.onnx for word in ("--onnx", path)]
     files += [word for path in made.engines for word in ("--engine", path)]
     if quick:
@@ -251,7 +251,7 @@ def _next_words(
 
 
 def _artifacts(full: Path, precision: Precision, *, auto: bool) -> list[Path]:
-    """Every artefact that the command may write; with --auto those of each attempt."""
+    """Return every ONNX file and engine that the command may write, with --auto all attempts'."""
     from swin_deploy.artifacts import pipeline
 
     ladder: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
@@ -265,7 +265,7 @@ def _artifacts(full: Path, precision: Precision, *, auto: bool) -> list[Path]:
 
 
 def _in_precision(console: Console, full: Path, *, precision: Precision) -> Path | Converted:
-    """The graph in the precision asked for; in half precision it is written with the engine."""
+    """Return the graph in the precision asked for; one in half is written with the engine."""
     from exporters.half_precision import TITLES
     from swin_deploy.artifacts import pipeline
 
@@ -283,7 +283,11 @@ def _make_engine(
     options: EngineOptions,
     force: bool,
 ) -> tuple[Path, Path]:
-    """The graph and the engine, its precision proved; exits with status 1 where it cannot be."""
+    """Build the engine, and exit with status 1 if its precision is not delivered.
+
+    Returns:
+        Paths of the graph and the engine.
+    """
     from swin_deploy.artifacts import pipeline
 
     graph = source if isinstance(source, Path) else source.path
@@ -305,7 +309,7 @@ def _make_engine(
 def _conclude(
     console: Console, result: Report, folder: Path, *, force: bool, as_json: bool
 ) -> None:
-    """Write the report, and say what it says."""
+    """Write the report, and show its summary or its JSON."""
     from swin_deploy.report.terminal import render_summary
     from swin_deploy.report.to_json import to_json
     from swin_deploy.report.write import write_report
