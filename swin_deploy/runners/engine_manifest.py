@@ -1,4 +1,4 @@
-"""What an engine's manifest says of it, checked before anything of TensorRT is made."""
+"""The facts in an engine's manifest, checked before TensorRT is used."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Batch = Annotated[int, msgspec.Meta(ge=1, le=MOST_BATCH)]
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What a runner needs to know of an engine.
+    """The facts of an engine that a runner needs.
 
     Attributes:
-        flavor: TensorRT flavour.
-        traits: What it has and lacks.
-        version: Its version.
-        precision: Of weights and activations.
-        min_batch: Fewest images a call.
-        max_batch: Most images a call.
-        targets: GPUs and versions that it is for.
-        sha256: Of the file.
+        flavor: TensorRT flavour that built the engine.
+        traits: Features of the flavour.
+        version: Version of the flavour.
+        precision: Precision of weights and activations.
+        min_batch: Smallest batch of a call.
+        max_batch: Largest batch of a call.
+        targets: GPUs and versions that the engine is for.
+        sha256: SHA-256 digest of the engine file.
     """
 
     flavor: Flavor
@@ -64,7 +64,7 @@ class _Manifest(msgspec.Struct):
 
 
 def read_facts(path: Path) -> EngineFacts:
-    """The facts in an engine's manifest.
+    """Read the facts in an engine's manifest.
 
     Raises:
         FileError: If the engine or its manifest is missing, or the file was changed.
@@ -91,10 +91,15 @@ def read_facts(path: Path) -> EngineFacts:
 
 
 def require_version(facts: EngineFacts, path: Path, here: str) -> None:
-    """Refuse an engine of a version that the one installed does not run.
+    """Refuse an engine that the installed version of its flavour does not run.
+
+    Args:
+        facts: Facts of the engine.
+        path: Path of the engine, for the message.
+        here: The version installed.
 
     Raises:
-        BuildError: If so.
+        BuildError: If the version does not fit.
     """
     if not facts.targets.fits_version(facts.version, here):
         raise BuildError(
@@ -104,10 +109,14 @@ def require_version(facts: EngineFacts, path: Path, here: str) -> None:
 
 
 def require_gpu(facts: EngineFacts, path: Path) -> Gpu:
-    """The GPU here, where the engine is for it and PyTorch can use it.
+    """Return the GPU of this machine, if the engine is for it and PyTorch can use it.
+
+    Args:
+        facts: Facts of the engine.
+        path: Path of the engine, for the message.
 
     Raises:
-        MissingBackendError: If not.
+        MissingBackendError: If there is no GPU, the engine is for others, or PyTorch has no CUDA.
     """
     gpu = current_gpu()
     if gpu is None:
@@ -128,7 +137,7 @@ def require_gpu(facts: EngineFacts, path: Path) -> Gpu:
 
 
 def read_engine(facts: EngineFacts, path: Path) -> bytes:
-    """The very bytes that the manifest describes; an engine is executable.
+    """Read an engine file, and check its digest against the manifest: an engine is executable.
 
     Raises:
         FileError: If the file cannot be read, or has changed since the manifest was read.
