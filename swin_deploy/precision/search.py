@@ -1,4 +1,4 @@
-"""The fastest precision that is right: float16, float16 with layers in float32, bfloat16, float32.
+"""The fastest precision within tolerance: float16, with float32 layers, bfloat16 or float32.
 
 Each attempt is tried as it would be shipped: its graph is written and compared with the reference
 (on ONNX Runtime; bfloat16, which that cannot run on a CPU, emulated in PyTorch), then its engine is
@@ -43,20 +43,20 @@ from swin_deploy.precision.ranges import (
     paths_of,
 )
 
-RUNG_IMAGES = 16  # of each image set; what is taken is compared on all images afterwards
+RUNG_IMAGES = 16  # of each image set; the attempt taken is compared on all images afterwards
 NOISE_IMAGES = 4
 BATCHES = (7,)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One precision, and what became of it.
+    """One precision that was tried, and the outcome.
 
     Attributes:
-        precision: Of the graph.
-        keep: Parts kept in float32.
-        passed: Within tolerance, and delivered by the plan.
-        reason: Why it was taken or not, in one line.
+        precision: Precision of the graph.
+        keep: Names of the parts kept in float32.
+        passed: True if the graph is within tolerance and the engine's plan has its precision.
+        reason: The reason why it was taken or not, in one line.
     """
 
     precision: Precision
@@ -66,19 +66,19 @@ class Attempt:
 
     @property
     def title(self) -> str:
-        """The precision in words."""
+        """The precision in words, with the parts kept in float32."""
         kept = f" with {', '.join(self.keep)} in float32" if self.keep else ""
         return f"{TITLES[self.precision]}{kept}"
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The attempts that were tried, the last of which passed, or none did.
+    """The attempts that were tried; the last one passed, or none did.
 
     Attributes:
-        attempts: In the order tried.
-        graph: ONNX file of the attempt taken; None without one.
-        engine: Its engine.
+        attempts: The attempts, in the order tried.
+        graph: Path of the ONNX file of the attempt taken; None if none passed.
+        engine: Path of its engine; None if none passed.
     """
 
     attempts: tuple[Attempt, ...]
@@ -88,16 +88,16 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """What every attempt is made from, and judged on.
+    """The model, images and settings that every attempt shares.
 
     Attributes:
-        loaded: The reference.
-        full: Its float32 ONNX file; results go beside it.
-        images: To compare on.
-        profile: Batches of the engine.
-        options: How to build it.
-        progress: Told what is done, before it is done.
-        force: Replace files that this program did not make.
+        loaded: The loaded model, with the reference.
+        full: Path of its float32 ONNX file; results are written next to it.
+        images: The image sets to compare on.
+        profile: Batch profile of the engine.
+        options: Options of the builder.
+        progress: Function that is told each step before it runs.
+        force: True to replace files that this program did not make.
     """
 
     loaded: LoadedModel
@@ -113,8 +113,8 @@ def search_precision(search: SearchInputs, *, start: Precision) -> SearchResult:
     """Try precisions from ``start`` on until one is within tolerance and delivered.
 
     Args:
-        search: What to try.
-        start: ``fp16`` or ``bf16``.
+        search: The model, images and settings.
+        start: The first precision to try, ``fp16`` or ``bf16``.
 
     Raises:
         BuildError: If an engine cannot be built.
@@ -140,7 +140,7 @@ def search_precision(search: SearchInputs, *, start: Precision) -> SearchResult:
 def _attempts(
     search: SearchInputs, start: Precision
 ) -> Iterator[tuple[Precision, Float32Layers | None]]:
-    """Precisions in order; what to keep in float32 is measured only where it comes to that."""
+    """Yield precisions in order; the parts to keep in float32 are measured only when needed."""
     if start == "fp16":
         yield "fp16", None
         yield "fp16", _float32_layers(search)
@@ -149,7 +149,7 @@ def _attempts(
 
 
 def _float32_layers(search: SearchInputs) -> Float32Layers:
-    """The parts to keep in float32, measured on the search's images."""
+    """Measure the parts on the search's images, and choose those to keep in float32."""
     model = search.loaded.deploy
     parts = _ranges(search)
     if not any(part.overflows for part in parts):
@@ -168,7 +168,11 @@ def _ranges(search: SearchInputs) -> tuple[Part, ...]:
 def _try(
     search: SearchInputs, precision: Precision, keep: tuple[str, ...]
 ) -> tuple[Attempt, Path | None, Path | None]:
-    """One attempt; its files are written beside the float32 graph only if it passes."""
+    """Make one attempt; its files are written next to the float32 graph only if it passes.
+
+    Returns:
+        The attempt, and the paths of its graph and engine; None for both if it failed.
+    """
     try:
         source = _graph(search, precision, keep)
     except ExportError as err:
@@ -201,7 +205,7 @@ def _graph(search: SearchInputs, precision: Precision, keep: tuple[str, ...]) ->
 
 
 def _compare(search: SearchInputs, source: Path | Converted) -> ParityReport:
-    """A graph against the reference; one that is not written yet, as a file that does not stay."""
+    """Compare a graph with the reference; one that is not written yet, as a temporary file."""
     with contextlib.ExitStack() as stack:
         if isinstance(source, Path):
             path = source
@@ -222,7 +226,7 @@ def _own_hops(parity: ParityReport, precision: Precision) -> list[Hop]:
     """Return the hops of this attempt that ran; the float32 hop is the same on every attempt.
 
     Raises:
-        MissingBackendError: If nothing could run the ONNX file, nor stand in for it.
+        MissingBackendError: If nothing here can run the ONNX file or, in bfloat16, emulate it.
     """
     of_rung = [hop for hop in parity.hops if hop.precision == precision]
     hops = [hop for hop in of_rung if (hop.stage, precision) != ("deploy", "fp32")]
@@ -234,7 +238,7 @@ def _own_hops(parity: ParityReport, precision: Precision) -> list[Hop]:
 
 
 def _why(search: SearchInputs, failed: Hop, precision: Precision) -> str:
-    """By how much a hop failed, and what overflowed first, where something did."""
+    """Return the reason for a failure, and the first activation that overflowed, if any did."""
     worst = failed.worst
     reason = f"{failed.name}, {worst.inputs}: {worst.reason}" if worst else f"{failed.name} failed"
     beyond = first_overflow(_ranges(search)) if precision == "fp16" else None
@@ -244,7 +248,7 @@ def _why(search: SearchInputs, failed: Hop, precision: Precision) -> str:
 
 
 def _margin(hop: Hop) -> str:
-    """How near a hop comes to its limit."""
+    """Return a stage's error next to its limit, in words."""
     worst = hop.worst
     needs = ""
     if worst is not None:
@@ -253,7 +257,7 @@ def _margin(hop: Hop) -> str:
 
 
 def _spread(images: ImageSet) -> ImageSet:
-    """At most ``RUNG_IMAGES`` of an image set, evenly spread."""
+    """Choose at most ``RUNG_IMAGES`` images of a set, evenly spread."""
     count = len(images.images)
     chosen: Sequence[int] = np.unique(
         np.linspace(0, count - 1, min(count, RUNG_IMAGES)).astype(int)
