@@ -31,8 +31,7 @@ class Candidate:
         runner: The runner, not open yet.
         stage: Kind of the candidate, as in ``Hop``: ``deploy``, ``onnx`` or ``engine``.
         file: File name of the artefact; empty for a module.
-        family: Family of the model, which may have tolerances of its own; empty for the common
-            ones.
+        family: Family of the model, such as ``swinv2``, which may have its own tolerances.
         probed: Access to the intermediate tensors; None if only the outputs can be read.
         second_opinion: True to have Polygraphy repeat every verdict.
     """

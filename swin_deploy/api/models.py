@@ -82,7 +82,7 @@ class Model(LoadedModel):
     def export(
         self, path: StrPath, *, force: bool = False, **asked: Unpack[ExportOptions]
     ) -> Artifact:
-        """Export the model to an ONNX file that is checked to be what was asked.
+        """Export the model to an ONNX file, and check the file against the options.
 
         The file carries preprocessing and class names; its manifest ``<path>.json`` is written
         with it. Both are written, or none.
@@ -97,7 +97,7 @@ class Model(LoadedModel):
 
         Raises:
             ConfigError: If an option or its value is unknown, or the options contradict each other.
-            ExportError: If the export fails or is not what was asked for.
+            ExportError: If the export fails, or the file does not have the options asked for.
             FileError: If the file cannot be written, or must not be replaced.
 
         Example:

@@ -92,7 +92,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="PIL")  # an image that cannot be read is an error
     try:
         status = _run()
-    except SystemExit:  # Click's, where the reader of a help text has gone
+    except SystemExit:  # raised by Click when the reader of a help text has gone
         status = READER_GONE
         discard_streams()
     except OSError as err:
@@ -111,16 +111,16 @@ def _run() -> int:
     try:
         status = cli(standalone_mode=False)
     except click.ClickException as err:
-        # It repeats what the user typed; the attribute is declared final.
+        # The message repeats the user's input; the attribute is declared final.
         vars(err)["message"] = one_line(err.message, most=MOST_OF_USAGE)
-        with contextlib.suppress(OSError):  # nobody listens
+        with contextlib.suppress(OSError):  # the reader has gone
             err.show()
         return err.exit_code
     except click.Abort as err:
         return _say_farewell(err.__cause__)
     except KeyboardInterrupt as err:
         return _say_farewell(err)
-    except Exception as err:  # the border: it becomes a line or the report of a bug
+    except Exception as err:  # the outermost frame: it becomes a line or a bug report
         if received():
             return _say_farewell(received())
         if isinstance(err, OSError) and is_full(err):
@@ -141,7 +141,7 @@ def _end_of(err: Exception) -> int:
     if reason:
         _show_error(f"error: {reason}")
         return COULD_NOT_RUN
-    with contextlib.suppress(click.exceptions.Exit):  # nobody listens
+    with contextlib.suppress(click.exceptions.Exit):  # the reader has gone
         for line in bug_report(err).splitlines():
             say(line, fg="red")
     return BUG
@@ -149,5 +149,5 @@ def _end_of(err: Exception) -> int:
 
 def _show_error(text: str) -> None:
     """Show an error in red on standard error, escaped and cut to one line."""
-    with contextlib.suppress(click.exceptions.Exit):  # nobody listens
+    with contextlib.suppress(click.exceptions.Exit):  # the reader has gone
         say(one_line(text), fg="red")

@@ -18,7 +18,7 @@ BUG = 70  # EX_SOFTWARE of sysexits.h: no check failed, and no input is to blame
 MOST_LETTERS = 500
 MOST_OF_USAGE = 400  # of Click's messages, which have the option's name before them
 HEAD, GAP = 300, " ... "  # the remedy is at the end
-# How libraries say that an allocation failed: PyTorch, C++, CUDA, ONNX Runtime, NumPy.
+# Messages of failed allocations in PyTorch, C++, CUDA, ONNX Runtime and NumPy.
 NO_MEMORY = (
     "not enough memory",
     "can't allocate memory",

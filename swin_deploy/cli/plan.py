@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from exporters.plan import KernelPlan
     from exporters.plan.roofline import Bound
 
-# As in exporters.plan.roofline, which is not imported for --help.
+# The names in exporters.plan.roofline, which is not imported for --help.
 GPU_NAMES = ("A100-40GB", "A100-80GB", "H100", "H200", "L4", "T4", "RTX4090", "RTX5090")
 DIFFERING = 8  # parts of two plans that are shown without --blocks
 

@@ -114,5 +114,5 @@ class FeatureFile:
 
 
 def _close(stream: IO[bytes]) -> None:
-    with contextlib.suppress(OSError):  # what could not be written has been told
+    with contextlib.suppress(OSError):  # a failed write is reported already
         stream.close()

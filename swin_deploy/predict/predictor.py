@@ -77,7 +77,7 @@ class Predictor:
     Args:
         artifact: An ONNX file, an engine, a checkpoint, the name of a model, or a loaded one.
         top: Number of classes to name, the most probable first.
-        batch: Number of pictures a call, clipped to what the file takes.
+        batch: Number of pictures a call, clipped to the batches that the file takes.
         runner: The way that PyTorch runs a checkpoint's deploy model, ``torch`` or
             ``torch-max-autotune``: compiled, for batches of powers of two. None runs the reference
             as it is.

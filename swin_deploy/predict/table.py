@@ -83,7 +83,7 @@ class PredictionTable:
         self._stack.close()
 
     def _close(self) -> None:
-        with contextlib.suppress(OSError):  # a row that could not be written has been told
+        with contextlib.suppress(OSError):  # a failed write is reported already
             self._stream.close()
 
     def add(self, answer: Prediction) -> None:
