@@ -1,7 +1,7 @@
 """Swin Transformer checkpoints to verified TensorRT engines.
 
-``load`` a checkpoint, ``export`` it to ONNX, ``build`` an engine, ``check`` what was made against
-the checkpoint, and ask a ``Predictor`` about pictures. docs/python.md has an example of each.
+``load`` a checkpoint, ``export`` it to ONNX, ``build`` an engine, ``check`` the files against the
+checkpoint, and classify pictures with a ``Predictor``. docs/python.md has an example of each.
 
 Names load when they are first used: importing this package loads neither PyTorch nor NumPy.
 """
@@ -65,7 +65,7 @@ _HOMES = {
     "load": "swin_deploy.api.models",
 }
 
-if not TYPE_CHECKING:  # a type checker is to notice names that are not there
+if not TYPE_CHECKING:  # hidden from type checkers, so that they notice unknown names
 
     def __getattr__(name: str) -> object:
         """Load a public name on first use (PEP 562)."""

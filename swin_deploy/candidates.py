@@ -1,4 +1,4 @@
-"""What is held against the reference: the deploy model and every file made from it."""
+"""The candidates compared with the reference: the deploy model and every file made from it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from swin_deploy.runners.intermediates import Probed, tappable_graph, tappable_m
 
 @dataclass(frozen=True)
 class Candidate:
-    """One stage to judge.
+    """One model or file to compare with the reference.
 
     Attributes:
-        runner: What runs it; not open yet.
-        stage: As in ``Hop``.
-        file: File name of the artefact, or empty.
-        family: Of the model, where its tolerance differs.
-        probed: What looks into it, where that can be done.
-        second_opinion: Whether Polygraphy repeats every verdict.
+        runner: The runner, not open yet.
+        stage: Kind of the candidate, as in ``Hop``: ``deploy``, ``onnx`` or ``engine``.
+        file: File name of the artefact; empty for a module.
+        family: Family of the model, such as ``swinv2``, which may have its own tolerances.
+        probed: Access to the intermediate tensors; None if only the outputs can be read.
+        second_opinion: True to have Polygraphy repeat every verdict.
     """
 
     runner: Runner
@@ -44,7 +44,13 @@ class Candidate:
 def module_candidate(
     loaded: LoadedModel, module: nn.Module, *, precision: Precision = "fp32"
 ) -> Candidate:
-    """A module in the deploy model's place."""
+    """Return the candidate for a module in the deploy model's place, run by PyTorch.
+
+    Args:
+        loaded: The model that the module was made from.
+        module: The module, in float32; it is left as it is.
+        precision: Precision of weights and activations.
+    """
     name = "deploy model" if precision == "fp32" else f"deploy model {precision}"
     return Candidate(
         TorchRunner(name, module, arithmetic=precision),
@@ -55,7 +61,7 @@ def module_candidate(
 
 
 def compiled_candidate(loaded: LoadedModel, way: TorchWay) -> Candidate:
-    """The deploy model as PyTorch ships it; only its outputs can be read."""
+    """Return the candidate for the compiled deploy model; only its outputs can be read."""
     runner = deploy_runner(loaded.config, lambda: loaded.deploy, way)
     return Candidate(runner, "deploy", family=loaded.config.family)
 
@@ -74,7 +80,7 @@ def graph_candidate(loaded: LoadedModel, file: OnnxFile) -> Candidate:
 
 @dataclass(frozen=True)
 class Made:
-    """What to prove: ONNX graphs and engines made from one model, and the model in PyTorch.
+    """The files made from one model, and the way that PyTorch runs the model itself.
 
     Attributes:
         onnx: ONNX files, without their weights.
@@ -103,10 +109,10 @@ def read_made(
 
 
 def stages(loaded: LoadedModel, made: Made) -> list[tuple[Stage, str, Runner]]:
-    """Stage, file name and runner of everything to compare with the reference, in order.
+    """List stage, file name and runner of everything to compare with the reference, in order.
 
-    The deploy model comes first, then it once more where PyTorch is to run it in another way, then
-    the ONNX files and the engines as ``made`` has them.
+    The deploy model comes first, then the compiled deploy model if ``made`` has a runner, then the
+    ONNX files and the engines in the order of ``made``.
 
     Raises:
         ComparisonError: If a file was not made from this model.
@@ -116,7 +122,12 @@ def stages(loaded: LoadedModel, made: Made) -> list[tuple[Stage, str, Runner]]:
 
 
 def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
-    """The deploy model, and what was made from it, to judge; raises as ``stages``."""
+    """List the deploy model and the files made from it as candidates, in the order of ``stages``.
+
+    Raises:
+        ComparisonError: If a file was not made from this model.
+        DeployError: If a file cannot be read.
+    """
     found = [module_candidate(loaded, loaded.deploy)]
     if made.runner:
         found.append(compiled_candidate(loaded, made.runner))
@@ -135,10 +146,13 @@ def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
 
 
 def emulated(loaded: LoadedModel, made: Made) -> list[Candidate]:
-    """The deploy model in the half precisions of the ONNX files, every operation rounded.
+    """List the deploy model in emulated half precision, once for each half type of the ONNX files.
 
     ONNX Runtime's CPU provider runs chains of float16 nodes in float32 without rounding between
-    them, so what overflows on a GPU is finite there; and it has no bfloat16 kernels.
+    them, so values that overflow on a GPU stay finite there; and it has no bfloat16 kernels.
+
+    Raises:
+        ExportError: If a file cannot be read.
     """
     graphs = {file.precision: file.graph for file in made.onnx}
     return [

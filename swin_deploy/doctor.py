@@ -1,4 +1,4 @@
-"""What this machine can do: packages, runtimes, TensorRT flavours and GPUs."""
+"""The abilities of this machine: packages, runtimes, TensorRT flavours and GPUs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from exporters.flavors import FLAVORS
 from exporters.spec import Flavor
 from exporters.text_files import shortened
 
-# Packages that the main job needs besides PyTorch: the module that each is, and a name in it.
+# Packages that the main job needs besides PyTorch: the module of each, and a name in it.
 REQUIRED = {
     "numpy": ("numpy", "ndarray"),
     "onnx": ("onnx", "ModelProto"),
@@ -39,13 +39,13 @@ State = Literal["ok", "missing", "broken"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked for.
+    """The result of one check of the machine.
 
     Attributes:
-        name: What was looked for.
-        state: ``ok``, ``missing`` (and the main job can do without) or ``broken``.
-        detail: What was found.
-        remedy: How to get what is missing; empty when nothing is.
+        name: Name of the package or device, such as ``torch`` or ``GPU``.
+        state: ``ok``, ``missing`` (the main job works without it) or ``broken``.
+        detail: Versions and properties found, or the reason of the state.
+        remedy: Command or advice that mends the state; empty if there is nothing to do.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Finding:
 
 
 def check_machine() -> list[Finding]:
-    """Look at everything the line can use, in the order of the line."""
+    """Check every package and device that the commands can use, and return a finding for each."""
     return list(_findings())
 
 
@@ -73,7 +73,7 @@ def _findings() -> Iterator[Finding]:
 
 
 def _sound(name: str, install: str, look: Callable[..., Finding], *about: object) -> Finding:
-    """What was found of a package, or that it is missing or broken, whatever it raises."""
+    """Check a package; every exception becomes a finding, ``missing`` or ``broken``."""
     try:
         return look(*about)
     except DeployError as err:
@@ -108,7 +108,7 @@ def _torch(gpus: int) -> Finding:
 
 
 def _packages() -> Finding:
-    """The other packages that the main job needs, each loaded."""
+    """Import every package of ``REQUIRED``; one finding for all."""
     broken: dict[str, str] = {}
     for name, (module, part) in REQUIRED.items():
         try:
@@ -163,5 +163,5 @@ def _installed() -> set[str]:
 
 
 def to_dict(findings: list[Finding]) -> dict[str, Any]:
-    """The findings as JSON values, by name."""
+    """Return the findings as JSON values, by name."""
     return {f.name: {"state": f.state, "detail": f.detail, "remedy": f.remedy} for f in findings}

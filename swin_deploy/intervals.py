@@ -1,7 +1,7 @@
-"""How sure a figure is: of shares on the same images, and of ratios of latencies.
+"""Confidence intervals: for shares on the same images, and for ratios of latencies.
 
-Intervals of shares invert a score test at 95 %, so they stay inside the possible range and mean
-something even where every answer, or none, is right.
+Intervals of shares invert a score test at 95 %, so they stay inside the possible range and remain
+meaningful even if every answer, or none, is right.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class Interval:
 
 
 def wilson_interval(right: int, images: int) -> Interval:
-    """The Wilson score interval of a share.
+    """Compute the Wilson score interval, at 95 %, of the share ``right / images``.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal
     of the American Statistical Association 22 (1927); recommended by R. G. Newcombe, Statistics in
     Medicine 17 (1998) 857-872.
 
     Args:
-        right: Images classified right.
-        images: Images in all, at least one.
+        right: Number of images classified right.
+        images: Number of all images, at least one.
     """
     share, spread = right / images, Z * Z / images
     centre = (share + spread / 2) / (1 + spread)
@@ -53,7 +53,7 @@ def wilson_interval(right: int, images: int) -> Interval:
 
 
 def paired_interval(lost: int, gained: int, images: int) -> Interval:
-    """Tango's score interval of a difference of two shares that were counted on the same images.
+    """Compute Tango's score interval, at 95 %, of a difference of two shares on the same images.
 
     The images that both models get right, or both wrong, say nothing about the difference: only
     the discordant ones do. An interval for independent samples would be several times too wide.
@@ -67,9 +67,9 @@ def paired_interval(lost: int, gained: int, images: int) -> Interval:
     S. Lydersen and P. Laake, Statistics in Medicine 33 (2014) 2850-2875.
 
     Args:
-        lost: Images that the reference has right and the candidate wrong.
-        gained: Images that the reference has wrong and the candidate right.
-        images: Images in all, at least one.
+        lost: Number of images that the reference has right and the candidate wrong.
+        gained: Number of images that the reference has wrong and the candidate right.
+        images: Number of all images, at least one.
 
     Returns:
         Interval of the candidate's accuracy minus the reference's.
@@ -83,7 +83,7 @@ def paired_interval(lost: int, gained: int, images: int) -> Interval:
 
 
 def images_to_show(max_drop: float) -> int:
-    """Fewest images on which a candidate without one changed answer shows at most ``max_drop``.
+    """Compute the fewest images on which equal answers rule out a drop above ``max_drop``.
 
     Args:
         max_drop: Allowed drop, as a share above 0.
@@ -92,8 +92,8 @@ def images_to_show(max_drop: float) -> int:
 
 
 def _score(difference: float, *, lost: int, gained: int, images: int) -> float:
-    """The score statistic of a difference; it falls as the difference grows."""
-    # The likeliest share of lost images where the difference is the true one: the larger root of
+    """Compute the score statistic of a difference; it falls as the difference grows."""
+    # The maximum-likelihood share of lost images, given the difference: the larger root of
     # a x**2 + b x + c.
     a = 2 * images
     b = -gained - lost + (2 * images - gained + lost) * difference
@@ -107,7 +107,7 @@ def _score(difference: float, *, lost: int, gained: int, images: int) -> float:
 
 
 def _falls_below(level: float, score: Callable[[float], float], low: float, high: float) -> float:
-    """Where a falling function passes ``level`` between ``low`` and ``high``."""
+    """Find where a falling function passes ``level`` between ``low`` and ``high``, by bisection."""
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         if score(middle) > level:
@@ -118,7 +118,14 @@ def _falls_below(level: float, score: Callable[[float], float], low: float, high
 
 
 def is_settled(calls_ms: Sequence[float]) -> bool:
-    """Whether the median of the last ``SETTLED_ROUNDS`` is within 2 % of that before them."""
+    """Tell whether the medians of the last two spans of ``SETTLED_ROUNDS`` are within 2 %.
+
+    Args:
+        calls_ms: Latency of each round, in milliseconds, in order.
+
+    Returns:
+        True if they are; False also with fewer than twice ``SETTLED_ROUNDS`` rounds.
+    """
     if len(calls_ms) < 2 * SETTLED_ROUNDS:
         return False
     last = float(np.median(calls_ms[-SETTLED_ROUNDS:]))
@@ -127,22 +134,22 @@ def is_settled(calls_ms: Sequence[float]) -> bool:
 
 
 def ratio_of(base_ms: Sequence[float], calls_ms: Sequence[float]) -> float:
-    """How many times faster ``calls_ms`` is than ``base_ms``: the ratio of their medians."""
+    """Compute the speed-up of ``calls_ms`` over ``base_ms``: the ratio of their medians."""
     return float(np.median(base_ms) / np.median(calls_ms))
 
 
 def ratio_interval(base_ms: Sequence[float], calls_ms: Sequence[float]) -> tuple[float, float]:
-    """The 95 % bootstrap interval of ``ratio_of``.
+    """Compute the 95 % bootstrap interval of ``ratio_of``.
 
-    Whole rounds are drawn, both runners' calls of a round together: what slows a round down slows
-    both, and so does not widen the interval.
+    Whole rounds are drawn, both runners' calls of a round together: a slow round slows both, and
+    so does not widen the interval.
 
     Args:
-        base_ms: Latency of the baseline in each round.
-        calls_ms: Latency of the other in the same rounds.
+        base_ms: Latency of the baseline in each round, in milliseconds.
+        calls_ms: Latency of the other runner in the same rounds, in milliseconds.
 
     Returns:
-        Lower and upper end; (0, 0) with fewer than ``MIN_PAIRS`` rounds.
+        Lower and upper end; (0, 0) with fewer than ``MIN_PAIRS`` rounds, or unequal numbers.
     """
     if len(base_ms) != len(calls_ms) or len(base_ms) < MIN_PAIRS:
         return 0.0, 0.0

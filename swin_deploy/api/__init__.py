@@ -1,8 +1,8 @@
-"""The Python API: what the commands do, as functions from values to values.
+"""The Python API: the work of the commands, as functions from values to values.
 
 ===========  ==============================================================
-``border``   checks of what a caller gives
-``checks``   from a model and what was made of it to a report on both
+``border``   checks of a caller's arguments, as Click makes them for commands
+``checks``   from a model and the files made from it to a parity report
 ``engines``  from an ONNX file to a TensorRT engine
 ``models``   from a checkpoint to a model, and from a model to an ONNX file
 ===========  ==============================================================
@@ -12,6 +12,6 @@
     engine = swin_deploy.build(onnx.path)
     report = swin_deploy.check(model, onnx.path, engine.path, images="photos")
 
-``swin_deploy`` has these names. What cannot be done raises a ``swin_deploy.DeployError``, in one
-line.
+``swin_deploy`` has these names. Every failure is a ``swin_deploy.DeployError`` with a message of
+one line.
 """

@@ -33,15 +33,20 @@ class Artifact:
 
 
 def derived(kind: type[Value], value: LoadedModel | Report) -> Value:
-    """Return a value with the methods of a class that is derived from its own."""
+    """Return a value as an instance of a class derived from its own, with the same fields.
+
+    Args:
+        kind: The derived class, without fields of its own.
+        value: The value.
+    """
     return kind(**{one.name: getattr(value, one.name) for one in dataclasses.fields(value)})
 
 
 def path_of(given: StrPath) -> Path:
-    """Return what a caller gives as a path.
+    """Return a caller's text or path as a ``Path``.
 
     Raises:
-        ConfigError: If it is something else than a path, or no file can be called so.
+        ConfigError: If it is not a path, is empty, or has a NUL.
     """
     if not isinstance(given, str | os.PathLike) or not os.fspath(given) or "\0" in str(given):
         raise ConfigError(f"{given!r} is not the path of a file or folder")
@@ -49,10 +54,15 @@ def path_of(given: StrPath) -> Path:
 
 
 def require_known(what: str, value: object, known: Collection[object]) -> None:
-    """Refuse a value that is none of those known.
+    """Refuse an unknown value.
+
+    Args:
+        what: Name of the argument, for the message.
+        value: The value.
+        known: The values that are allowed.
 
     Raises:
-        ConfigError: With those that are known.
+        ConfigError: If the value is not among them; the message lists them.
     """
     if value not in known:
         shown = ", ".join(str(one) for one in known if one is not None)
@@ -60,27 +70,41 @@ def require_known(what: str, value: object, known: Collection[object]) -> None:
 
 
 def require_options(asked: Collection[str], known: Collection[str]) -> None:
-    """Refuse a misspelt option, which would be passed over.
+    """Refuse a misspelt option, which would be ignored otherwise.
+
+    Args:
+        asked: Names of the options given.
+        known: Names of the options that exist.
 
     Raises:
-        ConfigError: With those that are known.
+        ConfigError: If a name is unknown; the message lists those that exist.
     """
     for name in asked:
         require_known("option", name, sorted(known))
 
 
 def require_whole(what: str, value: object, *, least: int = 1, most: int = MAX_COUNT) -> None:
-    """Refuse what is not a whole number in a range.
+    """Refuse a value that is not a whole number in a range.
+
+    Args:
+        what: Name of the argument, for the message.
+        value: The value.
+        least: The smallest number allowed.
+        most: The largest number allowed.
 
     Raises:
-        ConfigError: With the range.
+        ConfigError: If the value is not an integer in the range; the message has the range.
     """
     if type(value) is not int or not least <= value <= most:
         raise ConfigError(f"{what} {value!r}: whole numbers from {least} to {most:,} are needed")
 
 
 def require_ending(path: Path, kind: tuple[str, tuple[str, ...]]) -> None:
-    """Refuse a name that would have the next step take the file for something else.
+    """Refuse a file name whose ending belongs to another kind of file.
+
+    Args:
+        path: The file to write.
+        kind: Name of the kind and its endings, such as ``ONNX_ENDINGS``.
 
     Raises:
         ConfigError: If the name has another ending than files of this kind.

@@ -1,4 +1,4 @@
-"""From a model and what was made of it to a report on both."""
+"""From a model and the files made from it to a parity report."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from swin_deploy.runners import TORCH_WAYS, TorchWay
 
 @dataclass(frozen=True, repr=False)
 class Report(results.Report):
-    """What ``check`` found out.
+    """The result of ``check``.
 
     Attributes:
-        parity: Every hop against the reference: ``hops`` with ``name``, ``passed`` (None where it
+        parity: Every stage against the reference: ``hops`` with ``name``, ``passed`` (None if it
             could not run here) and ``not_run`` (the reason).
         plan: Kernels of the last engine; None without one.
         artifacts: The files, with their SHA-256.
         conditions: Machine and versions.
         made_from: Weights, source, image size, preprocessing, classes.
-        assumptions: What nothing said and had to be chosen.
+        assumptions: Choices that neither the checkpoint nor the caller decided.
 
     Example:
         >>> model = swin_deploy.load("notebook-digits")
@@ -54,7 +54,7 @@ class Report(results.Report):
 
     @property
     def passed(self) -> bool:
-        """Whether the verdict is ``pass``; a hop that could not run is not part of it."""
+        """Whether the verdict is ``pass``; a stage that could not run does not count."""
         return self.verdict == "pass"
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,13 +67,13 @@ class Report(results.Report):
 
         Args:
             folder: Folder for the files; made if it is missing.
-            force: Replace files that swin-deploy did not make.
+            force: True to replace files that swin-deploy did not make.
 
         Returns:
             Paths of the three files, in that order.
 
         Raises:
-            FileError: If a file cannot be written, or one is there that must stay.
+            FileError: If a file cannot be written, or must not be replaced.
         """
         return write_report(self, path_of(folder), force=force)
 
@@ -95,20 +95,20 @@ def check(  # noqa: PLR0913 - what may be asked of it, by name
         files: ONNX files and engines made from it.
         images: Folder of real images, in class folders or not; by default those that come with the
             model, if any. Seeded noise and extreme inputs are always compared.
-        limit: Number of real images at most, spread over the folder.
+        limit: Maximum number of real images, spread evenly over the folder.
         batches: Batch size or sizes; the batch must not change a row.
         original: Library whose own model of the checkpoint is compared with the reference, ``auto``
             for the one it comes from, or ``none``.
-        runner: How PyTorch runs the deploy model once more, ``torch`` or ``torch-max-autotune``:
-            compiled, see docs/pytorch.md. None for not at all.
-        progress: Function told what is run, before it is run.
+        runner: The way that PyTorch runs the deploy model once more, ``torch`` or
+            ``torch-max-autotune``: compiled, see docs/pytorch.md. None does not compile it.
+        progress: Function that is told each step before it runs.
 
     Returns:
-        The report; ``passed`` is False where something is out of tolerance. That is no exception.
+        The report; ``passed`` is False if something is out of tolerance, which raises nothing.
 
     Raises:
         ComparisonError: If a file was not made from this model, or cannot be compared.
-        ConfigError: If an option is unknown, or the way to prepare images is not known.
+        ConfigError: If an option is unknown, or the preprocessing of images is not known.
         FileError: If a file or an image cannot be read.
 
     Example:
@@ -130,7 +130,7 @@ def check(  # noqa: PLR0913 - what may be asked of it, by name
         raise ConfigError(f"{model!r} is not a model; check takes what load returns")
     folder = None if images is None else path_of(images)
     made = _made(files, runner)
-    original_library(model, original)  # what cannot be is said before the work
+    original_library(model, original)  # a wrong choice fails before the work
     sets = image_sets(model, folder, limit=limit)
     parity = prove_parity(
         model, made, images=sets, batches=batches, progress=progress, original=original
@@ -140,7 +140,11 @@ def check(  # noqa: PLR0913 - what may be asked of it, by name
 
 
 def _made(files: Sequence[StrPath], runner: TorchWay | None) -> Made:
-    """The files by their kind, and how PyTorch is to run the model."""
+    """Sort the files by their kind.
+
+    Raises:
+        ComparisonError: If one is neither an ONNX file nor an engine.
+    """
     found: dict[str, list[Path]] = {"onnx": [], "engine": [], "checkpoint": []}
     for path in map(path_of, files):
         found[form_of(path)].append(path)

@@ -34,7 +34,7 @@ from swin_deploy.artifacts.outputs import ENGINE_ENDINGS
 
 
 class BuildOptions(TypedDict, total=False):
-    """How an engine is built; what is absent, the builder decides.
+    """Options for building an engine; the builder decides those that are absent.
 
     Attributes:
         flavor: ``tensorrt`` or ``tensorrt-rtx``; ``auto`` (default) for the one that this machine
@@ -43,7 +43,7 @@ class BuildOptions(TypedDict, total=False):
         optimization_level: Effort of the builder, from 0 to 5.
         hardware_compatibility: GPUs besides that of the build that must run the engine: ``none``
             (default), ``ampere-plus`` or ``same-compute-capability``.
-        version_compatible: Whether later minor versions must run the engine.
+        version_compatible: True if later minor versions must run the engine.
         compute_capabilities: GPUs to build for, such as ``("8.6", "8.9")``, or ``current`` alone
             for the one here.
     """
@@ -68,8 +68,8 @@ def build(
 ) -> Artifact:
     """Build a TensorRT engine from an ONNX file, and prove its precision.
 
-    A float32 file is first brought to the precision that is asked for, since precision lives in
-    the graph; that graph is written with the engine.
+    A float32 file is first converted to the precision that is asked for, since the graph decides
+    the precision; the converted graph is written with the engine.
 
     Args:
         onnx: The ONNX file.
@@ -77,9 +77,9 @@ def build(
         precision: Precision of the engine; by default the file's.
         batch: Number of images a call, or its minimum, optimum and maximum; by default 1, 8, 32,
             or the file's fixed batch.
-        force: Replace files that swin-deploy did not make.
-        listener: Functions told of progress and warnings.
-        options: How to build, see ``BuildOptions``.
+        force: True to replace files that swin-deploy did not make.
+        listener: Functions that are told of progress and warnings.
+        options: Options of the builder, see ``BuildOptions``.
 
     Returns:
         The engine and its manifest, which has the kernel plan.
@@ -88,9 +88,9 @@ def build(
         BuildError: If it cannot be built, or the kernels would not run in the precision that was
             asked for; nothing is written then.
         ConfigError: If an option or its value is unknown.
-        ExportError: If the ONNX file cannot be read or brought to the precision.
-        FileError: If a file cannot be written, or one is there that must stay.
-        MissingBackendError: If TensorRT is not installed, or needs a GPU that is not there.
+        ExportError: If the ONNX file cannot be read or converted to the precision.
+        FileError: If a file cannot be written, or must not be replaced.
+        MissingBackendError: If TensorRT is not installed, or needs a GPU and there is none.
 
     Example:
         >>> onnx = swin_deploy.load("notebook-digits").export("digits-fp32.onnx")
@@ -123,7 +123,13 @@ def build(
 
 
 def _engine_options(asked: BuildOptions) -> EngineOptions:
-    """The builder's settings, with the user's timing cache where the flavour has one."""
+    """Return the builder's settings, with the user's timing cache if the flavour has one.
+
+    Raises:
+        BuildError: If the flavour lacks an option.
+        ConfigError: If an option or its value is unknown.
+        MissingBackendError: If no flavour is installed, or a GPU is needed and there is none.
+    """
     require_options(asked, BuildOptions.__optional_keys__)
     flavor = asked.get("flavor", "auto")
     require_known("flavor", flavor, ("auto", *get_args(Flavor)))
@@ -141,7 +147,7 @@ def _engine_options(asked: BuildOptions) -> EngineOptions:
 
 
 def _capabilities(named: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Compute capabilities, one of which may stand alone, as a tuple."""
+    """Return compute capabilities as a tuple, of a sequence or of one text."""
     names = [named] if isinstance(named, str) else named or []
     if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
         raise ConfigError(

@@ -30,7 +30,7 @@ from swin_deploy.predict.forms import form_of
 
 
 class ExportOptions(TypedDict, total=False):
-    """What may be asked of an export.
+    """Options of an export.
 
     Attributes:
         precision: Precision of weights and activations: ``fp32`` (default), ``fp16`` or ``bf16``.
@@ -38,7 +38,7 @@ class ExportOptions(TypedDict, total=False):
         batch: Number of images a call; None (default) for any number.
         io_precision: Precision of input and outputs; ``fp16`` with ``precision="fp16"`` only.
         keep: Parts that stay float32 in half precision, such as ``layers.3.mlp``.
-        pixels: Whether the file takes pixels [B, H, W, 3], uint8, and normalises them inside.
+        pixels: True for a file that takes pixels [B, H, W, 3], uint8, and normalises them inside.
     """
 
     precision: Precision
@@ -54,20 +54,21 @@ class Model(LoadedModel):
     """A Swin Transformer with its weights, as ``load`` returns it.
 
     Attributes:
-        name: A variant, or the name of the checkpoint's file or folder.
-        config: Its sizes.
+        name: Name of the variant, or of the checkpoint's file or folder.
+        config: Sizes of the model.
         reference: The model as it was trained, readable: a ``torch.nn.Module``, float32, in
-            evaluation mode, on the CPU. Takes normalised images [B, 3, img_size, img_size].
-        deploy: The same weights in export-friendly modules, made on first use; of the same input
+            evaluation mode, on the CPU. It takes normalised images [B, 3, img_size, img_size].
+        deploy: The same weights in export-friendly modules, made on first use; with the same input
             and outputs.
-        checkpoint: The weights file or folder, or None for random weights.
-        sha256: Digest of the weights, or an empty string.
+        checkpoint: The weights file or folder; None for random weights.
+        sha256: SHA-256 digest of the weights; empty for random weights.
         preprocessing: Steps from a picture to an input.
-        class_names: Names of the classes; None where nothing gives them.
-        source: The library that the checkpoint comes from, or an empty string.
-        notes: What was found, left aside or changed while loading.
-        assumptions: What nothing said and had to be chosen; show them to the user.
-        reading: Where in the checkpoint the weights are; None for random weights.
+        class_names: Names of the classes; None if neither the checkpoint nor the caller has them.
+        source: Library that the checkpoint comes from; empty if there is none.
+        notes: Remarks on what was found, skipped or changed while loading.
+        assumptions: Choices that neither the checkpoint nor the caller decided; show them to the
+            user.
+        reading: Place of the weights in the checkpoint; None for random weights.
 
     Example:
         >>> import torch
@@ -83,23 +84,23 @@ class Model(LoadedModel):
     def export(
         self, path: StrPath, *, force: bool = False, **asked: Unpack[ExportOptions]
     ) -> Artifact:
-        """Export the model to an ONNX file that is checked to be what was asked.
+        """Export the model to an ONNX file, and check the file against the options.
 
         The file carries preprocessing and class names; its manifest ``<path>.json`` is written
         with it. Both are written, or none.
 
         Args:
             path: The file to write, which ends in ``.onnx``.
-            force: Replace files that swin-deploy did not make.
-            asked: What is asked of the file, see ``ExportOptions``.
+            force: True to replace files that swin-deploy did not make.
+            asked: Options of the export, see ``ExportOptions``.
 
         Returns:
             The file and its manifest.
 
         Raises:
             ConfigError: If an option or its value is unknown, or the options contradict each other.
-            ExportError: If the export fails or is not what was asked for.
-            FileError: If the file cannot be written, or one is there that must stay.
+            ExportError: If the export fails, or the file does not have the options asked for.
+            FileError: If the file cannot be written, or must not be replaced.
 
         Example:
             >>> model = swin_deploy.load("notebook-digits")
@@ -122,19 +123,19 @@ def load(model: StrPath, *, variant: str | None = None, **asked: Unpack[LoadOpti
 
     Args:
         model: Weights file (``.pt``, ``.pth`` or safetensors), timm or Hugging Face folder, or a
-            name that ``swin-deploy models`` lists; a path where there is one of that name.
-        variant: Name of the variant that the checkpoint must be, where the weights do not tell.
-        asked: What is asked of the model, see ``LoadOptions``: ``img_size``, ``window_size``,
+            name that ``swin-deploy models`` lists; an existing path takes precedence.
+        variant: Name of the variant that the checkpoint must be, if the weights do not tell.
+        asked: Options of loading, see ``LoadOptions``: ``img_size``, ``window_size``,
             ``output``, ``weights``, ``source``, ``preprocessing``, ``classes``.
 
     Returns:
-        The model. A name without weights of its own gives random ones; ``notes`` and
-        ``assumptions`` say what was found and chosen.
+        The model. A name without bundled weights gives random ones; ``notes`` and ``assumptions``
+        list what was found and chosen.
 
     Raises:
         CheckpointError: If the file cannot be read or does not fit.
         ConfigError: If the variant or an option is unknown, windows cannot tile the image size, or
-            the class file is of another number of classes.
+            the class file has another number of classes.
         FileError: If there is no such file or name, or a file next to the weights cannot be read.
 
     Example:
@@ -160,7 +161,11 @@ def load(model: StrPath, *, variant: str | None = None, **asked: Unpack[LoadOpti
 
 
 def _check(asked: ExportOptions) -> None:
-    """Refuse what no file can be, before the work."""
+    """Refuse unknown, wrong or contradictory export options before the work.
+
+    Raises:
+        ConfigError: If there are any.
+    """
     require_options(asked, ExportOptions.__optional_keys__)
     precision, edges = asked.get("precision", "fp32"), asked.get("io_precision", "fp32")
     require_known("precision", precision, tuple(PRECISIONS))

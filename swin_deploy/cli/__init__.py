@@ -1,28 +1,28 @@
 """The command line: validate, call the library, print; statuses 0, 1, 2 and 3.
 
 ==================  ============================================================================
-``auto``            ``--auto``: the first precision that is right, and why not those before
-``bench``           ``swin-deploy bench``: is it faster, and than what
+``auto``            ``--auto``: the search for the first precision within tolerance
+``bench``           ``swin-deploy bench``: latency and throughput next to PyTorch
 ``build_trt``       ``swin-deploy build-trt``: an ONNX file to an engine
-``command``         what every command has: its levels of talk, and variables for options
-``console``         what commands say, and where
-``engine_options``  options about an engine's life
+``command``         the class of every command: -q and -v, and options from variables
+``console``         the output of commands: results on stdout, progress on stderr
+``engine_options``  engine build options: timing cache, target GPUs, version compatibility
 ``evaluate``        ``swin-deploy evaluate``: accuracy on labelled images
 ``export``          ``swin-deploy export``: a checkpoint to an ONNX file
-``failures``        what a command says where something else goes wrong than an error of its own
-``heartbeat``       signs of life of a step
-``inputs``          inputs at the border of the commands
+``failures``        messages for exceptions that are not a ``DeployError``
+``heartbeat``       progress of a step: lines in a log, a bar on a terminal
+``inputs``          checks of a command's inputs, before PyTorch loads
 ``options``         options that several commands share
-``outputs``         outputs at the border of the commands
-``parity``          ``swin-deploy parity``: is it equal
+``outputs``         checks of a command's outputs: what may be replaced, and file endings
+``parity``          ``swin-deploy parity``: the comparison of every step with the reference
 ``plan``            ``swin-deploy plan``: the kernels that TensorRT launches
-``precision``       ``swin-deploy precision``: what half precision does to each part
-``predict``         ``swin-deploy predict``: what is in a picture
+``precision``       ``swin-deploy precision``: ranges, and the noise of half precision by part
+``predict``         ``swin-deploy predict``: the classes or features of pictures
 ``report``          ``swin-deploy report``: render a report again, or compare two
 ``run``             ``swin-deploy run``: the whole line in one command
-``doctor``          ``swin-deploy doctor``: what this machine can do
-``models``          ``swin-deploy models``: the variants, and where checkpoints may come from
-``values``          what the values of options may be
+``doctor``          ``swin-deploy doctor``: the packages, runtimes and GPUs of this machine
+``models``          ``swin-deploy models``: the variants, and the sources of checkpoints
+``values``          values of options: paths, batches, times and lists of numbers
 ==================  ============================================================================
 
 0: done, and within tolerance.  1: a check failed.  2: wrong usage.  3: could not run.
@@ -88,11 +88,11 @@ for command in (*LINE, models, doctor):
 def main() -> None:
     """Run the command line; a DeployError becomes one line and exit status 3."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without a sign is no reason to fail
+        sys.stdout.reconfigure(errors="replace")  # no failure where a terminal lacks a sign
     warnings.filterwarnings("ignore", module="PIL")  # an image that cannot be read is an error
     try:
         status = _run()
-    except SystemExit:  # Click's, where the reader of a help text has gone
+    except SystemExit:  # raised by Click when the reader of a help text has gone
         status = READER_GONE
         discard_streams()
     except OSError as err:
@@ -111,16 +111,16 @@ def _run() -> int:
     try:
         status = cli(standalone_mode=False)
     except click.ClickException as err:
-        # It repeats what the user typed; the attribute is declared final.
+        # The message repeats the user's input; the attribute is declared final.
         vars(err)["message"] = one_line(err.message, most=MOST_OF_USAGE)
-        with contextlib.suppress(OSError):  # nobody listens
+        with contextlib.suppress(OSError):  # the reader has gone
             err.show()
         return err.exit_code
     except click.Abort as err:
         return _say_farewell(err.__cause__)
     except KeyboardInterrupt as err:
         return _say_farewell(err)
-    except Exception as err:  # the border: it becomes a line or the report of a bug
+    except Exception as err:  # the outermost frame: it becomes a line or a bug report
         if received():
             return _say_farewell(received())
         if isinstance(err, OSError) and is_full(err):
@@ -136,18 +136,18 @@ def _say_farewell(err: BaseException | None) -> int:
 
 
 def _end_of(err: Exception) -> int:
-    """Say in one line what went wrong, or show the bug; the exit status."""
+    """Show an error in one line, or a bug with its traceback, and return the exit status."""
     reason = str(err) if isinstance(err, DeployError) else explain(err)
     if reason:
         _show_error(f"error: {reason}")
         return COULD_NOT_RUN
-    with contextlib.suppress(click.exceptions.Exit):  # nobody listens
+    with contextlib.suppress(click.exceptions.Exit):  # the reader has gone
         for line in bug_report(err).splitlines():
             say(line, fg="red")
     return BUG
 
 
 def _show_error(text: str) -> None:
-    """One line, whatever a file or a key is called."""
-    with contextlib.suppress(click.exceptions.Exit):  # nobody listens
+    """Show an error in red on standard error, escaped and cut to one line."""
+    with contextlib.suppress(click.exceptions.Exit):  # the reader has gone
         say(one_line(text), fg="red")

@@ -1,4 +1,4 @@
-"""``--auto``: the first precision that is right, and why each one before it is not."""
+"""``--auto``: the search for the first precision within tolerance, shown attempt by attempt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def climb_ladder(
 ) -> tuple[OnnxFile, EngineManifest, tuple[Attempt, ...]]:
     """The ONNX file and the engine of the first attempt that passes, and all attempts tried.
 
-    Exits with status 1 where none passes.
+    Returns:
+        The ONNX file and the engine of the first attempt that passes, and all attempts in order.
     """
     from swin_deploy.precision.search import search_precision
 
@@ -46,7 +47,7 @@ def climb_ladder(
 
 
 def attempt_conditions(attempts: Sequence[Attempt]) -> dict[str, str]:
-    """The attempts as conditions of a report; none where precision was not chosen."""
+    """Return the attempts as conditions of a report, by title; empty without attempts."""
     words = {True: "taken", False: "failed"}
     return {
         f"precision {number}, {words[attempt.passed]}": f"{attempt.title}: {attempt.reason}"

@@ -1,4 +1,4 @@
-"""``swin-deploy bench``: is it faster, and than what."""
+"""``swin-deploy bench``: latency and throughput next to PyTorch."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ baseline that cannot run or fails is a row that says why.
 
 
 def against_list(_: click.Context, __: click.Parameter, value: str) -> tuple[Against, ...]:
-    """Ways such as ``eager,compile``; ``all`` for all of them."""
+    """Read baselines such as ``eager,compile``, or ``all``; a click callback."""
     asked = [part.strip() for part in value.split(",")]
     if "all" in asked:
         asked = list(WAYS)
@@ -165,14 +165,14 @@ def bench(
 
 
 def _claim(report: Path, inputs: tuple[Path, ...], *, force: bool) -> None:
-    """Fail early where the report cannot be written; the document that is there is judged later."""
+    """Fail early if the report cannot be written; an existing report.json is checked later."""
     document, *texts = report_outputs(report)
     outputs = [Output(document.path, lambda _: True), *texts]
     claim_outputs(outputs, inputs=inputs, force=force)
 
 
 def _earlier(folder: Path, loaded: LoadedModel, *, force: bool) -> Report | None:
-    """The report to join, if there is one; with --force not what is no report of ours."""
+    """Read the report that the table joins; None if there is none, or --force replaces the file."""
     from swin_deploy.report.make import existing_report
 
     document = report_outputs(folder)[0]

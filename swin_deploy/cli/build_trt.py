@@ -144,9 +144,9 @@ def build_trt(
 def _claim(
     paths: Sequence[Path], source: Path | None, life: EngineBuildOptions, *, force: bool
 ) -> None:
-    """Fail early where the engine, its graph or the timing cache cannot be written."""
+    """Fail early if the engine, its graph or the timing cache cannot be written."""
     outputs = [output for path in paths for output in artifact_outputs(path)]
-    if life.timing_cache is not None:  # the builder finds out whether what is there is one
+    if life.timing_cache is not None:  # the builder checks an existing file
         outputs.append(Output(life.timing_cache, lambda _: True))
     claim_outputs(outputs, inputs=[source], force=force)
 

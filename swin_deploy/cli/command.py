@@ -21,7 +21,7 @@ LEVEL_SAID = f"{__name__}.level"  # in click's shared notes: the one on the comm
 
 
 def _set_level(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    """Speak at the level asked for; a command line counts more than a variable."""
+    """Set the console's level; the command line takes precedence over a variable."""
     console = context.ensure_object(Console)
     name = str(parameter.name)
     if not value:
@@ -36,7 +36,11 @@ def _set_level(context: click.Context, parameter: click.Parameter, value: bool) 
 
 
 def level_options(*, envvars: bool) -> list[click.Parameter]:
-    """--quiet and --verbose; their variables are those of the program, not of each command."""
+    """Make the options --quiet and --verbose.
+
+    Args:
+        envvars: True to read them also from SWIN_DEPLOY_QUIET and SWIN_DEPLOY_VERBOSE.
+    """
     texts = {"verbose": "Show each step's details.", "quiet": "Show results and errors only."}
     return [
         click.Option(
@@ -53,7 +57,7 @@ def level_options(*, envvars: bool) -> list[click.Parameter]:
 
 
 class Command(click.Command):
-    """A command whose options may come from variables, such as SWIN_DEPLOY_EXPORT_MODEL."""
+    """Command whose options may come from variables, such as SWIN_DEPLOY_EXPORT_MODEL."""
 
     def __init__(
         self,
@@ -68,7 +72,7 @@ class Command(click.Command):
         super().__init__(name, params=[*params, *level_options(envvars=False)], **others)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options; a value that is wrong in a variable is told by its name."""
+        """Read the options; an error in a variable's value names the variable."""
         ctx.ensure_object(Console)
         try:
             _check_flags(self.params)
@@ -79,7 +83,7 @@ class Command(click.Command):
             raise
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - any command's
-        """Say what comes from variables, find what is missing, and run the command."""
+        """Report the options from variables, check the inputs, and run the command."""
         taken = [f"{one.envvar}={os.environ[str(one.envvar)]}" for one in _from_variables(ctx)]
         if taken:
             ctx.obj.note(f"  from the environment: {', '.join(taken)}")
@@ -99,12 +103,12 @@ command = functools.partial(click.command, cls=Command)
 
 
 def variable(prefix: str, name: str) -> str:
-    """The name of a variable."""
+    """Return the name of an option's variable, such as ``SWIN_DEPLOY_EXPORT_MODEL``."""
     return f"{prefix}_{name.upper().replace('-', '_')}"
 
 
 def _from_variables(context: click.Context) -> list[click.Option]:
-    """The options that the environment decides."""
+    """Return the options whose values come from the environment."""
     return [
         one
         for one in context.command.params
@@ -115,7 +119,7 @@ def _from_variables(context: click.Context) -> list[click.Option]:
 
 
 def _of_no_command(context: click.Context) -> list[str]:
-    """The variables that begin as ours do, and belong to no command."""
+    """Return the SWIN_DEPLOY_* variables that belong to no command."""
     group = context.parent.command if context.parent else None
     commands = group.commands if isinstance(group, click.Group) else {}
     ours = tuple(f"{variable(PREFIX, name)}_" for name in commands)
@@ -124,7 +128,7 @@ def _of_no_command(context: click.Context) -> list[str]:
 
 
 def _check_flags(options: Iterable[click.Parameter]) -> None:
-    """Refuse variables of flags such as --fp16 that say neither yes nor no: click skips them."""
+    """Refuse a value other than yes or no in a variable of a flag like --fp16: click skips it."""
     for one in options:
         if not isinstance(one, click.Option) or not one.is_flag or one.is_bool_flag:
             continue

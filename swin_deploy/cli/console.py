@@ -1,4 +1,4 @@
-"""What commands say, and where: results on standard output, progress on standard error."""
+"""The output of commands: results on standard output, progress on standard error."""
 
 from __future__ import annotations
 
@@ -29,18 +29,22 @@ CHECK_FAILED = 1  # exit status
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 READER_GONE = 141  # 128 and the signal, as shells have it
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-PAGE_WIDTH = 100  # of tables that go to a file or a pipe, where $COLUMNS says no other
+PAGE_WIDTH = 100  # of tables in a file or a pipe, unless $COLUMNS is set
 
 
 @dataclass
 class Console:
-    """Speaks at the level that --quiet and --verbose ask for."""
+    """Output at the level that --quiet and --verbose ask for.
+
+    Attributes:
+        level: ``QUIET``, ``NORMAL`` or ``VERBOSE``.
+    """
 
     level: int = NORMAL
 
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """Show that something is under way, for as long as the block runs."""
+        """Show a step's progress while the block runs, then its mark and its time."""
         step = Step(title, self.level)
         step.begin()
         try:
@@ -52,36 +56,36 @@ class Console:
 
     @contextlib.contextmanager
     def loading(self, title: str) -> Iterator[Step]:
-        """A step that only imports and reads: an interrupt ends it at once."""
+        """Show a step that only imports and reads, so that an interrupt ends it at once."""
         with self.step(title) as step, nothing_to_clean():
             yield step
 
     def note(self, text: str) -> None:
-        """A remark on progress, on standard error."""
+        """Show a remark on standard error, except at level ``QUIET``."""
         if self.level > QUIET:
             say(text)
 
     def warn(self, text: str) -> None:
-        """Something the user must know, on standard error at every level."""
+        """Show a warning on standard error, at every level."""
         say(f"warning: {text}", fg="yellow")
 
     def next_step(self, *words: object, why: str) -> None:
-        """Show a command to run after this one, as a shell takes it, with the reason behind it."""
+        """Show a command to run after this one, quoted for a shell, followed by the reason."""
         if self.level > QUIET:
             say(f"next: {command_line(*words)}  # {why}", fg="cyan")
 
     def again(self, *words: object, why: str) -> None:
-        """Show this command with something more."""
+        """Show this command with more words, as a next step."""
         self.next_step(*sys.argv[1:], *words, why=why)
 
 
 def command_line(*words: object) -> str:
-    """Return a command of ours as a shell takes it."""
+    """Return a swin-deploy command quoted for a shell."""
     return shlex.join(["swin-deploy", *map(str, words)])
 
 
 class Step:
-    """One line of progress: live on a terminal, with a bar after a moment; lines elsewhere."""
+    """Progress of one step: a live line on a terminal, with a bar after a moment; else lines."""
 
     def __init__(self, title: str, level: int) -> None:
         self.title = title
@@ -98,7 +102,7 @@ class Step:
         self._ticker = Ticker(self._signs.beat)
 
     def update(self, detail: str, share: float | None = None, /) -> None:
-        """Say what the step is at, and how far; a ``Progress``."""
+        """Show what the step is doing, and the share done, 0 to 1; a ``Progress``."""
         if self.level == QUIET:
             return
         if self.level == VERBOSE and not self.live:
@@ -106,11 +110,11 @@ class Step:
         self._signs.update(visible(detail), share)
 
     def warn(self, text: str) -> None:
-        """Something the user must know, at every level, above the line of progress."""
+        """Show a warning above the line of progress, at every level."""
         self.above(f"warning: {text}", fg="yellow")
 
     def above(self, text: str, *, fg: str | None = None) -> None:
-        """A line above that of progress."""
+        """Show a line above the line of progress."""
         say(text, start=CLEAR_LINE if self.live else "", fg=fg)
 
     def end(self, *, mark: str) -> None:
@@ -125,22 +129,22 @@ class Step:
 
 
 def _say_alive(text: str) -> None:
-    """A line from a thread: where nobody reads any more, the command itself finds out."""
+    """Show a line from a thread; a reader that has gone is left for the main thread to find."""
     with contextlib.suppress(click.exceptions.Exit):
         say(text)
 
 
 def show_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
-    """A result for scripts, on standard output."""
+    """Show a result as JSON on standard output; raises as ``show_text`` does."""
     show_text(json.dumps(value, indent=2, allow_nan=False))
 
 
 def show_table(renderable: Any) -> None:  # noqa: ANN401 - any rich renderable
-    """A result for people, on standard output."""
+    """Show a rich renderable on standard output; raises as ``show_text`` does."""
     from rich.console import Console as RichConsole
 
     live = _is_terminal(sys.stdout)
-    # Rendered first, written then: rich would leave by itself, with a status of its own.
+    # Rendered to memory first: rich would exit by itself on a broken pipe, with its own status.
     memory, encoding = io.BytesIO(), getattr(sys.stdout, "encoding", "utf-8")
     page = io.TextIOWrapper(memory, encoding, errors="replace", newline="", write_through=True)
     columns = os.environ.get("COLUMNS", "")
@@ -151,12 +155,12 @@ def show_table(renderable: Any) -> None:  # noqa: ANN401 - any rich renderable
 
 
 def show_line(text: str) -> None:
-    """A result in one line, whatever a file or a class is called; raises as ``show_text`` does."""
+    """Show a result in one line, with line breaks escaped; raises as ``show_text`` does."""
     show_text(visible(text))
 
 
 def show_text(text: str) -> None:
-    """A result on standard output; what a terminal would obey is shown as an escape.
+    """Show a result on standard output, with control characters escaped.
 
     Raises:
         FileError: If it cannot be written, as on a full disk.
@@ -179,12 +183,12 @@ def _write(text: str) -> None:
 
 
 def say(text: str, *, start: str = "", nl: bool = True, fg: str | None = None) -> None:
-    """A line on standard error; where its disk is full it is lost, and the work goes on.
+    """Show a line on standard error; on a full disk the line is lost and the work goes on.
 
     Args:
-        text: The line; what a terminal would obey is shown as an escape.
-        start: Letters for the terminal to obey before it.
-        nl: Whether the line ends.
+        text: The line; control characters are shown as escapes.
+        start: Control characters for the terminal, written before the line.
+        nl: True to end the line.
         fg: Colour of the line.
 
     Raises:
@@ -200,12 +204,12 @@ def say(text: str, *, start: str = "", nl: bool = True, fg: str | None = None) -
 
 
 def is_full(err: OSError) -> bool:
-    """Whether an error is that of a stream that takes no more: files have names, streams none."""
+    """Tell whether an error is that of a full stream; an error of a file has a file name."""
     return err.filename is None and err.errno in FULL
 
 
 def discard_streams() -> None:
-    """Let what is left in the buffers of streams that fail go nowhere, and not fail at exit."""
+    """Redirect standard streams that cannot be flushed to nowhere, so that exit does not fail."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -218,12 +222,12 @@ def discard_streams() -> None:
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
-    """Whether ``stream`` is one; Python has None for a closed one."""
+    """Tell whether a stream is a terminal; None stands for a closed stream."""
     return stream is not None and stream.isatty()
 
 
 def announce(console: Console, loaded: LoadedModel) -> None:
-    """Say which model and weights were loaded, and warn of random ones."""
+    """Show the loaded model, its weights, notes and assumptions; warn of random weights."""
     config = loaded.config
     console.note(
         f"  {loaded.name}, {config.img_size} px, {', '.join(config.output_names)}; {loaded.weights}"
@@ -237,7 +241,7 @@ def announce(console: Console, loaded: LoadedModel) -> None:
 
 
 def announce_images(console: Console, sets: Sequence[ImageSet]) -> None:
-    """Say what a user may not expect of the images, and what is assumed of their labels."""
+    """Warn of what is unexpected in the images, and of what is assumed about their labels."""
     for images in sets:
         for note in images.notes:
             console.warn(note)

@@ -1,4 +1,4 @@
-"""``swin-deploy doctor``: what this machine can do."""
+"""``swin-deploy doctor``: the packages, runtimes and GPUs of this machine."""
 
 from __future__ import annotations
 

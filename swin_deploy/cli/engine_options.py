@@ -1,4 +1,4 @@
-"""Options about an engine's life: kept timings, and the GPUs and versions that must run it."""
+"""Engine build options: timing cache, target GPUs and version compatibility."""
 
 from __future__ import annotations
 
@@ -27,7 +27,16 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class EngineBuildOptions:
-    """What a command was asked for about the engine's life."""
+    """The engine build options of a command line.
+
+    Attributes:
+        timing_cache: File of kernel timings; None for the user's cache, if any.
+        no_timing_cache: True to use no timing cache.
+        hardware_compatibility: The GPUs, besides that of the build, that must run the engine.
+        version_compatible: True if later minor versions must run the engine.
+        compute_capability: Compute capabilities to build for, or ``current``; empty for the
+            default.
+    """
 
     timing_cache: Path | None
     no_timing_cache: bool
@@ -36,7 +45,11 @@ class EngineBuildOptions:
     compute_capability: tuple[str, ...]
 
     def options(self, flavor: Flavor, **others: Any) -> EngineOptions:  # noqa: ANN401 - its fields
-        """The engine options; ``others`` are the rest of them.
+        """Return the options of the builder, checked against this machine.
+
+        Args:
+            flavor: TensorRT flavour to build with.
+            others: Other fields of ``EngineOptions``.
 
         Raises:
             BuildError: If an option was given that the flavour lacks.
@@ -60,17 +73,22 @@ class EngineBuildOptions:
 
 
 def default_options(flavor: Flavor) -> EngineOptions:
-    """Options for a flavour, with the user's timing cache where the flavour has one."""
+    """Return a flavour's options, with the user's timing cache if the flavour has one."""
     from exporters.caches import timing_cache
 
     return EngineOptions(flavor, timings=timing_cache(flavor))
 
 
 def options_for(flavor: Flavor, capabilities: tuple[str, ...]) -> EngineOptions:
-    """Return options for a flavour and GPUs, with the user's timing cache.
+    """Return a flavour's options for some GPUs, with the user's timing cache.
+
+    Args:
+        flavor: TensorRT flavour to build with.
+        capabilities: Compute capabilities to build for, such as ``("8.6", "8.9")``.
 
     Raises:
-        See ``EngineBuildOptions.options``.
+        BuildError: If the flavour cannot build for them.
+        MissingBackendError: If the flavour is not installed, or there is no GPU to build for.
     """
     options = dataclasses.replace(default_options(flavor), compute_capabilities=capabilities)
     check_options(options, current_gpu())
@@ -78,7 +96,7 @@ def options_for(flavor: Flavor, capabilities: tuple[str, ...]) -> EngineOptions:
 
 
 def _capabilities(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Compute capabilities such as ``8.6,12.0``, each once, or ``current`` alone."""
+    """Read compute capabilities such as ``8.6,12.0``, each once, or ``current`` alone."""
     if value is None:
         return ()
     parts = tuple(part.strip() for part in value.split(","))
@@ -103,7 +121,7 @@ capability_option = click.option(
 
 
 def life_options(command: Command) -> Command:
-    """--timing-cache, --hardware-compatibility and their like, as ``life``."""
+    """Add the engine build options to a command, which gets them as ``life``."""
     for option in (
         capability_option,
         click.option(
@@ -152,7 +170,7 @@ def show_targets(console: Console, engine: EngineManifest) -> None:
 
 
 def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
-    """The flavour asked for, or the one that this machine can use."""
+    """Return the flavour asked for; for ``auto`` the one that this machine can use."""
     from exporters.backends import choose_flavor
 
     return choose_flavor() if flavor == "auto" else flavor

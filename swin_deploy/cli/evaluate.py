@@ -55,7 +55,7 @@ Also 1: the reference is not better than guessing (the verdict is inconclusive).
 
 
 def points(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
-    """Percentage points as a share."""
+    """Convert percentage points, between 0 and 100, to a share; a click callback."""
     if value is None:
         return None
     if not 0 < value < 100:  # false for NaN too
@@ -171,7 +171,7 @@ def evaluate(
 
 
 def _claim(folder: Path | None, inputs: tuple[Path | None, ...], *, force: bool) -> None:
-    """Fail early where results cannot be written, once it is known where they go."""
+    """Fail early if the results cannot be written; None for a folder not known yet."""
     if folder is not None:
         claim_outputs(evaluation_outputs(folder), inputs=inputs, force=force)
 
@@ -183,7 +183,7 @@ def _images(
     limit: int | None,
     skip_unreadable: bool,
 ) -> LabelledImages:
-    """What to run on; the bundled images without ``--data``."""
+    """Read the labelled images of ``--data``, or those bundled with the model."""
     from swin_deploy.evaluate.run import require_logits
     from swin_deploy.images.labelled import read_images
 
@@ -198,13 +198,13 @@ def _images(
 
 
 def _require_data(asked: ModelRequest, data: Path | None) -> None:
-    """Find early that there are no images; of a checkpoint it is known once it is loaded."""
+    """Fail early if no images are bundled; for a checkpoint this is checked after loading."""
     if data is None and asked.checkpoint is None:
         _bundled_images(DEFAULT_MODEL if asked.model is None else asked.model)
 
 
 def _bundled_images(name: str) -> Path:
-    """The images that ship with a model, for want of --data."""
+    """Return the folder of images that ships with a model; a ``UsageError`` if there is none."""
     if name not in BUNDLED_IMAGES:
         raise click.UsageError(
             f"no images ship with {name}; give --data a folder of class folders, or a CSV"
@@ -213,7 +213,7 @@ def _bundled_images(name: str) -> Path:
 
 
 def _suggest_drop(console: Console, images: int) -> None:
-    """Propose to ask for the smallest drop that so many images can rule out."""
+    """Suggest --max-drop with the smallest drop that this number of images can rule out."""
     from swin_deploy.intervals import images_to_show
 
     shown = [points for points in DROPS if images_to_show(points / 100) <= images]
@@ -223,7 +223,7 @@ def _suggest_drop(console: Console, images: int) -> None:
 
 
 def _warn_too_few(console: Console, images: int, max_drop: float | None) -> None:
-    """Say before the work that its check cannot pass."""
+    """Warn before the work if too few images are given for --max-drop to pass."""
     from swin_deploy.intervals import images_to_show
 
     enough = images_to_show(max_drop) if max_drop else 0
@@ -235,7 +235,7 @@ def _warn_too_few(console: Console, images: int, max_drop: float | None) -> None
 
 
 def _write(evaluation: Evaluation, folder: Path, *, force: bool) -> None:
-    """The results as JSON and as Markdown, together."""
+    """Write the results as JSON and Markdown: both files, or none."""
     from exporters.artifact import write_together
     from exporters.outputs import claim, sign
     from swin_deploy.report.markdown import render_evaluation

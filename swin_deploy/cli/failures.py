@@ -1,8 +1,8 @@
-"""What a command says where something else goes wrong than an error of its own.
+"""Messages for exceptions that are not a ``DeployError``.
 
-Want of memory, input that nests too deeply or is no text, what the system refuses, and a package
-that does not load get one line, as errors have. Everything else is a bug: it keeps its traceback,
-and a status of its own.
+A lack of memory, input that is nested too deeply or is not text, errors of the operating system,
+and packages that do not load get one line, as a ``DeployError`` does. Everything else is a bug: it
+keeps its traceback, and has its own exit status.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from exporters.text_files import shortened, visible
 BUG = 70  # EX_SOFTWARE of sysexits.h: no check failed, and no input is to blame
 MOST_LETTERS = 500
 MOST_OF_USAGE = 400  # of Click's messages, which have the option's name before them
-HEAD, GAP = 300, " ... "  # the remedy stands at the end
-# How libraries say that an allocation failed: PyTorch, C++, CUDA, ONNX Runtime, NumPy.
+HEAD, GAP = 300, " ... "  # the remedy is at the end
+# Messages of failed allocations in PyTorch, C++, CUDA, ONNX Runtime and NumPy.
 NO_MEMORY = (
     "not enough memory",
     "can't allocate memory",
@@ -34,7 +34,7 @@ OURS = ("swin_deploy", "exporters", "__main__")
 
 
 def one_line(text: str, *, most: int = MOST_LETTERS) -> str:
-    """A message as one line of so many letters at most, whatever a file or a key is called."""
+    """Return a message as one line, escaped, and cut in the middle to ``most`` characters."""
     if len(text) > 2 * most:
         text = text[:most] + text[-most:]  # escapes may be long; it is cut below
     shown = visible(text)
@@ -44,7 +44,7 @@ def one_line(text: str, *, most: int = MOST_LETTERS) -> str:
 
 
 def explain(err: Exception) -> str:
-    """Why a command could not run, and what to do; empty for a bug."""
+    """Return why a command could not run, and what to do; empty for a bug."""
     text = str(err)
     reason = shortened(" ".join(text[:1000].split()))
     if isinstance(err, MemoryError) or any(sign in text for sign in NO_MEMORY):
@@ -65,7 +65,7 @@ def explain(err: Exception) -> str:
 
 
 def bug_report(err: Exception) -> str:
-    """The traceback of a bug, and how to report it."""
+    """Return the traceback of a bug, and how to report it."""
     lines = "".join(traceback.format_exception(err))
     return (
         f"{lines}error: this is a bug in swin-deploy {__version__}; please report it with the "
@@ -74,7 +74,7 @@ def bug_report(err: Exception) -> str:
 
 
 def _broken_package(err: Exception) -> str:
-    """The package that failed while Python imported it; empty where none did."""
+    """Return the package that failed during its import; empty if none did."""
     for frame, _ in traceback.walk_tb(err.__traceback__):
         root = str(frame.f_globals.get("__name__")).partition(".")[0]
         if frame.f_code.co_name == "<module>" and root not in OURS:
@@ -88,7 +88,7 @@ def _broken_package(err: Exception) -> str:
 
 
 def _package_of(file: str) -> str:
-    """The package that a source file belongs to."""
+    """Return the package that a source file belongs to; empty if it is not on the path."""
     path = Path(file)
     folders = [folder for folder in filter(None, sys.path) if path.is_relative_to(folder)]
     if not folders:

@@ -1,4 +1,4 @@
-"""Signs of life of a step: lines now and then for a log, a bar with the time left on a terminal."""
+"""Progress of a step: a line every 30 s in a log, a bar with the time left on a terminal."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ if TYPE_CHECKING:
 
 EVERY_S = 30.0  # between two lines in a log
 BAR_AFTER_S = 2.0  # shorter steps have no bar
-ENOUGH = 0.05  # share done from which the time left is told
+ENOUGH = 0.05  # share done from which the time left is shown
 TICK_S = 0.5
 CLEAR_LINE = "\r\033[K"
 
 
 @dataclass
 class Heartbeat:
-    """What a log is told of a step, and when.
+    """Lines about a step for a log, one every ``EVERY_S`` seconds.
 
     Attributes:
         title: Name of the step.
-        tell: Called with a line every ``EVERY_S``.
-        clock: Function that gives the time, in seconds.
+        tell: Function that is given each line.
+        clock: Function that returns the time, in seconds.
+        detail: The last thing that the step did.
+        share: Share done, 0 to 1; None if it is not known.
+        started: Time of the start.
+        told: Time of the last line.
     """
 
     title: str
@@ -41,20 +45,20 @@ class Heartbeat:
         self.started = self.told = self.clock()
 
     def update(self, detail: str, share: float | None) -> None:
-        """Note what the step is at."""
+        """Keep what the step is doing and, if known, the share done; show it if a line is due."""
         self.detail = detail
         self.share = self.share if share is None else share
         self.beat()
 
     def beat(self) -> None:
-        """Tell, if it is time."""
+        """Show a line, if one is due."""
         now = self.clock()
         if now - self.told >= EVERY_S:
             self.told = now
             self.tell(f"    {self.line(now)}")
 
     def line(self, now: float) -> str:
-        """The step, how far it is, how long it has taken and may take still, and its detail."""
+        """Return the line: title, time so far, share done, estimated time left and detail."""
         parts = [f"{self.title}: {_time(now - self.started)} so far"]
         if self.share is not None:
             parts.append(f"{100 * self.share:.0f} % done")
@@ -69,7 +73,7 @@ def _time(seconds: float) -> str:
 
 
 class Ticker:
-    """Calls a function now and then in a thread of its own, until it is stopped."""
+    """Thread that calls a function every ``every_s`` seconds until it is stopped."""
 
     def __init__(self, tick: Callable[[], None], every_s: float = TICK_S) -> None:
         self._stopped = threading.Event()
@@ -83,13 +87,13 @@ class Ticker:
             self._tick()
 
     def stop(self) -> None:
-        """Let a call that is under way end, and make no more."""
+        """Stop after the call in progress, if any, and wait for the thread."""
         self._stopped.set()
         self._thread.join()
 
 
 class Bar:
-    """A bar on the terminal; nothing until ``BAR_AFTER_S`` after the step began."""
+    """Progress bar on the terminal, shown from ``BAR_AFTER_S`` after the step's start."""
 
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._title = title
@@ -99,12 +103,12 @@ class Bar:
         self._progress: Progress | None = None
 
     def update(self, detail: str, share: float | None) -> None:
-        """Show what the step is at."""
+        """Show what the step is doing and, if known, the share done."""
         self._shown = (detail, self._shown[1] if share is None else share)
         self.beat()
 
     def beat(self) -> None:
-        """Begin, if it is time, and draw."""
+        """Draw the bar, once ``BAR_AFTER_S`` have passed."""
         if self._clock() - self._started < BAR_AFTER_S:
             return
         if self._progress is None:
@@ -114,7 +118,7 @@ class Bar:
         self._progress.update(self._progress.task_ids[0], total=total, completed=done, at=detail)
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._progress is not None:
             self._progress.stop()
 
@@ -139,11 +143,11 @@ def _new_bar(title: str) -> Progress:
         TextColumn("{task.fields[at]}", markup=False),
         console=console,
         transient=True,
-        refresh_per_second=2,  # little, beside what is timed
+        refresh_per_second=2,  # little load next to what is timed
         redirect_stdout=False,  # results only; warnings on standard error go above the bar
     )
     bar.add_task(title, total=None, at="")
     console.file.write(CLEAR_LINE)
     bar.start()
-    console.show_cursor(True)  # a process that is killed gives it back to nobody
+    console.show_cursor(True)  # a process that is killed would leave it hidden
     return bar

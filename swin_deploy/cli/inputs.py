@@ -1,4 +1,4 @@
-"""Inputs at the border of the commands: what is missing is found before PyTorch loads."""
+"""Checks of a command's inputs, which find what is missing before PyTorch loads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ Callback = Callable[[click.Context, click.Parameter, Any], Any]
 
 
 def requiring(require: Callable[[Any], object]) -> Callback:
-    """Return a click callback that has ``require`` called with each path that is given."""
+    """Return a click callback that notes calls of ``require``, one for each path given.
+
+    Args:
+        require: Function that refuses a path; called by ``require_inputs``.
+    """
 
     def callback(context: click.Context, _: click.Parameter, value: Any) -> Any:  # noqa: ANN401
         for path in value if isinstance(value, tuple) else (value,):
@@ -34,20 +38,20 @@ def requiring(require: Callable[[Any], object]) -> Callback:
 
 
 def require_inputs(context: click.Context) -> None:
-    """Call what the callbacks of a command have noted, once its usage is right.
+    """Make the calls that ``requiring`` noted, once all options of a command are valid.
 
     Raises:
-        DeployError: If something is missing, or is something else.
+        DeployError: If an input is missing, or is of another kind.
     """
     for check in context.meta.get(TO_CHECK, ()):
         check()
 
 
 def require_onnx(path: Path) -> None:
-    """Refuse what cannot be an ONNX file: nothing, a folder, or an engine.
+    """Refuse a path that cannot be an ONNX file.
 
     Raises:
-        ExportError: If it cannot.
+        ExportError: If the path is missing, a folder, or named as an engine.
     """
     if not os.path.isfile(path):
         raise ExportError(f"{path} does not exist, or is not a file; give an ONNX file")
@@ -61,25 +65,25 @@ def require_engine(path: Path) -> None:
 
 
 def require_planned(path: Path) -> None:
-    """Refuse what ``plan`` cannot read; raises as the two above."""
+    """Refuse a file that ``plan`` cannot read; raises ``ExportError`` or ``FileError``."""
     (require_onnx if path.suffix == ".onnx" else require_engine)(path)
 
 
 def require_checkpoint(path: Path) -> None:
-    """Refuse a checkpoint that is not there; raises ``CheckpointError``."""
+    """Refuse a checkpoint that does not exist; raises ``CheckpointError``."""
     if not os.path.exists(path):
         raise CheckpointError(f"{path} does not exist; give a checkpoint file")
 
 
 def require_images(path: Path) -> None:
-    """Refuse a folder that is not there or holds no images; raises ``FileError``."""
+    """Refuse a folder that does not exist or holds no images; raises ``FileError``."""
     from swin_deploy.images.labelled import find_images
 
     find_images(path)
 
 
 def require_data(path: Path) -> None:
-    """Refuse labelled images that are not there; raises ``FileError``."""
+    """Refuse labelled images that do not exist; raises ``FileError``."""
     if not os.path.isdir(path) and not os.path.isfile(path):
         raise FileError(
             f"{path} does not exist; give --data a folder of class folders, or a CSV file"
@@ -87,7 +91,7 @@ def require_data(path: Path) -> None:
 
 
 def require_steps(source: str) -> None:
-    """Refuse a preprocessing that is neither a library nor there; raises ``FileError``."""
+    """Refuse a preprocessing source that is neither a library nor a path; raises ``FileError``."""
     if source not in LIBRARIES and not os.path.exists(source):
         raise FileError(
             f"{shortened(source)} does not exist; check the path, or name one of "
@@ -96,14 +100,14 @@ def require_steps(source: str) -> None:
 
 
 def require_sizes(name: str | None, sizes: Mapping[str, Any]) -> None:
-    """Refuse sizes that the variant cannot have, where no checkpoint changes it.
+    """Refuse sizes that a variant without a checkpoint cannot have.
 
     Args:
-        name: A variant; None for the default.
-        sizes: Fields of ``SwinConfig``; None where the variant decides.
+        name: Name of the variant; None for the default.
+        sizes: Fields of ``SwinConfig`` by name; None where the variant decides.
 
     Raises:
-        ConfigError: If it cannot have them.
+        ConfigError: If the variant cannot have the sizes.
     """
     asked = {field: value for field, value in sizes.items() if value is not None}
     dataclasses.replace(variant(DEFAULT_MODEL if name is None else name), **asked)

@@ -1,4 +1,4 @@
-"""``swin-deploy models``: the variants, and where checkpoints may come from."""
+"""``swin-deploy models``: the variants, and the sources of checkpoints."""
 
 from __future__ import annotations
 

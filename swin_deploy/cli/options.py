@@ -40,7 +40,19 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """Which model a command was asked for; None where the checkpoint or a default decides."""
+    """The model that a command was asked for; None where the checkpoint or a default decides.
+
+    Attributes:
+        model: Name of the variant.
+        checkpoint: Weights file or folder.
+        source: Library that the checkpoint comes from.
+        image_size: Image side, in pixels.
+        window_size: Window side, in tokens.
+        outputs: Kind of the model's outputs.
+        weights: Name of the weights in a checkpoint with several.
+        classes: File of class names.
+        preprocessing: The preprocessing options.
+    """
 
     model: str | None
     checkpoint: Path | None
@@ -53,7 +65,7 @@ class ModelRequest:
     preprocessing: PreprocessingChoice
 
     def words(self) -> list[str]:
-        """The options that ask for this model, as on a command line."""
+        """Return the command-line options that ask for this model."""
         said = {one.name: getattr(self, one.name) for one in fields(self)}
         steps = dict(vars(said.pop("preprocessing")))
         said |= {"preprocessing": steps.pop("source"), **steps}
@@ -65,7 +77,7 @@ class ModelRequest:
         ]
 
     def options(self) -> LoadOptions:
-        """What is asked of the model, but for its name and file."""
+        """Return the options of ``load_model``, without the model's name and file."""
         return {
             "img_size": self.image_size,
             "window_size": self.window_size,
@@ -77,15 +89,15 @@ class ModelRequest:
         }
 
     def inputs(self) -> list[Path]:
-        """The files and folders that are read for the model."""
+        """Return the files and folders that are read for the model."""
         given = (self.checkpoint, self.classes, self.preprocessing.source)
         return [one for one in given if isinstance(one, Path)]
 
     def require(self) -> None:
-        """Find what cannot be before PyTorch loads.
+        """Refuse options that a variant without a checkpoint cannot have, before PyTorch loads.
 
         Raises:
-            ConfigError: If the model cannot have what is asked for.
+            ConfigError: If the variant cannot have a size or an output, or --weights has no file.
         """
         if self.checkpoint is None:
             if self.weights is not None:
@@ -100,7 +112,7 @@ class ModelRequest:
             require_sizes(self.model, sizes)
 
     def load(self) -> Model:
-        """The model; PyTorch loads here, not for ``--help``."""
+        """Load the model; PyTorch is imported here, not for ``--help``."""
         from swin_deploy.api.border import derived
         from swin_deploy.api.models import Model
         from swin_deploy.checkpoints.load import load_model
@@ -118,7 +130,7 @@ GPU_MACHINE = "on a machine with an NVIDIA GPU: the engine has not run yet"
 def library_or_file(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> str | None:
-    """The name of a library, or a path that a file can have; it is looked for before the work."""
+    """Read the name of a library or a path; a click callback that notes a check of the path."""
     if value is None:
         return None
     source = str(FILE.convert(value, None, None))
@@ -126,7 +138,7 @@ def library_or_file(
 
 
 def _model(context: click.Context, _: click.Parameter, value: str | None) -> str | None:
-    """The variant that a name means, which is said where it is another name."""
+    """Return the variant that a name stands for, and show it if the names differ."""
     if value is None:
         return None
     found = variant_name(value)
@@ -136,7 +148,7 @@ def _model(context: click.Context, _: click.Parameter, value: str | None) -> str
 
 
 def complete_models(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Names of models for the shell: short ones, and those of variants."""
+    """Complete a model's name in the shell: short names, then variants."""
     names = (*SHORT_NAMES, *VARIANTS)
     return [CompletionItem(name) for name in names if name.startswith(begun)]
 
@@ -144,7 +156,7 @@ def complete_models(_: click.Context, __: click.Parameter, begun: str) -> list[C
 def complete_artifacts(
     context: click.Context, parameter: click.Parameter, begun: str
 ) -> list[CompletionItem]:
-    """Files for the shell, and names of models."""
+    """Complete a model's name or a file in the shell."""
     return [*complete_models(context, parameter, begun), CompletionItem(begun, type="file")]
 
 
@@ -152,7 +164,7 @@ STEPS = tuple(field.name for field in fields(PreprocessingChoice))
 
 
 def model_options(command: Command) -> Command:
-    """Which model: --model, --checkpoint and what decides how they are loaded, as ``asked``."""
+    """Add --model, --checkpoint and the loading options to a command, as ``asked``."""
     command = checkpoint_options(command)
     for option in (
         click.option(
@@ -174,7 +186,7 @@ def model_options(command: Command) -> Command:
 
 
 def checkpoint_options(command: Command) -> Command:
-    """What decides how a checkpoint is loaded, as ``asked``."""
+    """Add the options that decide how a checkpoint is loaded to a command, as ``asked``."""
     for option in (
         click.option(
             "--interpolation",
@@ -247,7 +259,7 @@ def checkpoint_options(command: Command) -> Command:
     def collected(*args: Any, **values: Any) -> Any:  # noqa: ANN401 - any command's values
         said = {name: values.pop("source_of_steps" if name == "source" else name) for name in STEPS}
         names = (field.name for field in fields(ModelRequest) if field.name != "preprocessing")
-        has_model = "model" in values  # predict names its model otherwise
+        has_model = "model" in values  # predict takes its model as an argument
         model = {name: values.pop(name, None) for name in names}
         asked = ModelRequest(**model, preprocessing=PreprocessingChoice(**said))
         if has_model:
@@ -258,7 +270,7 @@ def checkpoint_options(command: Command) -> Command:
 
 
 def image_options(command: Command) -> Command:
-    """--images and --limit: the real images to compare on."""
+    """Add --images and --limit to a command: the real images to compare on."""
     for option in (
         click.option(
             "--limit",
@@ -280,7 +292,7 @@ def image_options(command: Command) -> Command:
 
 
 def original_option(command: Command) -> Command:
-    """--original: the library whose own model the reference is compared with."""
+    """Add --original to a command: the library whose model is compared with the reference."""
     option = click.option(
         "--original",
         type=click.Choice(ORIGINAL_CHOICES),
@@ -293,7 +305,7 @@ def original_option(command: Command) -> Command:
 
 
 def runner_option(command: Command) -> Command:
-    """--runner: the deploy model in PyTorch, as it would be shipped."""
+    """Add --runner to a command: the deploy model compiled by PyTorch."""
     option = click.option(
         "--runner",
         type=click.Choice(["torch", "torch-max-autotune"]),
@@ -305,18 +317,18 @@ def runner_option(command: Command) -> Command:
 
 
 def runner_words(runner: str | None) -> list[str]:
-    """The option that asks for a runner, as on a command line."""
+    """Return the command-line option that asks for a runner; empty for None."""
     return ["--runner", runner] if runner else []
 
 
 def json_option(command: Command) -> Command:
-    """--json: the result for scripts."""
+    """Add --json to a command: the result for scripts."""
     option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
     return option(command)
 
 
 def flavor_option(command: Command) -> Command:
-    """--flavor: which TensorRT."""
+    """Add --flavor to a command: the TensorRT flavour."""
     option = click.option(
         "--flavor",
         type=click.Choice(["auto", *get_args(Flavor)]),

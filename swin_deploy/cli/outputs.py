@@ -1,4 +1,4 @@
-"""Outputs at the border of the commands: what may be replaced, and how files must be called."""
+"""Checks of a command's outputs: what may be replaced, and the endings that files must have."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from swin_deploy.artifacts.outputs import (
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-# Endings by what a file is to be.
+# Endings by kind of file.
 ONNX, ENGINE, PICTURE = ONNX_ENDINGS, ENGINE_ENDINGS, PICTURE_ENDINGS
 
 
 def force_option(command: Command) -> Command:
-    """--force: the one way to replace what somebody else made."""
+    """Add --force to a command: the only way to replace files that swin-deploy did not make."""
     option = click.option(
         "--force", is_flag=True, help="Replace files that swin-deploy did not make."
     )
@@ -31,15 +31,15 @@ def force_option(command: Command) -> Command:
 
 
 def claim_outputs(outputs: Sequence[Output], *, inputs: Iterable[Path | None], force: bool) -> None:
-    """Fail before any work where an output cannot be written, or must stay as it is.
+    """Fail before any work if an output cannot be written, or must not be replaced.
 
     Args:
-        outputs: All that the command is to write.
-        inputs: All that it reads; None where it does not.
-        force: Replace files that this program did not make.
+        outputs: The files that the command is to write.
+        inputs: The paths that it reads; None for an option that is not given.
+        force: True to replace files that this program did not make.
 
     Raises:
-        FileError: As ``claim``.
+        FileError: If an output cannot be written, is also an input, or must not be replaced.
         UsageError: If an output is called ``-``.
     """
     for output in outputs:
@@ -52,13 +52,17 @@ def claim_outputs(outputs: Sequence[Output], *, inputs: Iterable[Path | None], f
 
 
 def claim_artifacts(paths: Sequence[Path], *, inputs: Iterable[Path | None], force: bool) -> None:
-    """Do what ``claim_outputs`` does, for artefacts with their manifests."""
+    """Claim artefacts with their manifests, as ``claim_outputs`` does."""
     outputs = [output for path in paths for output in artifact_outputs(path)]
     claim_outputs(outputs, inputs=inputs, force=force)
 
 
 def require_ending(path: Path, kind: tuple[str, tuple[str, ...]]) -> None:
-    """Refuse a name that would have the next command take the file for something else.
+    """Refuse a file name whose ending belongs to another kind of file.
+
+    Args:
+        path: The file to write.
+        kind: Name of the kind and its endings, such as ``ONNX``.
 
     Raises:
         UsageError: If the name has another ending than files of this kind.

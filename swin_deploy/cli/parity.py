@@ -1,4 +1,4 @@
-"""``swin-deploy parity``: is it equal."""
+"""``swin-deploy parity``: the comparison of every step with the reference."""
 
 from __future__ import annotations
 
@@ -160,6 +160,6 @@ def _suggest(
 
 
 def _on_gpu(parity: ParityReport) -> str:
-    """This command for a machine where the engine can run; empty where it ran."""
+    """Return this command, to repeat on a machine with a GPU; empty if every engine ran."""
     unseen = any(hop.not_run for hop in parity.hops if hop.stage == "engine")
     return f"{command_line(*sys.argv[1:])}  # {GPU_MACHINE}" if unseen else ""

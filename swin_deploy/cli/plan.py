@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from exporters.plan import KernelPlan
     from exporters.plan.roofline import Bound
 
-# As in exporters.plan.roofline, which is not imported for --help.
+# The names in exporters.plan.roofline, which is not imported for --help.
 GPU_NAMES = ("A100-40GB", "A100-80GB", "H100", "H200", "L4", "T4", "RTX4090", "RTX5090")
-DIFFERING = 8  # parts of two plans that are shown unasked
+DIFFERING = 8  # parts of two plans that are shown without --blocks
 
 PLAN_EPILOG = """\b
 Examples:
@@ -100,7 +100,7 @@ def plan(
 
 
 def _claim(svg: Path | None, source: Path, *, force: bool) -> None:
-    """Fail early where the picture cannot be written."""
+    """Fail early if the picture cannot be written."""
     if svg is not None:
         claim_outputs([picture_output(svg)], inputs=[source], force=force)
         require_ending(svg, PICTURE)
@@ -155,7 +155,7 @@ def _show_json(kernels: KernelPlan, bounds: list[Bound]) -> None:
 
 
 def _roofline(kernels: KernelPlan, bounds: list[Bound]) -> dict[str, Any]:
-    """The bounds asked for, or those of every GPU; none of a plan that does not tell operations."""
+    """Return the bounds asked for, else those of every GPU, as JSON; none without blocks."""
     from swin_deploy.report.to_json import bound_to_dict
 
     everywhere = _bounds(kernels, ("all",)) if kernels.blocks else []

@@ -1,4 +1,4 @@
-"""``swin-deploy precision``: how large values get, and what half precision costs where."""
+"""``swin-deploy precision``: the range of each part's values, and its noise in half precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``swin-deploy predict``: what is in a picture."""
+"""``swin-deploy predict``: the classes or features of pictures."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def predict(
 
 
 def _require_answers(predictor: Predictor, *, table: Path | None, features: Path | None) -> None:
-    """Refuse before the work what the model cannot give."""
+    """Refuse --features for a classifier, and anything else for a model without classes."""
     outputs = ", ".join(predictor.facts.config.output_names)
     if features and predictor.classifies:
         raise ConfigError(
@@ -153,7 +153,7 @@ def _require_answers(predictor: Predictor, *, table: Path | None, features: Path
 
 
 def _announce(console: Console, predictor: Predictor) -> None:
-    """Say what runs, where, and what was assumed when it was made."""
+    """Show the model, its runner, weights, notes and assumptions."""
     facts = predictor.facts
     console.note(f"  {predictor.name}, {facts.config.img_size} px; {predictor.runner.backend}")
     console.note(f"  {facts.weights}")
@@ -171,7 +171,7 @@ def _announce(console: Console, predictor: Predictor) -> None:
 
 
 class _Run:
-    """The way of all pictures to where their answers go; told are those without one."""
+    """One run over all pictures: to a table, to features or to the terminal, with warnings."""
 
     def __init__(self, console: Console, predictor: Predictor, pictures: Pictures) -> None:
         self.failed = 0
@@ -182,7 +182,7 @@ class _Run:
         self._odd: dict[str, list[str]] = defaultdict(list)
 
     def to_table(self, path: Path, top: int, *, force: bool) -> None:
-        """Write a CSV file, or go on with it."""
+        """Write a CSV file, or continue one of an earlier run."""
         from swin_deploy.predict.table import PredictionTable
 
         with PredictionTable(path, _key(self._predictor), top=top, force=force) as rows:
@@ -208,7 +208,7 @@ class _Run:
             outputs.finish()
 
     def print(self, shown: Callable[[Prediction], str]) -> None:
-        """Print each answer as it comes."""
+        """Print each answer as it comes, in the form that ``shown`` gives."""
         for answer in self._answers(self._pictures):
             if shown is _json_line or not answer.error:
                 show_text(shown(answer))
@@ -243,7 +243,11 @@ class _Run:
             raise FileError(self._error if total == 1 else several + self._error)
 
     def conclude(self, path: Path | None, *, as_json: bool) -> None:
-        """Say what was written, what failed and what a user may not expect."""
+        """Show what was written, warn of pictures without an answer and of odd ones.
+
+        Raises:
+            FileError: If no picture has an answer.
+        """
         for what, names in self._odd.items():
             self._console.warn(f"{what}: {listed(names)}")
         self._require_answer()
@@ -263,7 +267,7 @@ class _Run:
 
 
 def _key(predictor: Predictor) -> dict[str, Any]:
-    """What answers hold for: the model, how it runs, and what prepares the pictures."""
+    """Return the conditions of the answers: the model, its runner, versions, preprocessing."""
     import PIL
 
     facts = predictor.facts.to_dict()
@@ -277,13 +281,13 @@ def _key(predictor: Predictor) -> dict[str, Any]:
 
 
 def _text(answer: Prediction) -> str:
-    """The picture, and its classes with their shares, each in one line."""
+    """Return a picture's name and its classes with their probabilities, a line each."""
     lines = (f"{100 * one.probability:7.1f} %  {one.label}" for one in answer.top)
     return "\n".join(map(visible, (answer.image, *lines)))
 
 
 def _json_line(answer: Prediction) -> str:
-    """The answer as one line of JSON."""
+    """Return an answer as one line of JSON."""
     top = [
         {"class": one.name, "index": one.index, "probability": one.probability}
         for one in answer.top

@@ -42,7 +42,7 @@ Exit status: 0 nothing got worse, 1 something got worse or is missing now,
 
 
 def share(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
-    """Percent as a share."""
+    """Convert percent, from 0 to below 100, to a share; a click callback."""
     if value is None:
         return None
     if not 0 <= value < 100:  # false for NaN too
@@ -106,7 +106,7 @@ def report(
 
 @dataclass(frozen=True)
 class _Asked:
-    """Where results go."""
+    """The options that say where results go."""
 
     output: Path | None
     markdown: Path | None
@@ -115,9 +115,9 @@ class _Asked:
 
 
 def _claim(asked: _Asked, reports: tuple[Path, ...], evaluation: Path | None) -> None:
-    """Fail early where a file cannot be written.
+    """Fail early if a file cannot be written, or a report or evaluation does not exist.
 
-    A report may be written over itself: it says the same again, and what --evaluation adds.
+    A report may be written over itself: it keeps its content, and gains that of --evaluation.
     """
     outputs = report_outputs(asked.output) if asked.output else ()
     own = outputs[0].path if outputs else None
@@ -151,12 +151,12 @@ def _read(path: Path) -> Report:
 
 
 def _document(path: Path) -> Path:
-    """The file that a folder's report is in, or the file that was named."""
+    """Return the report.json of a folder; a path that is not a folder as it is."""
     return path / "report.json" if os.path.isdir(path) else path
 
 
 def _with_evaluation(read: Report, path: Path | None) -> Report:
-    """The report with an evaluation, where one is given.
+    """Return a report with the evaluation of a file, if one is given.
 
     Raises:
         FileError: If it cannot be read, or is of another model or other weights.

@@ -160,7 +160,7 @@ def run(
 
         options = options_for(resolve_flavor(flavor), compute_capability)
         loaded = asked.load()
-        original_library(loaded, original)  # what cannot be is said before the work
+        original_library(loaded, original)  # a wrong choice fails before the work
         sets = image_sets(loaded, images, limit=min(limit, QUICK_IMAGES) if quick else limit)
     announce(console, loaded)
     announce_images(console, sets)
@@ -303,7 +303,7 @@ def _make_engine(
 def _conclude(
     console: Console, result: Report, folder: Path, *, force: bool, as_json: bool
 ) -> None:
-    """Write the report, and say what it says."""
+    """Write the report, and show its summary or its JSON."""
     from swin_deploy.report.terminal import render_summary
     from swin_deploy.report.to_json import to_json
     from swin_deploy.report.write import write_report

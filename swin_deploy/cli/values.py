@@ -1,4 +1,4 @@
-"""What the values of options may be: paths, batches, times and lists of numbers."""
+"""Values of options: paths, batches, times and lists of numbers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from exporters.text_files import shortened
 
 MOST_NAME, MOST_PATH = 255, 4095  # bytes, on every file system in use
 MAX_SECONDS = 86_400
-MAX_BATCH = 1 << 16  # the batch that the exporter is told to expect at most
+MAX_BATCH = 1 << 16  # the largest batch that the exporter is told to expect
 
 
 class FilePath(click.Path):
-    """A path whose names a file system can hold: every later question about it has an answer."""
+    """Type of a path whose names a file system can hold, so that no later look-up fails on it."""
 
     def convert(
         self,
@@ -26,10 +26,11 @@ class FilePath(click.Path):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Path:
-        """The path.
+        """Return the path.
 
         Raises:
-            FileError: If a name in it, or all of it, is longer than any file's.
+            FileError: If a name in it has more than 255 bytes, all of it more than 4095, or it
+                has a NUL.
         """
         path = Path(value)
         longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
@@ -42,7 +43,7 @@ FILE = FilePath()
 
 
 def batch_range(_: click.Context, __: click.Parameter, value: str | None) -> BatchProfile | None:
-    """``N`` or ``MIN,OPT,MAX`` as a profile."""
+    """Read ``N`` or ``MIN,OPT,MAX`` as a batch profile; a click callback."""
     if value is None:
         return None
     numbers = _numbers(value)
@@ -55,7 +56,7 @@ def batch_range(_: click.Context, __: click.Parameter, value: str | None) -> Bat
 
 
 def fixed_or_dynamic(_: click.Context, __: click.Parameter, value: str) -> int | None:
-    """``dynamic`` as None, or a number of images."""
+    """Read ``dynamic`` as None, or a number of images; a click callback."""
     if value == "dynamic":
         return None
     numbers = _numbers(value)
@@ -65,7 +66,7 @@ def fixed_or_dynamic(_: click.Context, __: click.Parameter, value: str) -> int |
 
 
 def batch_list(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
-    """Batches such as ``1,2,3,7``, in the order given."""
+    """Read batch sizes such as ``1,2,3,7``, in the order given; a click callback."""
     numbers = _numbers(value)
     if not numbers:
         raise click.BadParameter(f"{value!r} is not a list of batches such as 1,8")
@@ -73,14 +74,14 @@ def batch_list(_: click.Context, __: click.Parameter, value: str) -> tuple[int, 
 
 
 def duration(_: click.Context, __: click.Parameter, value: float) -> float:
-    """A time from a second to a day."""
+    """Check a time, from a second to a day; a click callback."""
     if not 1 <= value <= MAX_SECONDS:  # false for NaN too, which click.FloatRange lets through
         raise click.BadParameter(f"{value} is not in the range 1<=x<={MAX_SECONDS}")
     return value
 
 
 def _numbers(text: str) -> list[int]:
-    """Numbers from 1 to ``MAX_BATCH`` between commas; empty if the text is anything else."""
+    """Read numbers from 1 to ``MAX_BATCH`` between commas; empty if the text is not such a list."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and len(part) <= len(str(MAX_BATCH)) for part in parts):
         return []
@@ -91,7 +92,7 @@ def _numbers(text: str) -> list[int]:
 def number_list(
     _: click.Context, __: click.Parameter, value: str | None
 ) -> tuple[float, ...] | None:
-    """Numbers between commas, such as ``0.485,0.456,0.406``."""
+    """Read finite numbers between commas, such as ``0.485,0.456``; a click callback."""
     if value is None:
         return None
     try:
@@ -104,7 +105,7 @@ def number_list(
 
 
 def crop_share(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
-    """A share above 0, at most 1."""
+    """Check a share, above 0 and at most 1; a click callback."""
     if value is not None and not 0 < value <= 1:  # false for NaN too
         raise click.BadParameter(f"{value} is not in the range 0<x<=1")
     return value

@@ -1,8 +1,8 @@
-"""Which precision is right, by measurement.
+"""The choice of a precision, by measurement.
 
-============  ================================================
-``ranges``    what half precision does to each part of a model
-``diagnose``  why it fails, and what to keep in float32
-``search``    ``--auto``: the first precision that is right
-============  ================================================
+============  =============================================================
+``ranges``    ranges and half-precision noise of each part of a model
+``diagnose``  the precision that a model can have, and its float32 parts
+``search``    ``--auto``: the fastest precision that is within tolerance
+============  =============================================================
 """

@@ -1,4 +1,4 @@
-"""Which precision a model can have, and which of its parts must stay float32 for it."""
+"""The precision that a model can have, and the parts that must stay float32 for it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Float32Layers:
     """The parts to keep in float32 in a float16 model.
 
     Attributes:
-        keep: Their names; empty where none can help.
-        reason: Why these, or why none.
+        keep: Names of the parts; empty if none can help.
+        reason: The reason for these parts, or for none.
     """
 
     keep: tuple[str, ...]
@@ -36,8 +36,8 @@ class Trial:
 
     Attributes:
         precision: ``fp16`` or ``bf16``.
-        keep: The parts that stay float32.
-        result: The worst output.
+        keep: Names of the parts that stay float32.
+        result: Result of the worst output.
     """
 
     precision: Precision
@@ -47,15 +47,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was measured, and what follows.
+    """The measurements of a model's parts, and the precision that follows from them.
 
     Attributes:
-        images: The calibration images, in words.
-        noise_precision: Of each part's noise, ``fp16`` or ``bf16``.
-        fair_share: The largest noise of a part that does not put it at risk.
-        parts: In the order computed.
+        images: Description of the calibration images.
+        noise_precision: Precision in which each part's noise was measured, ``fp16`` or ``bf16``.
+        fair_share: Largest noise of a part that is not called noisy, in units of the outputs' RMS.
+        parts: The parts, in the order computed.
         trials: Whole models, in the order tried; the last one passed, or none did.
-        float32_layers: What to keep in float32 in float16, and why.
+        float32_layers: The parts to keep in float32 in a float16 model, and the reason.
     """
 
     images: str
@@ -67,18 +67,18 @@ class Diagnosis:
 
     @property
     def precision(self) -> Precision:
-        """The first that passed; float32 where neither half precision did."""
+        """The precision of the trial that passed; float32 if neither half precision did."""
         last = self.trials[-1]
         return last.precision if last.result.passed else "fp32"
 
     @property
     def keep(self) -> tuple[str, ...]:
-        """The parts to keep in float32 in it."""
+        """Names of the parts to keep in float32 in that precision."""
         return self.trials[-1].keep if self.trials[-1].result.passed else ()
 
     @property
     def advice(self) -> str:
-        """What to do, in one sentence."""
+        """The advice to the user, in one sentence."""
         if self.precision == "fp32":
             return "use fp32: neither float16 nor bfloat16 is within tolerance"
         if self.precision == "bf16":
@@ -91,22 +91,30 @@ class Diagnosis:
 
     @property
     def at_risk(self) -> tuple[str, ...]:
-        """Parts near to float16's range or beyond it."""
+        """Names of the parts with values near to float16's range or beyond it."""
         return tuple(part.name for part in self.parts if part.overflows)
 
     @property
     def noisy(self) -> tuple[str, ...]:
-        """Parts whose noise is above a fair share of what is allowed."""
+        """Names of the parts whose noise is above a fair share of the tolerance."""
         return tuple(part.name for part in self.parts if is_noisy(part, self.fair_share))
 
 
 def fair_share(tolerance: Tolerance, parts: Sequence[Part]) -> float:
-    """What each of n parts may add: independent errors add as squares, to sqrt(n) shares."""
+    """Compute the error that each of n parts may add: independent errors add up as squares.
+
+    Args:
+        tolerance: Tolerance of the whole model.
+        parts: The n parts.
+
+    Returns:
+        The absolute tolerance divided by sqrt(n), in units of the outputs' RMS.
+    """
     return tolerance.atol / math.sqrt(len(parts))
 
 
 def is_noisy(part: Part, share: float) -> bool:
-    """Whether a part's noise was measured and is above its share."""
+    """Tell whether a part's noise was measured and is above its share."""
     return part.noise is not None and not part.noise <= share
 
 
@@ -117,9 +125,9 @@ def diagnose(
 
     Args:
         loaded: The model.
-        images: To calibrate on; the first few of them also for noise and trials.
-        noise_precision: Of each part's noise, ``fp16`` or ``bf16``.
-        progress: Told how far it is.
+        images: The calibration images; the first ``NOISE_IMAGES`` are also for noise and trials.
+        noise_precision: Precision in which each part's noise is measured, ``fp16`` or ``bf16``.
+        progress: Function that is told each step before it runs.
     """
     model = loaded.deploy
     few = images.images[:NOISE_IMAGES]
@@ -154,14 +162,14 @@ def diagnose(
 
 
 def choose_float32_layers(parts: Sequence[Part], *, share: float) -> Float32Layers:
-    """The parts that a float16 model which is out of tolerance should keep in float32.
+    """Choose the parts that a float16 model which is out of tolerance should keep in float32.
 
-    Those with values near to float16's range or beyond it; where there are none, those whose noise
-    is above a fair share. Attention cannot be kept, so where it overflows nothing helps.
+    These are the parts with values near to float16's range or beyond it; if there are none, those
+    whose noise is above a fair share. Attention cannot be kept, so if it overflows nothing helps.
 
     Args:
-        parts: From ``measure_ranges``, with their noise in float16 where overflow is not the cause.
-        share: From ``fair_share``.
+        parts: The parts, from ``measure_ranges``, with their noise in float16 unless one overflows.
+        share: Largest noise of a part, from ``fair_share``.
     """
     risky = [part for part in parts if part.overflows]
     for part in risky:

@@ -1,8 +1,8 @@
-"""How large the values inside a deploy model get, and what half precision costs in each part.
+"""Ranges of the values inside a deploy model, and the noise of half precision by part.
 
-A part is what can be kept in float32 without touching fused attention: a block's MLP, its residual
-stream (the sums, the reorders and the norms around the branches), a merge, the patch embedding, an
-output. A block's attention is a part too, but one that stays whole and in half.
+A part is a piece that can be kept in float32 without touching fused attention: a block's MLP, its
+residual stream (the sums, the reorders and the norms around the branches), a merge, the patch
+embedding, an output. A block's attention is a part too, but one that stays whole and in half.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ Images = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Activation:
-    """What one operation gives, over all calibration images; masked scores are left aside.
+    """Statistics of one operation's results over all calibration images, without masked scores.
 
     Attributes:
         name: Module path and operation, such as ``layers.1.mlp.0/linear``.
-        step: Its place in the order computed.
+        step: Index of the operation in the order computed.
         max_abs: Largest absolute value.
         rms: Root mean square.
         tiny_share: Share of the values, 0 to 1, that are not 0 and below float16's smallest
@@ -58,7 +58,7 @@ class Activation:
 
     @property
     def headroom(self) -> float:
-        """How many times the largest value fits into float16's range."""
+        """Float16's largest value divided by the largest absolute value; infinite for zeros."""
         return _headroom(self.max_abs)
 
 
@@ -67,11 +67,11 @@ class Part:
     """One part of a model.
 
     Attributes:
-        name: Such as ``layers.1.mlp``.
-        activations: In the order computed.
-        max_abs: Largest absolute value that it takes or gives.
+        name: Name of the part, such as ``layers.1.mlp``.
+        activations: Its activations, in the order computed.
+        max_abs: Largest absolute value of its inputs and results.
         noise: Largest error of the outputs, in units of their RMS, when this part alone is in half
-            precision; None where it was not measured.
+            precision; None if it was not measured.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Part:
 
     @property
     def headroom(self) -> float:
-        """How many times the largest value fits into float16's range."""
+        """Float16's largest value divided by the largest absolute value; infinite for zeros."""
         return _headroom(self.max_abs)
 
     @property
@@ -91,22 +91,22 @@ class Part:
 
     @property
     def largest(self) -> Activation | None:
-        """The activation with the largest value."""
+        """The activation with the largest absolute value; None for a part without activations."""
         return max(self.activations, key=lambda one: one.max_abs, default=None)
 
     @property
     def rms(self) -> float:
-        """Of all its activations: the largest."""
+        """Largest RMS of the part's activations."""
         return max((one.rms for one in self.activations), default=0.0)
 
     @property
     def tiny_share(self) -> float:
-        """Of all its activations: the largest."""
+        """Largest share of tiny values of the part's activations, 0 to 1."""
         return max((one.tiny_share for one in self.activations), default=0.0)
 
     @property
     def keepable(self) -> bool:
-        """Whether it can stay float32 alone; attention cannot, it would no longer be fused."""
+        """Whether the part can stay float32; attention cannot: it would no longer be fused."""
         return _is_keepable(self.name)
 
 
@@ -115,7 +115,7 @@ def _headroom(max_abs: float) -> float:
 
 
 def parts_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Each part of a deploy model and the paths of its modules, in the order computed."""
+    """Map each part of a deploy model to the paths of its modules, in the order computed."""
     parts: dict[str, list[str]] = {}
     blocks = [path for path, module in model.named_modules() if isinstance(module, SwinBlock)]
     for path, _ in model.named_modules(remove_duplicate=False):
@@ -127,7 +127,7 @@ def parts_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
 
 
 def _branch(path: str, block: str) -> str:
-    """The part of a block that a module of it belongs to."""
+    """Return the part of a block that a module in it belongs to."""
     for branch in (ATTENTION, "mlp"):
         if f"{path}.".startswith(f"{block}.{branch}."):
             return f"{block}.{branch}"
@@ -135,10 +135,14 @@ def _branch(path: str, block: str) -> str:
 
 
 def keepable_paths(loaded: LoadedModel, names: Sequence[str]) -> tuple[str, ...]:
-    """The paths of the modules of some parts that may stay float32 in a half-precision graph.
+    """Return the paths of the modules of parts that may stay float32 in a half-precision graph.
+
+    Args:
+        loaded: The model.
+        names: Names of the parts.
 
     Raises:
-        ConfigError: If there is no such part, or it is attention.
+        ConfigError: If a name is not a part of the model, or is attention.
     """
     if not names:
         return ()
@@ -160,7 +164,7 @@ def _is_keepable(part: str) -> bool:
 
 
 def paths_of(model: nn.Module, names: Iterable[str]) -> tuple[str, ...]:
-    """The paths of the modules of some parts."""
+    """Return the paths of the modules of some parts of a deploy model, by the parts' names."""
     parts = parts_of(model)
     return tuple(path for name in names for path in parts[name])
 
@@ -172,9 +176,12 @@ def measure_ranges(
     """Run a float32 deploy model on calibration images and watch every operation.
 
     Args:
-        model: In float32, evaluation mode.
-        images: [n, 3, H, W].
-        progress: Told how far it is.
+        model: The deploy model, in float32 and evaluation mode.
+        images: Calibration images, [n, 3, H, W].
+        progress: Function that is told each step before it runs.
+
+    Returns:
+        The parts with their activations, in the order computed; their noise is not measured.
     """
     watch = _RangeRecorder(model)
     for start in range(0, len(images), CHUNK):
@@ -193,7 +200,17 @@ def measure_noise(
     precision: Precision,
     progress: Progress = silent,
 ) -> dict[str, float]:
-    """By part, the largest output error when that part alone is in emulated half precision."""
+    """Measure the largest output error with one part alone in emulated half precision.
+
+    Args:
+        model: The deploy model, in float32 and evaluation mode.
+        images: Images, [n, 3, H, W].
+        precision: ``fp16`` or ``bf16``.
+        progress: Function that is told each step before it runs.
+
+    Returns:
+        The error by part, in units of the outputs' RMS; infinite if an output is not finite.
+    """
     expected = _outputs(model(_tensor(images)))
     noise = {}
     parts = parts_of(model)
@@ -213,14 +230,17 @@ def emulate(
     tolerance: Tolerance,
     keep: Iterable[str] = (),
 ) -> ParityResult:
-    """The whole model in emulated half precision against itself in float32: its worst output.
+    """Compare the whole model in emulated half precision with itself in float32.
 
     Args:
-        model: In float32, evaluation mode.
-        images: [n, 3, H, W].
+        model: The deploy model, in float32 and evaluation mode.
+        images: Images, [n, 3, H, W].
         precision: ``fp16`` or ``bf16``.
-        tolerance: What is allowed.
-        keep: Parts that stay float32.
+        tolerance: Tolerance of every output.
+        keep: Names of the parts that stay float32.
+
+    Returns:
+        The result of the worst output: a failed one first, then the one that needs most.
     """
     half = Emulated(model, precision, keep=paths_of(model, keep))
     sides = (_outputs(one(_tensor(images))) for one in (half, model))
@@ -240,7 +260,7 @@ def _outputs(given: Tensor | tuple[Tensor, ...]) -> list[Images]:
 
 
 def _error(actual: Images, expected: Images) -> float:
-    """Largest error in units of the RMS; infinite where a value is."""
+    """Compute the largest error in units of the expected RMS; infinite if a value is not finite."""
     if not np.isfinite(actual).all():
         return math.inf
     rms = math.sqrt(float(np.mean(expected.astype(np.float64) ** 2))) or 1.0
@@ -249,7 +269,15 @@ def _error(actual: Images, expected: Images) -> float:
 
 @dataclass
 class _Sums:
-    """What is known so far of one operation's results."""
+    """Running sums over one operation's results.
+
+    Attributes:
+        part: Name of the part that the operation belongs to.
+        max_abs: Largest absolute value.
+        squares: Sum of the squares.
+        tiny: Number of values that are not 0 and below float16's smallest normal number.
+        count: Number of values.
+    """
 
     part: str
     max_abs: float = 0.0
@@ -266,7 +294,7 @@ class _Sums:
 
 
 class _RangeRecorder:
-    """Collects the ranges of every operation's results, over several calls of a model."""
+    """Recorder of the ranges of every operation's results, over several calls of a model."""
 
     def __init__(self, model: nn.Module) -> None:
         self.names = parts_of(model)
@@ -277,7 +305,7 @@ class _RangeRecorder:
         self.turn: dict[str, int] = {}
 
     def record(self, path: str, op: str, args: tuple[Any, ...], call: Callable[..., Any]) -> Any:  # noqa: ANN401
-        """Handler for ``watch_operations``."""
+        """Run an operation and record its ranges; a handler of ``watch_operations``."""
         result = call(*args)
         if isinstance(result, Tensor) and result.is_floating_point():
             part = self.owner[path]
@@ -294,7 +322,7 @@ class _RangeRecorder:
         return known and id(value) not in self.constants
 
     def _name(self, path: str, op: str) -> str:
-        """As the nodes of the ONNX file are named: the second of a kind gets a number."""
+        """Name an operation like its ONNX node: a repeated one gets a suffix ``_2``, ``_3``."""
         name = f"{path}/{op}"
         self.turn[name] = self.turn.get(name, 0) + 1
         return name if self.turn[name] == 1 else f"{name}_{self.turn[name]}"
@@ -325,7 +353,7 @@ def _activation(name: str, step: int, sums: _Sums) -> Activation:
 
 
 def first_overflow(parts: Iterable[Part]) -> Activation | None:
-    """The first activation beyond float16's range, in the order computed."""
+    """Return the first activation beyond float16's range, in the order computed; None without."""
     activations = (one for part in parts for one in part.activations)
     beyond = [one for one in activations if not one.max_abs <= FLOAT16.largest]
     return min(beyond, key=lambda one: one.step, default=None)

@@ -1,4 +1,4 @@
-"""The fastest precision that is right: float16, float16 with layers in float32, bfloat16, float32.
+"""The fastest precision within tolerance: float16, with float32 layers, bfloat16 or float32.
 
 Each attempt is tried as it would be shipped: its graph is written and compared with the reference
 (on ONNX Runtime; bfloat16, which that cannot run on a CPU, emulated in PyTorch), then its engine is
@@ -36,20 +36,20 @@ from swin_deploy.precision.ranges import (
 )
 from swin_deploy.runners.engine_manifest import EngineManifest
 
-RUNG_IMAGES = 16  # of each image set; what is taken is compared on all images afterwards
+RUNG_IMAGES = 16  # of each image set; the attempt taken is compared on all images afterwards
 NOISE_IMAGES = 4
 BATCHES = (7,)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One precision, and what became of it.
+    """One precision that was tried, and the outcome.
 
     Attributes:
-        precision: Of the graph.
-        keep: Parts kept in float32.
-        passed: Within tolerance, and delivered by the plan.
-        reason: Why it was taken or not, in one line.
+        precision: Precision of the graph.
+        keep: Names of the parts kept in float32.
+        passed: True if the graph is within tolerance and the engine's plan has its precision.
+        reason: The reason why it was taken or not, in one line.
     """
 
     precision: Precision
@@ -59,14 +59,14 @@ class Attempt:
 
     @property
     def title(self) -> str:
-        """The precision in words."""
+        """The precision in words, with the parts kept in float32."""
         kept = f" with {', '.join(self.keep)} in float32" if self.keep else ""
         return f"{PRECISIONS[self.precision].dtype}{kept}"
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The attempts that were tried, the last of which passed, or none did.
+    """The attempts that were tried; the last one passed, or none did.
 
     Attributes:
         attempts: In the order tried.
@@ -81,7 +81,7 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """What every attempt is made from, and judged on.
+    """The model, images and settings that every attempt shares.
 
     Attributes:
         loaded: The reference.
@@ -141,7 +141,7 @@ def _attempts(
 
 
 def _float32_layers(search: SearchInputs) -> Float32Layers:
-    """The parts to keep in float32, measured on the search's images."""
+    """Measure the parts on the search's images, and choose those to keep in float32."""
     model = search.loaded.deploy
     parts = _ranges(search)
     if not any(part.overflows for part in parts):
@@ -214,7 +214,7 @@ def _own_hops(parity: ParityReport, precision: Precision) -> list[Hop]:
     """Return the hops of this attempt that ran; the float32 hop is the same on every attempt.
 
     Raises:
-        MissingBackendError: If nothing could run the ONNX file, nor stand in for it.
+        MissingBackendError: If nothing here can run the ONNX file or, in bfloat16, emulate it.
     """
     of_rung = [hop for hop in parity.hops if hop.precision == precision]
     hops = [hop for hop in of_rung if (hop.stage, precision) != ("deploy", "fp32")]
@@ -228,7 +228,7 @@ def _own_hops(parity: ParityReport, precision: Precision) -> list[Hop]:
 
 
 def _why(search: SearchInputs, failed: Hop, precision: Precision) -> str:
-    """By how much a hop failed, and what overflowed first, where something did."""
+    """Return the reason for a failure, and the first activation that overflowed, if any did."""
     worst = failed.worst
     reason = f"{failed.name}, {worst.inputs}: {worst.reason}" if worst else f"{failed.name} failed"
     beyond = first_overflow(_ranges(search)) if precision == "fp16" else None
@@ -238,7 +238,7 @@ def _why(search: SearchInputs, failed: Hop, precision: Precision) -> str:
 
 
 def _margin(hop: Hop) -> str:
-    """How near a hop comes to its limit."""
+    """Return a stage's error next to its limit, in words."""
     worst = hop.worst
     needs = ""
     if worst is not None:
@@ -247,7 +247,7 @@ def _margin(hop: Hop) -> str:
 
 
 def _spread(images: ImageSet) -> ImageSet:
-    """At most ``RUNG_IMAGES`` of an image set, evenly spread."""
+    """Choose at most ``RUNG_IMAGES`` images of a set, evenly spread."""
     count = len(images.images)
     chosen: Sequence[int] = np.unique(
         np.linspace(0, count - 1, min(count, RUNG_IMAGES)).astype(int)

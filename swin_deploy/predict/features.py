@@ -23,12 +23,12 @@ class FeatureFile:
     """An NPZ file: ``images``, ``errors`` and one array [n, ...] for each output.
 
     The rows of a picture that cannot be read are NaN. Rows go to the disk as they come, so that
-    memory does not grow with their number, and the file takes its name when it is whole. Open with
-    ``with``; nothing is left of one that is not finished.
+    memory does not grow with their number, and the file takes its name when it is complete. Open it
+    with ``with``; a file that is not finished leaves nothing on the disk.
 
     Args:
-        path: The file.
-        names: Names of the pictures, in the order they come.
+        path: Path of the NPZ file.
+        names: Names of the pictures, in the order in which they come.
 
     Raises:
         FileError: If it cannot be written.
@@ -61,7 +61,11 @@ class FeatureFile:
         self._stack.__exit__(kind, error, trace)
 
     def add(self, answer: Prediction) -> None:
-        """Keep the outputs of the next picture."""
+        """Append the outputs of the next picture.
+
+        Raises:
+            FileError: If they cannot be written.
+        """
         try:
             for name, row in answer.outputs.items():
                 if name not in self._streams:
@@ -73,7 +77,11 @@ class FeatureFile:
         self._errors.append(answer.error)
 
     def finish(self) -> None:
-        """Write the file."""
+        """Write the file under its name, from the rows added.
+
+        Raises:
+            FileError: If it cannot be written.
+        """
         texts = {"images": np.array(self._names), "errors": np.array(self._errors)}
         whole = self._folder / self._place.name
         try:
@@ -89,7 +97,7 @@ class FeatureFile:
             raise self._failure(err) from err
 
     def _begin(self, name: str, shape: tuple[int, ...]) -> None:
-        """Open the array of an output; the pictures before it have none."""
+        """Start the array of an output, with rows of NaN for the pictures before this one."""
         self._streams[name] = stream = (self._folder / f"{name}.npy").open("wb")
         self._stack.callback(_close, stream)
         header = {"descr": FLOAT32, "fortran_order": False, "shape": (len(self._names), *shape)}
@@ -106,5 +114,5 @@ class FeatureFile:
 
 
 def _close(stream: IO[bytes]) -> None:
-    with contextlib.suppress(OSError):  # what could not be written has been told
+    with contextlib.suppress(OSError):  # a failed write is reported already
         stream.close()

@@ -1,4 +1,4 @@
-"""Which kind of file a path leads to."""
+"""The kind of a model file: checkpoint, ONNX file or engine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
 
 def form_of(artifact: Path) -> Form:
-    """Tell the kind of a model file: by its suffix, else by a manifest beside it.
+    """Tell the kind of a model file by its suffix, else by a manifest next to it.
+
+    Args:
+        artifact: Path of the file, or the name of a model, which counts as a checkpoint.
 
     Raises:
-        FileError: If there is nothing, neither a file nor a model of that name.
+        FileError: If there is neither a file nor a model of that name.
     """
     if not os.path.lexists(artifact):
         if find_variant(str(artifact)):

@@ -1,4 +1,4 @@
-"""A checkpoint, an ONNX file or an engine, ready to run, with what it says of its model."""
+"""A checkpoint, an ONNX file or an engine, ready to run, with the facts of its model."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Opened:
 
     Attributes:
         name: Name of the file, or of the model.
-        facts: What it says of the model.
-        runner: The model, not open yet.
-        sha256: Digest of the file; empty for random weights.
-        notes: What was found, left aside or changed while loading.
+        facts: Facts of the model: sizes, weights, preprocessing, class names.
+        runner: The runner of the model, not open yet.
+        sha256: SHA-256 digest of the file; empty for random weights.
+        notes: Remarks on what was found, skipped or changed while loading.
     """
 
     name: str
@@ -52,16 +52,17 @@ class Opened:
 def open_artifact(
     artifact: Path | LoadedModel, *, runner: TorchWay | None = None, **asked: Unpack[LoadOptions]
 ) -> Opened:
-    """Read a model and what it says of itself; an ONNX file or engine needs nothing else.
+    """Read a model and its facts; an ONNX file or engine carries them.
 
     Args:
         artifact: A model, a checkpoint, the name of a model, an ONNX file or an engine.
-        runner: How PyTorch runs the deploy model of a checkpoint; None for the reference.
-        asked: What is asked of a checkpoint or a name; of anything else only ``classes``.
+        runner: The way that PyTorch runs the deploy model of a checkpoint; None for the reference.
+        asked: Options of ``load_model``, for a checkpoint or a name; ``classes`` only for anything
+            else.
 
     Raises:
-        ConfigError: If something is asked that the file cannot give any more.
-        DeployError: If it cannot be read, or another tool made it.
+        ConfigError: If an option is unknown, or can no longer be changed in this file.
+        DeployError: If the file cannot be read, or was not exported by swin-deploy.
     """
     require_known(asked)
     if runner not in (None, *TORCH_WAYS):
@@ -82,7 +83,7 @@ def open_artifact(
 
 
 def _named(opened: Opened, asked: LoadOptions) -> Opened:
-    """The model with the class names that the user gives, or its own."""
+    """Return the model with the class names of ``asked``, if any, in place of its own."""
     classes = asked.get("classes")
     if classes is None:
         return opened
@@ -124,7 +125,7 @@ def _required(facts: ModelFacts | None, path: Path) -> ModelFacts:
 
 
 def _require_nothing_but_classes(name: str, asked: Mapping[str, Any], *, since: str) -> None:
-    """Refuse what only a checkpoint can be asked."""
+    """Refuse options that only a checkpoint can take."""
     said = [key for key, value in asked.items() if value is not None and key != "classes"]
     fixed = [key for key in said if not _is_default(key, asked[key])]
     if fixed:

@@ -24,14 +24,20 @@ Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class NamedPicture:
-    """A picture, and what it is called in the answers."""
+    """A picture with its name in the answers.
+
+    Attributes:
+        name: The name.
+        picture: A path, the bytes of an image file, a Pillow image, or RGB pixels
+            [height, width, 3], uint8.
+    """
 
     name: str
     picture: Picture
 
 
 def named_picture(place: int, picture: Picture | NamedPicture) -> NamedPicture:
-    """A picture called by its path, else by its place."""
+    """Name a picture by its path, else by its place in the order; keep a name that it has."""
     if isinstance(picture, NamedPicture):
         return picture
     name = str(picture) if isinstance(picture, str | Path) else f"image {place}"
@@ -40,11 +46,11 @@ def named_picture(place: int, picture: Picture | NamedPicture) -> NamedPicture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures in the order they were named; those of a folder sorted.
+    """Pictures in the order in which they were named; those of a folder are sorted.
 
     Attributes:
-        names: Path of each, or ``-``.
-        data: What came in by standard input; empty where it was not named.
+        names: Path of each picture, or ``-`` for standard input.
+        data: Bytes from standard input; empty if ``-`` is not among the names.
     """
 
     names: tuple[str, ...]
@@ -59,15 +65,16 @@ class Pictures:
 
 
 def find_pictures(arguments: Sequence[str], standard_input: BinaryIO) -> Pictures:
-    """List pictures; none is decoded yet.
+    """List pictures, without decoding them.
 
     Args:
         arguments: Paths of image files and of folders, which are searched with their subfolders;
             ``-`` for one picture on standard input.
-        standard_input: What ``-`` stands for.
+        standard_input: Stream that ``-`` stands for; it is read only then.
 
     Raises:
-        FileError: If a path is missing, a folder holds no image, or standard input no picture.
+        FileError: If a path is missing, a folder holds no image, ``-`` is given twice, or standard
+            input is empty or above 512 MiB.
     """
     names: list[str] = []
     for argument in arguments:

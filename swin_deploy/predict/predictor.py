@@ -36,9 +36,9 @@ class Scored:
     """One class of an answer.
 
     Attributes:
-        index: The model's index of it.
-        name: Name of it; empty where it is not known.
-        probability: Softmax of the logits.
+        index: Index of the class in the model's logits.
+        name: Name of the class; empty if it is not known.
+        probability: Softmax of the logits, 0 to 1.
     """
 
     index: int
@@ -47,19 +47,19 @@ class Scored:
 
     @property
     def label(self) -> str:
-        """The name, else the index."""
+        """The name of the class; if it has none, ``class`` and the index."""
         return self.name or f"class {self.index}"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one picture.
+    """A model's answer to one picture.
 
     Attributes:
-        image: Path of the picture, or what it was called.
-        top: Classes, the most probable first; none where the model has no classifier.
-        outputs: By name, the model's outputs for this picture, without the batch.
-        error: Why there is no answer; empty where there is one.
+        image: Path of the picture, or its name.
+        top: Classes, the most probable first; none if the model has no classifier.
+        outputs: The model's outputs for this picture by name, without the batch dimension.
+        error: The reason why there is no answer; empty if there is one.
     """
 
     image: str
@@ -72,25 +72,27 @@ class Predictor:
     """A model that takes pictures as they are.
 
     It prepares a picture as the checkpoint's own library does and names the classes; both come
-    from the file. Use it in ``with``, or ``close`` it. Threads may share it: they take turns.
+    from the file. Use it with ``with``, or ``close`` it. Threads may share it: they take turns.
 
     Args:
         artifact: An ONNX file, an engine, a checkpoint, the name of a model, or a loaded one.
         top: Number of classes to name, the most probable first.
-        batch: Number of pictures a call, clipped to what the file takes.
-        runner: How PyTorch runs a checkpoint's deploy model, ``torch`` or ``torch-max-autotune``:
-            compiled, for batches of powers of two; None runs the reference as it is.
-        asked: What is asked of a checkpoint, such as ``img_size``; of a file ``classes`` only.
+        batch: Number of pictures a call, clipped to the batches that the file takes.
+        runner: The way that PyTorch runs a checkpoint's deploy model, ``torch`` or
+            ``torch-max-autotune``: compiled, for batches of powers of two. None runs the reference
+            as it is.
+        asked: Options of ``LoadOptions`` for a checkpoint, such as ``img_size``; ``classes`` only
+            for an ONNX file or an engine.
 
     Attributes:
         name: Name of the file, or of the model.
-        facts: What the file says of its model: sizes, weights, preprocessing, class names.
-        runner: What runs it; ``runner.backend`` says where.
-        sha256: Digest of the file.
-        notes: What was found, left aside or changed while loading.
+        facts: Facts of the model in the file: sizes, weights, preprocessing, class names.
+        runner: The runner, open; ``runner.backend`` names the library and the device.
+        sha256: SHA-256 digest of the file; empty for random weights.
+        notes: Remarks on what was found, skipped or changed while loading.
 
     Raises:
-        ConfigError: If something is asked that cannot be given.
+        ConfigError: If an option is unknown, or can no longer be changed in this file.
         FileError: If the file is missing or damaged.
         MissingBackendError: If this machine cannot run it.
 
@@ -133,7 +135,7 @@ class Predictor:
         self.close()
 
     def close(self) -> None:
-        """Let go of the model and its memory."""
+        """Release the model and its memory."""
         with self._turn:
             self._closed = True
             self._stack.close()
@@ -147,14 +149,16 @@ class Predictor:
         """Answer to pictures.
 
         Args:
-            pictures: One or several: the path of an image file, what is in one (bytes), a Pillow
+            pictures: One picture or several: the path of an image file, the bytes of one, a Pillow
                 image, or RGB pixels [height, width, 3], uint8.
 
         Returns:
             One answer a picture, in order.
 
         Raises:
-            FileError: If a picture cannot be read.
+            ComparisonError: If the outputs are not those that the file's facts name.
+            ConfigError: If ``pictures`` is something else, or the predictor is closed.
+            FileError: If a picture cannot be read, or its outputs are not finite.
         """
         if isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray):
             pictures = (pictures,)
@@ -180,13 +184,13 @@ class Predictor:
         """Answer to any number of pictures, a batch at a time, as they come.
 
         Args:
-            pictures: Pictures as ``__call__`` takes them, asked for as they are needed; a
+            pictures: Pictures as ``__call__`` takes them, drawn as they are needed; a
                 ``NamedPicture`` has its name in the answers.
-            tell: Function told the name of a picture and what a user may not expect of it; called
-                from several threads.
+            tell: Function that is told the name of a picture and what is unexpected about it;
+                called from several threads.
 
         Yields:
-            One answer a picture, in order; with an ``error`` for one that cannot be read.
+            One answer a picture, in order; one with an ``error`` for a picture that cannot be read.
         """
         steps = self.facts.preprocessing
 
@@ -211,14 +215,18 @@ class Predictor:
                 yield self._answer(named.name, next(rows))
 
     def _run(self, images: NDArray[np.float32]) -> Outputs:
-        """The outputs for images; a runner has room for one call, so threads take turns."""
+        """Run images [n, 3, H, W]; a runner has room for one call, so threads take turns."""
         with self._turn:
             if self._closed:
                 raise ConfigError(f"the predictor of {self.name} is closed; make another one")
             return run_images(self.runner, images)
 
     def _rows(self, outputs: Outputs) -> Iterator[dict[str, NDArray[np.float32]]]:
-        """The outputs of one picture after the other."""
+        """Yield the outputs of one picture after the other, by name, without the batch dimension.
+
+        Raises:
+            ComparisonError: If the outputs are not those that the facts name.
+        """
         names = self.facts.config.output_names
         if len(outputs) != len(names):
             raise ComparisonError(
@@ -250,7 +258,7 @@ class Predictor:
 
 
 def _artifact(given: str | Path | LoadedModel) -> Path | LoadedModel:
-    """A path or a model, of what a caller gives.
+    """Return a path or a model as given by a caller; a text becomes a path.
 
     Raises:
         ConfigError: If it is neither.
@@ -265,7 +273,7 @@ def _artifact(given: str | Path | LoadedModel) -> Path | LoadedModel:
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities [..., classes] of logits, in float64."""
+    """Compute the probabilities [..., classes] of logits, in float64."""
     wide = logits.astype(np.float64)
     shares = np.exp(wide - wide.max(axis=-1, keepdims=True))
     total: NDArray[np.float64] = shares / shares.sum(axis=-1, keepdims=True)

@@ -1,7 +1,7 @@
-"""Predictions as a CSV file that grows row by row, so that a later run can go on with it.
+"""Predictions as a CSV file that grows row by row, so that a later run can continue it.
 
-The manifest beside it, ``x.csv.json``, says which model the rows are of. What a killed process
-leaves of its last row is cut off. One process at a time writes a table.
+The manifest next to it, ``x.csv.json``, names the model that gave the rows. An incomplete last row
+of a killed process is cut off. One process at a time writes a table.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ SCHEMA = 1
 
 
 class PredictionTable:
-    """The answers of one model, a row a picture; open with ``with``.
+    """The answers of one model, a row a picture; open it with ``with``.
 
     Args:
-        path: The CSV file; a link is followed. One that an earlier run with the same key left is
-            gone on with.
-        key: What the rows hold for, as JSON values: the model, how it runs, what is asked of it.
+        path: The CSV file; a link is followed. A file of an earlier run with the same key is
+            continued.
+        key: Conditions of the rows, as JSON values: the model, its runner, its options.
         top: Number of classes a row.
-        force: Start anew where the file holds something else.
+        force: True to start anew if the file holds something else.
 
     Attributes:
-        path: The file.
+        path: The CSV file.
         done: Names of the pictures that have a row.
-        dropped: Number of rows of an earlier run that are to be made again: of a picture that
-            could not be read, or was changed since the table was, or came in by standard input.
+        dropped: Number of rows of an earlier run that are to be made again: those of pictures that
+            could not be read, were changed after the table, or came from standard input.
 
     Raises:
         FileError: If the path holds something else, cannot be written, or another process writes
@@ -52,7 +52,7 @@ class PredictionTable:
         self.dropped = 0
         self._place = real_path(path)
         self._force = force
-        # As a reader of the file gets it: no tuples.
+        # The form that a reader of the file gets: lists, no tuples.
         self._manifest = json.loads(json.dumps({"schema": SCHEMA, "kind": PREDICTIONS, **key}))
         numbered = (
             f"{what}_{rank}"
@@ -83,14 +83,14 @@ class PredictionTable:
         self._stack.close()
 
     def _close(self) -> None:
-        with contextlib.suppress(OSError):  # a row that could not be written has been told
+        with contextlib.suppress(OSError):  # a failed write is reported already
             self._stream.close()
 
     def add(self, answer: Prediction) -> None:
-        """Keep the answer to one picture.
+        """Append the answer to one picture.
 
         Raises:
-            FileError: If they cannot be written.
+            FileError: If it cannot be written.
         """
         try:
             self._write(_line(self._row(answer)))
@@ -110,7 +110,7 @@ class PredictionTable:
         self._stream.flush()
 
     def _take_over(self) -> int:
-        """Make the file ready to go on with; the number of its bytes that stay."""
+        """Prepare the file to be continued, and return the number of its bytes that stay."""
         if not self._place.exists() or not self._is_same():
             return self._start_anew()
         whole = _whole_rows(self._place.read_bytes())
@@ -128,9 +128,9 @@ class PredictionTable:
         return len(whole)
 
     def _holds(self, row: list[str], written: int) -> bool:
-        """Whether a row is whole and says what the model would say now.
+        """Tell whether a row is complete and its picture unchanged since the table was written.
 
-        What is said of a picture that is gone stays.
+        The row of a picture that no longer exists stays.
         """
         if len(row) != len(self._header) or row[-1] or row[0] == STANDARD_INPUT:
             return False
@@ -141,7 +141,7 @@ class PredictionTable:
         return max(found.st_mtime_ns, found.st_ctime_ns) < written
 
     def _is_same(self) -> bool:
-        """Whether an earlier run of the same left the file; false where it is to be replaced."""
+        """Tell whether a run with the same key wrote the file; False if it is to be replaced."""
         beside = manifest_path(self._place)
         found = read_json(beside) if beside.is_file() else {}
         found = found if isinstance(found, dict) else {}
@@ -159,7 +159,7 @@ class PredictionTable:
             )
 
     def _start_anew(self) -> int:
-        # The empty file comes first: killed between the two, no row has the other run's manifest.
+        # The empty file comes first, so that after a kill no row has the other run's manifest.
         manifest = json.dumps(self._manifest, indent=2) + "\n"
         self._replace({self._place: b"", manifest_path(self._place): manifest.encode()})
         return 0
@@ -177,15 +177,15 @@ class PredictionTable:
 
 
 def _line(row: list[str]) -> bytes:
-    """A row as it is in the file; names may hold line breaks of any kind, and be no UTF-8."""
+    """Encode a row as in the file; names may have line breaks of any kind, and not be UTF-8."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\r\n").writerow(row)  # what is in it gets quotes in a name
+    csv.writer(text, lineterminator="\r\n").writerow(row)  # \r and \n in a name get quotes
     line = text.getvalue().removesuffix("\r\n") + "\n"
     return line.encode("utf-8", "surrogateescape")
 
 
 def _whole_rows(data: bytes) -> bytes:
-    """What is there without a row that a killed process began."""
+    """Return the complete rows of a file, without one that a killed process began."""
     end, quotes = data.rfind(b"\n"), data.count(b'"')
     quotes -= data.count(b'"', end + 1)
     while end >= 0 and quotes % 2:  # a line break in a file's name
@@ -196,7 +196,7 @@ def _whole_rows(data: bytes) -> bytes:
 
 
 def _parsed(data: bytes) -> list[list[str]]:
-    """The rows of a table; none where it is no table."""
+    """Return the rows of a table; an empty list if the data are not CSV."""
     text = io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")
     try:
         return [row for row in csv.reader(text) if row]

@@ -1,27 +1,24 @@
-"""Run a model the same way whether it is a PyTorch module, an ONNX file or a TensorRT engine.
+"""Runners with one interface for PyTorch modules, ONNX files and TensorRT engines.
 
 ===================  =============================================================================
-``base``             what every runner offers
-``emulated``         run parts of a module in float16 or bfloat16 on any machine, and see every
-                     operation it makes
-``engine_manifest``  what an engine's manifest says of it, checked before anything of TensorRT is
-                     made
-``intermediates``    look inside a model
+``base``             the interface of every runner
+``emulated``         parts of a module in emulated float16 or bfloat16, on any machine, and a watch
+                     on every operation
+``engine_manifest``  the facts in an engine's manifest, checked before TensorRT is used
+``intermediates``    the intermediate tensors of a model, as outputs next to its own
 ``ort``              an ONNX file in ONNX Runtime
 ``pytorch``          a module in PyTorch
-``runtime_cache``    kernels that TensorRT-RTX compiles where an engine runs, kept from one run to
-                     the next
+``runtime_cache``    kernels that TensorRT-RTX compiles at run time, kept for the next run
 ``trt``              an engine in the TensorRT flavour that built it
-``compiling``        torch.compile that works or says in one line why not
-``deployed``         the deploy model as PyTorch ships it
-``fused``            the deploy model with window attention as one kernel, where Triton and a GPU
-                     are there
-``refusals``         why an engine does not run here
-``tensors``          the tensors that an engine takes and gives
+``compiling``        torch.compile without logs, with each failure in one line
+``deployed``         the deploy model compiled by PyTorch
+``fused``            the deploy model with window attention as one Triton kernel, on a GPU
+``refusals``         the reasons why an engine does not run here
+``tensors``          names and types of the tensors that an engine takes and gives
 ``window_triton``    window attention as one Triton kernel
 ===================  =============================================================================
 
-A runner is opened with ``with``; what it needs and cannot find is reported then, not before.
+A runner is opened with ``with``; a missing package or device is reported then, not before.
 ``run`` takes and returns host arrays. For timing without host copies, ``prepare`` puts the images
 where the model reads them, ``execute`` starts one call and ``synchronize`` waits for it.
 """

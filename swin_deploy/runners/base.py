@@ -1,4 +1,4 @@
-"""What every runner offers."""
+"""The interface of every runner."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Runner(Protocol):
 
     Attributes:
         name: Short name for reports.
-        precision: Of weights and activations.
-        backend: What runs it and where; complete once opened.
-        min_batch: Fewest images a call takes.
-        max_batch: Most images a call takes; None for no limit.
+        precision: Precision of weights and activations.
+        backend: Library, its version and the device; complete once opened.
+        min_batch: Smallest batch that a call takes.
+        max_batch: Largest batch that a call takes; None for no limit.
     """
 
     name: str
@@ -43,18 +43,22 @@ class Runner(Protocol):
         """
 
     def __exit__(self, *exc_info: object) -> None:
-        """Let go of the model and its memory."""
+        """Release the model and its memory."""
 
     def full_batch(self, count: int) -> int:
-        """Number of images that a call of ``count`` images is filled up to."""
+        """Return the number of images that a call of ``count`` images is filled up to."""
         return max(count, self.min_batch)
 
     def inputs(self, images: NDArray[np.float32]) -> NDArray[Any]:
-        """Images [B, 3, H, W] as the model takes them; ``prepare`` takes them in either form."""
+        """Convert images [B, 3, H, W] to the model's input; ``prepare`` takes either form.
+
+        Raises:
+            ComparisonError: If there is no image among them, or they cannot be converted.
+        """
         return images
 
     def prepare(self, images: NDArray[Any]) -> None:
-        """Put images [B, 3, H, W] where the model reads them, in the type that it takes.
+        """Copy images [B, 3, H, W] to where the model reads them, in the type that it takes.
 
         Raises:
             ComparisonError: If the model takes images of another shape.
@@ -64,13 +68,13 @@ class Runner(Protocol):
         """Start one call on the prepared images."""
 
     def synchronize(self) -> None:
-        """Wait until what was started is done."""
+        """Wait until the calls that were started are done."""
 
     def fetch(self) -> Outputs:
-        """The outputs of the last call, on the host."""
+        """Return the outputs of the last call, on the host, one array [B, ...] each."""
 
     def run(self, images: NDArray[Any]) -> Outputs:
-        """The model's outputs for images [B, 3, H, W]; each has one row for each image."""
+        """Run the model on images [B, 3, H, W]; each output has one row for each image."""
         self.prepare(images)
         self.execute()
         self.synchronize()
@@ -85,7 +89,7 @@ def run_images(runner: Runner, images: NDArray[Any]) -> Outputs:
         images: Images [n, ...], at least one.
 
     Returns:
-        One row for each image.
+        The outputs, each [n, ...], one row for each image in order.
 
     Raises:
         ComparisonError: If the model gives another number of rows than it was given images.
@@ -107,14 +111,14 @@ def run_images(runner: Runner, images: NDArray[Any]) -> Outputs:
 
 
 def plain_images(images: NDArray[Any], name: str) -> NDArray[np.float32]:
-    """Images of any layout and number type, as every library takes them.
+    """Return images as a row-major float32 array, which every library takes.
 
     Args:
-        images: [B, 3, H, W].
-        name: Of the runner, for the message.
+        images: Images [B, 3, H, W], of any memory layout and number type.
+        name: Name of the runner, for the message.
 
     Raises:
-        ComparisonError: If there is no image among them.
+        ComparisonError: If the array has another number of axes, or is empty.
     """
     if images.ndim != 4 or not images.size:
         raise ComparisonError(
@@ -125,11 +129,11 @@ def plain_images(images: NDArray[Any], name: str) -> NDArray[np.float32]:
 
 
 def pixel_images(images: NDArray[Any], steps: Preprocessing | None, name: str) -> NDArray[np.uint8]:
-    """Images as a model takes them that normalises pixels itself.
+    """Return the pixels [B, H, W, 3], uint8, for a model that normalises them itself.
 
     Args:
         images: Normalised images [B, 3, H, W], or pixels [B, H, W, 3], uint8.
-        steps: The way that the images were normalised.
+        steps: Preprocessing by which the images were normalised; None if it is not known.
         name: Name of the runner, for the message.
 
     Raises:
@@ -147,7 +151,16 @@ def pixel_images(images: NDArray[Any], steps: Preprocessing | None, name: str) -
 
 
 def check_shape(images: NDArray[Any], wanted: tuple[Any, ...], name: str) -> None:
-    """Compare what a model takes with what it gets; only fixed sizes count."""
+    """Compare the shape of images with the shape that a model takes; only fixed sizes count.
+
+    Args:
+        images: The images.
+        wanted: The model's input shape; an axis of free size is negative or not an integer.
+        name: Name of the runner, for the message.
+
+    Raises:
+        ComparisonError: If the shapes differ.
+    """
     fixed = [size if isinstance(size, int) and size >= 0 else None for size in wanted]
     pairs = zip(fixed, images.shape, strict=False)
     if len(fixed) != images.ndim or any(size not in (None, given) for size, given in pairs):

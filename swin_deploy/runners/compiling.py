@@ -1,4 +1,4 @@
-"""torch.compile that works or says in one line why not."""
+"""``torch.compile`` without logs, with each failure in one line."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from exporters.text_files import shortened
 
 CompileMode = Literal[
     "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"
-]  # of torch.compile
+]  # modes of torch.compile
 # These replay CUDA graphs of their own.
 GRAPH_MODES: tuple[CompileMode, ...] = ("reduce-overhead", "max-autotune")
 RECOMPILE_LIMIT = 64
-# Exceptions of torch.compile, by name, for what a machine lacks.
+# Remedies by name of torch.compile's exception, for compilers and GPUs that a machine lacks.
 LACKING = {
     "InvalidCxxCompiler": "install g++, or name a C++ compiler in the variable CXX",
     "TritonMissing": "pip install triton",
@@ -32,19 +32,19 @@ LACKING = {
 
 @contextlib.contextmanager
 def compiling(name: str) -> Iterator[None]:
-    """Let torch.compile work inside: without pages of logs, and each failure in one line.
+    """Run torch.compile inside the block without logs, and report each failure in one line.
 
     A code object compiled more than 8 times would run eager from then on, with a warning only;
     here the limit is ``RECOMPILE_LIMIT``, and reaching it is an error.
 
     Args:
-        name: What is compiled, for the message.
+        name: Name of the model that is compiled, for the message.
 
     Raises:
         MissingBackendError: If the machine has no compiler.
         BuildError: If compiling fails otherwise.
     """
-    dynamo: Any = importlib.import_module("torch._dynamo")  # as long as all of PyTorch to load
+    dynamo: Any = importlib.import_module("torch._dynamo")  # late: as slow to load as PyTorch
     limits: Any = dynamo.config.patch(
         recompile_limit=RECOMPILE_LIMIT, fail_on_recompile_limit_hit=True
     )
@@ -68,7 +68,7 @@ def compiling(name: str) -> Iterator[None]:
 
 @functools.cache
 def require_compiler(device: str) -> None:
-    """Compile one addition, so that what this machine lacks is known before a model is compiled.
+    """Compile one addition, so that a missing compiler is found before a model is compiled.
 
     Args:
         device: ``cpu`` or ``cuda``.
@@ -93,7 +93,7 @@ class _Increment(nn.Module):
 
 
 def _lacking(err: BaseException) -> str:
-    """What the machine lacks, of which a chain of exceptions speaks; empty for anything else."""
+    """Return what the machine lacks, if an exception in the chain names it, else an empty text."""
     seen: BaseException | None = err
     while seen is not None:
         for inner in (seen, getattr(seen, "inner_exception", None)):
@@ -105,7 +105,7 @@ def _lacking(err: BaseException) -> str:
 
 
 def _reason(err: object) -> str:
-    """The first line of an exception, without the advice to debug that follows it."""
+    """Return the first two lines of an exception as one, without the debugging advice."""
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
     text = " ".join(lines[:2]).partition(" Set TORCHDYNAMO_VERBOSE")[0]
     return shortened(text or type(err).__name__).rstrip(".")

@@ -1,4 +1,4 @@
-"""The deploy model as PyTorch ships it: compiled, and on a GPU in float16 as one CUDA graph."""
+"""The deploy model compiled by PyTorch, on a GPU in float16 and as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ MODES: dict[TorchWay, CompileMode] = {
 
 
 def deploy_runner(config: SwinConfig, make: Callable[[], nn.Module], way: TorchWay) -> TorchRunner:
-    """The deploy model compiled; its name says no more than what this machine does.
+    """Return a runner of the compiled deploy model, named after the way that it runs here.
 
     Args:
         config: Sizes of the model.
-        make: What gives the deploy model, in float32, when the runner is opened.
+        make: Function that returns the deploy model, in float32, when the runner is opened.
         way: ``torch``, or ``torch-max-autotune``, which tries kernels for minutes a batch.
     """
     gpu = torch.cuda.is_available()
@@ -44,7 +44,7 @@ def deploy_runner(config: SwinConfig, make: Callable[[], nn.Module], way: TorchW
 
 
 def way_text(config: SwinConfig, way: TorchWay) -> str:
-    """Return how this machine runs the deploy model: ``compiled, CUDA graph``."""
+    """Return the way that this machine runs the deploy model, such as ``compiled, CUDA graph``."""
     tuned = {"torch": "", "torch-max-autotune": " max-autotune"}[way]
     graph = ["CUDA graph"] if torch.cuda.is_available() else []
     fused = ["fused attention"] if not why_not_fused() and _has_kernel(config) else []

@@ -1,8 +1,8 @@
-"""Run parts of a module in float16 or bfloat16 on any machine, and see every operation it makes.
+"""Parts of a module in emulated float16 or bfloat16, on any machine, and a watch on operations.
 
-Half precision is emulated: each operation takes inputs and weights rounded to the half type,
-computes in float32 and rounds its result, as tensor cores and fused kernels do. Values beyond
-float16's range become infinite, as on the device.
+Each operation in half precision takes inputs and weights rounded to the half type, computes in
+float32 and rounds its result, as tensor cores and fused kernels do. Values beyond float16's range
+become infinite, as on the device.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ MOVES = frozenset(
      "to", "transpose", "view"}
 )  # fmt: skip
 
-# Called for every operation that computes: module path, operation, its arguments, the call.
+# Function called for every operation that computes, with the module's path, the operation's name,
+# its arguments and the call.
 Handler = Callable[[str, str, tuple[Any, ...], Callable[..., Any]], Any]
 
 
 class _Operations(TorchFunctionMode):
-    """Give every operation that computes to a handler, with the path of the module it is in."""
+    """A mode that gives every operation that computes to a handler, with its module's path."""
 
     def __init__(self, handler: Handler) -> None:
         super().__init__()
@@ -55,11 +56,11 @@ class _Operations(TorchFunctionMode):
 
 @contextmanager
 def watch_operations(module: nn.Module, handler: Handler) -> Iterator[None]:
-    """Within the block, every operation that ``module`` computes goes through ``handler``.
+    """Pass every operation that ``module`` computes inside the block through ``handler``.
 
     Args:
-        module: Left as it is; a module that stands at several places takes their paths in turn.
-        handler: Gives the operation's result.
+        module: The module, left as it is; a submodule at several places takes their paths in turn.
+        handler: Function that returns the operation's result.
     """
     mode = _Operations(handler)
     paths: dict[nn.Module, list[str]] = {}
@@ -85,10 +86,10 @@ def _pop(path: list[str]) -> None:
 
 
 class Emulated(nn.Module):
-    """A float32 module of which some submodules compute in half precision.
+    """A float32 module of which some submodules compute in emulated half precision.
 
     Args:
-        module: In float32, evaluation mode.
+        module: The module, in float32 and evaluation mode.
         precision: ``fp16`` or ``bf16``.
         half: Paths of the modules whose own operations are in half; by default all of them.
         keep: Paths of modules that stay float32, besides those with a true ``keep_float32``.
@@ -125,11 +126,11 @@ class Emulated(nn.Module):
 
 
 class EmulatedRunner(TorchRunner):
-    """The deploy model in emulated half precision, for a hop that nothing here can run.
+    """The deploy model in emulated half precision, for machines that cannot run the half type.
 
     Args:
         name: Short name for reports.
-        module: In float32, evaluation mode.
+        module: The deploy model, in float32 and evaluation mode.
         precision: ``fp16`` or ``bf16``.
         keep: Paths of the modules that stay float32.
     """

@@ -1,4 +1,4 @@
-"""What an engine's manifest says of it, checked before anything of TensorRT is made."""
+"""The facts in an engine's manifest, checked before TensorRT is used."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def require_version(engine: EngineManifest, here: str) -> None:
     """Refuse an engine of a version that the one installed does not run.
 
     Raises:
-        BuildError: If so.
+        BuildError: If the version does not fit.
     """
     if not engine.targets.fits_version(engine.version, here):
         raise BuildError(
@@ -114,7 +114,7 @@ def require_gpu(engine: EngineManifest) -> Gpu:
     """The GPU here, where the engine is for it and PyTorch can use it.
 
     Raises:
-        MissingBackendError: If not.
+        MissingBackendError: If there is no GPU, the engine is for others, or PyTorch has no CUDA.
     """
     gpu = current_gpu()
     if gpu is None:

@@ -1,4 +1,4 @@
-"""The deploy model with window attention as one kernel, where Triton and a GPU are there."""
+"""The deploy model with window attention as one Triton kernel, on a GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exporters.errors import MissingBackendError
 from swin_deploy.deploy.model import SplitCosineHeads, SplitHeads, WindowAttention, WindowMask
 from swin_deploy.reference.alias import alias
 
-HEAD_DIMS = (16, 32, 64)  # compiled and without spills; the matrix units take powers of two
+HEAD_DIMS = (16, 32, 64)  # compiled without register spills; matrix units take powers of two
 SIDE = 64  # tables are padded to a multiple of it, the kernel's largest tile
 
 
@@ -24,10 +24,10 @@ class FusedAttention(nn.Module):
     The tables stay float32 in whatever precision the module runs.
 
     Args:
-        plain: What to compute; its linear layers are shared.
+        plain: The module to replace; its linear layers are shared.
 
     Raises:
-        MissingBackendError: If Triton is not here.
+        MissingBackendError: If Triton is not installed.
     """
 
     table: Tensor
@@ -62,18 +62,18 @@ class FusedAttention(nn.Module):
 
 
 def score_tables(plain: WindowAttention, num_heads: int, area: int) -> tuple[Tensor, Tensor]:
-    """What a block adds to its scores, and for each window which of it.
+    """Compute the distinct tables that a block adds to its scores, and each window's table number.
 
     Windows that are masked alike share a table: a shifted map has four kinds, however large it is.
 
     Args:
-        plain: The block.
-        num_heads: Its heads.
-        area: Tokens of a window.
+        plain: The block's window attention.
+        num_heads: Number of its heads.
+        area: Number of tokens of a window.
 
     Returns:
-        Tables [kinds, num_heads, side, side], float32, with minus infinity in the columns that are
-        no key, and a number for each window, [windows], int32.
+        Tables [kinds, num_heads, side, side], float32, with minus infinity in the columns from
+        ``area`` on, and the table's number for each window, [windows], int32.
     """
     parts = list(plain.bias) if isinstance(plain.bias, nn.Sequential) else [plain.bias]
     device = next(plain.bias.buffers()).device
@@ -96,16 +96,16 @@ def score_tables(plain: WindowAttention, num_heads: int, area: int) -> tuple[Ten
 
 
 def fuse(deploy: nn.Module) -> nn.Module:
-    """An alias of the deploy model whose window attention is one kernel a block.
+    """Make an alias of the deploy model whose window attention is one kernel a block.
 
-    Blocks that the kernel cannot do, with heads of other sizes than ``HEAD_DIMS``, stay as they
-    are; ``fused_blocks`` counts them.
+    Blocks with heads of other sizes than ``HEAD_DIMS`` stay as they are; ``fused_blocks`` counts
+    those that have the kernel.
 
     Args:
         deploy: Deploy model in float32; it is left as it is.
 
     Raises:
-        MissingBackendError: If Triton is not here.
+        MissingBackendError: If Triton is not installed.
     """
     model = alias(deploy)
     for block in list(model.modules()):
@@ -116,7 +116,7 @@ def fuse(deploy: nn.Module) -> nn.Module:
 
 
 def fused_blocks(model: nn.Module) -> tuple[int, int]:
-    """How many blocks of a model have the kernel, and how many have window attention."""
+    """Count the blocks of a model with the kernel, and those with any window attention."""
     fused = sum(isinstance(module, FusedAttention) for module in model.modules())
     plain = sum(isinstance(module, WindowAttention) for module in model.modules())
     return fused, fused + plain
@@ -138,7 +138,7 @@ def load_kernel() -> str:
 
 
 def why_not_fused() -> str:
-    """Why the kernel cannot run on this machine; empty where it can."""
+    """Return why the kernel cannot run on this machine; empty if it can."""
     try:
         load_kernel()
     except MissingBackendError as err:

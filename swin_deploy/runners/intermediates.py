@@ -1,7 +1,7 @@
-"""Look inside a model: the tensors that enter or leave its modules, beside its outputs.
+"""The intermediate tensors of a model, which enter or leave its modules, as further outputs.
 
-Modules are named by their path. An ONNX graph of ours has the same paths in the names of its
-nodes, so a module and the graph exported from it are looked into in the same way.
+Modules are named by their path. An exported ONNX graph has the same paths in the names of its
+nodes, so a module and the graph exported from it are probed in the same way.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ REORDERS = (
 
 @dataclass(frozen=True)
 class Tap:
-    """A tensor inside a model: what first enters a module, or what leaves it.
+    """A tensor inside a model: the input or the output of a module's first call.
 
     Attributes:
-        path: Of the module.
-        side: ``in`` or ``out``.
+        path: Path of the module.
+        side: ``in`` for its input, ``out`` for its output.
     """
 
     path: str
@@ -48,12 +48,12 @@ class Tap:
 
 @dataclass(frozen=True)
 class Probed:
-    """A model that can be looked into.
+    """A model whose intermediate tensors can be read.
 
     Attributes:
-        paths: Of its modules.
+        paths: Paths of the modules.
         reorders: Gather index of each module that reorders a layer's tokens, by path.
-        open: Gives an open runner whose outputs are the model's, then those of the taps.
+        open: Function that opens a runner whose outputs are the model's, then the taps.
     """
 
     paths: frozenset[str]
@@ -62,11 +62,11 @@ class Probed:
 
 
 class TappedModule(nn.Module):
-    """A module whose outputs are followed by those of its taps.
+    """A module whose outputs are followed by its taps.
 
     Args:
-        module: To look into; it is left as it is.
-        taps: Where; each is taken the first time that its module runs.
+        module: The module to probe; it is left as it is.
+        taps: The tensors to return, in order; each from the first run of its module.
     """
 
     def __init__(self, module: nn.Module, taps: tuple[Tap, ...]) -> None:
@@ -93,7 +93,12 @@ def _keep(found: dict[Tap, Tensor], tap: Tap) -> Callable[..., None]:
 
 
 def tappable_module(module: nn.Module, precision: Precision) -> Probed:
-    """A module, run by PyTorch in a precision."""
+    """Make a module that PyTorch runs in a precision readable inside.
+
+    Args:
+        module: The module, in float32; it is left as it is.
+        precision: Precision of weights and activations.
+    """
     reorders = {
         name.removesuffix(".index"): value.cpu().numpy()
         for name, value in module.state_dict().items()
@@ -114,13 +119,13 @@ def tappable_graph(
     *,
     steps: Preprocessing | None = None,
 ) -> Probed:
-    """An ONNX file whose nodes are named by module, run by ONNX Runtime.
+    """Make an ONNX file that ONNX Runtime runs readable inside; its nodes are named by module.
 
     Args:
-        path: The file.
-        graph: What it holds; the structure is enough, see ``exporters.weights``.
-        precision: Of the graph.
-        steps: Way that images are normalised, for a graph that takes pixels.
+        path: Path of the file.
+        graph: The file's graph; the structure without weights is enough.
+        precision: Precision of the graph.
+        steps: Preprocessing by which images are normalised, for a graph that takes pixels.
     """
     paths: set[str] = set()
     for node in graph.graph.node:
@@ -134,10 +139,10 @@ def tappable_graph(
 
 
 def _reorders(body: onnx.GraphProto) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Path and index of each gather that reorders a layer's tokens.
+    """Yield path and index of each gather that reorders a layer's tokens.
 
-    PyTorch's exporter hands an index through a Reshape to [-1], and computes that beforehand only
-    for up to 8192 tokens.
+    PyTorch's exporter passes an index through a Reshape to [-1], and folds that into a constant
+    only for up to 8192 tokens.
     """
     constants = {tensor.name: tensor for tensor in body.initializer}
     shaped = {node.output[0]: node.input[0] for node in body.node if node.op_type == "Reshape"}
@@ -162,7 +167,7 @@ def _open_tapped_graph(
 
 
 def _write_merged(path: Path, outputs: onnx.ModelProto, target: Path) -> None:
-    """A file's graph with more outputs, in another file; the graph is let go of on return."""
+    """Write a file's graph with more outputs to another file; release the graph on return."""
     graph = onnx.load(path, format="protobuf")
     graph.MergeFrom(outputs)
     with target.open("wb") as stream:
@@ -170,7 +175,7 @@ def _write_merged(path: Path, outputs: onnx.ModelProto, target: Path) -> None:
 
 
 def tap_outputs(graph: onnx.ModelProto, taps: tuple[Tap, ...]) -> onnx.ModelProto:
-    """What to merge into a graph to have one more output, in float32, for each tap.
+    """Make the nodes and outputs that, merged into a graph, give each tap as a float32 output.
 
     Raises:
         ComparisonError: If no node is named after a tap's module.
@@ -187,11 +192,11 @@ def tap_outputs(graph: onnx.ModelProto, taps: tuple[Tap, ...]) -> onnx.ModelProt
 
 
 def _tensor(body: onnx.GraphProto, tap: Tap) -> str:
-    """The name of a tap's tensor: the last one made in its module, or the first taken from out."""
+    """Return the name of a tap's tensor: the module's last result, or its first outer input."""
     inside = [node for node in body.node if _belongs(node, tap.path)]
     if not inside:
         raise ComparisonError(f"the ONNX graph has no node of {tap.path}; export it again")
-    if tap.side == "out":  # a Split without a record of its module is named after the one before
+    if tap.side == "out":  # a Split without a record of its module has the name of the one before
         return [node for node in inside if node.op_type != "Split"][-1].output[0]
     own = {name for node in inside for name in node.output}
     constants = {tensor.name for tensor in body.initializer}
@@ -200,7 +205,7 @@ def _tensor(body: onnx.GraphProto, tap: Tap) -> str:
 
 
 def _path(node: onnx.NodeProto) -> str:
-    """The module that a node is named after."""
+    """Return the path of the module that a node is named after."""
     return node.name.rpartition("/")[0]
 
 

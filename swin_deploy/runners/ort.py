@@ -31,14 +31,14 @@ INPUT_TYPES: dict[str, type[np.number[Any]]] = {
 class OrtRunner(Runner):
     """An ONNX file in ONNX Runtime: on the GPU if the driver offers one and the package has CUDA.
 
-    It runs where ``backend`` says, or not at all: ONNX Runtime by itself only warns and moves to
-    the CPU when a provider does not load.
+    It runs on the provider that ``backend`` names, or not at all: ONNX Runtime by itself only warns
+    and moves to the CPU when a provider does not load.
 
     Args:
-        onnx_path: File to run; one input of images.
-        precision: Of the graph, for reports; the runner takes the graph as it is.
+        onnx_path: Path of the file, which has one input of images.
+        precision: Precision of the graph, for reports; the runner takes the graph as it is.
         name: Short name for reports; by default ``onnx`` and the precision.
-        steps: Way that images are normalised, for a file that takes pixels.
+        steps: Preprocessing by which images are normalised, for a file that takes pixels.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class OrtRunner(Runner):
                 f"{self._path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one "
                 "input: export the model again"
             )
-        # Names and sizes alone: ONNX Runtime's own descriptions hold the session until they go.
+        # Names and sizes only: ONNX Runtime's own descriptions keep the session alive.
         self._input, self._shape = inputs[0].name, tuple(inputs[0].shape)
         self._dtype = INPUT_TYPES.get(inputs[0].type, np.float32)
         if self._dtype is np.uint8:
@@ -85,7 +85,7 @@ class OrtRunner(Runner):
         return self
 
     def _require_memory(self) -> None:
-        """Refuse a fixed batch whose images alone are more than this machine can hold."""
+        """Refuse a fixed batch whose images alone exceed this machine's memory."""
         values = math.prod(size for size in self._shape if isinstance(size, int))
         need = np.dtype(self._dtype).itemsize * values
         have = available_bytes()
@@ -133,9 +133,14 @@ def _ort_session(
     provider: str,
     precision: Precision,
 ) -> Any:  # noqa: ANN401 - as above
-    """A session that runs on ``provider``, with PyTorch's number of threads."""
+    """Open a session that runs on ``provider``, with PyTorch's number of threads.
+
+    Raises:
+        ExportError: If ONNX Runtime cannot load the file.
+        MissingBackendError: If the provider does not load, or has no bfloat16 kernels.
+    """
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # what matters arrives as an exception
+    options.log_severity_level = 4  # fatal only: errors arrive as exceptions
     options.intra_op_num_threads = torch.get_num_threads()
     # Threads that spin after a call would slow down whatever runs next in the same process.
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -169,7 +174,7 @@ def _reason(err: Exception) -> str:
 
 
 def _ort_errors(ort: Any) -> tuple[type[Exception], ...]:  # noqa: ANN401 - onnxruntime is untyped
-    """What ONNX Runtime raises for a model that it cannot load or run; they share no base."""
+    """Return the exceptions of ONNX Runtime for a model that it cannot load or run."""
     state = ort.capi.onnxruntime_pybind11_state
     names = ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf")
     own = (getattr(state, name) for name in (*names, "NotImplemented", "RuntimeException"))

@@ -32,19 +32,20 @@ def torch_dtype(precision: Precision) -> torch.dtype:
 class TorchRunner(Runner):
     """A module in PyTorch, on the GPU if there is one that PyTorch can use, else on the CPU.
 
-    Float32 means float32: TF32 and every other short cut of float32 arithmetic is off during a
-    call, and as before afterwards. Compiling and capturing happen for each batch, in its first
+    Float32 means float32: TF32 and every other reduced form of float32 arithmetic is off during a
+    call, and restored afterwards. Compiling and capturing happen for each batch, in its first
     call or before; the images of a batch are then always read from the same memory.
 
     Args:
         name: Short name for reports.
-        model: Model to run, or what gives it when the runner is opened; it is never changed.
+        model: Model to run, or function that returns it when the runner is opened; it is never
+            changed.
         arithmetic: ``fp16`` and ``bf16`` run half weights and activations, ``autocast`` float32
             weights that PyTorch casts to float16, ``tf32`` and ``fp32`` float32 ones.
         compile_mode: Mode of ``torch.compile``; None does not compile.
-        graph: Capture a call as a CUDA graph, and replay it.
-        fused: Window attention of a deploy model as one kernel, where Triton and a GPU are there;
-            else as it is, which ``backend`` says.
+        graph: True to capture a call as a CUDA graph, and replay it.
+        fused: True to run window attention of a deploy model as one kernel, if there are Triton
+            and a GPU; ``backend`` says whether it does.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class TorchRunner(Runner):
         self._forget()
 
     def _forget(self) -> None:
-        """Let go of images, outputs and what was captured."""
+        """Release images, outputs and the captured graph."""
         self._images = self._arrived = self._host = torch.empty(0)
         self._given: NDArray[np.float32] | None = None
         self._output: Any = ()
@@ -107,7 +108,7 @@ class TorchRunner(Runner):
         self._fresh = False
 
     def _how(self) -> str:
-        """Words for the way that it runs; none for an eager module."""
+        """Describe the way that the module runs; empty for an eager module."""
         if self._mode is None and not self._graphed:
             return ""
         own = self._mode in GRAPH_MODES and self._device.type == "cuda"
@@ -116,7 +117,7 @@ class TorchRunner(Runner):
         return f", {compiled}, {graph or 'no CUDA graph'}"
 
     def full_batch(self, count: int) -> int:
-        """The next power of two where a new batch would have to be compiled or captured."""
+        """Return ``count``, rounded up to a power of two if batches are compiled or captured."""
         if self._mode is None and not self._graphed:
             return count
         return 1 << (count - 1).bit_length()
@@ -140,10 +141,10 @@ class TorchRunner(Runner):
             self._output = self._first() if self._fresh else self._run()
 
     def execute_with_copies(self) -> None:
-        """Images from host memory, a call, and its outputs back; pinned where there is a GPU.
+        """Start a call with its copies: images from the host, outputs back to it.
 
-        The images come as float32 whatever the model takes, as an engine's do: the cast is part of
-        the call.
+        Host memory is pinned if there is a GPU. The images come as float32 whatever the model
+        takes, as an engine's do: the cast is part of the call.
         """
         if not len(self._host):
             self._host = _host_like(self._images, torch.float32)
@@ -172,7 +173,7 @@ class TorchRunner(Runner):
         return tuple(plain_array(one.float().cpu().numpy(), np.float32) for one in outputs)
 
     def _first(self) -> Any:  # noqa: ANN401 - whatever the module gives
-        """The first call of a batch, which compiles."""
+        """Make the first call of a batch, which compiles."""
         with compiling(self.name):
             output = self._run()
         self._fresh = False
@@ -186,11 +187,11 @@ class TorchRunner(Runner):
         with torch.inference_mode(), products, casts:
             if self._mode in GRAPH_MODES:
                 mark: Any = torch.compiler.cudagraph_mark_step_begin
-                mark()  # the last output may be written over
+                mark()  # the last output may be overwritten
             return self._call(self._images)
 
     def _capture_or_forget(self) -> None:
-        """Capture; after a failure the next images of this batch are captured, not run without."""
+        """Capture a call; after a failure the next images are captured again, not run without."""
         try:
             self._capture()
         except BaseException:
@@ -198,7 +199,7 @@ class TorchRunner(Runner):
             raise
 
     def _capture(self) -> None:
-        """Record one call; warm-up on a stream of its own, as PyTorch asks for."""
+        """Record one call, after a warm-up on a separate stream, which PyTorch requires."""
         if self._fresh:
             self._first()
         side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -219,7 +220,11 @@ def _not_open(_: Tensor) -> Any:  # noqa: ANN401 - never returns
 
 
 def _with_kernel(module: nn.Module) -> tuple[nn.Module, str]:
-    """The module with its attention as one kernel where that can be, and words for the backend."""
+    """Replace window attention by one kernel if it can run here; return words for the backend.
+
+    Returns:
+        The module, as it is or an alias with the kernel, and the words.
+    """
     reason = why_not_fused()
     if reason:
         return module, f", window attention: PyTorch's own ({reason})"
@@ -229,12 +234,12 @@ def _with_kernel(module: nn.Module) -> tuple[nn.Module, str]:
 
 
 def _host_like(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Host memory for copies of a tensor, pinned where there is a GPU."""
+    """Allocate host memory for copies of a tensor, pinned if the tensor is on a GPU."""
     return torch.empty(tensor.shape, dtype=dtype, pin_memory=tensor.is_cuda)
 
 
 def _tensors(output: Any) -> tuple[Tensor, ...]:  # noqa: ANN401 - whatever a library gives
-    """The outputs of our models, timm and torchvision (tensors), transformers (``logits``)."""
+    """Return a model's outputs as a tuple: of tensors, or of the ``logits`` of transformers."""
     if isinstance(output, Tensor):
         return (output,)
     return tuple(output) if isinstance(output, tuple) else (output.logits,)

@@ -1,4 +1,4 @@
-"""Why an engine does not run here: TensorRT's own lines, and what it says of the engine."""
+"""The reasons why an engine does not run here, from TensorRT's log and its forecast."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exporters.text_files import shortened
 KEPT_LINES = 20  # a logger lives as long as its engine
 SHOWN_LINES = 3
 ROOM = 500
-# Words of TensorRT, its compiler and CUDA. Errors of CUDA: 209, no kernel image for this GPU; 222,
+# Messages of TensorRT, its compiler and CUDA. CUDA error 209: no kernel image for this GPU; 222:
 # code of a newer compiler than the driver knows.
 OF_MEMORY = re.compile(
     r"out ?of ?memory|not enough (\w+ )?memory|insufficient (\w+ )?memory|cudaError 2\b"
@@ -22,7 +22,7 @@ OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 OF_GPU = re.compile(
-    # Not any "sm80": names of kernels have it, too.
+    # Not every "sm80": names of kernels have it, too.
     r"compute capabilit|\bsm_?\d+\w? (is |are )?(not |un)supported|gpu-architecture"
     r"|unsupported (sm|gpu|arch|device|toolchain|ptx)|no kernel image|cudaError (209|222)\b"
     r"|not supported on this (gpu|device)",
@@ -34,13 +34,12 @@ GPU_DIAGNOSTICS = {"UNSUPPORTED_CC", "OLD_CUDA_DRIVER"}
 
 @dataclass(frozen=True)
 class Validity:
-    """What TensorRT-RTX says of an engine and this GPU before it loads the engine.
+    """TensorRT-RTX's forecast for an engine on this GPU, made before it loads the engine.
 
-    It is a forecast: engines that it calls invalid have run. It explains a refusal, and decides
-    nothing.
+    Engines that it calls invalid have run: it explains a refusal, and decides nothing.
 
     Attributes:
-        name: ``VALID``, ``SUBOPTIMAL`` or ``INVALID``; empty where nothing was said.
+        name: ``VALID``, ``SUBOPTIMAL`` or ``INVALID``; empty without a forecast.
         diagnostics: Names of the reasons, such as ``UNSUPPORTED_CC``.
     """
 
@@ -48,24 +47,24 @@ class Validity:
     diagnostics: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """In words, such as ``validity INVALID: UNSUPPORTED_CC``; empty where nothing was said."""
+        """Return words such as ``validity INVALID: UNSUPPORTED_CC``; empty without a forecast."""
         if not self.name:
             return ""
         return f"validity {self.name}" + f": {', '.join(self.diagnostics)}" * bool(self.diagnostics)
 
 
 def ask_validity(trt: Any, runtime: Any, data: bytes) -> Validity:
-    """What a runtime says of an engine before it is loaded.
+    """Ask a runtime for its forecast for an engine, before the engine is loaded.
 
     Args:
         trt: The TensorRT module, which has the feature ``engine_validity``.
-        runtime: Its runtime.
-        data: The engine.
+        runtime: The runtime of that module.
+        data: Bytes of the engine.
     """
     require(trt, "engine_validity")
     try:
         validity, bits = runtime.get_engine_validity(data)
-    except RuntimeError:  # loading the engine says it better
+    except RuntimeError:  # the message of loading the engine is better
         return Validity()
     reasons = trt.EngineInvalidityDiagnostics.__members__.items()
     return Validity(validity.name, tuple(n for n, one in reasons if int(one) & int(bits)))
@@ -74,17 +73,17 @@ def ask_validity(trt: Any, runtime: Any, data: bytes) -> Validity:
 def refusal(
     does_not: str, *, lines: list[str], validity: Validity, otherwise: type[DeployError]
 ) -> DeployError:
-    """The error for what TensorRT refused to do with an engine.
+    """Make the error for an engine that TensorRT refuses to load or run.
 
     Args:
-        does_not: Words for what failed, such as ``m.engine gets no execution context on ...``.
-        lines: Lines that TensorRT logged, the last ones last.
+        does_not: Words for the failure, such as ``m.engine gets no execution context on ...``.
+        lines: Lines that TensorRT logged, in order.
         validity: Forecast for the engine.
-        otherwise: Error for a reason that is neither the GPU's kind nor its memory.
+        otherwise: Class of the error for a reason that is neither the GPU's kind nor its memory.
 
     Returns:
-        A ``MissingBackendError`` where the GPU or its driver is not one that the engine runs on, a
-        ``BuildError`` where memory is short.
+        A ``BuildError`` if memory is short, a ``MissingBackendError`` if the GPU or its driver is
+        not one that the engine runs on, else an ``otherwise``.
     """
     text, reasons = " ".join(lines), set(validity.diagnostics)
     said = lines[-SHOWN_LINES:] or ["TensorRT gives no reason"]
@@ -100,7 +99,11 @@ def refusal(
 
 
 def make_logger(trt: Any) -> Any:
-    """A TensorRT logger that prints nothing and keeps the last errors, and the last lines."""
+    """Make a TensorRT logger that prints nothing and keeps the last errors and lines.
+
+    Args:
+        trt: The TensorRT module.
+    """
 
     class LastLines(trt.ILogger):  # type: ignore[misc]  # trt is a module found at run time
         def __init__(self) -> None:
@@ -115,12 +118,12 @@ def make_logger(trt: Any) -> Any:
                 self.errors.append(" ".join(message.split()))
 
         def forget(self) -> None:
-            """Start anew, so that a later refusal is not explained by an earlier one."""
+            """Drop all lines, so that a later refusal is not explained by an earlier one."""
             self.errors.clear()
             self.lines.clear()
 
         def last(self) -> list[str]:
-            """The errors; where there are none, whatever else was said."""
+            """Return the last errors; if there are none, the last lines of any severity."""
             return list(self.errors) or list(self.lines)
 
     return LastLines()

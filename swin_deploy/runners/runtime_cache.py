@@ -1,4 +1,4 @@
-"""Kernels that TensorRT-RTX compiles where an engine runs, kept from one run to the next."""
+"""Kernels that TensorRT-RTX compiles at run time, kept for the next run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def open_runtime_cache(trt: Any, runtime_config: Any, path: Path, *, warn: Warn)
     Args:
         trt: The TensorRT module.
         runtime_config: Configuration of an engine; no execution context is made from it yet.
-        path: The cache file, which need not be there.
-        warn: Called with one line.
+        path: Path of the cache file, which need not exist.
+        warn: Function that is given each warning, one line.
 
     Returns:
-        The runtime cache, or None where TensorRT takes none. TensorRT holds no reference to it: it
+        The runtime cache, or None if TensorRT makes none. TensorRT holds no reference to it: it
         must live as long as the execution context, or the process crashes.
     """
     require(trt, "runtime_cache")
@@ -43,7 +43,7 @@ def open_runtime_cache(trt: Any, runtime_config: Any, path: Path, *, warn: Warn)
 
 
 def _filled(trt: Any, runtime_config: Any, data: bytes, *, path: Path, warn: Warn) -> Any:
-    """A configuration's runtime cache with the kernels in ``data``, as far as they fit here."""
+    """Create a configuration's runtime cache, with the kernels in ``data`` if they fit here."""
     runtime_cache = runtime_config.create_runtime_cache()
     if runtime_cache is not None and data and not runtime_cache.deserialize(data):
         warn(f"{path} is no runtime cache for this engine here; compiling its kernels anew")
@@ -54,7 +54,13 @@ def _filled(trt: Any, runtime_config: Any, data: bytes, *, path: Path, warn: War
 
 
 def keep_runtime_cache(runtime_cache: Any, path: Path, *, warn: Warn) -> None:
-    """Write the kernels compiled so far; of two processes with one engine the later one's stay."""
+    """Write the kernels compiled so far; the later of two processes with one engine wins.
+
+    Args:
+        runtime_cache: The cache of an open engine.
+        path: Path of the cache file.
+        warn: Function that is given each warning, one line; nothing is raised for the cache.
+    """
     try:
         serialized = runtime_cache.serialize()
     except RuntimeError as err:

@@ -1,4 +1,4 @@
-"""The tensors that an engine takes and gives."""
+"""Names and types of the tensors that an engine takes and gives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from exporters.precisions import PRECISIONS
 
 @dataclass(frozen=True)
 class EngineTensors:
-    """Names and types of an engine's one input and its outputs, in the engine's order."""
+    """Names and types of an engine's one input and its outputs.
+
+    Attributes:
+        input_name: Name of the input.
+        input_dtype: Type of the input.
+        output_dtypes: Types of the outputs by name, in the engine's order.
+    """
 
     input_name: str
     input_dtype: torch.dtype
@@ -22,21 +28,22 @@ class EngineTensors:
 
 
 def find_tensors(trt: Any, engine: Any, path: Path) -> EngineTensors:
-    """The tensors of an engine.
+    """Read the names and types of an engine's tensors.
 
     Args:
         trt: The TensorRT module.
         engine: The engine, loaded.
-        path: Its file, for the message.
+        path: Path of its file, for the message.
 
     Raises:
-        BuildError: If there are several inputs, no outputs, or types that no model here has.
+        BuildError: If there is not exactly one input, no output, or a type other than float32,
+            float16, bfloat16 and uint8.
     """
     real = {one.engine_type: one.dtype for one in PRECISIONS.values()}
     dtypes = {getattr(trt.DataType, name): getattr(torch, kind) for name, kind in real.items()}
     dtypes[trt.DataType.UINT8] = torch.uint8
     types, inputs = {}, []
-    # No comprehension: the frame of one that fails would hold the engine beyond its runtime.
+    # Not a comprehension: the frame of one that fails would keep the engine beyond its runtime.
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
         types[name] = engine.get_tensor_dtype(name)

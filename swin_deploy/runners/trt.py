@@ -42,9 +42,9 @@ R = TypeVar("R")
 def _in_one_line(
     method: Callable[Concatenate[TrtRunner, P], R],
 ) -> Callable[Concatenate[TrtRunner, P], R]:
-    """Turn what PyTorch and the bindings raise of CUDA and of memory into errors of this project.
+    """Turn a ``RuntimeError`` of PyTorch or the bindings into an error of this project.
 
-    CUDA reports at some later call what went wrong in an earlier one, so each call may raise it.
+    CUDA reports the failure of one call at some later call, so every call may raise it.
     """
 
     @functools.wraps(method)
@@ -68,17 +68,18 @@ class TrtRunner(Runner):
     memory on both ends is pinned: ``run`` starts the copies and the call, and waits once, at the
     end. ``execute`` alone leaves images and outputs on the device.
 
-    What CUDA or TensorRT refuses is one line: ``MissingBackendError`` where the engine is not for
-    this GPU or driver, else ``BuildError``. Closing raises nothing, in whatever state the runner
-    and the GPU are.
+    A refusal of CUDA or TensorRT is an error of one line: ``MissingBackendError`` if the engine is
+    not for this GPU or driver, else ``BuildError``. Closing raises nothing, whatever the state of
+    the runner and the GPU.
 
     Args:
         engine: The engine's manifest, or the engine file that it lies beside.
         name: Short name for reports; by default ``engine`` and the precision.
-        cuda_graph: Launch the kernels as one CUDA graph, captured once for each input shape.
-        steps: Way that images are normalised, for an engine that takes pixels.
-        warn: Called with one line where a cache cannot be used or closing goes wrong; by default it
-            is logged.
+        cuda_graph: True to launch the kernels as one CUDA graph, captured once for each input
+            shape.
+        steps: Preprocessing by which images are normalised, for an engine that takes pixels.
+        warn: Function that is given one line if a cache cannot be used or closing fails; by
+            default the line is logged.
 
     Raises:
         FileError: If the engine or its manifest is missing, or the file was changed.
@@ -127,8 +128,8 @@ class TrtRunner(Runner):
         try:
             self._open()
         except BaseException as err:
-            traceback.clear_frames(err.__traceback__)  # they hold what is to be let go of in order
-            self.__exit__()  # nobody else closes what did not open
+            traceback.clear_frames(err.__traceback__)  # they hold what must be freed in order
+            self.__exit__()  # with does not close a runner that did not open
             raise
         return self
 
@@ -138,7 +139,7 @@ class TrtRunner(Runner):
             if not _succeeds(self._wait, problems):
                 self._abandon_pinned_memory()
             _succeeds(functools.partial(self._keep_kernels, problems.append), problems)
-        finally:  # an interrupt too leaves nothing open
+        finally:  # an interrupt leaves nothing open either
             self._let_go()
         for problem in problems:
             self._warn(f"closing {self._path.name}: {problem}")
@@ -165,7 +166,7 @@ class TrtRunner(Runner):
     @_in_one_line
     def execute(self) -> None:
         self._require_images()
-        self._called = False  # outputs of the call before are not those of one that fails
+        self._called = False  # a failed call must not return the outputs of the one before
         if self._graph is None:
             self._enqueue()
         else:
@@ -184,7 +185,7 @@ class TrtRunner(Runner):
     def synchronize(self) -> None:
         self._wait()
         if self._called and not self._kept:
-            self._kept = True  # a process that is killed later has lost nothing
+            self._kept = True  # kept at once: the process may be killed later
             self._keep_kernels(self._warn)
 
     @_in_one_line
@@ -194,7 +195,7 @@ class TrtRunner(Runner):
             raise ComparisonError(f"{self.name} has no outputs; call execute first")
         self._download()
         self.synchronize()
-        # Copied, for the next call writes to the same host memory.
+        # Copied, because the next call writes to the same host memory.
         return tuple(np.array(one.float().numpy(), np.float32) for one in self._host_outputs)
 
     def run(self, images: NDArray[Any]) -> Outputs:
@@ -203,7 +204,7 @@ class TrtRunner(Runner):
         return self.fetch()  # waits, once for the copies and the call
 
     def _failure(self, err: RuntimeError) -> DeployError:
-        """The error for what a library raised while it worked for this engine."""
+        """Make the error for an exception that a library raised while it ran this engine."""
         logged = [] if self._logger is None else self._logger.errors
         lines = [*logged, shortened(str(err).partition("\n")[0], 300)]
         does_not = f"{self._path} does not run on {self._gpu.name}"
@@ -226,7 +227,7 @@ class TrtRunner(Runner):
         forecast = "" if self._validity.name in ("", "VALID") else f", {self._validity.describe()}"
         title = f"{self._traits.title} {trt.__version__}"
         self.backend = f"{title}, {gpu.name}{built}{graph}{pixels}{forecast}"
-        self._validity = Validity()  # it explains what does not open, and no failure after that
+        self._validity = Validity()  # it explains a failure to open, and no later one
 
     def _load(self) -> Any:
         try:
@@ -236,11 +237,11 @@ class TrtRunner(Runner):
             raise MissingBackendError(f"{self._path} is an engine of {flavor}: {err}") from err
 
     def _load_engine(self, trt: Any, data: bytes) -> None:
-        """The runtime, its forecast for the engine, and the engine."""
+        """Create the runtime, ask for its forecast, and load the engine."""
         self._logger = make_logger(trt)
         try:
             self._runtime = trt.Runtime(self._logger)
-        except TypeError as err:  # the bindings' way to say that the library made none
+        except TypeError as err:  # raised by the bindings when the library makes none
             raise self._refused(
                 f"{self._traits.title} {trt.__version__} starts no runtime on {self._gpu.name}",
                 MissingBackendError,
@@ -250,10 +251,10 @@ class TrtRunner(Runner):
             self._runtime.engine_host_code_allowed = True  # the engine brings a runtime along
         if self._traits.engine_validity:
             self._validity = ask_validity(trt, self._runtime, data)
-            self._logger.errors.clear()  # of a forecast
+            self._logger.errors.clear()  # those of the forecast
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            # The file is the one that was built, so it is this machine that it does not fit.
+            # The digest is right, so the file is intact and does not fit this machine.
             raise self._refused(
                 f"{self.backend} cannot load {self._path} on {self._gpu.name} of compute "
                 f"capability {self._gpu.capability}",
@@ -261,7 +262,7 @@ class TrtRunner(Runner):
             )
 
     def _open_context(self, trt: Any, gpu: str) -> None:
-        """The execution context, configured as far as the flavour has a configuration for it."""
+        """Create the execution context, with the flavour's runtime configuration if it has one."""
         self._logger.forget()
         if self._traits.runtime_cache:
             self._runtime_config = self._engine.create_runtime_config()
@@ -283,8 +284,8 @@ class TrtRunner(Runner):
     def _configure(self, trt: Any, runtime_config: Any) -> None:
         if self._traits.eager_kernels:
             require(trt, "eager_kernels")
-            # By default (LAZY) fallback kernels run while the right ones compile in threads of
-            # their own. Parity would judge other kernels than those that serve, timings would
+            # The default (LAZY) runs fallback kernels while the specialised ones compile in other
+            # threads. Parity would compare other kernels than those that serve, timings would
             # settle on them, and a CUDA graph would not be captured yet. EAGER compiles within the
             # first call at a shape.
             eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
@@ -294,7 +295,7 @@ class TrtRunner(Runner):
             runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
 
     def _bind(self, shape: tuple[int, ...]) -> None:
-        """Buffers for images of a shape, and the CUDA graph that uses them."""
+        """Allocate the buffers for images of a shape, and capture the CUDA graph that uses them."""
         self._drop_buffers()
         self._logger.forget()
         if not self._context.set_input_shape(self._tensors.input_name, shape):
@@ -321,7 +322,7 @@ class TrtRunner(Runner):
         self._host_images, self._host_outputs = host_images, host_outputs
 
     def _capture(self) -> torch.cuda.CUDAGraph:
-        """Record the kernels of one call, after a first call, as TensorRT wants it."""
+        """Record the kernels of one call, after a first call, which TensorRT requires."""
         self._enqueue()
         self.stream.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -351,22 +352,22 @@ class TrtRunner(Runner):
             keep_runtime_cache(self._runtime_cache, self._cache_path, warn=warn)
 
     def _require_images(self) -> None:
-        """Refuse to run on memory that is not there any more, or not yet."""
+        """Refuse to run without prepared images."""
         if not self._outputs:
             raise ComparisonError(f"{self.name} has no images; call prepare first")
 
     def _abandon_pinned_memory(self) -> None:
-        """Leave pinned memory to the process's end.
+        """Keep pinned memory allocated until the process ends.
 
-        Freed memory that was copied from or to gets a CUDA event. Where CUDA has failed, PyTorch
-        cannot record one, raises in a destructor, and that ends the process, with the results of
-        everything else in it.
+        PyTorch records a CUDA event when it frees pinned memory that was copied from or to. After a
+        CUDA failure it cannot, and raises in a destructor: the process ends and its results are
+        lost.
         """
         for tensor in (self._host_images, *self._host_outputs):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(tensor))
 
     def _let_go(self) -> None:
-        """Forget what is open, in the order in which TensorRT wants it."""
+        """Release what is open, in the order that TensorRT requires."""
         self._graph = None
         self._context = None
         self._runtime_config = None
@@ -383,13 +384,13 @@ class TrtRunner(Runner):
         self._called = self._kept = False
 
     def _refused(self, does_not: str, otherwise: type[DeployError]) -> DeployError:
-        """The error for what TensorRT refused, with what it logged of it."""
+        """Make the error for a refusal of TensorRT, with the lines that it logged."""
         lines = self._logger.last()
         return refusal(does_not, lines=lines, validity=self._validity, otherwise=otherwise)
 
 
 def _succeeds(step: Callable[[], None], problems: list[str]) -> bool:
-    """Whether a step of closing was done; what it raised is noted."""
+    """Run a step of closing, add an exception to the problems, and tell whether it succeeded."""
     try:
         step()
     except Exception as err:  # noqa: BLE001 - closing goes on, whatever a library raises
@@ -400,5 +401,5 @@ def _succeeds(step: Callable[[], None], problems: list[str]) -> bool:
 
 
 def _pinned_like(tensor: Tensor) -> Tensor:
-    """Host memory that the GPU copies from and to without a wait."""
+    """Allocate pinned host memory, from and to which the GPU copies asynchronously."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

@@ -1,9 +1,9 @@
 """Window attention as one Triton kernel: ``torch.ops.swin_deploy.window_attention``.
 
 It reads q, k and v where the linear layer before it wrote them, and writes where the one after it
-reads: no scores, no mask and no copy of q, k or v goes through memory. Keys are taken a tile at a
-time, with the softmax of FlashAttention (Dao et al., 2022, algorithm 1), so that the registers it
-needs do not grow with the window. Importing this module needs Triton.
+reads: no scores, no mask and no copy of q, k or v goes through memory. Keys are read a tile at a
+time, with the online softmax of FlashAttention (Dao et al., 2022, algorithm 1), so that the number
+of registers does not grow with the window. Importing this module needs Triton.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Queries by keys whose scores the registers of four warps hold; without tensor cores fewer.
+# Side of the largest tile of scores that fits the registers of four warps; smaller without tensor
+# cores.
 LARGEST_TILE = {torch.float16: 64, torch.bfloat16: 64, torch.float32: 32}
-SMALLEST_TILE = 16  # what a tensor core multiplies
+SMALLEST_TILE = 16  # side of a tensor core's operands
 
 
 def tile_of(area: int, dtype: torch.dtype) -> int:
-    """Number of queries, and of keys, that are handled at a time for windows of ``area`` tokens."""
+    """Return the number of queries and of keys in a tile, for windows of ``area`` tokens."""
     return max(SMALLEST_TILE, min(LARGEST_TILE[dtype], triton.next_power_of_2(area)))
 
 
 @triton.jit
 def unit_length(vectors, scale):
-    """Vectors [n, D] of length ``scale``, as ``CosineNormalize`` makes them, in float32."""
+    """Scale vectors [n, D] to length ``scale``, computed in float32, like ``CosineNormalize``."""
     wide = vectors.to(tl.float32)
     length = tl.sqrt(tl.sum(wide * wide, 1))
     return (wide * (scale / tl.maximum(length, 1e-12))[:, None]).to(vectors.dtype)
@@ -49,10 +50,12 @@ def window_kernel(
     TILE: tl.constexpr,
     COSINE: tl.constexpr,
 ):
-    """One head of one window of one image, for one tile of queries; see ``window_attention``.
+    """Compute one tile of queries of one head of one window of one image.
 
-    Row ``place * rows + window * batch + image`` of qkv and out belongs to that place; ``rows`` is
-    windows times batch.
+    The tensors are those of ``window_attention``, with ``out`` for its result.
+
+    Row ``place * rows + window * batch + image`` of qkv and out belongs to that place of the
+    window; ``rows`` is the number of windows times the batch.
     """
     member = tl.program_id(0)  # window * batch + image: images of a window share its table
     head = tl.program_id(1)
@@ -93,21 +96,21 @@ def window_kernel(
 def window_attention(
     qkv: Tensor, table: Tensor, kind: Tensor, scale: Tensor, area: int, cosine: bool
 ) -> Tensor:
-    """Attention inside windows, over the output of ``WindowAttention.qkv``.
+    """Compute attention inside windows from the output of ``WindowAttention.qkv``.
 
-    Scores, bias and softmax are float32; products are of qkv's type, added up in float32.
+    Scores, bias and softmax are float32; products are of qkv's type, accumulated in float32.
 
     Args:
         qkv: Tokens in window order, [N, B, 3C], place by place: float16, bfloat16 or float32.
-        table: What is added to the scores, [kinds, heads, side, side], float32: ``side`` is
+        table: Tables added to the scores, [kinds, heads, side, side], float32: ``side`` is
             a multiple of every tile, and the columns from ``area`` on are minus infinity.
-        kind: For each window, which of the tables is its, [windows], int32.
+        kind: Number of each window's table, [windows], int32.
         scale: Lengths of V2's queries, [heads], float32.
         area: Number of tokens of a window.
-        cosine: Whether queries and keys are brought to their lengths first.
+        cosine: True to scale queries to those lengths and keys to length one first.
 
     Returns:
-        Tokens [N, B, C], heads side by side.
+        Tokens [N, B, C], the heads' channels one after the other.
     """
     tokens, batch, width = qkv.shape
     heads = table.shape[1]
@@ -122,7 +125,7 @@ def window_attention(
 
 
 def _launchable() -> Any:  # noqa: ANN401 - what Triton makes
-    """The kernel as torch.compile can trace it; Triton's interpreter is not traced."""
+    """Return the kernel in a form that torch.compile can trace, or as it is if interpreted."""
     if isinstance(window_kernel, triton.JITFunction):
         return torch.library.wrap_triton(window_kernel)
     return window_kernel
