@@ -1,6 +1,6 @@
-"""How much is allowed: a multiple of what PyTorch itself loses, and never more than a ceiling.
+"""Limits on the error: a multiple of PyTorch's own noise floor, and never more than a ceiling.
 
-``docs/parity.md`` has the measurements behind the multiples.
+``docs/parity.md`` has the measurements that the multiples come from.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import dataclasses
 from exporters.spec import Precision, Stage
 from swin_deploy.parity.results import NoiseFloor, Tolerance
 
-# Of the floor, for relative L2 and for single values: what a candidate may need. Both sides lose
-# something against the float32 reference, in other places, so a right one needs about 1 to 2;
-# single values scatter more, and in float32 so does V2 with its temperatures.
+# Multiples of the floor that a candidate may need, for relative L2 and for single values. Both
+# sides lose something against the float32 reference, in different places, so a right one needs
+# about 1 to 2; single values scatter more, and in float32 so does V2 with its temperatures.
 MULTIPLES = {"fp32": (5.0, 12.0), "fp16": (4.0, 6.0), "bf16": (4.0, 6.0)}
 _BEYOND_REACH = 1e9  # in units of the RMS
 # Rounding an output once costs this much, whatever came before: no floor is taken to be lower.
@@ -70,12 +70,24 @@ FAMILY_TOLERANCES: dict[tuple[str, Stage, Precision], Tolerance] = {
 
 
 def tolerance_for(stage: Stage, precision: Precision, *, family: str) -> Tolerance:
-    """What is allowed for a stage and precision, of a family where that makes a difference."""
+    """Return the ceiling of a stage and precision; some families have their own.
+
+    Args:
+        stage: Kind of the candidate.
+        precision: Precision of the candidate.
+        family: Family of the model, such as ``swinv2``.
+
+    Raises:
+        KeyError: If there is no tolerance for this stage and precision.
+    """
     return FAMILY_TOLERANCES.get((family, stage, precision)) or TOLERANCES[stage, precision]
 
 
 def without_ceiling(ceiling: Tolerance) -> Tolerance:
-    """For tensors on the way: ceilings are of outputs, and there the noise alone decides."""
+    """Remove the ceiling; keep ``rtol`` over ``atol``, which weights the errors.
+
+    Intermediate tensors are judged against the noise floor only: ceilings apply to model outputs.
+    """
     weight = ceiling.rtol / ceiling.atol
     return dataclasses.replace(
         ceiling, atol=_BEYOND_REACH, rtol=_BEYOND_REACH * weight, min_cosine=None
@@ -85,16 +97,16 @@ def without_ceiling(ceiling: Tolerance) -> Tolerance:
 def limits(
     ceiling: Tolerance, floor: NoiseFloor | None, *, precision: Precision, spread: float = 1.0
 ) -> Tolerance:
-    """What a candidate may need, beside a floor measured in the same run.
+    """Return the tolerance of a candidate, from a ceiling and a floor measured in the same run.
 
     1. Without a floor, or where PyTorch itself overflows, the ceiling alone decides.
     2. Otherwise the floor's multiples decide, up to the ceiling; ``rtol`` shrinks with ``atol``.
 
     Args:
         ceiling: The most that is allowed.
-        floor: Of the same images, where it was measured.
-        precision: Of the candidate.
-        spread: Of the image set: multiplies the multiples.
+        floor: Noise floor on the same images; None if it was not measured.
+        precision: Precision of the candidate.
+        spread: Factor that widens the floor multiples for this image set.
     """
     if floor is None or not floor.is_finite:  # 1
         return dataclasses.replace(ceiling, floor=floor)
