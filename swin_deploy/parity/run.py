@@ -241,7 +241,7 @@ def parity_report(
 
 
 def _doubt(loaded: LoadedModel, outputs: ReferenceOutputs) -> str:
-    """Return the reason why accuracy shows nothing; empty if it does, or for random weights."""
+    """Return the reason to doubt the accuracy; empty for none, and for random weights."""
     if loaded.checkpoint is None or "logits" not in outputs.names:
         return ""
     place = outputs.names.index("logits")
