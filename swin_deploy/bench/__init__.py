@@ -1,14 +1,14 @@
-"""Throughput, measured side by side in one run: the values that reports show.
+"""Throughput of several runners, measured in the same rounds: the values that reports show.
 
 ===============  =======================================================================
-``timing``       several runners in turn, round by round, until the time is spent
-``conditions``   what the numbers hold for
+``timing``       time several runners in turn, round by round
+``conditions``   conditions of a run: device, versions and method
 ``gpu``          memory, clocks, temperature and power of the GPU
 ``baselines``    PyTorch as others would run it: float16, TF32, compiled, as CUDA graphs
 ``originals``    the model of the library that a checkpoint comes from
 ``throughput``   all of these for one model and the files made from it
-``comparisons``  what is shipped against each way to do without it
-``contenders``   what is timed, made ready
+``comparisons``  the fastest deploy runner against the fastest baseline of each kind
+``contenders``   runners to time, opened, called once and checked
 ===============  =======================================================================
 
 Nothing here imports PyTorch or NumPy; the modules below do.
@@ -23,7 +23,7 @@ from exporters.spec import Batch, Count
 
 Kind = Literal["reference", "deploy", "original", "onnx", "engine"]
 Mode = Literal["eager", "compile", "graph", "file"]
-# What this project makes, in whichever way it runs; everything else is what one would do without.
+# Kinds of model that this project makes, in whichever way they run; the others are baselines.
 SHIPPED: tuple[Kind, ...] = ("deploy", "onnx", "engine")
 
 
@@ -32,29 +32,30 @@ class BenchResult:
     """Timings of one runner at one batch size.
 
     Attributes:
-        name: Runner, such as ``PyTorch reference`` or ``ONNX fp32``.
-        batch: Images a call.
-        precision: ``fp32`` (strict), ``tf32``, ``fp16`` or ``autocast``.
-        backend: What ran it and where.
-        iterations: Timed calls.
+        name: Name of the runner, such as ``PyTorch reference`` or ``ONNX fp32``.
+        batch: Number of images in a call.
+        precision: Arithmetic: ``fp32`` (strict), ``tf32``, ``fp16`` or ``autocast``.
+        backend: Library and device that ran it.
+        iterations: Number of timed calls.
         median_ms: Median latency of a call, from a synchronised device to the end of its work.
         p95_ms: 95th percentile latency of a call.
         images_per_s: Batch divided by the median latency.
         ratio: ``images_per_s`` divided by that of the baseline, the first runner of the run.
-        not_run: Why it could not run here; empty when it ran.
-        kind: Which model: the reference, the deploy model, the original library's, or a file.
-        mode: How PyTorch ran it; ``file`` for ONNX and engines.
-        ratio_low: Lower end of the ratio's 95 % interval; 0 where there is none.
-        ratio_high: Upper end.
-        device_ms: Median time between CUDA events around a call; None where there are none.
+        not_run: Reason why it could not run here; empty if it ran.
+        kind: Kind of model: the reference, the deploy model, the original library's, or a file.
+        mode: PyTorch's way of running it; ``file`` for ONNX and engines.
+        ratio_low: Lower end of the ratio's 95 % interval; 0 if there is none.
+        ratio_high: Upper end of that interval; 0 if there is none.
+        device_ms: Median time between CUDA events around a call; None if there are none.
         copies_ms: Median latency with the images copied to the device and the outputs back;
-            None where it was not asked for.
+            None if it was not asked for.
         peak_mb: Device memory that the model and one call need, in a million bytes; None on a CPU.
-        relative_l2: ||a - b|| / ||b|| of its output against the baseline's; None without one.
-        ready_s: Seconds from asking for this batch to the first result: compiling is in it.
-        stable: Whether its latency had settled before the timed calls.
-        failed: What went wrong, on one line; empty when nothing did.
-        model: Model in the name: ``name`` without the way that it runs.
+        relative_l2: Relative L2 error of its output, ||a - b|| / ||b|| against the baseline's;
+            None without one.
+        ready_s: Seconds to the first result at this batch, with compiling.
+        stable: True if its latency had settled before the timed calls.
+        failed: Error, on one line; empty if there was none.
+        model: Name of the model: ``name`` without the way that it runs.
         way: Way that it runs, such as ``compiled, CUDA graph``; empty for the plain one.
     """
 
@@ -84,23 +85,23 @@ class BenchResult:
 
     @property
     def timed(self) -> bool:
-        """Whether there are timings."""
+        """True if it neither failed nor lacked what it needs to run."""
         return not self.not_run and not self.failed
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The fastest of what is shipped against the fastest of one way to do without it.
+    """Our fastest runner against the fastest baseline of one kind.
 
     Attributes:
-        batch: Images a call.
-        bar: ``eager``, ``compile`` or ``original``: the reference as it is, torch.compile of the
-            reference or of the original library's model, that model in any way.
+        batch: Number of images in a call.
+        bar: Kind of baseline. ``eager``: the reference as it is. ``compile``: torch.compile of the
+            reference or of the original library's model. ``original``: that model in any way.
         ours: Name of the fastest deploy model, ONNX file or engine, in any way.
-        theirs: Name of the fastest runner of the bar.
+        theirs: Name of the fastest baseline of that kind.
         ratio: Speed of ours divided by that of theirs, in the same rounds.
-        low: Lower end of its 95 % interval; 0 where there were too few rounds for one.
-        high: Upper end.
+        low: Lower end of its 95 % interval; 0 if there were too few rounds for one.
+        high: Upper end of that interval; 0 if there were too few rounds for one.
     """
 
     batch: Batch
@@ -113,7 +114,7 @@ class Comparison:
 
     @property
     def decided(self) -> bool:
-        """Whether the interval leaves out 1, so that one of the two is faster."""
+        """True if the interval excludes 1, so that one of the two is faster."""
         return bool(self.low) and not self.low <= 1 <= self.high
 
 
@@ -138,25 +139,25 @@ class BenchReport:
 
     @property
     def failures(self) -> tuple[BenchResult, ...]:
-        """What failed of the things to ship; a baseline that fails is shown, and no fault."""
+        """Results of deploy models, ONNX files and engines that failed; baselines do not count."""
         return tuple(r for r in self.results if r.failed and r.kind in SHIPPED)
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How, and how long, to measure.
+    """Method and length of a measurement.
 
     Attributes:
-        warmup: Untimed rounds at most; they end when every latency has settled.
-        iterations: Timed rounds at most; every runner is called once in a round.
-        min_iterations: Timed rounds at least, whatever the budget.
-        seconds: Budget for all batches together; it cuts warm-up and iterations short, but never
-            below one untimed round and ``min_iterations``.
-        compile_seconds: Time that compiling may take, of all batches together: once it is spent,
-            what is not compiled yet is not run. None for no limit.
-        transfers: Also time calls with images copied to the device and outputs back.
-        alone: Calls of each runner on its own as soon as it is ready: figures to keep in case that
-            the rounds never come.
+        warmup: Maximum number of untimed rounds; they end when every latency has settled.
+        iterations: Maximum number of timed rounds; every runner is called once in a round.
+        min_iterations: Minimum number of timed rounds, whatever the budget.
+        seconds: Budget for all batches together, in seconds; it cuts warm-up and iterations short,
+            but never below one untimed round and ``min_iterations``.
+        compile_seconds: Budget for compiling in all batches together, in seconds: once it is spent,
+            a model that is not compiled yet is not run. None for no limit.
+        transfers: True to time calls with images copied to the device and outputs back, too.
+        alone: Number of calls of each runner on its own as soon as it is ready, so that there are
+            figures even if the run ends before the rounds.
     """
 
     warmup: int = 50

@@ -1,4 +1,4 @@
-"""PyTorch as someone without this project would run the model: the bars to clear."""
+"""PyTorch as someone without this project would run the model: the baselines."""
 
 from __future__ import annotations
 
@@ -12,24 +12,37 @@ from swin_deploy.bench.contenders import Contender
 from swin_deploy.runners.compiling import GRAPH_MODES, CompileMode
 from swin_deploy.runners.pytorch import Arithmetic, TorchRunner
 
-# On a CPU the rest is pointless: TF32 and CUDA graphs do not exist, float16 is slower than float32.
+# A CPU runs float32 alone: it has no TF32 or CUDA graphs, and its float16 is slower than float32.
 GPU_ARITHMETIC: tuple[Arithmetic, ...] = ("fp32", "tf32", "fp16", "autocast")
 
 
 def eager(
     name: str, make: Callable[[], nn.Module], kind: Kind, *, kinds: Sequence[Arithmetic]
 ) -> list[Contender]:
-    """A model as it is, in each arithmetic."""
+    """Make contenders of a model as it is, one for each arithmetic.
+
+    Args:
+        name: Name of the model.
+        make: Function that gives the model.
+        kind: Kind of the model.
+        kinds: Arithmetics.
+    """
     return [_contender(name, make, kind, arithmetic=one) for one in kinds]
 
 
 def compiled(
     name: str, make: Callable[[], nn.Module], kind: Kind, *, modes: Sequence[CompileMode]
 ) -> list[Contender]:
-    """A model compiled: in float16 on a GPU, in float32 on a CPU.
+    """Make contenders of a compiled model: in float16 on a GPU, in float32 on a CPU.
 
-    On a GPU each comes as a captured CUDA graph, too, but for modes with graphs of their own: small
-    batches of a compiled model would else measure how fast Python starts kernels.
+    Each is added as a captured CUDA graph, too, on a GPU and for modes without graphs of their own:
+    small batches of a compiled model would else measure how fast Python starts kernels.
+
+    Args:
+        name: Name of the model.
+        make: Function that gives the model.
+        kind: Kind of the model.
+        modes: Modes of torch.compile.
     """
     found = []
     for mode in modes:
@@ -44,19 +57,19 @@ def compiled(
 
 
 def graphed(name: str, make: Callable[[], nn.Module], kind: Kind) -> list[Contender]:
-    """A model in float16 as one CUDA graph; nothing on a CPU."""
+    """Make a contender of a model in float16 as one CUDA graph; none on a CPU."""
     if not torch.cuda.is_available():
         return []
     return [_contender(name, make, kind, arithmetic="fp16", graph=True)]
 
 
 def best_arithmetic() -> Arithmetic:
-    """The fastest that keeps the results: float16 on a GPU, float32 on a CPU."""
+    """Return the fastest arithmetic that keeps the results: float16 on a GPU, float32 on a CPU."""
     return "fp16" if torch.cuda.is_available() else "fp32"
 
 
 def arithmetics() -> tuple[Arithmetic, ...]:
-    """Those that make sense here."""
+    """Return the arithmetics to time on this machine."""
     return GPU_ARITHMETIC if torch.cuda.is_available() else ("fp32",)
 
 

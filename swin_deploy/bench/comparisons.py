@@ -1,4 +1,4 @@
-"""What is shipped against each way to do without it."""
+"""The fastest deploy runner against the fastest baseline of each kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ BASELINE_KINDS: tuple[BaselineKind, ...] = ("eager", "compile", "original")
 
 
 def compare_baselines(lanes: Sequence[TimedRunner], batch: int) -> list[Comparison]:
-    """The fastest that is shipped against the fastest of each bar, by their calls at a batch."""
+    """Compare our fastest runner with the fastest baseline of each kind, by their timed calls.
+
+    Args:
+        lanes: The runners, with the latencies of their calls at this batch.
+        batch: Number of images in a call.
+
+    Returns:
+        One comparison for each kind that has a timed runner; none if nothing of ours was timed.
+    """
     timed = [lane for lane in lanes if lane.ready and lane.calls_ms]
     ours = _fastest([lane for lane in timed if _is_ours(lane.contender)])
     if ours is None:
@@ -61,7 +69,7 @@ def _fastest(lanes: list[TimedRunner]) -> TimedRunner | None:
 
 
 def _title(lane: TimedRunner) -> str:
-    """Name and precision; a file's name has its precision already."""
+    """Return name and precision; a file's name has its precision already."""
     contender = lane.contender
     if contender.mode == "file":
         return contender.runner.name

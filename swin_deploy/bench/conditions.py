@@ -1,4 +1,4 @@
-"""What the numbers hold for."""
+"""Conditions of a run: device, versions and method."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ PACKAGES = ("torch", "triton", "onnxruntime", "onnxruntime-gpu", *ORIGINALS.valu
 def conditions_of(
     effort: Effort, results: Sequence[BenchResult], gpu: Mapping[str, str]
 ) -> dict[str, str]:
-    """Device, versions and method of a run.
+    """Describe the device, the versions and the method of a run.
 
     Args:
-        effort: How, and how long, it measured.
-        results: What it found.
-        gpu: State of the GPU by when it was read; empty texts are left out.
+        effort: Method and length of the measurement.
+        results: Results of the run.
+        gpu: State of the GPU in words, by moment; empty texts are skipped.
+
+    Returns:
+        Text of each condition, by name.
     """
     conditions = {
         "device": device_name(),
@@ -52,7 +55,7 @@ def conditions_of(
 
 
 def package_versions(*others: str) -> dict[str, str]:
-    """Versions of the packages that take part in a measurement, where they are installed.
+    """Return the versions of the packages that take part in a measurement, if installed.
 
     Args:
         others: Names of more packages.
@@ -90,7 +93,7 @@ def _warmup(effort: Effort, results: Sequence[BenchResult]) -> str:
 
 
 def _cpu_name() -> str:
-    """Model name as the kernel gives it, or the architecture."""
+    """Return the CPU's model name as the kernel gives it, or the architecture."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

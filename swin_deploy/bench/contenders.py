@@ -1,4 +1,4 @@
-"""What is timed, made ready: opened, called once, and its output checked."""
+"""Runners to time: opened, called once, and their outputs checked."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from swin_deploy.bench import gpu as device
 if TYPE_CHECKING:
     from swin_deploy.runners import Outputs, Runner
 
-# Relative L2 to the baseline's output from which a result is wrong, not rounded: float16 of trained
-# Swin models is 1e-3 away, TF32 less.
+# Relative L2 to the baseline's output above which a result is wrong, not rounded: float16 of
+# trained Swin models is 1e-3 away, TF32 less.
 WRONG_FLOAT32, WRONG = 1e-3, 5e-2
 Events = tuple[Any, Any]
 LOG = logging.getLogger(__name__)
@@ -30,16 +30,18 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Contender:
-    """What to time.
+    """A runner to time, with its description for the report.
 
     Attributes:
-        runner: Not open yet.
-        precision: What the report shows; by default the runner's.
-        kind: See ``BenchResult``, and ``mode`` too.
-        not_run: Why it is known already that it cannot run; the runner is then not opened.
-        timed: Whether it is timed; the first may only give the outputs to hold the others against.
-        shares_code: Whether it runs what was compiled for the contender before it.
-        model: See ``BenchResult``, and ``way`` too.
+        runner: The runner, not open yet.
+        precision: Precision that the report shows; empty for the runner's.
+        kind: Kind of model, see ``BenchResult``.
+        mode: PyTorch's way of running it, see ``BenchResult``.
+        not_run: Reason why it cannot run, if known beforehand; the runner is then not opened.
+        timed: False for a first runner that only gives the outputs to compare the others with.
+        shares_code: True if it runs the code that was compiled for the contender before it.
+        model: Name of the model, see ``BenchResult``.
+        way: Way that it runs, see ``BenchResult``.
     """
 
     runner: Runner
@@ -55,12 +57,28 @@ class Contender:
 
 @dataclass
 class TimedRunner:
-    """A contender during a run: why it is out, and its calls at the batch being timed."""
+    """Timing state of one runner: why it was skipped, and its latencies at the current batch.
+
+    Attributes:
+        contender: The runner and its description.
+        out: Reason why it cannot run here, at any batch; empty if it can.
+        broken: Error when it was opened; empty if there was none.
+        held: Device memory that it has taken since it was opened, in bytes.
+        missing: Reason why it cannot run at this batch; empty if it can.
+        failed: Error at this batch, on one line; empty if there was none.
+        calls_ms: Latency of each timed call.
+        device_ms: Time between CUDA events around each timed call; empty without events.
+        copies_ms: Latency of each call timed with copies.
+        peak: Device memory that the model and one call need, in bytes.
+        error: Relative L2 to the first runner's output; None if it was not compared.
+        ready_s: Seconds to the first result at this batch.
+        stable: True if its latency had settled before the timed calls.
+    """
 
     contender: Contender
-    out: str = ""  # of the whole run: not here
-    broken: str = ""  # of the whole run: could not be opened
-    held: int = 0  # bytes since it was opened
+    out: str = ""
+    broken: str = ""
+    held: int = 0
     missing: str = ""
     failed: str = ""
     calls_ms: list[float] = field(default_factory=list)
@@ -73,22 +91,30 @@ class TimedRunner:
 
     @property
     def runner(self) -> Runner:
-        """What is timed."""
+        """The runner itself."""
         return self.contender.runner
 
     @property
     def ready(self) -> bool:
-        """Whether it can be timed at this batch."""
+        """True if it can be timed at this batch."""
         return not self.missing and not self.failed
 
     def start_batch(self, batch: int) -> None:
-        """Forget the batch before."""
+        """Forget the state of the batch before, and note why this one cannot be run, if so."""
         self.calls_ms, self.device_ms, self.copies_ms = [], [], []
         self.peak, self.error, self.ready_s, self.stable = 0, None, 0.0, False
         self.missing, self.failed = self.out or _out_of_range(self.runner, batch), self.broken
 
     def try_call(self, events: Events | None) -> list[float]:
-        """Milliseconds of a call, and between ``events`` around it; empty if it is out or fails."""
+        """Time a call; keep the error in ``failed`` if it fails.
+
+        Args:
+            events: A pair of CUDA events; None to use the host's clock alone.
+
+        Returns:
+            Milliseconds of the call, then between ``events`` if given; empty if it was skipped or
+            failed.
+        """
         if not self.ready:
             return []
         try:
@@ -98,12 +124,19 @@ class TimedRunner:
             return []
 
     def try_run(self, images: NDArray[np.float32]) -> list[float]:
-        """Milliseconds from images on the host to outputs on the host; empty if it is out."""
+        """Time a call from images on the host to outputs on the host.
+
+        Args:
+            images: Normalised images, [B, 3, H, W].
+
+        Returns:
+            Milliseconds of the call; empty if it was skipped or failed.
+        """
         if not self.ready:
             return []
         try:
             self.runner.synchronize()
-            given = self.runner.inputs(images)  # pixels are what a service has; outside the clock
+            given = self.runner.inputs(images)  # a service has these already: outside the clock
             start = time.perf_counter()
             with_copies = getattr(self.runner, "execute_with_copies", None)
             if with_copies is None:
@@ -118,25 +151,39 @@ class TimedRunner:
 
 
 class CompileClock:
-    """Seconds spent of those there are."""
+    """Budget of time for compiling.
+
+    Args:
+        seconds: The budget; None for no limit.
+
+    Attributes:
+        seconds: The budget; None for no limit.
+        spent: Seconds spent so far.
+    """
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds, self.spent = seconds, 0.0
 
     @property
     def is_out(self) -> bool:
-        """Whether nothing is left."""
+        """True if the budget is spent."""
         return self.seconds is not None and self.spent >= self.seconds
 
 
 def one_line(err: BaseException) -> str:
-    """The kind and first words of an exception, on one line."""
+    """Return the type and the first words of an exception, on one line."""
     text = " ".join(str(err).split()).partition(" Set TORCHDYNAMO_VERBOSE")[0]
     return f"{type(err).__name__}: {text[:240]}" if text else type(err).__name__
 
 
 def open_lane(stack: contextlib.ExitStack, lane: TimedRunner, progress: Progress) -> None:
-    """Open a runner, to be closed with ``stack``; the lane keeps what went wrong."""
+    """Open a runner; the lane keeps the reason if that fails.
+
+    Args:
+        stack: Stack that closes the runner.
+        lane: The runner's timing state; ``out``, ``broken`` and ``held`` are set.
+        progress: Function that is told which runner is opened.
+    """
     lane.out = lane.contender.not_run
     if lane.out:
         return
@@ -153,7 +200,7 @@ def open_lane(stack: contextlib.ExitStack, lane: TimedRunner, progress: Progress
 
 
 def _close(runner: Runner) -> None:
-    """Let go of a runner: one that cannot be closed must not cost what was measured."""
+    """Release a runner; log an error, since the measurements must not be lost to it."""
     try:
         runner.__exit__(None, None, None)
     except Exception as err:  # noqa: BLE001 - whatever a library raises
@@ -161,7 +208,7 @@ def _close(runner: Runner) -> None:
 
 
 def _memory_since(lane: TimedRunner, used: int, allocated: int) -> int:
-    """Bytes more than before: of PyTorch's tensors, or for other libraries of the whole device."""
+    """Return the bytes taken since: by PyTorch's tensors, or for a file on the whole device."""
     if lane.contender.mode != "file":
         return max(0, device.allocated_bytes() - allocated)
     return max(0, device.used_bytes() - used)
@@ -181,14 +228,14 @@ def prepare_lanes(
     alone: int,
     progress: Progress,
 ) -> Iterator[TimedRunner]:
-    """Make every lane ready, and check what it computes against the first one's output.
+    """Make every lane ready, and compare its output with the first one's.
 
     Args:
         lanes: The lanes, open.
         images: Images [B, 3, H, W] of one batch.
-        clock: Time for compiling.
-        alone: Calls of each lane to time at once, on its own.
-        progress: Told what is done, before it is done.
+        clock: Budget of time for compiling.
+        alone: Number of calls of each lane to time at once, on its own.
+        progress: Function that is told what is done, before it is done.
 
     Yields:
         Each lane, when it is ready or has failed.
@@ -220,7 +267,7 @@ def prepare_lanes(
 
 
 def _first_calls(lane: TimedRunner, images: NDArray[np.float32]) -> None:
-    """The first call, which compiles and allocates, and a second one for its memory."""
+    """Make a first call, which compiles and allocates, and a second one to measure its memory."""
     start = time.perf_counter()
     used, allocated = device.used_bytes(), device.allocated_bytes()
     device.start_peak()
@@ -238,7 +285,7 @@ def _first_calls(lane: TimedRunner, images: NDArray[np.float32]) -> None:
 
 
 def _check(lane: TimedRunner, outputs: Outputs, expected: Outputs | None) -> str:
-    """Why the output is wrong; empty when it is right, or there is nothing to hold it against."""
+    """Return the reason why the output is wrong; empty if it is right or cannot be compared."""
     if expected is None:
         return ""
     lane.error = relative_l2(outputs, expected)
@@ -253,7 +300,16 @@ def _check(lane: TimedRunner, outputs: Outputs, expected: Outputs | None) -> str
 
 
 def relative_l2(outputs: Outputs, expected: Outputs) -> float:
-    """||a - b|| / ||b|| of the worst output; infinite for other shapes and values not finite."""
+    """Return the largest ||a - b|| / ||b|| over the outputs.
+
+    Args:
+        outputs: Outputs of a runner.
+        expected: Outputs of the baseline for the same images.
+
+    Returns:
+        The error of the worst output; infinite if the shapes differ, a value is not finite, or
+        there are no outputs.
+    """
     if [one.shape for one in outputs] != [one.shape for one in expected]:
         return float("inf")
     errors = []
@@ -265,7 +321,7 @@ def relative_l2(outputs: Outputs, expected: Outputs) -> float:
 
 
 def make_events(runner: Runner) -> Events | None:
-    """A pair of CUDA events, where the runner's work goes to a stream that can be asked."""
+    """Make a pair of CUDA events; None for a runner without a CUDA stream of its own."""
     if getattr(runner, "stream", None) is None:
         return None
     make: Any = torch.cuda.Event
@@ -273,7 +329,15 @@ def make_events(runner: Runner) -> Events | None:
 
 
 def time_call(runner: Runner, events: Events | None) -> list[float]:
-    """Milliseconds of one call, synchronised on both sides, and between events around it."""
+    """Time one call, synchronised on both sides.
+
+    Args:
+        runner: The runner, open and with its images prepared.
+        events: A pair of CUDA events to record around the call; None for none.
+
+    Returns:
+        Milliseconds of the call on the host's clock, then between the events if given.
+    """
     runner.synchronize()
     start = time.perf_counter()
     if events is None:

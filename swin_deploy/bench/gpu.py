@@ -1,4 +1,4 @@
-"""The GPU beside the timings: memory that a runner takes, clocks, temperature, power."""
+"""State of the GPU during the timings: memory, clocks, temperature and power."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ THROTTLING = {
 
 
 def device_name() -> str:
-    """The GPU that PyTorch uses, or ``CPU``."""
+    """Return the name of the GPU that PyTorch uses, or ``CPU``."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 def allocated_bytes() -> int:
-    """Device memory that PyTorch's tensors take now; 0 on a CPU."""
+    """Return the device memory that PyTorch's tensors take now, in bytes; 0 on a CPU."""
     return int(torch.cuda.memory_allocated()) if torch.cuda.is_available() else 0
 
 
@@ -44,29 +44,29 @@ def start_peak() -> None:
 
 
 def peak_bytes() -> int:
-    """Most device memory that PyTorch's tensors took since ``start_peak``; 0 on a CPU."""
+    """Return the peak memory of PyTorch's tensors since ``start_peak``, in bytes; 0 on a CPU."""
     return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0
 
 
 def used_bytes() -> int:
-    """Device memory that the driver has given to anyone; 0 on a CPU."""
+    """Return the device memory that all processes take together, in bytes; 0 on a CPU."""
     if not torch.cuda.is_available():
         return 0
-    torch.cuda.empty_cache()  # what PyTorch keeps for later would hide what others take
+    torch.cuda.empty_cache()  # memory PyTorch keeps for later would hide the use of others
     free, total = torch.cuda.mem_get_info()
     return int(total - free)
 
 
 @dataclass(frozen=True)
 class GpuState:
-    """The GPU at one moment; None for what its management library refuses.
+    """The state of the GPU at one moment; None for a value that its management library refuses.
 
     Attributes:
-        sm_mhz: Clock of the multiprocessors.
-        memory_mhz: Clock of the memory.
-        celsius: Temperature.
-        watts: Power drawn.
-        reasons: Bits of what holds the clocks down, see ``THROTTLING``.
+        sm_mhz: Clock of the multiprocessors, in MHz.
+        memory_mhz: Clock of the memory, in MHz.
+        celsius: Temperature, in degrees Celsius.
+        watts: Power drawn, in watts.
+        reasons: Bits of the reasons that hold the clocks down, see ``THROTTLING``.
     """
 
     sm_mhz: int | None
@@ -77,7 +77,7 @@ class GpuState:
 
     @property
     def text(self) -> str:
-        """The state in words; parts that are not known are left out."""
+        """The state in words; values that are not known are skipped."""
         parts = (
             ("SM {} MHz", self.sm_mhz),
             ("memory {} MHz", self.memory_mhz),
@@ -89,13 +89,17 @@ class GpuState:
 
 
 def gpu_state() -> str:
-    """Clocks, temperature, power and throttling of the GPU now; empty where they are not known."""
+    """Describe clocks, temperature, power and throttling of the GPU now; empty if not known."""
     read = open_gpu()
     return read().text if read else ""
 
 
 def open_gpu() -> Callable[[], GpuState] | None:
-    """What reads the state of the GPU; None without a GPU or NVIDIA's management library."""
+    """Return a function that reads the state of the GPU PyTorch uses.
+
+    Returns:
+        The function; None without a GPU or NVIDIA's management library.
+    """
     if not torch.cuda.is_available():
         return None
     with contextlib.suppress(OSError, AttributeError):
@@ -105,7 +109,15 @@ def open_gpu() -> Callable[[], GpuState] | None:
 
 
 def find_gpu(nvml: Any, uuid: str) -> Callable[[], GpuState] | None:  # noqa: ANN401 - a C library
-    """What reads the state of one GPU from NVIDIA's management library; None if it has it not."""
+    """Return a function that reads the state of one GPU from NVIDIA's management library.
+
+    Args:
+        nvml: The library, loaded.
+        uuid: UUID of the GPU.
+
+    Returns:
+        The function; None if the library does not start or does not know the GPU.
+    """
     if nvml.nvmlInit_v2() != 0:
         return None
     handle = ctypes.c_void_p()
@@ -132,11 +144,11 @@ def find_gpu(nvml: Any, uuid: str) -> Callable[[], GpuState] | None:  # noqa: AN
 
 
 class GpuSampler:
-    """The state of the GPU under load: read between timed rounds, a few times a second.
+    """Readings of the GPU's state under load, between timed rounds, a few times a second.
 
     Args:
-        read: What reads the state; None where nothing can.
-        every_s: Seconds between two readings at least, so that reading costs nothing to speak of.
+        read: Function that reads the state; None if there is none.
+        every_s: Minimum number of seconds between two readings, so that they cost next to nothing.
     """
 
     def __init__(self, read: Callable[[], GpuState] | None, *, every_s: float = 0.25) -> None:
@@ -169,7 +181,7 @@ class GpuSampler:
 
 
 def _range(values: list[int | None]) -> str:
-    """The median, and the range where there is one; empty where nothing is known."""
+    """Describe values by their median, with the range if they differ; empty if none is known."""
     known = [value for value in values if value is not None]
     if not known:
         return ""
@@ -178,7 +190,7 @@ def _range(values: list[int | None]) -> str:
 
 
 def _holders(reasons: list[int | None]) -> list[str]:
-    """What held the clocks down, and in how many readings."""
+    """Describe the reasons that held the clocks down, with the number of readings of each."""
     known = [bits for bits in reasons if bits is not None]
     counts = {
         name: sum(bool(bits & bit) for bits in known)

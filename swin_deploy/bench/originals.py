@@ -1,6 +1,6 @@
 """The model of the library that a checkpoint comes from, with our weights, for timing.
 
-``swin_deploy.original`` has the one that the library loads by itself, for comparing.
+``swin_deploy.original`` has the model that the library loads by itself, for comparing.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from swin_deploy.original.construct import (
     torchvision_model,
 )
 
-# Tables that every library computes from the sizes.
+# Endings of names that need no weights of ours: tables that libraries compute from the sizes.
 DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask", "mask_token")
 
 
 def library_of(loaded: LoadedModel) -> str:
-    """The library whose model is the original of a loaded one; empty for the notebook's.
+    """Return the library whose model is the original of a loaded one; empty if there is none.
 
-    The reference of a notebook model is the notebook's own code: there is nothing more original.
+    The reference of a notebook model is the notebook's own code, so it has no other original.
     """
     dialect = SOURCES.get(loaded.source) or OF_VARIANTS[loaded.config.family]
     return dialect.library
 
 
 def build_original(loaded: LoadedModel, library: str) -> nn.Module:
-    """The library's own model, with the weights of ``loaded``, in evaluation mode.
+    """Build the library's own model, with the weights of ``loaded``, in evaluation mode.
 
     Args:
         loaded: A V1 or V2 model.
-        library: ``timm``, ``torchvision`` or ``transformers``.
+        library: Name of the library: ``timm``, ``torchvision`` or ``transformers``.
 
     Raises:
         ComparisonError: If the library has no such model.
@@ -72,7 +72,7 @@ def build_original(loaded: LoadedModel, library: str) -> nn.Module:
 def _transformers_model(config: SwinConfig) -> nn.Module:
     if config.output_name != "logits":
         raise ComparisonError("transformers' model without a classifier gives tokens, not features")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing may be downloaded
     library = import_library("transformers", "transformers")
     start = {"swin": "Swin", "swinv2": "Swinv2"}[config.family]
     fields = _sizes(config) | {
@@ -130,7 +130,10 @@ def _copy_weights(
 
 
 def _translate(ours: Mapping[str, Tensor], dialect: Dialect) -> dict[str, Tensor]:
-    """Our tensors under the library's names; those that it has in parts are split, rows first."""
+    """Return our tensors under the library's names.
+
+    A tensor that the library has in parts is split along its rows.
+    """
     state: dict[str, Tensor] = {}
     joined: dict[str, dict[str, Tensor]] = {}
     for name, value in ours.items():
@@ -141,11 +144,11 @@ def _translate(ours: Mapping[str, Tensor], dialect: Dialect) -> dict[str, Tensor
                 joined.setdefault(whole, {})[letter.removesuffix("]")] = tensor
             else:
                 state[part] = tensor
-    for whole, parts in joined.items():  # keys of V2 have no bias; torchvision's is zero
+    for whole, parts in joined.items():  # V2's keys have no bias: torchvision's is zero
         state[whole] = torch.cat([parts["q"], torch.zeros_like(parts["q"]), parts["v"]])
     return state
 
 
 def original_maker(loaded: LoadedModel, library: str) -> Callable[[], nn.Module]:
-    """``build_original``, done once, when it is asked for first."""
+    """Return a function that calls ``build_original`` once, the first time that it is called."""
     return functools.cache(functools.partial(build_original, loaded, library))

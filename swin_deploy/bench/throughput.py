@@ -1,4 +1,4 @@
-"""Throughput of one model and the files made from it, beside what others would run."""
+"""Throughput of one model and the files made from it, with the baselines that others would run."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def measure_throughput(
     against: Sequence[Against] = ("eager",),
     progress: Progress = silent,
 ) -> BenchReport:
-    """Time the reference, the deploy model and each file made from it, and others beside them.
+    """Time the reference, the deploy model and each file made from it, with other baselines.
 
     Args:
         loaded: The model.
-        made: Its files, and how PyTorch is to run the deploy model.
-        batches: Images a call.
-        effort: How, and how long, to measure.
-        against: ``eager``: on a GPU also TF32, float16, autocast and CUDA graphs; ``compile``:
-            torch.compile of every PyTorch model here, on a GPU also as CUDA graphs;
-            ``max-autotune``: its slower setting too; ``original``: the model of the library that
-            the checkpoint comes from.
-        progress: Told what is done, before it is done.
+        made: Its files, and the way to run the deploy model in PyTorch.
+        batches: Batch sizes, in images a call.
+        effort: Method and length of the measurement.
+        against: Kinds of baseline. ``eager``: on a GPU also TF32, float16, autocast and CUDA
+            graphs. ``compile``: torch.compile of every PyTorch model here, on a GPU also as CUDA
+            graphs. ``max-autotune``: its slower setting, too. ``original``: the model of the
+            library that the checkpoint comes from.
+        progress: Function that is told what is done, before it is done.
 
     Raises:
         ComparisonError: If a file was not made from this model.
-        ConfigError: If this machine has not the memory for a batch.
+        ConfigError: If this machine does not have the memory for a batch.
         DeployError: If a file cannot be read.
     """
     require_memory(loaded.config, batch=max(batches))
@@ -78,7 +78,15 @@ def measure_throughput(
 
 
 def graphed_engines(made: Made, steps: Preprocessing) -> list[Contender]:
-    """Each engine once more, its kernels launched as one CUDA graph; nothing without a GPU."""
+    """Make a contender of each engine that launches its kernels as one CUDA graph.
+
+    Args:
+        made: The files.
+        steps: Preprocessing of the model.
+
+    Returns:
+        One contender for each engine; none without a GPU.
+    """
     if not torch.cuda.is_available():
         return []
     runners = [TrtRunner(engine, cuda_graph=True, steps=steps) for engine in made.engines]
@@ -98,13 +106,13 @@ def _deployed(loaded: LoadedModel, way: TorchWay) -> Contender:
 
 
 def _without(shipped: Sequence[Contender], others: Sequence[Contender]) -> list[Contender]:
-    """The others, but for what is shipped in the same way: it would be compiled and timed twice."""
+    """Drop the others that are also shipped in the same way, so that each is timed once."""
     ways = {(one.model, one.way, one.runner.precision) for one in shipped}
     return [one for one in others if (one.model, one.way, one.runner.precision) not in ways]
 
 
 def _pytorch(loaded: LoadedModel, against: Sequence[Against]) -> list[Contender]:
-    """The baseline first: the reference in strict float32."""
+    """Make the PyTorch contenders, first the baseline: the reference in strict float32."""
     models = _models(loaded, against)
     found: list[Contender] = []
     for kind, (name, make) in models.items():
@@ -134,7 +142,7 @@ def _models(loaded: LoadedModel, against: Sequence[Against]) -> Models:
 
 
 def _left_out(loaded: LoadedModel, against: Sequence[Against]) -> str:
-    """What was asked for and does not exist, and what was not asked for."""
+    """Describe the baselines that were asked for and do not exist, and those not asked for."""
     notes = []
     if "original" in against and not library_of(loaded):
         notes.append("original: the PyTorch reference is the notebook's own code")

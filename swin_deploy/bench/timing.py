@@ -1,4 +1,4 @@
-"""Time several runners in turn, round by round, so that whatever drifts hits all of them alike."""
+"""Time several runners in turn, round by round, so that drift affects all of them alike."""
 
 from __future__ import annotations
 
@@ -42,24 +42,26 @@ def time_runners(
     effort: Effort = DEFAULT_EFFORT,
     progress: Progress = silent,
 ) -> BenchReport:
-    """Time runners beside each other.
+    """Time runners in the same rounds.
 
     A call is timed from a synchronised device to the end of its work. Images and outputs stay on
-    the device, but for the calls timed on top with ``effort.transfers``. Before it is timed, each
-    output is held against the first runner's: the speed of a wrong result is worth nothing.
+    the device, but for the extra calls that ``effort.transfers`` asks for. Before a runner is
+    timed, its output is compared with the first runner's; a runner with a wrong output is not
+    timed.
 
     Args:
-        contenders: The baseline first. All are open at the same time.
-        images: Images [n, 3, H, W]; repeated where a batch is larger.
+        contenders: The contenders, the baseline first. All are open at the same time.
+        images: Images [n, 3, H, W]; repeated if a batch is larger.
         model: Model name, for the report.
-        batches: Images a call; one that comes again is timed once.
-        effort: How, and how long, to measure.
-        progress: Told what is timed, before it is timed.
+        batches: Batch sizes, in images a call; a repeated one is timed once.
+        effort: Method and length of the measurement.
+        progress: Function that is told what is timed, before it is timed.
 
     Returns:
-        One result for each batch and contender. What cannot run here has ``not_run``, what went
-        wrong has ``failed``, each with the reason. Where the first runner gave no outputs to hold
-        the others against, the condition ``outputs not checked`` says so.
+        One result for each batch and contender that is timed. A result has the reason in
+        ``not_run`` if the runner cannot run here, and in ``failed`` if it failed. If the first
+        runner gave no outputs to compare the others with, the condition ``outputs not checked``
+        says so.
 
     Raises:
         ComparisonError: If there is no contender, no image or no batch.
@@ -80,13 +82,22 @@ def time_in_steps(
     effort: Effort = DEFAULT_EFFORT,
     progress: Progress = silent,
 ) -> Iterator[BenchReport]:
-    """Time runners as ``time_runners`` does, and give what there is so far after every step.
+    """Time runners as ``time_runners`` does, and report the results so far after every step.
 
-    With ``effort.alone`` a runner has figures as soon as it is ready, of its calls on its own,
-    without a ratio; they are replaced when the rounds of its batch are done.
+    With ``effort.alone`` a runner has figures of its own calls as soon as it is ready, without a
+    ratio; they are replaced when the rounds of its batch are done.
+
+    Args:
+        contenders: The contenders, the baseline first. All are open at the same time.
+        images: Images [n, 3, H, W]; repeated if a batch is larger.
+        model: Model name, for the report.
+        batches: Batch sizes, in images a call; a repeated one is timed once.
+        effort: Method and length of the measurement.
+        progress: Function that is told what is timed, before it is timed.
 
     Yields:
-        A report after each runner that has figures of its own, and after the rounds of each batch.
+        A report after each runner is made ready, with ``effort.alone`` alone, and after the rounds
+        of each batch.
 
     Raises:
         ComparisonError: If there is no contender, no image or no batch.
@@ -101,7 +112,18 @@ def time_in_steps(
 
 
 class _Race:
-    """One run of the benchmark: its lanes, and what was found of the batches before.
+    """One run of the benchmark: its lanes, and the results of the batches so far.
+
+    Args:
+        contenders: The contenders, the baseline first.
+        images: Images [n, 3, H, W].
+        model: Model name.
+        batches: Batch sizes.
+        effort: Method and length of the measurement.
+
+    Attributes:
+        lanes: Timing state of each contender.
+        batches: Batch sizes, each once.
 
     Raises:
         ComparisonError: If there is no contender, no image or no batch.
@@ -124,12 +146,12 @@ class _Race:
         self._images, self._model, self._effort = images, model, effort
         self._clock = CompileClock(effort.compile_seconds)
         self._before, self._sampler = gpu_state(), GpuSampler(open_gpu())
-        self._unchecked: dict[int, str] = {}  # by batch: why there was nothing to hold against
+        self._unchecked: dict[int, str] = {}  # by batch: why no outputs were compared
         self._results: list[BenchResult] = []
         self._comparisons: list[Comparison] = []
 
     def of_batch(self, batch: int, progress: Progress, part: Progress) -> Iterator[BenchReport]:
-        """Make every lane ready for a batch, and time them in rounds."""
+        """Make every lane ready for a batch, time them in rounds, and yield the reports."""
         images = self._images[np.arange(batch) % len(self._images)]
         alone = self._effort.alone
         for lane in self.lanes:
@@ -195,7 +217,7 @@ def _time_transfers(lanes: list[TimedRunner], images: NDArray[np.float32]) -> No
 
 
 def _warm_up(lanes: list[TimedRunner], rounds: int, seconds: float) -> None:
-    """Untimed rounds until every latency has settled: at least one, at most ``rounds``."""
+    """Run untimed rounds until every latency has settled: at least one, at most ``rounds``."""
     start = time.perf_counter()
     warm: list[list[float]] = [[] for _ in lanes]
     for done in range(max(rounds, 1)):
@@ -208,19 +230,22 @@ def _warm_up(lanes: list[TimedRunner], rounds: int, seconds: float) -> None:
 
 
 def _unchecked(first: TimedRunner, batch: int) -> dict[int, str]:
-    """Why nothing was held against the first runner's output, by batch; empty if it was."""
+    """Return the reason why no output was compared with the first runner's, by batch.
+
+    The result is empty if the outputs were compared.
+    """
     reason = first.missing or first.failed
     return {batch: f"{first.runner.name}: {reason}"} if reason and first.error is None else {}
 
 
 def _checks(unchecked: Mapping[int, str]) -> dict[str, str]:
-    """The condition that nothing says whether outputs are right, where that is so."""
+    """Make the condition that says at which batches no outputs were compared, if there are any."""
     reasons = [f"batch {batch}, {reason}" for batch, reason in unchecked.items()]
     return {"outputs not checked": "; ".join(reasons)} if reasons else {}
 
 
 def _result(lane: TimedRunner, baseline: TimedRunner | None, batch: int) -> BenchResult:
-    """What was found of a lane; without a baseline there is no ratio yet."""
+    """Make the result of a lane; without a baseline it has no ratio yet."""
     contender, runner = lane.contender, lane.runner
     result = BenchResult(
         name=runner.name,

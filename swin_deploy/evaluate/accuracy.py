@@ -1,4 +1,4 @@
-"""What an evaluation found, as values: right answers, their intervals, and the verdict."""
+"""Results of an evaluation, as values: right answers, their intervals, and the verdict."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Verdict = Literal["pass", "fail", "inconclusive"]
 
 @dataclass(frozen=True)
 class Score:
-    """Right answers on a set of images, beside the reference's on the same images.
+    """Right answers on a set of images, compared with the reference's on the same images.
 
     Attributes:
-        images: Images in all, at least one.
-        right: Images answered right.
-        lost: Images that the reference has right and this one wrong.
-        gained: Images that the reference has wrong and this one right.
+        images: Number of images, at least one.
+        right: Number of images answered right.
+        lost: Number of images that the reference has right and this one wrong.
+        gained: Number of images that the reference has wrong and this one right.
     """
 
     images: Annotated[int, msgspec.Meta(ge=1)]
@@ -40,7 +40,7 @@ class Score:
 
     @property
     def interval(self) -> Interval:
-        """Where the accuracy lies, at 95 %."""
+        """The 95 % interval of the accuracy, by Wilson's score."""
         return wilson_interval(self.right, self.images)
 
     @property
@@ -50,7 +50,7 @@ class Score:
 
     @property
     def difference_interval(self) -> Interval:
-        """Where the difference lies, at 95 %, the images being the same."""
+        """The 95 % interval of the difference, for paired answers to the same images."""
         return paired_interval(self.lost, self.gained, self.images)
 
 
@@ -60,17 +60,18 @@ class BackendAccuracy:
 
     Attributes:
         name: Short name, such as ``ONNX fp16``.
-        stage: Kind of what answered.
-        precision: Of weights and activations.
+        stage: Kind of model that answered.
+        precision: Precision of weights and activations.
         file: File name of the artefact, or empty.
-        backend: What ran it and where.
-        top1: Right where the largest logit is the class; None where it could not run.
-        top5: Right where the class is among the five largest; also None for five classes or fewer.
-        agreed: Images with the reference's top class.
-        not_finite: Images with a logit that is NaN or infinite; they count as wrong.
+        backend: Library and device that ran it.
+        top1: Score of the largest logit; None if it could not run.
+        top5: Score of the five largest logits; None if it could not run, or for five classes or
+            fewer.
+        agreed: Number of images with the reference's top class.
+        not_finite: Number of images with a logit that is NaN or infinite; they count as wrong.
         lost_images: The first images that ``top1.lost`` counts, by path.
-        not_run: Reason why it could not run here; empty when it ran.
-        max_drop: Drop of top-1 accuracy that it is allowed, as ``Evaluation.max_drop``.
+        not_run: Reason why it could not run here; empty if it ran.
+        max_drop: Allowed drop of top-1 accuracy, as ``Evaluation.max_drop``.
     """
 
     name: str
@@ -88,7 +89,7 @@ class BackendAccuracy:
 
     @property
     def passed(self) -> bool | None:
-        """Whether it is as accurate as asked for; None where it could not run."""
+        """True if it is as accurate as asked for; None if it could not run."""
         if self.top1 is None:
             return None
         if self.not_finite:
@@ -99,25 +100,25 @@ class BackendAccuracy:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The accuracy of a model and of what was made from it, on the same labelled images.
+    """The accuracy of a model and of the files made from it, on the same labelled images.
 
     Attributes:
         model: Model name.
-        weights: Which weights.
-        created: When, in UTC and ISO 8601.
-        data: Where the images come from.
-        classes: How class names became indices.
-        images: Images that every backend answered.
-        skipped: Images left out because they cannot be read.
-        num_classes: Of the model.
-        max_drop: Allowed drop of top-1 accuracy, as a share; None where only a loss that shows
-            is a failure.
-        reference: The PyTorch model with the checkpoint's weights.
-        candidates: What was made from it, in the order of the line.
-        doubt: Reason why accuracy shows nothing here; empty where the reference is better than
+        weights: Origin of the weights.
+        created: Time of the evaluation, in UTC and ISO 8601.
+        data: Origin of the images.
+        classes: Rule that turned class names into indices.
+        images: Number of images that every backend answered.
+        skipped: Number of images that were not answered by every backend, being unreadable.
+        num_classes: Number of classes of the model.
+        max_drop: Allowed drop of top-1 accuracy, as a share; None if only a significant loss is a
+            failure.
+        reference: Accuracy of the PyTorch model with the checkpoint's weights.
+        candidates: Accuracy of the deploy model and of each file, in the order of the line.
+        doubt: Reason why accuracy shows nothing here; empty if the reference is better than
             guessing.
-        assumptions: What nothing said and had to be chosen.
-        conditions: What the results hold for.
+        assumptions: Settings that no source gave and that had to be chosen.
+        conditions: Conditions of the results, by name.
     """
 
     model: str
@@ -142,18 +143,18 @@ class Evaluation:
 
     @property
     def verdict(self) -> Verdict:
-        """``inconclusive`` where the reference is not better than guessing; else as ``passed``."""
+        """The verdict; ``inconclusive`` if the reference is not better than guessing."""
         if self.doubt:
             return "inconclusive"
         return "pass" if self.passed else "fail"
 
     @property
     def passed(self) -> bool:
-        """No candidate failed and one ran; those that could not run do not count as passed.
+        """True if at least one candidate ran, none that ran failed, and there is no doubt.
 
-        Without ``max_drop`` a candidate fails where a loss shows: the whole interval of the
-        difference is below zero. With it a candidate fails unless the images show that the drop
-        is no larger: the interval's lower end is not below ``-max_drop`` (the usual test of
+        Without ``max_drop`` a candidate fails if its loss is significant: the whole interval of the
+        difference is below zero. With it a candidate fails unless the images show that the drop is
+        at most ``max_drop``: the interval's lower end is not below ``-max_drop`` (the usual test of
         non-inferiority, at 2.5 % on one side).
         """
         ran = [one.passed for one in self.candidates if not one.not_run]
@@ -167,13 +168,16 @@ def score_answers(
     *,
     top: int,
 ) -> Score:
-    """Count the right answers of a candidate, and those that the reference has otherwise.
+    """Count the right answers of a candidate, and those where the reference differs.
 
     Args:
-        answers: For each image its classes, best first; empty for no answer, which is wrong.
-        reference: The same of the reference.
-        labels: The right classes.
-        top: How many of the first classes count.
+        answers: Classes of each image, best first; empty for no answer, which is wrong.
+        reference: The same of the reference, in the same order.
+        labels: The right class of each image.
+        top: Number of the first classes that count.
+
+    Raises:
+        ValueError: If the three are not equally long.
     """
     pairs = [
         (label in ours[:top], label in theirs[:top])

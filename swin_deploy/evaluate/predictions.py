@@ -1,8 +1,8 @@
-"""Predictions of one model, kept on disk as they are made, so that a run can go on where it was.
+"""Predictions of one model, kept on disk so that an interrupted run can be resumed.
 
-One JSON line for each image, ``{"image": "3/17.png", "top": [3, 8, 5, 9, 1]}``, best class first,
-below a line that says what they hold for. A line that is not whole, as a killed process leaves at
-the end, is ignored.
+The file has one JSON line for each image, ``{"image": "3/17.png", "top": [3, 8, 5, 9, 1]}``, best
+class first, after a line with the key: the conditions of the predictions. An incomplete line, such
+as a killed process leaves at the end, is ignored.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ Answer = tuple[int, ...]  # classes, best first; empty where an output was not a
 class Predictions:
     """The predictions of one model on one set of images; open with ``with``.
 
-    Another key (other images, weights, file, device, versions) has a file of its own, so nothing
-    is lost by going back and forth.
+    Each key (images, weights, file, device, versions) has a file of its own, so changing a
+    condition and changing it back loses nothing.
 
     Args:
-        folder: Where the files are.
-        name: Of the model, for the file's name.
-        key: What the predictions hold for, as JSON values.
+        folder: Folder of the files.
+        name: Name of the model, for the file's name.
+        key: Conditions of the predictions, by name.
 
     Attributes:
-        path: The file.
-        answers: By image path; those of earlier runs once opened.
-        changed: Names in ``key`` by which the file of an earlier run differs; empty where this one
-            goes on, or is the first.
+        path: Path of the file.
+        answers: Answers by image path; those of earlier runs are there once it is open.
+        changed: Names in ``key`` whose values differ from the newest other file's; empty if this
+            file is resumed, or is the first.
     """
 
     def __init__(self, folder: Path, name: str, key: dict[str, str]) -> None:
@@ -75,7 +75,10 @@ class Predictions:
         self._stream.close()
 
     def add(self, answers: dict[str, Answer]) -> None:
-        """Keep more predictions, by image path.
+        """Add predictions to the file.
+
+        Args:
+            answers: Answers by image path.
 
         Raises:
             FileError: If they cannot be written.
@@ -91,7 +94,7 @@ class Predictions:
         self._stream.flush()
 
     def _read(self) -> int:
-        """Take over what an earlier run left; returns the size of its whole lines."""
+        """Read the answers of an earlier run; return the size of its complete lines, in bytes."""
         if not self.path.exists():
             return 0
         data = read_bytes(self.path, most_bytes=MOST_BYTES)
@@ -107,7 +110,7 @@ class Predictions:
         return len(whole)
 
     def _differences(self) -> tuple[str, ...]:
-        """By what the newest file of the same name differs from this one."""
+        """Return the names in the key whose values differ from the newest file of this name."""
         stem = self.path.stem.rpartition("-")[0]
         found = self.path.parent.glob("*.jsonl")
         others = [path for path in found if path != self.path and path.is_file()]
@@ -128,7 +131,7 @@ class Predictions:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """The object in a line; empty for a damaged one."""
+    """Parse the JSON object in a line; return an empty one for a damaged line."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):

@@ -33,19 +33,19 @@ from swin_deploy.images.labelled import LabelledImages
 from swin_deploy.runners import Runner, TorchRunner
 from swin_deploy.runners.base import run_images
 
-# Facts that decide nothing about predictions.
+# Facts that do not affect predictions.
 UNUSED: dict[str, object] = {"model": "", "class_names": [], "class_names_source": ""}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to evaluate.
+    """Settings of an evaluation.
 
     Attributes:
-        folder: Where predictions are kept.
-        batch: Images a call, clipped to what a model takes.
-        skip_unreadable: Leave out images that cannot be read, and count them.
-        max_drop: As ``Evaluation.max_drop``.
+        folder: Folder in which predictions are kept.
+        batch: Number of images in a call, clipped to what a model takes.
+        skip_unreadable: True to skip images that cannot be read, and count them.
+        max_drop: Allowed drop of top-1 accuracy, as ``Evaluation.max_drop``.
     """
 
     folder: Path
@@ -56,7 +56,15 @@ class Settings:
 
 @dataclass
 class _Backend:
-    """One model under way; ``predictions`` is None where it cannot run here."""
+    """One model being evaluated.
+
+    Attributes:
+        stage: Kind of model.
+        file: File name of the artefact, or empty.
+        runner: The runner, open unless it cannot run here.
+        predictions: Its predictions, open; None if it cannot run here.
+        not_run: Reason why it cannot run here; empty if it can.
+    """
 
     stage: Literal["reference"] | Stage
     file: str
@@ -66,10 +74,10 @@ class _Backend:
 
 
 def require_logits(loaded: LoadedModel) -> int:
-    """The number of classes of a model that gives class logits.
+    """Return the number of classes of a model that gives class logits.
 
     Raises:
-        ConfigError: If it gives something else.
+        ConfigError: If the model gives something else.
     """
     if "logits" not in loaded.config.output_names or loaded.config.num_classes < 1:
         raise ConfigError(
@@ -91,20 +99,22 @@ def evaluate(
     """Measure top-1 and top-5 accuracy of the reference, the deploy model and each file.
 
     Predictions that ``settings.folder`` has from an earlier run of the same images, weights,
-    file, device and versions are taken over.
+    file, device and versions are reused.
 
     Args:
-        loaded: The model, of which class logits are asked.
-        made: Files made from it.
-        images: What to run on.
-        settings: How.
-        progress: Told how far it is after each batch.
-        notice: Told once for each model what is taken over, or why not.
+        loaded: The model, which must give class logits.
+        made: Files made from it, and the way to run the deploy model in PyTorch.
+        images: The labelled images.
+        settings: Settings of the evaluation.
+        progress: Function that is told the progress after each batch.
+        notice: Function that is told, once for each model, how many predictions are reused, or
+            what has changed since the last run.
 
     Raises:
         ComparisonError: If a file was not made from this model, or gives other outputs.
         ConfigError: If the model gives no class logits.
-        FileError: If an image cannot be read, or predictions cannot be kept.
+        FileError: If an image cannot be read and is not to be skipped, if no image can be read, or
+            if predictions cannot be kept.
         DeployError: If a file cannot be used.
     """
     require_logits(loaded)
@@ -122,7 +132,7 @@ def _opened(
     settings: Settings,
     notice: Tell,
 ) -> Iterator[_Backend]:
-    """Each model with its predictions so far, the reference first."""
+    """Open each model with its predictions so far, and yield them, the reference first."""
     torch_runner = TorchRunner("PyTorch reference", loaded.reference)
     reference: tuple[Literal["reference"], str, Runner] = ("reference", "", torch_runner)
     digests = ["", "", *([""] if made.runner else [])]
@@ -147,7 +157,7 @@ def _opened(
             "versions": f"swin-deploy {__version__}, Pillow {PIL.__version__}",
         }
         name = file or f"{stage}-{runner.precision}"
-        if name in kept:  # the deploy model once more, as PyTorch ships it
+        if name in kept:  # the deploy model again, in the way that ``made.runner`` runs it
             name = f"{name}-{made.runner}"
         kept.append(name)
         backend.predictions = stack.enter_context(Predictions(settings.folder, name, key))
@@ -170,12 +180,12 @@ def _run_all(
     settings: Settings,
     progress: Progress,
 ) -> None:
-    """Answer what is not answered yet: each image is decoded once for all models."""
+    """Answer the images that are not answered yet; decode each one once for all models."""
     running = [(one.runner, one.predictions) for one in backends if one.predictions is not None]
     missing = [
         path for path in images.paths if any(path not in kept.answers for _, kept in running)
     ]
-    # A model of a larger fixed batch would run images twice.
+    # A model whose smallest batch is larger would run images twice.
     batch = max(settings.batch, *(runner.min_batch for runner, _ in running))
     require_memory(loaded.config, batch=min(batch, max(1, len(missing))))
     done, started = len(images.paths) - len(missing), time.monotonic()
@@ -202,13 +212,13 @@ def _readable(
 
 
 def progress_text(done: int, total: int, new: int, elapsed_s: float) -> str:
-    """How far it is, how fast, and how long the rest takes at that rate.
+    """Describe the progress: images answered, images per second, and time left at that rate.
 
     Args:
-        done: Images answered, those of earlier runs too.
-        total: Images in all.
-        new: Images answered in this run.
-        elapsed_s: Since it began.
+        done: Number of images answered, with those of earlier runs.
+        total: Number of images in all.
+        new: Number of images answered in this run, at least one.
+        elapsed_s: Seconds since the run began.
     """
     rate = new / max(elapsed_s, 1e-9)
     left = datetime.timedelta(seconds=round((total - done) / rate))
@@ -232,7 +242,7 @@ def _answer(
 def _logits(
     runner: Runner, images: NDArray[np.float32], loaded: LoadedModel
 ) -> NDArray[np.float32]:
-    """Class logits, [n, num_classes]."""
+    """Run images [n, 3, H, W] and return their class logits, [n, num_classes]."""
     names, outputs = loaded.config.output_names, run_images(runner, images)
     shapes = [list(one.shape) for one in outputs]
     where = names.index("logits")
@@ -246,12 +256,13 @@ def _logits(
 
 
 def top_classes(logits: NDArray[np.float32]) -> list[Answer]:
-    """The five best classes of each row, or all where there are fewer; best first.
+    """Return the five best classes of each row, or all if there are fewer; best first.
 
-    Equal logits go by index. A row with a NaN or an infinity has no answer.
+    Classes of equal logits are in the order of their indices. A row with a NaN or an infinity has
+    an empty answer.
 
     Args:
-        logits: [n, num_classes].
+        logits: Logits, [n, num_classes].
     """
     best = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
     finite = [bool(np.isfinite(row).all()) for row in logits]
@@ -264,7 +275,7 @@ def _evaluation(
     images: LabelledImages,
     settings: Settings,
 ) -> Evaluation:
-    """Count what was answered by every model that ran."""
+    """Make the evaluation from the images that every model that ran has answered."""
     kept = [one.predictions.answers for one in backends if one.predictions is not None]
     labelled = dict(zip(images.paths, images.labels, strict=True))
     paths = [path for path in images.paths if all(path in answers for answers in kept)]
@@ -335,7 +346,7 @@ def _result(
 
 
 def _doubt(loaded: LoadedModel, images: LabelledImages, reference: BackendAccuracy) -> str:
-    """Why the accuracies show nothing; empty where the reference is better than guessing."""
+    """Return the reason to doubt the accuracies; empty if the reference beats guessing."""
     score = reference.top1
     if score is None:
         return ""

@@ -5,16 +5,14 @@
 ``tolerances``     how much is allowed: ceilings, and multiples of the floor
 ``compare``        two outputs against a tolerance
 ``samples``        a few images with what each model sees in them
-``drift``          how far a candidate's tokens are from the reference's along the model, beside
+``drift``          distance of a candidate's tokens from the reference's along the model, with
                    the noise there
 ``judge``          run every stage on the same images and judge each against the reference
-``localize``       say where a candidate that failed goes wrong first
-``points``         where the tokens are compared along the model, and in which order each side
-                   holds them
-``reference_run``  what the reference computes, once for all candidates
-``run``            prove a model and every file made from it
-``sample_images``  choose a few images to show, and say what the reference and each candidate see
-                   in them
+``localize``       find the part and the operation where a candidate that failed goes wrong first
+``points``         places along the model where tokens are compared, and each side's token order
+``reference_run``  run the reference once: its outputs, intermediate tokens and noise floor
+``run``            compare a model and every file made from it with the reference
+``sample_images``  choose a few images to show, with the reference's and each candidate's answers
 =================  ==============================================================================
 
 One rule: ``|a - b| <= atol + rtol * |b|`` in float64, after both sides are divided by the

@@ -1,4 +1,4 @@
-"""Two outputs against a tolerance: errors in float64, in units of the reference's RMS."""
+"""Comparison of two outputs with a tolerance: errors in float64, in the reference's RMS."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def compare(
 
     1. Outputs of different shapes, or without values, cannot be compared.
     2. A NaN or an infinity on either side fails, even where both sides have it.
-    3. Otherwise the tolerance decides. Where the reference is zero everywhere its RMS is no
-       unit: the errors are then absolute.
+    3. Otherwise the tolerance decides. If the reference is zero everywhere, its RMS cannot be the
+       unit, and the errors are absolute.
 
     Args:
         actual: Candidate's output, [n, ...].
         reference: Reference's output, of the same shape.
-        tolerance: What is allowed.
+        tolerance: Limits on the errors.
         case: Images and values that these are.
-        classes: Whether rows are logits [n, num_classes], whose top class can be compared.
+        classes: True if the rows are logits [n, num_classes], whose top class can be compared.
 
     Raises:
         ComparisonError: If the shapes differ, there is nothing to compare, or ``classes`` is
@@ -93,13 +93,17 @@ def measure_floor(
     *,
     source: str,
 ) -> NoiseFloor:
-    """What ``noisy``, the reference in another precision, is from it; infinite if not finite.
+    """Measure the error of the reference in another precision against itself in float32.
 
     Args:
         noisy: Output of the reference in the other precision, [n, ...].
         reference: Its float32 output, of the same shape.
-        ceiling: Its ``rtol`` over ``atol`` weights the errors, as in ``compare``.
-        source: What was run against what, in words.
+        ceiling: Tolerance whose ``rtol`` over ``atol`` weights the errors, as in ``compare``.
+        source: The two runs that are compared, in words.
+
+    Returns:
+        The floor, in units of the reference's RMS; infinite if a value on either side is NaN or
+        infinite.
     """
     if not np.isfinite(noisy).all() or not np.isfinite(reference).all():
         return NoiseFloor(math.inf, math.inf, source)
@@ -110,10 +114,19 @@ def measure_floor(
 def second_opinion(
     actual: NDArray[np.floating], reference: NDArray[np.floating], tolerance: Tolerance
 ) -> bool:
-    """Whether Polygraphy finds every value within ``atol`` and ``rtol``; nothing else is asked.
+    """Ask Polygraphy whether every value is within ``atol`` and ``rtol``.
 
-    Polygraphy passes a value that is within either tolerance, ours is their sum. So both sides
-    are divided by what is allowed for each value, and Polygraphy is asked for an ``atol`` of 1.
+    Polygraphy passes a value that is within either tolerance, while ours is their sum. Both sides
+    are therefore divided by the error allowed for each value, and Polygraphy applies an ``atol``
+    of 1.
+
+    Args:
+        actual: Candidate's output, [n, ...].
+        reference: Reference's output, of the same shape.
+        tolerance: Limits on the errors; only ``atol`` and ``rtol`` are used.
+
+    Returns:
+        True if every value is within tolerance.
 
     Raises:
         ComparisonError: If the shapes differ, or there is nothing to compare.
@@ -163,7 +176,7 @@ def _not_finite(side: str, values: NDArray[np.floating]) -> str:
 def _in_units(
     actual: NDArray[np.floating], reference: NDArray[np.floating]
 ) -> Iterator[tuple[Wide, Wide]]:
-    """Both sides in float64 and in units of the reference's RMS, some rows at a time."""
+    """Yield both sides in float64, in units of the reference's RMS, some rows at a time."""
     chunks = _chunks(reference.shape)
     squares = (np.square(plain_array(reference[rows], np.float64)).sum() for rows in chunks)
     unit = math.sqrt(float(sum(squares)) / reference.size) or 1.0
@@ -173,7 +186,7 @@ def _in_units(
 
 
 def _chunks(shape: tuple[int, ...]) -> list[slice]:
-    """Rows that hold at most ``CHUNK`` values together, or one row each."""
+    """Split the rows into slices of at most ``CHUNK`` values, or of one row each."""
     count = max(1, CHUNK // max(1, math.prod(shape[1:])))
     return [slice(start, start + count) for start in range(0, shape[0], count)]
 
@@ -181,7 +194,7 @@ def _chunks(shape: tuple[int, ...]) -> list[slice]:
 def _measure(
     actual: NDArray[np.floating], reference: NDArray[np.floating], weight: float
 ) -> _Errors:
-    """The errors of finite outputs; ``weight`` is ``rtol`` over ``atol``."""
+    """Measure the errors of finite outputs; ``weight`` is ``rtol`` over ``atol``."""
     largest = total = noise = signal = needed = 0.0
     cosine = math.inf
     for a, b in _in_units(actual, reference):
@@ -204,13 +217,16 @@ def _measure(
 
 
 def _square(values: Wide) -> float:
-    """The square of the norm of all values."""
+    """Return the squared L2 norm of all values."""
     flat = values.reshape(-1)
     return float(flat.dot(flat))
 
 
 def _smallest_cosine(a: Wide, b: Wide) -> float:
-    """Of the rows of [n, m]; rows that are both zero are alike, a row and a zero row are not."""
+    """Return the smallest cosine similarity over the rows of two arrays [n, m].
+
+    Two equal rows of zeros count as 1, a row of zeros against another row as 0.
+    """
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     alike = (a == b).all(axis=1)
     cosines = np.where(norms > 0, (a * b).sum(axis=1) / np.where(norms > 0, norms, 1.0), alike)
@@ -218,7 +234,7 @@ def _smallest_cosine(a: Wide, b: Wide) -> float:
 
 
 def _checks(errors: _Errors, tolerance: Tolerance) -> tuple[Check, ...]:
-    """Every rule of a tolerance, applied."""
+    """Apply every rule of a tolerance."""
     floor, cosine = tolerance.floor, tolerance.min_cosine
     lost = (floor.atol, floor.relative_l2) if floor and floor.is_finite else (None, None)
     multiple = tolerance.atol_multiple
@@ -232,7 +248,7 @@ def _checks(errors: _Errors, tolerance: Tolerance) -> tuple[Check, ...]:
 
 
 def _excess(check: Check) -> str:
-    """What a failed check needs and what it allows, in words."""
+    """Describe a failed check: its error, its limit, and the floor if it has one."""
     beside = "" if check.floor is None else f", PyTorch itself loses {check.floor:.3g}"
     return f"{check.rule}: error {check.needed:.3g}, limit {check.allowed:.3g}{beside}"
 
@@ -240,10 +256,18 @@ def _excess(check: Check) -> str:
 def top_changes(
     actual: NDArray[np.floating], reference: NDArray[np.floating], floor: NoiseFloor | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Rows of logits [n, num_classes] with another top class; and which of them are near ties.
+    """Find the rows of logits whose top class differs, and those of them that are near ties.
 
-    Where another class is on top, it matters how sure the reference was: two logits that are
-    closer than twice the floor change places in PyTorch itself, too.
+    The reference's margin tells a near tie: two logits that are closer than twice the floor change
+    places in PyTorch itself, too.
+
+    Args:
+        actual: Candidate's logits, [n, num_classes], finite.
+        reference: Reference's logits, of the same shape.
+        floor: Noise floor of the logits; None counts as 0.
+
+    Returns:
+        Two arrays [n]: True where the top class differs, and True where that is a near tie.
     """
     flipped = actual.argmax(axis=1) != reference.argmax(axis=1)
     margin = np.concatenate([margins(b) for _, b in _in_units(actual, reference)])
@@ -253,7 +277,7 @@ def top_changes(
 def _agreement(
     actual: NDArray[np.floating], reference: NDArray[np.floating], floor: NoiseFloor | None
 ) -> _Agreement:
-    """How far the classes of logits [n, num_classes] agree."""
+    """Measure the agreement of the top classes of logits [n, num_classes]."""
     flipped, tied = top_changes(actual, reference, floor)
     count = min(TOP, reference.shape[1])
     top = [np.sort(np.argsort(side, axis=1)[:, -count:], axis=1) for side in (actual, reference)]
@@ -266,7 +290,7 @@ def _agreement(
 
 
 def margins(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    """From the largest to the second largest of each row; infinite for a single class."""
+    """Return the top logit minus the second of each row [n]; infinity if there is one class."""
     if logits.shape[1] < 2:
         return np.full(len(logits), math.inf)
     ordered = np.sort(logits, axis=1)

@@ -1,4 +1,4 @@
-"""How far a candidate's tokens are from the reference's along the model, beside the noise there."""
+"""Distance of a candidate's tokens from the reference's along the model, with the noise there."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ from swin_deploy.runners.intermediates import Probed
 
 @dataclass(frozen=True)
 class Drift:
-    """What was found along the model.
+    """Comparison of a candidate's intermediate tokens with the reference's.
 
     Attributes:
-        points: Every place, for each image set in turn.
-        results: For each image set, the tokens that are nearest to their limit, and the features.
+        points: Drift at every point, for each image set in turn.
+        results: Result of the tokens nearest to their limit, and that of the features if there are
+            any, for each image set in turn.
     """
 
     points: tuple[DriftPoint, ...]
@@ -44,7 +45,7 @@ class Drift:
 def missing_points(
     reference: ReferenceOutputs, candidate: Probed | None, precision: Precision
 ) -> str:
-    """Why a candidate cannot be followed along the model; empty when it can."""
+    """Return the reason why intermediate tokens cannot be compared; empty if they can."""
     if candidate is None:
         return "only its outputs can be read"
     if reference.trace is None or precision not in reference.trace.noise:
@@ -57,17 +58,19 @@ def missing_points(
 def measure_drift(
     reference: ReferenceOutputs, candidate: Probed, ceiling: Tolerance, precision: Precision
 ) -> Drift:
-    """Compare a candidate's tokens with the reference's behind every part of the model.
+    """Compare a candidate's tokens with the reference's after every part of the model.
 
     Args:
-        reference: With its trace and its noise in this precision.
-        candidate: To look into; none of its parts is missing.
-        ceiling: Of the outputs; on the way the noise alone decides.
-        precision: Of the candidate.
+        reference: Reference's outputs, with its trace and its noise in this precision.
+        candidate: The model to probe. It must have every module in ``reference.trace.points``.
+        ceiling: Ceiling of the outputs; intermediate tokens are judged against the noise alone,
+            with errors weighted by its ``rtol`` over ``atol``.
+        precision: Precision of the candidate.
 
     Raises:
         ComparisonError: If its tokens are of another shape.
         DeployError: If it cannot run.
+        ValueError: If the reference has no trace.
     """
     trace = reference.trace
     if trace is None:
@@ -115,7 +118,10 @@ def _compare_points(
 
 
 def _telling(compared: list[tuple[ComparePoint, ParityResult]]) -> list[ParityResult]:
-    """The tokens nearest to their limit or furthest beyond it, and the features where there are."""
+    """Pick the tokens with the highest needed / allowed ratio, and the features if there are any.
+
+    Tokens that failed come before tokens that passed.
+    """
     tokens = [result for point, result in compared if point.place.part != "features"]
     features = [result for point, result in compared if point.place.part == "features"]
     return [max(tokens, key=lambda r: (not r.passed, r.deciding.share)), *features]

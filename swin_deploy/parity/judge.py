@@ -45,11 +45,12 @@ DEFAULT_BATCHES = (1, 2, 3, 7)
 
 @dataclass(frozen=True)
 class _Runs:
-    """What a candidate gave for one image set.
+    """A candidate's outputs for one image set.
 
     Attributes:
-        by_batch: At each batch size, ascending.
-        turned: The first call of the largest batch again, its images one place further on.
+        by_batch: Outputs at each batch size, ascending.
+        turned: Outputs of the first call of the largest batch run again, with its images one place
+            further on; None if the largest batch is 1.
     """
 
     by_batch: list[Rows]
@@ -68,19 +69,19 @@ def judge(
     The largest batch goes through all images, the others through enough of them to fill one call.
     Two more results for each image set hold rows of the largest batch against each other: the
     batch must not change a row (against the smallest), nor may a row's place in it (the same
-    images, one place further on). Polygraphy repeats every verdict on the values; where it does
-    not agree, the result fails. A candidate that can be looked into is compared on the way, too,
-    and where one fails, what goes wrong first is looked for.
+    images, one place further on). Polygraphy repeats every verdict on the values of a candidate
+    with ``second_opinion``; if it does not agree, the result fails. A candidate that can be probed
+    is compared along the model, too, and if one fails, its first fault is searched for.
 
     Args:
-        reference: From ``run_reference``, and ``trace_reference`` where noise is to decide.
+        reference: Result of ``run_reference``, or of ``trace_reference`` if the noise is to decide.
         candidates: Stages in the order of the line.
-        batches: Batch sizes, clipped to what a candidate takes and to the images there are; a
-            candidate's own largest batch comes on top, by repeating images.
-        progress: Told what is run, before it is run.
+        batches: Batch sizes, clipped to what a candidate takes and to the number of images; a
+            candidate's own largest batch is added, and repeats images if it must.
+        progress: Function that is told what is run, before it is run.
 
     Returns:
-        One hop for each candidate, in order. A candidate whose package or device is not here has
+        One hop for each candidate, in order. A candidate whose package or device is missing has
         ``not_run`` with the reason; a deploy model that cannot be compiled fails without a result.
 
     Raises:
@@ -130,7 +131,7 @@ def _judge_outputs(
             except BuildError as err:
                 if candidate.stage != "deploy":
                     raise
-                # torch.compile failed on it: no reason to lose what the other stages show
+                # torch.compile failed on it: this must not lose the results of the other stages
                 why = str(err).removeprefix(f"{runner.name}: ")
                 fault = FirstFault("error", detail=why)
                 return replace(hop, backend=runner.backend, first_fault=fault)
@@ -147,14 +148,14 @@ def _judge_outputs(
 
 
 def _ceiling(candidate: Candidate) -> Tolerance:
-    """The most that is allowed."""
+    """Return the most that a candidate is allowed."""
     return tolerance_for(candidate.stage, candidate.runner.precision, family=candidate.family)
 
 
 def _allowed(
     reference: ReferenceOutputs, number: int, candidate: Candidate
 ) -> tuple[Tolerance, ...]:
-    """What is allowed for each output on one image set."""
+    """Return the tolerance of each output on one image set."""
     ceiling, precision = _ceiling(candidate), candidate.runner.precision
     noise = reference.trace.noise.get(precision) if reference.trace else None
     if noise is None:
@@ -169,7 +170,7 @@ def _allowed(
 def _look_inside(
     hop: Hop, reference: ReferenceOutputs, candidate: Candidate, progress: Progress
 ) -> Hop:
-    """The hop with its drift along the model and, where it failed, what goes wrong first."""
+    """Add to a hop its drift along the model and, if it failed, its first fault."""
     probed, precision = candidate.probed, candidate.runner.precision
     missing = missing_points(reference, probed, precision)
     if missing or probed is None:
@@ -189,7 +190,7 @@ def _look_inside(
 
 
 def _only_ceilings(hop: Hop) -> bool:
-    """Whether it failed, and nothing in it is further from the reference than its noise allows."""
+    """Return True if a hop failed by ceilings alone, with every value within its noise."""
     failed = [check for result in hop.results for check in result.checks if not check.passed]
     finite = all(result.checks for result in hop.results)
     ceilings = bool(failed) and all(check.multiple is None for check in failed)
@@ -221,7 +222,11 @@ def _judge_runs(
     judges: Mapping[str, Callable[..., ParityResult]],
     images: ImageSet,
 ) -> list[ParityResult]:
-    """Each output at each batch against the reference, then the largest batch against others."""
+    """Judge each output at each batch against the reference, then the largest batch's rows.
+
+    The first call of the largest batch is held against the same images in the smallest batch, and
+    against itself with its images one place further on.
+    """
     small, large = runs.by_batch[0], runs.by_batch[-1]
     if len(small.outputs) != len(judges):
         raise ComparisonError(f"{len(small.outputs)} outputs, expected {', '.join(judges)}")
@@ -256,7 +261,7 @@ def _judge_values(
     case: Case,
     classes: bool,
 ) -> ParityResult:
-    """Our verdict, if Polygraphy's is the same; else a failure that says so."""
+    """Return our result if Polygraphy's verdict is the same; else a failure that says so."""
     result = compare(actual, reference, tolerance, case, classes=classes)
     ours = result.needed_atol <= tolerance.atol
     theirs = second_opinion(actual, reference, tolerance)

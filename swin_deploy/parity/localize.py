@@ -1,8 +1,8 @@
-"""Say where a candidate that failed goes wrong first: the part of the model, then the operation.
+"""Find the part of the model, then the operation, where a candidate that failed goes wrong first.
 
 A candidate is compared operation by operation with a deploy model folded afresh from the reference
-and run in float64: both have the same modules. Where that one does not agree with the reference
-either, the fault is in the folding or in the deploy model's code, and nothing finer can be said.
+and run in float64: both have the same modules. If that model does not agree with the reference
+either, the fault is in the folding or in the deploy model's code, and the search ends there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from swin_deploy.runners.intermediates import Probed, Side, Tap, TappedModule, t
 
 Real = NDArray[np.floating]
 
-# In the order in which they run; what a family or a precision lacks is passed over.
+# Operations in the order in which they run; those that a family or a precision lacks are skipped.
 BLOCK_PARTS: tuple[tuple[str, str, Side], ...] = (
     ("token order", "reorder_before", "out"),
     ("displacement", "reorder_branch", "out"),
@@ -74,12 +74,13 @@ SCORES = "attention bias and mask"
 
 @dataclass(frozen=True)
 class _Place:
-    """The part of the model that is wrong, on the images that show it.
+    """The part of the model that is wrong, with the images that show it.
 
     Attributes:
-        number: Of the image set.
-        index: Of the point.
-        images: Of the image set, those that were traced.
+        trace: The reference's trace.
+        number: Index of the image set.
+        index: Index of the point in ``trace.points``.
+        images: The images of that set that were traced, [TRACE_ROWS, 3, H, W].
     """
 
     trace: Trace
@@ -89,13 +90,18 @@ class _Place:
 
     @property
     def point(self) -> ComparePoint:
-        """Where it is."""
+        """The compare point of that part."""
         return self.trace.points[self.index]
 
 
 @dataclass(frozen=True)
 class _Operation:
-    """One operation inside a part of the model."""
+    """One operation inside a part of the model.
+
+    Attributes:
+        name: Name for people, such as ``softmax or values``.
+        tap: Tensor that shows its result.
+    """
 
     name: str
     tap: Tap
@@ -104,13 +110,13 @@ class _Operation:
 def locate(
     reference: ReferenceOutputs, candidate: Probed, hop: Hop, precision: Precision
 ) -> FirstFault:
-    """Find the first place where a candidate that failed is wrong, and the inputs that show it.
+    """Name the first part and operation beyond the noise floor, and the inputs that show it.
 
     Args:
-        reference: With its trace and its noise in this precision.
-        candidate: To look into.
-        hop: Of the candidate, with its drift; it failed.
-        precision: Of the candidate.
+        reference: Reference's outputs, with its trace and its noise in this precision.
+        candidate: The model to probe.
+        hop: Hop of the candidate, which failed, with its drift.
+        precision: Precision of the candidate.
 
     Raises:
         DeployError: If the candidate cannot run.
@@ -132,7 +138,7 @@ def _place(reference: ReferenceOutputs, trace: Trace, first: DriftPoint) -> _Pla
 
 
 def _shows_only(results: Sequence[ParityResult]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Return the batches and the image sets that alone show a fault; empty where all do."""
+    """Return the batches and the image sets that alone show a fault; each empty if all do."""
     failed = [result for result in results if not result.passed]
     batches = sorted({result.batch for result in failed})
     sets = tuple(dict.fromkeys(result.case.image_set for result in failed))
@@ -177,7 +183,7 @@ def _in_both(tap: Tap, candidate: Probed, fresh: Probed) -> bool:
 
 
 def _fresh_agrees(place: _Place, fresh: Probed) -> bool:
-    """Whether a model folded afresh has the reference's tokens at the place."""
+    """Compare the tokens of a model folded afresh with the reference's at the place."""
     trace, point = place.trace, place.point
     config = trace.reference.config
     order = token_orders(trace.points, fresh, config)[place.index]
@@ -196,7 +202,10 @@ def _fresh_agrees(place: _Place, fresh: Probed) -> bool:
 def _run_tapped(
     model: nn.Module, dtype: torch.dtype, taps: tuple[Tap, ...], images: NDArray[np.float32]
 ) -> tuple[Real, ...]:
-    """What a model has at the taps, in float64 or, where it computes in less, in float32."""
+    """Run a model in a dtype and return the tensors at its taps.
+
+    They are in float64 if that is the dtype, else in float32.
+    """
     module = TappedModule(alias(model).to(dtype), taps)
     with torch.inference_mode():
         outputs = module(torch.tensor(plain_array(images, np.float32), dtype=dtype))
@@ -207,7 +216,15 @@ def _run_tapped(
 def _compare_operation(
     operation: _Operation, sides: tuple[Real, Real, Real], place: _Place, precision: Precision
 ) -> ParityResult:
-    """A candidate's side against the exact one, allowed what the noisy one loses."""
+    """Compare a candidate's tensor with the exact one; the noisy one gives the floor.
+
+    Args:
+        operation: The operation.
+        sides: Tensors of the candidate, of the float64 model, and of the model in the candidate's
+            precision.
+        place: The part of the model.
+        precision: Precision of the candidate.
+    """
     actual, exact, noisy = sides
     if operation.name == SCORES:  # a mask is so large that nothing else would count
         actual, exact, noisy = map(_softmax, sides)

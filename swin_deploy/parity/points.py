@@ -1,4 +1,4 @@
-"""Where the tokens are compared along the model, and in which order each side holds them."""
+"""Places along the model where tokens are compared, and each side's token order."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ComparePoint:
 
     Attributes:
         place: Place along the model.
-        candidate: Where in the deploy model, and in a graph exported from it.
-        reference: Where in the reference; tokens are in raster order there.
+        candidate: Tensor in the deploy model, and in a graph exported from it.
+        reference: Tensor in the reference; its tokens are in raster order.
     """
 
     place: Place
@@ -35,14 +35,18 @@ class ComparePoint:
 
 
 def compare_points(reference: Reference) -> tuple[ComparePoint, ...]:
-    """The embedding, every block and merge in turn, and the features before a head."""
+    """List the embedding, every block and merge in turn, and the features before a head.
+
+    Args:
+        reference: The reference model.
+    """
     points = [
         ComparePoint(place, Tap(f"layers.{number - 1}" if number else "embed"), Tap(path))
         for number, (place, path) in enumerate(_reference_places(reference))
     ]
     if reference.config.output_name == "logits":
         count = len(points) - 1
-        tap = Tap(f"heads.{count}.2", "in")  # the linear layer behind the norm and the mean
+        tap = Tap(f"heads.{count}.2", "in")  # the linear layer after the norm and the mean
         points.append(ComparePoint(Place("features"), tap, Tap("head", "in")))
     return tuple(points)
 
@@ -54,7 +58,7 @@ def _reference_places(reference: Reference) -> Iterator[tuple[Place, str]]:
         return
     yield Place("embed"), "patch_embed"
     config = reference.config
-    # Behind the last map that is given nothing is built.
+    # No stage after the last map that is returned is built.
     count = config.shown_stages[-1] + 1 if config.output_name == "stages" else len(config.depths)
     for stage, depth in enumerate(config.depths[:count]):
         for block in range(depth):
@@ -79,10 +83,18 @@ def _notebook_places(reference: NotebookSwin) -> Iterator[tuple[Place, str]]:
 def token_orders(
     points: tuple[ComparePoint, ...], candidate: Probed, config: SwinConfig
 ) -> tuple[Order | None, ...]:
-    """The order of the candidate's tokens at each point, slot to raster index; None for features.
+    """Compute the order of the candidate's tokens at each point.
 
-    They are followed through the candidate's own gathers, so a candidate may leave its tokens in
-    any order that it knows of.
+    The tokens are followed through the candidate's own gathers, so a candidate may keep them in
+    any order that its gathers show.
+
+    Args:
+        points: Points along the model, from first to last.
+        candidate: The candidate, with its gathers.
+        config: Configuration of the model.
+
+    Returns:
+        For each point the raster index of each token, [tokens]; None for features.
 
     Raises:
         ComparisonError: If a gather does not fit the tokens that it gets.
@@ -117,17 +129,32 @@ def _merged(order: Order, columns: int) -> Order:
 
 
 def in_candidate_order(tokens: NDArray[np.floating], order: Order | None) -> NDArray[np.floating]:
-    """Tokens of the reference, [B, N, C] or [B, H, W, C], in the candidate's order, [B, N, C]."""
+    """Reorder the reference's tokens as the candidate's.
+
+    Args:
+        tokens: Tokens in raster order, [B, N, C] or [B, H, W, C].
+        order: Raster index of each of the candidate's tokens, [N]; None for features [B, C].
+
+    Returns:
+        Tokens, [B, N, C]; ``tokens`` itself if ``order`` is None.
+    """
     if order is None:
         return tokens
     return tokens.reshape(len(tokens), -1, tokens.shape[-1])[:, order]
 
 
 def batch_first(tokens: NDArray[np.floating], batch: int) -> NDArray[np.floating]:
-    """Tokens of a candidate, [N, B, C] or [N / 4, B, 4, C] before a merge, as [B, N, C].
+    """Move a candidate's batch axis to the front.
+
+    Args:
+        tokens: Tokens, [N, B, C], or [N / 4, B, 4, C] before a merge.
+        batch: Number of images, B.
+
+    Returns:
+        Tokens, [B, N, C].
 
     Raises:
-        ComparisonError: If they are laid out in another way.
+        ComparisonError: If the tokens are laid out in another way.
     """
     if tokens.ndim not in (3, 4) or tokens.shape[1] != batch:
         raise ComparisonError(

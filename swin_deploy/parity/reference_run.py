@@ -1,9 +1,9 @@
-"""What the reference computes, once for all candidates: outputs, tokens on the way, and its noise.
+"""Run the reference once; keep its outputs, its intermediate tokens and its noise floor.
 
 The noise is what PyTorch itself loses when the same reference runs in a candidate's precision on
-the same images: float16 or bfloat16 against float32, and for float32 the distance from float64. On
-a machine without a GPU the half precisions are PyTorch's CPU kernels: they round every tensor to
-half as a GPU does, and sum products in float32.
+the same images: float16 or bfloat16 against float32, and for float32 the distance from float64. A
+machine without a GPU runs the half precisions with PyTorch's CPU kernels: they round every tensor
+to half as a GPU does, and sum products in float32.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ class Noise:
     """The reference in another precision, for each image set.
 
     Attributes:
-        source: What was run, in words.
-        outputs: One array [NOISE_ROWS, ...] for each output, in float64.
-        trace: What it loses at each point of the stream.
+        source: Dtype and device of the run, in words.
+        outputs: One tuple for each image set: an array [NOISE_ROWS, ...] for each output, in
+            float64; fewer rows where the set has fewer images.
+        trace: One tuple for each image set: the noise floor at each compare point.
     """
 
     source: str
@@ -55,13 +56,13 @@ class Noise:
 
 @dataclass(frozen=True)
 class Trace:
-    """The reference's tokens on the way, for each image set.
+    """The reference's intermediate tokens, for each image set.
 
     Attributes:
         reference: The model itself.
-        points: Where they were taken.
-        tokens: One array [TRACE_ROWS, ...] for each point.
-        noise: By precision.
+        points: Places along the model where the tokens were taken.
+        tokens: One tuple for each image set: an array [TRACE_ROWS, ...] for each point.
+        noise: Noise of the reference, by precision.
     """
 
     reference: Reference
@@ -72,15 +73,15 @@ class Trace:
 
 @dataclass(frozen=True)
 class ReferenceOutputs:
-    """What the reference computes, once for each image set.
+    """The reference's outputs, and its trace if it was asked for.
 
     Attributes:
-        backend: What ran it and where.
+        backend: Library and device that ran it.
         image_sets: The images.
-        outputs: For each image set, one array [n, ...] for each output.
-        names: Of the outputs.
-        top1_accuracy: Share of labelled images classified right; None without labels.
-        trace: Tokens on the way and noise; None where they were not asked for.
+        outputs: One tuple for each image set: an array [n, ...] for each output.
+        names: Names of the outputs.
+        top1_accuracy: Share of labelled images classified right; None without labels or logits.
+        trace: Intermediate tokens and noise; None if they were not asked for.
     """
 
     backend: str
@@ -93,7 +94,13 @@ class ReferenceOutputs:
 
 @dataclass(frozen=True)
 class Rows:
-    """Outputs at one batch size: row ``i`` of each belongs to image ``index[i]``."""
+    """Outputs at one batch size.
+
+    Attributes:
+        batch: Number of images in a call.
+        index: Index of each row's image in the image set, [rows].
+        outputs: One array [rows, ...] for each output; row ``i`` belongs to image ``index[i]``.
+    """
 
     batch: int
     index: NDArray[np.int64]
@@ -111,9 +118,9 @@ def run_reference(
 
     Args:
         runner: The float32 reference, not open yet.
-        image_sets: At least one, none empty.
-        names: Of its outputs; one named ``logits`` is of classes.
-        progress: Told what is run, before it is run.
+        image_sets: Image sets, at least one and none empty.
+        names: Names of its outputs; one named ``logits`` holds class logits.
+        progress: Function that is told what is run, before it is run.
 
     Raises:
         ComparisonError: If there are no images.
@@ -145,13 +152,13 @@ def trace_reference(
     precisions: Sequence[Precision],
     progress: Progress = silent,
 ) -> ReferenceOutputs:
-    """Add the reference's tokens on the way, and its noise in the candidates' precisions.
+    """Add the reference's intermediate tokens, and its noise in the candidates' precisions.
 
     Args:
-        outputs: From ``run_reference``, of the same model.
+        outputs: Result of ``run_reference`` for the same model.
         reference: The model, float32.
-        precisions: To measure the noise in.
-        progress: Told what is run, before it is run.
+        precisions: Precisions in which to measure the noise.
+        progress: Function that is told what is run, before it is run.
     """
     points = compare_points(reference)
     tapped = TappedModule(reference, tuple(point.reference for point in points))
@@ -197,18 +204,32 @@ def _in_float64(module: nn.Module, batch: Tensor) -> tuple[Wide, ...]:
 
 
 def noise_rows(images: ImageSet) -> NDArray[np.int64]:
-    """The rows of an image set that the noise is measured on, spread over it."""
+    """Return the rows of an image set on which the noise is measured, spread evenly over it."""
     count = len(images.images)
     return np.unique(np.linspace(0, count - 1, min(NOISE_ROWS, count)).astype(np.int64))
 
 
 def trace_images(images: ImageSet) -> NDArray[np.float32]:
-    """The images whose tokens are compared on the way, [TRACE_ROWS, 3, H, W]."""
+    """Return the images whose intermediate tokens are compared, [TRACE_ROWS, 3, H, W]."""
     return images.images[noise_rows(images)[-TRACE_ROWS:]]
 
 
 def run_rows(runner: Runner, images: ImageSet, batch: int, wanted: int) -> Rows:
-    """Run the first ``wanted`` images in full batches; the last may go over images again."""
+    """Run the first ``wanted`` images in full batches.
+
+    The last batch is filled up with the images after them, and after the last image with the
+    first ones again.
+
+    Args:
+        runner: The runner, open.
+        images: The image set.
+        batch: Number of images in a call.
+        wanted: Number of images to run.
+
+    Raises:
+        ComparisonError: If an output does not have ``batch`` rows.
+        DeployError: If the runner fails.
+    """
     count = len(images.images)
     chunks = [np.arange(start, start + batch) % count for start in range(0, wanted, batch)]
     calls = [runner.run(images.images[chunk]) for chunk in chunks]
@@ -223,7 +244,7 @@ def run_rows(runner: Runner, images: ImageSet, batch: int, wanted: int) -> Rows:
 
 
 def by_image(rows: Rows, count: int) -> Outputs:
-    """One row for each of the first ``count`` images, all of which were run."""
+    """Return one row for each of the first ``count`` images, all of which were run."""
     ordered = tuple(np.empty((count, *one.shape[1:]), np.float32) for one in rows.outputs)
     for target, source in zip(ordered, rows.outputs, strict=True):
         target[rows.index] = source
@@ -233,7 +254,11 @@ def by_image(rows: Rows, count: int) -> Outputs:
 def accuracy(
     image_sets: Sequence[ImageSet], outputs: Sequence[Outputs], names: tuple[str, ...]
 ) -> float | None:
-    """Share of the labelled images whose largest logit is their class; None without either."""
+    """Return the share of labelled images whose largest logit is their class.
+
+    Returns:
+        A share from 0 to 1; None if there are no labels or no output named ``logits``.
+    """
     if "logits" not in names:
         return None
     hits = [

@@ -1,4 +1,4 @@
-"""Findings of parity as values: from one rule applied to one result, to a report on every hop.
+"""Findings of parity as values, from one rule applied to one result to a report on every hop.
 
 Every fact is a field. The texts (``rule``, ``inputs``, ``place``, ``located``) are made from the
 fields for people; nothing reads them back.
@@ -27,14 +27,14 @@ FIGURES: dict[Figure, str] = {
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """What PyTorch itself loses when the reference runs in a candidate's precision.
+    """Error of PyTorch itself when the reference runs in a candidate's precision.
 
-    Both are infinite where the reference overflows in that precision.
+    Both figures are infinite where the reference overflows in that precision.
 
     Attributes:
         atol: Largest error, weighted as ``ParityResult.needed_atol``.
-        relative_l2: ||a - b|| / ||b|| over all values.
-        source: What was run against what, in words.
+        relative_l2: Relative L2 error, ||a - b|| / ||b|| over all values.
+        source: The two runs that are compared, in words.
     """
 
     atol: float
@@ -43,7 +43,7 @@ class NoiseFloor:
 
     @property
     def is_finite(self) -> bool:
-        """Whether there is a floor to compare with."""
+        """True if both figures are finite, so that there is a floor to compare with."""
         return math.isfinite(self.atol) and math.isfinite(self.relative_l2)
 
 
@@ -57,7 +57,7 @@ class Tolerance:
         min_cosine: Smallest cosine similarity of a row; None where none is asked for.
         source: Origin of the numbers, for the report.
         relative_l2: Largest ||a - b|| / ||b|| allowed; None where no floor was measured.
-        floor: What ``atol`` and ``relative_l2`` are multiples of; None for ceilings alone.
+        floor: Floor of which ``atol`` and ``relative_l2`` are multiples; None for ceilings alone.
         atol_multiple: ``atol`` as a multiple of the floor; None where it is the ceiling.
         l2_multiple: ``relative_l2`` as a multiple of the floor; None where it is the ceiling.
     """
@@ -78,7 +78,7 @@ class Tolerance:
 
     @property
     def l2_rule(self) -> str:
-        """The origin of ``relative_l2``, as ``atol_rule``."""
+        """The origin of ``relative_l2``: ``ceiling`` or ``3 x noise``."""
         return _limit_text(self.l2_multiple)
 
 
@@ -92,7 +92,7 @@ class Place:
 
     Attributes:
         part: Kind of the part whose tokens are compared; ``features`` for their mean.
-        stage: Number of the stage, from 1; of the stage before it for a merge; None elsewhere.
+        stage: Number of the stage, from 1; for a merge, the stage before it; None elsewhere.
         block: Number of the block in its stage, from 1; None elsewhere.
     """
 
@@ -112,15 +112,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: which images, how many in a call, and which values against which.
+    """One comparison: its images, its batch size, and the values on both sides.
 
     Attributes:
         image_set: Name of the image set, such as ``images`` or ``seeded``.
-        batch: Images in a call.
-        output: Name of the output, where the model has several; else empty.
-        against: Other side: the reference's values, or the candidate's own of the same images in
-            the smallest batch or in other rows of the batch.
-        against_batch: Images in a call of the other side; None for the reference.
+        batch: Number of images in a call.
+        output: Name of the output if the model has several; else empty.
+        against: Other side: the reference's values, or the candidate's own values for the same
+            images in the smallest batch or in other rows of the batch.
+        against_batch: Number of images in a call of the other side; None for the reference.
         place: Place of the tokens along the model; None for outputs.
     """
 
@@ -171,12 +171,12 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Within the limit; a NaN is not."""
+        """True if the value is within the limit; False for a NaN."""
         return self.needed <= self.allowed
 
     @property
     def share(self) -> float:
-        """How much of the limit is needed: 1 is at the limit."""
+        """The share of the limit that is needed: 1 is at the limit."""
         share = self.needed / self.allowed if self.allowed else math.inf
         return math.inf if math.isnan(share) else share
 
@@ -192,18 +192,20 @@ class ParityResult:
         rows: Images compared.
         max_abs: Largest error.
         mean_abs: Mean error.
-        relative_l2: ||a - b|| / ||b||.
+        relative_l2: Relative L2 error, ||a - b|| / ||b||.
         cosine: Smallest cosine similarity of a row.
         sqnr_db: Signal to quantisation noise ratio, in dB; infinite for equal outputs.
         needed_atol: The ``atol`` with which this would just pass, ``rtol`` in proportion.
-        tolerance: What was allowed.
+        tolerance: Limits that were applied.
         checks: Every rule applied; empty for outputs that are not finite.
         top1_agreement: Share of rows with the reference's top class; None without classes.
         top5_agreement: Share of rows with the reference's five top classes, in any order.
-        flips: Rows with another top class, though the reference's margin is beyond the floor.
-        near_ties: Rows with another top class, where the reference's margin is within the floor.
-        passed: Within tolerance.
-        reason: Why not, in one line; empty when passed.
+        flips: Number of rows with another top class and a reference margin of more than twice the
+            floor; None without classes.
+        near_ties: Number of rows with another top class and a reference margin of at most twice
+            the floor; None without classes.
+        passed: True if it is within tolerance.
+        reason: Reason why it failed, in one line; empty if it passed.
     """
 
     case: Case
@@ -230,7 +232,7 @@ class ParityResult:
 
     @property
     def batch(self) -> int:
-        """Images in a call."""
+        """Number of images in a call."""
         return self.case.batch
 
     @property
@@ -248,10 +250,10 @@ class DriftPoint:
         inputs: Name of the image set.
         module: Path in the deploy model, such as ``layers.3``.
         where: Place along the model.
-        relative_l2: Of the tokens, in the same order on both sides.
+        relative_l2: Relative L2 error of the tokens, in the same order on both sides.
         floor: The same for the reference in the candidate's precision.
         allowed: The limit on ``relative_l2``.
-        passed: Whether every rule held.
+        passed: True if every rule held.
     """
 
     inputs: str
@@ -273,17 +275,17 @@ class FirstFault:
     """The first place where a candidate that failed is wrong, and the inputs that show it.
 
     Attributes:
-        cause: ``part``: a part of the model is beyond its noise. ``folding``: a model folded
-            afresh is wrong there, too. ``after the last part``: every part is within its noise.
-            ``noise``: PyTorch itself loses as much. ``reading``: the library's own model of the
-            same file gives something else. ``error``: it could not be run.
-        module: Path of the part in the deploy model; empty where no part is wrong.
-        where: Place of the part along the model; None where no part is wrong.
+        cause: Kind of fault. ``part``: a part of the model is beyond its noise. ``folding``: a
+            model folded afresh is wrong there, too. ``after the last part``: every part is within
+            its noise. ``noise``: PyTorch itself loses as much. ``reading``: the library's own
+            model of the same file gives something else. ``error``: it could not be run.
+        module: Path of the part in the deploy model; empty if no part is wrong.
+        where: Place of the part along the model; None if no part is wrong.
         operation: First operation in the part that is beyond its noise; empty if not found.
         check: Rule that the operation fails; None without an operation.
-        batches: Batches that alone show it; empty where all do.
-        image_sets: Image sets that alone show it; empty where all do.
-        detail: Message of an error, or name of the library or the precision, by ``cause``.
+        batches: Batch sizes that alone show it; empty if all do.
+        image_sets: Names of the image sets that alone show it; empty if all do.
+        detail: Message for ``error`` and ``reading``, precision for ``noise``; else empty.
     """
 
     cause: Cause
@@ -338,9 +340,9 @@ class ComparedImages:
     """One image set of a comparison.
 
     Attributes:
-        name: ``images``, ``seeded`` or ``extreme``.
+        name: Name of the set: ``images``, ``seeded`` or ``extreme``.
         contents: Number and kind of the images.
-        folder: Name of the folder that they are from; empty for made ones.
+        folder: Name of the folder that they are from; empty for generated images.
     """
 
     name: str
@@ -349,7 +351,7 @@ class ComparedImages:
 
     @property
     def description(self) -> str:
-        """The contents, and the folder where there is one."""
+        """The contents, and the folder if there is one."""
         return f"{self.contents} in {self.folder}" if self.folder else self.contents
 
 
@@ -363,14 +365,17 @@ class Hop:
             library, which shows whether the checkpoint was read rightly.
         precision: Precision that it computes in.
         file: File name of the artefact, or empty.
-        backend: What ran it and where, such as ``ONNX Runtime 1.31.1, CPUExecutionProvider``.
-        results: One for each image set and batch size.
-        not_run: Why it could not run here; empty when it ran.
+        backend: Library and device that ran it, such as
+            ``ONNX Runtime 1.31.1, CPUExecutionProvider``.
+        results: Results of every comparison: outputs for each image set and batch size, rows of
+            batches against each other, and tokens along the model.
+        not_run: Reason why it could not run here; empty if it ran.
         top1_accuracy: Share of labelled images classified right; None without labels.
-        drift: Along the model, for each image set in turn; empty where it was not looked at.
-        drift_not_run: Why there is no drift; empty when there is.
-        first_fault: Place where it goes wrong first; None when it passed.
-        answers: What it sees in each of the report's samples; empty where it did not run.
+        drift: Drift at each point along the model, for each image set in turn; empty if it was
+            not measured.
+        drift_not_run: Reason why there is no drift; empty if there is.
+        first_fault: Place where it goes wrong first; None if it passed or was not looked into.
+        answers: Answer to each of the report's samples; empty if it did not run.
     """
 
     name: str
@@ -388,12 +393,12 @@ class Hop:
 
     @property
     def located(self) -> str:
-        """The first fault for people; empty when it passed."""
+        """The first fault for people; empty if there is none."""
         return self.first_fault.text if self.first_fault else ""
 
     @property
     def passed(self) -> bool | None:
-        """True or False when it ran, None when it could not run here."""
+        """True or False if it ran, None if it could not run here."""
         if self.not_run:
             return None
         return bool(self.results) and all(result.passed for result in self.results)
@@ -410,14 +415,15 @@ class ParityReport:
 
     Attributes:
         model: Model name.
-        weights: Which weights: a checkpoint file with its SHA-256, or random with their seed.
-        reference_backend: What ran the reference and where.
-        image_sets: Images that were compared.
-        reference_top1_accuracy: As ``Hop.top1_accuracy``, of the reference.
-        hops: In the order of the line.
+        weights: Origin of the weights: a checkpoint file with its SHA-256, or random with a seed.
+        reference_backend: Library and device that ran the reference.
+        image_sets: Image sets that were compared.
+        reference_top1_accuracy: Share of labelled images that the reference classifies right; None
+            without labels.
+        hops: Hops in the order of the line.
         samples: A few real images to show.
-        labelled: Number of labelled images that accuracies are of.
-        doubt: Reason why accuracy shows nothing here; empty where the reference is better than
+        labelled: Number of labelled images on which the accuracies are measured.
+        doubt: Reason why accuracy shows nothing here; empty if the reference is better than
             guessing, and without labels.
     """
 
@@ -433,18 +439,18 @@ class ParityReport:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Each image set for people: name to description."""
+        """Description of each image set for people, by name."""
         return {one.name: one.description for one in self.image_sets}
 
     @property
     def verdict(self) -> Literal["pass", "fail", "inconclusive"]:
-        """``inconclusive`` where no hop failed, but the labelled images show nothing."""
+        """The verdict; ``inconclusive`` if no hop failed, but the labelled images show nothing."""
         if self.passed and self.doubt:
             return "inconclusive"
         return "pass" if self.passed else "fail"
 
     @property
     def passed(self) -> bool:
-        """No hop failed and at least one ran; hops that could not run do not count as passed."""
+        """True if at least one hop ran and none that ran failed."""
         ran = [hop for hop in self.hops if hop.passed is not None]
         return bool(ran) and all(hop.passed for hop in ran)

@@ -1,4 +1,4 @@
-"""Prove a model and every file made from it: each step against the reference.
+"""Compare a model and every file made from it with the reference, step by step.
 
 The reference and its noise are computed once, for as many candidates as there are:
 
@@ -60,12 +60,13 @@ BATCHES = (1, 2, 3, 7)
 
 
 def image_sets(loaded: LoadedModel, folder: Path | None, *, limit: int) -> tuple[ImageSet, ...]:
-    """Images, seeded noise and extremes; images in ``folder``, else those shipped with the model.
+    """Load the images to compare on: pictures, seeded noise and extreme inputs.
 
     Args:
         loaded: The model, whose preprocessing is used.
-        folder: Images, in class folders or not.
-        limit: Images at most.
+        folder: Folder of pictures, in class folders or not; None for those shipped with the model,
+            if there are any.
+        limit: Maximum number of pictures.
 
     Raises:
         ConfigError: If the source's preprocessing is not known.
@@ -95,11 +96,11 @@ def prove_parity(
     """Compare the deploy model and each file made from it with the reference.
 
     Args:
-        loaded: The reference.
-        made: The files.
-        images: Image sets.
+        loaded: The model, with its reference.
+        made: The files, and the way to run the deploy model in PyTorch.
+        images: Image sets, normalised.
         batches: Batch sizes.
-        progress: Told what is run, before it is run.
+        progress: Function that is told what is run, before it is run.
         original: The library whose own model is compared with the reference first.
 
     Raises:
@@ -128,14 +129,14 @@ def judge_original(
     """Compare the reference with the library's own model of the same checkpoint.
 
     Args:
-        loaded: The reference.
-        outputs: What it gives, with its noise in float32.
-        library: From ``original_library``.
-        progress: Told what is run, before it is run.
+        loaded: The model, with its reference.
+        outputs: Outputs of the reference, with its noise in float32.
+        library: Name of the library, from ``original_library``; empty for none.
+        progress: Function that is told what is run, before it is run.
 
     Returns:
-        One hop, which failed where the library's model gives something else, and did not run where
-        the library has no such model or cannot load it; none without a library.
+        One hop, which failed if the library's model gives something else, and did not run if the
+        library has no such model or cannot load it; none without a library.
     """
     if not library or loaded.reading is None:
         return ()
@@ -166,10 +167,17 @@ def reference_outputs(
     precisions: Sequence[Precision],
     progress: Progress = silent,
 ) -> ReferenceOutputs:
-    """The reference's outputs, its tokens on the way, and its noise in these precisions.
+    """Compute the reference's outputs, its intermediate tokens, and its noise in these precisions.
+
+    Args:
+        loaded: The model, with its reference.
+        images: Image sets, normalised; at least one, none empty.
+        precisions: Precisions in which to measure the noise.
+        progress: Function that is told what is run, before it is run.
 
     Raises:
         ComparisonError: If there are no images.
+        DeployError: If the reference cannot run.
     """
     outputs = run_reference(
         TorchRunner("PyTorch reference", loaded.reference),
@@ -193,10 +201,10 @@ def check_parity(
     """Judge a module in the deploy model's place, or an ONNX graph, on the outputs' images.
 
     Args:
-        loaded: The reference.
-        outputs: From ``reference_outputs``, with the noise in the candidate's precision.
-        candidate: Of the same inputs and outputs as the reference.
-        precision: To run a module in; a graph has its own.
+        loaded: The model, with its reference.
+        outputs: Result of ``reference_outputs``, with the noise in the candidate's precision.
+        candidate: The module or graph, with the same inputs and outputs as the reference.
+        precision: Precision in which to run a module; a graph has its own.
         batches: Batch sizes.
 
     Raises:
@@ -216,7 +224,7 @@ def check_parity(
 def parity_report(
     loaded: LoadedModel, outputs: ReferenceOutputs, hops: tuple[Hop, ...]
 ) -> ParityReport:
-    """The report on some hops."""
+    """Make the report on some hops."""
     return ParityReport(
         model=loaded.name,
         weights=loaded.weights,
@@ -233,7 +241,7 @@ def parity_report(
 
 
 def _doubt(loaded: LoadedModel, outputs: ReferenceOutputs) -> str:
-    """Why accuracy shows nothing; empty for random weights, of which nobody expects any."""
+    """Return the reason to doubt the accuracy; empty for none, and for random weights."""
     if loaded.checkpoint is None or "logits" not in outputs.names:
         return ""
     place = outputs.names.index("logits")

@@ -1,4 +1,4 @@
-"""Choose a few images to show, and say what the reference and each candidate see in them."""
+"""Choose a few images to show, with the reference's and each candidate's answers."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ JPEG_QUALITY = 85
 
 
 def sampled_set(reference: ReferenceOutputs) -> int | None:
-    """The place of the real images among the sets; None without them, or without classes."""
+    """Return the index of the set of real images; None without such a set or without logits."""
     names = [images.name for images in reference.image_sets]
     return names.index("images") if "images" in names and "logits" in reference.names else None
 
 
 def sample_rows(logits: NDArray[np.float32]) -> list[int]:
-    """Rows to show of [n, classes]: half where the margin is smallest, half spread over all.
+    """Choose rows of logits [n, classes] to show: half with small margins, half spread over all.
 
-    Rows that are nearly another shown one, as of one picture in two files, are passed over.
+    Rows that nearly equal another chosen row, as for one picture in two files, are skipped.
+
+    Returns:
+        At most ``MOST_SAMPLES`` row numbers, ascending.
     """
     rows = list(range(len(logits)))
     chosen: list[int] = []
@@ -57,11 +60,14 @@ def _alike(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
 
 
 def make_samples(reference: ReferenceOutputs, steps: Preprocessing) -> tuple[Sample, ...]:
-    """The images to show, with the reference's answers; none without real images or classes.
+    """Make the samples to show, with the reference's answers.
 
     Args:
-        reference: What the reference computed.
-        steps: How the images were normalised.
+        reference: The reference's outputs.
+        steps: Preprocessing with which the images were normalised.
+
+    Returns:
+        At most ``MOST_SAMPLES`` samples; none without real images or without logits.
     """
     number = sampled_set(reference)
     if number is None:
@@ -85,12 +91,16 @@ def make_samples(reference: ReferenceOutputs, steps: Preprocessing) -> tuple[Sam
 def answer_samples(
     reference: ReferenceOutputs, outputs: list[Outputs], floors: list[NoiseFloor | None]
 ) -> tuple[Answer, ...]:
-    """What a candidate sees in the images to show.
+    """Return a candidate's answers to the images to show.
 
     Args:
-        reference: What the reference computed.
-        outputs: The candidate's, for each image set, one array [n, ...] for each output.
-        floors: Of the first output, for each image set; logits are the only one.
+        reference: The reference's outputs.
+        outputs: Outputs of the candidate: for each image set, one array [n, ...] for each output.
+        floors: Noise floor of the first output for each image set; a model with logits has no
+            other output.
+
+    Returns:
+        One answer for each sample, in order; none without real images or without logits.
     """
     number = sampled_set(reference)
     if number is None:
@@ -111,7 +121,7 @@ def _change(flipped: bool, tied: bool) -> Change:
 
 
 def _guesses(logits: NDArray[np.float32], images: ImageSet) -> tuple[Guess, ...]:
-    """The likeliest classes of one row of logits; none unless all are finite."""
+    """Return the likeliest classes of one row of logits; none unless all logits are finite."""
     if not np.isfinite(logits).all():
         return ()
     powers = np.exp(logits.astype(np.float64) - float(logits.max()))
@@ -125,7 +135,7 @@ def _name(images: ImageSet, index: int) -> str:
 
 
 def _thumbnail(image: NDArray[np.float32], steps: Preprocessing) -> str:
-    """A normalised image [3, H, W] as a small JPEG in base64."""
+    """Encode a normalised image [3, H, W] as a small JPEG in base64."""
     from PIL import Image
 
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (steps.mean, steps.std))

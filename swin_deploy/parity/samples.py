@@ -17,8 +17,8 @@ class Guess:
     """One of a model's likeliest classes for an image.
 
     Attributes:
-        index: Of the class.
-        name: Of the class; empty where only its index is known.
+        index: Index of the class.
+        name: Name of the class; empty where only its index is known.
         probability: Softmax of the logits, from 0 to 1.
     """
 
@@ -29,10 +29,10 @@ class Guess:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model sees in one image.
+    """The classes that one model finds likeliest for one image.
 
     Attributes:
-        guesses: Up to five, likeliest first; empty where its logits are not finite.
+        guesses: Up to five classes, likeliest first; empty where a logit is not finite.
         change: ``same`` top class as the reference's; or another one: a ``near tie`` where the
             reference's margin is within the noise, else a ``flip``.
     """
@@ -43,11 +43,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, and what the reference sees in it; ``Hop.answers`` has the others' answers.
+    """One image with the reference's answer; ``Hop.answers`` has the candidates' answers.
 
     Attributes:
-        name: Of the image.
-        thumbnail: A small JPEG of what the model was given, in base64.
+        name: Name of the image.
+        thumbnail: A small JPEG of the model's input, in base64.
         label: The right class; None where it is not known.
         label_name: Its name; empty where only its index is known.
         reference: The reference's answer.

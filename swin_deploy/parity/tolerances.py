@@ -1,6 +1,6 @@
-"""How much is allowed: a multiple of what PyTorch itself loses, and never more than a ceiling.
+"""Limits on the error: a multiple of PyTorch's own noise floor, and never more than a ceiling.
 
-``docs/parity.md`` has the measurements behind the multiples.
+``docs/parity.md`` has the measurements that the multiples come from.
 """
 
 from __future__ import annotations
@@ -65,12 +65,24 @@ FAMILY_TOLERANCES: dict[tuple[str, Stage, Precision], Tolerance] = {
 
 
 def tolerance_for(stage: Stage, precision: Precision, *, family: str) -> Tolerance:
-    """What is allowed for a stage and precision, of a family where that makes a difference."""
+    """Return the ceiling of a stage and precision; some families have their own.
+
+    Args:
+        stage: Kind of the candidate.
+        precision: Precision of the candidate.
+        family: Family of the model, such as ``swinv2``.
+
+    Raises:
+        KeyError: If there is no tolerance for this stage and precision.
+    """
     return FAMILY_TOLERANCES.get((family, stage, precision)) or TOLERANCES[stage, precision]
 
 
 def without_ceiling(ceiling: Tolerance) -> Tolerance:
-    """For tensors on the way: ceilings are of outputs, and there the noise alone decides."""
+    """Remove the ceiling; keep ``rtol`` over ``atol``, which weights the errors.
+
+    Intermediate tensors are judged against the noise floor only: ceilings apply to model outputs.
+    """
     weight = ceiling.rtol / ceiling.atol
     return dataclasses.replace(
         ceiling, atol=_BEYOND_REACH, rtol=_BEYOND_REACH * weight, min_cosine=None
@@ -80,16 +92,16 @@ def without_ceiling(ceiling: Tolerance) -> Tolerance:
 def limits(
     ceiling: Tolerance, floor: NoiseFloor | None, *, precision: Precision, spread: float = 1.0
 ) -> Tolerance:
-    """What a candidate may need, beside a floor measured in the same run.
+    """Return the tolerance of a candidate, from a ceiling and a floor measured in the same run.
 
     1. Without a floor, or where PyTorch itself overflows, the ceiling alone decides.
     2. Otherwise the floor's multiples decide, up to the ceiling; ``rtol`` shrinks with ``atol``.
 
     Args:
         ceiling: The most that is allowed.
-        floor: Of the same images, where it was measured.
-        precision: Of the candidate.
-        spread: Of the image set: multiplies the multiples.
+        floor: Noise floor on the same images; None if it was not measured.
+        precision: Precision of the candidate.
+        spread: Factor that widens the floor multiples for this image set.
     """
     if floor is None or not floor.is_finite:  # 1
         return dataclasses.replace(ceiling, floor=floor)

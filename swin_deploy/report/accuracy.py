@@ -66,7 +66,7 @@ def _row(result: BackendAccuracy, verdict: str, *, reference: bool = False) -> t
 
 
 def accuracy_facts(evaluation: Evaluation) -> Facts:
-    """Return what the accuracy holds for."""
+    """Return the conditions of the accuracy: images, classes, weights, backends, assumptions."""
     skipped = f"{count_noun(evaluation.skipped, 'image')} could not be read"
     assumed = tuple(("Assumed", one.text) for one in evaluation.assumptions)
     ran = [one for one in (evaluation.reference, *evaluation.candidates) if not one.not_run]
@@ -100,7 +100,7 @@ def accuracy_headline(evaluation: Evaluation) -> str:
 
 
 def accuracy_sentences(evaluation: Evaluation) -> tuple[str, ...]:
-    """Return one sentence for each candidate: the difference, and what it shows."""
+    """Return one sentence for each candidate, with its difference from the reference."""
     found = tuple(_sentence(one, evaluation.max_drop) for one in evaluation.candidates)
     return (f"{one_line(evaluation.doubt)}.", *found) if evaluation.doubt else found
 
@@ -138,7 +138,7 @@ def _sentence(result: BackendAccuracy, max_drop: float | None) -> str:
 
 
 def _too_few(score: Score, max_drop: float) -> str:
-    """Whether more images could show the drop to be as small as asked for."""
+    """Say that the drop is not ruled out, with the number of images needed if there are too few."""
     enough = images_to_show(max_drop) if max_drop else None
     if enough is None or score.images >= enough:
         return f"; a drop of more than {_limit(max_drop)} is not ruled out"

@@ -1,4 +1,4 @@
-"""What a benchmark found, in words: who is faster, by how much, and how sure that is."""
+"""Results of a benchmark in words: the faster side, the ratio and its interval."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ BAR_TITLES = {
 
 
 def bench_sentences(bench: BenchReport) -> tuple[str, ...]:
-    """Return one sentence for each comparison: what is shipped against ways to do without it."""
+    """Return one sentence for each comparison of our fastest runner with a baseline."""
     return tuple(map(_sentence, bench.comparisons))
 
 
 def bench_line(bench: BenchReport) -> str:
-    """Return what the largest batch showed, and what could not be timed."""
+    """Return the comparisons at the largest batch, and the names of runners that were not timed."""
     largest = max((found.batch for found in bench.comparisons), default=0)
     shown = [_sentence(found) for found in bench.comparisons if found.batch == largest]
     missing = list(dict.fromkeys(one_line(r.name) for r in bench.results if not r.timed))

@@ -25,11 +25,11 @@ class Bar:
     """One bar.
 
     Attributes:
-        label: Left of the bar.
-        value: Right of the bar, in words.
+        label: Text left of the bar.
+        value: Text right of the bar.
         parts: Lengths from 0 to 1 of its parts with their CSS class, from left to right.
-        mark: Where a thin line crosses, 0 to 1, or None.
-        whisker: From where to where the value may lie, 0 to 1, or None.
+        mark: Position of a thin line across the bar, 0 to 1; None for no line.
+        whisker: Ends of the value's interval, 0 to 1; None for no whisker.
     """
 
     label: str
@@ -78,7 +78,7 @@ def _whisker(low: float, high: float) -> str:
 
 
 def tolerance_bars(parity: ParityReport) -> list[Bar]:
-    """Return, for each hop that ran, how much of the allowed error its worst case needs."""
+    """Return a bar for each hop that ran: the share of the limit that its worst case needs."""
     bars = []
     for hop in parity.hops:
         worst = hop.worst
@@ -92,13 +92,16 @@ def tolerance_bars(parity: ParityReport) -> list[Bar]:
 
 
 def _share(part: float, whole: float) -> float:
-    """Return ``part / whole``, and 1 for what has no share: NaN, infinity, a whole of nothing."""
+    """Return ``part / whole``; 1 if that is NaN or infinite, or if the whole is not positive."""
     share = part / whole if whole > 0 else 1.0
     return share if math.isfinite(share) else 1.0
 
 
 def ratio_bars(bench: BenchReport) -> list[Bar]:
-    """Return the images/s of each runner as a ratio to PyTorch, marked at 1."""
+    """Return the images/s of each runner as a ratio to the baseline, marked at 1.
+
+    There are no bars if no runner but the baseline has a ratio.
+    """
     baseline = [result for result in bench.results if result.timed and result.ratio == 1]
     ran = [r for r in bench.results if r.timed and (r.ratio_high or r in baseline)]
     if len(ran) == len(baseline):

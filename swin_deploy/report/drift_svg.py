@@ -1,4 +1,4 @@
-"""How far each hop is from the reference behind every part of the model, as inline SVG."""
+"""Distance of each hop from the reference after every part of the model, as inline SVG."""
 
 from __future__ import annotations
 
@@ -13,36 +13,45 @@ from swin_deploy.report.numbers import error_text, one_line
 WIDTH, HEIGHT = 360, 196  # in the SVG's units: text of 11 is readable on a phone
 LEFT, RIGHT, TOP, BOTTOM = 46, 350, 12, 156
 FEWEST_DECADES = 2
-SMALLEST = 1e-12  # below it everything is nothing
+SMALLEST = 1e-12  # smaller errors are drawn as this one
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A logarithmic axis of whole decades, upwards, and the place of each point along it."""
+    """The axes of a chart: whole decades upwards, points from left to right.
+
+    Attributes:
+        low: Exponent of the lowest decade.
+        high: Exponent of the highest decade.
+        count: Number of points.
+    """
 
     low: int
     high: int
     count: int
 
     def y(self, value: float) -> float:
-        """Of a value, kept inside the chart; NaN and infinity are at the top."""
+        """Return the y coordinate of a value, clamped to the chart.
+
+        NaN and infinity map to the top.
+        """
         decade = math.log10(max(value, SMALLEST)) if math.isfinite(value) else self.high
         share = (decade - self.low) / (self.high - self.low)
         return BOTTOM - min(1.0, max(0.0, share)) * (BOTTOM - TOP)
 
     def x(self, index: int) -> float:
-        """Of a point."""
+        """Return the x coordinate of a point."""
         return LEFT + 8 + index * (RIGHT - LEFT - 16) / max(1, self.count - 1)
 
 
 def render_drift(parity: ParityReport) -> str:
-    """Return one chart for each hop that was looked into; empty when there is none."""
+    """Return one chart in HTML for each hop with drift; empty if there is none."""
     charts = "".join(_chart(hop) for hop in parity.hops if hop.drift)
     return f'<div class="drifts">{charts}</div>' if charts else ""
 
 
 def worst_points(hop: Hop) -> tuple[DriftPoint, ...]:
-    """Return for each part of the model the point that uses most of its limit, of all images."""
+    """Return for each part the point with the highest share of its limit over the image sets."""
     worst: dict[str, DriftPoint] = {}
     for point in hop.drift:
         found = worst.setdefault(point.module, point)
@@ -88,7 +97,7 @@ def _grid(axis: Axis) -> Iterator[str]:
 
 
 def _stages(points: tuple[DriftPoint, ...], axis: Axis) -> Iterator[str]:
-    """The stages below the chart, each in the middle of its blocks."""
+    """Yield the stages' numbers below the chart, each in the middle of its blocks."""
     stages: dict[int, list[int]] = {}
     for index, point in enumerate(points):
         if point.where.part == "block" and point.where.stage is not None:
@@ -105,7 +114,7 @@ def _stages(points: tuple[DriftPoint, ...], axis: Axis) -> Iterator[str]:
 
 
 def _noise(points: tuple[DriftPoint, ...], axis: Axis) -> Iterator[str]:
-    """The floor as an area, the limit as a dashed line; none where PyTorch itself overflows."""
+    """Yield the floor as an area and the limit as a dashed line, where the floor is finite."""
     for run in _runs(points, "floor"):
         top = [f"{axis.x(i):.1f},{axis.y(points[i].floor):.1f}" for i in run]
         start, end = axis.x(run[0]), axis.x(run[-1])
@@ -126,7 +135,7 @@ def _line(points: tuple[DriftPoint, ...], axis: Axis) -> str:
 
 
 def _runs(points: tuple[DriftPoint, ...], field: str) -> Iterable[list[int]]:
-    """Places one after the other whose ``field`` is finite."""
+    """Group the indices of successive points whose ``field`` is finite."""
     runs: list[list[int]] = [[]]
     for index, point in enumerate(points):
         if math.isfinite(getattr(point, field)):

@@ -19,7 +19,7 @@ from swin_deploy.report.schema import form_of
 from swin_deploy.report.to_json import to_json
 
 T = TypeVar("T")
-# Texts made from fields: another version may word them otherwise.
+# Texts made from fields: another version may word them differently.
 TEXTS = {"inputs", "rule", "place", "located", "atol_rule", "l2_rule"}
 
 
@@ -27,7 +27,8 @@ def read_report(path: Path) -> Report:
     """Read a ``report.json``.
 
     Raises:
-        FileError: If the file cannot be read, or is not a report of this schema.
+        FileError: If the file cannot be read, is not a report of this schema, or contradicts
+            itself.
     """
     values = read_json(path)
     found = values.get("schema") if isinstance(values, dict) else None
@@ -68,22 +69,30 @@ def read_evaluation(path: Path) -> Evaluation:
 
 
 def read_parity(values: dict[str, Any]) -> ParityReport:
-    """Read the JSON values of a parity report; raises ``ValueError`` if they are others."""
+    """Read the JSON values of a parity report.
+
+    Raises:
+        ValueError: If the values do not have the form of one.
+    """
     return _read(values, ParityReport)
 
 
 def read_bench(values: dict[str, Any]) -> BenchReport:
-    """Read the JSON values of a benchmark; raises ``ValueError`` if they are others."""
+    """Read the JSON values of a benchmark.
+
+    Raises:
+        ValueError: If the values do not have the form of one.
+    """
     return _read(values, BenchReport)
 
 
 def _read(values: Any, wanted: type[T]) -> T:  # noqa: ANN401 - checked JSON values
-    """Convert values that have the right form; lax, as ``"NaN"`` stands for a float."""
+    """Convert values that have the right form; lax, because ``"NaN"`` stands for a float."""
     return msgspec.convert(_fields(values), wanted, strict=False)
 
 
 def _fields(values: Any) -> Any:  # noqa: ANN401 - JSON values
-    """Return values as the dataclasses name them: a plan's kernels, no figures that are null."""
+    """Name values as the dataclasses do: a plan's kernels, and no null figures of a result."""
     if isinstance(values, list):
         return [_fields(item) for item in values]
     if not isinstance(values, dict):
@@ -96,7 +105,7 @@ def _fields(values: Any) -> Any:  # noqa: ANN401 - JSON values
 
 
 def _contradiction(report: Report, values: dict[str, Any]) -> str:
-    """Return the first value that does not follow from the others; empty if all do."""
+    """Return the first value that does not follow from the others, in words; empty if all do."""
     hops = report.parity.hops if report.parity else ()
     samples = len(report.parity.samples) if report.parity else 0
     wrong = [hop.name for hop in hops if len(hop.answers) not in (0, samples)]
@@ -106,7 +115,7 @@ def _contradiction(report: Report, values: dict[str, Any]) -> str:
 
 
 def _differences(found: Any, right: Any, place: str) -> Iterator[str]:  # noqa: ANN401 - JSON
-    """Yield each value that is not the one computed again."""
+    """Describe each stored value that differs from the one computed again."""
     if isinstance(right, dict):
         for name in (name for name in right if name not in TEXTS):
             dot = "" if place == "its " else "."
@@ -119,5 +128,5 @@ def _differences(found: Any, right: Any, place: str) -> Iterator[str]:  # noqa: 
 
 
 def _close(found: Any, right: Any) -> bool:  # noqa: ANN401 - JSON
-    """Whether two floats differ by rounding alone, as those of two machines may."""
+    """Return True if two floats differ by rounding alone, as those of two machines may."""
     return isinstance(right, float) and math.isclose(found, right, rel_tol=1e-9)

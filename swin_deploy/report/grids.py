@@ -1,4 +1,4 @@
-"""Tables for the width there is: columns where no word is cut, else one block a row."""
+"""Tables that fit the width of the terminal: in columns if no word is cut, else one block a row."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rich.text import Text
 
 EDGES = 2  # columns of the terminal before and after a table with headers
 GAP = 2  # columns of the terminal between two of a table
-LONGEST_WORD = 28  # that columns make room for; names of kernels are longer, and are broken
-CODE_WIDTHS = (12, 40)  # of names that may be shortened: at least, at most
+LONGEST_WORD = 28  # characters that columns make room for; longer names of kernels are broken
+CODE_WIDTHS = (12, 40)  # least and most characters of names that may be shortened
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Column:
     """A column.
 
     Attributes:
-        header: Its name; empty for none.
-        wraps: Whether cells may go over several lines, between words.
-        shortens: Whether long cells are shortened, with an ellipsis.
-        right: Whether cells stand at the right.
-        style: Of its cells.
-        widest: Most characters a line; None for as many as there are.
+        header: Name of the column; empty for none.
+        wraps: True if cells may be broken into several lines, between words.
+        shortens: True if long cells are shortened, with an ellipsis.
+        right: True if cells are aligned to the right.
+        style: Rich style of its cells.
+        widest: Maximum number of characters in a line; None for no limit.
     """
 
     header: str = ""
@@ -41,11 +41,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows of cells; rich asks it for the lines.
+    """A table that Rich renders for the width of the terminal.
 
     Attributes:
-        columns: Its columns.
-        rows: Cells of each row, the first of which names it.
+        columns: Columns of the table.
+        rows: Cells of each row; the first one names the row.
     """
 
     columns: tuple[Column, ...]
@@ -56,12 +56,12 @@ class Grid:
         return any(column.header for column in self.columns)
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
-        """Lay the table out for a width."""
+        """Yield the table, laid out for the width in ``options``."""
         widths = self._widths(options.max_width)
         yield self._side_by_side(widths) if widths else self._stacked()
 
     def _widths(self, most: int) -> list[int]:
-        """Width of each column, no word cut; none where they are too wide together."""
+        """Return the width of each column that cuts no word; empty if the sum is over ``most``."""
         cells = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
         pairs = list(zip(self.columns, cells, strict=True))
         least = [_least(column, inside) for column, inside in pairs]
@@ -97,7 +97,7 @@ class Grid:
         return table
 
     def _stacked(self) -> RenderableType:
-        """One block a row: its name, then each other cell with the header of its column."""
+        """Lay out one block a row: its name, then each other cell with its column's header."""
         blocks: list[RenderableType] = []
         for name, *others in self.rows:
             blocks.append(Text(name.plain, style="bold"))
@@ -109,12 +109,12 @@ class Grid:
 
 
 def _header(column: Column) -> str:
-    """The words of a narrow column's header stand one above the other."""
+    """Return the header, with one word a line for a column whose cells do not wrap."""
     return column.header if column.wraps else column.header.replace(" ", "\n")
 
 
 def _least(column: Column, cells: Sequence[Text]) -> int:
-    """The width that no word is cut at."""
+    """Return the smallest width at which no word is cut."""
     header = max(map(cell_len, column.header.split()), default=0)
     if column.shortens:
         return max(header, min(CODE_WIDTHS[0], _most(column, cells)))
@@ -125,7 +125,7 @@ def _least(column: Column, cells: Sequence[Text]) -> int:
 
 
 def _most(column: Column, cells: Sequence[Text]) -> int:
-    """The width that everything is on one line at."""
+    """Return the width at which no cell is broken, up to the column's limit."""
     lines = [line for cell in cells for line in cell.plain.split("\n")]
     widest = max([cell_len(column.header) if column.wraps else 0, *map(cell_len, lines)])
     limit = CODE_WIDTHS[1] if column.shortens else column.widest

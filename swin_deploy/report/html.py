@@ -1,4 +1,4 @@
-"""A report as one HTML file: no script, nothing fetched, all foreign text escaped by Jinja."""
+"""A report as one HTML file: no script, no downloads, all foreign text escaped by Jinja."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ DRIFT_LEGEND = (
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    """Templates that escape every value, and fail on a name that is not there."""
+    """Make the environment of the templates: it escapes values and fails on unknown names."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -78,7 +78,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _shown(value: Any) -> Any:  # noqa: ANN401 - any value of a template
-    """Foreign text on one line; charts, which are markup, as they are."""
+    """Put foreign text on one line; return charts, which are markup, unchanged."""
     return one_line(value) if type(value) is str else value
 
 
@@ -118,7 +118,11 @@ def render_html(report: Report) -> str:
 
 
 def state_of(report: Report) -> str:
-    """Return ``good``, ``bad``, or ``warn`` where something that is shipped was not run."""
+    """Return the state of the verdict: ``good``, ``bad`` or ``warn``.
+
+    The state is ``warn`` if the verdict is inconclusive, nothing was compared, or a hop was not
+    run although the others passed.
+    """
     parity = report.parity
     unseen = parity is not None and any(hop.passed is None for hop in parity.hops)
     state = STATES[report.verdict]
@@ -127,7 +131,14 @@ def state_of(report: Report) -> str:
 
 @dataclass(frozen=True)
 class _Case:
-    """The cases of one hop, folded unless it failed."""
+    """The cases of one hop.
+
+    Attributes:
+        title: Name of the hop, with the number of cases that passed.
+        backend: File of the hop, and library and device that ran it.
+        table: One row for each case.
+        open: True if the hop failed, so that its cases are shown unfolded.
+    """
 
     title: str
     backend: str
@@ -143,7 +154,7 @@ def _case(hop: Hop) -> _Case:
 
 
 def _markup(charts: str | Iterable[str]) -> Markup:
-    """Charts that escape what they show themselves."""
+    """Mark charts, which have escaped their texts themselves, as safe markup."""
     return Markup(charts if isinstance(charts, str) else "".join(charts))
 
 

@@ -1,4 +1,4 @@
-"""One report of what was made and found, and the one in a folder to go on with."""
+"""Make a report of a run, or read the one in a folder to add to it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def make_report(
 
 
 def _made_from(loaded: LoadedModel) -> dict[str, str]:
-    """What the model is made from, for a reader of the report."""
+    """Describe the model's origin: weights, source, image size, preprocessing and classes."""
     config, steps, names = loaded.config, loaded.preprocessing, loaded.class_names
     shown = "names not known"
     if names is not None:
@@ -68,11 +68,15 @@ def _made_from(loaded: LoadedModel) -> dict[str, str]:
 
 
 def with_earlier(report: Report, folder: Path) -> Report:
-    """Add what the report in a folder has and this one has not, if it is on the same files.
+    """Add throughput and accuracy of the report in a folder, if it is about the same files.
 
     Args:
         report: A new report.
-        folder: Place of an earlier one, where there is any.
+        folder: Folder that may have an earlier report.
+
+    Returns:
+        The report with the parts that it lacks; the report itself if there is no earlier one, or
+        that one is about another model or other files.
     """
     try:
         earlier = read_report(folder / "report.json")
@@ -89,7 +93,14 @@ def with_earlier(report: Report, folder: Path) -> Report:
 
 
 def existing_report(folder: Path, loaded: LoadedModel) -> Report | None:
-    """The report in ``folder`` to add to, or None if there is none yet.
+    """Read the report in a folder, to add to it.
+
+    Args:
+        folder: Folder of the report.
+        loaded: The model that the report must be about.
+
+    Returns:
+        The report; None if there is none yet.
 
     Raises:
         FileError: If the report there is of another model or cannot be read, or ``folder`` cannot

@@ -42,7 +42,7 @@ from swin_deploy.report.words import (
 )
 
 LONGEST_COMMENT = 65_536  # characters that GitHub takes
-LEFT_OUT_ROOM = 2_000  # for the names of what does not fit
+LEFT_OUT_ROOM = 2_000  # characters for the names of the parts that do not fit
 LONGEST_SENTENCE, LONGEST_CELL = 1_000, 300
 ALIGNMENT = {"text": ":---", "code": ":---", "number": "---:", "verdict": ":---"}
 
@@ -50,8 +50,8 @@ ALIGNMENT = {"text": ":---", "code": ":---", "number": "---:", "verdict": ":---"
 def render_markdown(report: Report) -> str:
     """Return the report as GitHub-flavoured Markdown; foreign text is escaped.
 
-    The verdict, the hops, and one line each for accuracy, plan and throughput; what explains them
-    is folded. Folded parts that would make it longer than a comment may be are left out, and named.
+    It has the verdict, the hops, and one line each for accuracy, plan and throughput; explanations
+    are folded. Folded parts that do not fit into a comment are skipped, and named.
     """
     meaning, *rest = verdict_sentences(report.parity)
     parts = [
@@ -69,7 +69,7 @@ def render_markdown(report: Report) -> str:
 
 
 def _tiles(report: Report) -> str:
-    """The answers that stand on top of the HTML report, as one table."""
+    """Return the tiles of the HTML report as one table."""
     columns: tuple[tuple[str, Kind], ...] = (("", "text"), ("Answer", "text"), ("Figures", "text"))
     rows = ((tile.question, tile.value, tile.detail) for tile in tiles(report))
     return table_text(Table(columns, tuple(rows)))
@@ -92,7 +92,7 @@ def fitting(parts: list[str], folded: list[tuple[str, str]]) -> str:
 
 
 def _short_facts(report: Report) -> Iterator[tuple[str, str]]:
-    """One line for each thing that was found."""
+    """Yield a name and one line for accuracy, plan and throughput, those that there are."""
     if report.evaluation is not None:
         yield "Accuracy", accuracy_line(report.evaluation)
     if report.plan is not None:
@@ -102,7 +102,7 @@ def _short_facts(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _folded_parts(report: Report) -> Iterator[tuple[str, str]]:
-    """What explains the verdict, the most telling first; legends last."""
+    """Yield title and body of each folded part, most important first; legends last."""
     parity, bench, plan = report.parity, report.bench, report.plan
     if parity is not None:
         yield (
@@ -159,13 +159,13 @@ def render_evaluation(evaluation: Evaluation) -> str:
 
 
 def shown(text: str, most: int = LONGEST_SENTENCE) -> str:
-    """Return ``text`` on one line, cut where it is long, with nothing for Markdown to read."""
+    """Return ``text`` on one line, cut to ``most`` characters and escaped for Markdown."""
     text = one_line(text)
     return _escape(text if len(text) <= most else f"{text[: most - 1]}…")
 
 
 def _code(text: str) -> str:
-    """Return ``text`` as code, where nothing is interpreted, between more backticks than it has."""
+    """Return ``text`` as inline code, between more backticks than it has in a row."""
     text = one_line(text)
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     marks = "`" * (longest + 1)

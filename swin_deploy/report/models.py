@@ -1,4 +1,4 @@
-"""What there is, in the package and on a machine, as Rich renderables."""
+"""Models, sources and findings about a machine, as Rich renderables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ SIGNS = {"ok": ("ok", "green"), "missing": ("--", "yellow"), "broken": ("no", "r
 
 
 def render_models(rows: Sequence[tuple[Mapping[str, Any], SwinConfig]]) -> RenderableType:
-    """Return one row for each variant, its short name below it; each with its JSON values."""
+    """Return one row for each variant, with its short names below its name.
+
+    Args:
+        rows: JSON values of each variant, with its configuration.
+    """
     columns = (
         Column("Model", wraps=False),
         Column("M params", wraps=False, right=True),
@@ -43,13 +47,13 @@ def _model(row: Mapping[str, Any], config: SwinConfig) -> tuple[Text, ...]:
 
 
 def render_sources(sources: Mapping[str, str]) -> RenderableType:
-    """Return one row for each source of checkpoints."""
+    """Return one row for each source of checkpoints, with a description of its files."""
     rows = [(Text(f"  {source}"), Text(files)) for source, files in sources.items()]
     return Grid((Column(), Column()), rows)
 
 
 def render_findings(findings: Sequence[Finding]) -> RenderableType:
-    """Return one row for each thing that was looked for, with its remedy."""
+    """Return one row for each finding about the machine, with its remedy."""
     return Grid((Column(wraps=False), Column()), [_finding(one) for one in findings])
 
 

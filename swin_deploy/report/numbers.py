@@ -1,7 +1,7 @@
 """Numbers and foreign text, as every report prints them.
 
-Rounding never flatters: errors are rounded up, cosines down, so that a
-failing value is never printed as the limit that it failed.
+Errors are rounded up and cosines down, so that a failing value is never printed as the limit that
+it failed.
 """
 
 from __future__ import annotations

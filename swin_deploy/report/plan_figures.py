@@ -14,7 +14,7 @@ HEAVIEST = 10
 
 @dataclass(frozen=True)
 class PlanFigures:
-    """The kernels of an engine at one batch, and what they come to.
+    """The kernels of an engine at one batch, and their totals.
 
     Attributes:
         kernels: Number of kernels that the engine launches.
@@ -22,21 +22,22 @@ class PlanFigures:
         fused_attention: Number of kernels that compute a whole attention block.
         bytes_moved: Bytes that all kernels read and write in one launch.
         bytes_moved_per_image: ``bytes_moved`` divided by the batch.
-        floor_bytes: Fewest bytes that such kernels can move; null where it is not known.
-        floor_ratio: ``bytes_moved`` over ``floor_bytes``; null where it is not known.
-        flops: Operations of all matrix products; null where they are not known.
+        floor_bytes: Fewest bytes that such kernels can move; null if it is not known.
+        floor_ratio: ``bytes_moved`` over ``floor_bytes``; null if it is not known.
+        flops: Operations of all matrix products; null if they are not known.
         unsized_products: Number of matrix products whose operations are not counted.
         bytes_by_type: ``bytes_moved`` by type of element: FP32, FP16, BF16, INT64, ...
         half_byte_share: Share of the bytes that are in half precision.
         half_kernel_share: Share of the kernels with most of their bytes in half precision.
         kernel_types: Number of kernels of each layer type, most first.
         kernel_kinds: Number of kernels of each kind, most first.
-        batch: Images in a launch.
+        batch: Number of images in a launch.
         flavor: TensorRT flavour that planned the kernels.
         version: Version of that flavour.
-        range_kernels: Number of kernels of the engine itself, where it takes a range of batches.
-        range_fused_attention: Number of fused attention kernels among them.
-        float32_compute: Attention and GEMM kernels that read float32 against what was asked for.
+        range_kernels: Number of kernels of the engine itself; null unless it takes a range of
+            batches.
+        range_fused_attention: Number of fused attention kernels among those; null as above.
+        float32_compute: Names of attention and GEMM kernels that read float32 against the request.
         lost_float32: Modules that the graph keeps in float32 and the builder does not.
         blocks: Parts of the model in their order.
         heaviest: Kernels that move most bytes, heaviest first.

@@ -1,4 +1,4 @@
-"""Where the bytes of a plan go, as one SVG file that loads nothing: a bar a part of the model."""
+"""Bytes moved by each part of a plan, as one SVG file that loads nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def render_plan_svg(plan: KernelPlan, title: str) -> str:
 
     Args:
         plan: The plan, with its blocks.
-        title: What was planned.
+        title: Name of the engine or model that was planned.
     """
     bars = block_bars(plan)
     height = HEAD + ROW * len(bars) + 8
@@ -51,7 +51,7 @@ def render_plan_svg(plan: KernelPlan, title: str) -> str:
 
 
 def _end_of(text: str, width: int) -> str:
-    """The end of a long text, where names of files and blocks differ."""
+    """Cut a text to its last characters, in which names of files and blocks differ."""
     return text if len(text) <= width else f"…{text[1 - width :]}"
 
 

@@ -1,4 +1,4 @@
-"""A kernel plan as tables of text: its figures, its parts, its kernels, what GPUs need for it."""
+"""A kernel plan as tables of text: its figures, its parts, its kernels, and its time on GPUs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from swin_deploy.report.numbers import megabytes_text, one_line, percent_text, r
 from swin_deploy.report.plan_figures import HEAVIEST
 from swin_deploy.report.tables import Facts, Kind, Table
 
-# Kinds of kernels that tables and charts show, and what they take together.
+# Kinds of kernels that tables and charts show, and the kinds of a plan that each one sums.
 SHOWN_KINDS = {
     "attention": ("attention",),
     "gemm": ("gemm",),
@@ -56,7 +56,7 @@ def plan_line(plan: KernelPlan) -> str:
 
 
 def _needed_facts(plan: KernelPlan) -> Facts:
-    """Floor and operations, where the plan has them."""
+    """Return floor and operations; for a plan without blocks, that they are not known."""
     if not plan.blocks:
         return (("Minimum", "not known: planned by an older release; build the engine again"),)
     unsized = f", without {plan.unsized_products} products of unknown shapes"
@@ -97,7 +97,12 @@ def _kernel_row(kernel: Kernel, plan: KernelPlan) -> tuple[str, ...]:
 
 
 def launch_table(plan: KernelPlan, bounds: Sequence[Bound] = ()) -> Table:
-    """Return every kernel in launch order; with its time at least, where there is one bound."""
+    """Return every kernel in launch order.
+
+    Args:
+        plan: The plan.
+        bounds: Rooflines of the plan; the first one, if any, adds each kernel's least time.
+    """
     columns: Columns = (
         ("No.", "number"),
         ("Block", "code"),
@@ -127,7 +132,7 @@ def launch_table(plan: KernelPlan, bounds: Sequence[Bound] = ()) -> Table:
 
 
 def _operators_text(kernel: Kernel) -> str:
-    """``Reshape x2, Transpose``; the builder's name where it names no ONNX node."""
+    """Return ``Reshape x2, Transpose``; the builder's name if it names no ONNX node."""
     counts = Counter(kernel.operators)
     texts = (name if count == 1 else f"{name} x{count}" for name, count in counts.items())
     return ", ".join(texts) or kernel.name
@@ -138,7 +143,12 @@ def _time_columns(bounds: Sequence[Bound]) -> Columns:
 
 
 def block_table(plan: KernelPlan, bounds: Sequence[Bound] = ()) -> Table:
-    """Return every part of the model in its order, and all; times as in ``launch_table``."""
+    """Return every part of the model in its order, and the total.
+
+    Args:
+        plan: The plan.
+        bounds: Rooflines of the plan; the first one, if any, adds each part's least time.
+    """
     columns: Columns = (
         ("Block", "code"),
         ("Kernels", "number"),
@@ -187,7 +197,7 @@ def shown_bytes(by_kind: dict[str, int]) -> tuple[int, ...]:
 
 
 def roofline_table(bounds: Iterable[Bound]) -> Table:
-    """Return one row a GPU: the bound, what binds it, and launches beside it."""
+    """Return one row a GPU: its least latency, the share bound by memory, and the launches."""
     columns: Columns = (
         ("GPU", "text"),
         ("Latency ms at least", "number"),
@@ -218,9 +228,9 @@ def comparison_table(first: KernelPlan, second: KernelPlan, bounds: Sequence[Bou
     """Return the figures of two plans side by side, and the second over the first.
 
     Args:
-        first: A plan.
-        second: Another.
-        bounds: Of ``first``; those of ``second`` are found for the same GPUs.
+        first: The plan A.
+        second: The plan B.
+        bounds: Rooflines of ``first``; those of ``second`` are computed for the same GPUs.
     """
     columns: Columns = (("", "text"), ("A", "number"), ("B", "number"), ("B/A", "number"))
     plans = (first, second)
@@ -241,7 +251,7 @@ def comparison_table(first: KernelPlan, second: KernelPlan, bounds: Sequence[Bou
 
 
 def _figure(name: str, values: Sequence[float], form: str) -> tuple[str, ...]:
-    """A row of two numbers, and the second over the first."""
+    """Return a row of two numbers, and the second over the first."""
     one, other = values
     ratio = ratio_text(other / one) if one and other else "-"
     return (name, form.format(one), form.format(other), ratio)
@@ -251,9 +261,10 @@ def pair_table(first: KernelPlan, second: KernelPlan, count: int | None = None) 
     """Return the parts of two plans side by side.
 
     Args:
-        first: A plan.
-        second: Another.
-        count: Parts to show, those that differ most first; all in the model's order by default.
+        first: The plan A.
+        second: The plan B.
+        count: Number of parts to show, those that differ most first; None for all of them, in the
+            model's order.
     """
     columns: Columns = (
         ("Block of A", "code"),

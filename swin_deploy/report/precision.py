@@ -1,4 +1,4 @@
-"""The ranges and the noise of a model's parts as tables, facts and JSON, and what follows."""
+"""Ranges and noise of a model's parts as tables, facts and JSON."""
 
 from __future__ import annotations
 
@@ -43,14 +43,21 @@ def part_table(diagnosis: Diagnosis) -> Table:
 
 
 def activation_table(diagnosis: Diagnosis) -> Table:
-    """Return one row for each operation, in the order computed."""
+    """Return one row for each operation, in the order of computation."""
     columns: tuple[tuple[str, Kind], ...] = (("Activation", "code"), *RANGE_COLUMNS)
     rows = ((one.name, *_range_cells(one)) for one in _in_order(diagnosis))
     return Table(columns, tuple(rows))
 
 
 def risks(part: Part, fair_share: float) -> tuple[str, ...]:
-    """Return why a part is at risk, in a word each; overflow alone where it is the noise."""
+    """Return the reasons why a part is at risk: ``overflow``, ``noise``, both or none.
+
+    Infinite noise is that of an overflow and is not listed again.
+
+    Args:
+        part: The part.
+        fair_share: Noise above which a part is at risk.
+    """
     beyond = part.noise is not None and math.isinf(part.noise)
     found = {"overflow": part.overflows, "noise": is_noisy(part, fair_share) and not beyond}
     return tuple(word for word, true in found.items() if true)
@@ -74,7 +81,7 @@ def precision_facts(diagnosis: Diagnosis) -> Facts:
 
 
 def trial_text(trial: Trial) -> str:
-    """Return what a whole model in half precision needs."""
+    """Return the error, limit and verdict of a whole model in half precision, in words."""
     kept = f", {', '.join(trial.keep)} in float32" if trial.keep else ""
     result = trial.result
     verdict = "pass" if result.passed else f"FAIL ({result.reason})"
@@ -83,7 +90,7 @@ def trial_text(trial: Trial) -> str:
 
 
 def precision_to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Return everything as JSON values; infinity and NaN become None."""
+    """Return a diagnosis as JSON values; infinity and NaN become None."""
     return {
         "advice": diagnosis.advice,
         "precision": diagnosis.precision,
@@ -125,7 +132,7 @@ def precision_to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _place(part: Part) -> str:
-    """The operation that gives the largest value, below its block."""
+    """Return the name of the operation with the largest value, relative to its block."""
     block = ".".join(part.name.split(".")[:2])
     return part.largest.name.removeprefix(f"{block}.") if part.largest else "-"
 

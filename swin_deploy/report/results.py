@@ -1,4 +1,4 @@
-"""Everything that one run found out about one model, as values."""
+"""All results of one run on one model, as values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Artifact:
     Attributes:
         kind: Kind of file, such as ``onnx`` or ``engine``.
         file: File name.
-        bytes: Size.
+        bytes: Size, in bytes.
         sha256: SHA-256 of its content, in hexadecimal.
     """
 
@@ -36,20 +36,20 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that one run found out about one model.
+    """All results of one run on one model.
 
     Attributes:
         model: Model name.
         created: Time in UTC and ISO 8601.
-        parity: Hops against the reference; None when they were not compared.
-        bench: Throughput; None when it was not measured.
-        plan: Kernels of the engine; None when none was built.
+        parity: Hops against the reference; None if they were not compared.
+        bench: Throughput; None if it was not measured.
+        plan: Kernels of the engine; None if none was built.
         artifacts: Files made, in the order of the line.
-        conditions: Conditions that the results hold for: machine, versions, options.
+        conditions: Conditions that the results hold for, by name: machine, versions, options.
         made_from: Facts about the model: weights, source, image size, preprocessing, classes.
-        assumptions: Things that nothing said and that had to be chosen.
-        next_command: Command to run next, as a shell takes it; empty where there is none.
-        evaluation: Accuracy on labelled images; None when it was not evaluated.
+        assumptions: Settings that no source gave and that had to be chosen.
+        next_command: Command to run next, as a shell takes it; empty if there is none.
+        evaluation: Accuracy on labelled images; None if it was not evaluated.
     """
 
     model: str
@@ -71,5 +71,5 @@ class Report:
 
     @property
     def verdict(self) -> Literal["pass", "fail", "inconclusive", "not judged"]:
-        """Verdict of the comparison; ``not judged`` when nothing was compared."""
+        """Verdict of the comparison; ``not judged`` if nothing was compared."""
         return "not judged" if self.parity is None else self.parity.verdict

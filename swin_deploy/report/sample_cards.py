@@ -1,4 +1,4 @@
-"""A few images with what each model sees in them, as values for a template."""
+"""A few images with each model's answers, as values for a template."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ SAME_SHARE = 0.005  # half a point
 
 @dataclass(frozen=True)
 class Cell:
-    """One class with its probability in percent, and whether the reference has another there."""
+    """One class of an answer.
+
+    Attributes:
+        name: Name of the class, or its index.
+        percent: Probability in percent.
+        differs: True if the reference has another class at this rank.
+    """
 
     name: str
     percent: str
@@ -26,7 +32,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """What one model, or several that agree, see in an image."""
+    """The answer of one model, or of several that agree, to an image.
+
+    Attributes:
+        name: Names of the models.
+        change: Change of the top class from the reference's.
+        guesses: Likeliest classes, best first.
+    """
 
     name: str
     change: Change
@@ -39,10 +51,10 @@ class Card:
 
     Attributes:
         name: File name of the image.
-        truth: Its class; empty where it is not known.
+        truth: Right class; empty if it is not known.
         picture: JPEG in base64; empty without one.
         ranks: Number of classes shown.
-        rows: The reference first; models that agree with it share its row.
+        rows: Answers, the reference's first; models that agree with it share its row.
     """
 
     name: str
@@ -58,7 +70,7 @@ def sample_cards(parity: ParityReport) -> tuple[Card, ...]:
 
 
 def sample_sentence(parity: ParityReport) -> str:
-    """Return how many of the shown answers have another top class."""
+    """Return the number of shown answers with another top class, in a sentence."""
     changes = [answer.change for hop in parity.hops for answer in hop.answers]
     flips, ties = changes.count("flip"), changes.count("near tie")
     count = count_noun(len(parity.samples), "image")
@@ -91,7 +103,7 @@ def _card(parity: ParityReport, index: int, sample: Sample) -> Card:
 
 
 def _agrees(answer: Answer, reference: Answer) -> bool:
-    """Whether the classes are the same, and their probabilities within ``SAME_SHARE``."""
+    """Return True if the classes are the same, with probabilities within ``SAME_SHARE``."""
     pairs = list(zip_longest(answer.guesses[:RANKS], reference.guesses[:RANKS]))
     return bool(pairs) and all(
         a is not None

@@ -1,4 +1,4 @@
-"""The form of ``report.json``: made from the dataclasses it holds, with their docstrings.
+"""The form of ``report.json``, made from the dataclasses that it holds, with their docstrings.
 
 Each dataclass becomes a ``msgspec.Struct`` whose members are its fields and the derived values
 below. msgspec checks documents against them, and writes their JSON Schema.
@@ -23,7 +23,7 @@ from swin_deploy.report.plan_figures import PlanFigures
 from swin_deploy.report.results import Report
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-# Properties that stand in a document beside the fields; reading computes them again.
+# Properties that a document has besides the fields; reading computes them again.
 DERIVED: dict[type, tuple[str, ...]] = {
     Report: ("schema", "verdict"),
     ParityReport: ("inputs", "passed", "verdict"),
@@ -55,7 +55,7 @@ def load_schema() -> dict[str, Any]:
 
 @functools.cache
 def form_of(cls: type) -> type[msgspec.Struct]:
-    """Return the type that a dataclass has in a document: no member more or less.
+    """Return the type that a dataclass has in a document, with exactly the same members.
 
     Args:
         cls: The dataclass; its docstring describes every field.
@@ -76,7 +76,7 @@ def form_of(cls: type) -> type[msgspec.Struct]:
 
 
 def _form(hint: Any) -> Any:  # noqa: ANN401 - a type as ``typing`` writes it
-    """Return what a type of a field is in a document."""
+    """Return the type that the type of a field has in a document."""
     hint = STANDS_FOR.get(hint, hint)
     if hint is float:
         return Number

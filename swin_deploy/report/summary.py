@@ -1,4 +1,4 @@
-"""Can it be shipped: equal, right, fast, small, fused. The tiles on top of every report."""
+"""The tiles on top of every report: is the model equal, right, fast, small and fused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from swin_deploy.report.results import Report
 from swin_deploy.report.words import case_text, count_noun
 
 State = Literal["good", "warn", "bad", "none"]
-SHIPPED = ("engine", "onnx")  # kinds of files, what is shipped first
+SHIPPED = ("engine", "onnx")  # kinds of files, the one that is preferred for use first
 KINDS = {"engine": "TensorRT engine", "onnx": "ONNX"}
 
 
@@ -26,9 +26,10 @@ class Tile:
 
     Attributes:
         question: Question in a word.
-        value: Answer, a few letters.
-        detail: Figures behind it.
-        state: Colour: ``warn`` where what is shipped was not run, ``none`` where nothing is known.
+        value: Short answer.
+        detail: Figures that the answer comes from.
+        state: Colour of the answer, such as ``warn`` if a step was not run and ``none`` if it is
+            neither good nor bad.
     """
 
     question: str
@@ -38,7 +39,7 @@ class Tile:
 
 
 def tiles(report: Report) -> tuple[Tile, ...]:
-    """Return the answers that a report can give, in their order."""
+    """Return the tiles that a report has the results for, in their order."""
     found = (
         None if report.parity is None else _equal(report.parity),
         _right(report),
@@ -50,7 +51,7 @@ def tiles(report: Report) -> tuple[Tile, ...]:
 
 
 def _equal(parity: ParityReport) -> Tile:
-    """How much of what is allowed the worst case needs."""
+    """Make the tile of parity: the share of its limit that the worst case needs."""
     ran = [(hop, hop.worst) for hop in parity.hops if hop.passed is not None]
     judged = [(hop, worst) for hop, worst in ran if worst is not None]
     missing = [one_line(hop.name) for hop in parity.hops if hop.passed is None]
@@ -67,7 +68,7 @@ def _equal(parity: ParityReport) -> Tile:
 
 
 def _right(report: Report) -> Tile:
-    """Top-1 accuracy before and after, on labelled images."""
+    """Make the tile of top-1 accuracy on labelled images, of PyTorch and of the last model."""
     evaluation, parity = report.evaluation, report.parity
     if evaluation is not None and evaluation.reference.top1 is not None:
         after = [one for one in evaluation.candidates if one.top1 is not None]
@@ -91,7 +92,7 @@ def _right(report: Report) -> Tile:
 
 
 def _failure(evaluation: Evaluation) -> str:
-    """Why the evaluation failed, before other details; empty where it passed."""
+    """Return the headline of a failed evaluation, to start the details with; else empty."""
     failed = not evaluation.passed and not evaluation.doubt
     return f"{accuracy_headline(evaluation)}; " if failed else ""
 
@@ -108,7 +109,7 @@ def _accuracy(before: Score, after: Score, name: str, doubt: str, state: State) 
 
 
 def _shipped(parity: ParityReport) -> Hop | None:
-    """The hop of what is shipped, of those that ran: the engine, else the last ONNX file."""
+    """Return the hop of the last engine that ran, else of the last ONNX file; None without."""
     for stage in SHIPPED:
         ran = [hop for hop in parity.hops if hop.stage == stage and hop.passed is not None]
         if ran:
@@ -117,7 +118,7 @@ def _shipped(parity: ParityReport) -> Hop | None:
 
 
 def _fast(bench: BenchReport) -> Tile:
-    """What is shipped against PyTorch as it is, at the largest batch."""
+    """Make the tile of speed: our fastest runner against eager PyTorch, at the largest batch."""
     missing = {one_line(r.name) for r in bench.results if not r.timed and r.kind == "engine"}
     unseen = f"; not timed: {', '.join(sorted(missing))}" if missing else ""
     eager = [found for found in bench.comparisons if found.bar == "eager"]
@@ -138,7 +139,7 @@ def _fast(bench: BenchReport) -> Tile:
 
 
 def _images_per_s(bench: BenchReport, found: Comparison) -> str:
-    """Images a second of what is shipped; empty where it is not in the table."""
+    """Return images a second of our fastest runner, in words; empty if it has no result."""
     for result in bench.results:
         if result.batch == found.batch and result.timed and found.ours.startswith(result.name):
             return f"{result.images_per_s:,.0f} images/s; "
@@ -146,7 +147,7 @@ def _images_per_s(bench: BenchReport, found: Comparison) -> str:
 
 
 def _size(report: Report) -> Tile | None:
-    """The file that is shipped."""
+    """Make the tile of the last engine's size, or of the last ONNX file's; None without files."""
     for kind in SHIPPED:
         files = [one for one in report.artifacts if one.kind == kind]
         if files:
@@ -160,7 +161,7 @@ def _size(report: Report) -> Tile | None:
 
 
 def _fused(report: Report) -> Tile | None:
-    """How many attention blocks one kernel computes whole."""
+    """Make the tile of the attention blocks that one kernel computes whole; None without a plan."""
     plan = report.plan
     if plan is None or not plan.attention_blocks:
         return None

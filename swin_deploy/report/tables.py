@@ -1,4 +1,4 @@
-"""Results as tables of text, one place for what the terminal, Markdown and HTML all show."""
+"""Results as tables of text, shared by the terminal, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Table:
 
     Attributes:
         columns: Header and kind of each column.
-        rows: Cells, each one line.
+        rows: Cells of each row, each on one line.
     """
 
     columns: tuple[tuple[str, Kind], ...]
@@ -51,7 +51,7 @@ def _table(columns: tuple[tuple[str, Kind], ...], rows: Iterable[tuple[str, ...]
 
 
 def hop_table(parity: ParityReport) -> Table:
-    """Return one row a hop, with the rule that decides in its worst case: needed beside allowed."""
+    """Return one row a hop, with the deciding rule of its worst case: error, noise and limit."""
     columns: tuple[tuple[str, Kind], ...] = (
         ("Step", "text"),
         ("Verdict", "verdict"),
@@ -79,14 +79,14 @@ def _hop_row(hop: Hop) -> tuple[str, ...]:
 
 
 def _deciding_cells(result: ParityResult) -> tuple[str, ...]:
-    """Rule, needed, floor and allowed."""
+    """Return the texts of rule, error, noise and limit."""
     check = result.deciding
     floor = "-" if check.floor is None else error_text(check.floor)
     return check.rule, error_text(check.needed), floor, error_text(check.allowed)
 
 
 def case_table(hop: Hop) -> Table:
-    """Return one row for each set of images and batch size; why, where the hop failed."""
+    """Return one row for each result of a hop, with the reason if the hop failed."""
     columns: tuple[tuple[str, Kind], ...] = (
         ("Images", "text"),
         ("Batch", "number"),
@@ -144,7 +144,7 @@ IMAGE_SETS = {"images": "Photographs", "seeded": "Random images", "extreme": "Ex
 
 
 def parity_facts(parity: ParityReport) -> Facts:
-    """Return what was compared with what: weights, reference, images; then classes and drift."""
+    """Return facts of a comparison: weights, reference, images, then accuracy, flips and drift."""
     images = [
         (IMAGE_SETS.get(name, f"Images: {name}"), text) for name, text in parity.inputs.items()
     ]
@@ -167,7 +167,7 @@ def _facts(facts: Iterable[tuple[str, str]]) -> Facts:
 
 
 def bench_table(bench: BenchReport) -> Table:
-    """Return one row for each runner and batch size; columns that nothing fills are left out."""
+    """Return one row for each runner and batch size; empty columns are skipped."""
     columns: list[tuple[str, Kind]] = [
         ("Runner", "text"),
         ("Precision", "text"),
@@ -215,7 +215,7 @@ def _bench_row(result: BenchResult, extra: list[str]) -> tuple[str, ...]:
 
 
 def bench_facts(bench: BenchReport) -> Facts:
-    """Return what the timings hold for: image size, conditions, what ran each runner."""
+    """Return the conditions of the timings: image size, conditions, backend of each runner."""
     ran: dict[str, list[str]] = {}
     for result in bench.results:
         if result.timed and result.name not in ran.setdefault(result.backend, []):

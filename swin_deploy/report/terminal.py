@@ -1,4 +1,4 @@
-"""Results as Rich renderables for standard output, in the width there is."""
+"""Results as Rich renderables for standard output, for the width of the terminal."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ WORST_CASES = (
     "the reference's RMS, in float64. Noise: what PyTorch itself loses in the same precision; the "
     "limit is a multiple of it."
 )
-MOST_PARTS = 24  # that are shown unasked
+MOST_PARTS = 24  # parts of a model up to which all are shown
 BLOCKS_LEGEND = (
     "1 MB is a million bytes; norm has elementwise kernels too. Min., the minimum: what "
     "must be in memory, read and written once, and the weights."
@@ -71,7 +71,7 @@ STYLES = {
 
 
 def render_parity(report: ParityReport) -> RenderableType:
-    """Return the verdict, what it means, one row a hop, and what was allowed and why."""
+    """Return the verdict and its meaning, one row a hop, and the tolerances with their origin."""
     style = VERDICT_STYLES[report.verdict]
     return Group(
         Text(f"Parity: {headline(report)}", style=style),
@@ -83,7 +83,7 @@ def render_parity(report: ParityReport) -> RenderableType:
 
 
 def render_bench(report: BenchReport) -> RenderableType:
-    """Return who is faster, one row for each runner and batch, and what the numbers hold for."""
+    """Return the comparisons, one row for each runner and batch, and the conditions."""
     return Group(
         Text(f"Throughput: {one_line(report.model)}", style="bold"),
         *(Text(sentence) for sentence in bench_sentences(report)),
@@ -93,7 +93,12 @@ def render_bench(report: BenchReport) -> RenderableType:
 
 
 def render_precision(found: Diagnosis, *, every: bool) -> RenderableType:
-    """Return the advice, one row for each part, and for ``every`` activation too."""
+    """Return the advice and one row for each part.
+
+    Args:
+        found: The diagnosis.
+        every: True to add one row for each activation.
+    """
     return Group(
         Text(f"Advice: {one_line(found.advice)}", style="bold"),
         table_grid(part_table(found)),
@@ -103,7 +108,10 @@ def render_precision(found: Diagnosis, *, every: bool) -> RenderableType:
 
 
 def render_plan(report: KernelPlan) -> RenderableType:
-    """Return the figures of an engine's kernel plan, and its parts or its heaviest kernels."""
+    """Return the figures of a kernel plan, and its parts; if those are many, its heaviest kernels.
+
+    The heaviest kernels are also shown for a plan without parts.
+    """
     parts = 0 < len(report.blocks) <= MOST_PARTS
     return Group(
         render_plan_figures(report),
@@ -137,7 +145,7 @@ def render_launches(report: KernelPlan, bounds: Sequence[Bound] = ()) -> Rendera
 
 
 def render_bounds(bounds: Sequence[Bound]) -> RenderableType:
-    """Return one row for each GPU: the time that the plan takes there at least."""
+    """Return one row for each GPU, with the least time that the plan takes there."""
     return Group(
         table_grid(roofline_table(bounds)),
         Text(
@@ -154,9 +162,9 @@ def render_comparison(
     """Return two plans side by side.
 
     Args:
-        plans: A and B.
-        names: What they are of.
-        tables: Their figures, and the parts of the model to show.
+        plans: The plans A and B.
+        names: Names of the engines or models of A and B.
+        tables: Table of their figures, and table of the parts of the model to show.
     """
     planned = [f"{plan.flavor} {plan.version}" for plan in plans]
     about = (f"{one_line(name)}, {by}" for name, by in zip(names, planned, strict=True))
@@ -169,7 +177,7 @@ def render_comparison(
 
 
 def _with_short_names(table: Table, columns: int = 1) -> Table:
-    """The table with the ends of long names of blocks, where they differ."""
+    """Cut long names of blocks to their ends, in which they differ."""
     at = [index for index, (_, kind) in enumerate(table.columns) if kind == "code"][:columns]
     width = SHORT_NAME
 
@@ -181,7 +189,7 @@ def _with_short_names(table: Table, columns: int = 1) -> Table:
 
 
 def render_evaluation(evaluation: Evaluation) -> RenderableType:
-    """Return the verdict, what it means, one row a model, and what the figures hold for."""
+    """Return the verdict and its meaning, one row a model, and the conditions."""
     style = VERDICT_STYLES[evaluation.verdict]
     return Group(
         Text(f"Accuracy: {accuracy_headline(evaluation)}", style=style),
@@ -212,7 +220,7 @@ def render_summary(report: Report) -> RenderableType:
 
 
 def _tiles(report: Report) -> Grid:
-    """The answers that stand on top of the HTML report."""
+    """Return the tiles of the HTML report as a table."""
     rows = [
         (Text(one.question), Text(one.value, style=TILE_STYLES[one.state]), Text(one.detail))
         for one in tiles(report)

@@ -1,4 +1,4 @@
-"""Results as plain JSON values: what ``report.json`` and ``--json`` hold."""
+"""Results as plain JSON values, for ``report.json`` and ``--json``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def to_json(value: Any) -> Any:  # noqa: ANN401 - any result in, any JSON value 
 
 
 def bound_to_dict(bound: Bound) -> dict[str, Any]:
-    """Return a roofline: what the plan takes on a GPU at least, and each kernel of it."""
+    """Return a roofline as JSON values: the least time of a plan and its kernels on a GPU."""
     return {
         "gpu": to_json(bound.gpu),
         "batch": bound.batch,
@@ -53,5 +53,5 @@ def bound_to_dict(bound: Bound) -> dict[str, Any]:
 
 
 def pairs_to_dict(first: KernelPlan, second: KernelPlan) -> list[dict[str, Any]]:
-    """Return the parts of two plans side by side; None where one has no such part."""
+    """Return the parts of two plans side by side, as JSON values; None for a missing part."""
     return [to_json(pair) | {"more_bytes": pair.more_bytes} for pair in block_pairs(first, second)]

@@ -1,4 +1,4 @@
-"""The verdict in words, and what each metric means."""
+"""The verdict in words, and the meaning of each metric."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def case_text(result: ParityResult) -> str:
     return f"{one_line(result.inputs)}, batch {result.batch}"
 
 
-# What a stage is called in a headline, and what is said of one that was not run.
+# Name of each stage in a headline, and the words for one that was not run.
 STAGES = {
     "original": ("Original library", "not compared"),
     "deploy": ("Deploy model", "made, not yet run"),
@@ -114,7 +114,7 @@ STAGES = {
 
 
 def headline(parity: ParityReport | None) -> str:
-    """Return the verdict in a few words: what was verified, what failed, what was not run."""
+    """Return the verdict in a few words: the stages that were verified, failed or not run."""
     if parity is None:
         return "Nothing was compared"
     failed = [one_line(hop.name) for hop in parity.hops if hop.passed is False]
@@ -124,7 +124,7 @@ def headline(parity: ParityReport | None) -> str:
         return f"Not equal: {', '.join(failed)}"
     if not verified:
         return "Nothing could be run here"
-    # The deploy model is verified on the way to a file: the file is what counts.
+    # The deploy model is only an intermediate step to a file, so the file is named.
     shipped = [name for name in verified if name != "Deploy model"] or verified
     parts = [f"{' and '.join(shipped)} verified"]
     parts += [f"{name} {said}" for name, said in _unseen_stages(unseen, verified)]
@@ -138,7 +138,10 @@ def _stages(hops: list[Hop]) -> list[str]:
 
 
 def _unseen_stages(hops: list[Hop], verified: list[str]) -> list[tuple[str, str]]:
-    """What was not run, by stage; by its own name where another of its stage was verified."""
+    """Return name and words of each stage that was not run.
+
+    A hop has its own name if another hop of its stage was verified.
+    """
     found = [(hop, STAGES[hop.stage]) for hop in hops if hop.stage in STAGES]
     return list(
         dict.fromkeys(
@@ -149,7 +152,7 @@ def _unseen_stages(hops: list[Hop], verified: list[str]) -> list[tuple[str, str]
 
 
 def verdict_sentences(parity: ParityReport | None) -> tuple[str, ...]:
-    """Return what the verdict means, then one sentence for each hop that failed or did not run."""
+    """Return the verdict's meaning, then sentences for each hop that failed or did not run."""
     if parity is None:
         return ("No output was compared with the reference, so nothing is known about parity.",)
     ran = [hop for hop in parity.hops if hop.passed is not None]
@@ -187,7 +190,10 @@ def _meaning(parity: ParityReport, ran: list[Hop], failed: list[Hop]) -> str:
 
 
 def failure_text(hop: Hop) -> str:
-    """Return why a hop failed, for after ``failed``: its worst case, and the reason given."""
+    """Return the worst case of a hop that failed, with its reason; to follow the word ``failed``.
+
+    A hop without a result has a text of its own.
+    """
     worst = hop.worst
     if worst is None:
         return "without a result" + ("" if hop.located else ": no comparison was recorded")
@@ -199,7 +205,12 @@ def failure_text(hop: Hop) -> str:
 
 
 def count_flips(hop: Hop) -> tuple[int, int] | None:
-    """Return how many images have another top class: flips and near ties; None without classes."""
+    """Count the images with another top class.
+
+    Returns:
+        Number of flips and of near ties, each the most at any batch, summed over the image sets;
+        None without classes.
+    """
     flips: dict[str, int] = {}
     ties: dict[str, int] = {}
     for result in hop.results:
@@ -211,7 +222,7 @@ def count_flips(hop: Hop) -> tuple[int, int] | None:
 
 
 def flip_text(hop: Hop) -> str:
-    """Return those counts in words; empty without classes, and where there are none."""
+    """Return the counts of ``count_flips`` in words; empty if both are 0, or without classes."""
     counts = count_flips(hop)
     if counts is None or not any(counts):
         return ""
@@ -219,7 +230,7 @@ def flip_text(hop: Hop) -> str:
 
 
 def tolerance_texts(hop: Hop) -> tuple[str, ...]:
-    """Return each tolerance of a hop in words, with where it comes from."""
+    """Return each tolerance of a hop in words, with its origin."""
     return tuple(dict.fromkeys(_tolerance_text(result.tolerance) for result in hop.results))
 
 

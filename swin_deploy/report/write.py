@@ -20,13 +20,13 @@ def write_report(report: Report, folder: Path, *, force: bool = False) -> tuple[
     Args:
         report: The report.
         folder: Folder for the three files; made if it is missing.
-        force: Replace files that this program did not make.
+        force: True to replace files that this program did not make.
 
     Returns:
         Paths of the three files, in that order.
 
     Raises:
-        FileError: If a file cannot be written, or one is there that is not ours.
+        FileError: If a file cannot be written, or a file is there that this program did not make.
     """
     outputs = report_outputs(folder)
     claim(outputs, force=force)

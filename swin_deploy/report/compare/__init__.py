@@ -1,10 +1,10 @@
-"""Two reports of one model: what got worse, what got better, and what cannot be compared.
+"""Changes between two reports of one model: worse, better, missing, or not comparable.
 
 ===========  =============================================================
-``changes``  one change and its verdict, and how much worse is worse
+``changes``  one change and its verdict, and the limits of a regression
 ``parity``   hops, flips, accuracy on labelled images
 ``plan``     the kernel plan and the files
-``speed``    throughput, where machine and versions are the same
+``speed``    throughput, if machine and versions are the same
 ``words``    the comparison in words, as a table and as JSON values
 ``pages``    a comparison of two reports for the terminal, and as Markdown
 ===========  =============================================================
@@ -27,14 +27,14 @@ __all__ = ["Change", "Limits", "RunComparison", "compare_reports"]
 
 @dataclass(frozen=True)
 class RunComparison:
-    """What changed from one report to the next.
+    """Changes from one report to the next.
 
     Attributes:
         model: Model name.
-        before: When the first was made.
-        now: When the second was.
-        changes: Everything that was compared.
-        conditions: What differs in what the reports hold for.
+        before: Time at which the first report was made, in UTC and ISO 8601.
+        now: Time at which the second report was made, in UTC and ISO 8601.
+        changes: Everything that was compared, the overall verdict first.
+        conditions: Conditions of the reports that differ.
     """
 
     model: str
@@ -45,7 +45,7 @@ class RunComparison:
 
     @property
     def regressions(self) -> tuple[Change, ...]:
-        """What got worse or is missing now."""
+        """Changes for the worse, and things that are missing now."""
         return tuple(change for change in self.changes if change.verdict in REGRESSIONS)
 
 
@@ -56,12 +56,12 @@ def compare_reports(before: Report, now: Report, limits: Limits = DEFAULT_LIMITS
     """Compare two reports of one model.
 
     Args:
-        before: The earlier one.
-        now: The later one.
-        limits: How much worse is a regression.
+        before: The earlier report.
+        now: The later report.
+        limits: Limits beyond which a change for the worse is a regression.
 
     Raises:
-        ComparisonError: If they are of different models or image sizes.
+        ComparisonError: If the reports are about different models or image sizes.
     """
     size = "image size"
     for name, first, second in (

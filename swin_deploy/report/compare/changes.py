@@ -1,4 +1,4 @@
-"""What a comparison of two reports is made of: one change, its verdict, and the limits."""
+"""Parts of a comparison of two reports: one change, its verdict, and the limits."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ REGRESSIONS = ("worse", "missing")
 
 @dataclass(frozen=True)
 class Limits:
-    """How much worse is a regression: the only copy.
+    """Limits beyond which a change for the worse is a regression: the only copy.
 
     Attributes:
-        floors: A hop needs more than before by more than this many floors: by less, another
-            build of PyTorch or ONNX Runtime may be all that changed.
-        allowed_share: The same where no floor was measured, as a share of what is allowed.
-        accuracy_drop: Top-1 accuracy that is lost, as a share, and
-        accuracy_images: on at least so many images.
-        kernels: More kernels, as a share.
-        bytes_moved: More bytes moved, as a share.
-        half_share: Less of the bytes in half precision, as a share of all.
-        file_bytes: A larger file, as a share.
-        slower: Speed that may be lost before the intervals are asked whether they overlap.
+        floors: Rise of a hop's error, in noise floors; a smaller one may come from another build
+            of PyTorch or ONNX Runtime alone.
+        allowed_share: The same if no floor was measured, as a share of the hop's limit.
+        accuracy_drop: Drop of top-1 accuracy, as a share; ``accuracy_images`` must be lost, too.
+        accuracy_images: Number of images lost from which a drop of accuracy is a regression.
+        kernels: Rise of the number of kernels, as a share.
+        bytes_moved: Rise of the bytes moved, as a share.
+        half_share: Drop of the share of the bytes that are in half precision.
+        file_bytes: Growth of a file, as a share.
+        slower: Gap between the ends of two intervals of speed, as a share of the earlier one's.
     """
 
     floors: float = 0.5
@@ -47,11 +47,11 @@ class Change:
     """One thing in both reports, or in one of them.
 
     Attributes:
-        what: What it is.
-        before: Its value in the first report, as text; a dash where there is none.
-        now: In the second.
-        verdict: ``worse`` and ``missing`` are regressions.
-        note: Why, where the values do not say it.
+        what: Name of the thing.
+        before: Its value in the first report, as text; a dash if there is none.
+        now: Its value in the second report, as text; a dash if there is none.
+        verdict: Verdict on the change; ``worse`` and ``missing`` are regressions.
+        note: Reason or limit that explains the verdict; empty if the values say it.
     """
 
     what: str
@@ -62,18 +62,34 @@ class Change:
 
 
 def rank_change(what: str, before: str, now: str, ranks: tuple[str, ...]) -> Change:
-    """Words in the order from bad to good."""
+    """Judge a change from one word to another.
+
+    Args:
+        what: Name of the thing.
+        before: Its word in the first report.
+        now: Its word in the second report.
+        ranks: Words from bad to good.
+
+    Raises:
+        ValueError: If a word is not in ``ranks``.
+    """
     step = ranks.index(now) - ranks.index(before)
     return Change(what, before, now, "worse" if step < 0 else "better" if step else "same")
 
 
 def missing(what: str, before: str = "yes", note: str = "") -> Change:
-    """Return what there was before and is not there now."""
+    """Return the change of a thing that was there before and is missing now."""
     return Change(what, before, "-", "missing", note)
 
 
 def judged(gain: float, margin: float, reason: str = "") -> Verdict:
-    """By how much something is better, when less than ``margin`` is nothing."""
+    """Judge an improvement from before to now; changes up to ``margin`` count as zero.
+
+    Args:
+        gain: The improvement; negative for a change for the worse.
+        margin: Largest change that counts as none.
+        reason: Reason why the two cannot be compared; empty if they can.
+    """
     if reason:
         return "not comparable"
     if abs(gain) <= margin:
@@ -84,7 +100,15 @@ def judged(gain: float, margin: float, reason: str = "") -> Verdict:
 def accuracy_change(
     what: str, pair: tuple[float, float], images: int, limits: Limits, reason: str
 ) -> Change:
-    """Return a change of top-1 accuracy on so many images."""
+    """Judge a change of top-1 accuracy.
+
+    Args:
+        what: Name of the accuracy.
+        pair: Accuracy before and now, as shares.
+        images: Number of images that both were measured on.
+        limits: Limits of a regression.
+        reason: Reason why the two cannot be compared; empty if they can.
+    """
     before, now = pair
     margin = max(limits.accuracy_drop, (limits.accuracy_images - 0.5) / images)
     verdict = judged(now - before, margin, reason)
@@ -92,7 +116,7 @@ def accuracy_change(
 
 
 def labelled(items: Iterable[T], name: Callable[[T], str]) -> dict[str, T]:
-    """Items by name, in order; the second of one name is ``name (2)``."""
+    """Index items by name, in order; the second item of one name is ``name (2)``."""
     found: dict[str, T] = {}
     counts: Counter[str] = Counter()
     for item in items:

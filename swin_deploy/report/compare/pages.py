@@ -19,7 +19,7 @@ from swin_deploy.report.terminal import table_grid
 
 
 def runs_to_terminal(found: RunComparison) -> RenderableType:
-    """Return what changed from one report to the next, what got worse first."""
+    """Return the changes from one report to the next, those for the worse first."""
     style = "bold red" if found.regressions else "bold green"
     return Group(
         Text(f"{comparison_headline(found)}: {one_line(found.model)}", style=style),
@@ -30,7 +30,7 @@ def runs_to_terminal(found: RunComparison) -> RenderableType:
 
 
 def runs_to_markdown(found: RunComparison) -> str:
-    """Return what changed from one report to the next as GitHub-flavoured Markdown."""
+    """Return the changes from one report to the next as GitHub-flavoured Markdown."""
     parts = [
         f"## {comparison_headline(found)}: {shown(found.model)}",
         "\n".join(f"- {shown(sentence)}" for sentence in comparison_sentences(found)),

@@ -24,7 +24,10 @@ from swin_deploy.report.words import count_flips, verdict_word
 def compare_parity(
     before: ParityReport | None, now: ParityReport | None, limits: Limits
 ) -> Iterator[Change]:
-    """Every hop: its verdict, what it needs, flips, accuracy; figures on the same images only."""
+    """Compare every hop: verdict, error, flips and accuracy.
+
+    Figures are compared on the same images and weights only.
+    """
     if before is None or now is None:
         if before is not None:
             yield missing("Parity")
@@ -43,7 +46,7 @@ def compare_parity(
 
 
 def _other_inputs(before: ParityReport, now: ParityReport) -> str:
-    """Why figures cannot be compared; the folder of the images does not matter."""
+    """Return the reason why figures cannot be compared, whatever the images' folder; else empty."""
     if before.weights != now.weights:
         return "other weights"
     sets = [[(s.name, s.contents) for s in one.image_sets] for one in (before, now)]
@@ -72,7 +75,7 @@ def _hop(
 
 
 def _worst_checks(hop: Hop) -> dict[str, Check]:
-    """For each figure the check that is nearest to its limit."""
+    """Return for each figure the check that is nearest to its limit."""
     worst: dict[str, Check] = {}
     for check in (check for result in hop.results for check in result.checks):
         figure = FIGURES.get(check.figure, check.figure)
@@ -104,7 +107,7 @@ def _flips(name: str, before: Hop, now: Hop, reason: str) -> Iterator[Change]:
 def compare_evaluation(
     before: Evaluation | None, now: Evaluation | None, limits: Limits
 ) -> Iterator[Change]:
-    """Accuracy on labelled images."""
+    """Compare the accuracy on labelled images."""
     if before is None or now is None:
         if before is not None:
             yield missing("Accuracy on labelled images")

@@ -13,9 +13,9 @@ from swin_deploy.report.results import Artifact
 def compare_plan(
     before: KernelPlan | None, now: KernelPlan | None, limits: Limits
 ) -> Iterator[Change]:
-    """What the engine launches; the same builder and batch only.
+    """Compare the kernel plans of two engines from the same builder at the same batch.
 
-    Another release of the builder is compared: that it fuses less is what one wants to know.
+    Plans of different releases of the builder are compared, to show if a newer one fuses less.
     """
     if before is None or now is None:
         if before is not None:
@@ -56,7 +56,7 @@ def compare_plan(
 def compare_files(
     before: tuple[Artifact, ...], now: tuple[Artifact, ...], limits: Limits
 ) -> Iterator[Change]:
-    """Sizes of the files, by name."""
+    """Compare the sizes of the files, by name."""
     known, later = (labelled(files, lambda one: one.file) for files in (before, now))
     for name, one in known.items():
         first = f"{megabytes_text(one.bytes)} MB"

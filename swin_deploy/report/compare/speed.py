@@ -1,4 +1,4 @@
-"""Throughput of two reports: a ratio is compared where machine, threads and versions are alike."""
+"""Throughput of two reports: ratios are compared if machine, threads and versions are the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from swin_deploy.bench import BenchReport, BenchResult, Comparison
 from swin_deploy.report.compare.changes import Change, Limits, Verdict, labelled, missing
 from swin_deploy.report.numbers import ratio_text
 
-# Conditions of a benchmark that say how it was measured, not on what: intervals answer for these.
+# Conditions of the method, not of the machine: the intervals account for these.
 METHOD = (
     "order",
     "interval",
@@ -59,7 +59,7 @@ def _runner(result: BenchResult) -> str:
 
 
 def _other_machine(before: BenchReport, now: BenchReport) -> str:
-    """What differs of device, threads, versions and baseline; empty where nothing does."""
+    """Return the conditions that differ in device, threads, versions or baseline; else empty."""
     sides = [dict(one.conditions, baseline=_baseline(one)) for one in (before, now)]
     names = (name for name in dict.fromkeys((*sides[0], *sides[1])) if name not in METHOD)
     return ", ".join(name for name in names if sides[0].get(name) != sides[1].get(name))
@@ -87,7 +87,7 @@ def _speed(
     spans: tuple[Span, Span],
     limits: Limits,
 ) -> Change:
-    """Slower or faster only where the two intervals do not overlap."""
+    """Judge a change of speed: slower or faster only if the two intervals do not overlap."""
     (low, high), (now_low, now_high) = spans
     texts = [
         f"{ratio_text(ratio)} ({span[0]:.2f} to {span[1]:.2f})" if span[1] else ratio_text(ratio)

@@ -23,7 +23,7 @@ def comparison_headline(found: RunComparison) -> str:
 
 
 def comparison_sentences(found: RunComparison) -> tuple[str, ...]:
-    """Return how much was compared, and what that does not cover."""
+    """Return the number of compared lines by verdict, and whether both runs fail."""
     counts = Counter(change.verdict for change in found.changes)
     words = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     sentences = [f"{count_noun(len(found.changes), 'line')} compared: {words}."]
@@ -34,7 +34,7 @@ def comparison_sentences(found: RunComparison) -> tuple[str, ...]:
 
 
 def told_changes(found: RunComparison) -> tuple[Change, ...]:
-    """Return the overall verdict and all that is not the same: what got worse first."""
+    """Return the overall verdict, then every change that is not ``same``, the worse ones first."""
     order = ("worse", "missing", "not comparable", "better", "new")
     others = [change for change in found.changes[1:] if change.verdict != "same"]
     return (found.changes[0], *sorted(others, key=lambda change: order.index(change.verdict)))
@@ -58,7 +58,7 @@ def change_table(changes: Sequence[Change]) -> Table:
 
 
 def condition_table(found: RunComparison) -> Table:
-    """Return what the two reports hold for, where that differs."""
+    """Return the conditions of the two reports that differ."""
     rows = ((change.what, change.before, change.now) for change in found.conditions)
     return Table(
         (("Condition", "text"), ("Before", "text"), ("Now", "text")),
@@ -67,7 +67,7 @@ def condition_table(found: RunComparison) -> Table:
 
 
 def comparison_to_dict(found: RunComparison) -> dict[str, Any]:
-    """Return everything as JSON values."""
+    """Return a comparison as JSON values."""
     return {
         "schema": SCHEMA,
         "model": found.model,
