@@ -15,7 +15,7 @@ Row = dict[str, Any]
 GOAL_BATCH = 128
 GOAL_IMAGES_PER_S = 10_000.0
 GOAL_COMPILED, GOAL_EAGER = 1.5, 3.0
-# Parts that hold what is shipped beside PyTorch in the same rounds; the first with both answers.
+# Parts that time our runners and PyTorch in the same rounds; the first with both is used.
 RACES = ("throughput", "pytorch")
 
 
@@ -24,9 +24,9 @@ class Goal:
     """A figure to reach.
 
     Attributes:
-        text: What is asked for.
-        measured: What was found, in words.
-        verdict: ``met``, ``missed``, ``not measured``, or that this is a dry run.
+        text: Description of the goal.
+        measured: Measured figure, in words.
+        verdict: One of ``met``, ``missed``, ``not measured``, or the note that this is a dry run.
     """
 
     text: str
@@ -35,7 +35,13 @@ class Goal:
 
 
 def rows_of(document: Document, part: str, batch: int | None = None) -> list[Row]:
-    """The rows of a part that were timed and found right, at a batch; by default the largest."""
+    """Return the rows of a part at one batch that were timed and compared with the reference.
+
+    Args:
+        document: The document.
+        part: Name of the part.
+        batch: Batch size; None for the largest.
+    """
     batches = _batches(document, part)
     if not batches:
         return []
@@ -45,7 +51,7 @@ def rows_of(document: Document, part: str, batch: int | None = None) -> list[Row
 
 
 def _batches(document: Document, part: str) -> dict[str, Any]:
-    """The batches that were raced to their end; ``under way`` has what was cut short."""
+    """Return the finished batches of a part; ``under way`` has the one that was cut short."""
     data = (document["parts"].get(part) or {}).get("data") or {}
     return data.get("batches") or {}
 
@@ -55,13 +61,13 @@ def _timed(rows: Iterable[Row]) -> list[Row]:
 
 
 def fastest(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> Row | None:
-    """The fastest of the rows that are wanted."""
+    """Return the fastest of the rows for which ``wanted`` is true; None if there is none."""
     found = [row for row in rows if wanted(row)]
     return max(found, key=lambda row: float(row["images_per_s"]), default=None)
 
 
 def goals(document: Document) -> list[Goal]:
-    """Each goal beside what was measured; a ratio is of two rows of the same rounds."""
+    """Compare each goal with the measured figure; a ratio is of two rows of the same rounds."""
     dry = document["title"] == DRY_RUN
     batch = None if dry else GOAL_BATCH
     rows = [
@@ -81,7 +87,17 @@ def goals(document: Document) -> list[Goal]:
 def race(
     document: Document, model: str, batch: int | None, theirs: Callable[[Row], bool]
 ) -> tuple[Row, Row] | None:
-    """The fastest that is shipped and the fastest of a bar, of one process and its rounds."""
+    """Return our fastest row and the fastest baseline of the same rounds.
+
+    Args:
+        document: The document.
+        model: Name of the model.
+        batch: Batch size; None for the largest.
+        theirs: Function that is true for rows of the baseline.
+
+    Returns:
+        Our row and the baseline's; None if no part has both.
+    """
     for part in RACES:
         rows = rows_of(document, f"{part}-{model}", batch)
         pair = fastest(rows, is_shipped), fastest(rows, theirs)
@@ -91,7 +107,7 @@ def race(
 
 
 def speed_table(document: Document) -> list[list[str]]:
-    """What is shipped against torch.compile of the baseline, by model and batch."""
+    """Return our fastest runner against torch.compile of the baseline, by model and batch."""
     table = []
     for model in MODELS:
         found = {int(b) for part in RACES for b in _batches(document, f"{part}-{model}")}
@@ -107,7 +123,10 @@ def speed_table(document: Document) -> list[list[str]]:
 
 
 def cut_short(document: Document) -> list[list[str]]:
-    """Rows of batches whose rounds did not come: each runner on its own, some calls."""
+    """Return the rows of batches that were cut short before their rounds.
+
+    They have a few calls of each runner on its own.
+    """
     return [
         [name, batch, _title(row), f"{row['images_per_s']:,.0f}", str(row["iterations"])]
         for name, part in document["parts"].items()
@@ -118,7 +137,7 @@ def cut_short(document: Document) -> list[list[str]]:
 
 
 def engine_answers(document: Document) -> list[str]:
-    """Whether the engines of each flavour run on this GPU, and are equal, and how fast."""
+    """Say of each engine if it runs on this GPU, if it is within tolerance, and its images/s."""
     return [
         _engine_answer(document, flavor, name.removeprefix(f"engine-{flavor}-"), part)
         for name, part in document["parts"].items()
@@ -144,7 +163,7 @@ def _engine_answer(document: Document, flavor: str, model: str, part: Row) -> st
 
 
 def _judgement(data: Row) -> str:
-    """Whether an engine is equal; what was not judged is not."""
+    """Return the verdict on an engine's outputs, with the reason if they were not judged."""
     wrong = [words for words, _ in _wrong_calls(data)]
     if wrong:
         return f"WRONG {', '.join(wrong)}"
@@ -161,7 +180,7 @@ def _judgement(data: Row) -> str:
 
 
 def _wrong_calls(data: Row) -> Iterator[tuple[str, float]]:
-    """First calls of an engine whose output is wrong, not rounded, and how far it is off."""
+    """Yield batch and relative L2 of each first call whose output is wrong, not just rounded."""
     for how, found in (("", data), (" as a CUDA graph", data.get("as a CUDA graph") or {})):
         for batch, run in (found.get("runs") or {}).items():
             if not (run["finite"] and run["relative l2"] <= WRONG):
@@ -169,7 +188,7 @@ def _wrong_calls(data: Row) -> Iterator[tuple[str, float]]:
 
 
 def same_way_table(document: Document) -> list[list[str]]:
-    """Images/s of the deploy model and of others, run the same way, at the largest batch."""
+    """Return images/s of the deploy model and of others, run the same way, at the largest batch."""
     table = []
     for part in ("pytorch", "float32", "autotune"):
         for model in MODELS:
@@ -187,7 +206,7 @@ def same_way_table(document: Document) -> list[list[str]]:
 
 
 def peer_answers(document: Document) -> list[str]:
-    """ONNX Runtime on our export beside a peer's, at each batch."""
+    """Compare ONNX Runtime on our export and on timm's, at each batch, in words."""
     part = document["parts"].get("peer-export")
     if part is None or part["status"] != "done":
         reason = "not asked for" if part is None else f"{part['status']} ({part['reason']})"
@@ -207,12 +226,12 @@ def peer_answers(document: Document) -> list[str]:
 
 
 def is_shipped(row: Row) -> bool:
-    """Whether a row is of what this project makes."""
+    """Return True if a row is of a model or file that this project makes."""
     return row["kind"] in SHIPPED
 
 
 def is_compiled_bar(row: Row) -> bool:
-    """Whether a row is torch.compile of what one would run without this project."""
+    """Return True if a row is torch.compile of a model that this project does not make."""
     return row["mode"] == "compile" and not is_shipped(row)
 
 
@@ -277,7 +296,10 @@ def _verdict(met: bool, *, dry: bool) -> str:
 
 
 def found_faults(document: Document) -> list[str]:
-    """Parts that failed, and steps out of tolerance; what could not run here is no fault."""
+    """List the parts that failed, wrong outputs, and steps out of tolerance.
+
+    A step that could not run here is not a fault.
+    """
     return [fault for name, part in document["parts"].items() for fault in _faults(name, part)]
 
 

@@ -34,7 +34,13 @@ Status = Literal["done", "not run", "failed", "cut short"]
 
 
 class Outcome(TypedDict):
-    """How a part ended, and what it found by then."""
+    """The end of a part.
+
+    Attributes:
+        status: Status of the part.
+        reason: Reason why it is not done; empty if it is.
+        data: Results as JSON values, those so far if it did not finish; None without any.
+    """
 
     status: Status
     reason: str
@@ -42,7 +48,12 @@ class Outcome(TypedDict):
 
 
 class Part(Outcome):
-    """How a part ended, and where."""
+    """The outcome of a part, with its conditions.
+
+    Attributes:
+        conditions: Conditions under which it ran.
+        seconds: Time that it took, in seconds.
+    """
 
     conditions: Conditions
     seconds: float
@@ -59,7 +70,11 @@ class _Document(TypedDict):
 
 
 def conditions(*, dry: bool) -> Conditions:
-    """What must be the same for a part's result to be kept: device, versions, code, sizes."""
+    """Return the conditions under which a part's result is valid: device, versions, code, sizes.
+
+    Args:
+        dry: True for a dry run.
+    """
     return {
         "device": device_name(),
         "code": _code_digest(),
@@ -70,10 +85,16 @@ def conditions(*, dry: bool) -> Conditions:
 
 
 def open_document(path: Path, *, dry: bool) -> Document:
-    """The document to go on with; parts of other conditions stay until they are done again.
+    """Read the document to resume, or make a new one.
+
+    Parts of other conditions stay until they are done again.
+
+    Args:
+        path: Path of the document.
+        dry: True for a dry run.
 
     Raises:
-        FileError: If there is a file that is no such document, or one of the other kind of run.
+        FileError: If there is a file that is not such a document, or one of the other kind of run.
     """
     title = DRY_RUN if dry else REAL_RUN
     if not path.exists():
@@ -90,13 +111,13 @@ def open_document(path: Path, *, dry: bool) -> Document:
 
 
 def claim_places(output: Path, copy_to: Path | None, *, artifacts: Path, dry: bool) -> None:
-    """Fail before the first part where something cannot be written, or must not be replaced.
+    """Fail before the first part if a file cannot be written, or must not be replaced.
 
     Args:
-        output: The document; its page is beside it.
-        copy_to: Folder that both are copied to.
+        output: Path of the document; its page is next to it.
+        copy_to: Folder that both are copied to; None for none.
         artifacts: Folder of ONNX files and engines.
-        dry: Whether this is a dry run.
+        dry: True for a dry run.
 
     Raises:
         FileError: If a place cannot be written, two are the same file, or one holds something
@@ -121,12 +142,12 @@ def claim_places(output: Path, copy_to: Path | None, *, artifacts: Path, dry: bo
 
 
 def same_conditions(document: Document, now: Conditions) -> dict[str, Any]:
-    """The parts that were found under these conditions; others say nothing of this machine."""
+    """Return the parts that were done under these conditions, by name."""
     return {name: part for name, part in document["parts"].items() if part["conditions"] == now}
 
 
 def of_this_device(document: Document) -> Document:
-    """The document without parts of another device than the last command's: they do not compare."""
+    """Return the document without the parts that ran on another device than the last command."""
     device = document.get("conditions", {}).get("device")
     parts = document["parts"].items()
     here = {n: part for n, part in parts if device in (None, part["conditions"].get("device"))}
@@ -134,25 +155,33 @@ def of_this_device(document: Document) -> Document:
 
 
 def other_conditions(document: Document, part: str) -> list[str]:
-    """Names of the conditions in which a part differs from the last command."""
+    """Return the names of the conditions in which a part differs from the last command."""
     now: Conditions = document.get("conditions", {})
     then: Conditions = document["parts"][part]["conditions"]
     return sorted(name for name in now if then.get(name) != now[name])
 
 
 def is_done(document: Document, part: str, now: Conditions) -> bool:
-    """Whether a part has been done under the same conditions."""
+    """Return True if a part has been done under these conditions."""
     found = same_conditions(document, now).get(part)
     return found is not None and found["status"] == "done"
 
 
 def partial_path(output: Path) -> Path:
-    """Where a part that runs keeps what it has found so far: beside the document."""
+    """Return the path, next to the document, at which a running part keeps its results so far."""
     return output.with_suffix(".partial.json")
 
 
 def merge_partial(document: Document, output: Path) -> str:
-    """Take over what a part had found when the command was killed; its name, or an empty text."""
+    """Add the results that a part had when the last command was killed, and delete their file.
+
+    Args:
+        document: The document, changed in place.
+        output: Path of the document.
+
+    Returns:
+        Name of the part; empty if there was none.
+    """
     path = partial_path(output)
     left = read_outcome(path)
     if left is None:
@@ -167,7 +196,7 @@ def merge_partial(document: Document, output: Path) -> str:
 
 
 def read_outcome(path: Path) -> dict[str, Any] | None:
-    """What a part has written of itself; None where there is nothing whole."""
+    """Read the outcome that a part has written; None if there is no complete one."""
     try:
         found: dict[str, Any] = read_json(path)
         typed(found, _Partial, where=path.name)
@@ -178,12 +207,15 @@ def read_outcome(path: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def keep_to_itself(output: Path) -> Iterator[None]:
-    """Hold the results of one command; they are let go of with the process, however it ends.
+    """Hold an exclusive lock on the results; the system releases it however the process ends.
 
-    Two commands at once would take each other's findings for their own, and slow each other down.
+    Two commands at once would mix up their results, and slow each other down.
+
+    Args:
+        output: Path of the document.
 
     Raises:
-        FileError: If another command has them, or nothing can be written there.
+        FileError: If another command has the lock, or nothing can be written there.
     """
     lock = output.with_suffix(".lock")
     for path in (output, output.with_suffix(".md"), partial_path(output), lock):
@@ -199,17 +231,17 @@ def keep_to_itself(output: Path) -> Iterator[None]:
 
 
 def _is_at(path: Path, file: int) -> bool:
-    """Whether an open file still has its name: the command before takes it away as it ends."""
+    """Return True if an open file still has its name; a command deletes its lock as it ends."""
     return path.exists() and os.path.samestat(path.stat(), os.fstat(file))
 
 
 def save(document: Document, path: Path) -> None:
-    """Write the document whole, or leave the one there."""
+    """Write the whole document, or leave the earlier one unchanged."""
     write_atomic(path, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def _code_digest() -> str:
-    """Of the sources that take part."""
+    """Return a digest of the source files that take part."""
     digest = hashlib.sha256()
     folders = [Path(str(package.__file__)).parent for package in (exporters, swin_deploy)]
     for folder in (*folders, Path(__file__).parent):

@@ -1,4 +1,4 @@
-"""The parts one after the other, each in a process of its own."""
+"""Run the parts one after the other, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 @dataclass(frozen=True)
 class Drive:
-    """How to go through the parts.
+    """Settings of one command of the suite.
 
     Attributes:
-        output: The document; a part reads the earlier parts there.
-        command: Words that start a process for a part; its name is appended.
-        seconds: Time for everything; parts that would start later are not run.
+        output: Path of the document; a part reads the earlier parts there.
+        command: Words that start a process for a part; ``--child`` and its name are appended.
+        seconds: Time for all parts, in seconds; parts that would start later are not run.
         conditions: Conditions that hold now; parts done under the same ones are not done again.
-        again: Whether to do those parts again too.
+        say: Function that is told what is done.
+        again: True to do those parts again, too.
         copy_to: Folder that the document and its page are copied to whenever they change.
-        say: Told what is done.
     """
 
     output: Path
@@ -66,10 +66,15 @@ class Drive:
 
 
 def drive(document: Document, parts: Sequence[Part], how: Drive) -> None:
-    """Do the parts; the document is written whenever one has found something new.
+    """Do the parts, and write the document whenever a part has new results.
+
+    Args:
+        document: The document, changed in place.
+        parts: Parts to do, in order.
+        how: Settings of this command.
 
     Raises:
-        FileError: If it cannot be written; where that is so from the start, nothing is done.
+        FileError: If the document cannot be written; it is tested before the first part.
     """
     for place in _places(how):
         ensure_writable(place)
@@ -98,7 +103,7 @@ def _do(part: Part, document: Document, how: Drive, seconds: float) -> None:
     if part.module and importlib.util.find_spec(part.module) is None:
         record(outcome_of("not run", f"{part.module} is not installed"))
     elif seconds <= 0:
-        if part.name not in document["parts"]:  # what was found elsewhere is better than nothing
+        if part.name not in document["parts"]:  # an earlier result is better than none
             record(outcome_of("not run", f"the suite's {how.seconds:g} s were spent before"))
     else:
         how.say(f"{part.name} ...")
@@ -109,7 +114,7 @@ def _do(part: Part, document: Document, how: Drive, seconds: float) -> None:
 
 
 def _publish(document: Document, how: Drive) -> None:
-    """Write the document and its page, and copies of both where they survive the machine."""
+    """Write the document and its page, and copies of both to the other folder if there is one."""
     document["updated"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     document["conditions"] = how.conditions
     page = render_document(document).encode()
@@ -123,7 +128,13 @@ def _places(how: Drive) -> list[Path]:
 
 
 def run_child(part: Part, document: Document, how: Drive) -> None:
-    """Do one part in this process; what it finds is kept beside the document as it goes."""
+    """Do one part in this process; write its results next to the document as it goes.
+
+    Args:
+        part: The part.
+        document: Results of the earlier parts.
+        how: Settings of this command.
+    """
     path = partial_path(how.output)
     began = time.monotonic()
     kept: dict[str, Any] | None = None
@@ -151,7 +162,7 @@ def run_child(part: Part, document: Document, how: Drive) -> None:
 
 
 def leave_at_once() -> None:
-    """End this process without its libraries' own endings, of which CUDA's are known to crash."""
+    """End this process without the clean-up of its libraries, since CUDA's is known to crash."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
@@ -160,11 +171,11 @@ def leave_at_once() -> None:
 def die_with_parent(parent: int) -> None:
     """Have Linux end this process when the one that started it is killed.
 
-    One that was left behind would run on beside the next command, and slow its timings down.
+    An orphaned process would run on during the next command, and slow its timings down.
 
     Args:
-        parent: Number of the process that started it; this one ends if that one has ended by now,
-            for importing takes seconds.
+        parent: Process ID of the process that started this one; if it has ended already, while
+            this one was importing, this one ends at once.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -184,20 +195,26 @@ def _attempt(
 
 
 def _place(err: Exception) -> str:
-    """The file and line that an exception comes from: the machine it was on may be gone."""
+    """Return file and line of an exception, since its machine may be gone when it is read."""
     frame = traceback.extract_tb(err.__traceback__)[-1]
     return f"{Path(frame.filename).name}, line {frame.lineno}"
 
 
 def outcome_of(status: Status, reason: str = "", data: dict[str, Any] | None = None) -> Outcome:
-    """How a part ended."""
+    """Make the outcome of a part.
+
+    Args:
+        status: Status of the part.
+        reason: Reason why it is not done; empty if it is.
+        data: Results as JSON values; None without any.
+    """
     return {"status": status, "reason": reason, "data": data}
 
 
 def _in_a_process(
     part: Part, how: Drive, seconds: float, record: Callable[[Outcome], None]
 ) -> Outcome:
-    """The outcome of a part whose process may crash or hang; what it kept by then is kept."""
+    """Run a part in a process that may crash or hang; keep the results that it had by then."""
     path = partial_path(how.output)
     path.unlink(missing_ok=True)
     with TemporaryFile() as errors:
@@ -229,7 +246,17 @@ def _watch(
     read: Callable[[], Outcome | None],
     record: Callable[[Outcome], None],
 ) -> bool:
-    """Wait for a process, recording what it keeps; whether it ended in time."""
+    """Wait for a process, and record the results that it keeps.
+
+    Args:
+        process: The process.
+        seconds: Time to wait, in seconds.
+        read: Function that reads the results so far; None if there are none.
+        record: Function that is given the results whenever they change.
+
+    Returns:
+        True if the process ended in time.
+    """
     end = time.monotonic() + seconds
     seen = None
     while time.monotonic() < end:
@@ -246,7 +273,7 @@ def _watch(
 
 
 def _outcome_in(path: Path, part: Part) -> Outcome | None:
-    """What a part has written of itself; what another one left is none of it."""
+    """Read the outcome that a part has written; None if there is none or it is another part's."""
     found = read_outcome(path)
     if found is None or found["part"] != part.name:
         return None
@@ -254,10 +281,10 @@ def _outcome_in(path: Path, part: Part) -> Outcome | None:
 
 
 def _ending(status: int, errors: IO[bytes]) -> str:
-    """How a process ended, in words; empty for a good end."""
+    """Describe the end of a process that failed, with its last words; empty for status 0."""
     if status == 0:
         return ""
-    errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4 * LAST_WORDS))  # it may be gigabytes
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4 * LAST_WORDS))  # the file may be gigabytes
     words = " ".join(errors.read().decode(errors="replace").split())[-LAST_WORDS:]
     if status < 0:
         return f"its process was ended by {_signal_name(-status)}: {words}"
@@ -265,5 +292,5 @@ def _ending(status: int, errors: IO[bytes]) -> str:
 
 
 def _signal_name(number: int) -> str:
-    """A signal's name; those between the first and the last real-time one have none."""
+    """Return a signal's name; real-time ones between the first and the last have a number only."""
     return next((one.name for one in signal.Signals if one == number), f"signal {number}")

@@ -1,4 +1,4 @@
-"""What this machine has, and what it lacks."""
+"""Packages, compilers and GPU of this machine, and the packages that are missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from swin_deploy.bench.conditions import package_versions
 from swin_deploy.bench.gpu import device_name, gpu_state
 
-# Module, and what it is needed for.
+# Purpose of each module that the suite uses.
 WANTED = {
     "onnx": "every ONNX file",
     "onnxscript": "exporting ONNX",
@@ -31,7 +31,7 @@ WANTED = {
 
 
 def environment() -> dict[str, Any]:
-    """GPU, driver, versions, compilers, and the packages that are missing with what for."""
+    """Describe GPU, versions, compilers, and the missing packages with their purposes."""
     found: dict[str, Any] = {
         "gpu": device_name(),
         "platform": platform.platform(),

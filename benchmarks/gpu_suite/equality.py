@@ -1,4 +1,4 @@
-"""Every step against the reference, by the judge of ``swin-deploy parity`` and its noise."""
+"""Every step against the reference, by the judge of ``swin-deploy parity`` and its noise floor."""
 
 from __future__ import annotations
 
@@ -32,13 +32,19 @@ from swin_deploy.runners import TrtRunner
 
 Keep = Callable[[dict[str, Any]], None]
 Found = dict[str, Any]
-# Images of noise on the device; the largest batch of an engine repeats them. On a GPU machine ONNX
-# Runtime runs on the CPU, where larger batches show nothing.
+# Numbers of noise images for the device and for ONNX Runtime; the largest batch of an engine
+# repeats them. ONNX Runtime runs on the CPU of a GPU machine, where larger batches show nothing.
 ON_DEVICE, ON_CPU = 32, 8
 
 
 def pytorch_steps(name: str, setup: Setup, keep: Keep) -> Found:
-    """The deploy model where it is served: in float32, and on a GPU in float16 and compiled."""
+    """Judge the deploy model in PyTorch: in float32, and on a GPU also in float16 and compiled.
+
+    Args:
+        name: Name of the model.
+        setup: Settings of the suite.
+        keep: Function that is given the results so far.
+    """
     loaded = suite_model(name, setup)
     precisions: tuple[Precision, ...] = ("fp32", "fp16") if torch.cuda.is_available() else ("fp32",)
     made = {
@@ -53,7 +59,13 @@ def pytorch_steps(name: str, setup: Setup, keep: Keep) -> Found:
 
 
 def onnx_steps(name: str, setup: Setup, keep: Keep) -> Found:
-    """The ONNX files in ONNX Runtime."""
+    """Judge the ONNX files in ONNX Runtime.
+
+    Args:
+        name: Name of the model.
+        setup: Settings of the suite.
+        keep: Function that is given the results so far.
+    """
     loaded = suite_model(name, setup)
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
     made = {
@@ -69,11 +81,18 @@ def _graph(loaded: LoadedModel, precision: Precision, setup: Setup) -> Candidate
 
 
 def engine_step(name: str, flavor: Flavor, setup: Setup, keep: Keep) -> Found:
-    """One engine: built, loaded, run at every batch, judged, run as a CUDA graph.
+    """Build one engine, load it, run it at every batch, judge it, and run it as a CUDA graph.
 
-    Where the GPU is refused, an engine for exactly this GPU is tried next.
+    If TensorRT-RTX refuses the GPU, an engine for exactly this GPU is tried next.
+
+    Args:
+        name: Name of the model.
+        flavor: TensorRT flavour.
+        setup: Settings of the suite.
+        keep: Function that is given the results so far.
 
     Raises:
+        BuildError: If the engine cannot be built.
         MissingBackendError: If it cannot run here.
     """
     loaded = suite_model(name, setup)
@@ -95,7 +114,7 @@ def engine_step(name: str, flavor: Flavor, setup: Setup, keep: Keep) -> Found:
 
 
 def _run_engine(loaded: LoadedModel, path: Path, setup: Setup, found: Found, keep: Keep) -> Found:
-    """Add what an engine does here, step by step; any of them may take the process down."""
+    """Add the results of an engine after each step, since any step may crash the process."""
     images = _images(loaded, setup, ON_DEVICE)
     first_calls(TrtRunner(path), loaded, setup, found=found, keep=keep)
     candidate = Candidate(TrtRunner(path), "engine", path.name, loaded.config.family)
@@ -114,7 +133,18 @@ def _run_engine(loaded: LoadedModel, path: Path, setup: Setup, found: Found, kee
 def first_calls(
     runner: TrtRunner, loaded: LoadedModel, setup: Setup, *, found: Found, keep: Keep
 ) -> None:
-    """Open an engine and call it once at each batch: seconds, and how far it is from PyTorch."""
+    """Open an engine and call it once at each batch; measure the time and the relative L2.
+
+    Args:
+        runner: The engine's runner, not open yet.
+        loaded: The model, whose reference gives the expected outputs.
+        setup: Settings of the suite, with the batches.
+        found: Results, changed in place.
+        keep: Function that is given ``found`` after each step.
+
+    Raises:
+        MissingBackendError: If the engine cannot run here.
+    """
     start = time.perf_counter()
     with runner:
         found["backend"] = runner.backend
@@ -153,7 +183,7 @@ def _judged(
     images: Sequence[ImageSet],
     keep: Keep | None,
 ) -> Found:
-    """The verdict on each candidate; one that fails to run leaves the others alone."""
+    """Judge each candidate; note the reason if one fails to run, and go on with the others."""
     outputs = reference_outputs(loaded, images, precisions=precisions)
     batches = sorted({1, 2, min(8, len(images[0].images)), len(images[0].images)})
     hops: list[Hop] = []
@@ -174,7 +204,7 @@ def _judged(
 
 
 def _no_polygraphy() -> str:
-    """Why Polygraphy does not repeat the verdicts; empty where it does."""
+    """Return the reason why Polygraphy does not repeat the verdicts; empty if it does."""
     return "" if importlib.util.find_spec("polygraphy") else "polygraphy is not installed"
 
 

@@ -18,7 +18,7 @@ from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.runners.engine_manifest import read_engine_manifest
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
-# The targets to build an engine for, one after the other until the GPU takes one.
+# Targets to build an engine for, tried one after the other until the GPU accepts one.
 TARGETS: dict[Flavor, tuple[tuple[str, ...], ...]] = {
     "tensorrt": ((),),
     "tensorrt-rtx": ((), ("current",)),
@@ -31,15 +31,22 @@ def onnx_path(name: str, precision: Precision, setup: Setup) -> Path:
 
 
 def engine_path(name: str, flavor: Flavor, setup: Setup, targets: tuple[str, ...] = ()) -> Path:
-    """Where the float16 engine of a model is."""
+    """Return the path of the float16 engine of a model, built for some targets."""
     return setup.artifacts / f"{'-'.join((name, 'fp16', flavor, *targets))}.engine"
 
 
 def export(name: str, setup: Setup) -> dict[str, Any]:
-    """The float32 and the float16 ONNX file: those there are, or new ones.
+    """Export the float32 and the float16 ONNX file, unless both exist with these weights.
+
+    Args:
+        name: Name of the model.
+        setup: Settings of the suite.
+
+    Returns:
+        Facts about each file, and whether it was made here.
 
     Raises:
-        MissingBackendError: If there are none, and what exports them is not here.
+        MissingBackendError: If they do not exist, and onnxscript is not installed.
     """
     loaded = suite_model(name, setup)
     full = onnx_path(name, "fp32", setup)
@@ -60,11 +67,22 @@ def export(name: str, setup: Setup) -> dict[str, Any]:
 def build(
     loaded: LoadedModel, flavor: Flavor, setup: Setup, targets: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The float16 engine for batches up to the largest, tuned for it; for some GPUs where named.
+    """Build the float16 engine for batches up to the largest, tuned for the largest.
+
+    An engine of the same weights and version that is in the folder is taken instead.
+
+    Args:
+        loaded: The model.
+        flavor: TensorRT flavour.
+        setup: Settings of the suite.
+        targets: Compute capabilities to build for; empty for the flavour's default.
+
+    Returns:
+        Facts about the engine and its kernel plan, and whether it was made here.
 
     Raises:
-        BuildError: If it cannot be built.
-        MissingBackendError: If there is no ONNX file to build it from.
+        BuildError: If the engine cannot be built, or is not in half precision.
+        MissingBackendError: If the flavour or the ONNX file is missing.
     """
     path = engine_path(loaded.name, flavor, setup, targets)
     version = load_tensorrt(flavor).__version__
@@ -88,10 +106,10 @@ def build(
 
 
 def usable_onnx(loaded: LoadedModel, precision: Precision, setup: Setup) -> Path:
-    """The ONNX file of a model.
+    """Return the path of the ONNX file of a model.
 
     Raises:
-        MissingBackendError: If the part that exports it has not made it.
+        MissingBackendError: If there is no such file of these weights.
     """
     path = onnx_path(loaded.name, precision, setup)
     if not _fits(path, loaded):
@@ -100,10 +118,10 @@ def usable_onnx(loaded: LoadedModel, precision: Precision, setup: Setup) -> Path
 
 
 def usable_engine(loaded: LoadedModel, file: str, setup: Setup) -> Path:
-    """The engine of a model.
+    """Return the path of an engine of a model.
 
     Raises:
-        MissingBackendError: If the part that builds it has not made it.
+        MissingBackendError: If there is no such engine of these weights.
     """
     path = setup.artifacts / file
     if not _fits(path, loaded):
@@ -112,7 +130,7 @@ def usable_engine(loaded: LoadedModel, file: str, setup: Setup) -> Path:
 
 
 def _fits(path: Path, loaded: LoadedModel) -> bool:
-    """Whether a file is whole, and made from this model and these weights."""
+    """Return True if a file is complete, and made from this model and these weights."""
     try:
         manifest = read_manifest(path)
         facts = facts_in_manifest(manifest, path)

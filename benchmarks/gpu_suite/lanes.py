@@ -1,4 +1,4 @@
-"""What is timed beside what: PyTorch's ways, ONNX files and engines of one model."""
+"""Runners that are timed in the same rounds: PyTorch's ways, ONNX files and engines of a model."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class PyTorchModel:
 
     Attributes:
         title: Name for the results.
-        kind: Place among what is compared.
-        make: Gives the module.
+        kind: Kind of model: the reference, the deploy model or the original library's.
+        make: Function that gives the module.
     """
 
     title: str
@@ -55,7 +55,7 @@ class Engine:
 
     Attributes:
         file: Name of the file among the artefacts.
-        missing: Reason why it is not timed; empty where its own part ran it.
+        missing: Reason why it is not timed; empty if its own part ran it.
     """
 
     file: str
@@ -66,7 +66,10 @@ Engines = dict[Flavor, Engine]
 
 
 def models_of(loaded: LoadedModel) -> list[PyTorchModel]:
-    """The baseline first: timm's model, but the reference for the notebook's."""
+    """List the models to time in PyTorch, the baseline first.
+
+    The baseline is timm's model, or the reference for the notebook's model.
+    """
     ours = PyTorchModel(DEPLOY, "deploy", lambda: loaded.deploy)
     if loaded.name == NOTEBOOK:
         return [PyTorchModel(REFERENCE, "reference", lambda: loaded.reference), ours]
@@ -79,13 +82,16 @@ def models_of(loaded: LoadedModel) -> list[PyTorchModel]:
 
 
 def judge_of(loaded: LoadedModel) -> Contender:
-    """The reference in strict float32: it is not timed, the others are held against it."""
+    """Make the contender whose output the others are compared with.
+
+    It is the reference in strict float32, and is not timed.
+    """
     (found,) = eager(REFERENCE, lambda: loaded.reference, "reference", kinds=["fp32"])
     return Contender(found.runner, found.precision, found.kind, found.mode, timed=False)
 
 
 def plain(models: Sequence[PyTorchModel]) -> list[Contender]:
-    """Each model as it is in the fastest arithmetic, and as a CUDA graph."""
+    """Make contenders of each model as it is in the fastest arithmetic, and as a CUDA graph."""
     best = [best_arithmetic()]
     return [
         lane
@@ -98,21 +104,22 @@ def plain(models: Sequence[PyTorchModel]) -> list[Contender]:
 
 
 def in_float32(models: Sequence[PyTorchModel], kinds: Sequence[Arithmetic]) -> list[Contender]:
-    """Each model with float32 weights, in each arithmetic."""
+    """Make contenders of each model with float32 weights, one for each arithmetic."""
     return [lane for one in models for lane in eager(one.title, one.make, one.kind, kinds=kinds)]
 
 
 def by_compiler(models: Sequence[PyTorchModel], mode: CompileMode) -> list[Contender]:
-    """Each model through torch.compile, and as a CUDA graph of that."""
+    """Make contenders of each model through torch.compile, and as a CUDA graph of that."""
     return [
         lane for one in models for lane in compiled(one.title, one.make, one.kind, modes=[mode])
     ]
 
 
 def deployed(loaded: LoadedModel, way: TorchWay = "torch") -> list[Contender]:
-    """The deploy model as ``--runner torch`` ships it, where its attention can be one kernel.
+    """Make a contender of the deploy model as ``--runner torch`` runs it.
 
-    Without the kernel it is the compiled deploy model, which is among the others already.
+    There is none if its attention cannot be one kernel: it would be the compiled deploy model,
+    which is among the others already.
     """
     if why_not_fused():
         return []
@@ -122,7 +129,11 @@ def deployed(loaded: LoadedModel, way: TorchWay = "torch") -> list[Contender]:
 
 
 def onnx_files(loaded: LoadedModel, setup: Setup) -> list[Contender]:
-    """The ONNX files, on the GPU where there is one: the CPU of a GPU machine shows nothing."""
+    """Make contenders of the ONNX files.
+
+    They run on the GPU if there is one; if ONNX Runtime cannot use it, they have the reason in
+    ``not_run``, since the CPU of a GPU machine shows nothing.
+    """
     return [
         _file(functools.partial(usable_onnx, loaded, precision, setup), precision)
         for precision in PRECISIONS
@@ -140,10 +151,10 @@ def _file(path: Callable[[], Path], precision: Precision) -> Contender:
 
 
 def require_provider() -> None:
-    """Fail where ONNX Runtime cannot use the GPU that is there.
+    """Fail if there is a GPU that ONNX Runtime cannot use.
 
     Raises:
-        MissingBackendError: If so.
+        MissingBackendError: If ONNX Runtime is not installed, or cannot use the GPU.
     """
     providers = load_onnxruntime().get_available_providers()
     if cuda_device_count() and CUDA_PROVIDER not in providers:
@@ -155,7 +166,14 @@ def require_provider() -> None:
 def engines(
     loaded: LoadedModel, found: Engines, setup: Setup, *, graphs: Sequence[bool] = (False, True)
 ) -> list[Contender]:
-    """Each engine as it is, and as a CUDA graph."""
+    """Make contenders of each engine, as it is and as a CUDA graph.
+
+    Args:
+        loaded: The model.
+        found: Engines of the model; one that is missing gives a contender with the reason.
+        setup: Settings of the suite.
+        graphs: True for a CUDA graph, False for the engine as it is; one contender each.
+    """
     return [
         _engine(loaded, flavor, one, graph=graph, setup=setup)
         for flavor, one in found.items()

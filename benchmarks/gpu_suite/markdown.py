@@ -26,7 +26,11 @@ from swin_deploy.report.tables import bench_not_run, bench_table, hop_table, par
 
 
 def render_document(document: Document) -> str:
-    """Return the page: goals and answers, the parts, then every table with its conditions."""
+    """Return the page: goals and answers, the parts, then every table with its conditions.
+
+    Args:
+        document: The document.
+    """
     dry = document["title"] == DRY_RUN
     whole, document = document, of_this_device(document)
     parts: dict[str, Any] = document["parts"]
@@ -60,7 +64,7 @@ def render_document(document: Document) -> str:
 
 
 def _unraced(document: Document) -> list[str]:
-    """What was measured of batches whose rounds did not come."""
+    """Return the section on batches that were cut short before their rounds; empty if none was."""
     rows = cut_short(document)
     if not rows:
         return []
@@ -97,7 +101,7 @@ def _builds(parts: dict[str, Any]) -> Iterable[tuple[str, ...]]:
 
 
 def _parity(data: dict[str, Any]) -> list[str]:
-    """The steps of a part with their verdicts, limits and reasons."""
+    """Return a table of a part's steps with their verdicts and limits, and a list of reasons."""
     report = data.get("parity")
     read = read_parity(report) if report else None
     table = hop_table(read) if read else None
@@ -113,7 +117,7 @@ def _parity(data: dict[str, Any]) -> list[str]:
 
 
 def _calls(data: dict[str, Any]) -> list[str]:
-    """The first call of an engine at each batch, plain and as a CUDA graph."""
+    """Return a table of an engine's first call at each batch, plain and as a CUDA graph."""
     rows = [
         (how, batch, *(f"{run[key]:.2g}" for key in ("first call s", "relative l2")))
         for how, found in (("plain", data), ("CUDA graph", data.get("as a CUDA graph") or {}))

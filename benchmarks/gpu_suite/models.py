@@ -1,4 +1,4 @@
-"""Which models the suite measures, at which sizes."""
+"""Models and sizes of the suite; small ones for a dry run."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ KEPT = "logit_scale"  # temperatures of V2: trained ones stay near their start
 
 @dataclass(frozen=True)
 class Setup:
-    """How one run of the suite goes about it.
+    """Settings of one run of the suite.
 
     Attributes:
-        artifacts: Folder of ONNX files and engines: taken from there, or made there.
-        dry: Small models and batches, to see that everything runs; no figure means anything.
-        scale: Factor of the time for compiling.
+        artifacts: Folder of ONNX files and engines, which are taken from there or made there.
+        dry: True for small models and batches, to see that everything runs; the figures mean
+            nothing.
+        scale: Factor on the time for compiling.
     """
 
     artifacts: Path
@@ -41,29 +42,34 @@ class Setup:
 
     @property
     def batches(self) -> tuple[int, ...]:
-        """Images a call, the most important first: the time may end before the last."""
+        """Batch sizes, in images a call, the most important first: time may end before the last."""
         return (2, 1) if self.dry else (128, 1, 32, 8)
 
     @property
     def max_batch(self) -> int:
-        """The largest of them."""
+        """The largest batch size."""
         return max(self.batches)
 
     @property
     def timing_seconds(self) -> float:
-        """For the timed calls of one model at one batch."""
+        """Seconds for the timed calls of one model at one batch."""
         return 0.3 if self.dry else 8.0
 
     @property
     def min_rounds(self) -> int:
-        """Timed rounds at least, at every batch."""
+        """Minimum number of timed rounds at every batch."""
         return 3 if self.dry else 20
 
 
 def suite_model(name: str, setup: Setup) -> LoadedModel:
-    """A model of the suite: random weights but for the trained one, and small in a dry run.
+    """Load or make a model of the suite, with random weights unless it is the trained one.
 
-    The weights' digest stands for a checkpoint's, so that a file made of other weights is noticed.
+    It is small in a dry run. The weights' digest takes the place of a checkpoint's, so that a file
+    made from other weights is noticed.
+
+    Args:
+        name: Name of the model.
+        setup: Settings of the suite.
     """
     if name in BUNDLED_WEIGHTS:
         return load_model(name)
@@ -75,10 +81,14 @@ def suite_model(name: str, setup: Setup) -> LoadedModel:
 
 
 def draw_weights(module: nn.Module, *, seed: int = 0) -> None:
-    """Draw weights as trained ones are: norms and biases too, and products that keep their size.
+    """Draw weights like trained ones, in place: norms and biases, too, and scaled products.
 
     NumPy's ``RandomState`` gives the same numbers in every release; PyTorch's generator does not,
-    and a file made on one machine would not be of the weights drawn on another.
+    and a file made on one machine would not have the weights drawn on another.
+
+    Args:
+        module: The module.
+        seed: Seed of the numbers.
     """
     draws = np.random.RandomState(seed)
     norms = {
@@ -114,7 +124,7 @@ def shrunk(config: SwinConfig) -> SwinConfig:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """SHA-256 of the parameters, in order."""
+    """Return the SHA-256 of the parameters, in order."""
     digest = hashlib.sha256()
     for _, value in module.named_parameters():
         digest.update(value.detach().contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""What there is to do, in order of worth, with a budget each."""
+"""Parts of the suite, the most important first, with a budget each."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from benchmarks.gpu_suite.models import (
 from exporters.flavors import FLAVORS as TRAITS
 from exporters.spec import Flavor
 
-FLAVORS: tuple[Flavor, ...] = ("tensorrt-rtx", "tensorrt")  # the one that can be carried first
-# Seconds for compiling two models in PyTorch, at all batches.
+FLAVORS: tuple[Flavor, ...] = ("tensorrt-rtx", "tensorrt")  # first the one with portable engines
+# Seconds to compile two models in PyTorch, at all batches.
 COMPILE_S = {TINY: 100.0, NOTEBOOK: 80.0, TINY_V2: 60.0, BASE: 60.0}
-AUTOTUNE_S = 440.0  # of two models at one batch: a command of its own
+AUTOTUNE_S = 440.0  # seconds for two models at one batch: a command of its own
 
 Found = dict[str, Any]
 Work = Callable[[Found, speed.Keep], Found]
@@ -32,14 +32,16 @@ Work = Callable[[Found, speed.Keep], Found]
 
 @dataclass(frozen=True)
 class Part:
-    """One thing to do, in a process of its own.
+    """One part of the suite, which runs in a process of its own.
 
     Attributes:
         name: Name for ``--part`` and the results.
-        budget_s: Seconds that it may take; it is then ended, and goes on in the next command.
-        work: Function that does it, given what was found before under the same conditions (of this
-            part too, where it was cut short) and where to keep what it finds.
-        module: Module that it cannot do without, where there is one.
+        budget_s: Time that it may take, in seconds; it is then ended, and resumed by the next
+            command.
+        work: Function that does it and returns its results. It is given the results of the parts
+            so far under the same conditions (its own, too, if it was cut short), and a function
+            to keep intermediate results with.
+        module: Name of a module that it needs; empty if it needs none.
     """
 
     name: str
@@ -49,7 +51,11 @@ class Part:
 
 
 def parts_of(setup: Setup) -> list[Part]:
-    """Every part: the question that matters most first, what is known elsewhere last."""
+    """List every part, the most important question first.
+
+    Args:
+        setup: Settings of the suite.
+    """
     models = DRY_MODELS if setup.dry else MODELS
     found = [Part("environment", 60, lambda _, __: environment.environment())]
     for name in models:
@@ -129,17 +135,25 @@ def _tune(setup: Setup) -> Part:
 
 
 def _start(setup: Setup) -> float:
-    """Seconds to import, load and open; the machine of a dry run may be slow and busy."""
+    """Return the seconds to import, load and open; the machine of a dry run may be slow."""
     return 600.0 if setup.dry else 60.0
 
 
 def _memory(earlier: Found, part: str, keep: speed.Keep) -> speed.Memory:
-    """What a part found when it was cut short, and where it keeps more."""
+    """Return a part's earlier results if it was cut short, with the function that keeps more."""
     return speed.Memory((earlier.get(part) or {}).get("data") or {}, keep)
 
 
 def engines_of(earlier: Found, name: str) -> Engines:
-    """The engines of a model to time: only those that ran before, for others may crash."""
+    """Return the engines of a model to time: those that ran before, since others may crash.
+
+    Args:
+        earlier: Results of the parts so far.
+        name: Name of the model.
+
+    Returns:
+        An engine for each flavour, with the reason if it must not be timed.
+    """
     return {flavor: _engine_of(earlier, f"engine-{flavor}-{name}") for flavor in FLAVORS}
 
 

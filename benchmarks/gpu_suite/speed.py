@@ -1,4 +1,4 @@
-"""The timing of one model in many ways, kept runner by runner and batch by batch."""
+"""Timing of one model in many ways, kept runner by runner and batch by batch."""
 
 from __future__ import annotations
 
@@ -44,25 +44,32 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True)
 class Memory:
-    """What outlives a part.
+    """Results of a part that outlive its process.
 
     Attributes:
-        earlier: Findings of this part when it was cut short; empty for a new start.
-        keep: Given everything found so far, whenever there is more.
+        earlier: Results of this part when it was cut short; empty for a new start.
+        keep: Function that is given all results so far, whenever there are more.
     """
 
     earlier: Found
     keep: Keep
 
 
-ALONE = 5  # calls of a runner on its own, in case that the rounds never come
-# Shares of the time for compiling: the first batch is that of the goals.
+ALONE = 5  # calls of a runner on its own, in case the run ends before the rounds
+# Share of the time for compiling that the first batch has: it is that of the goals.
 FIRST_SHARE = 0.4
-BY_BATCH = ("results", "comparisons")  # of a report
+BY_BATCH = ("results", "comparisons")  # parts of a report that are split by batch
 
 
 def pytorch(name: str, setup: Setup, memory: Memory, compile_s: float) -> Found:
-    """Every model in PyTorch: as it is, compiled, and each of these as a CUDA graph."""
+    """Time every model in PyTorch: as it is, compiled, and each of these as a CUDA graph.
+
+    Args:
+        name: Name of the model.
+        setup: Settings of the suite.
+        memory: Earlier results, and the function that keeps more.
+        compile_s: Budget for compiling, in seconds.
+    """
     loaded = suite_model(name, setup)
     models = models_of(loaded)
     lanes = [
@@ -76,7 +83,15 @@ def pytorch(name: str, setup: Setup, memory: Memory, compile_s: float) -> Found:
 
 
 def files(name: str, setup: Setup, memory: Memory, found: Engines, compile_s: float) -> Found:
-    """Engines and ONNX files beside the strongest of PyTorch, in the same rounds."""
+    """Time engines and ONNX files in the same rounds as the fastest ways of PyTorch.
+
+    Args:
+        name: Name of the model.
+        setup: Settings of the suite.
+        memory: Earlier results, and the function that keeps more.
+        found: Engines of the model.
+        compile_s: Budget for compiling, in seconds.
+    """
     loaded = suite_model(name, setup)
     baseline, ours, *_ = models_of(loaded)
     lanes = [
@@ -91,7 +106,15 @@ def files(name: str, setup: Setup, memory: Memory, found: Engines, compile_s: fl
 
 
 def float32(name: str, setup: Setup, memory: Memory, found: Engines, compile_s: float) -> Found:
-    """Models with float32 weights, and what is shipped in float16 beside them."""
+    """Time models with float32 weights in the same rounds as our float16 runners.
+
+    Args:
+        name: Name of the model.
+        setup: Settings of the suite.
+        memory: Earlier results, and the function that keeps more.
+        found: Engines of the model.
+        compile_s: Budget for compiling, in seconds.
+    """
     loaded = suite_model(name, setup)
     models = models_of(loaded)[:2]
     kinds = [kind for kind in arithmetics() if kind != "fp16"]
@@ -105,7 +128,14 @@ def float32(name: str, setup: Setup, memory: Memory, found: Engines, compile_s: 
 
 
 def autotune(setup: Setup, memory: Memory, found: Engines, compile_s: float) -> Found:
-    """torch.compile with max-autotune, which takes minutes, at the largest batch only."""
+    """Time torch.compile with max-autotune, which takes minutes, at the largest batch only.
+
+    Args:
+        setup: Settings of the suite.
+        memory: Earlier results, and the function that keeps more.
+        found: Engines of the model.
+        compile_s: Budget for compiling, in seconds.
+    """
     loaded = suite_model(TINY, setup)
     models = models_of(loaded)[:2]
     lanes = [
@@ -129,7 +159,7 @@ def _timed(
     compile_s: float,
     batches: Sequence[int] = (),
 ) -> Found:
-    """One batch after the other; a batch that an earlier command finished is not timed again."""
+    """Time one batch after the other; skip a batch that an earlier command finished."""
     batches = batches or setup.batches
     done: dict[str, Any] = dict(memory.earlier.get("batches", {}))
     images = seeded_images(loaded.config, count=setup.max_batch).images
@@ -155,10 +185,14 @@ def _timed(
 
 
 def peer_export(setup: Setup) -> Found:
-    """Our ONNX file in ONNX Runtime beside timm's model through the same exporter.
+    """Time our ONNX file in ONNX Runtime against timm's model through the same exporter.
+
+    Args:
+        setup: Settings of the suite.
 
     Raises:
-        MissingBackendError: If timm is not here, or ONNX Runtime cannot use the GPU.
+        MissingBackendError: If timm or our ONNX file is missing, or ONNX Runtime cannot use the
+            GPU.
     """
     require_provider()
     loaded = suite_model(TINY, setup)

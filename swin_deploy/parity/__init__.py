@@ -17,7 +17,7 @@
 
 One rule: ``|a - b| <= atol + rtol * |b|`` in float64, after both sides are divided by the
 reference's RMS, so that small outputs cannot pass by being small; and a limit on ||a - b|| / ||b||.
-What is allowed comes from what PyTorch itself loses in the same precision on the same images.
+The limits come from what PyTorch itself loses in the same precision on the same images.
 """
 
 from swin_deploy.parity.compare import compare, measure_floor, second_opinion
