@@ -146,9 +146,11 @@ def diagnose(
 
     float32_layers = Float32Layers((), "nothing is at risk")
     if not passes("fp16"):
-        float32_layers = choose_float32_layers(
-            parts, share=fair_share(_tolerance(loaded, "fp16"), parts)
-        )
+        if noise_precision != "fp16":  # what float16 loses decides what float16 should keep
+            noise = measure_noise(model, few, precision="fp16", progress=progress)
+        judged = [dataclasses.replace(part, noise=noise[part.name]) for part in parts]
+        share = fair_share(_tolerance(loaded, "fp16"), parts)
+        float32_layers = choose_float32_layers(judged, share=share)
         if not (float32_layers.keep and passes("fp16", float32_layers.keep)):
             passes("bf16")
     return Diagnosis(

@@ -19,6 +19,8 @@ from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.deploy.fold import fold
 from swin_deploy.images.sets import ImageSet, load_images
+from swin_deploy.parity import Tolerance
+from swin_deploy.precision import diagnose as diagnosing
 from swin_deploy.precision.diagnose import Diagnosis, diagnose
 from swin_deploy.precision.ranges import keepable_paths, measure_ranges, parts_of
 from swin_deploy.runners.emulated import Emulated, EmulatedRunner, watch_operations
@@ -85,6 +87,23 @@ def test_noise_is_infinite_only_where_a_part_overflows(found: dict[str, Diagnosi
     share = found["change_nothing"].fair_share
     assert all(0 < part.noise < share for part in found["change_nothing"].parts)
     assert "layers.3.residual" in found["attention_and_offset"].noisy
+
+
+def test_layers_to_keep_follow_from_the_noise_in_float16_whatever_noise_is_shown(
+    found: dict[str, Diagnosis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = found["change_nothing"].parts
+    middle = sorted(part.noise or 0.0 for part in parts)[len(parts) // 2]
+    narrow = Tolerance(middle * math.sqrt(len(parts)), 0.0, None, "half of the parts are beyond it")
+    monkeypatch.setattr(diagnosing, "_tolerance", lambda *_: narrow)
+    shown = [
+        diagnose(digits(), calibration(), noise_precision=one, progress=silent)
+        for one in ("fp16", "bf16")
+    ]
+    kept = [one.float32_layers.keep for one in shown]
+    assert kept[0] == kept[1]
+    assert 0 < len(kept[0]) < len([part for part in parts if part.keepable])
+    assert len(shown[1].noisy) > len(shown[0].noisy)
 
 
 def test_the_changed_models_compute_what_the_trained_one_does(tmp_path: Path) -> None:
