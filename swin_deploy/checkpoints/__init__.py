@@ -7,7 +7,7 @@
 ``config_json``       the fields of other libraries' ``config.json`` that change what a model
                       computes, typed
 ``dialect``           the definition of a dialect: all that is particular to a source
-``files``             read the tensors of a weights file, whatever wraps them, without running
+``files``             the tensors of a weights file, whatever wraps them, read without running
                       what is in it
 ``folders``           a checkpoint file or folder
 ``huggingface``       checkpoints of Hugging Face transformers

@@ -1,4 +1,4 @@
-"""Read the tensors of a weights file, whatever wraps them, without running what is in it."""
+"""The tensors of a weights file, whatever wraps them, read without running what is in it."""
 
 from __future__ import annotations
 

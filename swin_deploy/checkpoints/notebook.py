@@ -48,8 +48,10 @@ def infer_config(
         img_size: Image side, in pixels, to use instead; None for the checkpoint's.
 
     Raises:
-        CheckpointError: If the names or shapes are not those of a notebook checkpoint.
+        CheckpointError: If the names or shapes are not those of a notebook checkpoint, or the
+            metadata disagrees with them.
         ConfigError: If windows cannot tile the image size.
+        FileError: If the metadata is not JSON.
     """
     missing = [key for key in (EMBEDDING, FIRST_TABLE, FIRST_MLP) if key not in tensors]
     if missing:
@@ -159,6 +161,7 @@ def _saved_values(metadata: dict[str, str]) -> dict[str, Any]:
 
     Raises:
         CheckpointError: If they are not a JSON object.
+        FileError: If they are not JSON.
     """
     if CONFIG_KEY not in metadata:
         return {}
@@ -178,7 +181,8 @@ def saved_rule(metadata: dict[str, str]) -> Rule | None:
         The rule; None if none is saved.
 
     Raises:
-        FileError: If it is damaged.
+        CheckpointError: If the saved values are not a JSON object.
+        FileError: If they are not JSON, or a value is of another type or range.
     """
     saved = _saved_values(metadata).get("preprocessing")
     if saved is None:
