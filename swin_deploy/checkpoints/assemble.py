@@ -25,18 +25,18 @@ QKV_BIASES = ("attn.qkv.bias", "attn.q_bias", "attn.v_bias")
 
 
 def assemble(named: EncoderTensors, config: SwinConfig) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict of ``config``'s reference model.
+    """Build the state dict of ``config``'s reference model.
 
     Args:
         named: The encoder's tensors in their dialect.
-        config: Of the model that was saved.
+        config: Config of the model that was saved.
 
     Returns:
-        Name to tensor in our names, and notes on what was filled in or left aside.
+        Our name to tensor, and notes on what was filled in or ignored.
 
     Raises:
-        CheckpointError: If a key is missing or unknown, a shape differs, or a saved buffer is not
-            what the config gives; the first such keys are named.
+        CheckpointError: If a key is missing or unknown, a shape differs, or a saved buffer differs
+            from what the config gives; the message names the first such keys.
     """
     with torch.device("meta"):
         wanted = {name: value.shape for name, value in build_reference(config).state_dict().items()}
@@ -68,7 +68,7 @@ def assemble(named: EncoderTensors, config: SwinConfig) -> tuple[dict[str, Tenso
 def _absent_by_design(
     named: EncoderTensors, config: SwinConfig, wanted: set[str]
 ) -> tuple[dict[str, float], list[str]]:
-    """What some models of the family lack, and the constants that stand for it."""
+    """Return the parameters that the checkpoint lacks by design, with their values, and notes."""
     filled: dict[str, float] = {}
     notes: list[str] = []
     biases = [name for name in wanted if name.endswith(QKV_BIASES)]
@@ -79,14 +79,14 @@ def _absent_by_design(
 
 
 def _hidden_norms(named: EncoderTensors, config: SwinConfig) -> list[str]:
-    """Norms of stages whose maps the model does not give."""
+    """Return the names of saved norms of stages whose maps the model does not give."""
     hidden = set(range(len(config.depths))) - set(config.shown_stages)
     names = [named.names(f"norm{s}.{leaf}")[0] for s in hidden for leaf in ("weight", "bias")]
     return [name for name in names if name in named.tensors]
 
 
 class _Problems:
-    """What does not fit, collected so that one message names it all."""
+    """Missing keys, unknown keys and wrong shapes, collected for one error message."""
 
     def __init__(self, named: EncoderTensors) -> None:
         self.named = named
@@ -95,7 +95,7 @@ class _Problems:
         self.shapes: list[str] = []
 
     def join(self, names: tuple[str, ...], shape: torch.Size) -> Tensor | None:
-        """The named tensors, joined by rows to ``shape``; None if that cannot be."""
+        """Join the named tensors along their rows to ``shape``; None if one is missing or wrong."""
         tensors = [self.named.tensors.get(name) for name in names]
         self.missing += [
             self.named.full(name)
@@ -129,7 +129,7 @@ class _Problems:
 
 
 def derived_buffers(config: SwinConfig) -> Iterator[tuple[str, Tensor]]:
-    """The buffers of a reference model, name and value: what its sizes alone give."""
+    """Yield name and value of a reference model's buffers, which its sizes alone determine."""
     for index, stage in enumerate(config.stages):
         window, mask = stage.window_size, shifted_window_mask(stage, MASKED)
         parts = {"attn.relative_position_index": relative_position_index(window)}
@@ -144,7 +144,7 @@ def derived_buffers(config: SwinConfig) -> Iterator[tuple[str, Tensor]]:
 
 
 def _derived(named: EncoderTensors, config: SwinConfig) -> dict[str, Tensor]:
-    """What libraries save besides the weights, recomputed, by their names in the dialect."""
+    """Recompute the buffers and V2's zero biases of k that libraries save, by dialect name."""
     derived = {named.names(ours)[0]: value for ours, value in derived_buffers(config)}
     if config.family == "swinv2":
         for index, stage in enumerate(config.stages):
@@ -155,13 +155,13 @@ def _derived(named: EncoderTensors, config: SwinConfig) -> dict[str, Tensor]:
 
 
 def _compare(named: EncoderTensors, derived: dict[str, Tensor]) -> list[str]:
-    """Refuse saved buffers that are not what the config gives.
+    """Refuse saved buffers that differ from what the config gives.
 
     Returns:
-        A note on those that the library itself overwrites, so that they do not matter.
+        A note on values that differ but that the library itself sets to zero, if there are any.
 
     Raises:
-        CheckpointError: If one differs; the first are named.
+        CheckpointError: If any other value differs; the message names the first.
     """
     differ = [
         name

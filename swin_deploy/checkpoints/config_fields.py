@@ -1,6 +1,6 @@
 """The effect of every field of other libraries' configs: the table of ``docs/sources.md``.
 
-A field that is not here is not known: a note names it.
+A field that no table here has is unknown: a note names it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ class Field:
     """The effect of one field.
 
     Attributes:
-        effect: ``honoured``: it decides; ``compared`` with the weights, and a contradiction is
-            refused; ``refused`` where it asks for something else than is built; ``images``: it is
-            about the images, not the model; ``none``: it does not change what a model computes.
-        words: The same in words.
+        effect: Kind of effect. ``honoured``: the field decides; ``compared``: it is compared with
+            the weights, and a contradiction is refused; ``refused``: a value that asks for
+            something else than is built is refused; ``images``: it is about the images, not the
+            model; ``none``: it does not change what a model computes.
+        words: Details for the table; may be empty.
     """
 
     effect: Effect
@@ -48,7 +49,7 @@ _DERIVED = "the library derives it from the sizes"
 _ONE_SIZE = "one image size is built, whatever the library accepts"
 _CALLS = "what the library's call returns, not what it computes"
 
-# transformers: of every config (PreTrainedConfig), whatever the model.
+# transformers: fields of every config (PreTrainedConfig), whatever the model.
 GENERAL: dict[str, Field] = {
     **_fields(
         "honoured",
@@ -219,7 +220,16 @@ TIMM: dict[str, Field] = {
 def unknown_note(
     names: Iterable[str], known: dict[str, Field], *, where: str = "config.json"
 ) -> tuple[str, ...]:
-    """A note on fields that no table has; empty where there is none."""
+    """Return a note on fields that the table does not have.
+
+    Args:
+        names: Names of the fields.
+        known: The table, name to effect.
+        where: Name of the file or of its part, for the note.
+
+    Returns:
+        One note, or none if every field is known.
+    """
     strange = sorted(set(names) - known.keys())
     if not strange:
         return ()
@@ -227,9 +237,9 @@ def unknown_note(
 
 
 def field_rows() -> list[tuple[str, str, str, str]]:
-    """Rows of the table in ``docs/sources.md``: source, fields, effect, words.
+    """Return the rows of the table in ``docs/sources.md``: source, fields, effect, words.
 
-    What transformers' wrapper_pattern of timm has in common with its other models is there once.
+    Fields that transformers' TimmWrapper shares with its other models are listed once.
     """
     own = {name: field for name, field in TIMM.items() if GENERAL.get(name) is not field}
     parts = (

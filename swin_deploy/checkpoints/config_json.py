@@ -1,7 +1,7 @@
 """The fields of other libraries' ``config.json`` that change what a model computes, typed.
 
-Every field may be missing or null, as honest files have it. ``config_fields`` says what becomes of
-each, and of those that are not here.
+Every field may be missing or null, as it is in files that libraries write. ``config_fields`` has
+the effect of each, and of the fields that are not here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-LARGEST = 1 << 20  # pixels, channels, tokens or classes that a config may speak of
+LARGEST = 1 << 20  # most pixels, channels, tokens or classes in a config
 Side = Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]
 Sides = Annotated[list[Side], msgspec.Meta(min_length=1, max_length=64)]
 Window = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
@@ -32,7 +32,7 @@ class HuggingFaceModel(msgspec.Struct, frozen=True):
 
 
 class HuggingFaceSwin(msgspec.Struct, frozen=True):
-    """Fields about the Swin in it: of SwinConfig, Swinv2Config, DonutSwinConfig and the others."""
+    """Fields of its Swin encoder: of SwinConfig, Swinv2Config, DonutSwinConfig and the others."""
 
     model_type: str | None = None
     image_size: Side | Sides | None = None
@@ -53,7 +53,7 @@ class HuggingFaceSwin(msgspec.Struct, frozen=True):
 
 
 class TimmArguments(msgspec.Struct, frozen=True):
-    """The arguments that timm's model is built with, where they are not its variant's."""
+    """The arguments of timm's model that differ from its variant's."""
 
     img_size: Side | Sides | None = None
     patch_size: Side | Sides | None = None

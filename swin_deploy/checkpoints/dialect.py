@@ -1,4 +1,4 @@
-"""What a dialect is: all that is particular to a source of checkpoints."""
+"""The definition of a dialect: all that is particular to a source of checkpoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,15 @@ Padding = Literal["none", "pad"]
 
 
 def respelt(name: str, table: Mapping[str, str]) -> str:
-    """A name whose start is put in another library's words, by the first entry that it has."""
+    """Replace the start of a name by another library's, by the first entry that fits.
+
+    Args:
+        name: One of our names, or the end of one.
+        table: Start of our names to the start of the library's.
+
+    Returns:
+        The new name; the same one if no entry fits.
+    """
     for ours, theirs in table.items():
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
@@ -33,15 +41,17 @@ def respelt(name: str, table: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class CheckpointHints:
-    """What is known of a model besides its weights; None and empty where nothing is.
+    """Facts about a model that do not come from its weights; None or empty if unknown.
 
     Attributes:
-        origin: Where it is known from, for messages.
+        origin: Name of the file that gives them, for messages.
         sizes: Fields of ``SwinConfig`` that the weights must show too.
-        window_size: Of all stages or of each.
-        always_shift: See ``SwinConfig``, and ``out_stages`` and ``output`` too.
-        qkv_bias: Whether q, k and v have a bias.
-        remarks: What else was found, for the user to read.
+        img_size: Image side, in pixels.
+        window_size: Window side, in tokens, of all stages or of each.
+        pretrained_window_sizes: Window side of V2's pretraining, in tokens, of each stage.
+        always_shift: Field of ``SwinConfig``, as are ``out_stages`` and ``output``.
+        qkv_bias: True if q, k and v have a bias.
+        remarks: Notes on anything else that was found, for the user to read.
     """
 
     origin: str = ""
@@ -58,14 +68,14 @@ class CheckpointHints:
 
 @dataclass(frozen=True)
 class SideFiles:
-    """What stands next to the weights.
+    """The metadata of a weights file, and the JSON files next to it.
 
     Attributes:
-        metadata: Texts by name in a safetensors file.
-        config_json: The ``config.json``, or an empty dict.
-        config_path: Its path, or None where there is none.
-        preprocessor: The ``preprocessor_config.json`` or ``processor_config.json``, or an empty
-            dict.
+        metadata: Texts by name in a safetensors file; empty for other files.
+        config_json: Content of the ``config.json``, or an empty dict.
+        config_path: Path of the ``config.json``, or None if there is none.
+        preprocessor: Content of the ``preprocessor_config.json`` or ``processor_config.json``, or
+            an empty dict.
     """
 
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -75,7 +85,7 @@ class SideFiles:
 
 
 class ReadHints(Protocol):
-    """The function that reads a library's ``config.json``."""
+    """A function that reads a library's ``config.json``."""
 
     def __call__(
         self, config_json: dict[str, Any], *, where: str, asked_size: int | None = None
@@ -94,20 +104,21 @@ class Dialect:
     Attributes that recognise it:
         source: Name of the source, as ``--source`` takes it.
         summary: Description of what may be given, for ``swin-deploy models``.
-        family: Models that it has: ``swin`` for V1 and V2, which their tensors tell apart, or
+        family: Family of its models: ``swin`` for V1 and V2, which their tensors tell apart, or
             ``notebook``.
         key_prefix: Start of a name of the encoder that no other source has, such as the first
             block's attention. Whatever stands before it in a file is the encoder's prefix.
-        whole: Whether no prefix may stand before the encoder; ``key_prefix`` is then a part of a
+        whole: True if no prefix may stand before the encoder; ``key_prefix`` is then a part of a
             name, and its own reading refuses names that are not its own.
         beside: Name that must stand next to the encoder; without one ``key_prefix`` is enough.
         fits: Function of the encoder's names and ``config.json`` that tells whether they may be
-            its own, where several sources have the same ``key_prefix``.
-        told_by: Difference between these sources, for the message where the names fit several.
+            its own, if several sources have the same ``key_prefix``.
+        told_by: Difference between these sources, for the message if the names fit several.
 
     Attributes that say what its tensors are:
-        source_keys: Its names for one of ours, or for the start of one: one name, or several whose
-            tensors are joined, rows first. Names of ours are the authors'.
+        source_keys: Function of one of our names, or of the start of one, that gives the source's:
+            one name, or several whose tensors are joined along their rows. Our names are the
+            authors'.
         prepare: Function that splits tensors that hold several of ours, or puts names in their
             usual place; names are without prefix.
         wrapper_pattern: Pattern of the encoder's own name at the end of the prefix, which
@@ -117,24 +128,24 @@ class Dialect:
         zeroed: Ends of names whose values the library sets to zero when it runs.
 
     Attributes that say what its library does:
-        hints: Function that reads its ``config.json``; None where it has none.
+        hints: Function that reads its ``config.json``; None if it has no such file.
         usual_weights: Function that says, for the key of one set of weights among several and
             whether they are averaged, why its library takes them; empty where it has no habit.
         padding: For V1 and V2: ``pad`` if maps that windows do not tile are padded, which is
             refused here, or ``none`` if a window shrinks to a smaller map.
-        table_resize: Its interpolation of V1's position bias tables to another window.
+        table_resize: Interpolation of V1's position bias tables to another window.
         library: Package whose own model ``--original`` compares with; ``original/build.py`` has
             the builder of each. Empty where there is none.
 
     Attributes about pictures:
-        library_rule: Function of a config and its name in words: the way in which the library
-            prepares pictures for its own model of these sizes.
-        file_rule: Function that reads that way from the files next to the weights; None where they
-            do not say it.
-        steps_rule: Function that reads it from any JSON file of the library, given its content and
-            name; None where the file is not the library's.
-        class_names: Function of these files and the number of classes; None for those that
-            ``config.json`` lists, else ImageNet's for published models.
+        library_rule: Function of a config and its name in words that gives the library's
+            preprocessing for its own model of these sizes.
+        file_rule: Function that reads the preprocessing from the files next to the weights; it
+            gives None if they do not have it.
+        steps_rule: Function that reads the preprocessing from any JSON file of the library, given
+            its content and name; it gives None if the file is not the library's.
+        class_names: Function of the files next to the weights and the number of classes that gives
+            the names; None for those in ``config.json``, else ImageNet's for published models.
     """
 
     source: str
@@ -162,14 +173,14 @@ class Dialect:
     class_names: Callable[[SideFiles, int], ClassNames | None] | None = None
 
     def applies(self, names: Iterable[str], prefix: str) -> bool:
-        """Tell whether the encoder under ``prefix`` has these names."""
+        """Tell whether the encoder under ``prefix`` in these names is of this dialect."""
         known = set(names)
         beside = self.wrapper_pattern.sub("", prefix) + self.beside
         inside = self.whole or any(name.startswith(prefix + self.key_prefix) for name in known)
         return inside and (not self.beside or beside in known)
 
     def prefixes(self, names: Iterable[str]) -> tuple[str, ...]:
-        """What stands before its encoders in these names, each once, in order."""
+        """Return the prefixes of this dialect's encoders in these names, each once, in order."""
         found = [(head, here) for head, here, _ in (n.partition(self.key_prefix) for n in names)]
         if self.whole:
             return ("",) if any(here for _, here in found) else ()
@@ -177,7 +188,7 @@ class Dialect:
         return tuple(dict.fromkeys(heads))
 
     def pads(self, family: Family) -> bool:
-        """Whether the library pads maps that windows do not tile."""
+        """Tell whether the library pads maps that windows do not tile."""
         return self.padding[family == "swinv2"] == "pad"
 
 
@@ -186,8 +197,9 @@ class EncoderTensors:
     """The tensors of one encoder, and their names in a dialect.
 
     Attributes:
-        prefix: What stands before every name in the file.
-        tensors: By name without the prefix, prepared.
+        dialect: The dialect of their names.
+        prefix: Start of the encoder's names in the file.
+        tensors: Tensors by name without the prefix, after ``Dialect.prepare``.
         outside: Names in the file that are not the encoder's.
     """
 
@@ -197,26 +209,32 @@ class EncoderTensors:
     outside: tuple[str, ...] = ()
 
     def full(self, name: str) -> str:
-        """The name in the file."""
+        """Return a name with its prefix, as it is in the file."""
         if name.startswith(self.dialect.sibling_prefixes):
             return self.dialect.wrapper_pattern.sub("", self.prefix) + name
         return self.prefix + name
 
     def names(self, ours: str) -> tuple[str, ...]:
-        """Names without prefix for one of ours."""
+        """Return the dialect's names, without prefix, for one of ours."""
         return self.dialect.source_keys(ours)
 
     def find(self, ours: str) -> Tensor | None:
-        """The first of the tensors that make up one of ours, if it is there."""
+        """Return the first of the tensors that make up one of ours; None if it is absent."""
         return self.tensors.get(self.names(ours)[0])
 
     def has(self, ours: str) -> bool:
-        """Whether any tensor that makes up one of ours is there."""
+        """Tell whether the encoder has any of the tensors that make up one of ours."""
         return any(name in self.tensors for name in self.names(ours))
 
 
 def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> EncoderTensors:
-    """The tensors of the encoder under ``prefix``, with what belongs to it beside it."""
+    """Take the tensors of the encoder under ``prefix``, and those of its siblings.
+
+    Args:
+        dialect: The dialect of the names.
+        tensors: All tensors of the file, by name.
+        prefix: Start of the encoder's names.
+    """
     beside = dialect.wrapper_pattern.sub("", prefix)
     inside: dict[str, Tensor] = {}
     outside: list[str] = []
@@ -236,7 +254,7 @@ def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> E
 
 
 def outside_note(named: EncoderTensors) -> list[str]:
-    """What was left aside, in words."""
+    """Return a note on the tensors outside the encoder, or an empty list if there are none."""
     if not named.outside:
         return []
     top = dict.fromkeys(name.partition(".")[0] for name in named.outside)

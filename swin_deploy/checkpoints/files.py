@@ -1,4 +1,4 @@
-"""Read the tensors of a weights file, whatever wraps them, without running what is in it."""
+"""The tensors of a weights file, whatever wraps them, read without running what is in it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from swin_deploy.checkpoints.limits import (
 from swin_deploy.checkpoints.pickles import TooLargeError
 from swin_deploy.checkpoints.weights import SAVE_WEIGHTS, Chosen, choose_weights
 
-# What PyTorch's reader raises on damaged files; found by changing bytes at random.
+# Errors that PyTorch's reader raises on damaged files, found by changing bytes at random.
 DAMAGE = (
     ArithmeticError,
     AssertionError,
@@ -44,18 +44,18 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-SAFE_PROTOCOL = 2  # of pickles: the latest that PyTorch's safe reader knows
-# How PyTorch says that it would have to import and call something.
+SAFE_PROTOCOL = 2  # the latest pickle protocol that PyTorch's safe reader knows
+# Words of PyTorch's errors about files that make it import and call something.
 OBJECTS = ("Unsupported global", "Unsupported class", "TorchScript")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights that are meant, from a file.
+    """The chosen weights of a file.
 
     Attributes:
         chosen: The weights and their place; floating point tensors are float32 and finite.
-        metadata: Text that the file carries; empty but for safetensors.
+        metadata: Texts by name in a safetensors file; empty for other files.
     """
 
     chosen: Chosen
@@ -66,9 +66,9 @@ def read_weights(path: Path, *, wanted: str | None = None) -> Weights:
     """Read the weights of a checkpoint file.
 
     Args:
-        path: A ``torch.save`` file (.pt, .pth), read with ``weights_only=True``, or safetensors.
-            Wrapping dicts and the prefix of ``DataParallel`` are taken off.
-        wanted: The weights to take of several; see ``choose_weights``.
+        path: Path of a ``torch.save`` file (.pt, .pth), read with ``weights_only=True``, or of a
+            safetensors file. Wrapping dicts and the prefix of ``DataParallel`` are removed.
+        wanted: The weights to take out of several; see ``choose_weights``.
 
     Returns:
         Tensors on the CPU; index and mask tensors keep their type.
@@ -82,12 +82,12 @@ def read_weights(path: Path, *, wanted: str | None = None) -> Weights:
 
 
 def read_parts(index: Path, parts: Sequence[Path], *, wanted: str | None = None) -> Chosen:
-    """Read weights that are split over several files; raises as ``read_weights``.
+    """Read weights that are split over several files; raise the errors of ``read_weights``.
 
     Args:
-        index: The file that lists them, for messages.
-        parts: The files, each a dict of tensors.
-        wanted: The weights to take of several; see ``choose_weights``.
+        index: Path of the file that lists the parts, for messages.
+        parts: Paths of the parts, each a dict of tensors.
+        wanted: The weights to take out of several; see ``choose_weights``.
     """
     values: dict[Any, Any] = {}
     for part in parts:
@@ -97,7 +97,7 @@ def read_parts(index: Path, parts: Sequence[Path], *, wanted: str | None = None)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the metadata of a checkpoint file; raises as ``read_weights``."""
+    """Read the tensors and the metadata of a file; raise the errors of ``read_weights``."""
     weights = read_weights(path)
     return weights.chosen.tensors, weights.metadata
 
@@ -114,7 +114,7 @@ def _read(path: Path) -> tuple[object, dict[str, str]]:
 
 
 def _usable(chosen: Chosen, path: Path) -> Chosen:
-    """The weights in float32, which must all be finite."""
+    """Convert the weights to float32; refuse NaN and infinity."""
     where = f"{shortened(path)}, {shortened(chosen.name)}," if chosen.name else shortened(path)
     found = _plain(chosen.tensors, where)
     bad = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
@@ -201,7 +201,7 @@ def _damaged(path: Path, err: Exception) -> CheckpointError:
 
 
 def _plain(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Floating point tensors in float32; a tensor that no plain array can stand for is refused."""
+    """Convert floating point tensors to float32; refuse tensors that are not dense real arrays."""
     odd = unusable(tensors)
     if odd:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""A checkpoint file or folder: its tensors, and the JSON files beside them."""
+"""A checkpoint file or folder: its tensors, and the JSON files next to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from swin_deploy.checkpoints.dialect import SideFiles
 from swin_deploy.checkpoints.files import read_parts, read_weights
 from swin_deploy.checkpoints.weights import DATA_PARALLEL_PREFIX, Chosen
 
-# Names that libraries give to the weights in a folder, the first there is; an index lists parts.
+# Names that libraries give to the weights in a folder: the first that exists is taken. An index
+# lists parts.
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -29,13 +30,13 @@ INDEX_SUFFIX = ".index.json"
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """What is in a file or folder.
+    """The content of a checkpoint file or folder.
 
     Attributes:
-        chosen: The weights that are meant.
-        beside: What stands next to them.
-        sha256: Of the weights file; of several parts, of their digests.
-        weights_path: The weights file, or the index of its parts.
+        chosen: The chosen weights.
+        beside: The metadata of the weights file, and the JSON files next to it.
+        sha256: SHA-256 of the weights file; for several parts, SHA-256 of their joined digests.
+        weights_path: Path of the weights file, or of the index of its parts.
     """
 
     chosen: Chosen
@@ -45,7 +46,7 @@ class CheckpointFiles:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Name to tensor, those outside the encoder too."""
+        """The tensors by name, including those outside the encoder."""
         return self.chosen.tensors
 
 
@@ -53,15 +54,15 @@ def read_content(path: Path, *, wanted: str | None = None) -> CheckpointFiles:
     """Read a weights file, or a folder as libraries save it.
 
     Args:
-        path: The file or folder.
-        wanted: The weights to take of several; see ``choose_weights``.
+        path: Path of the file or folder.
+        wanted: The weights to take out of several; see ``choose_weights``.
 
     Raises:
         CheckpointError: If there are no weights, or they or the JSON cannot be read.
-        FileError: If a JSON file is not one, or too large.
+        FileError: If a JSON file does not hold JSON, or is too large.
     """
     weights = _weights_in(path) if path.is_dir() else path
-    # A lone file may lie in a folder of strangers; these names say that it does not.
+    # A lone file may be in a folder of unrelated files; these names show that it is not.
     beside = weights.parent if weights.name in WEIGHTS else None
     if weights.name.endswith(INDEX_SUFFIX):
         chosen = read_parts(weights, _parts(weights), wanted=wanted)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MASKFORMER = "maskformer-swin"
 FAMILIES = {"swin": "swin", "swinv2": "swinv2", "donut-swin": "swin", MASKFORMER: "swin"}
 DEFAULT_STAGES = 4
-LAYER_NORM_EPS = 1e-5  # of the norms that config.json has no say in
+LAYER_NORM_EPS = 1e-5  # epsilon of the norms that config.json does not set
 NORMS = "hidden_states_norms."
 STAGE_NORM = re.compile(r"norm(\d+)\.(.*)")
 WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:swin|swinv2)\.$")
@@ -44,7 +44,7 @@ STEM = {
     "norm.": "layernorm.",
     "head.": "classifier.",
 }
-# As files have them, whatever the version, and V2 in memory too.
+# Names in files, whatever the version, and names of V2 in memory.
 ON_DISK = {
     "norm1.": "layernorm_before.",
     "norm2.": "layernorm_after.",
@@ -57,7 +57,7 @@ ON_DISK = {
     "mlp.fc1.": "intermediate.dense.",
     "mlp.fc2.": "output.dense.",
 }
-# As transformers 5 has V1 in memory.
+# Names of V1 in memory in transformers 5.
 IN_MEMORY = {
     "norm1.": "layernorm_before.",
     "norm2.": "layernorm_after.",
@@ -92,7 +92,7 @@ def _in_memory(ours: str) -> tuple[str, ...]:
 
 
 def _prepare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put the final norm in its place: files of backbones have it under another name."""
+    """Rename the final norm of backbones, whose files have it under ``swin.``."""
     return {
         name.removeprefix("swin.") if name.startswith("swin.layernorm.") else name: tensor
         for name, tensor in tensors.items()
@@ -100,7 +100,7 @@ def _prepare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _maskformer(ours: str) -> tuple[str, ...]:
-    """MaskFormer's Swin numbers its norms from 0, where the other backbones name the stages."""
+    """Return MaskFormer's names: it numbers norms from 0; the other backbones name the stages."""
     norm = STAGE_NORM.fullmatch(ours)
     return (f"{NORMS}{int(norm[1])}.{norm[2]}",) if norm else _on_disk(ours)
 
@@ -108,16 +108,16 @@ def _maskformer(ours: str) -> tuple[str, ...]:
 def facts(
     config_json: dict[str, Any], *, where: str, asked_size: int | None = None
 ) -> CheckpointHints:
-    """What ``config.json`` says.
+    """Read the facts in a transformers ``config.json``.
 
     Args:
-        config_json: Its content, or an empty dict.
-        where: Its name, for messages.
-        asked_size: The image side that the user asks for.
+        config_json: Content of the file, or an empty dict.
+        where: Name of the file, for messages.
+        asked_size: The image side that the user asks for, in pixels.
 
     Raises:
-        CheckpointError: If it asks for what is not supported.
-        FileError: If a value is of another type than the library's, or out of any range.
+        CheckpointError: If the file asks for something that is not supported.
+        FileError: If a value is of another type than the library's, or out of range.
     """
     if not config_json:
         return CheckpointHints()
@@ -147,7 +147,7 @@ def facts(
 
 
 def encoder_config(config_json: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The part of ``config.json`` that is about the Swin encoder: its key, if any, and fields."""
+    """Return key and fields of the Swin encoder in ``config.json``; no key for the whole file."""
     for key in ("encoder", "backbone_config", "vision_config"):
         inner = config_json.get(key)
         if isinstance(inner, dict) and inner.get("model_type") in tuple(FAMILIES):
@@ -156,12 +156,12 @@ def encoder_config(config_json: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _known(encoder: dict[str, Any]) -> bool:
-    """Whether a config is of a Swin; one that does not say is taken for one."""
+    """Tell whether a config is a Swin's; one without a model type counts as one."""
     return encoder.get("model_type") in (None, *FAMILIES)
 
 
 def _as_maskformers(swin: HuggingFaceSwin) -> HuggingFaceSwin:
-    """The config that MaskFormer makes of a SwinConfig: of its own kind, giving every stage.
+    """Return the config that MaskFormer makes of a SwinConfig: its own kind, with every stage.
 
     Source: MaskFormerPixelLevelModule of transformers/models/maskformer/modeling_maskformer.py.
     """
@@ -178,12 +178,12 @@ def _swin(encoder: dict[str, Any], where: str) -> HuggingFaceSwin:
 
 
 def _is(model: HuggingFaceModel, kind: str) -> bool:
-    """Whether the saved model was of a kind, such as ``ForImageClassification``."""
+    """Tell whether the saved model was of a kind, such as ``ForImageClassification``."""
     return any(name.endswith(kind) for name in model.architectures or ())
 
 
 def _sizes(model: HuggingFaceModel, swin: HuggingFaceSwin) -> dict[str, Any]:
-    """Sizes that the weights must show, too."""
+    """Return the sizes that the weights must show, too."""
     sizes: dict[str, Any] = {
         "family": FAMILIES.get(swin.model_type or ""),
         "embed_dim": swin.embed_dim,
@@ -199,10 +199,10 @@ def _sizes(model: HuggingFaceModel, swin: HuggingFaceSwin) -> dict[str, Any]:
 
 
 def _out_stages(swin: HuggingFaceSwin) -> tuple[int, ...]:
-    """The stages whose maps a backbone gives; the last where nothing is said, as in the library.
+    """Return the stages, from 1, whose maps a backbone gives; by default the library's, the last.
 
     Raises:
-        CheckpointError: If it is to give anything else.
+        CheckpointError: If the config asks for anything else.
     """
     names = ["stem", *(f"stage{number}" for number in range(1, _depth(swin) + 1))]
     wanted = swin.out_features

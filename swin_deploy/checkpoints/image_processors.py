@@ -34,7 +34,7 @@ RESAMPLE: tuple[Interpolation, ...] = (  # by number, as PIL.Image.Resampling
     "box",
     "hamming",
 )
-# What each image processor of transformers does where its file is silent.
+# Defaults of each image processor of transformers, for fields that its file does not have.
 _SQUASH = {"size": {"height": 224, "width": 224}}
 _CROPPED = {
     "size": {"shortest_edge": 224},
@@ -88,8 +88,8 @@ DEFAULTS: dict[str, Any] = {
     "image_std": HALVES,
     "default_to_square": True,
 }
-# Detectors and segmenters keep the picture's shape: their pixels are no fixed square. What they
-# normalise with is theirs all the same.
+# Detectors and segmenters keep the picture's shape: their images are not a fixed square. Their mean
+# and standard deviation are used all the same.
 SHAPE_KEEPERS = {
     "size": {"shortest_edge": 800, "longest_edge": 1333},
     "image_mean": IMAGENET_MEAN,
@@ -157,7 +157,15 @@ class ImageProcessor(msgspec.Struct, kw_only=True):
 
 
 def steps_rule(values: dict[str, Any], where: str) -> Rule | None:
-    """Read an image processor's file, if it is one."""
+    """Read an image processor's file; raise the errors of ``huggingface_rule``.
+
+    Args:
+        values: The parsed JSON file.
+        where: Name of the file, for messages.
+
+    Returns:
+        The rule; None if the file is not an image processor's.
+    """
     known = values.keys() & {*ImageProcessor.__struct_fields__, "image_processor"}
     return huggingface_rule(values, where=where) if known else None
 
@@ -167,7 +175,10 @@ def huggingface_rule(values: dict[str, Any], *, where: str) -> Rule:
 
     Args:
         values: The parsed ``preprocessor_config.json``.
-        where: Its name, for messages.
+        where: Name of the file, for messages.
+
+    Returns:
+        The rule; its steps carry a refusal if the processor does something that is not supported.
 
     Raises:
         FileError: If a value is of another type or range.
@@ -209,7 +220,7 @@ def _numbers(values: float | list[float] | tuple[float, ...]) -> tuple[float, ..
 
 
 def _refusal(steps: dict[str, Any], stem: str, unknown: list[str], kind: str) -> str:
-    """What a processor does that has no place in the steps; empty where nothing."""
+    """Name the setting of a processor that is not supported; empty if there is none."""
     if stem not in PROCESSORS:
         return f"the image processor {kind}"
     if unknown:
@@ -222,7 +233,7 @@ def _refusal(steps: dict[str, Any], stem: str, unknown: list[str], kind: str) ->
 
 
 def _refused_shape(steps: dict[str, Any], stem: str) -> str:
-    """A size that does not end in a square of one size; empty where it does."""
+    """Name the size that does not end in a square of one size; empty if there is none."""
     size = _size(steps["size"], square=steps["default_to_square"])
     crop = _size(steps["crop_size"], square=True) if steps["do_center_crop"] else {}
     if steps["do_resize"] and set(size) not in ({"height", "width"}, {"shortest_edge"}):
@@ -236,7 +247,7 @@ def _refused_shape(steps: dict[str, Any], stem: str) -> str:
 
 
 def _size(size: int | list[int] | dict[str, int | None], *, square: bool) -> dict[str, int]:
-    """A size as transformers reads it (``get_size_dict``)."""
+    """Return a size by name, as transformers reads it (``get_size_dict``)."""
     if isinstance(size, int):
         return {"height": size, "width": size} if square else {"shortest_edge": size}
     if isinstance(size, list):
@@ -245,7 +256,7 @@ def _size(size: int | list[int] | dict[str, int | None], *, square: bool) -> dic
 
 
 def _shape_rule(steps: dict[str, Any], stem: str, fixed: dict[str, Any]) -> Rule:
-    """Resize and crop, brought to the model's image size where that is another than the file's."""
+    """Return the rule of resize and crop, scaled to the model's image size if the file differs."""
     crop = _size(steps["crop_size"], square=True)["height"] if steps["do_center_crop"] else None
     if not steps["do_resize"]:
         fixed["resize_mode"] = "none"
@@ -265,7 +276,7 @@ def _shape_rule(steps: dict[str, Any], stem: str, fixed: dict[str, Any]) -> Rule
 
 
 def _convnext(side: int, ratio: float, fixed: dict[str, Any]) -> Preprocessing:
-    """Crop below 384 pixels, squash from there up."""
+    """Return ConvNext's steps: crop below 384 pixels, squash from there up."""
     if side < 384:
         return Preprocessing(crop=side, resize=int(side / ratio), **fixed)
     return Preprocessing(crop=side, resize=side, resize_mode="squash", **fixed)

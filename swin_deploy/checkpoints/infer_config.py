@@ -23,15 +23,16 @@ DEFAULT_CHOICE = PreprocessingChoice()
 
 @dataclass(frozen=True)
 class ConfigRequest:
-    """What the user asks for; None where the checkpoint decides.
+    """The user's requests; None where the checkpoint decides.
 
     Attributes:
-        known: The variant of ``name``.
-        img_size: In pixels.
-        window_size: In tokens.
+        known: Config of the variant ``name``.
+        name: Name of the variant that the checkpoint must be; empty for any model.
+        img_size: Image side, in pixels.
+        window_size: Window side, in tokens.
         source: Library that the checkpoint comes from.
-        weights: Weights to take of several in a file.
-        preprocessing: What the user says of the preprocessing.
+        weights: Weights to take out of several in a file.
+        preprocessing: The user's choices about the preprocessing.
     """
 
     known: SwinConfig | None = None
@@ -47,6 +48,12 @@ def own_config(
     named: EncoderTensors, sizes: dict[str, Any], facts: CheckpointHints, asked: ConfigRequest
 ) -> tuple[SwinConfig, list[Assumption]]:
     """Find the config of the model as it was saved, and what is assumed.
+
+    Args:
+        named: The encoder's tensors in their dialect.
+        sizes: Fields of ``SwinConfig`` that the weights show (``infer_sizes``).
+        facts: Facts that do not come from the weights.
+        asked: The user's requests.
 
     Raises:
         CheckpointError: If nothing tells the window size, or files contradict each other.
@@ -84,12 +91,12 @@ def own_config(
 def wanted_config(
     own: SwinConfig, asked: ConfigRequest, *, pads: bool
 ) -> tuple[SwinConfig, list[str]]:
-    """The config at the image and window size asked for, and what follows from them.
+    """Return the config at the image and window size asked for, and notes on the changes.
 
     Args:
-        own: As the checkpoint was saved.
-        asked: By the user.
-        pads: The original pads maps that are smaller than a window.
+        own: Config of the model as it was saved.
+        asked: The user's requests.
+        pads: True if the original pads maps that windows do not fill.
 
     Raises:
         ConfigError: If windows cannot tile the image, or a map would have to be padded.
@@ -101,7 +108,7 @@ def wanted_config(
     if asked.window_size is not None and {Size.square(asked.window_size)} != set(own.window_sizes):
         changes["window_size"] = asked.window_size
         if own.family == "swinv2":
-            # As the authors fine-tune: coordinates stay scaled to the windows of pretraining.
+            # The authors fine-tune so: coordinates stay scaled to the windows of pretraining.
             scale = own.pretrained_window_sizes or effective_windows(own)
             changes["pretrained_window_sizes"] = scale
             notes.append(
@@ -120,7 +127,7 @@ def _refuse_padding(own: SwinConfig, image: Size, windows: tuple[Size, ...]) -> 
     """Refuse an image size whose maps windows do not fill, where the original pads them.
 
     Raises:
-        ConfigError: If it is not a multiple of every window's side in pixels.
+        ConfigError: If the size is not a multiple of every window's side in pixels.
     """
     sides = (own.patch_size * max(window) << stage for stage, window in enumerate(windows))
     unit = math.lcm(own.patch_size << (len(windows) - 1), *sides)
@@ -142,8 +149,13 @@ def check_agreement(name: str, wanted: SwinConfig, found: SwinConfig) -> None:
 
     The papers' models may have any head, and may have been saved at another image size.
 
+    Args:
+        name: Name of the variant.
+        wanted: Config of the variant.
+        found: Config of the model as it was saved.
+
     Raises:
-        ConfigError: If sizes differ; all are named.
+        ConfigError: If sizes differ; the message names all that do.
     """
     fields = [*SHOWN, "window_size"]
     if found.family == "notebook":
@@ -161,7 +173,15 @@ def check_agreement(name: str, wanted: SwinConfig, found: SwinConfig) -> None:
 
 
 def variant_of(config: SwinConfig, *, any_head: bool = False) -> str | None:
-    """The variant that a config is, whatever its output; and its head, if ``any_head``."""
+    """Find the variant that a config is, whatever its output.
+
+    Args:
+        config: Config of a model.
+        any_head: True to accept any number of classes.
+
+    Returns:
+        Name of the variant; None if the config is not one.
+    """
     for name, known in VARIANTS.items():
         same_head = any_head or known.num_classes == config.num_classes
         same_image = known.family == "notebook" or known.img_size == config.img_size
@@ -172,7 +192,7 @@ def variant_of(config: SwinConfig, *, any_head: bool = False) -> str | None:
 
 
 def _same_windows(known: SwinConfig, config: SwinConfig) -> bool:
-    """Whether stages have the same windows, of the model and of its pretraining."""
+    """Tell whether all stages have the same windows, in the model and in its pretraining."""
     if known.pretrained_window_sizes != config.pretrained_window_sizes:
         return False
     if known.window_sizes == config.window_sizes:
@@ -187,10 +207,10 @@ def _same_windows(known: SwinConfig, config: SwinConfig) -> bool:
 def _asked_window(
     sizes: dict[str, Any], facts: CheckpointHints, asked: ConfigRequest
 ) -> CheckpointHints:
-    """The window for weights of V2 that do not show theirs, from what the user says.
+    """Complete the facts with the user's window for weights of V2 that do not show theirs.
 
     Raises:
-        CheckpointError: If that leaves it open.
+        CheckpointError: If the user gives no window, or several variants have it.
     """
     fitting = {
         name: known
@@ -222,7 +242,7 @@ def _asked_window(
 
 
 def _guess_img_size(sizes: dict[str, Any], windows: tuple[int, ...]) -> int:
-    """The image side, in pixels, whose last stage is one window."""
+    """Return the image side, in pixels, at which the last stage is one window."""
     return (int(sizes["patch_size"]) << (len(windows) - 1)) * windows[-1]
 
 
@@ -239,7 +259,7 @@ def _tiled(
 
 
 def _as_asked(config: SwinConfig) -> SwinConfig:
-    """One window for all stages, where the smaller ones only come of smaller maps."""
+    """Replace the windows by the widest one if the smaller ones only come from smaller maps."""
     try:
         widest = dataclasses.replace(config, window_size=max(config.window_sizes))
     except ConfigError:
@@ -248,10 +268,10 @@ def _as_asked(config: SwinConfig) -> SwinConfig:
 
 
 def _check_window(own: SwinConfig, facts: CheckpointHints) -> None:
-    """Refuse a ``config.json`` that says another window than the weights show.
+    """Refuse a ``config.json`` with another window than the weights show.
 
     Raises:
-        CheckpointError: If they contradict each other.
+        CheckpointError: If the two contradict each other.
     """
     said = dataclasses.replace(own, window_size=facts.window_size or 0)
     if effective_windows(said) != effective_windows(own):
@@ -262,7 +282,7 @@ def _check_window(own: SwinConfig, facts: CheckpointHints) -> None:
 
 
 def _natural_output(sizes: dict[str, Any]) -> Output | Literal[""]:
-    """What the model gives where nothing is asked: backbones their stages, encoders tokens."""
+    """Return the default output: stages for backbones, tokens without a final norm, else empty."""
     if sizes["stage_norms"]:
         return "stages"
     return "" if sizes["final_norm"] else "tokens"

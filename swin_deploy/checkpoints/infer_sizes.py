@@ -1,4 +1,4 @@
-"""The sizes of a model from the shapes of its tensors, and from what is known besides."""
+"""The sizes of a model from the shapes of its tensors, and from its other facts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from swin_deploy.config import Family, hidden_channels
 
 COORDS_TABLE = "attn.relative_coords_table"
 INDEX = "attn.relative_position_index"
-MOST_BLOCKS = 100  # that are looked for in a stage
+MOST_BLOCKS = 100  # most blocks that are looked for in a stage
 ABSOLUTE = ("absolute_pos_embed", "embeddings.position_embeddings")
 
 
 def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]:
-    """The fields of ``SwinConfig`` that the weights show.
+    """Infer the fields of ``SwinConfig`` that the weights show.
+
+    Args:
+        named: The encoder's tensors in their dialect.
+        facts: Facts that do not come from the weights, which must not contradict them.
+
+    Returns:
+        Name of the field to its value.
 
     Raises:
         CheckpointError: If tensors that show them are missing or of other shapes, if there are
@@ -70,16 +77,16 @@ def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]
 
 
 def _some(normed: list[int], depths: tuple[int, ...]) -> tuple[int, ...]:
-    """The stages with norms, where they are some and not all."""
+    """Return the stages with norms; empty if all have one."""
     return tuple(normed) if len(normed) < len(depths) else ()
 
 
 def _mlp_ratio(
     named: EncoderTensors, embed_dim: int, depths: tuple[int, ...], facts: CheckpointHints
 ) -> float:
-    """The ratio of hidden channels, which every library rounds down.
+    """Return the ratio of hidden channels, whose number every library rounds down.
 
-    Of the ratios that give the same channels, the one that the facts say, else the smallest.
+    Several ratios give the same channels: the one in the facts is taken, else the smallest.
     """
     rows = [_shape(named, f"layers.{i}.blocks.0.mlp.fc1.weight", 2)[0] for i in range(len(depths))]
     dims = [embed_dim << stage for stage in range(len(depths))]
@@ -90,7 +97,7 @@ def _mlp_ratio(
 
 
 def _has_qkv_bias(named: EncoderTensors, depths: tuple[int, ...]) -> bool:
-    """Whether any block has a bias of q, k or v."""
+    """Tell whether any block has a bias of q, k or v."""
     parts = ("attn.qkv.bias", "attn.q_bias", "attn.v_bias")
     return any(
         first_of_stage(named, stage, depth, part) is not None
@@ -102,7 +109,17 @@ def _has_qkv_bias(named: EncoderTensors, depths: tuple[int, ...]) -> bool:
 def first_of_stage(
     named: EncoderTensors, stage: int, depth: int, part: str
 ) -> tuple[str, Tensor] | None:
-    """Name and tensor of a part in the first block of a stage that has it."""
+    """Find a part in the first block of a stage that has it.
+
+    Args:
+        named: The encoder's tensors in their dialect.
+        stage: Number of the stage, from 0.
+        depth: Number of its blocks.
+        part: Our name of the part, without the block's.
+
+    Returns:
+        Its name in the file, and the tensor; None if no block has it.
+    """
     for block in range(depth):
         ours = f"layers.{stage}.blocks.{block}.{part}"
         tensor = named.find(ours)
@@ -112,7 +129,7 @@ def first_of_stage(
 
 
 def _depths(named: EncoderTensors) -> tuple[int, ...]:
-    """Blocks of each stage: one more than the last that there is a tensor of."""
+    """Count the blocks of each stage: one more than the number of the last that has a tensor."""
     heads = {
         name[: at + 1] for name in named.tensors for at, letter in enumerate(name) if letter == "."
     }
@@ -151,7 +168,14 @@ def _num_heads(named: EncoderTensors, family: Family, stage: int, depth: int) ->
 
 
 def shown_windows(named: EncoderTensors, sizes: dict[str, Any]) -> tuple[int, ...] | None:
-    """The window of each stage as tables and buffers show it, or None where nothing does.
+    """Read the window of each stage from tables and buffers.
+
+    Args:
+        named: The encoder's tensors in their dialect.
+        sizes: Fields of ``SwinConfig``; ``depths`` is read.
+
+    Returns:
+        Window side of each stage, in tokens; None if a stage does not show it.
 
     Raises:
         CheckpointError: If a table is not of a square window.
@@ -168,7 +192,7 @@ def shown_windows(named: EncoderTensors, sizes: dict[str, Any]) -> tuple[int, ..
 
 
 def _window(name: str, tensor: Tensor, *, table: bool) -> int:
-    """Side of the window that a table of offsets, or an index of pairs, is made for."""
+    """Return the side, in tokens, of the window of a table of offsets or an index of pairs."""
     if table:
         rows = tensor.numel() // tensor.shape[-1] if tensor.ndim else 0
         window = (math.isqrt(rows) + 1) // 2
@@ -186,7 +210,17 @@ def _window(name: str, tensor: Tensor, *, table: bool) -> int:
 def shown_pretrained(
     named: EncoderTensors, sizes: dict[str, Any], windows: tuple[int, ...]
 ) -> tuple[int, ...] | None:
-    """The pretraining windows that V2's saved coordinates are scaled to, if they are saved."""
+    """Read the pretraining windows that V2's saved coordinates are scaled to.
+
+    Args:
+        named: The encoder's tensors in their dialect.
+        sizes: Fields of ``SwinConfig``; ``depths`` is read.
+        windows: Window side of each stage, in tokens.
+
+    Returns:
+        Window side of each stage, in tokens, 0 for the stage's own; empty if all are their own;
+        None if coordinates are not saved.
+    """
     found: list[int] = []
     for stage, window in enumerate(windows):
         table = first_of_stage(named, stage, sizes["depths"][stage], COORDS_TABLE)
@@ -202,7 +236,15 @@ def shown_pretrained(
 def shown_img_size(
     named: EncoderTensors, sizes: dict[str, Any], windows: tuple[int, ...] | None
 ) -> int | None:
-    """The image side that saved masks are made for, in pixels, or None without one.
+    """Read the image side from a saved attention mask.
+
+    Args:
+        named: The encoder's tensors in their dialect.
+        sizes: Fields of ``SwinConfig``; ``depths`` and ``patch_size`` are read.
+        windows: Window side of each stage, in tokens, or None.
+
+    Returns:
+        Image side, in pixels; None if no mask is saved.
 
     Raises:
         CheckpointError: If the mask is of a rectangular image.

@@ -14,18 +14,19 @@ DIALECTS: tuple[Dialect, ...] = (
     *huggingface.DIALECTS,
 )
 SOURCES = {dialect.source: dialect for dialect in DIALECTS}
-# What --original takes, and its library: the source of that name, else one that it loads.
+# Choice of --original to its library: the source of that name, else one that it loads.
 ORIGINALS = {
     dialect.library if dialect.library in SOURCES else source: dialect.library
     for source, dialect in SOURCES.items()
     if dialect.library
 }
 ORIGINAL_CHOICES = ("auto", "none", *ORIGINALS)
-# What --preprocessing takes: libraries whose way to prepare pictures is known, packages first.
+# Choices of --preprocessing: the libraries whose preprocessing is known, packages first.
 LIBRARIES = tuple(
     dict.fromkeys((*ORIGINALS, *(s for s, one in SOURCES.items() if one.family != "notebook")))
 )
-# The libraries after which our variants are named: theirs are models without a checkpoint.
+# The libraries that our variants are named after: a model without a checkpoint has their
+# preprocessing.
 OF_VARIANTS: dict[Family, Dialect] = {
     "notebook": notebook.DIALECT,
     "swin": timm.DIALECT,

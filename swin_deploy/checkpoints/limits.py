@@ -1,4 +1,4 @@
-"""What a weights file may ask for: looked at before it is read, and before its tensors are used."""
+"""The limits of a weights file, checked before it is read and before its tensors are used."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ DTYPES = frozenset({
     torch.float16, torch.bfloat16, torch.float32, torch.float64,
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
 })  # fmt: skip
-# What PyTorch's reader makes of its own, but for bytearray, which may be of any length. Everything
-# else that a pickle imports may run code.
+# Imports that PyTorch's reader allows by itself, except bytearray, which may be of any length. All
+# other imports of a pickle may run code.
 HARMLESS = frozenset({
     "_codecs.encode", "collections.Counter", "collections.OrderedDict",
     *(f"{home}.{name}" for home in ("builtins", "__builtin__") for name in ("complex", "set")),
@@ -34,14 +34,17 @@ HARMLESS = frozenset({
 
 
 class ObjectsError(ValueError):
-    """A pickle that imports what a dict of tensors has no need of, and what may run code."""
+    """A pickle that imports something that a dict of tensors does not need and may run code."""
 
 
 def look_into(path: Path) -> Look:
     """Look at the pickles of a ``torch.save`` file, zip or legacy, without reading its tensors.
 
+    Returns:
+        The highest protocol, and the imports and storages of all its pickles together.
+
     Raises:
-        ObjectsError: If it imports something else than PyTorch's reader makes by itself.
+        ObjectsError: If it imports something else than PyTorch's reader allows by itself.
         TooLargeError: If it asks for more than weights need.
         OSError, ValueError, LookupError, zipfile.BadZipFile, ...: If it is damaged.
     """
@@ -70,12 +73,12 @@ def _harmless(look: Look) -> Look:
 
 
 def _allowed_classes() -> list[type]:
-    """What this process lets PyTorch's reader make besides its own."""
+    """Return the classes that this process allows PyTorch's reader besides its own."""
     return [kind for kind in torch.serialization.get_safe_globals() if isinstance(kind, type)]
 
 
 def _data_pickle(path: Path, size: int) -> bytes:
-    """The pickle of a zip file whose directory is one of weights."""
+    """Read the pickle in a zip file; refuse a directory that weights do not have."""
     _check_directory_size(path, size)
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
@@ -107,8 +110,8 @@ def check_header(path: Path) -> None:
     """Refuse a safetensors file whose header is larger than that of any weights.
 
     Raises:
-        TooLargeError: If so.
-        OSError, struct.error: If it cannot be read.
+        TooLargeError: If the header has more than ``MOST_HEADER`` bytes.
+        OSError, struct.error: If the file cannot be read.
     """
     with path.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
@@ -117,7 +120,7 @@ def check_header(path: Path) -> None:
 
 
 def unusable(tensors: dict[str, Tensor]) -> list[str]:
-    """Tensors that no array of numbers can stand for, with what is odd about each."""
+    """List the tensors that are not dense arrays of real numbers, each with the reason."""
     return [f"{name} ({odd})" for name, tensor in tensors.items() if (odd := _odd(tensor))]
 
 
@@ -136,10 +139,13 @@ def _odd(tensor: Tensor) -> str:
 
 
 def excess(tensors: dict[str, Tensor]) -> str:
-    """How far tensors are from what is stored of them, in words; empty where that is usual.
+    """Compare the memory that tensors need as float32 with what the file stores.
 
     An expanded tensor has one value for billions of places, and any number of tensors may share
-    their values; in float32 and by themselves they would take what is not there.
+    their values; copied to float32 they may need more memory than there is.
+
+    Returns:
+        Both numbers of bytes, in words; empty if the tensors need no more than is usual.
     """
     storages = [tensor.untyped_storage() for tensor in tensors.values()]
     have = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -1,4 +1,4 @@
-"""From a model name or a checkpoint to a reference model with its weights."""
+"""A reference model with its weights, from a model name or a checkpoint."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ RANDOM_SEED = 0
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A reference model, and where its weights come from.
+    """A reference model, and the origin of its weights.
 
     Attributes:
-        name: A variant, or the name of the checkpoint's file or folder.
-        config: Its sizes.
+        name: Name of the variant, or of the checkpoint's file or folder.
+        config: Sizes of the model.
         reference: The model, float32, in evaluation mode, on the CPU.
-        checkpoint: The weights file or folder, or None for random weights.
-        sha256: Of the weights, or an empty string.
+        checkpoint: Path of the weights file or folder, or None for random weights.
+        sha256: SHA-256 of the weights; empty for random weights.
         preprocessing: Steps from a picture to an input.
-        class_names: Names of the classes; None where nothing gives them.
+        class_names: Names of the classes; None if they are unknown.
         source: The library that the checkpoint comes from, or an empty string.
-        notes: What was found, left aside or changed while loading.
-        assumptions: What nothing said and had to be chosen.
-        reading: Where in the checkpoint the weights are; None for random weights.
+        notes: Notes on what was found, ignored or changed while loading.
+        assumptions: Choices that neither the checkpoint nor the user made.
+        reading: Record of how the checkpoint was read; None for random weights.
     """
 
     name: str
@@ -66,7 +66,7 @@ class LoadedModel:
 
     @functools.cached_property
     def deploy(self) -> DeployModel:
-        """The deploy model, folded once, for whoever runs it and leaves it as it is."""
+        """The deploy model, folded once; callers must not change it."""
         return fold(self.reference)
 
     @property
@@ -79,11 +79,11 @@ class LoadedModel:
 
 
 class LoadOptions(CheckpointOptions, total=False):
-    """What may be asked of a model that is loaded, ``CheckpointOptions`` too.
+    """Options of a model to load, in addition to ``CheckpointOptions``.
 
     Attributes:
-        output: Kind of output; by default what the checkpoint is made for.
-        classes: File of the class names; by default what the checkpoint's own files give.
+        output: Kind of output; by default the one that the checkpoint is made for.
+        classes: Path of the file of class names; by default those of the checkpoint.
     """
 
     output: Output | None
@@ -91,10 +91,14 @@ class LoadOptions(CheckpointOptions, total=False):
 
 
 def require_known(asked: LoadOptions) -> None:
-    """Refuse a misspelt option, which would be passed over, and a library's name for the steps.
+    """Refuse an unknown option, which would be ignored, and a bare name as preprocessing.
+
+    Args:
+        asked: The options.
 
     Raises:
-        ConfigError: If an option is none of ``LoadOptions``, or ``preprocessing`` is no choice.
+        ConfigError: If an option is not one of ``LoadOptions``, or ``preprocessing`` is not a
+            ``PreprocessingChoice``.
     """
     known = sorted(LoadOptions.__optional_keys__)
     unknown = [name for name in asked if name not in known]
@@ -114,11 +118,11 @@ def load_model(
     """Load a reference model.
 
     Args:
-        name: A variant, or another name of it (``variant_name``); with a checkpoint, the sizes of
-            both must agree.
-        checkpoint: Weights file or folder; without one the variant's bundled weights are taken,
-            or random ones, seeded.
-        asked: What is asked of it, see ``LoadOptions``.
+        name: Name of a variant, or another name of it (``variant_name``); with a checkpoint, the
+            sizes of both must agree.
+        checkpoint: Path of a weights file or folder; without one the variant's bundled weights are
+            taken, or random ones, seeded.
+        asked: Options, see ``LoadOptions``.
 
     Raises:
         CheckpointError: If the file cannot be read or does not fit.
@@ -141,7 +145,7 @@ def load_model(
 
 def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> LoadedModel:
     if name is not None:
-        variant(name)  # whatever else is wrong is the checkpoint's
+        variant(name)  # all later errors are about the checkpoint
     options: CheckpointOptions = {
         "source": asked.get("source"),
         "img_size": asked.get("img_size"),
@@ -168,14 +172,14 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
 
 
 def _name_of(checkpoint: Path) -> str:
-    """The name of a file without its endings (``.pth.tar`` is two), or of a folder."""
+    """Return the name of a file without its endings (``.pth.tar`` is two), or of a folder."""
     if checkpoint.is_dir():
         return checkpoint.resolve().name
     return checkpoint.name.removesuffix(".tar").rpartition(".")[0] or checkpoint.name
 
 
 def _with_weights(config: SwinConfig, state: dict[str, Tensor]) -> Reference:
-    """The reference around given weights; initialising large ones would take seconds."""
+    """Build the reference with given weights, and do not initialise it, which takes seconds."""
     with torch.device("meta"):
         reference = build_reference(config)
     whole = [name for name, _ in reference.named_parameters() if not _is_real(state.get(name))]
@@ -193,7 +197,7 @@ def _with_weights(config: SwinConfig, state: dict[str, Tensor]) -> Reference:
 
 
 def _is_real(tensor: Tensor | None) -> bool:
-    """Whether a tensor can be a weight; one that is missing is told of elsewhere."""
+    """Tell whether a tensor can be a weight; a missing one is reported elsewhere."""
     return tensor is None or tensor.is_floating_point()
 
 
@@ -213,5 +217,5 @@ def _random(name: str | None, asked: LoadOptions) -> LoadedModel:
 
 
 def _replaced(config: SwinConfig, asked: dict[str, Any]) -> SwinConfig:
-    """The config with the fields that are asked for."""
+    """Return the config with the fields that are asked for."""
     return replace(config, **{field: value for field, value in asked.items() if value is not None})

@@ -14,7 +14,7 @@ SMALLEST_RESIZED = 32  # pixels: up to here the authors' code does not resize
 
 
 def _steps(side: int) -> Preprocessing:
-    """The authors' ``build_transform``."""
+    """Return the steps of the authors' ``build_transform`` for an image side, in pixels."""
     origin = "the authors' data/build.py"
     if side == timm.UNCROPPED:
         return Preprocessing(crop=side, resize=side, resize_mode="squash", origin=origin)
@@ -36,5 +36,5 @@ DIALECT = Dialect(
     fits=lambda names, config_json: timm.merges_first(names, config_json) is not True,
     told_by=timm.DIALECT.told_by,
     usual_weights=timm.usual_weights,
-    library="timm",  # their code is no package; timm loads their files by its own code
+    library="timm",  # their code is not a package; timm loads their files by its own code
 )

@@ -29,26 +29,29 @@ EMBEDDING = "Embedding.linear_embedding.weight"
 FIRST_TABLE = "stages.0.WSA.WMSA.embeddings.embeddings"
 FIRST_MLP = "stages.0.WSA.MLP.0.weight"
 STAGE_ENTRY = re.compile(r"stages\.([0-9]{1,4})\.(\w+)")
-CONFIG_KEY = "swin_deploy_config"  # metadata in which our own tools save the config
+CONFIG_KEY = "swin_deploy_config"  # key of the metadata in which our own tools save the config
 WHERE = f"the metadata {CONFIG_KEY}"
 COMMON_CROP = 0.875  # image size over the size that pictures are resized to
-NO_SIZES = ("preprocessing", "class_names")  # what else that metadata has
+NO_SIZES = ("preprocessing", "class_names")  # other fields of that metadata
 
 
 def infer_config(
     tensors: dict[str, Tensor], metadata: dict[str, str], *, img_size: int | None
 ) -> SwinConfig:
-    """The sizes of the model that a notebook checkpoint holds.
+    """Infer the config of the model in a notebook checkpoint.
 
     Args:
         tensors: Name to tensor.
-        metadata: Of the file. What no tensor's shape tells (heads, image size, preprocessing) is
-            that of the config in it, else of the variant of these sizes, else the notebook's.
-        img_size: Image side to use instead.
+        metadata: Metadata of the file. Fields that no tensor's shape tells, such as heads and image
+            size, come from the config in it, else from the variant of these sizes, else from the
+            notebook.
+        img_size: Image side, in pixels, to use instead; None for the checkpoint's.
 
     Raises:
-        CheckpointError: If the names or shapes are not those of a notebook checkpoint.
+        CheckpointError: If the names or shapes are not those of a notebook checkpoint, or the
+            metadata disagrees with them.
         ConfigError: If windows cannot tile the image size.
+        FileError: If the metadata is not JSON.
     """
     missing = [key for key in (EMBEDDING, FIRST_TABLE, FIRST_MLP) if key not in tensors]
     if missing:
@@ -73,9 +76,13 @@ def infer_config(
 def check_state(tensors: dict[str, Tensor], config: SwinConfig) -> None:
     """Compare names, shapes and types with the model's.
 
+    Args:
+        tensors: Name to tensor.
+        config: Sizes of the model.
+
     Raises:
         CheckpointError: If a name is missing or unknown, a shape differs, or a tensor is not
-            floating point; the first are named.
+            floating point; the message names the first of each.
     """
     import torch
 
@@ -110,7 +117,7 @@ def check_state(tensors: dict[str, Tensor], config: SwinConfig) -> None:
 
 
 def _depths(tensors: dict[str, Tensor]) -> tuple[int, ...]:
-    """Blocks of each stage: entries of ``stages`` are pairs of blocks, or merges between stages."""
+    """Count the blocks of each stage: entries of ``stages`` are pairs of blocks, or merges."""
     entries = {int(m[1]): m[2] for key in tensors if (m := STAGE_ENTRY.match(key))}
     depths = [0]
     for index in range(len(entries)):
@@ -150,10 +157,11 @@ class _SavedSteps(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def _saved_values(metadata: dict[str, str]) -> dict[str, Any]:
-    """What our own tools saved with the tensors; empty where nothing.
+    """Read the values that our own tools saved with the tensors; empty if there are none.
 
     Raises:
-        CheckpointError: If it is not JSON.
+        CheckpointError: If they are not a JSON object.
+        FileError: If they are not JSON.
     """
     if CONFIG_KEY not in metadata:
         return {}
@@ -164,10 +172,17 @@ def _saved_values(metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def saved_rule(metadata: dict[str, str]) -> Rule | None:
-    """How our own tools prepared the pictures that the weights were trained on, if they say it.
+    """Read the preprocessing that our own tools saved with the tensors.
+
+    Args:
+        metadata: Metadata of the file.
+
+    Returns:
+        The rule; None if none is saved.
 
     Raises:
-        FileError: If it is damaged.
+        CheckpointError: If the saved values are not a JSON object.
+        FileError: If they are not JSON, or a value is of another type or range.
     """
     saved = _saved_values(metadata).get("preprocessing")
     if saved is None:
@@ -183,7 +198,7 @@ def saved_rule(metadata: dict[str, str]) -> Rule | None:
 
 
 def _class_names(files: SideFiles, num_classes: int) -> ClassNames | None:
-    """The class names that our own tools saved with the tensors, if any.
+    """Read the class names that our own tools saved with the tensors, if any.
 
     Raises:
         FileError: If they are damaged.
@@ -195,7 +210,11 @@ def _class_names(files: SideFiles, num_classes: int) -> ClassNames | None:
 
 
 def _saved_config(metadata: dict[str, str], sizes: dict[str, Any]) -> SwinConfig | None:
-    """The config that our own tools saved with the tensors, if it is the tensors' config."""
+    """Read the config that our own tools saved with the tensors; None if there is none.
+
+    Raises:
+        CheckpointError: If it is damaged, or is not the tensors' config.
+    """
     values = _saved_values(metadata)
     if not values:
         return None
@@ -219,7 +238,7 @@ def _saved_config(metadata: dict[str, str], sizes: dict[str, Any]) -> SwinConfig
 
 
 def _variant_config(sizes: dict[str, Any]) -> SwinConfig | None:
-    """The variant whose weights have these sizes."""
+    """Find the variant whose weights have these sizes; None if there is none."""
     for config in VARIANTS.values():
         if all(getattr(config, name) == size for name, size in sizes.items()):
             return config

@@ -1,4 +1,4 @@
-"""What a pickle would do, found from its instructions without following one of them.
+"""The imports and the memory of a pickle, found from its instructions without running them.
 
 PyTorch's reader (``weights_only=True``) runs no code, but makes whatever a file asks for: a text
 that doubles forty times, or a tuple that holds another twice, sixty deep, and takes years to hash.
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 MOST_STEPS = 500_000  # instructions; the weights of the largest Swin take 10,000
-MOST_SIZE = 1 << 26  # bytes of one value, were nothing in it shared
+MOST_SIZE = 1 << 26  # bytes of one value if nothing in it is shared
 # A call may return more than it is given: text in UTF-32 is the most that the reader lets through.
 GROWTH = 4
 CALLS = frozenset({"BUILD", "INST", "NEWOBJ", "NEWOBJ_EX", "OBJ", "REDUCE"})
@@ -25,11 +25,11 @@ Entry = tuple[int, Any]
 
 @dataclass(frozen=True)
 class Look:
-    """What a pickle asks for.
+    """The imports and storages that a pickle asks for.
 
     Attributes:
-        protocol: Its protocol.
-        names: Names of what it imports, such as ``torch._utils._rebuild_tensor_v2``, each once.
+        protocol: Protocol of the pickle.
+        names: Names of its imports, such as ``torch._utils._rebuild_tensor_v2``, each once.
         storage_items: Number of values in the storages of its tensors, each storage once.
     """
 
@@ -43,7 +43,10 @@ class TooLargeError(ValueError):
 
 
 def look_at(stream: IO[bytes]) -> Look:
-    """Look at the pickle that a stream is at; the stream is after it then.
+    """Look at the pickle at a stream's position, and leave the stream after it.
+
+    Args:
+        stream: The stream to read.
 
     Raises:
         TooLargeError: If it has more instructions than weights need, or would make a larger value.
@@ -68,7 +71,7 @@ class _Machine:
     protocol: int = 0
 
     def follow(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:  # noqa: ANN401
-        """Take an instruction's operands off the stack, and push what it makes."""
+        """Take an instruction's operands off the stack, and push its result."""
         if opcode.name == "PROTO":
             self.protocol = max(self.protocol, argument)
         elif opcode.name == "MARK":
@@ -92,7 +95,7 @@ class _Machine:
         self.stack.extend(made for _ in opcode.stack_after)
 
     def _operands(self, before: list[pickletools.StackObject]) -> list[Entry]:
-        """What an instruction takes, in the order in which it was pushed."""
+        """Pop an instruction's operands; return them in the order in which they were pushed."""
         taken: list[Entry] = []
         count = len(before)
         if pickletools.markobject in before:
@@ -105,7 +108,7 @@ class _Machine:
         return taken[::-1]
 
     def _note(self, name: str, argument: Any, values: tuple[Any, ...]) -> None:  # noqa: ANN401
-        """Keep the name of what is imported, and the length of a storage."""
+        """Keep the name of an import, and the length of a storage."""
         if name in ("GLOBAL", "INST"):
             self.names[argument.replace(" ", ".", 1)] = None
         elif name == "STACK_GLOBAL":

@@ -1,4 +1,4 @@
-"""What a checkpoint's own files say of pictures: how they are prepared, and what is in them."""
+"""The preprocessing and the class names of a checkpoint, from its own files."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ PREPROCESSING_OPTION = f"--preprocessing {'|'.join(LIBRARIES)}|FILE"
 
 @dataclass(frozen=True)
 class Pictures:
-    """How pictures are prepared for a model, and the names of what it sees in them.
+    """The preprocessing of a model's pictures, and the names of its classes.
 
     Attributes:
         preprocessing: Steps from a picture to an input of the model.
-        class_names: Names of the classes; None where nothing gives them.
-        notes: What was found, for the user to read.
-        assumptions: What nothing says and had to be chosen.
+        class_names: Names of the classes; None if they are unknown.
+        notes: Notes on what was found, for the user to read.
+        assumptions: Choices that neither the files nor the user made.
     """
 
     preprocessing: Preprocessing
@@ -52,14 +52,14 @@ def pictures_of(
     config: SwinConfig,
     asked: ConfigRequest,
 ) -> Pictures:
-    """Find how pictures are prepared for a checkpoint, and what its classes are called.
+    """Find the preprocessing and the class names of a checkpoint.
 
     Args:
-        files: What stands next to the weights.
-        dialect: The source that it comes from.
+        files: Metadata of the weights, and the JSON files next to them.
+        dialect: The dialect of the checkpoint.
         own: Config of the model as it was saved.
         config: Config of the model that was asked for.
-        asked: What the user says.
+        asked: The user's requests.
 
     Raises:
         ConfigError: If the steps cannot be done, or are for another number of channels.
@@ -78,16 +78,16 @@ def pictures_of(
 def prepared(
     rule: Rule, config: SwinConfig, choice: PreprocessingChoice, *, size_is_asked: bool
 ) -> tuple[Preprocessing, tuple[Assumption, ...]]:
-    """The steps from a picture to an input of a model, and what is assumed of them.
+    """Return the steps from a picture to an input of a model, and what is assumed of them.
 
     Args:
-        rule: The way of the files next to the weights, or of the source's library.
+        rule: The rule of the files next to the weights, or of the source's library.
         config: Sizes of the model.
-        choice: What the user says.
-        size_is_asked: Whether the user gave the image size.
+        choice: The user's choices about the preprocessing.
+        size_is_asked: True if the user gave the image size.
 
     Raises:
-        ConfigError: If they cannot be done, or are for another number of channels.
+        ConfigError: If the steps cannot be done, or are for another number of channels.
         FileError: If the file that the user names cannot be read.
     """
     if choice.source is not None:
@@ -108,7 +108,7 @@ def prepared(
 
 
 def _notes(steps: Preprocessing, assumed: tuple[Assumption, ...]) -> tuple[str, ...]:
-    """The steps and their origin, unless they are assumed, which is said louder."""
+    """Return a note on the steps and their origin; none if an assumption tells them."""
     if any(one.value == steps.text for one in assumed):
         return ()
     return (f"preprocessing of {steps.origin}: {steps.refusal or steps.text}",)
@@ -123,7 +123,7 @@ class _Labels(msgspec.Struct, kw_only=True):
 
 
 def _class_names(files: SideFiles, num_classes: int) -> ClassNames | None:
-    """The class names of ``config.json``: Hugging Face's ``id2label``, timm's ``label_names``."""
+    """Read the names in ``config.json``: Hugging Face's ``id2label``, timm's ``label_names``."""
     read = typed(files.config_json, _Labels, where="config.json")
     inner = read.pretrained_cfg if isinstance(read.pretrained_cfg, dict) else {}
     names = read.label_names or typed(inner, _Labels, where="config.json").label_names
@@ -141,7 +141,7 @@ def _class_names(files: SideFiles, num_classes: int) -> ClassNames | None:
 
 
 def _published_names(config: SwinConfig) -> ClassNames | None:
-    """ImageNet's names for the head of a published model; None for any other."""
+    """Return ImageNet's names for the head of a published model; None for any other."""
     if variant_of(config, any_head=True) is None or config.num_classes not in PUBLISHED:
         return None
     return published_class_names(config.num_classes)

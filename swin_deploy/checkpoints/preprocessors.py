@@ -1,4 +1,4 @@
-"""How each library prepares pictures: from its files, and for its own models without any."""
+"""The preprocessing of each library: from its files, and for its own models without any."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PUBLISHED_HEADS = (1000, 21841)  # ImageNet-1k, ImageNet-22k
 
 
 def library_rule(source: str, config: SwinConfig) -> Rule:
-    """The way in which a library prepares pictures for its own model of these sizes.
+    """Return a library's preprocessing for its own model of these sizes.
 
     Args:
-        source: One of ``SOURCES``.
+        source: Name of the library, one of ``SOURCES``.
         config: Sizes of the model.
 
     Returns:
@@ -36,7 +36,7 @@ def library_rule(source: str, config: SwinConfig) -> Rule:
 
 
 def variant_rule(config: SwinConfig) -> Rule:
-    """The rule of a model without a checkpoint: timm's, and a common one for the notebook's."""
+    """Return the rule of a model without a checkpoint: timm's, or the notebook's common one."""
     return library_rule(OF_VARIANTS[config.family].source, config)
 
 
@@ -50,11 +50,11 @@ OURS = {"crop", "resize", "resize_mode"}  # fields of our own steps
 
 
 def chosen_rule(choice: str | Path, config: SwinConfig) -> Rule:
-    """The rule that the user names: a library, or a file or folder that says it.
+    """Return the rule that the user names: that of a library, or of a file or folder.
 
     Args:
-        choice: One of ``LIBRARIES``, or the path of a ``preprocessor_config.json``, of a timm
-            ``config.json``, of a manifest of ours, or of a folder with one of these.
+        choice: Name of one of ``LIBRARIES``, or path of a ``preprocessor_config.json``, of a timm
+            ``config.json``, of a manifest of ours, or of a folder with one of ``FILES``.
         config: Sizes of the model.
 
     Raises:
@@ -86,7 +86,7 @@ def chosen_rule(choice: str | Path, config: SwinConfig) -> Rule:
 
 
 def _own_rule(steps: Preprocessing, path: Path) -> Rule:
-    """Steps of ours, which are for one image size."""
+    """Return the rule of steps that this package wrote, which are for one image size."""
 
     def at(side: int) -> Preprocessing:
         if side != steps.crop:

@@ -1,4 +1,4 @@
-"""Which library a checkpoint comes from, and its model in our names."""
+"""The library that a checkpoint comes from, and its model in our names."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
 
 @dataclass(frozen=True)
 class Reading:
-    """How a checkpoint was read, for whoever reads the same file by other means.
+    """A record of how a checkpoint was read, for code that reads the same file by other means.
 
     Attributes:
-        path: The file or folder that was given.
-        weights_path: The weights file that was read, or the index of its parts.
+        path: Path of the file or folder that was given.
+        weights_path: Path of the weights file that was read, or of the index of its parts.
         dialect: The names that the weights have, and their source.
         saved: Config of the model that was saved, before another size was asked for.
         encoder: Place of the weights in the file.
         key: Shortest name that tells them from others in the file; empty for the file itself.
-        wanted: What the user asked for with ``--weights``, or None.
-        config_path: The ``config.json`` that the source's library reads, or None.
+        wanted: The weights that the user asked for with ``--weights``, or None.
+        config_path: Path of the ``config.json`` that the source's library reads, or None.
     """
 
     path: Path
@@ -71,15 +71,15 @@ class LoadedCheckpoint:
     """A checkpoint in our names.
 
     Attributes:
-        config: Of the model that ``state_dict`` belongs to.
+        config: Config of the model that ``state_dict`` belongs to.
         state_dict: Name to float32 tensor.
-        source: One of ``SOURCES``.
-        notes: What was found, left aside or changed, for the user to read.
-        sha256: Of the weights file; of several parts, of their digests.
-        reading: Where in the file the weights are, and what they were before they were resized.
+        source: Name of its source, one of ``SOURCES``.
+        notes: Notes on what was found, ignored or changed, for the user to read.
+        sha256: SHA-256 of the weights file; for several parts, SHA-256 of their joined digests.
+        reading: Record of the place of the weights, and of their config before any resizing.
         preprocessing: Steps from a picture to an input of the model.
         class_names: Names of the classes that the checkpoint's own files give, or None.
-        assumptions: What nothing in the file says and had to be chosen.
+        assumptions: Choices that neither the checkpoint nor the user made.
     """
 
     config: SwinConfig
@@ -94,15 +94,15 @@ class LoadedCheckpoint:
 
 
 class CheckpointOptions(TypedDict, total=False):
-    """What may be asked of a checkpoint; what is absent or None, the checkpoint decides.
+    """Options of a checkpoint to load; the checkpoint decides those that are absent or None.
 
     Attributes:
-        source: One of ``SOURCES``; by default found from the keys.
+        source: Name of its source, one of ``SOURCES``; by default found from the keys.
         img_size: Image side in pixels, instead of the checkpoint's.
         window_size: Window side in tokens, instead of the checkpoint's.
-        weights: The weights to take of several in a file: ``ema``, ``raw`` or their key; by default
-            what the source's library takes, which is then an assumption.
-        preprocessing: What the user says of the preprocessing.
+        weights: The weights to take out of several in a file: ``ema``, ``raw`` or their key; by
+            default those that the source's library takes, which is then an assumption.
+        preprocessing: The user's choices about the preprocessing.
     """
 
     source: str | None
@@ -118,15 +118,15 @@ def load_checkpoint(
     """Read a checkpoint of any source.
 
     Args:
-        path: A weights file, or a folder with one and its ``config.json``.
-        name: A variant that the checkpoint must be, which also tells what weights do not show.
-        options: What is asked of it, see ``CheckpointOptions``.
+        path: Path of a weights file, or of a folder with one and its ``config.json``.
+        name: Name of a variant that the checkpoint must be; it completes what weights do not show.
+        options: Options, see ``CheckpointOptions``.
 
     Raises:
         CheckpointError: If it cannot be read, lacks the weights that are asked for, fits no source
             or several, or does not fit its model.
         ConfigError: If the variant is unknown or another one, or windows cannot tile the image.
-        FileError: If a JSON file beside it cannot be read.
+        FileError: If a JSON file next to the weights cannot be read.
     """
     asked = ConfigRequest(variant(name) if name is not None else None, name or "", **options)
     content = read_content(path, wanted=asked.weights)
@@ -174,7 +174,7 @@ class _Model:
 
 
 def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigRequest) -> _Model:
-    """A model of V1 or V2 in any dialect."""
+    """Read a model of V1 or V2 in any dialect."""
     dialect = named.dialect
     facts = _facts(content.beside, dialect, asked)
     sizes = infer_sizes(named, facts)
@@ -189,16 +189,16 @@ def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigReq
 
 
 def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: str = "") -> str:
-    """The source whose names these are.
+    """Find the source whose names these are.
 
     Args:
         names: Keys of a checkpoint.
-        config_json: The ``config.json`` beside it, or an empty dict; asked where names fit
-            several sources.
+        config_json: Content of the ``config.json`` next to it, or an empty dict; it decides if
+            names fit several sources.
         prefix: Start of the names of the encoder that is meant.
 
     Raises:
-        CheckpointError: If they fit none, or several that would load differently.
+        CheckpointError: If the names fit no source, or several that would load differently.
     """
     keys = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
     fitting = [one for one in DIALECTS if one.prefixes(keys) and one.fits(keys, config_json)]
@@ -218,7 +218,7 @@ def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: 
 
 
 def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> EncoderTensors:
-    """The encoder's tensors in the dialect of a source.
+    """Return the encoder's tensors in the dialect of a source.
 
     Raises:
         CheckpointError: If the source is unknown, or the keys are not of it.
@@ -238,7 +238,7 @@ def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> EncoderTenso
 
 
 def _facts(files: SideFiles, dialect: Dialect, asked: ConfigRequest) -> CheckpointHints:
-    """What the files beside the weights, and else the variant's name, tell."""
+    """Read the facts in the files next to the weights; complete them from the variant."""
     facts = CheckpointHints()
     if dialect.hints is not None:
         where = str(shortened(files.config_path or "config.json"))
@@ -255,7 +255,7 @@ def _facts(files: SideFiles, dialect: Dialect, asked: ConfigRequest) -> Checkpoi
 
 
 def _read_notebook(named: EncoderTensors, content: CheckpointFiles, asked: ConfigRequest) -> _Model:
-    """The notebook's checkpoints have our names, and their windows cannot be changed."""
+    """Read a notebook checkpoint, which has our names and whose windows cannot be changed."""
     metadata = content.beside.metadata
     config = notebook.infer_config(content.tensors, metadata, img_size=asked.img_size)
     notebook.check_state(content.tensors, config)

@@ -20,9 +20,9 @@ class TableResize:
     """A library's interpolation of position bias tables.
 
     Attributes:
-        words: Name of the way.
+        words: Name of the method, for notes.
         resize: Function of a table [(2 * old - 1)**2, heads] and the new window's side in tokens,
-            which gives [(2 * new - 1)**2, heads].
+            that gives [(2 * new - 1)**2, heads].
     """
 
     words: str
@@ -35,10 +35,10 @@ def resize_tables(
     """Bring V1's position bias tables to other windows, as the source's library does.
 
     Args:
-        state: In our names.
+        state: State dict in our names.
         own: The config of ``state``.
         wanted: The config to bring it to.
-        rule: The library's way.
+        rule: The library's interpolation.
 
     Returns:
         The new state, and what was done, in words.

@@ -33,7 +33,7 @@ from swin_deploy.images.preprocessing import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Fields that ask for another model than is built, and what is supported of them.
+# Fields that may ask for another model than is built, and their supported values.
 SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "global_pool": ((None, "avg"), "avg"),
     "act_layer": ((None, "gelu"), "gelu"),
@@ -68,8 +68,8 @@ def merges_first(names: Collection[str], config_json: Mapping[str, Any]) -> bool
     """Tell whether merges have the number of the stage after them, as in timm's names.
 
     Returns:
-        False for the authors' names, and for one stage, which loads the same; None where that
-        cannot be told.
+        False for the authors' names, and for one stage, which loads the same; None if the names
+        and the ``config.json`` do not tell.
     """
     stages = 1
     while any(name.startswith(f"layers.{stages}.blocks.") for name in names):
@@ -86,16 +86,16 @@ def merges_first(names: Collection[str], config_json: Mapping[str, Any]) -> bool
 def facts(
     config_json: dict[str, Any], *, where: str, asked_size: int | None = None
 ) -> CheckpointHints:
-    """What a timm ``config.json`` says: architecture and arguments.
+    """Read the facts in a timm ``config.json``: architecture and arguments.
 
     Args:
-        config_json: Its content, or an empty dict.
-        where: Its name, for messages.
-        asked_size: The image side that the user asks for.
+        config_json: Content of the file, or an empty dict.
+        where: Name of the file, for messages.
+        asked_size: The image side that the user asks for, in pixels.
 
     Raises:
-        CheckpointError: If it asks for what is not supported.
-        FileError: If a value is of another type than the library's, or out of any range.
+        CheckpointError: If the file asks for something that is not supported.
+        FileError: If a value is of another type than the library's, or out of range.
     """
     if not config_json:
         return CheckpointHints()
@@ -120,7 +120,7 @@ def facts(
 
 
 def _sizes(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> dict[str, Any]:
-    """The variant's sizes, and those that are said to differ from them."""
+    """Return the variant's sizes, replaced by those that the file gives."""
     sizes = _variant_sizes(VARIANTS.get((model.architecture or "").partition(".")[0]))
     classes = (arguments.num_classes, model.num_classes, weights.num_classes)
     said: dict[str, Any] = {
@@ -139,7 +139,7 @@ def _sizes(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> 
 
 
 def _same(value: float | list[float] | None, name: str) -> float | None:
-    """The one value of all stages.
+    """Return the one value of all stages.
 
     Raises:
         CheckpointError: If stages differ.
@@ -155,7 +155,7 @@ def _same(value: float | list[float] | None, name: str) -> float | None:
 
 
 def _window_size(value: int | list[int | list[int]] | None) -> int | tuple[int, ...] | None:
-    """One window for all stages, or one for each; two numbers are the height and width of one."""
+    """Return one window for all stages, or one for each; two numbers are height and width."""
     if not isinstance(value, list):
         return value
     what = "a window size of config.json"
@@ -176,7 +176,7 @@ def _check_head_dim(head_dim: int | list[int] | None, sizes: dict[str, Any]) -> 
 
 
 def _unknown(config_json: dict[str, Any], model: TimmModel) -> tuple[str, ...]:
-    """Notes on fields that are not known; the old form has those of the weights on top."""
+    """Return notes on unknown fields; the old form has those of the weights at its top."""
     top = TIMM if model.pretrained_cfg is not None else TIMM | TIMM_PRETRAINED
     parts = (
         ("config.json", config_json, top),
@@ -191,7 +191,11 @@ def _unknown(config_json: dict[str, Any], model: TimmModel) -> tuple[str, ...]:
 
 
 def square(size: int | list[int] | None, what: str) -> int | None:
-    """The side of a square size, whether it is written as one number or two.
+    """Return the side of a square size, whether it is written as one number or several.
+
+    Args:
+        size: One side, all sides, or None.
+        what: Name of the size, for messages.
 
     Raises:
         CheckpointError: If it is a rectangle.
@@ -207,7 +211,15 @@ def square(size: int | list[int] | None, what: str) -> int | None:
 
 
 def image_side(size: int | list[int] | None, what: str, *, asked_size: int | None) -> int | None:
-    """The side of a model's images; None for a rectangle where another size is asked for.
+    """Return the side of a model's images, in pixels.
+
+    Args:
+        size: One side, all sides, or None.
+        what: Name of the size, for messages.
+        asked_size: The image side that the user asks for, in pixels.
+
+    Returns:
+        The side; None if there is none, or if it is a rectangle and another size is asked for.
 
     Raises:
         CheckpointError: If it is a rectangle, and no size is asked for.
@@ -244,16 +256,20 @@ class _TimmSteps(msgspec.Struct, kw_only=True):
     pretrained_cfg: dict[str, Any] | None = None
 
 
-TIMM_CROP_PCT = 0.875  # where a pretrained_cfg has none
+TIMM_CROP_PCT = 0.875  # for a pretrained_cfg without one
 TIMM_MODES = ("center", "squash", "border")
 
 
 def timm_rule(values: dict[str, Any], *, where: str) -> Rule:
     """Read the steps of a timm ``config.json``, as ``resolve_data_config`` does.
 
+    Args:
+        values: Content of the file.
+        where: Name of the file, for messages.
+
     Raises:
         FileError: If a value is of another type or range.
-        CheckpointError: If it asks for what is not supported.
+        CheckpointError: If the file asks for something that is not supported.
     """
     inner = values.get("pretrained_cfg")
     read = typed({**values, **(inner if isinstance(inner, dict) else {})}, _TimmSteps, where=where)
@@ -278,7 +294,7 @@ def timm_rule(values: dict[str, Any], *, where: str) -> Rule:
     return centre_crop_rule(read.crop_pct or TIMM_CROP_PCT, **fixed)
 
 
-STEPS_FIELDS = {"crop_pct", "crop_mode", "interpolation", "input_size"}  # of timm's files alone
+STEPS_FIELDS = {"crop_pct", "crop_mode", "interpolation", "input_size"}  # in timm's files alone
 UNCROPPED = 384  # pixels: published models of this size see the whole picture
 
 
@@ -314,7 +330,7 @@ def widening(table: Tensor, window_size: int) -> Tensor:
 
 
 def _widening_points(old: int, new: int) -> list[float]:
-    """Positions of the old entries: the ratio by which their steps grow is found by bisection."""
+    """Return the old entries' positions; bisection finds the ratio by which their steps grow."""
     left, right, ratio = 1.01, 1.5, 1.0
     while right - left > 1e-6:
         ratio = (left + right) / 2.0
@@ -331,7 +347,7 @@ def _widening_points(old: int, new: int) -> list[float]:
 
 
 def _linear_weights(points: Tensor, new: int) -> Tensor:
-    """What each old entry has in each new one, [new, old], float64; constant past the ends."""
+    """Return the old entries' weights in the new, [new, old], float64; constant past the ends."""
     import torch
 
     wanted = torch.arange(new, dtype=torch.float64) - new // 2

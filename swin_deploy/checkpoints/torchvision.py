@@ -68,7 +68,7 @@ def _usual_weights(key: str, averaged: bool) -> str:
 
 
 def _library_rule(config: SwinConfig, name: str) -> Rule:
-    """The transforms of torchvision's weights; its general ones for sizes that it has not."""
+    """Return the transforms of torchvision's weights, or its general ones for other sizes."""
     blocks = config.depths[2] if len(config.depths) > 2 else 0
     resized = RESIZED.get((config.family, config.embed_dim, blocks))
     native = NATIVE_SIZES.get(config.family, 224)

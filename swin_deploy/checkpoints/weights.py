@@ -1,4 +1,4 @@
-"""The weights of a file that are meant: the raw ones, averaged ones, or those under a key."""
+"""The choice among a file's weights: the raw ones, averaged ones, or those under a key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from swin_deploy.config.assumptions import Assumption
 
 EMA, RAW = "ema", "raw"
 OPTION = "--weights"
-# Keys of state dicts in files of training scripts, the one to take first.
+# Keys of state dicts in files of training scripts, in order of preference.
 ORDER = (
     *WEIGHTS_KEYS,
     "ema_state_dict",
@@ -48,11 +48,11 @@ class Encoder:
     """One set of weights in a file.
 
     Attributes:
-        key: Keys on the way to its dict, joined by dots; empty for the file itself.
+        key: Keys that lead to its dict, joined by dots; empty for the file itself.
         prefix: Start of its names in that dict.
-        dialect: The first whose names these may be; None where none is recognised.
-        averaged: Whether it is an average over training.
-        why: Reason to take it where nothing else is said; empty without a particular one.
+        dialect: The first dialect that its names fit; None if none is recognised.
+        averaged: True if it is an average over training.
+        why: Reason to take it by default; empty without a particular one.
     """
 
     key: str
@@ -72,11 +72,11 @@ class Chosen:
     """The weights that are taken from a file.
 
     Attributes:
-        encoder: Their place.
+        encoder: Place of the weights in the file.
         name: The shortest name that tells them from the others; empty for the file itself.
-        tensors: The whole dict that they are in, by name, without counters.
-        notes: Remarks on what was taken and what was left aside.
-        assumptions: The choice, where nobody made it.
+        tensors: All tensors of their dict by name, without counters.
+        notes: Notes on what was taken and what was ignored.
+        assumptions: The choice, if the user did not make it.
     """
 
     encoder: Encoder
@@ -87,21 +87,21 @@ class Chosen:
 
 
 def choose_weights(values: object, where: str, *, wanted: str | None = None) -> Chosen:
-    """Find the weights that are meant.
+    """Choose the weights to load from a file.
 
-    1. Without a wish and with one set of weights, that one.
-    2. With several, what the source's library or training script evaluates: averaged weights
-       before raw ones, then the usual keys; the choice is an assumption.
-    3. With a wish, what it names.
+    1. Without a request and with one set of weights, that one.
+    2. With several, the one that the source's library or training script evaluates: averaged
+       weights before raw ones, then the usual keys; the choice is an assumption.
+    3. With a request, the one that it names.
 
     Args:
-        values: The content of a weights file: a dict of tensors, or dicts around some.
+        values: Content of a weights file: a dict of tensors, or dicts around some.
         where: Name of the file, for messages.
         wanted: ``ema``, ``raw``, or the name of a set of weights.
 
     Raises:
-        CheckpointError: If there are no tensors by name, no such weights, or several of which none
-            is the usual one.
+        CheckpointError: If there are no tensors by name, no such weights, or several and none of
+            them is the usual one.
     """
     dicts = dict(_state_dicts(values))
     if not dicts:
@@ -118,7 +118,7 @@ def choose_weights(values: object, where: str, *, wanted: str | None = None) -> 
 
 
 def _state_dicts(values: object) -> Iterator[tuple[str, tuple[dict[str, Tensor], list[str]]]]:
-    """Every dict of tensors by name: its key, its tensors, and the names of what is no weight."""
+    """Yield every dict of tensors by name: its key, its tensors, and the names of other values."""
     looked_at = 0
     waiting: deque[tuple[tuple[str, ...], dict[str, Any]]] = deque()
     if isinstance(values, dict):
@@ -137,7 +137,7 @@ def _state_dicts(values: object) -> Iterator[tuple[str, tuple[dict[str, Tensor],
 
 
 def _holds_tensors(values: dict[str, object]) -> bool:
-    """Whether a dict is of tensors by name, with nothing but numbers and texts beside them."""
+    """Tell whether a dict holds tensors by name, and otherwise only numbers, texts and None."""
     others = [value for value in values.values() if not isinstance(value, Tensor)]
     plain = all(value is None or isinstance(value, bool | int | float | str) for value in others)
     return plain and len(others) < len(values)
@@ -157,7 +157,7 @@ def _without_counters(values: dict[str, object]) -> tuple[dict[str, Tensor], lis
 
 
 def _encoders(dicts: dict[str, dict[str, Tensor]], values: object) -> list[Encoder]:
-    """The sets of weights that are of a Swin; every dict of tensors where none is."""
+    """Find the sets of weights that are a Swin's; return every dict of tensors if none is."""
     told = _told_roles(values)
     found: dict[tuple[str, str], Encoder] = {}
     for key, tensors in dicts.items():
@@ -170,14 +170,14 @@ def _encoders(dicts: dict[str, dict[str, Tensor]], values: object) -> list[Encod
 
 
 def _places(tensors: dict[str, Tensor]) -> Iterator[tuple[Dialect, str]]:
-    """Dialect and prefix of every encoder in a dict."""
+    """Yield dialect and prefix of every encoder in a dict."""
     for dialect in DIALECTS:
         for prefix in dialect.prefixes(tensors):
             yield dialect, prefix
 
 
 def _told_roles(values: object) -> dict[str, tuple[bool, str]]:
-    """The roles of keys whose names would mislead: averaged or not, and who saves them so."""
+    """Return the roles of keys with misleading names: averaged or not, and who saves them so."""
     if not isinstance(values, dict) or "state_dict" not in values:
         return {}
     if "current_model_state" in values:
@@ -198,7 +198,11 @@ def _names(values: object) -> set[object]:
 
 
 def _fitting(every: list[Encoder], wanted: str | None, where: str) -> list[Encoder]:
-    """The sets of weights that a wish may mean."""
+    """Return the sets of weights that a request may mean.
+
+    Raises:
+        CheckpointError: If there are none.
+    """
     if wanted is None:
         return every
     found = [one for one in every if wanted and wanted in (one.key, one.name)]
@@ -213,7 +217,11 @@ def _fitting(every: list[Encoder], wanted: str | None, where: str) -> list[Encod
 
 
 def _usual(fitting: Sequence[Encoder], where: str) -> tuple[Encoder, list[Assumption]]:
-    """The set of weights that is evaluated where nothing else is said."""
+    """Choose the set of weights that is evaluated by default.
+
+    Raises:
+        CheckpointError: If there are several and none is the usual one.
+    """
     if len(fitting) == 1:
         return fitting[0], []
     averaged = [one for one in fitting if one.averaged]
@@ -253,7 +261,7 @@ def _taken_note(taken: Encoder, name: str, every: list[Encoder]) -> str:
 
 
 def _no_tensors(values: object, where: str) -> CheckpointError:
-    """An error that says what is there instead, in the innermost dict under the usual keys."""
+    """Make the error that names the content of the innermost dict under the usual keys."""
     for _ in range(MOST_DEPTH):
         if isinstance(values, dict):
             inner = [values[key] for key in ORDER if isinstance(values.get(key), dict)]
@@ -269,7 +277,7 @@ def _no_tensors(values: object, where: str) -> CheckpointError:
 
 
 def _shown(key: object) -> str:
-    """A key for a message; keys may be numbers of any length, or tuples of anything."""
+    """Return a key for a message; keys may be numbers of any length, or tuples of anything."""
     return key if isinstance(key, str) else f"a key of type {type(key).__name__}"
 
 

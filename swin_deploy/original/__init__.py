@@ -7,7 +7,7 @@
 ``from_timm``          timm: ``create_model`` or its classes, and its own loading
 ``from_torchvision``   torchvision: its constructor, ``load_state_dict``
 ``from_transformers``  transformers: ``from_pretrained``
-``build``              which library, and its model or the reason why there is none
+``build``              the library, and its model or the reason why there is none
 =====================  ============================================================
 
 The reference and everything made from it come from one reading of the checkpoint, so parity cannot

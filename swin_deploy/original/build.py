@@ -29,12 +29,12 @@ BUILDERS: dict[str, Callable[[SwinConfig, Reading], nn.Module]] = {
 
 
 def original_library(loaded: LoadedModel, choice: str) -> str:
-    """The library to compare with; empty for none.
+    """Return the library to compare with; empty for none.
 
     Args:
         loaded: The model. Random weights have no file, and the notebook's model is its own
             original.
-        choice: One of ``ORIGINAL_CHOICES``: ``auto`` for the library that the checkpoint comes
+        choice: Name from ``ORIGINAL_CHOICES``: ``auto`` for the library that the checkpoint comes
             from, ``none``, or a library.
 
     Raises:
@@ -56,9 +56,9 @@ def build_original(config: SwinConfig, reading: Reading, library: str) -> nn.Mod
     """Build the library's own model of a checkpoint, in evaluation mode; its outputs are a tuple.
 
     Args:
-        config: Of the model that the checkpoint was loaded as: image size, windows, outputs.
-        reading: Where the checkpoint's weights are.
-        library: ``timm``, ``torchvision`` or ``transformers``.
+        config: Config that the checkpoint was loaded with: image size, windows, outputs.
+        reading: Record of how the checkpoint was read.
+        library: Name of the library: ``timm``, ``torchvision`` or ``transformers``.
 
     Raises:
         ComparisonError: If the library cannot build, load or run it, whatever it raises.
@@ -77,14 +77,14 @@ def build_original(config: SwinConfig, reading: Reading, library: str) -> nn.Mod
 
 
 def _reason(err: BaseException) -> str:
-    """The error that was raised first: libraries wrap it in words about themselves."""
+    """Describe the error that was raised first: libraries wrap it in words about themselves."""
     while err.__cause__ or err.__context__:
         err = err.__cause__ or err.__context__ or err
     return str(shortened(" ".join(f"{type(err).__name__}: {err}".split())))
 
 
 def library_version(library: str) -> str:
-    """The version of an installed library, for reports."""
+    """Return the version of an installed library, for reports."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
@@ -93,7 +93,7 @@ def library_version(library: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No words of a library's own; what matters is checked here."""
+    """Silence a library's warnings and log; the faults that matter are checked here."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -19,7 +19,11 @@ _UP = 1 + 1e-9
 
 
 def import_library(module: str, library: str) -> Any:  # noqa: ANN401 - untyped libraries
-    """A module of a library.
+    """Import a module of a library.
+
+    Args:
+        module: Full name of the module.
+        library: Name of the library's package, for messages.
 
     Raises:
         MissingBackendError: If the library is not installed, or does not load for any reason.
@@ -31,7 +35,7 @@ def timm_model(config: SwinConfig) -> nn.Module:
     """Build timm's model of these sizes.
 
     Raises:
-        MissingBackendError: If there is no timm.
+        MissingBackendError: If timm is not installed, or does not load.
     """
     suffix, kind = ("", "") if config.family == "swin" else ("_v2", "V2")
     module = import_library(f"timm.models.swin_transformer{suffix}", "timm")
@@ -56,8 +60,8 @@ def torchvision_model(config: SwinConfig) -> nn.Module:
     """Build torchvision's model of these sizes; without classes its head is the identity.
 
     Raises:
-        ComparisonError: If it has no such model.
-        MissingBackendError: If there is no torchvision.
+        ComparisonError: If torchvision has no such model.
+        MissingBackendError: If torchvision is not installed, or does not load.
     """
     module = import_library("torchvision.models.swin_transformer", "torchvision")
     fields = _sizes(config) | {"depths": list(config.depths), "num_heads": list(config.num_heads)}
@@ -74,7 +78,7 @@ def torchvision_model(config: SwinConfig) -> nn.Module:
 
 
 def has_other_windows(config: SwinConfig, saved: SwinConfig) -> bool:
-    """Whether windows are other than the saved ones: of V1's tables, or those asked for of V2."""
+    """Tell whether windows differ from the saved ones: V1's as built, V2's as configured."""
     if config.family == "swin":
         return effective_windows(config) != effective_windows(saved)
     return config.window_sizes != saved.window_sizes
@@ -84,7 +88,7 @@ def one_window(config: SwinConfig, library: str) -> Size:
     """The window of all stages.
 
     Raises:
-        ComparisonError: If they differ, which the library's model cannot.
+        ComparisonError: If stages differ, which the library's model does not support.
     """
     windows = set(config.window_sizes)
     if len(windows) > 1:

@@ -22,7 +22,7 @@ from swin_deploy.original.stored import load_strictly, read_state, under_prefix
 
 
 def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
-    """Build timm's model of what is in a checkpoint.
+    """Build timm's model of a checkpoint, with its weights.
 
     1. A folder with a ``config.json`` of timm: ``timm.create_model("local-dir:...")``.
     2. Anything else of timm or the authors: its class with the sizes that were read, its
@@ -30,7 +30,7 @@ def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
 
     Raises:
         ComparisonError: If timm has no such model, or cannot load it.
-        MissingBackendError: If there is no timm.
+        MissingBackendError: If timm is not installed, or does not load.
     """
     _check_form(config, reading)
     models = import_library("timm.models", "timm")
@@ -56,7 +56,7 @@ def _check_form(config: SwinConfig, reading: Reading) -> None:
 
 
 def _changes(config: SwinConfig, saved: SwinConfig) -> dict[str, Any]:
-    """Arguments for what was asked for otherwise than it was saved."""
+    """Return the arguments of timm's ``create_model`` that differ from the saved config."""
     changes: dict[str, Any] = {}
     if config.img_size != saved.img_size:
         changes["img_size"] = config.img_size
@@ -73,11 +73,11 @@ def _load(models: Any, model: nn.Module, reading: Reading) -> None:  # noqa: ANN
         raise ComparisonError("timm reads no weights that are split over several files")
     state: Any = {}
     if reading.key in ("", *WEIGHTS_KEYS) and reading.wanted in (None, EMA, RAW):
-        # timm's own choice, which ours must come to by itself.
+        # This is timm's own choice; ours must come to the same one by itself.
         state = models.load_state_dict(str(path), use_ema=reading.wanted != RAW)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         state = read_state(path, reading.encoder.key)
-    # timm takes the prefixes of DataParallel and torch.compile off by itself.
+    # timm removes the prefixes of DataParallel and torch.compile by itself.
     state = under_prefix(state, reading.encoder.prefix) or state
     version = "" if reading.saved.family == "swin" else "_v2"
     module = import_library(f"timm.models.swin_transformer{version}", "timm")

@@ -18,8 +18,8 @@ def torchvision_original(config: SwinConfig, reading: Reading) -> nn.Module:
     """Build torchvision's model: its constructor, the sizes that were read, ``load_state_dict``.
 
     Raises:
-        ComparisonError: If it has no such model, or cannot load it.
-        MissingBackendError: If there is no torchvision.
+        ComparisonError: If torchvision has no such model, or cannot load it.
+        MissingBackendError: If torchvision is not installed, or does not load.
     """
     if has_other_windows(config, reading.saved):
         raise ComparisonError("torchvision has no way to other windows than the checkpoint's")
@@ -43,7 +43,7 @@ def _outputs(model: Any, images: Tensor, config: SwinConfig) -> tuple[Tensor, ..
 
 
 def _stage_maps(model: Any, images: Tensor) -> list[Tensor]:  # noqa: ANN401 - torchvision's
-    """The map of each stage: ``features`` is the stem, then stages and merges in turn."""
+    """Compute the map of each stage: ``features`` is the stem, then stages and merges in turn."""
     maps = []
     tokens = images
     for index, part in enumerate(model.features):

@@ -27,8 +27,8 @@ def transformers_original(config: SwinConfig, reading: Reading) -> nn.Module:
     """Build transformers' model of the class that ``config.json`` names, or the Swin inside it.
 
     Raises:
-        ComparisonError: If it has no such model, or the file lacks weights that it needs.
-        MissingBackendError: If there is no transformers.
+        ComparisonError: If transformers has no such model, or the file lacks weights of it.
+        MissingBackendError: If transformers is not installed, or does not load.
     """
     if reading.config_path is None:
         raise ComparisonError(
@@ -38,7 +38,7 @@ def transformers_original(config: SwinConfig, reading: Reading) -> nn.Module:
     if reading.key or has_other_windows(config, reading.saved):
         what = f"the key {reading.key}" if reading.key else "other windows than the checkpoint's"
         raise ComparisonError(f"transformers has no way to {what}")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the library must not download anything
     library = import_library("transformers", "transformers")
     with _without_progress(library):
         model, absent = _from_pretrained(library, config, reading, reading.config_path.parent)
@@ -53,7 +53,7 @@ def _from_pretrained(
     reading: Reading,
     folder: Path,
 ) -> tuple[Any, list[str]]:
-    """The model, and names that it has and the file has not."""
+    """Load the model; return it, and the names that the file lacks or has in other shapes."""
     local = {"local_files_only": True}
     settings = library.AutoConfig.from_pretrained(folder, **local)
     name = (getattr(settings, "architectures", None) or [""])[0]
@@ -73,7 +73,7 @@ def _from_pretrained(
 
 
 def _swin_settings(settings: Any) -> Any:  # noqa: ANN401 - a config of transformers
-    """The part of a config that is of the Swin."""
+    """Return the part of a config that is the Swin encoder's."""
     for key in ("encoder", "backbone_config", "vision_config"):
         inner = getattr(settings, key, None)
         if getattr(inner, "model_type", None) in FAMILIES:
@@ -82,7 +82,7 @@ def _swin_settings(settings: Any) -> Any:  # noqa: ANN401 - a config of transfor
 
 
 def _swin_in(model: nn.Module, config: SwinConfig) -> tuple[str, nn.Module]:
-    """Path and module of what gives the outputs that are asked for.
+    """Find the path and the module that give the outputs asked for.
 
     Raises:
         ComparisonError: If there is none, or there are several.
@@ -101,7 +101,7 @@ def _swin_in(model: nn.Module, config: SwinConfig) -> tuple[str, nn.Module]:
 
 
 def _check_absent(absent: list[str], path: str) -> None:
-    """Refuse a model whose part that is used got random weights."""
+    """Refuse a model if the part that is used got random weights."""
     used = [name for name in absent if not path or name.startswith(f"{path}.")]
     if used:
         raise ComparisonError(f"transformers misses {listed(used)} in the file")
@@ -122,7 +122,7 @@ def _outputs(part: Any, images: Tensor, config: SwinConfig) -> tuple[Tensor, ...
 
 
 def _stage_maps(part: Any, images: Tensor, config: SwinConfig) -> tuple[Tensor, ...]:  # noqa: ANN401
-    """A backbone's own maps; of an encoder, what leaves each stage's last block."""
+    """Compute a backbone's own maps, or the outputs of the last block of an encoder's stages."""
     if type(part).__name__ in BACKBONES:
         return tuple(part(images).feature_maps)
     last = [stage.blocks[-1] for stage in part.encoder.layers]
@@ -149,7 +149,7 @@ def _as_map(tokens: Tensor, rows: int) -> Tensor:
 
 @contextlib.contextmanager
 def _without_progress(library: Any) -> Iterator[None]:  # noqa: ANN401 - transformers
-    """No bars of the library's own on the screen."""
+    """Hide the library's progress bars."""
     words = library.utils.logging
     shown = words.is_progress_bar_enabled()
     words.disable_progress_bar()

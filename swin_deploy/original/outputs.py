@@ -13,12 +13,12 @@ Read = Callable[[Any, Tensor, SwinConfig], tuple[Tensor, ...]]
 
 
 class OriginalModel(nn.Module):
-    """Images [B, 3, H, W] to what ``config.output`` describes, computed by a library's model.
+    """A library's model with our outputs: images [B, 3, H, W] to what ``config.output`` describes.
 
     Args:
-        model: The library's.
-        config: Of ours.
-        read: Runs the model on images, and gives its outputs as ours are laid out.
+        model: The library's model.
+        config: Config of our model.
+        read: Function that runs the model on images and gives its outputs in our layout.
     """
 
     def __init__(self, model: nn.Module, config: SwinConfig, read: Read) -> None:
@@ -32,10 +32,10 @@ class OriginalModel(nn.Module):
 
 
 def tokens_of(feature_map: Tensor) -> Tensor:
-    """A map [B, H, W, C] as tokens [B, N, C], row by row."""
+    """Flatten a map [B, H, W, C] to tokens [B, N, C], row by row."""
     return feature_map.flatten(1, 2)
 
 
 def channels_first(feature_map: Tensor) -> Tensor:
-    """A map [B, H, W, C] as [B, C, H, W]."""
+    """Permute a map [B, H, W, C] to [B, C, H, W]."""
     return feature_map.permute(0, 3, 1, 2).contiguous()

@@ -1,6 +1,6 @@
 """A state dict from the user's file, as a library's users take it out by hand.
 
-This is on purpose not the reading of ``checkpoints``: a fault there must not be here, too.
+This code is on purpose not that of ``checkpoints``: a fault there must not be here, too.
 """
 
 from __future__ import annotations
@@ -21,10 +21,17 @@ DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask", "mas
 
 
 def read_state(path: Path, key: str) -> dict[str, Tensor]:
-    """The tensors under a key of a ``torch.save`` or safetensors file; of the file itself for "".
+    """Read the tensors under a key of a ``torch.save`` or safetensors file.
+
+    Args:
+        path: Path of the file.
+        key: Keys that lead to the tensors, joined by dots; empty for the file itself.
+
+    Returns:
+        Tensors by name, without counters and the prefix of ``DataParallel``.
 
     Raises:
-        ComparisonError: If there are none.
+        ComparisonError: If there is no dict under the key.
     """
     if path.suffix == ".safetensors":
         values: object = safetensors.torch.load_file(path)
@@ -44,7 +51,7 @@ def read_state(path: Path, key: str) -> dict[str, Tensor]:
 
 
 def _under(values: Any, key: str) -> object:  # noqa: ANN401 - whatever a file holds
-    """The value under keys that are joined by dots, which may stand in keys, too."""
+    """Return the value under keys joined by dots; keys may contain dots, too. None if absent."""
     if not key:
         return values
     for name in values if isinstance(values, dict) else ():
@@ -58,7 +65,7 @@ def _under(values: Any, key: str) -> object:  # noqa: ANN401 - whatever a file h
 
 
 def under_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names start with ``prefix``, without it."""
+    """Return the tensors whose names start with ``prefix``, by name without it."""
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
@@ -68,7 +75,7 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], library: str) -> N
     """Give a library's model a state dict; nothing may be missing or left over.
 
     Raises:
-        ComparisonError: If something is; derived buffers do not count.
+        ComparisonError: If something is missing or left over, other than derived buffers.
     """
     result = model.load_state_dict(state, strict=False)
     missing = [name for name in result.missing_keys if not name.endswith(DERIVED)]
