@@ -111,6 +111,11 @@ def _contradiction(report: Report, values: dict[str, Any]) -> str:
     wrong = [hop.name for hop in hops if len(hop.answers) not in (0, samples)]
     if wrong:
         return f"{wrong[0]} has not one answer for each sample"
+    for hop in hops:
+        for result in hop.results:
+            held = bool(result.checks) and all(check.passed for check in result.checks)
+            if result.passed and not held:
+                return f"{hop.name} passes on {result.inputs} although its checks do not"
     return next(_differences(values, to_json(report), "its "), "")
 
 

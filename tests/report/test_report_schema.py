@@ -128,8 +128,23 @@ def test_numbers_that_json_does_not_have_are_rejected(value, tmp_path):
         ((FAILING, "verdict", "pass"), "its verdict is pass, its figures say fail"),
         ((PASSING, "parity", "hops", 0, "answers", 0, REMOVED), "one answer for each sample"),
         ((PASSING, "evaluation", "candidates", 0, "top1", "right", 361), "."),
+        ((PASSING, "plan", "kernels", 1), "its plan.kernels is 1, its figures say 108"),
+        ((PASSING, "parity", "hops", 0, "passed", False), "passed is False, its figures say True"),
+        (
+            (PASSING, "parity", "hops", 0, "results", 0, "checks", 0, "needed", 9.0),
+            "although its checks do not",
+        ),
+        ((PASSING, "parity", "hops", 0, "results", 0, "checks", []), "its checks do not"),
     ],
-    ids=["verdict", "answers", "more right than images"],
+    ids=[
+        "verdict",
+        "answers",
+        "more right than images",
+        "kernels",
+        "hop",
+        "error beyond its limit",
+        "no checks",
+    ],
 )
 def test_a_report_that_contradicts_itself_is_rejected(damage, said, tmp_path):
     path = tmp_path / "report.json"
