@@ -199,7 +199,7 @@ class TorchRunner(Runner):
         """Record one call; warm-up on a stream of its own, as PyTorch asks for."""
         if self._fresh:
             self._first()
-        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side: Any = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(GRAPH_WARMUP):

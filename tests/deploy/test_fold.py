@@ -119,7 +119,7 @@ def nudge_one_bias_entry(deploy: DeployModel) -> None:
 
 
 def swap_two_windows(deploy: DeployModel) -> None:
-    index = reordering(blocks(deploy)[1].reorder_before).index.view(TINY.window_size**2, -1)
+    index = reordering(blocks(deploy)[1].reorder_before).index.view(TINY.stages[0].window_area, -1)
     index[:, [0, 3]] = index[:, [3, 0]]
 
 
@@ -175,7 +175,7 @@ def remove_displacement(deploy: DeployModel) -> None:
 
 
 def remove_relu(deploy: DeployModel) -> None:
-    deploy.embed = deploy.embed[:2]
+    deploy.embed = nn.Sequential(*list(deploy.embed)[:2])
 
 
 def leave_window_order(deploy: DeployModel) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import onnx
 import pytest
@@ -23,7 +24,12 @@ V1 = VARIANTS["swin_tiny_patch4_window7_224"]
 V2 = VARIANTS["swinv2_tiny_window8_256"]
 
 
-def short(config: SwinConfig, *, heads: tuple[int, int] = (3, 6), **fields: int) -> SwinConfig:
+def short(
+    config: SwinConfig,
+    *,
+    heads: tuple[int, int] = (3, 6),
+    **fields: Any,  # noqa: ANN401 - some of the config's
+) -> SwinConfig:
     """Two stages of two blocks, one of them shifted; the second stage has one window or more."""
     return dataclasses.replace(config, depths=(2, 2), num_heads=heads, **fields)
 

@@ -249,6 +249,12 @@ class Repeating(nn.Module):
     PyTorch's exporter shares equal tensors too, but not above 1024 values.
     """
 
+    first: Tensor
+    second: Tensor
+    third: Tensor
+    shaped: Tensor
+    other: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         values = torch.linspace(-1.0, 1.0, 64 * 64).reshape(64, 64)

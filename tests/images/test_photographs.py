@@ -59,7 +59,7 @@ def opened(path: Path) -> Image.Image:
 
 # timm --------------------------------------------------------------------------------------------
 
-TIMM = {
+TIMM: dict[str, dict[str, Any]] = {
     "swin_tiny_patch4_window7_224": {},
     "swin_base_patch4_window12_384": {},
     "swinv2_tiny_window8_256": {},

@@ -199,6 +199,7 @@ def test_limits_are_multiples_of_the_floor_below_the_ceiling():
     allowed = limits(CEILING, FLOOR, precision="fp32")
     assert FLOOR.atol < allowed.atol < CEILING.atol
     assert allowed.rtol / allowed.atol == pytest.approx(CEILING.rtol / CEILING.atol)
+    assert allowed.relative_l2 is not None
     assert FLOOR.relative_l2 < allowed.relative_l2 < allowed.atol
     assert allowed.atol_rule == "12 x noise"
     assert allowed.l2_rule == "5 x noise"
@@ -207,6 +208,7 @@ def test_limits_are_multiples_of_the_floor_below_the_ceiling():
 def test_limits_are_wider_for_images_that_scatter_more():
     usual, wide = (limits(CEILING, FLOOR, precision="fp32", spread=s) for s in (1.0, 4.0))
     assert wide.atol == 4 * usual.atol
+    assert usual.relative_l2 is not None
     assert wide.relative_l2 == 4 * usual.relative_l2
     assert wide.l2_rule == "20 x noise"
 
@@ -223,6 +225,7 @@ def test_limits_leave_room_for_one_rounding_where_the_floor_is_zero(precision):
     allowed = limits(
         dataclasses.replace(CEILING, atol=1.0), NoiseFloor(0, 0, "test"), precision=precision
     )
+    assert allowed.relative_l2 is not None
     assert unit < allowed.relative_l2 < allowed.atol < 20 * unit
 
 
@@ -251,6 +254,7 @@ def test_measure_floor_of_what_overflows_is_infinite(value):
 
 def test_compare_small_error_everywhere_fails_on_relative_l2_alone():
     allowed = limits(CEILING, FLOOR, precision="fp32")
+    assert allowed.relative_l2 is not None
     actual = outputs() * (1 + 1.5 * allowed.relative_l2)
     result = compared(actual, outputs(), allowed)
     assert [check.passed for check in result.checks] == [True, False]

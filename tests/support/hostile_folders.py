@@ -48,7 +48,7 @@ def renamed(dialect: Dialect) -> dict[str, Tensor]:
     """The small model's tensors by another library's names."""
     state: dict[str, Tensor] = {}
     for name, value in loaded("swin").reference.named_parameters():
-        names = dialect.foreign(name)
+        names = dialect.source_keys(name)
         parts = value.detach().chunk(len(names))
         state |= {part: one.clone() for part, one in zip(names, parts, strict=True)}
     return state
