@@ -92,8 +92,8 @@ def locked(
 ) -> Iterator[None]:
     """Keep other processes from writing a cache; the lock goes with the process, however it ends.
 
-    Without file locks (Windows) nothing is kept out: a cache is whole all the same, but what two
-    processes write at the same moment is that of the later one.
+    Without file locks (some network file systems) nothing is kept out: a cache is whole all the
+    same, but what two processes write at the same moment is that of the later one.
 
     Args:
         path: The cache; the lock is a file beside it.

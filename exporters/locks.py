@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from filelock import lock_descriptor
+
 # Answers of file systems without locks, and of NFS for a file that is open for reading only.
 NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -15,18 +17,11 @@ def take_lock(file: int) -> bool | None:
         file: Its descriptor; closing it gives the lock back.
 
     Returns:
-        Whether it was taken; None where there are no locks (Windows, some network file systems).
+        Whether it was taken; None where there are no locks (some network file systems).
     """
     try:
-        import fcntl
-    except ImportError:  # no POSIX
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock_descriptor(file, blocking=False)
     except OSError as err:
         if err.errno in NO_LOCKS:
             return None
         raise
-    return True

@@ -214,7 +214,7 @@ def _name_lock(place: Path) -> Iterator[None]:
                 stream = _open_lock(path)
                 stack.enter_context(stream)
                 if take_lock(stream.fileno()) is not False and _has_name(stream, path):
-                    stack.callback(_remove_lock, path)
+                    stack.callback(_remove_lock, path, stream)
                     break
                 stream.close()
             if time.monotonic() > deadline:
@@ -223,7 +223,9 @@ def _name_lock(place: Path) -> Iterator[None]:
         yield
 
 
-def _remove_lock(path: Path) -> None:
+def _remove_lock(path: Path, stream: IO[bytes]) -> None:
+    if os.name == "nt":  # an open file cannot be removed there
+        stream.close()
     with contextlib.suppress(PermissionError):  # another user's, in a sticky folder
         _remove(path)
 
@@ -300,8 +302,10 @@ def _make_locked_folder(parent: Path) -> tuple[Path, int | None]:
 def remove_left_over(folder: Path) -> None:
     """Remove the temporary files and folders in ``folder`` whose processes are gone.
 
-    Those that cannot be removed, or have no lock that tells (Windows), stay.
+    Those that cannot be removed, or have no lock that tells, stay.
     """
+    if os.name == "nt":  # a file is closed there, and so not locked, before it is renamed
+        return
     found: Sequence[os.DirEntry[str]] = ()
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         found = [entry for entry in entries if entry.name.startswith(".")]

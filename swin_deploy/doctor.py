@@ -31,6 +31,7 @@ REQUIRED = {
     "safetensors": ("safetensors.torch", "load_file"),
     "einops": ("einops", "rearrange"),
     "msgspec": ("msgspec", "convert"),
+    "filelock": ("filelock", "lock_descriptor"),
 }
 
 

@@ -86,7 +86,8 @@ def randomised(model: Model, seed: int = 0) -> Model:
             spread = outliers(len(module.weight), 3.0)
             weight = normal(module.weight.flatten(1), 0.6 * fan_in**-0.5) * spread[:, None]
             module.weight.copy_(weight.reshape(module.weight.shape))
-            module.bias.copy_(normal(module.bias, 0.3))
+            if module.bias is not None:
+                module.bias.copy_(normal(module.bias, 0.3))
         elif isinstance(module, nn.LayerNorm):
             scales = normal(module.weight, 0.3).exp()
             module.weight.copy_(scales * outliers(len(scales), 3.0))

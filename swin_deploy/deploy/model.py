@@ -326,7 +326,7 @@ class SwinBlock(nn.Module):
         reorder_after: nn.Module,
         reorder_branch: nn.Module,
         attention: WindowAttention,
-        mlp: nn.Module,
+        mlp: nn.Sequential,
         norms: tuple[nn.Module, nn.Module, nn.Module, nn.Module],
     ) -> None:
         super().__init__()

@@ -202,7 +202,7 @@ class TorchRunner(Runner):
         """Record one call, after a warm-up on a separate stream, which PyTorch requires."""
         if self._fresh:
             self._first()
-        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side: Any = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(GRAPH_WARMUP):

@@ -216,7 +216,7 @@ class TrtRunner(Runner):
         self._gpu = gpu = require_gpu(self._facts)
         data = read_engine(self._facts)
         # PyTorch makes the CUDA context here, which TensorRT then uses.
-        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.stream = torch.cuda.Stream()
         self._load_engine(trt, data)
         self._tensors = find_tensors(trt, self._engine, self._path)
         self._open_context(trt, gpu.name)

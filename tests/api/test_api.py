@@ -201,7 +201,7 @@ def test_load_prefers_a_path_to_a_name(folder: Path) -> None:
         (lambda m: swin_deploy.check(m, batches=()), "batches"),
         (lambda m: swin_deploy.check(m, batches=(1, 0)), "batches"),
         (lambda m: swin_deploy.check(m, images="photos"), "photos"),
-        (lambda m: swin_deploy.check(m, original="tinm"), "original 'tinm'"),  # type: ignore[arg-type]
+        (lambda m: swin_deploy.check(m, original="tinm"), "original 'tinm'"),
         (lambda m: swin_deploy.check(m, original="timm"), "--original timm"),
         (lambda m: swin_deploy.Predictor(m, img_size=112), "img size when it was loaded"),
         (lambda m: swin_deploy.Predictor(m, imgsize=112), "imgsize"),  # type: ignore[call-arg]

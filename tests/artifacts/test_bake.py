@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import families
 import numpy as np
@@ -19,6 +20,7 @@ from exporters.errors import ComparisonError, ConfigError
 from exporters.half_precision import to_half
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.fold_pixels import taking_pixels
+from swin_deploy.deploy.model import PixelPatchEmbed
 from swin_deploy.images.decode import denormalise, load_pixels, normalise
 from swin_deploy.images.labelled import find_images
 from swin_deploy.images.preprocessing import Preprocessing
@@ -26,7 +28,7 @@ from swin_deploy.images.sets import extreme_images, load_images, seeded_images, 
 from swin_deploy.predict.predictor import Predictor
 from swin_deploy.runners import OrtRunner
 
-ODD = {"mean": (0.4, 0.5, 0.6), "std": (0.31, 0.17, 0.29)}
+ODD: dict[str, Any] = {"mean": (0.4, 0.5, 0.6), "std": (0.31, 0.17, 0.29)}
 STEPS = [
     Preprocessing(56, 64),
     Preprocessing(56, 56, resize_mode="squash", **ODD),
@@ -77,8 +79,7 @@ def test_taking_pixels_equals_the_model_on_normalised_images(
     family: str, steps: Preprocessing
 ) -> None:
     loaded = families.loaded(family)
-    size = loaded.config.img_size
-    pixels = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), np.uint8)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, *loaded.config.image, 3), np.uint8)
     deploy = fold(loaded.reference)
     with torch.no_grad():
         wanted = deploy(torch.from_numpy(normalise(pixels, steps)))
@@ -121,7 +122,9 @@ def test_to_half_leaves_pixels_and_their_normalisation(precision: str, baked: Pa
 def test_pixels_are_normalised_to_the_bit_as_outside(steps: Preprocessing) -> None:
     levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
     deploy = taking_pixels(fold(families.loaded("notebook").reference), steps)
-    found = deploy.embed[0].normalize(torch.from_numpy(levels)).permute(0, 3, 1, 2)
+    embed = deploy.embed[0]
+    assert isinstance(embed, PixelPatchEmbed)
+    found = embed.normalize(torch.from_numpy(levels)).permute(0, 3, 1, 2)
     assert np.array_equal(found.numpy(), normalise(levels, steps))
 
 

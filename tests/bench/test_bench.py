@@ -60,7 +60,7 @@ def timed(*contenders, batches=(1,), effort=QUICK):
 
 
 def test_time_runners_interleaves_and_synchronises_on_both_sides():
-    journal = []
+    journal: list[tuple[str, object]] = []
     timed(contender("a", journal), contender("b", journal))
     ready = [
         (name, step) for name in "ab" for step in ((1, 3, 8, 8), *ONE_CALL, *ONE_CALL)
@@ -149,10 +149,11 @@ def test_time_runners_missing_backend_is_listed_with_its_reason():
 
 
 def test_time_runners_known_absence_is_not_even_opened():
-    absent = Contender(FakeRunner("engine"), not_run="it crashed before")
+    runner = FakeRunner("engine")
+    absent = Contender(runner, not_run="it crashed before")
     _, engine = timed(contender("reference"), absent).results
     assert engine.not_run == "it crashed before"
-    assert absent.runner.journal == []
+    assert runner.journal == []
 
 
 def test_time_runners_missing_reference_leaves_no_ratio():

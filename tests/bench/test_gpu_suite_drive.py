@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 import textwrap
+from typing import Any
 
 import pytest
 import torch
@@ -107,7 +108,7 @@ def test_drive_every_end_of_a_part_is_a_result(part, status, reason, data, how):
 
 
 def test_drive_resumes_but_for_other_conditions_failures_and_again(how):
-    said = []
+    said: list[str] = []
     how = dataclasses.replace(how, say=said.append)
 
     def times(*ways):
@@ -135,8 +136,13 @@ def test_drive_out_of_time_says_so_and_leaves_what_there_is(how):
 
 
 def test_drive_takes_over_what_a_killed_command_left(how):
-    left = {"part": "lost", "status": "cut short", "reason": "", "data": {"half": 1}}
-    left |= {"conditions": NOW, "seconds": 3.0}
+    left: dict[str, Any] = {
+        "part": "lost",
+        "status": "cut short",
+        "reason": "",
+        "data": {"half": 1},
+    }
+    left |= {"data": {"half": 1}, "conditions": NOW, "seconds": 3.0}
     partial_path(how.output).write_text(json.dumps(left))
     parts = driven(how, Part("fine", 9, work))
     assert parts["lost"]["status"] == "cut short"
@@ -278,7 +284,7 @@ def test_claim_places_refuses_a_partial_file_that_is_not_the_suites(tmp_path):
     partial_path(output).write_text('{"part": "environment"}')
     with pytest.raises(FileError, match="is not of this suite; move it away"):
         claim_places(output, None, artifacts=tmp_path / "files", dry=True)
-    document = {"parts": {}}
+    document: dict[str, Any] = {"parts": {}}
     assert merge_partial(document, output) == ""
     assert document["parts"] == {}
     assert partial_path(output).exists()

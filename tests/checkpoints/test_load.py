@@ -1,18 +1,21 @@
 import dataclasses
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import build_reference
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from exporters.artifact import sha256_of
 from exporters.errors import CheckpointError, ConfigError
 from swin_deploy.checkpoints import load
-from swin_deploy.checkpoints.load import load_model
+from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.config import BUNDLED_WEIGHTS, VARIANTS, notebook_config, variant
+from swin_deploy.reference.notebook import NotebookSwin
 
 DIGITS = BUNDLED_WEIGHTS["notebook-digits"]
 TINY_VARIANT = notebook_config(img_size=56, embed_dim=16, depths=(2, 2))
@@ -63,15 +66,25 @@ def test_load_model_at_another_image_size() -> None:
     assert loaded.reference(torch.zeros(1, 3, 112, 112)).shape == (1, 10)
 
 
+def embedding_weight(model: LoadedModel) -> Tensor:
+    assert isinstance(model.reference, NotebookSwin)
+    return model.reference.Embedding.linear_embedding.weight
+
+
+def generator_states() -> tuple[Tensor, Any, object]:
+    numpys: Any = np.random.get_state()  # noqa: NPY002 - the global one
+    return torch.get_rng_state(), numpys[1].tolist(), random.getstate()
+
+
 def test_load_model_random_weights_repeat_and_leave_the_generators_alone(
     tiny_variant: str,
 ) -> None:
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002 - the global generator is what must stay as it is
     random.seed(5)
-    before = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
+    before = generator_states()
     first = load_model(tiny_variant)
-    after = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
+    after = generator_states()
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
     torch.manual_seed(6)
@@ -86,11 +99,9 @@ def test_load_model_random_weights_repeat_and_leave_the_generators_alone(
 def test_load_model_other_seed_gives_other_weights(
     tiny_variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = load_model(tiny_variant).reference.Embedding.linear_embedding.weight
+    first = embedding_weight(load_model(tiny_variant))
     monkeypatch.setattr(load, "RANDOM_SEED", 1)
-    assert not torch.equal(
-        first, load_model(tiny_variant).reference.Embedding.linear_embedding.weight
-    )
+    assert not torch.equal(first, embedding_weight(load_model(tiny_variant)))
 
 
 def test_load_model_default_is_swin_t() -> None:
@@ -152,5 +163,5 @@ def test_load_model_does_not_change_the_file(tmp_path: Path) -> None:
     path.write_bytes(DIGITS.read_bytes())
     loaded = load_model(checkpoint=path)
     with torch.no_grad():
-        loaded.reference.Embedding.linear_embedding.weight.zero_()
+        embedding_weight(loaded).zero_()
     assert sha256_of(path) == loaded.sha256

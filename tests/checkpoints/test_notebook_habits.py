@@ -3,7 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
+import einops
 import pytest
 import torch
 import torch.nn.functional as F
@@ -30,7 +32,7 @@ def respelt(old: str, new: str) -> Correction:
     """Change part of one einops pattern, which has to be there."""
 
     def correct(model: NotebookSwin, patch: Patch) -> None:
-        original = notebook.rearrange
+        original = einops.rearrange
 
         def rearrange(tensor: Tensor, pattern: str, **sizes: int) -> Tensor:
             return original(tensor, pattern.replace(old, new), **sizes)
@@ -90,19 +92,25 @@ def corner_of_rows(windows: int) -> Tensor:
     return mask
 
 
+def shifted_attention(stage: Any) -> Any:  # noqa: ANN401 - PyTorch knows a stage as a module
+    return stage.SWSA.WMSA
+
+
 def first_windows(windows: int) -> Tensor:
     """The mask in the first window row and column in place of the last."""
     return seam(windows).flip(0, 1)
 
 
 def without_merging_bias(model: NotebookSwin, patch: Patch) -> None:
-    nn.init.zeros_(model.stages[1].linear_layer.bias)
+    merging = model.stages[1]
+    assert isinstance(merging, PatchMerging)
+    nn.init.zeros_(merging.linear_layer.bias)
 
 
 def norm_before_merging(model: NotebookSwin, patch: Patch) -> None:
     def forward(self: PatchMerging, tokens: Tensor) -> Tensor:
         side = math.isqrt(tokens.shape[1]) // 2
-        merged = notebook.rearrange(
+        merged = einops.rearrange(
             tokens, "b (h s1 w s2) c -> b (h w) (s2 s1 c)", h=side, s1=2, s2=2
         )
         return self.linear_layer(F.layer_norm(merged, merged.shape[-1:]))
@@ -111,7 +119,7 @@ def norm_before_merging(model: NotebookSwin, patch: Patch) -> None:
 
 
 def without_relu(model: NotebookSwin, patch: Patch) -> None:
-    model.Embedding.relu = nn.Identity()
+    model.Embedding.add_module("relu", nn.Identity())
 
 
 def table_of_each_head(model: NotebookSwin, patch: Patch) -> None:
@@ -144,7 +152,7 @@ def classified(model: NotebookSwin, patch: Patch) -> None:
 
 
 def last_stage_not_shifted(model: NotebookSwin, patch: Patch) -> None:
-    model.stages[2].SWSA.WMSA.mask = False
+    shifted_attention(model.stages[2]).mask = False
 
 
 def one_window_not_masked(windows: int) -> Tensor:
@@ -227,7 +235,7 @@ def test_gelu_is_exact_and_its_tanh_approximation_is_rejected() -> None:
 def test_projections_are_per_token_so_rolls_may_stand_outside_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    attention = golden_reference(112).stages[0].SWSA.WMSA
+    attention = shifted_attention(golden_reference(112).stages[0])
     tokens = golden_run(112)["stage_input"]
     expected = attention(tokens)
     roll = torch.roll

@@ -11,30 +11,12 @@ import pytest
 import torch
 from command_line import Command
 from conftest import FLOAT32_TOLERANCE, REJECTED, rms_error, seeded_images
-from torch import Tensor, nn
+from peers import FOUR_STAGES, STAGES, build_maskformer
+from torch import Tensor
 
 from exporters.errors import CheckpointError
 from swin_deploy.checkpoints.load import load_model
 from swin_deploy.deploy.fold import fold
-
-FOUR = {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8]}
-STAGES = ["stage1", "stage2", "stage3", "stage4"]
-
-
-def build_maskformer(*, converted: bool = False, **sizes: Any) -> nn.Module:  # noqa: ANN401
-    """MaskFormer around a Swin; ``converted`` writes the backbone's config in its own form."""
-    library = peers.import_peer("transformers")
-    kind = library.MaskFormerSwinConfig if converted else library.SwinConfig
-    fields = {**FOUR, "image_size": 64, "window_size": 2, "out_features": STAGES, **sizes}
-    decoder = library.DetrConfig(
-        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=4,
-    )  # fmt: skip
-    config = library.MaskFormerConfig(
-        backbone_config=kind(**fields), decoder_config=decoder, fpn_feature_size=32,
-        mask_feature_size=32,
-    )  # fmt: skip
-    return peers.trained_like(library.MaskFormerForInstanceSegmentation(config))
 
 
 @torch.no_grad()
@@ -86,7 +68,7 @@ def test_maskformer_without_its_norms_or_shift_is_another_model(tmp_path: Path) 
     images = seeded_images(loaded.config)
     wanted = encoder_maps(model, images)
     for field, stage in (("stage_norms", 0), ("always_shift", 3)):
-        config = dataclasses.replace(loaded.config, **{field: False})
+        config = dataclasses.replace(loaded.config, **{field: False})  # type: ignore[arg-type] # both are flags
         wrong = type(loaded.reference)(config)
         wrong.load_state_dict(loaded.reference.state_dict(), strict=False)
         with torch.no_grad():
@@ -113,7 +95,7 @@ def test_maskformer_forms_equal_transformers(form: str, tmp_path: Path) -> None:
 
 def test_maskformer_encoder_alone_shifts_everywhere(tmp_path: Path) -> None:
     library = peers.import_peer("transformers")
-    fields = {**FOUR, "image_size": 64, "window_size": 2}
+    fields = {**FOUR_STAGES, "image_size": 64, "window_size": 2}
     model = peers.trained_like(library.MaskFormerSwinModel(library.MaskFormerSwinConfig(**fields)))
     model.save_pretrained(tmp_path)
     loaded = load_model(None, tmp_path)

@@ -23,6 +23,7 @@ from command_line import (
 from exporters.artifact import manifest_path, read_manifest, sha256_of, write_artifact
 from exporters.backends import choose_flavor
 from exporters.errors import ExportError
+from exporters.plan import read_plan
 from swin_deploy.artifacts.newest import newest_export
 
 
@@ -121,7 +122,7 @@ def test_build_trt_float32_kernels_are_status_1(
 ) -> None:
     from exporters.engine import to_engine
 
-    real = to_engine.read_plan
+    real = read_plan
 
     def with_wide_kernels(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - passed along
         return dataclasses.replace(real(*args, **options), float32_compute=("__myl_Fc_7",))

@@ -1,6 +1,7 @@
 """Options of build-trt about an engine's life, at the border of the command."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Command, listing
@@ -14,7 +15,7 @@ from swin_deploy.cli import engine_options as life
 from swin_deploy.cli.console import NORMAL, QUIET, Console
 from swin_deploy.cli.engine_options import EngineBuildOptions
 
-PLAIN = {
+PLAIN: dict[str, Any] = {
     "timing_cache": None,
     "no_timing_cache": False,
     "hardware_compatibility": "none",

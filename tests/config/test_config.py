@@ -206,7 +206,8 @@ def test_from_dict_refuses_what_no_model_has(field: str, value: object, message:
 
 
 def test_from_dict_refuses_what_is_no_object() -> None:
-    for values in (None, [], "x", 7):
+    wrong: tuple[object, ...] = (None, [], "x", 7)
+    for values in wrong:
         with pytest.raises(ConfigError, match="not a model config"):
             SwinConfig.from_dict(values)  # type: ignore[arg-type]
 

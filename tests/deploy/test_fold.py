@@ -180,7 +180,7 @@ def remove_displacement(deploy: DeployModel) -> None:
 
 
 def remove_relu(deploy: DeployModel) -> None:
-    deploy.embed = deploy.embed[:2]
+    deploy.embed = nn.Sequential(*list(deploy.embed)[:2])
 
 
 def leave_window_order(deploy: DeployModel) -> None:

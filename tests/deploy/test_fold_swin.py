@@ -243,7 +243,8 @@ def test_fold_leaves_the_reference_as_it_was_and_owns_its_weights(family: str) -
 @torch.no_grad()
 def test_norm_before_attention_carries_its_bias_in_one_channel() -> None:
     reference = built(sized("swin"))
-    block, folded = reference.layers[0].blocks[1], blocks(fold(reference))[1]
+    layers: Any = reference.layers
+    block, folded = layers[0].blocks[1], blocks(fold(reference))[1]
     tokens = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(0)) * 4 + 1
     expected = block.attn.qkv(block.norm1(tokens))
     expected[..., :16] *= block.attn.scale

@@ -244,9 +244,9 @@ def test_stage_map_puts_channels_first_and_tokens_on_their_places() -> None:
 def test_deploy_model_gives_one_output_for_each_tap() -> None:
     layers: list[nn.Module] = [nn.ReLU(), nn.Hardtanh(), nn.Identity()]
     images = normal(2, 3, 4, 4) * 3
-    one = DeployModel(nn.Identity(), layers, {3: nn.Flatten()})(images)
+    one = DeployModel(nn.Sequential(), layers, {3: nn.Flatten()})(images)
     assert torch.equal(one, images.clamp(0, 1).flatten(1))
-    first, last = DeployModel(nn.Identity(), layers, {1: nn.Identity(), 3: nn.Flatten()})(images)
+    first, last = DeployModel(nn.Sequential(), layers, {1: nn.Identity(), 3: nn.Flatten()})(images)
     assert torch.equal(first, images.relu())
     assert torch.equal(last, one)
 
@@ -295,7 +295,7 @@ def test_swin_block_displaces_its_attention_branch_only() -> None:
         num_tokens=16,
     )
     norms = tuple(randomised(nn.LayerNorm(4), seed=seed) for seed in range(4))
-    mlp = randomised(nn.Linear(4, 4), seed=2)
+    mlp = nn.Sequential(randomised(nn.Linear(4, 4), seed=2))
     order, displacement, leaving = (shuffled(16, seed=seed) for seed in range(3))
     block = SwinBlock(
         reorder_before=Reorder(order),

@@ -52,7 +52,8 @@ def test_interrupted_evaluation_goes_on_where_it_was(
             raise KeyboardInterrupt
 
     at_once = evaluate(digits, Made(), few, settings=Settings(tmp_path / "once", batch=4))
-    settings, told = Settings(tmp_path / "parts", batch=4), []
+    told: list[str] = []
+    settings = Settings(tmp_path / "parts", batch=4)
     done = 4 * stop_after
     with pytest.raises(KeyboardInterrupt):
         evaluate(digits, Made(), few, settings=settings, progress=stop)

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from conftest import TINY, build_reference
 from exported import write_doubler
 from layouts import LAYOUTS, Array
+from numpy.typing import NDArray
 from torch import nn
 
 from exporters.arrays import plain_array
@@ -115,7 +117,7 @@ def runner(request: pytest.FixtureRequest, tmp_path: Path) -> Runner:
 def test_runner_takes_any_layout_and_gives_plain_arrays(
     runner: Runner, name: str, dtype: type
 ) -> None:
-    images = IMAGES.astype(np.float16).astype(dtype)
+    images: NDArray[Any] = IMAGES.astype(np.float16).astype(dtype)
     with runner:
         (output,) = runner.run(laid_out(name, images))
     assert output.flags.c_contiguous

@@ -89,7 +89,8 @@ def test_read_cache_of_nothing_is_empty_and_of_a_folder_an_error(tmp_path: Path)
 
 
 def test_lock_keeps_another_process_out_until_it_ends(tmp_path: Path) -> None:
-    path, lines = tmp_path / "folder" / "x.cache", []
+    lines: list[str] = []
+    path = tmp_path / "folder" / "x.cache"
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD_LOCK, str(path)], stdout=subprocess.PIPE, text=True
     )

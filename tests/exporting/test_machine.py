@@ -1,4 +1,5 @@
 import json
+from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ def found(name: str) -> Finding:
 
 def give_packages(patch: pytest.MonkeyPatch, *names: str | None) -> None:
     entries = [SimpleNamespace(metadata={"Name": name}) for name in names]
-    patch.setattr(machine.packages, "distributions", lambda: entries)
+    patch.setattr(metadata, "distributions", lambda: entries)
 
 
 def give_runtime(patch: pytest.MonkeyPatch, *providers: str) -> None:
@@ -154,8 +155,8 @@ def test_full_tensorrt_without_a_gpu_says_that_it_cannot_build(
 
 def test_polygraphy_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> str:
-        raise machine.packages.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(machine.packages, "version", refuse)
+    monkeypatch.setattr(metadata, "version", refuse)
     finding = found("polygraphy")
     assert (finding.state, finding.remedy) == ("broken", "pip install polygraphy")

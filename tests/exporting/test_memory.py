@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import dataclasses
 import gc
 import hashlib
@@ -21,11 +22,12 @@ from command_line import Command
 from conftest import TINY_WITH_HEAD, build_reference
 from exported import exported, needs_rtx
 from families import loaded as tiny
-from torch import nn
+from torch import Tensor, nn
 
 from exporters import memory
+from exporters.progress import silent
 from exporters.spec import ExportSpec, Precision
-from exporters.to_onnx import export_onnx
+from exporters.to_onnx import export_onnx, load_onnx
 from swin_deploy.artifacts import onnx_file
 from swin_deploy.candidates import read_made
 from swin_deploy.deploy.fold import fold
@@ -66,9 +68,9 @@ def test_alias_that_is_cast_has_weights_of_its_own(dtype: torch.dtype) -> None:
 
 
 def test_alias_keeps_what_is_shared_shared() -> None:
-    layer = nn.Linear(2, 2)
+    layer: Any = nn.Linear(2, 2)
     layer.register_buffer("table", torch.ones(3))
-    same = alias(nn.ModuleList([layer, layer]))
+    same: Any = alias(nn.ModuleList([layer, layer]))
     assert same[0] is same[1]
     assert type(same[0].weight) is nn.Parameter
     assert not same[0].weight.requires_grad
@@ -78,6 +80,9 @@ def test_alias_keeps_what_is_shared_shared() -> None:
 
 class Tied(nn.Module):
     """Two layers with one weight, and a view of a buffer."""
+
+    table: Tensor
+    front: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +112,7 @@ def test_shared_deploy_model_stays_as_it_is(family: str) -> None:
     before = copy.deepcopy(deploy.state_dict())
     where = addresses(deploy)
     images = seeded_images(model.config, count=2)
-    diagnose(model, images, noise_precision="fp16", progress=lambda _: None)
+    diagnose(model, images, noise_precision="fp16", progress=silent)
     for precision in ("fp16", "bf16"):
         with TorchRunner("m", deploy, arithmetic=precision) as runner:
             runner.run(images.images)
@@ -163,11 +168,12 @@ def test_made_files_are_read_once_and_hold_no_weights(
     path = tmp_path / "m.onnx"
     path.write_bytes(exported("digits").SerializeToString())
     read: list[Path] = []
-    monkeypatch.setattr(
-        onnx_file,
-        "load_onnx",
-        lambda one, load=onnx_file.load_onnx: read.append(one) or load(one),
-    )
+
+    def noted(one: Path) -> onnx.ModelProto:
+        read.append(one)
+        return load_onnx(one)
+
+    monkeypatch.setattr(onnx_file, "load_onnx", noted)
     made = read_made([path])
     assert read == [path]
     (file,) = made.onnx
@@ -225,7 +231,7 @@ def test_release_memory_gives_back_what_glibc_keeps() -> None:
 
 
 def test_release_memory_of_another_c_library_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     memory.release_memory()
 
 

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
 from exported import make_graph
 from onnx import helper
@@ -58,7 +59,7 @@ def plain_name(path, index):
 def old_exporter_name(path, index):
     """``/layers/layers.0/blocks/blocks.0/attn/MatMul``: a list comes before its place."""
     parts = path.split(".")
-    shown = []
+    shown: list[str] = []
     for place, part in enumerate(parts):
         shown.append(f"{shown[-1]}.{part}" if part.isdecimal() and place else part)
     return f"/{'/'.join(shown)}/MatMul_{index}"
@@ -70,7 +71,8 @@ def nameless(path, index):
 
 def graph_of(paths, name, *, scopes=False):
     """A product for each path, and an attention where a path says so."""
-    nodes, last = [], "images"
+    nodes: list[onnx.NodeProto] = []
+    last = "images"
 
     def add(op, inputs, output, path):
         nodes.append(helper.make_node(op, inputs, [output], name=name(path, len(nodes))))

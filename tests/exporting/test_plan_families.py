@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import onnx
 import pytest
@@ -23,7 +24,12 @@ V1 = VARIANTS["swin_tiny_patch4_window7_224"]
 V2 = VARIANTS["swinv2_tiny_window8_256"]
 
 
-def short(config: SwinConfig, *, heads: tuple[int, int] = (3, 6), **fields: int) -> SwinConfig:
+def short(
+    config: SwinConfig,
+    *,
+    heads: tuple[int, int] = (3, 6),
+    **fields: Any,  # noqa: ANN401 - some of the config's
+) -> SwinConfig:
     """Two stages of two blocks, one of them shifted; the second stage has one window or more."""
     return dataclasses.replace(config, depths=(2, 2), num_heads=heads, **fields)
 
@@ -43,8 +49,7 @@ SHORT = {
 def half_graph(config: SwinConfig) -> onnx.ModelProto:
     """The float16 graph of a model with random weights."""
     torch.manual_seed(RANDOM_SEED)
-    size = config.img_size
-    spec = ExportSpec((3, size, size), config.output_names, precision="fp16")
+    spec = ExportSpec((3, *config.image), config.output_names, precision="fp16")
     return export_onnx(fold(build_reference(config).eval()), spec, metadata={})
 
 

@@ -4,6 +4,7 @@ import functools
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import peers
@@ -19,7 +20,7 @@ from exporters.spec import EngineOptions
 from swin_deploy.artifacts.engine_file import read_or_build_plan
 from swin_deploy.config import SwinConfig
 
-SMALL = {"depths": (2, 2), "num_heads": (2, 4)}
+SMALL: dict[str, Any] = {"depths": (2, 2), "num_heads": (2, 4)}
 CONFIG = SwinConfig(
     img_size=64, patch_size=4, window_size=4, embed_dim=32, num_classes=10, family="swin", **SMALL
 )
@@ -100,6 +101,7 @@ def test_plan_of_a_library_has_its_blocks_and_operations(library, batch, fused, 
     assert len([name for name in names if name.startswith(PREFIX[library])]) >= 5
     assert [block.attention for block in plan.blocks if block.attention] == [1] * 4
     assert {kernel.block for kernel in plan.kernels} <= set(names)
+    assert plan.floor_ratio is not None
     assert 1 < plan.floor_ratio < 3
 
 
@@ -111,7 +113,11 @@ def test_a_float32_file_is_planned_in_its_float16_form(files):
     assert (half.fused_attention, single.fused_attention) == (4, 0)
     assert half.half_byte_share > 0.8
     assert half.floor_bytes < 0.6 * single.floor_bytes
-    assert all(pair.more_bytes > 0 for pair in block_pairs(half, single) if pair.first.attention)
+    assert all(
+        pair.more_bytes > 0
+        for pair in block_pairs(half, single)
+        if pair.first and pair.first.attention
+    )
 
 
 @needs_rtx

@@ -108,7 +108,7 @@ def test_to_half_names_and_types_of_the_edges(io_precision):
 def test_to_half_several_inputs_and_outputs_and_constants():
     graph = make_graph(
         helper.make_node(
-            "Constant", [], ["c"], value=numpy_helper.from_array(np.float32([0.1] * 4))
+            "Constant", [], ["c"], value=numpy_helper.from_array(np.array([0.1] * 4, np.float32))
         ),
         helper.make_node("Mul", ["images", "c"], ["first"]),
         helper.make_node("Add", ["first", "more"], ["second"]),
@@ -149,7 +149,7 @@ def test_to_half_names_the_weight_that_float16_cannot_hold(weight, shown):
 
 
 def test_to_half_names_the_node_whose_constant_float16_cannot_hold():
-    value = numpy_helper.from_array(np.float32([1e6] * 4))
+    value = numpy_helper.from_array(np.array([1e6] * 4, np.float32))
     graph = make_graph(
         helper.make_node("Constant", [], ["c"], value=value, name="scale/Constant"),
         helper.make_node("Mul", ["images", "c"], ["y"]),

@@ -17,7 +17,7 @@ from exporters.errors import ExportError
 from exporters.half_precision import to_half
 from exporters.precisions import PRECISIONS, REDUCED, fallbacks
 from exporters.spec import Precision
-from swin_deploy.artifacts.pipeline import converted_path
+from swin_deploy.artifacts.onnx_file import converted_path
 from swin_deploy.cli import cli
 from swin_deploy.parity.tolerances import TOLERANCES
 from swin_deploy.runners import torch_dtype

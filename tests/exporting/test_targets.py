@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -94,7 +94,7 @@ def test_targets_without_a_part_are_refused(key: str) -> None:
         Targets.from_dict({name: value for name, value in GOOD.items() if name != key})
 
 
-CHOICES = {
+CHOICES: dict[str, dict[str, Any]] = {
     "timing_cache": {"timings": CacheFile(Path("x"), named=True)},
     "hardware_compatibility": {"hardware_compatibility": "ampere-plus"},
     "version_compatible": {"version_compatible": True},

@@ -18,6 +18,7 @@ import pytest
 
 import swin_deploy
 from exporters.flavors import FEATURE_NAMES, FLAVORS, major_of
+from exporters.spec import Flavor
 
 ROOT = Path(swin_deploy.__file__).parent.parent
 LISTS = Path(__file__).parent.parent / "tensorrt_names"
@@ -205,7 +206,7 @@ def test_a_wrong_name_is_noticed(path: str, old: str, new: str) -> None:
 @pytest.mark.parametrize("release", RELEASES)
 def test_features_of_the_table_are_what_the_release_has(release: str) -> None:
     """A flavour without a feature may have its names, but never the other way round."""
-    flavor = "tensorrt-rtx" if release.startswith("tensorrt-rtx") else "tensorrt"
+    flavor: Flavor = "tensorrt-rtx" if release.startswith("tensorrt-rtx") else "tensorrt"
     traits, major = FLAVORS[flavor], major_of(LISTED[release]["version"])
     assert major in traits.majors
     for feature, names in FEATURE_NAMES.items():

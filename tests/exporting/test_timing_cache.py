@@ -144,7 +144,8 @@ def test_a_real_builder_takes_an_empty_cache_and_not_junk(named: bool, tmp_path:
     import tensorrt_rtx as trt
 
     builder = trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR))
-    config, path, warnings = builder.create_builder_config(), tmp_path / "timings.cache", []
+    warnings: list[str] = []
+    config, path = builder.create_builder_config(), tmp_path / "timings.cache"
     file = CacheFile(path, named=named)
     for _ in range(2):
         cache = attach_timing_cache(trt, config, file, warn=warnings.append)

@@ -74,7 +74,7 @@ def test_build_engine_twice_gives_the_same_plan_and_leaves_the_graph():
 
 @needs_rtx
 def test_build_engine_for_a_range_reads_sizes_at_its_optimum():
-    lines = []
+    lines: list[str] = []
     graph = exported("blocks", precision="fp16")
     wide = build_engine(graph, BatchProfile(1, 2, 5), options=RTX, progress=lines.append)
     fixed = build_engine(graph, AT_2, options=RTX)
@@ -204,7 +204,7 @@ def test_build_engine_batch_beyond_every_device_is_refused():
 
 @needs_rtx
 def test_build_engine_tells_each_step():
-    lines = []
+    lines: list[str] = []
     build_engine(linear_graph(), AT_2, options=RTX, progress=lines.append)
     assert len(lines) > 3
     assert any(line.endswith("1/1") for line in lines)
@@ -215,7 +215,7 @@ def test_build_engine_tells_each_step():
 @pytest.mark.parametrize("error", [ValueError, BrokenPipeError, KeyboardInterrupt])
 @pytest.mark.parametrize("at", [1, 3], ids=["first line", "third line"])
 def test_build_engine_stops_where_progress_fails(error, at, capfd):
-    lines = []
+    lines: list[str] = []
 
     def progress(line):
         lines.append(line)
@@ -230,7 +230,7 @@ def test_build_engine_stops_where_progress_fails(error, at, capfd):
 
 @needs_rtx
 def test_build_engine_interrupt_by_signal_ends_the_build(capfd):
-    lines = []
+    lines: list[str] = []
 
     def progress(line):
         lines.append(line)

@@ -250,6 +250,12 @@ class Repeating(nn.Module):
     PyTorch's exporter shares equal tensors too, but not above 1024 values.
     """
 
+    first: Tensor
+    second: Tensor
+    third: Tensor
+    shaped: Tensor
+    other: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         values = torch.linspace(-1.0, 1.0, 64 * 64).reshape(64, 64)
@@ -316,8 +322,7 @@ STAGES = SwinConfig(
 
 def test_export_onnx_stages_are_several_outputs_of_any_batch():
     model = fold(trained_like(build_reference(STAGES)))
-    size = STAGES.img_size
-    graph = export_onnx(model, ExportSpec((3, size, size), STAGES.output_names), metadata={})
+    graph = export_onnx(model, ExportSpec((3, *STAGES.image), STAGES.output_names), metadata={})
     assert graph.opset_import[0].version == 17
     assert_static(graph)
     assert [(value.name, shape_of(value)) for value in graph.graph.output] == [

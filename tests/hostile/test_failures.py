@@ -9,8 +9,8 @@ import pytest
 import torch
 from command_line import Command, run_process
 
-from swin_deploy import cli
 from swin_deploy.cli.failures import HEAD, MOST_LETTERS, bug_report, explain, one_line
+from swin_deploy.cli.models import models
 
 
 def test_one_line_leaves_a_short_message_as_it_is() -> None:
@@ -76,7 +76,13 @@ def test_explain_says_what_is_no_bug_in_one_line(act: Callable[[], object], word
 
 @pytest.mark.parametrize(
     "act",
-    [lambda: {}["a"], lambda: int("a"), lambda: None.x, lambda: 1 / 0, fail(RuntimeError("odd"))],  # type: ignore[attr-defined]
+    [
+        lambda: {"b": 1}["a"],
+        lambda: int("a"),
+        lambda: None.x,  # type: ignore[attr-defined] # it is to fail
+        lambda: 1 / 0,
+        fail(RuntimeError("odd")),
+    ],
     ids=["key", "value", "attribute", "zero", "runtime"],
 )
 def test_explain_has_nothing_to_say_of_a_bug(act: Callable[[], object]) -> None:
@@ -94,7 +100,7 @@ def test_main_ends_a_bug_with_its_traceback_and_status_70(
     def broken(**_: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(cli.models, "callback", broken)
+    monkeypatch.setattr(models, "callback", broken)
     outcome = swin("models")
     assert outcome.status == 70
     assert "Traceback (most recent call last)" in outcome.err
@@ -105,7 +111,7 @@ def test_main_ends_a_bug_with_its_traceback_and_status_70(
 def test_main_ends_without_memory_in_one_line(
     swin: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.models, "callback", lambda **_: torch.empty(1 << 60))
+    monkeypatch.setattr(models, "callback", lambda **_: torch.empty(1 << 60))
     swin("models").assert_error("not enough memory; use a smaller batch or image size")
 
 

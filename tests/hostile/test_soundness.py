@@ -70,7 +70,7 @@ def test_require_sound_accepts_every_way_to_keep_values(tmp_path: Path) -> None:
                  TensorProto.BFLOAT16, TensorProto.UINT8, TensorProto.INT64):  # fmt: skip
         made = helper.make_tensor(f"t{kind}", kind, [3], [1, 0, 1])
         graph.graph.initializer.append(made)
-    graph.graph.initializer.append(helper.make_tensor("words", TensorProto.STRING, [2], ["a", "b"]))
+    graph.graph.initializer.append(numpy_helper.from_array(np.array(["a", "b"], object), "words"))
     graph.graph.initializer.append(numpy_helper.from_array(np.zeros((0, 3), np.float32), "none"))
     require_sound(graph, tmp_path)
 

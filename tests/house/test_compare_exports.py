@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -23,10 +24,11 @@ NO_ENGINE = ("--variant", "tiny", "--no-engine", "--seconds", "0")
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def script() -> Iterator[ModuleType]:
     """The script as a module; what it sets for its own process is as before afterwards."""
     loader = importlib.machinery.SourceFileLoader("compare_exports", str(SCRIPT))
     spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "dont_write_bytecode", True)  # it would lie beside the script

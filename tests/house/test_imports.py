@@ -130,6 +130,14 @@ def test_peers_are_imported_nowhere(package: str) -> None:
     assert [path.name for path in sources(package) if imported(path) & PEERS] == []
 
 
+def test_files_import_no_tests() -> None:
+    """A file of tests is found only where its folder is collected; helpers are in tests/support."""
+    files = sources("tests")
+    tests = {path.stem for path in files if path.stem.startswith("test_")}
+    assert len(tests) > 100
+    assert [path.name for path in files if imported(path) & tests] == []
+
+
 def test_import_walk_notices_an_import_inside_a_function(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
     path.write_text("def f():\n    from swin_deploy.cli import cli\n    import onnxruntime.capi\n")

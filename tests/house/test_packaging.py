@@ -91,3 +91,16 @@ def test_every_folder_of_modules_is_a_package_of_the_wheel() -> None:
 def test_version_is_the_packages() -> None:
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     assert project["version"] == swin_deploy.__version__
+
+
+def test_every_python_script_is_linted_and_typed() -> None:
+    """Neither ruff nor mypy finds a file without a suffix by itself."""
+    scripts = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "scripts").iterdir()
+        if path.is_file() and path.read_text(encoding="utf-8").startswith("#!/usr/bin/env python3")
+    }
+    tool = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]
+    assert len(scripts) > 5
+    assert set(tool["ruff"]["extend-include"]) == scripts
+    assert {name for name in tool["mypy"]["files"] if name.startswith("scripts/")} == scripts

@@ -36,6 +36,7 @@ def test_reports_are_in_plain_words(report: Report) -> None:
     page = re.sub(r"<style>.*?</style>|<[^>]*>", " ", render_html(report), flags=re.DOTALL)
     assert own_words(html.unescape(page)) == []
     assert own_words(re.sub(r"<[^>]*>", " ", render_markdown(report))) == []
+    assert report.parity is not None
     for rendered in (terminal.render_summary(report), terminal.render_parity(report.parity)):
         assert own_words(_text(rendered)) == []
 

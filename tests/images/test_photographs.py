@@ -24,7 +24,8 @@ from swin_deploy.checkpoints.image_processors import (
     huggingface_rule,
 )
 from swin_deploy.checkpoints.load import LoadedModel, load_model
-from swin_deploy.checkpoints.preprocessors import library_rule, timm_rule
+from swin_deploy.checkpoints.preprocessors import library_rule
+from swin_deploy.checkpoints.timm import timm_rule
 from swin_deploy.config import VARIANTS, Size
 from swin_deploy.images.decode import load_image
 from swin_deploy.images.preprocessing import Preprocessing
@@ -59,7 +60,7 @@ def opened(path: Path) -> Image.Image:
 
 # timm --------------------------------------------------------------------------------------------
 
-TIMM = {
+TIMM: dict[str, dict[str, Any]] = {
     "swin_tiny_patch4_window7_224": {},
     "swin_base_patch4_window12_384": {},
     "swinv2_tiny_window8_256": {},
@@ -277,7 +278,7 @@ def rule_of(theirs: Any, folder: Path) -> Preprocessing:  # noqa: ANN401 - an im
     theirs.save_pretrained(folder)
     values = json.loads((folder / "preprocessor_config.json").read_text())
     rule = huggingface_rule(values, where="preprocessor_config.json")
-    return rule.at(rule.native or 64)
+    return rule.steps(Size.of(rule.native or 64))
 
 
 @pytest.mark.parametrize(("kind", "values"), HUGGINGFACE.values(), ids=HUGGINGFACE.keys())

@@ -181,7 +181,7 @@ def test_other_number_of_classes_fails(tmp_path: Path) -> None:
     hop = hop_of(dataclasses.replace(loaded, config=config, reference=reference))
     assert hop.passed is False
     assert "the output has shape [3, 10], the reference [3, 9]" in hop.located
-    parity = ParityReport("m", "w", "PyTorch", {}, None, (hop,))
+    parity = ParityReport("m", "w", "PyTorch", (), None, (hop,))
     written = write_report(make_report(loaded, Made(), parity=parity, bench=None), tmp_path / "r")
     again = read_report(tmp_path / "r" / "report.json")
     assert again.parity == parity

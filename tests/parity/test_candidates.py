@@ -2,11 +2,13 @@ import copy
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import onnx
 import pytest
 import torch
 from families import CONFIGS, loaded, outputs, trained_like
+from fault_parts import blocks
 from onnx import numpy_helper
 from torch import nn
 
@@ -18,6 +20,7 @@ from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
 from swin_deploy.deploy.fold import fold
+from swin_deploy.deploy.model import DeployModel, Reorder, SwinBlock
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.parity import TOLERANCES, Hop
 from swin_deploy.parity.run import check_parity, reference_outputs
@@ -26,11 +29,11 @@ from swin_deploy.reference import build_reference
 every_family = pytest.mark.parametrize("family", CONFIGS)
 
 
-def judged(family: str, candidate: nn.Module | onnx.ModelProto, **choices: object) -> Hop:
+def judged(family: str, candidate: nn.Module | onnx.ModelProto, **choices: Any) -> Hop:  # noqa: ANN401 - passed along
     return check_parity(loaded(family), outputs(family), candidate, **choices).hops[0]
 
 
-def deploy(family: str) -> nn.Module:
+def deploy(family: str) -> DeployModel:
     return fold(loaded(family).reference)
 
 
@@ -138,7 +141,7 @@ FAULTS = {
 }
 
 
-def _bias(block: nn.Module) -> torch.Tensor:
+def _bias(block: SwinBlock) -> torch.Tensor:
     return next(value for name, value in block.attention.named_buffers() if name.endswith("bias"))
 
 
@@ -150,7 +153,7 @@ def test_check_small_fault_fails_and_is_located(family: str, fault: str) -> None
     change, words = FAULTS[fault]
     model = deploy(family)
     with torch.no_grad():
-        change(model.layers[1])
+        change(blocks(model)[1])
     hop = judged(family, model)
     assert hop.passed is False
     assert hop.located.startswith(f"first wrong: layers.1 (stage 1, block 2), {words}: ")
@@ -171,7 +174,9 @@ def test_check_fault_in_a_graph_is_located(path: str, words: str) -> None:
 
 def test_check_wrong_token_order_is_located() -> None:
     model = deploy("swin")
-    index = model.layers[1].reorder_before.index
+    reorder = blocks(model)[1].reorder_before
+    assert isinstance(reorder, Reorder)
+    index = reorder.index
     index[:2] = index[:2].flip(0)
     hop = judged("swin", model)
     assert hop.passed is False
@@ -180,8 +185,9 @@ def test_check_wrong_token_order_is_located() -> None:
 
 def test_check_fault_behind_the_features_is_located_there() -> None:
     model = deploy("swin")
+    heads: Any = model.heads
     with torch.no_grad():
-        model.heads["5"][-1].bias[0] += 1e-3
+        heads["5"][-1].bias[0] += 1e-3
     hop = judged("swin", model)
     assert hop.passed is False
     assert hop.located == (
@@ -192,9 +198,10 @@ def test_check_fault_behind_the_features_is_located_there() -> None:
 def test_check_reference_that_overflows_in_float16_leaves_the_ceiling_alone() -> None:
     config = CONFIGS["swin"]
     model = copy.deepcopy(loaded("swin"))
+    layers: Any = model.reference.layers
     with torch.no_grad():
-        model.reference.layers[0].blocks[0].mlp.fc1.weight.mul_(1e4)
-        model.reference.layers[0].blocks[0].mlp.fc2.weight.mul_(1e-4)
+        layers[0].blocks[0].mlp.fc1.weight.mul_(1e4)
+        layers[0].blocks[0].mlp.fc2.weight.mul_(1e-4)
     images = (seeded_images(config, count=2),)
     found = reference_outputs(model, images, precisions=("fp16",))
     hop = check_parity(model, found, fold(model.reference), precision="fp16").hops[0]

@@ -2,6 +2,8 @@ import pytest
 from fault_models import MODELS, judge_fault, judge_faultless
 from faults import FAULTS, AbsentPartError, Fault
 
+from exporters.spec import Precision
+
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
@@ -17,7 +19,7 @@ def test_parity_rejects(fault: Fault, kind: str) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("stage", ["deploy", "onnx"])
 @pytest.mark.parametrize("kind", MODELS)
-def test_parity_accepts_a_model_without_faults(kind: str, stage: str, precision: str) -> None:
+def test_parity_accepts_a_model_without_faults(kind: str, stage: str, precision: Precision) -> None:
     hop = judge_faultless(kind, 0, stage=stage, precision=precision).hops[0]
     assert hop.passed, hop.worst
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from exporters.errors import ComparisonError
+from exporters.spec import Precision, Stage
 from swin_deploy.parity import (
     TOLERANCES,
     Case,
@@ -200,6 +201,7 @@ def test_limits_are_multiples_of_the_floor_below_the_ceiling():
     allowed = limits(CEILING, FLOOR, precision="fp32")
     assert FLOOR.atol < allowed.atol < CEILING.atol
     assert allowed.rtol / allowed.atol == pytest.approx(CEILING.rtol / CEILING.atol)
+    assert allowed.relative_l2 is not None
     assert FLOOR.relative_l2 < allowed.relative_l2 < allowed.atol
     assert allowed.atol_rule == "12 x noise"
     assert allowed.l2_rule == "5 x noise"
@@ -208,6 +210,7 @@ def test_limits_are_multiples_of_the_floor_below_the_ceiling():
 def test_limits_are_wider_for_images_that_scatter_more():
     usual, wide = (limits(CEILING, FLOOR, precision="fp32", spread=s) for s in (1.0, 4.0))
     assert wide.atol == 4 * usual.atol
+    assert usual.relative_l2 is not None
     assert wide.relative_l2 == 4 * usual.relative_l2
     assert wide.l2_rule == "20 x noise"
 
@@ -224,6 +227,7 @@ def test_limits_leave_room_for_one_rounding_where_the_floor_is_zero(precision):
     allowed = limits(
         dataclasses.replace(CEILING, atol=1.0), NoiseFloor(0, 0, "test"), precision=precision
     )
+    assert allowed.relative_l2 is not None
     assert unit < allowed.relative_l2 < allowed.atol < 20 * unit
 
 
@@ -252,6 +256,7 @@ def test_measure_floor_of_what_overflows_is_infinite(value):
 
 def test_compare_small_error_everywhere_fails_on_relative_l2_alone():
     allowed = limits(CEILING, FLOOR, precision="fp32")
+    assert allowed.relative_l2 is not None
     actual = outputs() * (1 + 1.5 * allowed.relative_l2)
     result = compared(actual, outputs(), allowed)
     assert [check.passed for check in result.checks] == [True, False]
@@ -308,7 +313,8 @@ def test_second_opinion_says_nothing(capfd):
 
 
 def test_tolerances_cover_every_stage_and_precision():
-    stages, precisions = ("deploy", "onnx", "engine"), ("fp32", "fp16", "bf16")
+    stages: tuple[Stage, ...] = ("deploy", "onnx", "engine")
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
     # The original library's model runs in float32 alone.
     every = {(s, p) for s in stages for p in precisions} | {("original", "fp32")}
     assert set(TOLERANCES) == every
@@ -324,7 +330,7 @@ def hop(*results, not_run=""):
 
 
 def report(*hops):
-    return ParityReport("model", "random", "PyTorch", {}, None, hops)
+    return ParityReport("model", "random", "PyTorch", (), None, hops)
 
 
 def test_hop_that_did_not_run_has_no_verdict_and_no_results_do_not_pass():

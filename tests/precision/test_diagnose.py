@@ -2,7 +2,9 @@
 
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +17,7 @@ from overflowing import attention, attention_and_offset, mlp, write_checkpoint
 from exporters.errors import ConfigError
 from exporters.precisions import PRECISIONS
 from exporters.progress import silent
+from exporters.spec import Precision
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.config import BUNDLED_IMAGES
 from swin_deploy.deploy.fold import fold
@@ -49,7 +52,7 @@ def calibration() -> ImageSet:
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Diagnosis]:
     """The diagnosis of each model."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    quiet = {"noise_precision": "fp16", "progress": silent}
+    quiet: dict[str, Any] = {"noise_precision": "fp16", "progress": silent}
     return {
         name: diagnose(load_model(MODEL, write_checkpoint(folder, change)), calibration(), **quiet)
         for name, change in CHANGES.items()
@@ -85,7 +88,7 @@ def test_noise_is_infinite_only_where_a_part_overflows(found: dict[str, Diagnosi
             assert part.noise is not None
             assert math.isinf(part.noise) == (part.max_abs > PRECISIONS["fp16"].largest)
     share = found["change_nothing"].fair_share
-    assert all(0 < part.noise < share for part in found["change_nothing"].parts)
+    assert all(0 < (part.noise or 0) < share for part in found["change_nothing"].parts)
     assert "layers.3.residual" in found["attention_and_offset"].noisy
 
 
@@ -121,7 +124,7 @@ def test_ranges_are_those_of_every_operation() -> None:
     images = seeded_images(TINY, batch=10)  # two calls
     seen: dict[str, list[torch.Tensor]] = {}
 
-    def keep(path: str, op: str, args: tuple, call: object) -> object:
+    def keep(path: str, op: str, args: tuple[Any, ...], call: Callable[..., Any]) -> object:
         result = call(*args)
         seen.setdefault(f"{path}/{op}", []).append(result)
         return result
@@ -145,16 +148,17 @@ def test_ranges_are_those_of_every_operation() -> None:
 
 def test_tiny_share_counts_what_float16_holds_badly() -> None:
     model = fold(build_reference(TINY))
+    embed: Any = model.embed[0]
     with torch.no_grad():
-        model.embed[0].linear.weight.mul_(1e-6)
-        model.embed[0].linear.bias.zero_()
+        embed.linear.weight.mul_(1e-6)
+        embed.linear.bias.zero_()
     parts = measure_ranges(model, seeded_images(TINY).numpy())
     assert parts[0].activations[0].name == "embed.0.linear/linear"
     assert parts[0].activations[0].tiny_share > 0.99
 
 
 @pytest.mark.parametrize(("precision", "worst"), [("fp16", 2e-2), ("bf16", 2e-1)])
-def test_emulated_half_is_as_far_off_as_the_half_module(precision: str, worst: float) -> None:
+def test_emulated_half_is_as_far_off_as_the_half_module(precision: Precision, worst: float) -> None:
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     model = fold(digits().reference)
     images = torch.from_numpy(calibration().images)

@@ -38,7 +38,7 @@ def scaled(values: list[float]) -> onnx.ModelProto:
         helper.make_node("Mul", ["images", "w"], ["y"], name="scale/Mul"),
         inputs={"images": ROW},
         outputs={"y": ROW},
-        weights={"w": np.float32(values)},
+        weights={"w": np.array(values, np.float32)},
     )
 
 

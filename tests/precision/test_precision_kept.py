@@ -13,7 +13,7 @@ from peers import trained_like
 from torch import Tensor, nn
 
 from exporters.half_precision import FLOAT32_MODULES, to_half
-from exporters.spec import ExportSpec
+from exporters.spec import ExportSpec, Precision
 from exporters.to_onnx import export_onnx
 from swin_deploy.config import SwinConfig
 from swin_deploy.deploy.fold import fold
@@ -35,6 +35,8 @@ class Normalize(nn.Module):
     """The rows of images over their length; ``shared`` is a weight of the outer module too."""
 
     keep_float32 = True
+    shared: Tensor
+    own: Tensor
 
     def __init__(self, shared: Tensor) -> None:
         super().__init__()
@@ -48,6 +50,9 @@ class Normalize(nn.Module):
 
 class Outer(nn.Module):
     """A module that is half but for one part of it."""
+
+    shared: Tensor
+    weight: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +77,7 @@ SHAPE = (3, 8, 4)
 
 
 @functools.cache
-def outer_graph(precision: str = "fp16", io_precision: str = "fp32") -> onnx.ModelProto:
+def outer_graph(precision: Precision = "fp16", io_precision: Precision = "fp32") -> onnx.ModelProto:
     spec = ExportSpec(SHAPE, ("y",), precision=precision, io_precision=io_precision)
     return export_onnx(Outer().eval(), spec, metadata={})
 
@@ -83,7 +88,7 @@ def v2_model() -> nn.Module:
 
 
 @functools.cache
-def v2_graph(precision: str) -> onnx.ModelProto:
+def v2_graph(precision: Precision) -> onnx.ModelProto:
     spec = ExportSpec((3, 32, 32), V2.output_names, precision=precision)
     return export_onnx(v2_model(), spec, metadata={})
 
@@ -150,7 +155,7 @@ def test_initializers_are_float32_only_where_a_kept_module_alone_uses_them() -> 
             assert np.array_equal(numpy_helper.to_array(tensor), expected)
     values = [numpy_helper.to_array(single[name]).reshape(-1).tolist() for name in stayed]
     assert [np.float32(TINY_NUMBER)] in values
-    assert np.float32([1.0, 2.0, 3.0, 0.1]).tolist() in values
+    assert np.array([1.0, 2.0, 3.0, 0.1], np.float32).tolist() in values
     assert {False, True} in users.values()  # the weight that both sides use
 
 

@@ -6,12 +6,14 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 from command_line import IMAGES, Command
-from overflowing import attention, attention_and_offset, mlp, write_checkpoint
+from overflowing import State, attention, attention_and_offset, mlp, write_checkpoint
 
+from exporters.engine.to_engine import build_engine
 from exporters.half_precision import FLOAT32_ASKED, float32_modules, precision_of
 from exporters.spec import BatchProfile, EngineOptions
 from swin_deploy.artifacts import engine_file
@@ -27,7 +29,7 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without 
 MODEL = "notebook-digits"
 
 
-def make_search(folder: Path, change: Callable | None) -> SearchInputs:
+def make_search(folder: Path, change: Callable[[State], None] | None) -> SearchInputs:
     checkpoint = write_checkpoint(folder, change) if change else None
     loaded = load_model(MODEL, checkpoint)
     path = folder / "engines" / "m-fp32.onnx"
@@ -79,7 +81,7 @@ def files_of(found: SearchResult) -> list[str]:
     ids=["trained", "mlp", "attention", "attention-and-offset"],
 )
 def test_climb_stops_at_the_first_rung_that_is_right(
-    change: Callable | None, attempts: list[str], reasons: list[str], tmp_path: Path
+    change: Callable[[State], None] | None, attempts: list[str], reasons: list[str], tmp_path: Path
 ) -> None:
     found = search_precision(make_search(tmp_path, change), start="fp16")
     assert [attempt.title for attempt in found.attempts] == attempts
@@ -97,9 +99,9 @@ def test_climb_stops_at_the_first_rung_that_is_right(
 def test_climb_takes_no_rung_whose_plan_does_not_deliver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = engine_file.build_engine
+    real = build_engine
 
-    def undone(*args: object, **options: object) -> object:
+    def undone(*args: Any, **options: Any) -> object:  # noqa: ANN401 - passed along
         built = real(*args, **options)
         plan = dataclasses.replace(built.plan, lost_float32=("layers.3.mlp.0",))
         return dataclasses.replace(built, plan=plan)
@@ -119,7 +121,7 @@ def test_climb_without_a_right_rung_leaves_nothing(
         Hop(f"ONNX {precision}", "onnx", precision, "m.onnx", "ONNX Runtime")  # no case passed
         for precision in ("bf16", "fp32")
     )
-    failing = ParityReport(MODEL, "", "", {}, None, hops)
+    failing = ParityReport(MODEL, "", "", (), None, hops)
     monkeypatch.setattr(ladder_module, "prove_parity", lambda *_, **__: failing)
     found = search_precision(search, start="bf16")
     assert [attempt.precision for attempt in found.attempts] == ["bf16", "fp32"]

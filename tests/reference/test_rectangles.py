@@ -94,7 +94,8 @@ def test_rectangle_equals_timms_model(
     config, model = config_of(family, sizes), timm_of(family, sizes)
     last = config.stages[-1]
     assert (last.window_size, last.shift_size) == (window, shift)
-    theirs = model.layers[-1].blocks[1]
+    layers: Any = model.layers
+    theirs = layers[-1].blocks[1]
     assert (theirs.window_size, theirs.shift_size) == (window, shift)
     reference, images = with_weights_of(model, config), seeded_images(config)
     deploy, expected = fold(reference), model(images)

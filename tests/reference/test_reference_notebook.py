@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +21,9 @@ from swin_deploy.config import SwinConfig, notebook_config
 from swin_deploy.reference.notebook import (
     NotebookSwin,
     RelativeEmbeddings,
-    StochasticDepth,
     SwinEncoderBlock,
 )
+from swin_deploy.reference.parts import StochasticDepth
 
 
 @pytest.mark.parametrize("img_size", [112, 56])
@@ -39,8 +40,9 @@ def test_model_equals_every_recorded_point(img_size: int) -> None:
 
 def test_one_changed_weight_is_rejected() -> None:
     model, recorded = golden_reference(56), golden_run(56)
+    stages: Any = model.stages
     with torch.no_grad():
-        model.stages[2].SWSA.WMSA.embeddings.embeddings[3, 2] += 1.0
+        stages[2].SWSA.WMSA.embeddings.embeddings[3, 2] += 1.0
         assert rms_error(model(recorded["x"]), recorded["y"]) > REJECTED
 
 
@@ -130,7 +132,9 @@ def test_head_classifies_the_mean_token() -> None:
     without = NotebookSwin(TINY).eval()
     without.load_state_dict(with_head.state_dict(), strict=False)
     images = seeded_images(TINY, batch=3)
-    expected = F.linear(without(images).mean(dim=1), with_head.head.weight, with_head.head.bias)
+    head = with_head.head
+    assert isinstance(head, nn.Linear)
+    expected = F.linear(without(images).mean(dim=1), head.weight, head.bias)
     assert with_head(images).shape == (3, 10)
     assert rms_error(with_head(images), expected) < FLOAT32_TOLERANCE
 
@@ -228,6 +232,7 @@ def test_mlp_starts_xavier_uniform_with_tiny_biases() -> None:
     blocks = [module for module in model.modules() if isinstance(module, SwinEncoderBlock)]
     assert len(blocks) == 4
     for layer in (block.MLP[index] for block in blocks for index in (0, 3)):
+        assert isinstance(layer, nn.Linear)
         bound = math.sqrt(6 / (layer.in_features + layer.out_features))
         # The default initialisation reaches no further than 1 / sqrt(in_features): it fails here.
         assert 0.99 * bound < float(layer.weight.abs().max()) <= bound

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -108,16 +109,21 @@ def test_model_learns(family: Family) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_windows_larger_than_the_map_shrink_and_do_not_shift(family: Family) -> None:
-    model = build_reference(tiny(family, img_size=32, window_size=8, depths=(2, 2)))
+    model: Any = build_reference(tiny(family, img_size=32, window_size=8, depths=(2, 2)))
     assert [layer.blocks[1].window_size for layer in model.layers] == [(8, 8), (4, 4)]
     assert [layer.blocks[1].shift_size for layer in model.layers] == [(0, 0)] * 2
     assert all(layer.blocks[1].attn_mask is None for layer in model.layers)
 
 
 def test_backbones_shift_the_single_window_too() -> None:
-    model = build_reference(tiny("swin", always_shift=True))
+    model: Any = build_reference(tiny("swin", always_shift=True))
     assert [layer.blocks[1].shift_size for layer in model.layers] == [(2, 2)] * 2
     assert model.layers[1].blocks[1].attn_mask.shape == (1, 16, 16)
+
+
+def first_blocks(model: nn.Module) -> Any:  # noqa: ANN401 - PyTorch knows them as modules
+    layers: Any = model.layers
+    return layers[0].blocks
 
 
 def brute_force_mask(side: int, window: int, shift: int) -> Tensor:
@@ -139,7 +145,7 @@ def brute_force_mask(side: int, window: int, shift: int) -> Tensor:
 @pytest.mark.parametrize(("img_size", "window"), [(32, 4), (48, 3), (56, 7), (64, 4)], ids=str)
 def test_mask_equals_brute_force(img_size: int, window: int) -> None:
     config = tiny("swin", img_size=img_size, window_size=window, depths=(2,), num_heads=(2,))
-    block = build_reference(config).layers[0].blocks[1]
+    block = first_blocks(build_reference(config))[1]
     expected = brute_force_mask(img_size // 4, window, window // 2)
     assert torch.equal(block.attn_mask, expected)
     assert not torch.equal(block.attn_mask, brute_force_mask(img_size // 4, window, 0))
@@ -147,7 +153,7 @@ def test_mask_equals_brute_force(img_size: int, window: int) -> None:
 
 def looped_attention(model: nn.Module, tokens: Tensor, mask: Tensor | None) -> Tensor:
     """The papers' attention, one window and head at a time, in float64."""
-    attention = model.double()
+    attention: Any = model.double()
     heads, dim = attention.num_heads, tokens.shape[-1]
     cosine = isinstance(attention, WindowAttentionV2)
     bias = attention.qkv_bias() if cosine else attention.qkv.bias
@@ -176,7 +182,7 @@ def looped_attention(model: nn.Module, tokens: Tensor, mask: Tensor | None) -> T
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_attention_equals_a_loop(family: Family) -> None:
-    block = built(tiny(family)).layers[0].blocks[1]
+    block = first_blocks(built(tiny(family)))[1]
     windows = torch.randn(8, 16, 16, generator=torch.Generator().manual_seed(0))
     actual = block.attn(windows, block.attn_mask)
     unmasked = block.attn(windows, None)
@@ -187,7 +193,7 @@ def test_attention_equals_a_loop(family: Family) -> None:
 
 @torch.no_grad()
 def test_v2_logit_scale_is_clamped_at_one_hundred() -> None:
-    attention = built(tiny("swinv2", num_heads=(4, 4))).layers[0].blocks[0].attn
+    attention = first_blocks(built(tiny("swinv2", num_heads=(4, 4))))[0].attn
     attention.logit_scale.copy_(
         torch.tensor([0.0, math.log(99.0), math.log(100.0), 9.0])[:, None, None]
     )
@@ -209,7 +215,7 @@ def test_v2_coordinates_are_spaced_logarithmically() -> None:
 
 @torch.no_grad()
 def test_v2_position_bias_lies_between_0_and_16() -> None:
-    attention = built(tiny("swinv2")).layers[0].blocks[0].attn
+    attention = first_blocks(built(tiny("swinv2")))[0].attn
     attention.cpb_mlp[2].weight.mul_(50)
     bias = attention.position_bias()
     assert bias.shape == (2, 16, 16)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,8 +47,13 @@ def test_ratio_interval_of_equals_holds_1_about_as_often_as_it_says():
 def test_ratio_interval_pairs_rounds_so_that_shared_drift_does_not_widen_it():
     drift = np.linspace(1, 3, 60)
     base, calls = drift * rounds(20.0, noise=0.001), drift * rounds(10.0, noise=0.001)
-    paired = np.subtract(*reversed(ratio_interval(base, calls)))
-    shuffled = np.subtract(*reversed(ratio_interval(base, NOISE.permutation(calls))))
+    paired, shuffled = (
+        high - low
+        for low, high in (
+            ratio_interval(base, calls),
+            ratio_interval(base, NOISE.permutation(calls).tolist()),
+        )
+    )
     assert paired < 0.1 * shuffled
 
 
@@ -75,12 +82,7 @@ def test_is_settled(calls, settled):
 
 
 def lane(name, ms, *, kind="reference", mode="eager", precision="fp32"):
-    class Named:
-        pass
-
-    runner = Named()
-    runner.name = name
-    runner.precision = precision
+    runner: Any = SimpleNamespace(name=name, precision=precision)
     found = TimedRunner(Contender(runner, precision, kind, mode))
     found.calls_ms = list(rounds(ms, noise=0.01))
     return found
@@ -189,6 +191,7 @@ def test_bench_json_is_complete_and_reads_back(size, words, tmp_path):
     assert (lost["median_ms"], lost["ratio_low"], lost["relative_l2"]) == (None, None, "Infinity")
     write_report(make_report(None, bench=bench), tmp_path)
     read = read_report(tmp_path / "report.json").bench
+    assert read is not None
     assert (read.img_size, read.comparisons) == (size, (compared,))
     assert read.results[0] == TIMED
     assert f"{words} pixels" in (tmp_path / "report.md").read_text()
@@ -225,7 +228,9 @@ class Nvml:
 
 def test_read_state_says_what_the_library_answers_and_leaves_out_what_it_refuses():
     expected = "SM 6 MHz, memory 7 MHz, 8 C, clocks held by: idle and power cap"
-    assert find_gpu(Nvml(0), "GPU-1")().text == expected
+    read = find_gpu(Nvml(0), "GPU-1")
+    assert read is not None
+    assert read().text == expected
     assert find_gpu(Nvml(0), "GPU-2") is None
     assert find_gpu(Nvml(9), "GPU-1") is None
 
@@ -251,7 +256,12 @@ def test_sampler_says_median_range_and_how_often_the_clocks_were_held():
 
 def test_sampler_reads_no_more_often_than_it_may_and_nothing_without_a_gpu():
     reads = []
-    sampler = GpuSampler(lambda: reads.append(1) or GpuState(1, 1, 1, 1, 0), every_s=3600.0)
+
+    def read():
+        reads.append(1)
+        return GpuState(1, 1, 1, 1, 0)
+
+    sampler = GpuSampler(read, every_s=3600.0)
     sampler.sample()
     sampler.sample()
     assert len(reads) == 1

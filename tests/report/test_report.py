@@ -7,10 +7,12 @@ from html.parser import HTMLParser
 import pytest
 from report_samples import (
     FAILING,
+    FAILING_PARITY,
     NO_RESULTS,
     NOTHING_RAN,
     PARTLY,
     PASSING,
+    PASSING_PARITY,
     REPORTS,
     UNJUDGED,
     make_bench,
@@ -96,7 +98,7 @@ def test_verdict_of_each_outcome_is_the_same_everywhere(report, verdict, words):
 
 
 def test_verdict_sentences_name_what_failed_and_what_was_not_run():
-    text = "\n".join(verdict_sentences(FAILING.parity))
+    text = "\n".join(verdict_sentences(FAILING_PARITY))
     assert "Out of tolerance: 2 of 3 steps that ran, 4 cases compared." in text
     assert "Onnx broken failed on seeded, batch 1: max error, 12 x noise: error 0.031" in text
     assert "Onnx nan failed on images, batch 8: 7 of 1000 outputs are NaN." in text
@@ -104,11 +106,11 @@ def test_verdict_sentences_name_what_failed_and_what_was_not_run():
 
 
 def test_headline_names_a_step_not_run_whose_stage_was_verified():
-    first = PASSING.parity.hops[0]
+    first = PASSING_PARITY.hops[0]
     missing = dataclasses.replace(
         first, name=f"{first.name}, compiled", results=(), not_run="no compiler"
     )
-    parity = dataclasses.replace(PASSING.parity, hops=(first, missing))
+    parity = dataclasses.replace(PASSING_PARITY, hops=(first, missing))
     stage = "Deploy model" if first.stage == "deploy" else "ONNX"
     assert headline(parity) == f"{stage} verified. {first.name.capitalize()}, compiled not run"
 
@@ -146,7 +148,7 @@ def test_report_to_dict_is_strict_json_and_round_trips(report):
 
 
 def test_parity_to_dict_has_every_hop_and_words_for_what_is_not_finite():
-    values = to_json(FAILING.parity)
+    values = to_json(FAILING_PARITY)
     assert values["passed"] is False
     assert [(hop["name"], hop["passed"]) for hop in values["hops"]] == [
         ("deploy", True),
@@ -326,12 +328,12 @@ def test_terminal_tables_fit(report, width):
 
 
 def test_terminal_tables_are_not_cut_at_100_columns():
-    for renderable in (render_parity(FAILING.parity), render_bench(make_bench())):
+    for renderable in (render_parity(FAILING_PARITY), render_bench(make_bench())):
         assert "…" not in printed(renderable)
 
 
 def test_render_parity_has_every_hop_and_never_passes_what_did_not_run():
-    lines = printed(render_parity(FAILING.parity)).splitlines()
+    lines = printed(render_parity(FAILING_PARITY)).splitlines()
     assert lines[0].strip() == "Parity: Not equal: onnx broken, onnx nan"
     start = next(i for i, line in enumerate(lines) if "──" in line)
     rows = {line[1:13].strip(): line for line in lines[start + 1 : start + 5]}

@@ -68,6 +68,7 @@ def browse(tmp_path: Path, page: str, *options: str) -> str:
 
 
 def open_page(path: Path, *options: str) -> str:
+    assert BROWSER is not None
     command = [BROWSER, *QUIET, f"--user-data-dir={path.parent / 'profile'}", *options]
     command.append(path.as_uri())
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
@@ -158,7 +159,7 @@ def test_a_screenshot_shows_verdict_and_charts(width, options, bar, line, tmp_pa
     with Image.open(shot) as image:
         picture = image.convert("RGB")
     assert picture.width == width
-    colours = {colour: count for count, colour in picture.getcolors(1 << 24)}
+    colours = {colour: count for count, colour in picture.getcolors(1 << 24) or ()}
     assert colours[bar] > 2_000  # the banner's edge and the bars beyond their limits
     assert colours[line] > 200  # lines along the model
 

@@ -192,9 +192,11 @@ def test_the_folder_of_the_images_does_not_matter():
 def test_other_models_and_sizes_cannot_be_compared():
     with pytest.raises(ComparisonError, match="model swin-t-notebook before, other now"):
         compare_reports(PASSING, dataclasses.replace(PASSING, model="other"))
-    sizes = [dataclasses.replace(BARE, conditions={"image size": s}) for s in ("56 px", "224 px")]
+    before, now = (
+        dataclasses.replace(BARE, conditions={"image size": s}) for s in ("56 px", "224 px")
+    )
     with pytest.raises(ComparisonError, match="image size 56 px before, 224 px now"):
-        compare_reports(*sizes)
+        compare_reports(before, now)
 
 
 def test_renderers_say_what_got_worse_first_and_escape_it():

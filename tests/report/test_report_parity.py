@@ -56,7 +56,9 @@ def test_read_report_gives_back_every_value_of_a_result(result, tmp_path):
 def test_read_report_gives_back_drift_beyond_any_number(tmp_path):
     lost = dataclasses.replace(DRIFT[0], relative_l2=math.inf, floor=math.inf, passed=False)
     path = write_report(make_report(make_parity(make_hop(drift=(lost,)))), tmp_path)[0]
-    assert read_report(path).parity.hops[0].drift == (lost,)
+    parity = read_report(path).parity
+    assert parity is not None
+    assert parity.hops[0].drift == (lost,)
 
 
 def test_hop_table_shows_the_deciding_rule_with_its_floor():

@@ -10,6 +10,7 @@ from report_samples import (
     DEPLOY,
     FAILED,
     FAILING,
+    FAILING_PARITY,
     HALF,
     NOT_FINITE,
     PASSING,
@@ -122,7 +123,7 @@ def test_sample_grid_marks_what_differs_and_flips():
 
 def test_sample_sentence_counts():
     assert sample_sentence(make_parity(DEPLOY)).endswith("every top class is the reference's.")
-    assert sample_sentence(FAILING.parity).endswith("3 flips, 1 near tie.")
+    assert sample_sentence(FAILING_PARITY).endswith("3 flips, 1 near tie.")
     assert sample_cards(make_parity(DEPLOY, samples=())) == ()
 
 

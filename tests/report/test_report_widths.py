@@ -12,6 +12,7 @@ import pytest
 from command_line import Command
 from report_samples import (
     FAILING,
+    FAILING_PARITY,
     PARTLY,
     PASSING,
     make_bench,
@@ -32,7 +33,7 @@ RENDERED: dict[str, Callable[[], RenderableType]] = {
     "report": lambda: terminal.render_summary(PASSING),
     "report of a failure": lambda: terminal.render_summary(FAILING),
     "report not run": lambda: terminal.render_summary(PARTLY),
-    "parity": lambda: terminal.render_parity(FAILING.parity),
+    "parity": lambda: terminal.render_parity(FAILING_PARITY),
     "bench": lambda: terminal.render_bench(make_bench()),
     "evaluate": lambda: terminal.render_evaluation(make_evaluation()),
     "plan": lambda: terminal.render_plan(PLAN),

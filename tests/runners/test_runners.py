@@ -1,5 +1,6 @@
 import copy
 import types
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,6 +23,7 @@ from swin_deploy.deploy.fold import fold
 from swin_deploy.parity import TOLERANCES, Case, compare
 from swin_deploy.runners import CPU_PROVIDER, CUDA_PROVIDER, OrtRunner, TorchRunner, ort
 
+BACKENDS: Any = torch.backends  # some of its parts are set when it is loaded
 CONFIG = notebook_config(img_size=56, embed_dim=32, depths=(2, 2))
 IMAGES = np.random.default_rng(0).standard_normal((3, 3, 56, 56), dtype=np.float32)
 SMALL = np.arange(2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
@@ -84,8 +86,8 @@ def test_torch_runner_is_strict_about_float32_and_restores_the_settings():
     class Spy(torch.nn.Module):
         def forward(self, images):
             seen.append(torch.backends.cuda.matmul.fp32_precision)
-            seen.append(torch.backends.mkldnn.matmul.fp32_precision)
-            seen.append(torch.backends.cudnn.conv.fp32_precision)
+            seen.append(BACKENDS.mkldnn.matmul.fp32_precision)
+            seen.append(BACKENDS.cudnn.conv.fp32_precision)
             return images
 
     before = torch.get_float32_matmul_precision()
@@ -105,10 +107,10 @@ def test_torch_runner_restores_the_settings_when_the_module_fails():
         def forward(self, images):
             raise ValueError("broken")
 
-    before = torch.backends.cudnn.conv.fp32_precision
+    before = BACKENDS.cudnn.conv.fp32_precision
     with TorchRunner("broken", Broken()) as runner, pytest.raises(ValueError, match="broken"):
         runner.run(SMALL)[0]
-    assert torch.backends.cudnn.conv.fp32_precision == before
+    assert BACKENDS.cudnn.conv.fp32_precision == before
 
 
 def test_torch_runner_prepared_images_can_be_run_again():

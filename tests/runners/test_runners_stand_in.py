@@ -6,8 +6,8 @@ do not show: that is for ``test_runners_tensorrt.py``, on a GPU.
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -184,7 +184,7 @@ def test_a_version_without_eager_kernels_is_refused(
     world: World, rtx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = make_module("tensorrt-rtx", world)
-    module.DynamicShapesKernelSpecializationStrategy = enum.Enum("Strategy", ["LAZY"])
+    module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY=0)
     monkeypatch.setattr("swin_deploy.runners.trt.load_tensorrt", lambda flavor: module)
     with pytest.raises(BuildError, match=r"has no DynamicShapes\w+\.EAGER, which this needs"):
         TrtRunner(rtx).__enter__()

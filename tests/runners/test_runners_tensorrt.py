@@ -222,7 +222,8 @@ def test_runtime_cache_is_kept_for_the_next_run(tmp_path):
 
 
 def test_runtime_cache_of_something_else_is_made_anew(tmp_path):
-    path, config, warnings = tmp_path / "runtime.cache", RuntimeConfig(), []
+    warnings: list[str] = []
+    path, config = tmp_path / "runtime.cache", RuntimeConfig()
     path.write_bytes(b"junk")
     cache = open_runtime_cache(RTX, config, path, warn=warnings.append)
     assert (config.given, cache.kernels) == (cache, b"")
@@ -234,7 +235,7 @@ def test_runtime_cache_of_something_else_is_made_anew(tmp_path):
 
 
 def test_runtime_cache_that_cannot_be_kept_is_a_warning(tmp_path):
-    warnings = []
+    warnings: list[str] = []
     (tmp_path / "file").write_text("no folder")
     path = tmp_path / "file" / "runtime.cache"
     cache = open_runtime_cache(RTX, RuntimeConfig(), path, warn=warnings.append)
@@ -292,7 +293,7 @@ def test_trt_runner_runs_a_built_engine(tmp_path, precision, cuda_graph, monkeyp
         precision=precision,
         targets=built.targets.to_dict(),
     )
-    warnings = []
+    warnings: list[str] = []
     for _ in range(2):  # the second time with the kernels that the first has kept
         with TrtRunner(path, cuda_graph=cuda_graph, warn=warnings.append) as runner:
             actual = np.concatenate([runner.run(images[:1])[0], runner.run(images[1:])[0]])

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 import swin_deploy
 from exporters.errors import BuildError, ConfigError, MissingBackendError
 from exporters.progress import silent
+from exporters.spec import Precision
 from swin_deploy.bench import Effort
 from swin_deploy.bench.baselines import compiled
 from swin_deploy.bench.throughput import _deployed, _without, measure_throughput
@@ -144,9 +145,9 @@ def test_plain_runner_has_a_plain_backend_and_a_fused_one_says_why_it_is_not() -
 
 
 @pytest.mark.parametrize("arithmetic", ["fp32", "fp16", "bf16"])
-def test_copies_are_of_float32_images_whatever_the_model_takes(arithmetic: str) -> None:
+def test_copies_are_of_float32_images_whatever_the_model_takes(arithmetic: Precision) -> None:
     spy = Spy()
-    with TorchRunner("spy", lambda: spy, arithmetic=arithmetic) as runner:  # type: ignore[arg-type]
+    with TorchRunner("spy", lambda: spy, arithmetic=arithmetic) as runner:
         for images in (PIXELS, 2 * PIXELS, PIXELS[:2]):
             (expected,) = runner.run(images)
             runner.execute_with_copies()

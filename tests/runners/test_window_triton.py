@@ -153,7 +153,9 @@ def test_head_size_without_a_kernel_stays_plain() -> None:
 
 def test_tables_stay_float32_when_the_model_is_cast() -> None:
     pytest.importorskip("triton")
-    model = fuse(fold(trained_like(replace(CONFIGS["swinv2"], embed_dim=32, num_heads=(2, 4)))))
+    model: Any = fuse(
+        fold(trained_like(replace(CONFIGS["swinv2"], embed_dim=32, num_heads=(2, 4))))
+    )
     exact = model.layers[0].attention.table.clone()
     model.half()
     attention = model.layers[0].attention

@@ -56,7 +56,7 @@ class World:
         self.memory: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
         self.needs: dict[int, tuple[str, tuple[int, ...]]] = {}
         self.numbers = itertools.count()
-        self.log_error: Callable[[str], None] = str
+        self.log_error: Callable[[str], object] = str
 
     def is_called(self, name: str, refusal: Any, cuda: bool = False) -> Any:
         """Note a call; the value or exception by which it fails, if it is to."""
@@ -110,7 +110,7 @@ class CudaTensor(torch.Tensor):
 
     copies: list[str]  # that were not waited for
 
-    def copy_(self, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:  # type: ignore[override]
+    def copy_(self, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
         plain = self.as_subclass(torch.Tensor)
         work = functools.partial(plain.copy_, source.as_subclass(torch.Tensor))
         if not non_blocking:

@@ -50,8 +50,7 @@ def deploy_model(name: str) -> nn.Module:
 
 def spec_of(name: str, **choices: Any) -> ExportSpec:  # noqa: ANN401 - its fields
     """What to export of a model of ``CONFIGS``."""
-    size = CONFIGS[name].img_size
-    return ExportSpec((3, size, size), CONFIGS[name].output_names, **choices)
+    return ExportSpec((3, *CONFIGS[name].image), CONFIGS[name].output_names, **choices)
 
 
 def exported(name: str, **choices: Any) -> onnx.ModelProto:  # noqa: ANN401 - as above

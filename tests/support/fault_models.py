@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 import peers
@@ -25,7 +26,7 @@ from swin_deploy.reference import build_reference
 
 IMAGES = 4
 BATCHES = (1, 3)
-SIZES = {
+SIZES: dict[str, Any] = {
     "img_size": 64,
     "window_size": 4,
     "embed_dim": 32,
@@ -54,8 +55,7 @@ def subject(kind: str, seed: int = 0) -> Subject:
 
 
 def _random(kind: str, seed: int) -> LoadedModel:
-    family = "swinv2" if kind.endswith("V2") else "swin"
-    config = SwinConfig(family=family, **SIZES)
+    config = SwinConfig(family="swinv2" if kind.endswith("V2") else "swin", **SIZES)
     reference = peers.trained_like(build_reference(config), seed=seed)
     return LoadedModel(kind, config, reference.eval(), None, "", library_steps(config))
 

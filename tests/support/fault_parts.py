@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -43,13 +44,16 @@ class Fault:
     precision: Precision = "fp32"
 
 
+Inject = TypeVar("Inject", bound=Callable[..., None])
 FAULTS: list[Fault] = []
 
 
-def fault(name: str, *, target: str = "module", precision: Precision = "fp32"):
+def fault(
+    name: str, *, target: str = "module", precision: Precision = "fp32"
+) -> Callable[[Inject], Inject]:
     """Register a function ``(model, config)``, or ``(graph)``, as a fault."""
 
-    def register(inject: Callable[..., None]) -> Callable[..., None]:
+    def register(inject: Inject) -> Inject:
         FAULTS.append(Fault(name, inject, target, precision))
         return inject
 
@@ -105,6 +109,11 @@ def proj_by_head(block: SwinBlock) -> Tensor:
     """View of the projection's weights, [C, heads, d]."""
     weight = block.attention.proj.weight.data
     return weight.view(len(weight), -1, block.attention.heads.qkv_shape[-1])
+
+
+def mlp_layers(block: SwinBlock) -> list[nn.Linear]:
+    """The widening layer and the narrowing one."""
+    return [layer for layer in block.mlp if isinstance(layer, nn.Linear)]
 
 
 def swap(values: Tensor, one: int, other: int) -> None:
@@ -178,4 +187,7 @@ def merge_index(model: DeployModel) -> Tensor:
     """The gather that puts merged tokens next to each other: the merge's, or the block's before."""
     at = next(i for i, layer in enumerate(model.layers) if isinstance(layer, PatchMerge))
     order = model.layers[at].reorder_before
-    return (order if isinstance(order, Reorder) else model.layers[at - 1].reorder_after).index
+    if not isinstance(order, Reorder):
+        order = model.layers[at - 1].reorder_after
+    assert isinstance(order, Reorder)
+    return order.index

@@ -12,6 +12,7 @@ from fault_parts import (
     fault,
     masks,
     merge_index,
+    mlp_layers,
     moved,
     norms,
     proj_by_head,
@@ -25,27 +26,27 @@ from torch import Tensor, nn
 
 from swin_deploy.config import SwinConfig
 from swin_deploy.deploy.fold_parts import block_order
-from swin_deploy.deploy.model import CosineNormalize, DeployModel
+from swin_deploy.deploy.model import CosineNormalize, DeployModel, PatchEmbed
 
 
 @fault("shift off by one")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     rewire_shifted(model, config, lambda order: moved(order, 1, 1), undone=True)
 
 
 @fault("shift off by one, rows only")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     rewire_shifted(model, config, lambda order: moved(order, 1, 0), undone=True)
 
 
 @fault("shift the other way")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     back = -2 * config.stages[0].shift_size.rows
     rewire_shifted(model, config, lambda order: moved(order, back, back), undone=True)
 
 
 @fault("shift missing, mask left")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     rewire_shifted(model, config, lambda _: block_order(config.stages[0]), undone=True)
 
 
@@ -61,17 +62,17 @@ def by_window(model: DeployModel, config: SwinConfig, change: Callable[[Tensor],
 
 
 @fault("two windows swapped in one block")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     by_window(model, config, lambda slots: swap(slots.T, 0, 1))
 
 
 @fault("two tokens of a window swapped in one block")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     by_window(model, config, lambda slots: swap(slots[:, 0], 0, 1))
 
 
 @fault("rows and columns exchanged in one window")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     window = config.stages[0].window_size
 
     def transposed(slots: Tensor) -> None:
@@ -81,18 +82,18 @@ def _(model, config):
 
 
 @fault("merge order row by row")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     index = merge_index(model)
     index.copy_(index.view(-1, 4)[:, [0, 2, 1, 3]].reshape(-1))
 
 
 @fault("merge order, one group only")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     swap(merge_index(model), 5, 6)
 
 
 @fault("two merged tokens swapped")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     swap(merge_index(model).view(-1, 4), 0, 1)
 
 
@@ -100,12 +101,12 @@ def _(model, config):
 
 
 @fault("mask missing")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     masks(shifted(model))[0].mask.zero_()
 
 
 @fault("mask missing on rows only")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     mask = masks(shifted(model))[0].mask
     side = round(mask.shape[-1] ** 0.5)
     column = torch.arange(side * side) % side
@@ -114,26 +115,26 @@ def _(model, config):
 
 
 @fault("mask of one window missing")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     mask = masks(shifted(model))[0].mask
     mask[-1].zero_()
 
 
 @fault("mask lets one pair through")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     mask = masks(shifted(model))[0].mask
     place = (mask < 0).nonzero()[0]
     mask[tuple(place)] = 0.0
 
 
 @fault("mask too weak: -2 for minus infinity")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     mask = masks(shifted(model))[0].mask
     mask.copy_(mask.clamp(min=-2.0))
 
 
 @fault("mask forbids one pair too many")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     mask = masks(shifted(model))[0].mask
     place = (mask == 0.0).nonzero()[-2]
     mask[tuple(place)] = mask.min()
@@ -143,29 +144,29 @@ def _(model, config):
 
 
 @fault("bias table transposed")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     bias = biased(model).bias
     bias.copy_(bias.transpose(-1, -2).clone())
 
 
 @fault("one head's bias dropped")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     biased(model).bias[:, 0].zero_()
 
 
 @fault("bias of one pair nudged")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     biased(model).bias[0, -1, 1, 2] += 0.1
 
 
 @fault("bias off by one key")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     bias = biased(model).bias
     bias.copy_(bias.roll(1, -1))
 
 
 @fault("bias missing in one block")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     biased(model).bias.zero_()
 
 
@@ -173,19 +174,19 @@ def _(model, config):
 
 
 @fault("queries and keys swapped")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     for values in qkv_rows(blocks(model)[-1]):
         swap(values, 0, 1)
 
 
 @fault("keys and values swapped")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     for values in qkv_rows(blocks(model)[-1]):
         swap(values, 1, 2)
 
 
 @fault("qkv interleaved")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     layer = blocks(model)[0].attention.qkv
     for values in layer.parameters():
         apart = values.data.view(3, -1, *values.shape[1:])
@@ -193,7 +194,7 @@ def _(model, config):
 
 
 @fault("two heads of the queries swapped")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     for values in qkv_rows(blocks(model)[-1]):
         if values.shape[1] < 2:
             raise AbsentPartError("one head")
@@ -201,7 +202,7 @@ def _(model, config):
 
 
 @fault("scale twice")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     if config.family == "swinv2":
         raise AbsentPartError("lengths do not matter to cosine attention")
     for values in qkv_rows(blocks(model)[-1]):
@@ -209,7 +210,7 @@ def _(model, config):
 
 
 @fault("scale of the whole width for that of a head")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     if config.family == "swinv2":
         raise AbsentPartError("lengths do not matter to cosine attention")
     for values in qkv_rows(blocks(model)[-1]):
@@ -219,7 +220,7 @@ def _(model, config):
 
 
 @fault("temperature of one head 1 % off")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     found = [m for m in model.modules() if isinstance(m, CosineNormalize)]
     if not found:
         raise AbsentPartError("no cosine attention")
@@ -227,7 +228,7 @@ def _(model, config):
 
 
 @fault("lengths of the keys not one")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     found = [m for m in model.modules() if isinstance(m, CosineNormalize)]
     if not found:
         raise AbsentPartError("no cosine attention")
@@ -235,12 +236,12 @@ def _(model, config):
 
 
 @fault("query bias missing")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     qkv_bias(blocks(model)[0])[0].zero_()
 
 
 @fault("value bias missing")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     qkv_bias(blocks(model)[0])[2].zero_()
 
 
@@ -248,7 +249,7 @@ def _(model, config):
 
 
 @fault("projection takes heads in another order")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     weight = proj_by_head(blocks(model)[-1])
     if weight.shape[1] < 2:
         raise AbsentPartError("one head")
@@ -256,79 +257,79 @@ def _(model, config):
 
 
 @fault("projection bias missing")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     blocks(model)[0].attention.proj.bias.data.zero_()
 
 
 @fault("norm eps 1e-3 for 1e-5")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     norms(model, blocks(model)[-1])[0].eps = 1e-3
 
 
 @fault("norm eps 1e-6 for 1e-5, everywhere")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     for norm in norms(model):
         norm.eps = 1e-6
 
 
 @fault("norm of the MLP branch missing")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     block = blocks(model)[-1]
     name = "norm_after_mlp" if config.family == "swinv2" else "norm_before_mlp"
     setattr(block, name, nn.Identity())
 
 
 @fault("gain of one norm channel dropped")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     norms(model, blocks(model)[-1])[-1].weight.data[3] = 1.0
 
 
 @fault("tanh GELU for exact")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     for block in blocks(model):
         block.mlp[1] = nn.GELU(approximate="tanh")
 
 
 @fault("tanh GELU for exact in one block")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     blocks(model)[-1].mlp[1] = nn.GELU(approximate="tanh")
 
 
 @fault("ReLU for GELU in one block")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     blocks(model)[0].mlp[1] = nn.ReLU()
 
 
 @fault("MLP bias missing")
-def _(model, config):
-    blocks(model)[-1].mlp[2].bias.data.zero_()
+def _(model: DeployModel, config: SwinConfig) -> None:
+    mlp_layers(blocks(model)[-1])[1].bias.data.zero_()
 
 
 @fault("MLP branch twice")
-def _(model, config):
-    for values in blocks(model)[0].mlp[2].parameters():
+def _(model: DeployModel, config: SwinConfig) -> None:
+    for values in mlp_layers(blocks(model)[0])[1].parameters():
         values.data *= 2
 
 
 @fault("one weight bit-flipped in the exponent")
-def _(model, config):
-    weight = blocks(model)[0].mlp[0].weight.data
+def _(model: DeployModel, config: SwinConfig) -> None:
+    weight = mlp_layers(blocks(model)[0])[0].weight.data
     weight.view(torch.int32)[3, 5] ^= 1 << 24
 
 
 @fault("one weight with the sign flipped")
-def _(model, config):
-    blocks(model)[-1].mlp[2].weight.data[1, 2] *= -1
+def _(model: DeployModel, config: SwinConfig) -> None:
+    mlp_layers(blocks(model)[-1])[1].weight.data[1, 2] *= -1
 
 
 @fault("weights of one layer rounded to bfloat16")
-def _(model, config):
-    weight = blocks(model)[-1].mlp[0].weight.data
+def _(model: DeployModel, config: SwinConfig) -> None:
+    weight = mlp_layers(blocks(model)[-1])[0].weight.data
     weight.copy_(weight.bfloat16().float())
 
 
 @fault("weights of one layer rounded to float16")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     weight = blocks(model)[0].attention.qkv.weight.data
     weight.copy_(weight.half().float())
 
@@ -336,48 +337,60 @@ def _(model, config):
 # --- embedding and head
 
 
+def embed_linear(model: DeployModel) -> nn.Linear:
+    assert isinstance(model.embed[0], PatchEmbed)
+    return model.embed[0].linear
+
+
 def embed_weight(model: DeployModel) -> Tensor:
     """View of the patch embedding's weights, [C, 3, rows, columns]."""
-    weight = model.embed[0].linear.weight.data
+    weight = embed_linear(model).weight.data
     side = round((weight.shape[1] // 3) ** 0.5)
     return weight.view(len(weight), 3, side, side)
 
 
 @fault("wrong image normalisation")
-def _(model, config):
-    layer, weight = model.embed[0].linear, embed_weight(model)
+def _(model: DeployModel, config: SwinConfig) -> None:
+    layer, weight = embed_linear(model), embed_weight(model)
     ratio = torch.tensor([0.229, 0.224, 0.225])[:, None, None] / 0.25
     layer.bias.data += (weight * 0.05).sum((1, 2, 3))
     weight *= ratio
 
 
 @fault("colours in the order BGR")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     embed_weight(model).copy_(embed_weight(model).flip(1))
 
 
 @fault("patches transposed")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     embed_weight(model).copy_(embed_weight(model).transpose(2, 3).clone())
 
 
 @fault("norm behind the embedding missing")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     if not isinstance(model.embed[1], nn.LayerNorm):
         raise AbsentPartError("no norm there")
     model.embed[1] = nn.Identity()
 
 
+def last_head(model: DeployModel) -> nn.Sequential:
+    head = list(model.heads.values())[-1]
+    assert isinstance(head, nn.Sequential)
+    return head
+
+
 @fault("two classes swapped")
-def _(model, config):
-    head = list(model.heads.values())[-1][2]
+def _(model: DeployModel, config: SwinConfig) -> None:
+    head = last_head(model)[2]
+    assert isinstance(head, nn.Linear)
     swap(head.weight.data, 0, 1)
     swap(head.bias.data, 0, 1)
 
 
 @fault("mean over the tokens leaves one out")
-def _(model, config):
-    tail = list(model.heads.values())[-1]
+def _(model: DeployModel, config: SwinConfig) -> None:
+    tail = last_head(model)
 
     class Shorter(nn.Module):
         def forward(self, tokens: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import torch
-from fault_parts import AbsentPartError, biased, blocks, fault, masks, qkv_rows, shifted
+from fault_parts import AbsentPartError, biased, blocks, fault, masks, mlp_layers, qkv_rows, shifted
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -36,7 +36,7 @@ def disturb(model: DeployModel, change: Callable[[Tensor], Tensor]) -> None:
 
 
 @fault("the last row of larger batches is off")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     def change(images: Tensor) -> Tensor:
         if len(images) < 3:
             return images
@@ -46,17 +46,17 @@ def _(model, config):
 
 
 @fault("rows depend on the batch's mean")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     disturb(model, lambda images: images + 1e-3 * images.mean(dim=0, keepdim=True))
 
 
 @fault("rows of a batch exchanged")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     disturb(model, lambda images: images.flip(0) if len(images) == 3 else images)
 
 
 @fault("the first row of a batch for all of them, where they are alike")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     def change(images: Tensor) -> Tensor:
         near = (images - images[:1]).abs().amax((1, 2, 3), keepdim=True) < 5.0
         return torch.where(near, images[:1], images)
@@ -65,7 +65,7 @@ def _(model, config):
 
 
 @fault("NaN for an image that is zero everywhere")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     def change(images: Tensor) -> Tensor:
         size = images.abs().amax((1, 2, 3), keepdim=True)
         return images * (size / size)
@@ -74,13 +74,13 @@ def _(model, config):
 
 
 @fault("bright pixels clipped")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     white = min((1 - m) / s for m, s in zip(*_levels(config), strict=True))
     disturb(model, lambda images: images.clamp(max=0.98 * white))
 
 
 @fault("dark pixels clipped")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     black = max(-m / s for m, s in zip(*_levels(config), strict=True))
     disturb(model, lambda images: images.clamp(min=0.98 * black))
 
@@ -93,7 +93,7 @@ def _levels(config: SwinConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 @fault("one pixel of the image ignored")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     def change(images: Tensor) -> Tensor:
         images = images.clone()
         images[:, 0, images.shape[2] // 2, images.shape[3] // 2] = 0.0
@@ -106,12 +106,12 @@ def _(model, config):
 
 
 @fault("overflow in one block", precision="fp16")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     scale_values(blocks(model)[-1], 2.0**17)
 
 
 @fault("underflow in one block", precision="fp16")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     scale_values(blocks(model)[-1], 2.0**-22)
 
 
@@ -123,20 +123,20 @@ def scale_values(block: SwinBlock, factor: float) -> None:
 
 
 @fault("weights of every MLP in eight bits", precision="fp16")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     for block in blocks(model):
-        for layer in (block.mlp[0], block.mlp[2]):
+        for layer in mlp_layers(block):
             step = layer.weight.data.abs().max() / 127
             layer.weight.data = (layer.weight.data / step).round() * step
 
 
 @fault("mask missing, float16", precision="fp16")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     masks(shifted(model))[0].mask.zero_()
 
 
 @fault("bias table transposed, float16", precision="fp16")
-def _(model, config):
+def _(model: DeployModel, config: SwinConfig) -> None:
     bias = biased(model).bias
     bias.copy_(bias.transpose(-1, -2).clone())
 
@@ -167,24 +167,24 @@ def constants(graph: onnx.ModelProto, ending: str) -> list[str]:
 
 
 @fault("softmax over the queries", target="graph")
-def _(graph):
+def _(graph: onnx.ModelProto) -> None:
     nodes(graph, "Softmax")[-1].attribute[0].i = -2
 
 
 @fault("LayerNorm epsilon", target="graph")
-def _(graph):
+def _(graph: onnx.ModelProto) -> None:
     for attribute in nodes(graph, "LayerNormalization")[0].attribute:
         if attribute.name == "epsilon":
             attribute.f = 1e-3
 
 
 @fault("Tanh for Erf in one block", target="graph")
-def _(graph):
+def _(graph: onnx.ModelProto) -> None:
     nodes(graph, "Erf")[-1].op_type = "Tanh"
 
 
 @fault("two entries of a gather swapped", target="graph")
-def _(graph):
+def _(graph: onnx.ModelProto) -> None:
     name = nodes(graph, "Gather")[0].input[1]
 
     def swapped(index: np.ndarray) -> np.ndarray:
@@ -195,7 +195,7 @@ def _(graph):
 
 
 @fault("a residual lost", target="graph")
-def _(graph):
+def _(graph: onnx.ModelProto) -> None:
     """The last sum of two activations of one block gets the branch twice."""
     known = {entry.name for entry in graph.graph.initializer}
     sums = [
@@ -207,7 +207,7 @@ def _(graph):
 
 
 @fault("one weight bit-flipped in the file", target="graph")
-def _(graph):
+def _(graph: onnx.ModelProto) -> None:
     def flipped(values: np.ndarray) -> np.ndarray:
         values.view(np.int32).reshape(-1)[7] ^= 1 << 23
         return values
@@ -220,5 +220,5 @@ def _(graph):
 
 
 @fault("mask missing in the file", target="graph")
-def _(graph):
+def _(graph: onnx.ModelProto) -> None:
     change_constant(graph, constants(graph, ".mask")[0], np.zeros_like)

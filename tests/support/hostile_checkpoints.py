@@ -1,5 +1,6 @@
 """Hostile checkpoint files: odd tensors, zips, bombs, bytes changed and cut off."""
 
+import functools
 import io
 import os
 import random
@@ -158,7 +159,7 @@ def _overlapping(path: Path) -> None:
 def zip_cases() -> Iterator[Case]:
     honest = saved(load_file(DIGITS))
     for name in ("data.pkl", "data/0", "version"):
-        yield file_case(f"bomb of 1 GiB, {name}", lambda path, n=name: _bomb(path, n, mib=1024))
+        yield file_case(f"bomb of 1 GiB, {name}", functools.partial(_bomb, name=name, mib=1024))
     stored = zipfile.ZIP_STORED
     yield file_case(
         "pickle of 200 MB", lambda path: _bomb(path, "data.pkl", mib=200, method=stored)
@@ -184,9 +185,7 @@ def zip_cases() -> Iterator[Case]:
 def place_cases() -> Iterator[Case]:
     for kind in SPECIAL:
         for file in ("bad.pt", "bad.safetensors"):
-            yield file_case(
-                f"{kind} as {file}", lambda path, kind=kind: make_special(kind, path), file=file
-            )
+            yield file_case(f"{kind} as {file}", functools.partial(make_special, kind), file=file)
     yield file_case("hard link", lambda path: os.link(DIGITS, path), file="bad.pt")
 
 

@@ -1,5 +1,6 @@
 """Hostile images, labels and class files."""
 
+import functools
 import io
 import random
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from command_line import IMAGES
 from hostile_json import SPECIAL, TEXTS, VALUES, make_special, text_of
-from hostile_run import ANY, Case, Write
+from hostile_run import ANY, Case, Write, writing
 from PIL import Image
 
 MODEL = ("evaluate", "--model", "notebook-digits", "--limit", "20", "--output", "out")
@@ -59,11 +60,11 @@ def predict_case(name: str, write: Write, *, file: str = "bad.png") -> Case:
 def image_cases(seed: int) -> Iterator[Case]:
     for width, height in SIZES:
         data = png(width, height, rows=min(height, 200_000_000 // max(1, width)))
-        yield image_case(f"{width} x {height}", lambda path, data=data: path.write_bytes(data))
-        yield predict_case(f"{width} x {height}", lambda path, data=data: path.write_bytes(data))
+        yield image_case(f"{width} x {height}", writing(data))
+        yield predict_case(f"{width} x {height}", writing(data))
     for kind in SPECIAL:
-        yield predict_case(kind, lambda path, kind=kind: make_special(kind, path))
-        yield image_case(kind, lambda path, kind=kind: make_special(kind, path))
+        yield predict_case(kind, functools.partial(make_special, kind))
+        yield image_case(kind, functools.partial(make_special, kind))
     whole: dict[str, bytes] = {}
     for suffix in ("png", "jpeg", "bmp", "webp", "tiff"):
         stream = io.BytesIO()
@@ -72,14 +73,15 @@ def image_cases(seed: int) -> Iterator[Case]:
     picked = random.Random(seed)
     for index in range(100):
         suffix = picked.choice(list(whole))
-        data = bytearray(whole[suffix])
+        changed = bytearray(whole[suffix])
         for _ in range(picked.choice((1, 4, 16))):
-            data[picked.randrange(min(len(data), 400) if index % 2 else len(data))] ^= 0xFF
+            end = min(len(changed), 400) if index % 2 else len(changed)
+            changed[picked.randrange(end)] ^= 0xFF
         if index % 5 == 0:
-            del data[picked.randrange(len(data)) :]
+            del changed[picked.randrange(len(changed)) :]
         yield image_case(
             f"{suffix} flip {index}",
-            lambda path, data=bytes(data): path.write_bytes(data),
+            writing(bytes(changed)),
             file=f"bad.{suffix}",
         )
 
@@ -97,10 +99,8 @@ ROWS = {
 
 def table_cases() -> Iterator[Case]:
     """CSV files of labels, and files of class names."""
-    writes: dict[str, Write] = {
-        name: lambda path, text=text: path.write_text(text) for name, text in ROWS.items()
-    }
-    writes |= {kind: lambda path, kind=kind: make_special(kind, path) for kind in SPECIAL}
+    writes: dict[str, Write] = {name: writing(text) for name, text in ROWS.items()}
+    writes |= {kind: functools.partial(make_special, kind) for kind in SPECIAL}
     for name, write in writes.items():
 
         def make(folder: Path, write: Write = write) -> tuple[object, ...]:
@@ -112,7 +112,7 @@ def table_cases() -> Iterator[Case]:
     texts |= {f"list of {name}": text_of([value] * 10) for name, value in VALUES.items()}
     classes = {
         name: lambda path, text=text: path.write_text(text) for name, text in texts.items()
-    } | {kind: lambda path, kind=kind: make_special(kind, path) for kind in SPECIAL}
+    } | {kind: functools.partial(make_special, kind) for kind in SPECIAL}
     for name, write in classes.items():
 
         def make_classes(folder: Path, write: Write = write) -> tuple[object, ...]:

@@ -1,6 +1,7 @@
 """Hostile JSON: files beside weights, reports, evaluations, manifests, and engines changed."""
 
 import copy
+import functools
 import json
 import os
 import random
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line import HALF_STEM, STEM
-from hostile_run import ANY, Case, Write
+from hostile_run import ANY, Case, Write, writing
 
 from exporters.artifact import manifest_path, sha256_of
 
@@ -83,9 +84,9 @@ def documents(honest: object, *, count: int, seed: int) -> Iterator[tuple[str, W
         path, (name, value) = picked.choice(every), picked.choice(list(VALUES.items()))
         texts[f"{'.'.join(map(str, path))} {name}"] = text_of(changed(honest, path, value))
     for name, text in texts.items():
-        yield name, lambda path, text=text: path.write_text(text, encoding="utf-8")
+        yield name, writing(text)
     for kind in SPECIAL:
-        yield kind, lambda path, kind=kind: make_special(kind, path)
+        yield kind, functools.partial(make_special, kind)
 
 
 def in_folder(name: str, file: str, write: Write, *command: object) -> Case:
@@ -183,9 +184,7 @@ def manifest_cases(honest: Path, seed: int) -> Iterator[Case]:
     )
     for index, (name, write) in enumerate(documents(values, count=160, seed=seed)):
         command = commands[index % len(commands)]
-        yield engine_case(
-            f"manifest {name}", honest, lambda path, w=write: w(manifest_path(path)), *command
-        )
+        yield engine_case(f"manifest {name}", honest, beside(write), *command)
     fields = ("batch", "attention_blocks", "range_kernels", "kernels", "blocks", "flavor")
     for field in fields:
         for name, value in VALUES.items():
@@ -193,9 +192,14 @@ def manifest_cases(honest: Path, seed: int) -> Iterator[Case]:
             yield engine_case(
                 f"manifest plan.{field} {name}",
                 honest,
-                lambda path, text=text: manifest_path(path).write_text(text),
+                beside(writing(text)),
                 *("plan", ENGINE, "--gpu", "L4"),
             )
+
+
+def beside(write: Write) -> Write:
+    """The same change, to the manifest of a file."""
+    return lambda path: write(manifest_path(path))
 
 
 def tampered(kind: str, picked: random.Random, other: bytes) -> Write:
@@ -227,8 +231,8 @@ def tampered_cases(honest: Path, seed: int) -> Iterator[Case]:
         change = tampered(kinds[index % len(kinds)], picked, other)
         yield engine_case(f"engine {kinds[index % 6]} {index}", honest, change, *command)
     for kind in SPECIAL:
-        change = lambda path, kind=kind: make_special(kind, path)  # noqa: E731 - one of many
-        yield engine_case(f"engine {kind}", honest, change, "plan", ENGINE)
+        special = functools.partial(make_special, kind)
+        yield engine_case(f"engine {kind}", honest, special, "plan", ENGINE)
 
 
 def place_cases() -> Iterator[Case]:

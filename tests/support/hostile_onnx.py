@@ -105,6 +105,16 @@ def _foreign(graph: onnx.ModelProto, operator: str, domain: str) -> None:
     graph.opset_import.append(helper.make_opsetid(domain, 1))
 
 
+def _foreign_of_nothing(graph: onnx.ModelProto) -> None:
+    _foreign(graph, "MatMul", "own")
+    graph.graph.node.append(helper.make_node("Gather", [], ["z"], domain="own"))
+
+
+def _name_sides(graph: onnx.ModelProto) -> None:
+    for side in graph.graph.input[0].type.tensor_type.shape.dim:
+        side.dim_param = "s"
+
+
 def _gather(graph: onnx.ModelProto, value: int) -> None:
     """An index that is not there."""
     name = _first(graph, "Gather").input[1]
@@ -158,9 +168,7 @@ CHANGES: dict[str, Change] = {
         g.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 1 << 30
     ),
     "side of 0": lambda g: setattr(g.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 0),
-    "sides with names": lambda g: [
-        setattr(d, "dim_param", "s") for d in g.graph.input[0].type.tensor_type.shape.dim
-    ],
+    "sides with names": _name_sides,
     "weight of type 99": lambda g: setattr(heaviest(g), "data_type", 99),
     "weight of type 0": lambda g: setattr(heaviest(g), "data_type", 0),
     "weight of text": lambda g: setattr(heaviest(g), "data_type", 8),
@@ -209,10 +217,7 @@ CHANGES: dict[str, Change] = {
     "foreign softmax": lambda g: _foreign(g, "Softmax", "com.example"),
     "foreign gather": lambda g: _foreign(g, "Gather", "com.example"),
     "foreign norm": lambda g: _foreign(g, "LayerNormalization", "com.microsoft"),
-    "foreign node of nothing": lambda g: (
-        _foreign(g, "MatMul", "own"),
-        g.graph.node.append(helper.make_node("Gather", [], ["z"], domain="own")),
-    ),
+    "foreign node of nothing": _foreign_of_nothing,
     "einsum of odd words": lambda g: setattr(_first(g, "Einsum").attribute[0], "s", b"\xff\xfe"),
     "einsum of a million letters": lambda g: setattr(
         _first(g, "Einsum").attribute[0], "s", b"a" * 1_000_000 + b",b->ab"

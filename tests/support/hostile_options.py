@@ -112,19 +112,21 @@ USERS: dict[str, tuple[object, ...]] = {
 }
 
 
+def command_case(name: str, *arguments: object) -> Case:
+    return Case(name, lambda _: ("-q", *arguments))
+
+
 def path_cases() -> Iterator[Case]:
     for option, arguments in PATHS.items():
         for name, value in LONG.items():
-            yield Case(
-                f"{option}, {name}", lambda _, a=arguments, v=value: ("-q", *a, v), (0, 2, 3)
-            )
+            yield command_case(f"{option}, {name}", *arguments, value)
 
 
 def number_cases() -> Iterator[Case]:
     for option, arguments in COUNTS.items():
         for value in NUMBERS:
             name = f"{option} {value[:12]}, {len(value)} letters"
-            yield Case(name, lambda _, a=arguments, v=value: ("-q", *a, v), (0, 2, 3))
+            yield command_case(name, *arguments, value)
 
 
 def package_cases(honest: Path) -> Iterator[Case]:

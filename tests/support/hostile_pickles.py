@@ -25,8 +25,8 @@ def rezipped(data: bytes, pickled: bytes | None = None, method: int = zipfile.ZI
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(stream, "w", method) as new:
         for name in old.namelist():
-            own = name.endswith("/data.pkl") and pickled is not None
-            new.writestr(name, pickled if own else old.read(name))
+            own = pickled if name.endswith("/data.pkl") else None
+            new.writestr(name, old.read(name) if own is None else own)
     return stream.getvalue()
 
 

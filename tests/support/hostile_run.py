@@ -47,6 +47,11 @@ class Case:
 Write = Callable[[Path], object]
 
 
+def writing(content: bytes | str) -> Write:
+    data = content if isinstance(content, bytes) else content.encode()
+    return lambda path: path.write_bytes(data)
+
+
 def file_case(
     name: str, write: Write, *, file: str = "bad.pt", statuses: tuple[int, ...] = (0, 2, 3)
 ) -> Case:
@@ -65,7 +70,7 @@ def data_case(
     name: str, data: bytes, *, file: str = "bad.pt", statuses: tuple[int, ...] = (0, 2, 3)
 ) -> Case:
     """A checkpoint of these bytes."""
-    return file_case(name, lambda path: path.write_bytes(data), file=file, statuses=statuses)
+    return file_case(name, writing(data), file=file, statuses=statuses)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Hostile safetensors: headers of any size and form, and the configs that they may carry."""
 
+import functools
 import json
 import random
 import struct
@@ -94,12 +95,8 @@ def config_cases() -> Iterator[Case]:
             if name != "surrogate":  # safetensors cannot write it
                 texts[f"{field} {name}"] = text_of(honest | {field: value})
     for name, text in texts.items():
-        metadata = {CONFIG_KEY: text}
-        yield file_case(
-            f"config {name}",
-            lambda path, metadata=metadata: save_file(state, path, metadata=metadata),
-            file=FILE,
-        )
+        write = functools.partial(save_file, state, metadata={CONFIG_KEY: text})
+        yield file_case(f"config {name}", write, file=FILE)
 
 
 def cases(seed: int) -> Iterator[Case]:

@@ -9,6 +9,7 @@ what was found: JSON, a list of problems and the numbers of steps.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import json
 import os
@@ -54,8 +55,8 @@ class Case:
         problem: Says what is wrong with the folder; empty where nothing is.
     """
 
-    prepare: Callable[[Path], None]
-    work: Callable[[Path], None]
+    prepare: Callable[[Path], object]
+    work: Callable[[Path], object]
     problem: Callable[[Path], str]
 
 
@@ -76,7 +77,7 @@ def count_steps(folder: Path, *, end_at: int, number: int) -> list[int]:
         real_fsync(file)
 
     sys.addaudithook(step)
-    os.fsync = fsync
+    os.fsync = fsync  # type: ignore[assignment] # its argument has a name of its own there
     return count
 
 
@@ -87,7 +88,7 @@ def _is_below(arguments: tuple[Any, ...], folder: Path) -> bool:
     return isinstance(first, str) and os.path.abspath(first).startswith(str(folder))
 
 
-def run_ended(work: Callable[[], None], folder: Path, *, end_at: int, number: int) -> int:
+def run_ended(work: Callable[[], object], folder: Path, *, end_at: int, number: int) -> int:
     """Do the work in a forked process that a signal ends; returns its status as Popen has it."""
     child = os.fork()
     if child == 0:
@@ -236,8 +237,8 @@ def _report() -> Case:
         return "" if read_report(folder / "report.json").verdict in verdicts else "another report"
 
     return Case(
-        lambda folder: write_report(PASSING, folder) and None,
-        lambda folder: write_report(FAILING, folder) and None,
+        lambda folder: write_report(PASSING, folder),
+        lambda folder: write_report(FAILING, folder),
         problem,
     )
 
@@ -272,11 +273,10 @@ def _trial_folder() -> Case:
 def _command(engine: Path, arguments: list[str]) -> Case:
     """A real command over an artefact that is there, ``x`` with the ending of ``engine``."""
     from exporters.backends import load_tensorrt
-    from swin_deploy.artifacts.engine_file import write_engine
     from swin_deploy.cli import main
 
     load_tensorrt("tensorrt-rtx")
-    assert write_engine
+    importlib.import_module("swin_deploy.artifacts.engine_file")
 
     def prepare(folder: Path) -> None:
         shutil.copy(engine, folder / f"x{engine.suffix}")

@@ -9,7 +9,6 @@ from typing import Any
 
 import peers
 import torch
-from test_sources_backbones import build_maskformer
 
 from exporters.progress import silent
 from swin_deploy.checkpoints.load import LoadedModel
@@ -89,7 +88,7 @@ def hf_folder(family: str, kind: str, **sizes: Any) -> Callable[[Path], Path]:  
 
 
 def maskformer(folder: Path) -> Path:
-    build_maskformer().save_pretrained(folder)
+    peers.build_maskformer().save_pretrained(folder)
     return folder
 
 

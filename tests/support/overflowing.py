@@ -4,6 +4,7 @@ In float32 each computes what the trained model does: exactly so, but for ``mlp`
 hidden units become ReLU.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from command_line import DIGITS
@@ -42,10 +43,9 @@ def attention_and_offset(state: State) -> None:
     offset(state)
 
 
-def write_checkpoint(folder: Path, change: object) -> Path:
+def write_checkpoint(folder: Path, change: Callable[[State], None]) -> Path:
     """A checkpoint of the digits model after ``change``."""
     state = {name: value.clone() for name, value in load_file(DIGITS).items()}
-    assert callable(change)
     change(state)
     path = folder / f"{change.__name__}.safetensors"
     save_file(state, path)

@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 # Nothing is to be fetched: models are built here.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -58,7 +60,7 @@ def import_peer(name: str) -> ModuleType:
 
 
 @torch.no_grad()
-def trained_like(model: nn.Module, seed: int = 0) -> nn.Module:
+def trained_like(model: Model, seed: int = 0) -> Model:
     """Give every parameter of any library's Swin such values as training leaves; returns it.
 
     Outlier channels, LayerNorm scales around 1, biases and bias tables far from 0, logit scales
@@ -149,6 +151,8 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     return logits
 
 
+FOUR_STAGES = {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8]}
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
 SIZES: dict[str, Any] = {"embed_dim": 32, "depths": (2, 2, 2), "num_heads": (2, 4, 8)}
 
 
@@ -172,15 +176,29 @@ def build_torchvision(family: str, **sizes: object) -> nn.Module:
     return trained_like(module.SwinTransformer(patch_size=[4, 4], **fields))
 
 
-def build_huggingface(
-    family: str, kind: str = "ForImageClassification", **sizes: object
-) -> nn.Module:
+def build_huggingface(family: str, kind: str = "ForImageClassification", **sizes: object) -> Any:  # noqa: ANN401 - a class found at run time, with methods of its own
     """transformers' model with trained-like weights: 64 pixels, windows of 4, 10 classes."""
     library = import_peer("transformers")
     start = {"swin": "Swin", "swinv2": "Swinv2", "donut": "DonutSwin"}[family]
     fields = {"image_size": 64, "window_size": 4, "num_labels": 10, **SIZES, **sizes}
     config = getattr(library, f"{start}Config")(**fields)
     return trained_like(getattr(library, f"{start}{kind}")(config))
+
+
+def build_maskformer(*, converted: bool = False, **sizes: object) -> Any:  # noqa: ANN401 - as above
+    """MaskFormer around a Swin; ``converted`` writes the backbone's config in its own form."""
+    library = import_peer("transformers")
+    kind = library.MaskFormerSwinConfig if converted else library.SwinConfig
+    fields = {**FOUR_STAGES, "image_size": 64, "window_size": 2, "out_features": STAGES, **sizes}
+    decoder = library.DetrConfig(
+        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=4,
+    )  # fmt: skip
+    config = library.MaskFormerConfig(
+        backbone_config=kind(**fields), decoder_config=decoder, fpn_feature_size=32,
+        mask_feature_size=32,
+    )  # fmt: skip
+    return trained_like(library.MaskFormerForInstanceSegmentation(config))
 
 
 def microsoft_state(model: nn.Module) -> dict[str, Tensor]:

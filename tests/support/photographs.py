@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -47,6 +48,6 @@ def write_photographs(folder: Path) -> list[Path]:
         "16-bitmap.webp": _scene(219, 341, 16),
     }
     for name, scene in scenes.items():
-        options = {"exif": turned} if "turned" in name else {}
+        options: dict[str, Any] = {"exif": turned} if "turned" in name else {}
         scene.save(folder / name, **options)
     return sorted(folder.iterdir())

@@ -44,7 +44,11 @@ WRITERS: dict[str, Arguments] = {
     "predict --features": ("predict", MODEL[1], IMAGES / "3", "--features", "{out}/p.npz"),
     "run": ("run", *RUN, "--output", "{out}/g", "--report", "{out}/g"),
 }
-GOOD_ENDS = {signal.SIGKILL: (-9, 0), signal.SIGINT: (130, 0), signal.SIGTERM: (143, 0)}
+GOOD_ENDS: dict[int, tuple[int, int]] = {
+    signal.SIGKILL: (-9, 0),
+    signal.SIGINT: (130, 0),
+    signal.SIGTERM: (143, 0),
+}
 DISKS = ("size=64k", "size=200k", "size=500k", "size=900k", "size=2m", "nr_inodes=3", "nr_inodes=7")
 GROWN = (".csv", ".csv.json", ".jsonl")  # written as it comes
 FEW = ("report", "export", "build-trt", "evaluate", "predict --csv", "predict --features")
@@ -220,8 +224,8 @@ def _wrong_files(scratch: Path) -> str:
         if any(part.startswith(".") for part in path.relative_to(out).parts):
             continue
         try:
-            is_right = CHECKS.get(path.suffix, lambda *_: True)
-            if not is_right(path, scratch / "clean" / path.relative_to(out)):
+            is_right = CHECKS.get(path.suffix)
+            if is_right and not is_right(path, scratch / "clean" / path.relative_to(out)):
                 return f"{path.name} is not whole"
         except (DeployError, OSError, ValueError, KeyError) as err:
             return f"{path.name}: {type(err).__name__}: {err}"

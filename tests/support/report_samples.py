@@ -4,10 +4,12 @@ import base64
 import dataclasses
 import io
 import math
+from typing import Any, Literal
 
 from PIL import Image
 
 from exporters.plan import Block, Kernel, KernelPlan
+from exporters.spec import Stage
 from swin_deploy.bench import BenchReport, BenchResult, Comparison
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation, Score
@@ -27,6 +29,7 @@ from swin_deploy.parity import (
     Sample,
     Tolerance,
 )
+from swin_deploy.parity.samples import Change
 from swin_deploy.report.results import Artifact, Report
 
 FP16 = Tolerance(atol=2e-2, rtol=1e-2, min_cosine=0.9995, source="four times the measured worst")
@@ -47,7 +50,9 @@ PLACES = (
 )
 
 
-def make_drift(scale, *, wrong_from=99, inputs="images"):
+def make_drift(
+    scale: float, *, wrong_from: int = 99, inputs: str = "images"
+) -> tuple[DriftPoint, ...]:
     """Tokens that lose ``scale`` times more at each place, and a hundred times from one on."""
     return tuple(
         DriftPoint(
@@ -66,13 +71,13 @@ def make_drift(scale, *, wrong_from=99, inputs="images"):
 DRIFT = make_drift(1e-4)[:2]
 
 
-def make_thumbnail(step):
+def make_thumbnail(step: int) -> str:
     memory = io.BytesIO()
     Image.frombytes("L", (28, 28), bytes(step * i % 256 for i in range(784))).save(memory, "JPEG")
     return base64.b64encode(memory.getvalue()).decode()
 
 
-def make_answer(*shares, change="same", first=3):
+def make_answer(*shares: float, change: Change = "same", first: int = 3) -> Answer:
     classes = [first, *(index for index in range(10) if index != first)]
     guesses = zip(classes, shares, strict=False)
     return Answer(tuple(Guess(index, f"class {index}", s) for index, s in guesses), change)
@@ -92,8 +97,8 @@ FLIPPED = (
 LOST = (Answer((), "flip"), Answer((), "flip"))
 
 
-def make_result(*, inputs="images", batch=8, **changes):
-    values = {
+def make_result(*, inputs: str = "images", batch: int = 8, **changes: object) -> ParityResult:
+    values: dict[str, Any] = {
         "case": Case(inputs, batch),
         "rows": 24,
         "max_abs": 3.14e-3,
@@ -113,8 +118,10 @@ def make_result(*, inputs="images", batch=8, **changes):
     return ParityResult(**(values | changes))
 
 
-def make_hop(name="onnx fp16", *, results=None, **changes):
-    values = {
+def make_hop(
+    name: str = "onnx fp16", *, results: tuple[ParityResult, ...] | None = None, **changes: object
+) -> Hop:
+    values: dict[str, Any] = {
         "stage": "onnx",
         "precision": "fp16",
         "file": "tiny-fp16-opset17.onnx",
@@ -197,8 +204,8 @@ NOT_FINITE = make_hop(
 )
 
 
-def make_parity(*hops, **changes):
-    values = {
+def make_parity(*hops: Hop, **changes: object) -> ParityReport:
+    values: dict[str, Any] = {
         "model": "swin-t-notebook",
         "weights": "digits.pt, SHA-256 0123456789abcdef",
         "reference_backend": "PyTorch 2.13.0, CPU, float32",
@@ -212,8 +219,13 @@ def make_parity(*hops, **changes):
     return ParityReport(hops=hops, **(values | changes))
 
 
-def make_bench():
-    run = {"precision": "fp32", "batch": 8, "iterations": 30, "backend": "PyTorch 2.13.0, CPU"}
+def make_bench() -> BenchReport:
+    run: dict[str, Any] = {
+        "precision": "fp32",
+        "batch": 8,
+        "iterations": 30,
+        "backend": "PyTorch 2.13.0, CPU",
+    }
     return BenchReport(
         model="swin-t-notebook",
         img_size=224,
@@ -237,11 +249,13 @@ def make_bench():
     )  # fmt: skip
 
 
-def make_evaluation(**changes):
-    def backend(name, stage, score, **more):
+def make_evaluation(**changes: object) -> Evaluation:
+    def backend(
+        name: str, stage: Literal["reference"] | Stage, score: Score | None, **more: Any
+    ) -> BackendAccuracy:
         return BackendAccuracy(name, stage, "fp16", f"{stage}.onnx", "CPU", score, **more)
 
-    values = {
+    values: dict[str, Any] = {
         "model": "swin-t-notebook",
         "weights": "digits.pt, SHA-256 0123456789abcdef",
         "created": "2025-11-22T14:00:00+00:00",
@@ -260,13 +274,13 @@ def make_evaluation(**changes):
     return Evaluation(**(values | changes))
 
 
-def make_plan():
-    def kernel(index, kind, layer_type, bytes_moved):
+def make_plan() -> KernelPlan:
+    def kernel(index: int, kind: str, layer_type: str, bytes_moved: int) -> Kernel:
         nodes = tuple(f"/layers.0/blocks.{index}/attn/MatMul_{i}" for i in range(3))
         name = f"__myl_TranReshMoveMulAddMulFcSoft_0x{index:032x}"
         half = bytes_moved if kind != "copy" else bytes_moved // 2
-        placed = {"flops": 10**9, "block": f"blocks.{index}"}
-        return Kernel(name, kind, layer_type, bytes_moved, half, (), nodes, **placed)
+        placed = Kernel(name, kind, layer_type, bytes_moved, half, (), nodes)
+        return dataclasses.replace(placed, flops=10**9, block=f"blocks.{index}")
 
     kernels = [
         *(kernel(i, "attention", "_gemm_mha_v2", 9_600_000 - i) for i in range(12)),
@@ -277,8 +291,8 @@ def make_plan():
     return KernelPlan(8, 12, tuple(kernels), "tensorrt-rtx", "1.7.1", blocks=blocks)
 
 
-def make_report(parity=None, **changes):
-    values = {
+def make_report(parity: ParityReport | None = None, **changes: object) -> Report:
+    values: dict[str, Any] = {
         "model": "swin-t-notebook",
         "created": "2025-11-22T13:30:00+00:00",
         "parity": parity,
@@ -296,7 +310,7 @@ def make_report(parity=None, **changes):
     return Report(**(values | changes))
 
 
-def make_hostile_report():
+def make_hostile_report() -> Report:
     hop = make_hop(
         HOSTILE,
         file=HOSTILE,
@@ -348,9 +362,11 @@ def make_hostile_report():
     )
 
 
-PASSING = make_report(make_parity(DEPLOY, HALF), evaluation=make_evaluation())
+PASSING_PARITY = make_parity(DEPLOY, HALF)
+PASSING = make_report(PASSING_PARITY, evaluation=make_evaluation())
 PARTLY = make_report(make_parity(DEPLOY, HALF, ENGINE_NOT_RUN))
-FAILING = make_report(make_parity(DEPLOY, FAILED, NOT_FINITE, ENGINE_NOT_RUN))
+FAILING_PARITY = make_parity(DEPLOY, FAILED, NOT_FINITE, ENGINE_NOT_RUN)
+FAILING = make_report(FAILING_PARITY)
 NOTHING_RAN = make_report(make_parity(ENGINE_NOT_RUN))
 NO_RESULTS = make_report(make_parity(make_hop("onnx empty", results=())))
 UNJUDGED = make_report(None)

@@ -65,6 +65,7 @@ def build(path: Path, kernels: dict[str, float], *, gpu: str = "here") -> list[s
     config = Config(gpu)
     cache = attach_timing_cache(TRT, config, CacheFile(path), warn=warnings.append)
     assert config.attached is cache
+    assert cache is not None
     cache.timings |= kernels
     keep_timing_cache(config, cache, path, progress=warnings.append, warn=warnings.append)
     return warnings

@@ -46,7 +46,7 @@ class ILogger:
     INTERNAL_ERROR, ERROR, WARNING = Severity.INTERNAL_ERROR, Severity.ERROR, Severity.WARNING
     INFO, VERBOSE = Severity.INFO, Severity.VERBOSE
 
-    def log(self, severity: Severity, message: str) -> None:
+    def log(self, severity: enum.IntEnum, message: str) -> None:
         raise NotImplementedError
 
 
