@@ -288,6 +288,8 @@ class WindowMask(nn.Module):
 class WindowAttention(nn.Module):
     """Self-attention inside windows, over tokens [N, B, C] in window order.
 
+    Shapes in its comments are those of several heads; see ``SplitHeads`` for a single one.
+
     Args:
         qkv: Linear layer from C to 3C channels, rows q, k, v, each by head and channel; the score
             scale is in q. Without a bias, one product of three batches writes q, k and v where
