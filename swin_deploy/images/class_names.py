@@ -26,7 +26,7 @@ IMAGENET_CLASSES = 1000
 MAX_DIGITS = 18
 MOST_CLASSES = 1 << 20
 SYNSET_LINE = re.compile(r"(n\d{8})\s+(.+)")  # "n01440764 tench, Tinca tinca"
-PLACEHOLDER = re.compile(r"LABEL_\d+", re.IGNORECASE)  # what transformers writes for want of names
+PLACEHOLDER = re.compile(r"LABEL_\d+", re.IGNORECASE)  # written by transformers without names
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def load_pixels(
         picture: Path of an image file, the bytes of one, or a Pillow picture; it is not changed.
         steps: Preprocessing of the picture.
         name: Name of the picture for messages; by default its path.
-        tell: Function that is told ``SIXTEEN_BITS`` or ``NOT_TURNED`` if it is so.
+        tell: Function that is told ``SIXTEEN_BITS`` or ``NOT_TURNED`` if that applies.
 
     Returns:
         Pixels, [rows, columns, channels], uint8.

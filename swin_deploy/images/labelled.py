@@ -111,7 +111,7 @@ def find_images(folder: Path) -> list[str]:
         Paths below ``folder``, sorted; at least one.
 
     Raises:
-        FileError: If the folder is missing, is a file, cannot be read or holds no image.
+        FileError: If the folder is missing, is a file, cannot be read or has no image.
     """
     if not is_folder(folder):
         problem = "is not a folder" if os.path.lexists(folder) else "does not exist"

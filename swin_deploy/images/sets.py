@@ -150,7 +150,7 @@ def load_images(
         The images, sorted by path; their names are the paths below ``folder``.
 
     Raises:
-        FileError: If the folder cannot be read or holds no image, or an image cannot be decoded.
+        FileError: If the folder cannot be read or has no image, or an image cannot be decoded.
         ConfigError: If the steps cannot be done, or the user's class names do not fit the folders.
         ValueError: If ``limit`` is less than 1.
     """

@@ -123,7 +123,7 @@ class TrtRunner(Runner):
 
     @_in_one_line
     def __enter__(self) -> Self:
-        if self._runtime is not None:  # what is open would be freed in an order that crashes
+        if self._runtime is not None:  # else open objects are freed in an order that crashes
             raise ComparisonError(f"{self.name} is open; close it before it is opened again")
         try:
             self._open()
