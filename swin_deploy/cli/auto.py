@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 def climb_ladder(
     console: Console, search: SearchInputs, *, start: Precision, as_json: bool
 ) -> tuple[OnnxFile, EngineManifest, tuple[Attempt, ...]]:
-    """The ONNX file and the engine of the first attempt that passes, and all attempts tried.
+    """Search the first precision within tolerance, and print every attempt.
+
+    The command exits with status 1 if no attempt passes.
+
+    Args:
+        console: The command's output.
+        search: The model, images and settings of every attempt.
+        start: The first precision to try.
+        as_json: Whether results are printed as JSON.
 
     Returns:
         The ONNX file and the engine of the first attempt that passes, and all attempts in order.

@@ -164,7 +164,7 @@ def life_options(command: Command) -> Command:
 
 
 def show_targets(console: Console, engine: EngineManifest) -> None:
-    """What an engine is for, and how far its flavour has been tried."""
+    """Print the GPUs and versions that an engine is for, and the proof that its flavour works."""
     console.note(f"  for {engine.targets.describe()}")
     console.note(f"  {engine.flavor}: {engine.traits.proof}")
 
@@ -177,7 +177,7 @@ def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
 
 
 def require_delivered(engine: EngineManifest | RefusedEngine) -> EngineManifest:
-    """The engine; exits with status 1, and says why, where its precision is not delivered."""
+    """Return the engine; exit with status 1 and the reasons if its precision is not delivered."""
     from swin_deploy.artifacts.engine_file import RefusedEngine
 
     if isinstance(engine, RefusedEngine):

@@ -110,7 +110,7 @@ def parity(
         from swin_deploy.report.write import write_report
 
         loaded = asked.load()
-        original_library(loaded, original)  # what cannot be is said before the work
+        original_library(loaded, original)  # fails here, before the work, if it cannot run
         made = read_made(onnx_files, engine_files, runner)
         sets = image_sets(loaded, images, limit=limit)
     announce(console, loaded)

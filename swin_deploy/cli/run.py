@@ -238,7 +238,7 @@ def _next_words(
     *,
     quick: bool,
 ) -> tuple[list[object], str]:
-    """The command to run next, and why: the whole proof, the engine on a GPU, or benchmarks."""
+    """Return the command to run next and its reason: the proof, the engine's GPU, or benchmarks."""
     files = [word for one in made.onnx for word in ("--onnx", one.path)]
     files += [word for one in made.engines for word in ("--engine", one.path)]
     if quick:
@@ -258,7 +258,7 @@ def _next_words(
 
 
 def _artifacts(places: dict[Precision, Path], precision: Precision, *, auto: bool) -> list[Path]:
-    """Every artefact that the command may write; with --auto those of each attempt."""
+    """List every artefact that the command may write; with --auto those of each attempt."""
     tried = fallbacks(precision) if auto else (precision,)
     graphs = [places[one] for one in tried]
     engines = [graph.with_suffix(".engine") for graph in graphs]
@@ -268,7 +268,7 @@ def _artifacts(places: dict[Precision, Path], precision: Precision, *, auto: boo
 def _in_precision(
     console: Console, full: OnnxFile, precision: Precision, *, path: Path
 ) -> OnnxFile:
-    """The graph in the precision asked for; in half precision it is written with the engine."""
+    """Return the graph in the precision asked for; half precision is written with the engine."""
     from swin_deploy.artifacts.onnx_file import convert
 
     if precision == "fp32":
@@ -285,7 +285,7 @@ def _make_engine(
     options: EngineOptions,
     force: bool,
 ) -> EngineManifest:
-    """The engine, its precision proved; exits with status 1 where it cannot be."""
+    """Build the engine; exit with status 1 if its precision is not delivered."""
     from swin_deploy.artifacts.engine_file import Listener, write_engine
 
     with console.step(f"Building the engine with {options.flavor}") as step:

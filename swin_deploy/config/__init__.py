@@ -1,13 +1,13 @@
-"""What a Swin model is, by numbers alone: nothing here needs PyTorch but ``windows``.
+"""The sizes of Swin models and what follows from them; only ``windows`` needs PyTorch.
 
 ===============  ==================================================================
 ``sizes``        sizes as rows and columns
 ``swin``         sizes of a model, and the geometry that follows from them
-``published``    the models that have names, and the files of those that come along
+``published``    the models that have names, and the files of those in the package
 ``names``        other names of the same models: short ones, and those of libraries
 ``windows``      orders, masks and position tables of windows
-``memory``       what a model needs, and what this machine has
-``assumptions``  what nothing said and had to be chosen
+``memory``       memory that a model needs, and that this machine has
+``assumptions``  choices that no input settled
 ===============  ==================================================================
 """
 

@@ -1,4 +1,4 @@
-"""What the program takes for granted because nothing in its inputs says it."""
+"""Choices that the program had to make because no input settled them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Assumption:
-    """One thing that was not said and had to be chosen.
+    """One choice that no input settled.
 
     Attributes:
         subject: Name of what was chosen, such as ``image size``.
@@ -23,5 +23,5 @@ class Assumption:
 
     @property
     def text(self) -> str:
-        """The sentence that warns of it."""
+        """The warning: the choice, its reason and the option, in words."""
         return f"{self.subject}: assuming {self.value}, {self.reason}; {self.option} settles it"

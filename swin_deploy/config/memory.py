@@ -1,7 +1,7 @@
-"""What a model needs at least, and what this machine has: asked before anything is allocated.
+"""Memory that a model needs at least, and that this machine has, checked before any allocation.
 
-Left to the allocator, a size that cannot be had ends in an error deep in a library, or the system
-ends the process, or another one.
+Without the check, an allocation that is too large fails deep in a library, or the system ends this
+process or another one.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 
 
 def needed_bytes(config: SwinConfig, batch: int = 1) -> int:
-    """The fewest bytes that a model's buffers and one call in float32 take, without its weights.
+    """Return the fewest bytes that a model's buffers and one float32 call take, without weights.
 
-    One attention is counted: its input, queries, keys, values and scores.
+    The call is counted as its largest attention: input, queries, keys, values and scores.
+
+    Args:
+        config: The model's config.
+        batch: Number of images of the call.
     """
     buffers = largest = 0
     for stage in config.stages:
@@ -33,19 +37,23 @@ def needed_bytes(config: SwinConfig, batch: int = 1) -> int:
 
 
 def available_bytes() -> int | None:
-    """What this process may still take, without the disk but for swap; None where nothing tells."""
+    """Return the bytes of memory and swap that this process may still take; None if not known."""
     return min(_limits(), default=None)
 
 
 def require_memory(config: SwinConfig, *, batch: int = 1) -> None:
-    """Refuse a model that this machine has not the memory for.
+    """Refuse a model that this machine does not have the memory for.
+
+    Args:
+        config: The model's config.
+        batch: Number of images of one call; counted as 1 on a machine with a GPU.
 
     Raises:
-        ConfigError: If so.
+        ConfigError: If the model needs more than is available.
     """
     import torch  # here, not above: sizes are known without it
 
-    if torch.cuda.is_available():  # the GPU does the work, and says itself what it lacks
+    if torch.cuda.is_available():  # the GPU runs the batch, and reports itself if it is too large
         batch = 1
     need, have = needed_bytes(config, batch), available_bytes()
     if have is not None and need > have:
@@ -73,7 +81,7 @@ def _system() -> Iterator[int]:
 
 
 def _address_space() -> Iterator[int]:
-    """What ``ulimit -v`` leaves."""
+    """Yield the bytes that ``ulimit -v`` leaves, if it is set."""
     try:
         import resource
     except ImportError:  # no POSIX

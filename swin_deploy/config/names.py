@@ -1,4 +1,4 @@
-"""Names of models as people know them, each of exactly one variant."""
+"""Short names and library names of models, each the name of exactly one variant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from swin_deploy.config import VARIANTS
 
 MOST_PROPOSED = 3
 LETTERS = {"t": "tiny", "s": "small", "b": "base", "l": "large"}
-# The variant that a family, a size and, where given, an image side name; 224 or 256 px without.
+# Variant of each family, size and, if given, image side; without one 224 px, for V2 256 px.
 SHORT_NAMES: dict[str, str] = {
     "swin_tiny": "swin_tiny_patch4_window7_224",
     "swin_small": "swin_small_patch4_window7_224",
@@ -38,14 +38,14 @@ DATA = re.compile(r"-(in1k|in22k|22k|22kto1k|22kft1k|in22ft1k)(-(ft|finetune))?$
 
 
 def variant_name(name: str) -> str:
-    """Return the variant that a name means.
+    """Return the variant that a name stands for.
 
     Args:
         name: A variant; or a short name, or the name of a variant in timm (also with a tag),
             torchvision, Hugging Face or among the authors' files, in any case, with ``_`` or ``-``.
 
     Raises:
-        ConfigError: If it means none; at most three that are similar are proposed.
+        ConfigError: If the name is not known; the message proposes at most three similar ones.
     """
     found = find_variant(name)
     if found is not None:
@@ -58,12 +58,12 @@ def variant_name(name: str) -> str:
 
 
 def find_variant(name: str) -> str | None:
-    """Return the variant that a name means, or None; see ``variant_name``."""
+    """Return the variant that a name stands for, or None; see ``variant_name``."""
     return name if name in VARIANTS else _BY_NAME.get(_plain(name))
 
 
 def proposals(name: str) -> str:
-    """Return at most three variants, or short names of some, spelt like a name; in words."""
+    """Return at most three variants or short names that are spelt like a name, as one text."""
     known = {_plain(one): one for one in VARIANTS} | {_plain(one): one for one in SHORT_NAMES}
     near = difflib.get_close_matches(_plain(name), known, MOST_PROPOSED)
     *others, last = [known[one] for one in near] or [""]
@@ -76,7 +76,7 @@ def short_names(variant: str) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """A name as the table has it: hyphens, sizes in full, no owner, data or tag."""
+    """Return a name as ``_BY_NAME`` has it: hyphens, sizes in full, no owner, data or tag."""
     words = OWNERS.sub("", name.strip().lower()).partition(".")[0].replace("_", "-")
     words = DATA.sub("", words).replace("swin-v2-", "swinv2-")
     words = re.sub(r"^(swinv2-\w+)-patch4", r"\1", words)  # timm's names of V2 lack it

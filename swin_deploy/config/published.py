@@ -1,4 +1,4 @@
-"""The models that have names, and the files of those that come with the package."""
+"""The models that have names, and the files of those in the package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ def notebook_config(
     depths: tuple[int, ...] = (2, 2, 6, 2),
     **sizes: Any,  # noqa: ANN401 - any other field of SwinConfig
 ) -> SwinConfig:
-    """The notebook's sizes: heads of 32 channels in every stage, at least one."""
+    """Return a config of the notebook: heads of 32 channels in every stage, at least one.
+
+    Args:
+        embed_dim: Number of channels of the first stage.
+        depths: Number of blocks of each stage, all even.
+        **sizes: Other fields of ``SwinConfig``.
+
+    Raises:
+        ConfigError: If the sizes contradict each other.
+    """
     heads = tuple(max(1, (embed_dim << stage) // 32) for stage in range(len(depths)))
     return SwinConfig(embed_dim=embed_dim, depths=depths, num_heads=heads, **sizes)
 
@@ -34,7 +43,7 @@ S3_DEPTHS = {"tiny": (2, 2, 6, 2), "small": (2, 2, 18, 2), "base": (2, 2, 30, 2)
 
 
 def _published(family: Family, size: str, img_size: int, **sizes: Any) -> SwinConfig:  # noqa: ANN401
-    """A model of the papers, with ImageNet-1k's classes."""
+    """Return the config of a model of the papers, with ImageNet-1k's classes."""
     embed_dim, depths, heads = SIZES[size]
     fields: dict[str, Any] = {
         "family": family,
@@ -48,7 +57,7 @@ def _published(family: Family, size: str, img_size: int, **sizes: Any) -> SwinCo
 
 
 def _published_variants() -> dict[str, SwinConfig]:
-    """The models of the papers by the names that timm gives them."""
+    """Return the models of the papers by the names that timm gives them."""
     known: dict[str, SwinConfig] = {}
     for size in SIZES:
         known[f"swin_{size}_patch4_window7_224"] = _published("swin", size, 224)
@@ -99,13 +108,13 @@ VARIANTS: dict[str, SwinConfig] = {
     ),
 }
 ASSETS = Path(__file__).parent.parent / "assets"
-# Variants whose trained weights, and held-out images, come with the package.
+# Trained weights and held-out images that the package contains, by variant.
 BUNDLED_WEIGHTS = {"notebook-digits": ASSETS / "digits" / "checkpoint.safetensors"}
 BUNDLED_IMAGES = {"notebook-digits": ASSETS / "digits" / "images"}
 
 
 def variant(name: str) -> SwinConfig:
-    """The config of a known variant.
+    """Return the config of a known variant.
 
     Raises:
         ConfigError: If there is no variant of that name.

@@ -1,4 +1,4 @@
-"""Sizes as rows and columns, of images, token maps, windows and shifts."""
+"""Sizes of images, token maps, windows and shifts, as rows and columns."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ MOST_SIDE = 1 << 16  # pixels, of any step
 
 
 class Size(NamedTuple):
-    """Rows and columns: of an image in pixels, of a token map, a window or a shift in tokens.
+    """Rows and columns, in pixels for an image, in tokens for a token map, a window or a shift.
 
-    Its text is one number for a square, ``224``, and two for a rectangle, ``224x448``.
+    The text of a size is one number for a square, ``224``, and two for a rectangle, ``224x448``.
     """
 
     rows: int
@@ -22,12 +22,12 @@ class Size(NamedTuple):
 
     @classmethod
     def square(cls, side: int) -> Size:
-        """The size of as many rows as columns."""
+        """Return the size of a square of a side."""
         return cls(side, side)
 
     @classmethod
     def of(cls, given: int | tuple[int, int]) -> Size:
-        """The size of a square given as its side, or of rows and columns."""
+        """Return the size of a square from its side, or of a rectangle from rows and columns."""
         return cls.square(given) if isinstance(given, int) else cls(*given)
 
     @property
@@ -58,17 +58,21 @@ def nearest(sizes: Iterable[int], img_size: int, count: int) -> tuple[int, ...]:
 
 
 def sizes_remedy(sizes: Sequence[int | Size]) -> str:
-    """Return what to do about an image size that cannot be, in words."""
+    """Return the remedy for an image size that cannot be tiled, in words: the sizes that can."""
     if not sizes:
         return f"no size up to {MOST_SIDE:,} can be tiled; use other windows"
     return f"use one of {', '.join(map(str, sizes))}, ..."
 
 
 def spelt(given: Any, field: str) -> Any:  # noqa: ANN401 - a value that is checked later
-    """A pair as a size, or as its side where the sides are equal.
+    """Return a pair as a size, or as its side if both are equal; any other value as it is.
+
+    Args:
+        given: A side, or a tuple of rows and columns.
+        field: Name of the field, for the message.
 
     Raises:
-        ConfigError: If it is a tuple of another length.
+        ConfigError: If ``given`` is a tuple of another length than 2.
     """
     if not isinstance(given, tuple):
         return given
@@ -78,7 +82,7 @@ def spelt(given: Any, field: str) -> Any:  # noqa: ANN401 - a value that is chec
 
 
 def numbers(value: Any) -> Iterator[Any]:  # noqa: ANN401 - a field of any type
-    """The numbers in a field: one, one for each stage, or two for a size."""
+    """Yield the numbers in a field: one, one for each stage, or two for a size."""
     if isinstance(value, tuple):
         for one in value:
             yield from numbers(one)

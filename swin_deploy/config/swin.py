@@ -1,4 +1,4 @@
-"""What a Swin model is: its sizes, and the geometry that follows from them."""
+"""The sizes of a Swin model, and the geometry that follows from them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from swin_deploy.config.sizes import (
 
 Family = Literal["notebook", "swin", "swinv2"]
 Output = Literal["logits", "features", "stages", "tokens"]
-# The largest numbers that a model is built for; the largest Swin known has windows of 48 tokens,
-# 512 channels, 42 blocks in a stage and images of 1536 pixels.
+# The largest numbers that a config accepts. The largest Swin known has windows of 48 tokens a side,
+# 512 channels, 42 blocks in a stage and images of 1536 pixels a side.
 MOST_STAGES = 8
 MOST_REAL = {"mlp_ratio": 64.0, "layer_norm_eps": 1.0}
 MOST = {
@@ -39,19 +39,23 @@ MOST = {
 
 
 def hidden_channels(dim: int, mlp_ratio: float) -> int:
-    """Channels between the two layers of an MLP, rounded down as every library does.
+    """Return the channels between the two layers of an MLP, rounded down as every library does.
 
-    A ratio of two whole numbers, found from the weights, may miss the product by a rounding error.
+    A ratio that was inferred from the weights may miss the whole number by a rounding error, which
+    is made up for.
     """
     return int(dim * mlp_ratio + 1e-6)
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage as built.
+    """The sizes of one stage as built.
 
     Attributes:
-        resolution: Size of the token map.
+        resolution: Size of the token map, in tokens.
+        dim: Number of channels.
+        depth: Number of blocks.
+        num_heads: Number of attention heads.
         window_size: Window size, no larger than the map.
         shift_size: Tokens that odd blocks shift their windows by; 0 along an axis without a shift.
         pretrained_window_size: Window size that V2's position bias is scaled to; 0 for none.
@@ -67,40 +71,49 @@ class StageSpec:
 
     @property
     def window_grid(self) -> Size:
-        """Windows along the rows and the columns of the token map."""
+        """Number of windows along the rows and the columns of the token map."""
         rows, columns = self.resolution
         return Size(rows // self.window_size.rows, columns // self.window_size.columns)
 
     @property
     def num_windows(self) -> int:
-        """Windows in the token map."""
+        """Number of windows in the token map."""
         return self.window_grid.area
 
     @property
     def window_area(self) -> int:
-        """Tokens in a window."""
+        """Number of tokens in a window."""
         return self.window_size.area
 
 
 @dataclass(frozen=True)
 class SwinConfig:
-    """Sizes of a Swin Transformer, and what it gives.
+    """The sizes of a Swin Transformer, and its output.
 
     Attributes:
-        family: ``notebook``; ``swin``: arXiv 2103.14030; ``swinv2``: arXiv 2111.09883.
-        img_size: A side in pixels, or rows and columns; kept as a side where it is a square.
-        window_size: A side in tokens of all stages or of each, or rows and columns of each.
-        pretrained_window_sizes: V2 only: window sizes of pretraining, one for each stage.
-        always_shift: Shift also where one window covers the map; the notebook does so always,
-            Hugging Face's backbones do, the other models do not.
-        stage_norms: Each stage's feature map has a norm of its own (backbones of detectors).
-        out_stages: Stages whose maps ``stages`` gives, from 1 up; empty for all.
-        final_norm: There is a norm behind the last stage.
-        num_classes: Of the head; 0 for none.
-        output: ``logits`` [B, num_classes]; ``features`` [B, C], the pooled tokens; ``stages``,
-            every stage's feature map [B, C, H, W]; ``tokens`` [B, N, C] in raster order. Empty
-            for ``logits`` with a head, and without one for the family's own output: the
-            notebook's tokens, the others' features.
+        family: Family of the model: ``notebook``; ``swin``, arXiv 2103.14030; or ``swinv2``, arXiv
+            2111.09883.
+        img_size: Side of an image in pixels, or rows and columns; kept as a side if it is a square.
+        patch_size: Side of a patch, in pixels.
+        window_size: Side of a window in tokens, one for all stages or one for each, or rows and
+            columns for each stage.
+        embed_dim: Number of channels of the first stage; each merge doubles it.
+        depths: Number of blocks of each stage.
+        num_heads: Number of attention heads of each stage.
+        mlp_ratio: Channels between the layers of an MLP over those of the stage.
+        pretrained_window_sizes: Window sizes of pretraining, one for each stage; V2 only.
+        always_shift: Whether windows are shifted also if one window covers the map, as in Hugging
+            Face's backbones; the notebook always does so.
+        stage_norms: Whether each stage's feature map has a norm of its own (backbones of
+            detectors).
+        out_stages: Stages whose maps are outputs with ``stages``, from 1 up; empty for all.
+        final_norm: Whether a norm follows the last stage.
+        layer_norm_eps: Epsilon of every LayerNorm of the papers' models.
+        num_classes: Number of classes of the head; 0 for no head.
+        output: Name of the output: ``logits`` [B, num_classes]; ``features`` [B, C], the mean of
+            the tokens; ``stages``, every stage's feature map [B, C, H, W]; ``tokens`` [B, N, C] in
+            raster order. Empty for ``logits`` with a head, and without one for the family's own
+            output: tokens of the notebook, features of the others.
 
     Raises:
         ConfigError: If the sizes contradict each other, or windows cannot tile ``img_size``.
@@ -141,11 +154,11 @@ class SwinConfig:
             raise ConfigError("output logits needs a classifier, and this model has none")
 
     def _spell_sizes(self) -> None:
-        """Spell squares as their sides, so that equal configs are equal, and print as before."""
+        """Spell squares as their sides, so that configs of the same sizes compare equal."""
         object.__setattr__(self, "img_size", spelt(self.img_size, "img_size"))
         for field in ("window_size", "pretrained_window_sizes"):
             given = getattr(self, field)
-            if isinstance(given, Size):  # and not a side for each of two stages
+            if isinstance(given, Size):  # unlike a plain tuple: a side for each of two stages
                 given = given.plain if given.is_square else (given,) * len(self.depths)
             if isinstance(given, tuple):
                 given = tuple(spelt(one, field) for one in given)
@@ -220,22 +233,22 @@ class SwinConfig:
 
     @property
     def window_sizes(self) -> tuple[Size, ...]:
-        """Window asked for in each stage; a smaller map shrinks it."""
+        """Window size configured for each stage; a stage with a smaller map has a smaller one."""
         if isinstance(self.window_size, tuple):
             return tuple(map(Size.of, self.window_size))
         return (Size.square(self.window_size),) * len(self.depths)
 
     def _resolution(self, stage: int, image: Size) -> Size:
-        """The token map of a stage for an image, in tokens."""
+        """Return the size of the token map of a stage for an image, in tokens."""
         return Size(*(side // self.patch_size >> stage for side in image))
 
     def _effective_window(self, stage: int, resolution: Size) -> Size:
-        """Windows larger than the map shrink to it along each axis, but for the notebook's."""
+        """Return the window size, cut to the map along each axis except in the notebook."""
         window = self.window_sizes[stage]
         return window if self.family == "notebook" else Size(*map(min, window, resolution))
 
     def _tiles(self, image: Size) -> bool:
-        """Whether patches, windows and merges fit in every stage."""
+        """Return whether patches, windows and merges tile an image in every stage."""
         step = self.patch_size << (len(self.depths) - 1)
         if min(image) < step or any(side % step for side in image):
             return False
@@ -248,23 +261,23 @@ class SwinConfig:
         )
 
     def legal_img_sizes(self, count: int) -> tuple[int, ...]:
-        """Sides of the ``count`` smallest square images that windows tile in every stage.
+        """Return the sides of the ``count`` smallest square images that windows tile.
 
-        In pixels; there may be fewer up to ``MOST_SIDE``.
+        Sides are in pixels; there may be fewer up to ``MOST_SIDE``.
         """
         step = self.patch_size << (len(self.depths) - 1)
         legal = (size for size in range(step, MOST_SIDE + 1, step) if self._tiles_square(size))
         return tuple(itertools.islice(legal, count))
 
     def near_img_sizes(self, img_size: int, count: int = 4) -> tuple[int, ...]:
-        """Sides of the square images that windows tile in every stage, nearest first.
+        """Return the sides of the ``count`` square images nearest in size that windows tile.
 
-        In pixels; there may be fewer than ``count`` up to ``MOST_SIDE``.
+        Sides are in pixels, nearest first; there may be fewer than ``count`` up to ``MOST_SIDE``.
         """
         step = self.patch_size << (len(self.depths) - 1)
         period = step * math.lcm(
             *itertools.chain(*self.window_sizes)
-        )  # each multiple of it is one of them
+        )  # windows tile every multiple of it
         last = min(MOST_SIDE, max(img_size, 0) + count * period)
         sizes = filter(self._tiles_square, range(step, last + 1, step))
         return nearest(sizes, img_size, count)
@@ -273,7 +286,7 @@ class SwinConfig:
         return self._tiles(Size.square(side))
 
     def _near_sizes(self) -> tuple[int | Size, ...]:
-        """The sizes nearest to the image's; for a rectangle, those of its rows and columns."""
+        """Return the sizes nearest to the image's; for a rectangle, of its rows and columns."""
         if isinstance(self.img_size, int):
             return self.near_img_sizes(self.img_size)
         rows, columns = map(self.near_img_sizes, self.image)
@@ -321,7 +334,7 @@ class SwinConfig:
 
     @property
     def output_name(self) -> Output:
-        """What the model gives; see ``output``."""
+        """Name of the model's output; see ``output``."""
         if self.output:
             return self.output
         if self.num_classes:
@@ -330,25 +343,25 @@ class SwinConfig:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names of the outputs: one, or one for each stage that is given."""
+        """Names of the outputs: one, or one for each stage of ``shown_stages``."""
         if self.output_name == "stages":
             return tuple(f"stage{index + 1}" for index in self.shown_stages)
         return (self.output_name,)
 
     @property
     def shown_stages(self) -> tuple[int, ...]:
-        """Indices, from 0 up, of the stages whose maps ``stages`` gives."""
+        """Indices, from 0 up, of the stages whose maps are outputs with ``stages``."""
         if not self.out_stages:
             return tuple(range(len(self.depths)))
         return tuple(sorted({stage - 1 for stage in self.out_stages}))
 
     def to_dict(self) -> dict[str, Any]:
-        """This config as JSON values; ``from_dict`` reads it back."""
+        """Return this config as JSON values; ``from_dict`` reads it back."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SwinConfig:
-        """A config from ``to_dict`` or from JSON.
+        """Return the config of values from ``to_dict`` or from JSON.
 
         Raises:
             ConfigError: If a field is unknown, or the sizes contradict each other.

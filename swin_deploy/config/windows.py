@@ -1,4 +1,4 @@
-"""Window order: permutations of tokens and masks over windows, as pure functions of sizes.
+"""Token orders, attention masks and position tables of windows, as pure functions of sizes.
 
 A shift, a window partition and a window reverse only permute tokens. An *order* is a tensor [N]
 whose slot ``i`` holds the raster index (row by row) of the token that sits in slot ``i``.
@@ -18,13 +18,13 @@ MASKED = float("-inf")
 
 
 def window_order(resolution: Size, window_size: Size, shift: Size = NONE) -> Tensor:
-    """The order that lists windows row by row, and each window's tokens row by row.
+    """Return the order that lists windows row by row, and each window's tokens row by row.
 
     Args:
         resolution: Size of the token map; a multiple of ``window_size`` along each axis.
         window_size: Window size, in tokens.
-        shift: Tokens that the map is rolled up and left before it is cut into windows, as
-            ``torch.roll(map, (-shift.rows, -shift.columns))``.
+        shift: Number of tokens that the map is rolled up and left before it is cut into windows,
+            as ``torch.roll(map, (-shift.rows, -shift.columns))``.
 
     Returns:
         Order, [resolution.area], int64: slot -> raster index.
@@ -39,7 +39,14 @@ def window_order(resolution: Size, window_size: Size, shift: Size = NONE) -> Ten
 
 
 def by_window(tokens: Tensor, window_size: Size) -> Tensor:
-    """A map of values [rows, columns], cut into windows: [num_windows, window_area].
+    """Cut a map of values into windows.
+
+    Args:
+        tokens: One value for each token, [rows, columns].
+        window_size: Window size, in tokens.
+
+    Returns:
+        Values, [num_windows, window_area], windows and their tokens row by row.
 
     Raises:
         ValueError: If windows do not tile the map.
@@ -48,12 +55,12 @@ def by_window(tokens: Tensor, window_size: Size) -> Tensor:
     if rows % height or columns % width:
         size = Size(rows, columns)
         raise ValueError(f"windows of {window_size} do not tile a map of {size} tokens")
-    grid = tokens.reshape(rows // height, height, columns // width, width)
-    return grid.permute(0, 2, 1, 3).reshape(-1, window_size.area)
+    grid = tokens.reshape(rows // height, height, columns // width, width)  # [gh, wh, gw, ww]
+    return grid.permute(0, 2, 1, 3).reshape(-1, window_size.area)  # -> [gh, gw, wh, ww] -> [nW, n]
 
 
 def merge_order(resolution: Size, window_size: Size) -> Tensor:
-    """The order that puts the four tokens of each 2 x 2 patch merge next to each other.
+    """Return the order that puts the four tokens of each 2 x 2 patch merge next to each other.
 
     The merged tokens come in the window order of the next stage; the four neighbours of each come
     column by column (top left, bottom left, top right, bottom right), as in the Swin paper's code.
@@ -74,19 +81,19 @@ def merge_order(resolution: Size, window_size: Size) -> Tensor:
 
 
 def raster_order(resolution: Size) -> Tensor:
-    """The order of an image's tokens row by row, [resolution.area], int64."""
+    """Return the order of an image's tokens row by row, [resolution.area], int64."""
     return torch.arange(resolution.area)
 
 
 def reorder_index(current: Tensor, wanted: Tensor) -> Tensor:
-    """The gather index that takes tokens from one order to another.
+    """Return the gather index that takes tokens from one order to another.
 
     Args:
         current: Order of the tokens at hand, [N].
         wanted: Order to bring them to, [N].
 
     Returns:
-        Index, [N], int64, with ``tokens[:, index]`` in the wanted order.
+        Index, [N], int64; ``tokens[index]`` of tokens [N, ...] are in the wanted order.
     """
     slot_of = torch.empty_like(current)
     slot_of[current] = torch.arange(len(current))
@@ -94,7 +101,7 @@ def reorder_index(current: Tensor, wanted: Tensor) -> Tensor:
 
 
 def boundary_mask(resolution: Size, window_size: Size, boundary: Size) -> Tensor:
-    """Forbid attention across the seam that a roll leaves in the last windows.
+    """Return the mask against attention across the seam that a roll leaves in the last windows.
 
     Tokens in the last ``boundary`` rows of the last window row do not see the rows before them,
     and likewise for columns; in the corner window both hold.
@@ -102,7 +109,7 @@ def boundary_mask(resolution: Size, window_size: Size, boundary: Size) -> Tensor
     Args:
         resolution: Size of the token map.
         window_size: Window size, in tokens.
-        boundary: Rows and columns behind the seam, in tokens; 0 along an axis without one.
+        boundary: Number of rows and columns after the seam; 0 along an axis without one.
 
     Returns:
         Additive mask, [num_windows, window_area, window_area]: 0 or ``MASKED``.
@@ -117,7 +124,11 @@ def boundary_mask(resolution: Size, window_size: Size, boundary: Size) -> Tensor
 
 
 def shifted_window_mask(stage: StageSpec, masked: float = MASKED) -> Tensor | None:
-    """``boundary_mask`` of a stage's shift, with a value for pairs that must not meet.
+    """Return the ``boundary_mask`` of a stage's shift, with a value for pairs that must not meet.
+
+    Args:
+        stage: The stage, with its token map, windows and shift.
+        masked: The value for tokens that must not meet.
 
     Returns:
         Additive mask, [num_windows, window_area, window_area]: 0 or ``masked``; None without a
@@ -130,11 +141,11 @@ def shifted_window_mask(stage: StageSpec, masked: float = MASKED) -> Tensor | No
 
 
 def relative_position_index(window_size: Size) -> Tensor:
-    """Row of the position bias table for each pair of tokens in a window.
+    """Return the row of the position bias table for each pair of tokens in a window.
 
     Returns:
         Index, [window_area, window_area], int64, into the ``offsets`` of a window, rows first;
-        entry [q, k] is of q minus k.
+        entry [q, k] is that of place q minus place k.
     """
     places = torch.meshgrid(*map(torch.arange, window_size), indexing="ij")
     row, column = (axis.reshape(-1) for axis in places)
@@ -144,16 +155,16 @@ def relative_position_index(window_size: Size) -> Tensor:
 
 
 def offsets(window_size: Size) -> Size:
-    """How many offsets there are between two tokens of a window, from (1 - side) to (side - 1)."""
+    """Count the offsets between two tokens of a window, from (1 - side) to (side - 1) an axis."""
     return Size(2 * window_size.rows - 1, 2 * window_size.columns - 1)
 
 
 def relative_coords_table(window_size: Size, pretrained_window_size: Size = NONE) -> Tensor:
-    """Log-spaced relative coordinates of V2's position bias (arXiv 2111.09883, section 3.3).
+    """Return log-spaced coordinates for V2's position bias (arXiv 2111.09883, section 3.3).
 
     Args:
         window_size: Window size, in tokens.
-        pretrained_window_size: Size that the coordinates are scaled to; 0 for ``window_size``.
+        pretrained_window_size: Window size that they are scaled to; 0 for ``window_size``.
 
     Returns:
         Row and column offsets, [offsets.area, 2], within -1 to 1 inside the scale.

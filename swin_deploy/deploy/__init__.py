@@ -1,11 +1,11 @@
 """The deploy model, and the fold that computes its constants from a reference.
 
 =================  =======================================================================
-``fold``           fold a reference model's weights into the constants of the deploy model
-``fold_notebook``  fold the notebook's model
-``fold_parts``     what the folds of all families share
+``fold``           the fold of a reference model's weights into the deploy model's constants
+``fold_notebook``  the fold of the notebook's model
+``fold_parts``     parts that the folds of all families share
 ``fold_pixels``    a deploy model that takes pixels, with the normalisation inside
-``fold_swin``      fold the Swin Transformers of the papers, V1 and V2
-``model``          the deploy model
+``fold_swin``      the fold of the Swin Transformers of the papers, V1 and V2
+``model``          the deploy model, one architecture for every Swin family
 =================  =======================================================================
 """

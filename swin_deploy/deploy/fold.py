@@ -1,9 +1,9 @@
-"""Fold a reference model's weights into the constants of the deploy model.
+"""The fold of a reference model's weights into the deploy model's constants.
 
-What a reference computes at run time but does not depend on the image is computed here once, in
-float64: the score scale goes into the query weights, position biases and masks into one additive
-constant, rolls and window partitions into gather indices. One file a family; ``fold_parts`` has
-what they share.
+Everything that a reference computes at run time but that does not depend on the image is computed
+here once, in float64: the score scale goes into the query weights, position biases and masks into
+additive constants, rolls and window partitions into gather indices. Each family has one file;
+``fold_parts`` has the functions that they share.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from swin_deploy.reference.notebook import NotebookSwin
 
 @torch.no_grad()
 def fold(reference: Reference) -> DeployModel:
-    """The deploy model that computes what ``reference`` computes in evaluation mode.
+    """Return the deploy model that computes what ``reference`` computes in evaluation mode.
 
     Args:
         reference: A model of ``swin_deploy.reference``; it is not changed.

@@ -1,4 +1,4 @@
-"""Fold the notebook's model: its interleaved qkv, its displaced branch, its shared norms."""
+"""The fold of the notebook's model: its interleaved qkv, its displaced branch, its shared norms."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ from swin_deploy.reference.notebook import (
 
 
 def fold_notebook(reference: NotebookSwin) -> DeployModel:
-    """The deploy model of a notebook reference, on the same device, in float32."""
+    """Return the deploy model of a notebook reference, in float32, on the CPU.
+
+    Args:
+        reference: The notebook's model, on the CPU; it is not changed.
+    """
     stages = reference.config.stages
     embed = nn.Sequential(
         patch_embed(reference.Embedding.linear_embedding, stages[0]),
@@ -79,7 +83,7 @@ def _fold_tail(reference: NotebookSwin, order: Tensor) -> nn.Module:
 def _fold_block(
     block: SwinEncoderBlock, stage: StageSpec, order: Tensor
 ) -> tuple[SwinBlock, Tensor]:
-    """The folded block and the order it leaves the stream in."""
+    """Return the folded block, and the token order [N] after it."""
     window = block.WMSA.window_size if block.WMSA.mask else 0
     forth, back = Size.square(-(-window // 2)), Size.square(window // 2)
     residual, branch = block_order(stage, back), block_order(stage, forth)
@@ -97,15 +101,15 @@ def _fold_block(
 
 
 def _fold_attention(attention: ShiftedWindowMSA, stage: StageSpec) -> WindowAttention:
-    # Interleaved output channels, c * 3 + K, become three blocks of rows.
+    # Interleaved output channels, c * 3 + K, become three blocks of rows: [3C, C] -> [3, C, C].
     weight = attention.proj1.weight.double().reshape(stage.dim, 3, stage.dim).transpose(0, 1)
-    bias = attention.proj1.bias.double().reshape(stage.dim, 3).T
+    bias = attention.proj1.bias.double().reshape(stage.dim, 3).T  # [3C] -> [3, C]
     scale = torch.tensor([attention.scale, 1.0, 1.0], dtype=torch.float64)
     mask = None
     if attention.mask:
         mask = boundary_mask(stage.resolution, stage.window_size, stage.shift_size)
     return WindowAttention(
-        qkv=linear(
+        qkv=linear(  # [3, C, C] -> [3C, C], [3, C] -> [3C]
             (weight * scale[:, None, None]).flatten(0, 1), (bias * scale[:, None]).flatten()
         ),
         proj=copy_linear(attention.proj2),

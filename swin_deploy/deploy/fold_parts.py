@@ -1,4 +1,4 @@
-"""What the folds of all families share: layers that own float32 weights, orders, biases."""
+"""Parts that the folds of all families share: layers with float32 weights, token orders, biases."""
 
 from __future__ import annotations
 
@@ -33,12 +33,18 @@ from swin_deploy.deploy.model import (
 
 # Tokens in a window whose position bias is a constant: 64 x 64 values a head, 18 x its table.
 LARGEST_EXPANDED_AREA = 64
-# Stands for minus infinity: exp() of it is 0 in every precision, and float16 can hold it.
+# Score of masked pairs instead of minus infinity: its exp() is 0 in every precision, and float16
+# can hold it.
 MASKED_FINITE = -3e4
 
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A float32 linear layer that owns its weights: [out, in] and [out]."""
+    """Return a float32 linear layer, on the CPU, that owns its weights.
+
+    Args:
+        weight: The weights, [out, in]; they are copied.
+        bias: The bias, [out], or None for a layer without one.
+    """
     outputs, inputs = weight.shape
     empty = nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
     layer = empty.to_empty(device="cpu")
@@ -49,14 +55,18 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def copy_linear(layer: nn.Module) -> nn.Linear:
-    """A copy of a linear layer that owns its weights."""
+    """Return a float32 copy of a linear layer that owns its weights.
+
+    Raises:
+        TypeError: If the layer is not an ``nn.Linear``.
+    """
     if not isinstance(layer, nn.Linear):
         raise TypeError(f"expected a linear layer, not {type(layer).__name__}")
     return linear(layer.weight, layer.bias)
 
 
 def copy_norm(layer: nn.Module) -> nn.Module:
-    """A copy of a LayerNorm that owns its weights; the identity stays what it is."""
+    """Return a copy of a LayerNorm that owns its weights; the identity for any other module."""
     if not isinstance(layer, nn.LayerNorm):
         return nn.Identity()
     norm = nn.LayerNorm(layer.normalized_shape, eps=layer.eps)
@@ -65,15 +75,15 @@ def copy_norm(layer: nn.Module) -> nn.Module:
 
 
 def bias_in_norm(norm: nn.LayerNorm, attention: WindowAttention) -> nn.LayerNorm:
-    """Take the bias out of ``attention.qkv``, and give the LayerNorm that makes up for it.
+    """Move the bias of ``attention.qkv`` into its weights, and return the LayerNorm it then needs.
 
-    Normalised channels sum to zero, so one of them follows from the others. It becomes the
-    constant 1, and its column the bias; the column with the smallest weights, for the others
-    must stand in for it.
+    Normalised channels sum to zero, so one of them follows from the others. That channel becomes
+    the constant 1, and its column of the weights the bias. The channel with the smallest weights
+    is taken, because the other columns must make up for it.
 
     Args:
         norm: The norm before the attention; it is not changed.
-        attention: Its ``qkv`` is replaced.
+        attention: The attention after it; its ``qkv`` is replaced by one without a bias.
     """
     weight = attention.qkv.weight.double()
     bias = attention.qkv.bias.double() + weight @ norm.bias.double()
@@ -88,26 +98,41 @@ def bias_in_norm(norm: nn.LayerNorm, attention: WindowAttention) -> nn.LayerNorm
 
 
 def block_order(stage: StageSpec, shift: Size = NONE) -> Tensor:
-    """The order of a stage's tokens in the stream, for windows shifted by ``shift`` tokens."""
+    """Return the order of a stage's tokens in the stream, for windows shifted by ``shift`` tokens.
+
+    Args:
+        stage: The stage, with its token map and window size.
+        shift: Rows and columns of the shift, in tokens.
+
+    Returns:
+        Order, [N], int64: slot -> raster index; slot ``p * nW + w`` has place ``p`` of window
+        ``w``.
+    """
     return _by_place(window_order(stage.resolution, stage.window_size, shift), stage)
 
 
 def merge_gather(order: Tensor, stage: StageSpec, following: StageSpec) -> MergeGather:
-    """What brings the tokens of a stage next to those that one of the following is merged from."""
+    """Return the gather that puts the four tokens of each patch merge next to each other.
+
+    Args:
+        order: Order of the tokens at hand, [N].
+        stage: The stage before the merge.
+        following: The stage after it, in whose window order the merged tokens are.
+    """
     wanted = _by_place(merge_order(stage.resolution, following.window_size), following)
     return MergeGather(reorder_index(order, wanted))
 
 
 def _by_place(windows: Tensor, stage: StageSpec) -> Tensor:
-    """The first place of every window, then the second, from places window by window."""
-    places = windows.reshape(stage.num_windows, stage.window_area, -1)
-    return places.transpose(0, 1).reshape(-1)
+    """Reorder tokens from window by window to place by place: the first of each window first."""
+    places = windows.reshape(stage.num_windows, stage.window_area, -1)  # [N * k] -> [nW, n, k]
+    return places.transpose(0, 1).reshape(-1)  # [nW, n, k] -> [n * nW * k]; k is 1, or 4 to merge
 
 
 def patch_embed(convolution: nn.Conv2d, stage: StageSpec) -> PatchEmbed:
-    """The patch convolution as a linear layer, its tokens in the stage's window order."""
+    """Return the patch convolution as a linear layer, its tokens in the stage's window order."""
     return PatchEmbed(
-        linear(convolution.weight.flatten(1), convolution.bias),
+        linear(convolution.weight.flatten(1), convolution.bias),  # [C, 3, p, p] -> [C, 3 * p * p]
         resolution=stage.resolution,
         window_size=stage.window_size,
         patch_size=convolution.kernel_size[0],
@@ -115,35 +140,41 @@ def patch_embed(convolution: nn.Conv2d, stage: StageSpec) -> PatchEmbed:
 
 
 def reorder(current: Tensor, wanted: Tensor) -> nn.Module:
-    """A gather from one token order to another, or the identity where they are the same."""
+    """Return the gather from one token order to another; the identity if they are the same.
+
+    Args:
+        current: Order of the tokens at hand, [N].
+        wanted: Order to bring them to, [N].
+    """
     if torch.equal(current, wanted):
         return nn.Identity()
     return Reorder(reorder_index(current, wanted))
 
 
 def score_bias(bias: Tensor, mask: Tensor | None, stage: StageSpec) -> nn.Module:
-    """The module that adds a position bias and a mask to the scores of a stage.
+    """Return the module that adds a position bias and a mask to the scores of a stage.
 
     Args:
-        bias: [num_heads, n, n], or [1, n, n] for all heads.
+        bias: Position bias, [num_heads, n, n], or [1, n, n] for all heads.
         mask: Additive mask, [num_windows, n, n], or None for an unshifted block.
-        stage: Its windows and heads.
+        stage: The stage, with its windows and heads.
     """
     if mask is None:
         return _position_bias(bias, stage)
     finite = mask.masked_fill(mask == MASKED, MASKED_FINITE)
     if stage.num_heads == 1:
-        return PositionBias((finite + bias)[:, None].float().contiguous())
+        return PositionBias((finite + bias)[:, None].float().contiguous())  # [nW, 1, n, n]
+    # [nW, n, n] -> [nW, 1, 1, n, n]
     masking = WindowMask(finite[:, None, None].float().contiguous(), stage.num_heads)
     return nn.Sequential(_position_bias(bias, stage), masking)
 
 
 def split_heads(stage: StageSpec, temperature: Tensor | None = None) -> SplitHeads:
-    """What takes q, k and v apart, in the form that ``score_bias`` needs.
+    """Return the module that splits q, k and v into heads, in the layout ``score_bias`` expects.
 
     Args:
-        stage: Its windows and heads.
-        temperature: V2's, [num_heads, 1, 1].
+        stage: The stage, with its windows and heads.
+        temperature: Factor of V2's cosine similarities, [num_heads, 1, 1]; None for V1.
     """
     windows = stage.num_windows, stage.window_area
     if temperature is None:
@@ -152,11 +183,14 @@ def split_heads(stage: StageSpec, temperature: Tensor | None = None) -> SplitHea
 
 
 def _position_bias(bias: Tensor, stage: StageSpec) -> nn.Module:
-    """Small windows add the bias as it is; larger ones gather it, where a table gives it back."""
-    values = bias[None].float().contiguous().clone()  # which may still be the reference's own
-    index = relative_position_index(stage.window_size).reshape(-1)
+    """Return a constant bias for small windows, and a gathered one for larger ones.
+
+    The bias is constant also where a table cannot reproduce it: the notebook's own.
+    """
+    values = bias[None].float().contiguous().clone()  # a copy: it may be the reference's own
+    index = relative_position_index(stage.window_size).reshape(-1)  # [n, n] -> [n * n]
     table = torch.empty(len(bias), offsets(stage.window_size).area)
-    table[:, index] = values.flatten(2)[0]
+    table[:, index] = values.flatten(2)[0]  # [1, h, n, n] -> [h, n * n]
     given_back = torch.equal(table[:, index], values.flatten(2)[0])
     if stage.window_area <= LARGEST_EXPANDED_AREA or not given_back:
         return PositionBias(values)
@@ -164,7 +198,13 @@ def _position_bias(bias: Tensor, stage: StageSpec) -> nn.Module:
 
 
 def stage_map(norm: nn.Module, order: Tensor, stage: StageSpec) -> nn.Module:
-    """Tokens of a stage to its feature map [B, C, H, W]."""
+    """Return the head that turns a stage's tokens [N, B, C] into its feature map [B, C, H, W].
+
+    Args:
+        norm: The norm of the map, or the identity.
+        order: Order of the tokens, [N].
+        stage: The stage, with its token map and channels.
+    """
     return nn.Sequential(
         copy_norm(norm),
         reorder(order, raster_order(stage.resolution)),
@@ -173,14 +213,25 @@ def stage_map(norm: nn.Module, order: Tensor, stage: StageSpec) -> nn.Module:
 
 
 def raster_tokens(norm: nn.Module, order: Tensor, stage: StageSpec) -> nn.Module:
-    """Tokens of a stage, normalised, to [B, N, C] row by row."""
+    """Return the head that turns a stage's tokens [N, B, C] into [B, N, C] in raster order.
+
+    Args:
+        norm: The norm of the tokens, or the identity.
+        order: Order of the tokens, [N].
+        stage: The stage, with its token map.
+    """
     return nn.Sequential(
         copy_norm(norm), reorder(order, raster_order(stage.resolution)), BatchFirst()
     )
 
 
 def pooled(norm: nn.Module, head: nn.Module) -> nn.Module:
-    """Tokens to their normalised mean, through a head where there is one."""
+    """Return the head that turns tokens [N, B, C] into features [B, C] or logits.
+
+    Args:
+        norm: The norm of the tokens before their mean, or the identity.
+        head: The linear classifier, or the identity for features.
+    """
     parts = [copy_norm(norm), Features()]
     if isinstance(head, nn.Linear):
         parts.append(copy_linear(head))

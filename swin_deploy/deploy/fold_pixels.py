@@ -15,11 +15,11 @@ CHANNELS = 3
 
 
 def taking_pixels(model: DeployModel, steps: Preprocessing) -> DeployModel:
-    """A deploy model of pixels [B, H, W, 3], uint8, instead of normalised images [B, 3, H, W].
+    """Return a deploy model of pixels [B, H, W, 3], uint8, not normalised images [B, 3, H, W].
 
     Args:
-        model: The deploy model, which is not changed; the weights are shared.
-        steps: The factor, mean and standard deviation that its images are normalised with.
+        model: The deploy model of normalised images; it is not changed, the weights are shared.
+        steps: The preprocessing with the factor, mean and standard deviation of those images.
 
     Raises:
         ConfigError: If the steps are not known, or are not of three channels.

@@ -1,4 +1,4 @@
-"""Fold the Swin Transformers of the papers, V1 and V2."""
+"""The fold of the Swin Transformers of the papers, V1 and V2."""
 
 from __future__ import annotations
 
@@ -35,7 +35,11 @@ from swin_deploy.reference.alias import alias
 
 
 def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
-    """The deploy model of a V1 or V2 reference, on the same device, in float32."""
+    """Return the deploy model of a V1 or V2 reference, in float32, on the CPU.
+
+    Args:
+        reference: The model of the paper, on the CPU; it is not changed.
+    """
     stages = reference.config.stages
     embed = nn.Sequential(
         patch_embed(reference.patch_embed.proj, stages[0]), copy_norm(reference.patch_embed.norm)
@@ -62,7 +66,7 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
             norm = getattr(reference, f"norm{index}", nn.Identity())
             heads[len(layers)] = stage_map(norm, order, stage)
         if index == max(shown, default=-1):
-            break  # nothing is given from further on
+            break  # no output comes from the later stages
         if merge is not None:
             joined = nn.Identity() if reorder_after[-1] is join else join
             layers.append(_fold_merge(merge, joined, len(order)))
@@ -107,7 +111,7 @@ def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec)
     elif isinstance(wide, swin.WindowAttention):
         scale = torch.ones(3, 1, dtype=torch.float64)
         scale[0] = wide.scale
-        scale = scale.expand(3, stage.dim).reshape(-1)
+        scale = scale.expand(3, stage.dim).reshape(-1)  # [3, 1] -> [3, C] -> [3C]
         weight, bias = wide.qkv.weight * scale[:, None], wide.qkv.bias * scale
     else:
         raise TypeError(f"cannot fold attention of type {type(attention).__name__}")

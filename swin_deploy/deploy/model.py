@@ -1,12 +1,16 @@
-"""The deploy model: one architecture for every Swin family, over constants that ``fold`` computes.
+"""The deploy model: one architecture for every Swin family, with constants that ``fold`` computes.
 
 It is inference only and export friendly: no einops, no ``torch.roll``, nothing dynamic but the
 batch. Tokens stay in window order from the patch embedding to the last block, so that a shift or a
-merge costs one ``index_select`` at most. They are [N, B, C], the batch behind the tokens, and slot
-``p * num_windows + w`` holds place ``p`` of window ``w``: the windows and heads of the whole batch
+merge costs one ``index_select`` at most. They are [N, B, C], the batch after the tokens, and slot
+``p * num_windows + w`` has place ``p`` of window ``w``: the windows and heads of the whole batch
 then lie one stride apart, and TensorRT's fused attention reads and writes them where they are. The
-spellings of reshapes, splits and contractions were chosen because TensorRT fuses them; another
-spelling of the same mathematics may not.
+spellings of reshapes, splits and contractions were chosen because TensorRT fuses them; it may not
+fuse another spelling of the same mathematics.
+
+Letters in shapes: B images, N tokens of an image, C channels, H and W rows and columns, nW windows
+of an image, n tokens of a window, h heads, d channels of a head; in a patch embedding p is the side
+of a patch, gh and gw the rows and columns of windows, wh and ww those of tokens in a window.
 """
 
 from __future__ import annotations
@@ -21,10 +25,10 @@ SMALLEST_LENGTH = 1e-12  # of a query or key, as in torch.nn.functional.normaliz
 
 
 class Reorder(nn.Module):
-    """Bring tokens [N, B, C] to another order with one gather.
+    """A gather that brings tokens [N, B, C] to another order.
 
     Args:
-        index: [M], int64, with ``tokens[index]`` in the wanted order.
+        index: The gather index, [N], int64, with ``tokens[index]`` in the wanted order.
     """
 
     index: Tensor
@@ -38,23 +42,26 @@ class Reorder(nn.Module):
 
 
 class MergeGather(Reorder):
-    """Tokens [N, B, C] to [N / 4, B, 4, C], the four that one token is merged from.
+    """A gather from tokens [N, B, C] to [N / 4, B, 4, C]: the four that each token is merged from.
 
     Args:
-        index: [N], int64, which puts the four next to each other.
+        index: The gather index, [N], int64, which puts the four next to each other.
     """
 
     def forward(self, tokens: Tensor) -> Tensor:
         merged = (len(self.index) // 4, 4, -1, tokens.shape[-1])
-        return super().forward(tokens).reshape(merged).transpose(1, 2)
+        return super().forward(tokens).reshape(merged).transpose(1, 2)  # -> [N / 4, B, 4, C]
 
 
 class PatchEmbed(nn.Module):
-    """Images [B, 3, H, W] to tokens [N, B, C] in window order, without a convolution.
+    """The embedding of images [B, 3, H, W] as tokens [N, B, C] in window order.
+
+    It has a linear layer in the place of the convolution.
 
     Args:
-        linear: From the ``3 * patch_size**2`` values of a patch (channel, row, column) to C.
-        resolution: Size of the token map.
+        linear: Linear layer from the ``3 * patch_size**2`` values of a patch (channel, row,
+            column) to C channels.
+        resolution: Size of the token map, in tokens.
         window_size: Window size of the first stage, in tokens.
         patch_size: Patch side, in pixels.
     """
@@ -73,20 +80,22 @@ class PatchEmbed(nn.Module):
         self.patches = (rows * columns, -1, 3 * patch_size**2)
 
     def forward(self, images: Tensor) -> Tensor:
+        # [B, 3, H, W] -> [B, 3, gh, wh, p, gw, ww, p] -> [wh, ww, gh, gw, B, 3, p, p]
         patches = images.reshape(self.patch_shape).permute(3, 6, 2, 5, 0, 1, 4, 7)
-        return self.linear(patches.reshape(self.patches))
+        return self.linear(patches.reshape(self.patches))  # [N, B, 3 * p * p] -> [N, B, C]
 
 
 class NormalizePixels(nn.Module):
-    """Pixels of 0 to 255 with channels last to the range that the model was trained on, in float32.
+    """The normalisation of pixels [..., 3] of 0 to 255 to the range of training, in float32.
 
-    Spelt as pictures are normalised outside, operation by operation, so that the result is the same
-    to the bit: pixels over ``levels``, minus the mean, over the deviation.
+    The operations are the ones that normalise a picture outside the model, in the same order, so
+    that the results are equal to the bit: pixels over ``levels``, minus the mean, over the
+    deviation.
 
     Args:
         levels: Number of pixel levels in one unit, 1 over the factor of the preprocessing.
-        mean: [3], what is subtracted of each channel.
-        std: [3], what it is divided by then.
+        mean: Values subtracted from the channels, [3].
+        std: Values that the channels are divided by after that, [3].
     """
 
     keep_float32 = True  # a mean of 0.485 * 255 has more digits than float16 keeps
@@ -104,14 +113,14 @@ class NormalizePixels(nn.Module):
 
 
 class PixelPatchEmbed(PatchEmbed):
-    """Pixels [B, H, W, 3], uint8, to tokens [N, B, C] in window order.
+    """The embedding of pixels [B, H, W, 3], uint8, as tokens [N, B, C] in window order.
 
     TensorRT runs the normalisation in the kernel that cuts the image into patches, which then reads
     a quarter of the bytes.
 
     Args:
-        embed: The same for images that are normalised already; its layer is shared.
-        normalize: What brings pixels to the range of those images.
+        embed: The embedding of normalised images; its linear layer is shared.
+        normalize: The normalisation that brings pixels to the range of those images.
     """
 
     def __init__(self, embed: PatchEmbed, normalize: NormalizePixels) -> None:
@@ -124,21 +133,20 @@ class PixelPatchEmbed(PatchEmbed):
 
     def forward(self, pixels: Tensor) -> Tensor:
         images = self.normalize(pixels).to(self.linear.weight.dtype)
-        # [B, grid, window, patch, grid, window, patch, 3] to place, window, batch, and the patch as
-        # channel, row, column
+        # [B, H, W, 3] -> [B, gh, wh, p, gw, ww, p, 3] -> [wh, ww, gh, gw, B, 3, p, p]
         patches = images.reshape(self.patch_shape).permute(2, 5, 1, 4, 0, 7, 3, 6)
-        return self.linear(patches.reshape(self.patches))
+        return self.linear(patches.reshape(self.patches))  # [N, B, 3 * p * p] -> [N, B, C]
 
 
 class CosineNormalize(nn.Module):
-    """Scale heads [..., num_heads, d] to length ``scale``, in float32 whatever the precision.
+    """The scaling of heads [..., num_heads, d] to length ``scale``, in float32 in every precision.
 
-    In float16 the squares can overflow, and the smallest length that is told from 0 is 0 itself.
-    The lengths have an input of their own: where both are one tensor, TensorRT keeps its float32
-    values for both uses, and moves them through memory twice.
+    In float16 the squares can overflow, and ``SMALLEST_LENGTH`` rounds to 0. The lengths have an
+    input of their own: where both inputs are one tensor, TensorRT keeps its float32 values for both
+    uses, and moves them through memory twice.
 
     Args:
-        scale: [num_heads, 1].
+        scale: The length of each head, [num_heads, 1].
     """
 
     keep_float32 = True  # read by exporters: these nodes stay float32 in a float16 graph
@@ -155,15 +163,15 @@ class CosineNormalize(nn.Module):
 
 
 class SplitHeads(nn.Module):
-    """Take q, k and v, [n, num_windows * B, num_heads, d] each, from [N, B, 3C].
+    """The split of [N, B, 3C] into q, k and v, [n, num_windows * B, num_heads, d] each.
 
-    One head comes as [n, num_windows, B, d]: TensorRT-RTX 1.7.1 does not fuse attention over a
-    single head when the batch is dynamic; with images in the place of heads it does.
+    A single head comes as [n, num_windows, B, d]: TensorRT-RTX 1.7.1 does not fuse attention over
+    a single head when the batch is dynamic; with images in the place of heads it does.
 
     Args:
-        num_heads: Heads of each of the three.
-        head_dim: d, channels of a head.
-        windows: Windows of an image, and n, tokens of a window.
+        num_heads: Number of heads of each of the three.
+        head_dim: Number of channels of a head, d.
+        windows: Number of windows of an image, and number of tokens of a window, n.
     """
 
     def __init__(self, num_heads: int, head_dim: int, *, windows: tuple[int, int]) -> None:
@@ -175,6 +183,7 @@ class SplitHeads(nn.Module):
             self.qkv_shape = (area, count, -1, head_dim)
 
     def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        # [N, B, 3C] -> three of [N, B, C] -> three of [n, nW * B, h, d]; one head: [n, nW, B, d]
         return tuple(part.reshape(self.qkv_shape) for part in torch.split(qkv, self.dim, dim=-1))
 
 
@@ -182,9 +191,9 @@ class SplitCosineHeads(SplitHeads):
     """``SplitHeads`` for V2: queries and keys of length one, queries times the temperature.
 
     Args:
-        temperature: [num_heads, 1, 1].
-        head_dim: d, channels of a head.
-        windows: Windows of an image, and n, tokens of a window.
+        temperature: Factor of the cosine similarities, [num_heads, 1, 1].
+        head_dim: Number of channels of a head, d.
+        windows: Number of windows of an image, and number of tokens of a window, n.
     """
 
     def __init__(self, temperature: Tensor, head_dim: int, *, windows: tuple[int, int]) -> None:
@@ -198,17 +207,23 @@ class SplitCosineHeads(SplitHeads):
 
     def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
         parts = [2 * self.num_heads, self.num_heads]
+        # [N, B, 3C] -> [n, nW * B, 3h, d] -> [n, nW * B, 2h, d] and [n, nW * B, h, d]
         query_key, value = torch.split(qkv.reshape(self.heads), parts, dim=2)
-        same = qkv[..., : 2 * self.dim].reshape(self.query_key)
+        same = qkv[..., : 2 * self.dim].reshape(self.query_key)  # [N, B, 2C] -> [n, nW * B, 2h, d]
+        # [n, nW * B, 2h, d] -> two of [n, nW * B, h, d]
         query, key = torch.split(self.normalize(query_key, same), self.num_heads, dim=2)
+        # [n, nW * B, h, d]; one head: [n, nW, B, d]
         return tuple(part.reshape(self.qkv_shape) for part in (query, key, value))
 
 
 class PositionBias(nn.Module):
-    """Add a position bias to scores [num_windows * B, num_heads, n, n].
+    """A position bias that is added to scores [num_windows * B, num_heads, n, n].
+
+    The scores of a single head are [num_windows, B, n, n]; see ``SplitHeads``.
 
     Args:
-        bias: [1, num_heads, n, n], the same for every window.
+        bias: Additive constant, [1, num_heads, n, n], the same for every window; for a single head
+            of shifted windows [num_windows, 1, n, n], with their mask.
     """
 
     bias: Tensor
@@ -224,12 +239,12 @@ class PositionBias(nn.Module):
 class GatheredPositionBias(nn.Module):
     """``PositionBias`` of a large window, gathered from its table in every call.
 
-    The bias of a window of 16 x 16 tokens holds 68 times the values of its table. TensorRT-RTX
-    1.7.1 does not fold this gather: one small kernel a block, for engines of half the size.
+    The bias of a window of 16 x 16 tokens has 68 times the values of its table. TensorRT-RTX 1.7.1
+    does not fold this gather: it costs one small kernel a block, and halves the engine's size.
 
     Args:
-        table: [num_heads, offsets]; see ``relative_position_index``.
-        index: [n * n], int64; blocks of the same window share it.
+        table: Position bias of each offset, [num_heads, offsets]; see ``relative_position_index``.
+        index: Offset of each pair of tokens, [n * n], int64; blocks of the same window share it.
     """
 
     table: Tensor
@@ -243,17 +258,18 @@ class GatheredPositionBias(nn.Module):
         self.shape = (1, len(table), area, area)
 
     def forward(self, scores: Tensor) -> Tensor:
+        # [h, offsets] -> [h, n * n] -> [1, h, n, n]
         return scores + self.table.index_select(1, self.index).reshape(self.shape)
 
 
 class WindowMask(nn.Module):
-    """Add a mask that differs by window to scores [num_windows * B, num_heads, n, n].
+    """A mask that differs by window and is added to scores [num_windows * B, num_heads, n, n].
 
-    One mask for all heads and, shared, for all blocks of a stage; TensorRT fuses both views.
+    All heads share one mask, and so do all shifted blocks of a stage; TensorRT fuses both reshapes.
 
     Args:
-        mask: [num_windows, 1, 1, n, n].
-        num_heads: Attention heads.
+        mask: Additive mask, [num_windows, 1, 1, n, n].
+        num_heads: Number of attention heads.
     """
 
     mask: Tensor
@@ -265,19 +281,24 @@ class WindowMask(nn.Module):
         self.flat = (-1, num_heads, *mask.shape[3:])
 
     def forward(self, scores: Tensor) -> Tensor:
+        # [nW * B, h, n, n] -> [nW, B, h, n, n] -> [nW * B, h, n, n]
         return (scores.reshape(self.by_window) + self.mask).reshape(self.flat)
 
 
 class WindowAttention(nn.Module):
     """Self-attention inside windows, over tokens [N, B, C] in window order.
 
+    Shapes in its comments are those of several heads; see ``SplitHeads`` for a single one.
+
     Args:
-        qkv: From C to 3C, rows q, k, v, each by head and channel; the score scale is in q. Without
-            a bias, one product of three batches writes q, k and v where attention reads them.
-        proj: From C, by head and channel, to C.
-        bias: What is added to the scores: a position bias, a ``WindowMask``, or both in turn.
-        heads: ``SplitHeads``, or V2's ``SplitCosineHeads``.
-        num_tokens: N, tokens of an image.
+        qkv: Linear layer from C to 3C channels, rows q, k, v, each by head and channel; the score
+            scale is in q. Without a bias, one product of three batches writes q, k and v where
+            attention reads them.
+        proj: Linear layer from C channels, by head and channel, to C.
+        bias: Module that adds to the scores: a position bias, or a position bias and then a
+            ``WindowMask``.
+        heads: The ``SplitHeads``, or V2's ``SplitCosineHeads``.
+        num_tokens: Number of tokens of an image, N.
     """
 
     def __init__(
@@ -297,25 +318,26 @@ class WindowAttention(nn.Module):
         self.tokens = (num_tokens, -1, proj.in_features)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        query, key, value = self.heads(self.qkv(tokens))
-        scores = self.bias(torch.einsum("qbhd,kbhd->bhqk", query, key))
-        mixed = torch.einsum("bhqk,kbhd->qbhd", scores.softmax(dim=-1), value)
-        return self.proj(mixed.reshape(self.tokens))
+        query, key, value = self.heads(self.qkv(tokens))  # [N, B, C] -> [n, nW * B, h, d] each
+        scores = self.bias(torch.einsum("qbhd,kbhd->bhqk", query, key))  # [nW * B, h, n, n]
+        mixed = torch.einsum("bhqk,kbhd->qbhd", scores.softmax(dim=-1), value)  # [n, nW * B, h, d]
+        return self.proj(mixed.reshape(self.tokens))  # [n, nW * B, h, d] -> [N, B, C]
 
 
 class SwinBlock(nn.Module):
-    """Compute ``x + attention(x)``, then ``x + mlp(x)``, over tokens [N, B, C].
+    """One block: ``x + attention(x)``, then ``x + mlp(x)``, over tokens [N, B, C].
 
     Parts that a family does not have are ``nn.Identity``.
 
     Args:
         reorder_before: Gather into this block's window order, or the identity.
         reorder_after: Gather into the next layer's token order. Only post-norm blocks (V2) have
-            one: TensorRT fuses gather, norm and sum when the gather comes first.
+            one: TensorRT fuses gather, norm and sum when the gather comes first. The output is
+            [N / 4, B, 4, C] if it is a ``MergeGather``.
         reorder_branch: Extra gather on the attention branch alone. The notebook rolls the branch
             forward and back by different amounts.
-        attention: ``WindowAttention``.
-        mlp: From C to C.
+        attention: The attention branch.
+        mlp: The MLP, from C channels to C.
         norms: LayerNorms before attention, after attention, before the MLP, after the MLP.
     """
 
@@ -347,13 +369,13 @@ class SwinBlock(nn.Module):
 
 
 class PatchMerge(nn.Module):
-    """Tokens [N, B, C] to [N / 4, B, 2C], into the window order of the next stage.
+    """The merge of tokens [N, B, C] to [N / 4, B, 2C], in the window order of the next stage.
 
     Args:
-        reorder_before: ``MergeGather``, or the identity where the block before leaves them so.
-        linear: From 4C to 2C.
+        reorder_before: The ``MergeGather``, or the identity if the block before ends with it (V2).
+        linear: Linear layer from 4C to 2C channels.
         norms: LayerNorms before and after the linear layer; one of them is the identity.
-        num_tokens: N / 4.
+        num_tokens: Number of merged tokens of an image, N / 4.
     """
 
     def __init__(
@@ -371,42 +393,47 @@ class PatchMerge(nn.Module):
         self.merged = (num_tokens, -1, linear.in_features)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        merged = self.reorder_before(tokens).reshape(self.merged)
+        merged = self.reorder_before(tokens).reshape(self.merged)  # -> [N / 4, B, 4C]
         return self.norm_after(self.linear(self.norm_before(merged)))
 
 
 class Features(nn.Module):
-    """Tokens [N, B, C] to their mean [B, C]; the order of the tokens does not matter."""
+    """The mean [B, C] of tokens [N, B, C], in any order."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return tokens.mean(dim=0)
+        return tokens.mean(dim=0)  # [N, B, C] -> [B, C]
 
 
 class BatchFirst(nn.Module):
-    """Tokens [N, B, C] to [B, N, C]."""
+    """The transposition of tokens [N, B, C] to [B, N, C]."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return tokens.transpose(0, 1)
+        return tokens.transpose(0, 1)  # [N, B, C] -> [B, N, C]
 
 
 class StageMap(nn.Module):
-    """Tokens [N, B, C] in raster order to a feature map [B, C, H, W]."""
+    """The feature map [B, C, H, W] of tokens [N, B, C] in raster order.
+
+    Args:
+        dim: Number of channels, C.
+        resolution: Size of the token map, [H, W].
+    """
 
     def __init__(self, dim: int, resolution: Rectangle) -> None:
         super().__init__()
         self.shape = (-1, dim, *resolution)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return tokens.permute(1, 2, 0).reshape(self.shape)
+        return tokens.permute(1, 2, 0).reshape(self.shape)  # [N, B, C] -> [B, C, N] -> [B, C, H, W]
 
 
 class DeployModel(nn.Module):
-    """Images [B, 3, H, W] to one output or several.
+    """A Swin Transformer from images [B, 3, H, W] to one output or several.
 
     Args:
-        embed: Cut into patches, and what follows it: images to tokens.
-        layers: Blocks and merges, in turn.
-        heads: Modules that turn tokens into an output, by number of layers passed.
+        embed: Patch embedding, norm and, for the notebook, ReLU: images to tokens [N, B, C].
+        layers: Blocks and merges, in the order they are run.
+        heads: Modules that turn tokens into an output, by the number of layers run before.
     """
 
     def __init__(

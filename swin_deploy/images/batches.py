@@ -1,4 +1,4 @@
-"""Images decoded ahead of the model, a few batches at a time, whatever their number."""
+"""Images decoded ahead of a model, a few batches at a time."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def stream_batches(
     Args:
         root: Folder that the paths start from.
         paths: Paths of the images.
-        steps: The way to prepare the images.
+        steps: Preprocessing of the images.
         batch: Number of images at a time.
-        tell: See ``load_pixels``; called from several threads.
+        tell: Function as in ``load_pixels``; it is called from several threads.
 
     Yields:
         Path and image [channels, rows, columns], or the error of one that cannot be read.
@@ -56,10 +56,10 @@ def stream_batches(
 def decode_ahead(
     items: Iterable[Item], decode: Callable[[Item], Decoded], *, batch: int
 ) -> Generator[list[tuple[Item, Decoded | FileError]]]:
-    """Decode in threads, in order, ``batch`` at a time, whatever the number of items.
+    """Decode items in threads, in order, ``batch`` at a time.
 
     Args:
-        items: Items to decode; they are asked for as they are needed.
+        items: Items to decode, of any number; they are taken as they are needed.
         decode: Function that decodes one; called from several threads.
         batch: Number of items at a time; about ``AHEAD + 1`` batches are in memory.
 

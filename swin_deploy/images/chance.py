@@ -1,4 +1,4 @@
-"""Whether a model's right answers are more than guessing would give."""
+"""A check that a model's right answers are more than guessing would give."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from swin_deploy.intervals import wilson_interval
 def chance_doubt(
     right: int, images: int, *, num_classes: int, order: ClassOrder, known: ClassNames | None
 ) -> str:
-    """Say why accuracy means nothing where the reference is not better than guessing.
+    """Explain that accuracy means nothing, if the reference is not better than guessing.
 
     Args:
         right: Number of images that the reference has right.
@@ -20,8 +20,9 @@ def chance_doubt(
         known: The model's class names, or None.
 
     Returns:
-        The reason, with both orders; empty where the reference is better than guessing, and where
-        the images are too few to tell even with every answer right.
+        The reason, with the order of the classes in the data and in the model; empty if the
+        reference is better than guessing, or if the images are too few to tell even with every
+        answer right.
     """
     chance = 1 / num_classes
     if wilson_interval(right, images).low > chance or wilson_interval(images, images).low <= chance:

@@ -1,4 +1,4 @@
-"""Names of classes to the model's indices: which folder or label is which logit."""
+"""Names of classes and their indices in a model: the logit of each folder or label."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGENET_CLASSES = 1000
 MAX_DIGITS = 18
 MOST_CLASSES = 1 << 20
 SYNSET_LINE = re.compile(r"(n\d{8})\s+(.+)")  # "n01440764 tench, Tinca tinca"
-PLACEHOLDER = re.compile(r"LABEL_\d+", re.IGNORECASE)  # what transformers writes for want of names
+PLACEHOLDER = re.compile(r"LABEL_\d+", re.IGNORECASE)  # written by transformers without names
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class ClassNames:
     """The names of a model's classes.
 
     Attributes:
-        names: For each class its names, the one to show first; empty where a class has none.
+        names: Names of each class, the one to show first; empty for a class without one.
         source: Name of the place that they come from, for messages and reports.
-        asked: Whether the user gave them; names in the data must be among them then.
+        asked: Whether the user gave them; names in the data must then be among them.
     """
 
     names: tuple[tuple[str, ...], ...]
@@ -45,7 +45,7 @@ class ClassNames:
 
     @functools.cached_property
     def indices(self) -> dict[str, tuple[int, ...]]:
-        """Name to index; to several where several classes have one name."""
+        """Indices of each name; several if several classes have the same name."""
         found: dict[str, tuple[int, ...]] = {}
         for index, names in enumerate(self.names):
             for name in dict.fromkeys(names):
@@ -54,13 +54,13 @@ class ClassNames:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """One name for each class; empty where it has none."""
+        """First name of each class; empty for a class without one."""
         return tuple(names[0] if names else "" for names in self.names)
 
     def find(self, names: Sequence[str]) -> dict[str, int] | None:
-        """The index of each name; None unless each is known and of one class.
+        """Return the index of each name; None unless each is known and of one class.
 
-        Names are compared as they are, then without regard to case, ``_`` and ``-``.
+        Names are compared as they are; if that fails, without regard to case, ``_`` and ``-``.
         """
         for key in (str, _folded):
             known: dict[str, set[int]] = {}
@@ -81,9 +81,9 @@ class ClassOrder:
     """The index of each class in the data.
 
     Attributes:
-        indices: Name to index.
+        indices: Index of each class name.
         rule: Rule by which the indices were found, for reports.
-        assumptions: What had to be assumed; empty where the data or the model say the order.
+        assumptions: Assumptions about the order; empty if the data or the model settle it.
     """
 
     indices: dict[str, int]
@@ -100,9 +100,13 @@ def read_class_names(path: Path, num_classes: int) -> ClassNames:
     3. JSON object, index to name or names (``id2label``, also inside a ``config.json``, or
        Keras' ``imagenet_class_index.json``), or name to index (torchvision's ``class_to_idx``).
 
+    Args:
+        path: Path of the file.
+        num_classes: Number of classes of the model.
+
     Raises:
-        FileError: If the file cannot be read or is none of these.
-        ConfigError: If it is of another number of classes.
+        FileError: If the file cannot be read or has none of these forms.
+        ConfigError: If it names another number of classes.
     """
     text = read_text(path)
     if path.suffix.lower() == ".json" or text.lstrip()[:1] in ("{", "["):
@@ -126,11 +130,11 @@ def read_class_names(path: Path, num_classes: int) -> ClassNames:
 def class_names_of(
     labels: Mapping[int, tuple[str, ...]], num_classes: int, *, source: str
 ) -> ClassNames | None:
-    """The names that a checkpoint's own files give, or None where they say nothing.
+    """Return the names in a checkpoint's own files, or None if they are absent or placeholders.
 
     Args:
-        labels: Index to names.
-        num_classes: Number of classes of the model; names of others are passed over.
+        labels: Names of each index.
+        num_classes: Number of classes of the model; names of further indices are ignored.
         source: Name of the place that they come from.
     """
     named = {name for index, names in labels.items() if index < num_classes for name in names}
@@ -144,11 +148,12 @@ def order_classes(
 ) -> ClassOrder:
     """Find the index of each class name in the data.
 
-    1. Names that the model's class names have: by these. Some that they have and some that they
-       have not are refused, and all are refused that a list which the user gave does not have.
-    2. As many names as the model has classes: in sorted order, as torchvision's ``ImageFolder``.
-    3. Fewer names, all numbers: the numbers are the indices.
-    4. Fewer names, all ImageNet-1k synsets, and a model of 1000 classes: in ImageNet's order.
+    1. All names are among the model's class names: their indices there. If only some are, or
+       none of a list that the user gave, that is an error.
+    2. There are as many names as the model has classes: sorted order, as torchvision's
+       ``ImageFolder``.
+    3. There are fewer names, all numbers: the numbers are the indices.
+    4. There are fewer names, all ImageNet-1k synsets, and 1,000 classes: ImageNet's order.
 
     Args:
         names: The distinct names, sorted.
@@ -157,7 +162,7 @@ def order_classes(
         place: Name of the place where the names are, for messages.
 
     Raises:
-        ConfigError: If the indices are not known, or one is not the model's.
+        ConfigError: If the indices are not known, or one is beyond the model's classes.
     """
     found = None if known is None else _by_names(names, known, place)
     if known is not None and found is not None:  # 1
@@ -177,19 +182,19 @@ def order_classes(
 
 
 def imagenet_synsets() -> tuple[str, ...]:
-    """The 1,000 synsets of ImageNet-1k, in the order of the logits."""
+    """Return the 1,000 synsets of ImageNet-1k, in the order of the logits."""
     return tuple(names[-1] for names in published_class_names(IMAGENET_CLASSES).names)
 
 
 @functools.cache
 def published_class_names(num_classes: int) -> ClassNames:
-    """The names of ImageNet's classes, for the heads of published models.
+    """Return the names of ImageNet's classes, for the heads of published models.
 
     Args:
-        num_classes: 1,000 or 21,841.
+        num_classes: Number of classes, 1,000 or 21,841.
 
     Returns:
-        For each class its words as one text, each of them, and its synset.
+        Names of each class: its words as one text, each of them alone, and its synset.
     """
     title, path = PUBLISHED[num_classes]
     data = path.read_bytes()
@@ -202,7 +207,7 @@ def published_class_names(num_classes: int) -> ClassNames:
 
 
 def _by_names(names: Sequence[str], known: ClassNames, place: str) -> dict[str, int] | None:
-    """Indices by the model's class names; None where these have nothing to do with the data."""
+    """Return the indices by the model's class names; None if none of these is in the data."""
     found = known.find(names)
     if found is not None:
         return found
@@ -231,10 +236,15 @@ def _unknown_order(
 
 
 def number_indices(names: Iterable[str], *, num_classes: int, place: str) -> dict[str, int]:
-    """Indices written as numbers.
+    """Return the index of each name, which is that index written as a number.
+
+    Args:
+        names: Numbers in decimal digits.
+        num_classes: Number of classes of the model.
+        place: Name of the place where the names are, for messages.
 
     Raises:
-        ConfigError: If one is beyond the model's classes.
+        ConfigError: If an index is beyond the model's classes.
     """
     indices = {}
     for name in names:
@@ -248,7 +258,7 @@ def number_indices(names: Iterable[str], *, num_classes: int, place: str) -> dic
 
 
 def _sorted_order(names: Sequence[str], known: ClassNames | None) -> ClassOrder:
-    """Sorted order, which is assumed unless the names are the indices themselves."""
+    """Return the sorted order; an assumption, unless the names are the indices or all synsets."""
     indices = {name: index for index, name in enumerate(names)}
     rule = "class names in sorted order, as torchvision's ImageFolder"
     if all(name.isdecimal() and int(name) == index for name, index in indices.items()):
@@ -270,7 +280,7 @@ def _line_names(line: str) -> list[str]:
 
 
 def _from_json(text: str, path: Path) -> tuple[list[tuple[str, int]], bool]:
-    """Names with their indices, and whether every class must be there."""
+    """Return names with their indices, and whether the file must name every class."""
     values = parse_json(text, where=f"class file {path}")
     try:
         if isinstance(values, dict) and isinstance(values.get("id2label"), dict):

@@ -1,4 +1,4 @@
-"""One image file as a model input."""
+"""The decoding and preprocessing of one picture."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from swin_deploy.images.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from PIL import Image
 
-# The suffixes that torchvision's ImageFolder takes.
+# Suffixes that torchvision's ImageFolder accepts.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-# A phone's 108-megapixel photograph is decoded, a picture that takes a gigabyte is not.
+# Pixels of a picture: a phone's 108-megapixel photograph is decoded, one of a gigabyte is not.
 MOST_PIXELS = 120_000_000
-# Of the resized picture: 1 x 60,000 pixels would become 256 x 15,360,000.
+# Pixels of the resized picture: 1 x 60,000 pixels would become 256 x 15,360,000.
 MOST_RESIZED = 50_000_000
 ORIENTATION = 0x0112  # EXIF's tag
-# What Pillow's decoders raise on damaged files.
+# Errors that Pillow's decoders raise on damaged files.
 DAMAGE = (
     ArithmeticError,
     EOFError,
@@ -48,10 +48,19 @@ Tell = Callable[[str], None]
 def load_image(
     path: Path, steps: Preprocessing, *, tell: Tell = lambda _: None
 ) -> NDArray[np.float32]:
-    """Decode one image file and prepare it for a model; see ``load_pixels``.
+    """Decode one image file and prepare it for a model.
+
+    Args:
+        path: Path of the file.
+        steps: Preprocessing of the image.
+        tell: Function as in ``load_pixels``.
 
     Returns:
         Normalised image, [channels, rows, columns], float32.
+
+    Raises:
+        FileError: If the file is missing, not a regular file, cannot be decoded or is too large.
+        ConfigError: If the source's steps are not known.
     """
     return normalise(load_pixels(path, steps, tell=tell), steps)
 
@@ -66,16 +75,16 @@ def load_pixels(
     """Decode one picture, resize and crop it.
 
     Args:
-        picture: An image file, what is in one, or a picture of Pillow's; it is not changed.
-        steps: The way to prepare it.
+        picture: Path of an image file, the bytes of one, or a Pillow picture; it is not changed.
+        steps: Preprocessing of the picture.
         name: Name of the picture for messages; by default its path.
-        tell: Function told of what a user may not expect: ``SIXTEEN_BITS``, ``NOT_TURNED``.
+        tell: Function that is told ``SIXTEEN_BITS`` or ``NOT_TURNED`` if that applies.
 
     Returns:
         Pixels, [rows, columns, channels], uint8.
 
     Raises:
-        FileError: If the file is missing, no regular file, cannot be decoded or is too large.
+        FileError: If the file is missing, not a regular file, cannot be decoded or is too large.
         ConfigError: If the source's steps are not known.
     """
     from PIL import Image
@@ -95,7 +104,7 @@ def load_pixels(
                     f"image {name} has {image.width:,} x {image.height:,} pixels, more than the "
                     f"{MOST_PIXELS:,} that are decoded; make it smaller"
                 )
-            image.load()  # NumPy would pass over a decoder's error
+            image.load()  # NumPy would ignore a decoder's error
             return pixels_of(image, steps, tell=tell)
     except (*DAMAGE, Image.DecompressionBombError) as err:
         raise FileError(
@@ -108,7 +117,7 @@ def load_pixels(
 def _opened(
     picture: Path | bytes | Image.Image,
 ) -> contextlib.AbstractContextManager[Image.Image]:
-    """A picture that Pillow has opened; the caller's own is left open."""
+    """Return a picture opened by Pillow, closed on exit; the caller's own stays open."""
     from PIL import Image
 
     if isinstance(picture, Image.Image):
@@ -125,6 +134,11 @@ def preprocess(
 ) -> NDArray[np.float32]:
     """Prepare one decoded picture for a model; see ``pixels_of`` and ``normalise``.
 
+    Args:
+        image: The picture, of any mode and size; it is not changed.
+        steps: Preprocessing of the picture.
+        tell: Function as in ``load_pixels``.
+
     Returns:
         Normalised image, [channels, rows, columns], float32.
     """
@@ -135,11 +149,11 @@ def normalise(pixels: NDArray[np.uint8], steps: Preprocessing) -> NDArray[np.flo
     """Bring pixels to the range that a model was trained on.
 
     Args:
-        pixels: Pixels of 0 to 255, [..., height, width, channels].
-        steps: The factor, mean and standard deviation.
+        pixels: Pixels of 0 to 255, [..., rows, columns, channels].
+        steps: Preprocessing with the factor, mean and standard deviation.
 
     Returns:
-        Normalised images, [..., channels, height, width], float32.
+        Normalised images, [..., channels, rows, columns], float32.
     """
     scaled = (pixels * steps.rescale).astype(np.float32)
     mean, std = (np.array(values, dtype=np.float32) for values in (steps.mean, steps.std))
@@ -150,11 +164,11 @@ def denormalise(images: NDArray[np.float32], steps: Preprocessing) -> NDArray[np
     """Bring normalised images back to the nearest pixels; the inverse of ``normalise``.
 
     Args:
-        images: Images, [..., channels, height, width].
-        steps: The factor, mean and standard deviation.
+        images: Normalised images, [..., channels, rows, columns].
+        steps: Preprocessing with the factor, mean and standard deviation.
 
     Returns:
-        Pixels of 0 to 255, [..., height, width, channels]; what lies beyond is cut off.
+        Pixels, [..., rows, columns, channels], uint8; values are clipped to 0 to 255.
     """
     mean, std = (np.array(values, dtype=np.float32) for values in (steps.mean, steps.std))
     levels = (np.moveaxis(images, -3, -1) * std + mean) / np.float32(steps.rescale)
@@ -172,8 +186,8 @@ def pixels_of(
 
     Args:
         image: The picture, of any mode and size; it is not changed.
-        steps: The way to prepare it.
-        tell: See ``load_pixels``.
+        steps: Preprocessing of the picture.
+        tell: Function as in ``load_pixels``.
 
     Returns:
         Pixels, [rows, columns, channels], uint8.
@@ -202,7 +216,7 @@ def pixels_of(
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """A picture with its transparent colour replaced by white."""
+    """Return a picture with its transparent colour replaced by white."""
     from PIL import Image
 
     layer = image.convert("RGBA")
@@ -211,7 +225,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _is_turned(image: Image.Image) -> bool:
-    """Whether EXIF says that the picture is to be turned; a damaged EXIF says nothing."""
+    """Return whether EXIF says that the picture is to be turned; False for a damaged EXIF."""
     try:
         return bool(image.getexif().get(ORIENTATION, 1) != 1)
     except DAMAGE:
@@ -219,7 +233,7 @@ def _is_turned(image: Image.Image) -> bool:
 
 
 def _resized(size: tuple[int, int], steps: Preprocessing) -> tuple[int, int]:
-    """Width and height after the resize."""
+    """Return width and height after the resize."""
     box = steps.resize_size
     if steps.resize_mode == "none":
         return size
@@ -235,7 +249,7 @@ def _resized(size: tuple[int, int], steps: Preprocessing) -> tuple[int, int]:
 
 
 def _centred(image: Image.Image, steps: Preprocessing) -> Image.Image:
-    """The centre of a picture, padded where the picture is smaller."""
+    """Return the centre crop of a picture, padded along the axes where the picture is smaller."""
     from PIL import Image
 
     rows, columns = steps.crop_size
@@ -249,7 +263,7 @@ def _centred(image: Image.Image, steps: Preprocessing) -> Image.Image:
 
 
 def _offset(have: int, want: int, steps: Preprocessing) -> int:
-    """Where a picture's edge lies on the canvas; negative where it is cropped."""
+    """Return the place of a picture's edge on the canvas; negative where it is cropped."""
     if steps.crop_rounding == "huggingface":
         return -((have - want) // 2)
     return (want - have) // 2 if have < want else -round((have - want) / 2)

@@ -32,11 +32,11 @@ class LabelledImages:
 
     Attributes:
         root: Folder that the paths start from.
-        paths: Of the images, in the order they are run.
-        labels: The model's index of each image's class.
-        description: Where the images come from, for reports.
-        order: The index of each class name, and how it was found.
-        fingerprint: SHA-256 of the paths, sizes and times of the files; labels do not count.
+        paths: Paths of the images from ``root``, in the order they are run.
+        labels: Index in the model of each image's class.
+        description: Number and source of the images, for reports.
+        order: Index of each class name, and the rule it was found by.
+        fingerprint: SHA-256 of the files' paths, sizes and modification times, without labels.
     """
 
     root: Path
@@ -58,16 +58,17 @@ def read_images(
     """List labelled images; none is opened yet.
 
     Args:
-        data: A folder of class folders, searched as torchvision's ``ImageFolder`` does but for
-            hidden ones; or a CSV file of ``path,label`` rows, paths relative to it, with or
-            without a header, labels being indices or names.
-        num_classes: Of the model.
+        data: Path of a folder of class folders, searched as torchvision's ``ImageFolder`` does
+            except for hidden ones; or of a CSV file of ``path,label`` rows, with or without a
+            header. Its paths start from its own folder; its labels are indices or names.
+        num_classes: Number of classes of the model.
         known: The model's class names, or None; see ``order_classes``.
-        limit: Take at most this many: as many of each class as possible, drawn with a fixed seed.
-        skip_unreadable: Leave it to the run to find files that are missing.
+        limit: Number of images at most, evenly spread over the classes and drawn with a fixed
+            seed; None takes all.
+        skip_unreadable: Whether missing files are allowed here, and skipped by the run.
 
     Raises:
-        FileError: If the data cannot be read, hold no image or are neither form.
+        FileError: If the data cannot be read, have no image or are neither form.
         ConfigError: If the index of a class is not known.
     """
     if is_folder(data):
@@ -110,7 +111,7 @@ def find_images(folder: Path) -> list[str]:
         Paths below ``folder``, sorted; at least one.
 
     Raises:
-        FileError: If the folder is missing, is a file, cannot be read or holds no image.
+        FileError: If the folder is missing, is a file, cannot be read or has no image.
     """
     if not is_folder(folder):
         problem = "is not a folder" if os.path.lexists(folder) else "does not exist"
@@ -127,17 +128,21 @@ def find_images(folder: Path) -> list[str]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path leads to a folder; a name that no file can have does not."""
+    """Return whether a path leads to a folder; False for a name that no file can have."""
     return os.path.isdir(path)
 
 
 def class_of(path: str) -> str | None:
-    """Name of the class folder that a path below a folder is in, or None without one."""
+    """Return the name of the class folder that a relative path is in, or None without one."""
     return path.partition("/")[0] if "/" in path else None
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the class folders, sorted."""
+    """List the names of the class folders, sorted, without hidden ones.
+
+    Raises:
+        FileError: If the folder cannot be read.
+    """
     try:
         with os.scandir(folder) as entries:
             return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
@@ -146,13 +151,23 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def folder_order(folder: Path, *, num_classes: int, known: ClassNames | None) -> ClassOrder:
-    """The index of each class folder; raises as ``order_classes``."""
+    """Find the index of each class folder.
+
+    Args:
+        folder: Folder of the class folders.
+        num_classes: Number of classes of the model.
+        known: The model's class names, or None; see ``order_classes``.
+
+    Raises:
+        FileError: If the folder cannot be read.
+        ConfigError: If the indices are not known, or one is beyond the model's classes.
+    """
     names = class_folders(folder)
     return order_classes(names, num_classes=num_classes, known=known, place=f"folder {folder}")
 
 
 def _folder_images(folder: Path) -> list[tuple[str, str]]:
-    """Path and class folder of each image, sorted by path."""
+    """Return the path and class folder of each image, sorted by path."""
     found = [(path, class_of(path)) for path in find_images(folder)]
     loose = next((path for path, name in found if name is None), None)
     if loose is not None:
@@ -164,12 +179,12 @@ def _folder_images(folder: Path) -> list[tuple[str, str]]:
 
 
 def _images_below(folder: Path, name: str) -> Iterator[str]:
-    """Paths from ``folder`` of the images of one class, links followed as torchvision does."""
+    """Yield the paths from ``folder`` of the images below it, links followed as in torchvision."""
 
     def refuse(err: OSError) -> None:
         raise _unreadable(Path(err.filename), err) from err
 
-    seen: set[str] = set()  # a link to a folder above would lead round and round
+    seen: set[str] = set()  # a link to a folder above would never end
     for place, inner, files in os.walk(folder / name, onerror=refuse, followlinks=True):
         real = os.path.realpath(place)
         inner[:] = [one for one in inner if not one.startswith(".")] if real not in seen else []
@@ -184,7 +199,7 @@ def _is_image(name: str) -> bool:
 
 
 def _csv_images(data: Path) -> list[tuple[str, str]]:
-    """Path and label of each row."""
+    """Return the path and label of each row."""
     try:
         reader = csv.reader(io.StringIO(read_text(data), newline=""))
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
@@ -207,7 +222,7 @@ def _csv_images(data: Path) -> list[tuple[str, str]]:
 def _csv_order(
     pairs: Sequence[tuple[str, str]], *, num_classes: int, known: ClassNames | None, data: Path
 ) -> ClassOrder:
-    """Numbers are indices whatever their count; names go the way of folders."""
+    """Find the index of each label: a number is the index, names are ordered as folders are."""
     names = sorted({name for _, name in pairs})
     if all(name.isdecimal() for name in names):
         indices = number_indices(names, num_classes=num_classes, place=str(data))
@@ -216,7 +231,7 @@ def _csv_order(
 
 
 def _spread(labels: Sequence[int], count: int) -> list[int]:
-    """Places of ``count`` images, as many of each class as possible, in ascending order."""
+    """Return the places of ``count`` images, spread evenly over the classes, ascending."""
     shuffled = np.random.default_rng(SAMPLE_SEED).permutation(len(labels))
     rounds: list[tuple[int, int]] = []  # an image's turn is its rank within its class
     taken: dict[int, int] = {}
@@ -229,7 +244,7 @@ def _spread(labels: Sequence[int], count: int) -> list[int]:
 
 
 def _fingerprint(root: Path, paths: Sequence[str], *, skip_unreadable: bool) -> str:
-    """Reading 50,000 images to hash them would take as long as running them."""
+    """Hash paths, sizes and times; to read 50,000 images would take as long as to run them."""
     digest = hashlib.sha256()
     for path in paths:
         try:

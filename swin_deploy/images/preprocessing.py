@@ -17,7 +17,7 @@ from swin_deploy.config.sizes import spelt
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TO_UNIT = 1 / 255
-MOST_NUMBER = 1e6  # of what pixels, 0 to 255, are scaled with: float32 can hold what comes of it
+MOST_NUMBER = 1e6  # of mean, std and rescale: float32 can hold the normalised pixels
 
 ResizeMode = Literal["shortest", "squash", "pad", "none"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -28,7 +28,7 @@ INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image file becomes a model input: steps in the order of the attributes.
+    """The steps from an image file to a model input, in the order of the attributes.
 
     Attributes:
         turn: Whether a picture is turned as its EXIF orientation says.
@@ -37,17 +37,20 @@ class Preprocessing:
             side gets ``resize``; ``none``: no resize. Where ``resize`` is a rectangle, pictures
             cover it for ``shortest``, and fit into it for ``pad``.
         resize: Side to resize to in pixels, or rows and columns.
-        interpolation: Pillow's filter.
+        interpolation: Name of Pillow's filter.
         crop: Side of the centre crop in pixels, or rows and columns: the model's image size. A
             smaller picture is padded: with the mean for ``pad``, else with black.
         crop_rounding: Library whose rounding an odd margin takes.
         rescale: Factor for pixels of 0 to 255.
-        mean: Values subtracted then, by channel.
-        std: Values divided by then, by channel.
-        on_white: Whether what a picture's transparency entry leaves open is put on white, as
-            Hugging Face's ``do_convert_rgb`` does; an alpha channel is dropped in any case.
-        origin: Name of what these steps are known from.
-        refusal: Reason why these steps are not the source's; images are refused then.
+        mean: Values subtracted after that, by channel.
+        std: Values divided by after that, by channel.
+        on_white: Whether the transparent colour of a picture with a transparency entry becomes
+            white, as in Hugging Face's ``do_convert_rgb``; an alpha channel is always dropped.
+        origin: Name of the source of these steps.
+        refusal: Reason why these steps are not the source's; images are then refused.
+
+    Raises:
+        ConfigError: If the steps cannot be done.
     """
 
     crop: int | tuple[int, int]
@@ -71,7 +74,7 @@ class Preprocessing:
             raise ConfigError(f"{self.origin}: {problem}" if self.origin else problem)
 
     def _problem(self) -> str:
-        """Why these steps cannot be done; empty where they can."""
+        """Return the reason why these steps cannot be done; empty if they can."""
         for what, value, known in (
             ("resize mode", self.resize_mode, RESIZE_MODES),
             ("interpolation", self.interpolation, INTERPOLATIONS),
@@ -128,16 +131,20 @@ class Preprocessing:
 
     @property
     def _whole(self) -> bool:
-        """Whether the crop takes nothing away from any picture."""
+        """Whether the crop removes nothing from any picture."""
         return self.resize_mode in ("squash", "pad") and self.resize == self.crop
 
     def to_dict(self) -> dict[str, Any]:
-        """The steps as JSON values; ``from_dict`` reads them back."""
+        """Return the steps as JSON values; ``from_dict`` reads them back."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Any, *, where: str) -> Preprocessing:  # noqa: ANN401 - JSON
         """Read the steps from JSON values.
+
+        Args:
+            values: The values, as from ``to_dict``.
+            where: Name of the place they are from, for messages.
 
         Raises:
             FileError: If a value is missing or of another type.
@@ -158,9 +165,9 @@ class Rule:
 
     Attributes:
         at: Function from an image side in pixels to the steps.
-        guess: Reason why it is a guess; empty where a file or the weights say it.
-        native: Image size that the source itself says, in pixels; None where it says none.
-        own: Steps that are of one size only, which may be a rectangle.
+        guess: Reason why it is a guess; empty if a file or the weights say it.
+        native: Image size that the source itself says, in pixels; None if it says none.
+        own: Steps for one image size alone, which may be a rectangle.
     """
 
     at: Callable[[int], Preprocessing]
@@ -169,7 +176,10 @@ class Rule:
     own: Preprocessing | None = None
 
     def steps(self, size: Size) -> Preprocessing:
-        """The steps for images of a size; those of a rectangle follow the rule along each axis."""
+        """Return the steps for images of a size; for a rectangle, by the rule along each axis.
+
+        Their ``refusal`` says so if the rule's steps along the two axes do not agree.
+        """
         if self.own is not None and self.own.crop_size == size:
             return self.own
         if size.is_square:
@@ -188,15 +198,15 @@ class Rule:
 
 @dataclass(frozen=True)
 class PreprocessingChoice:
-    """What the user says of the preprocessing; None where the checkpoint decides.
+    """The user's choice of the preprocessing; None where the checkpoint decides.
 
     Attributes:
-        source: Name of a library, or path of a file or folder that says it.
-        mean: Values by channel; one stands for all.
-        std: Values by channel; one stands for all.
+        source: Name of a library, or path of a file or folder with the steps.
+        mean: Values by channel, or one for all.
+        std: Values by channel, or one for all.
         crop_ratio: Side of the crop over that of the resized picture.
-        resize_mode: See ``Preprocessing``.
-        interpolation: See ``Preprocessing``.
+        resize_mode: Kind of resize, as in ``Preprocessing``.
+        interpolation: Name of Pillow's filter.
     """
 
     source: str | Path | None = None
@@ -207,10 +217,13 @@ class PreprocessingChoice:
     interpolation: Interpolation | None = None
 
     def apply(self, steps: Preprocessing) -> Preprocessing:
-        """The steps with what the user says in their place.
+        """Return the steps with the user's values in the place of their own.
+
+        Args:
+            steps: The steps of the checkpoint or of ``source``.
 
         Raises:
-            ConfigError: If they cannot be done so.
+            ConfigError: If the changed steps cannot be done.
         """
         said = self._said
         if not said:
@@ -228,7 +241,7 @@ class PreprocessingChoice:
         return dataclasses.replace(steps, **changes, origin=f"{steps.origin}, changed by {options}")
 
     def _size(self, steps: Preprocessing) -> int | tuple[int, int]:
-        """The size to resize to; a mode alone, where it is another one, is of the whole picture."""
+        """Return the size to resize to; without a ratio, a changed mode resizes to the crop's."""
         if self.crop_ratio is None:
             same = self.resize_mode == steps.resize_mode and not steps.refusal
             return steps.resize if same else steps.crop
@@ -245,7 +258,7 @@ class PreprocessingChoice:
 
     @property
     def settles(self) -> bool:
-        """Whether enough is said that nothing of the source's way is left to guess."""
+        """Whether the user's values leave nothing of the checkpoint's steps to guess."""
         said = set(self._said)
         shape = bool(said & {"crop_ratio", "resize_mode"})
         return self.source is not None or (shape and said >= {"mean", "std", "interpolation"})
@@ -257,7 +270,13 @@ def centre_crop_rule(
     guess: str = "",
     **steps: Any,  # noqa: ANN401 - fields of Preprocessing
 ) -> Rule:
-    """Resize the shorter side to the image size over ``ratio``, rounded down as timm does."""
+    """Return the rule of a centre crop: resize the shorter side to the image size over ``ratio``.
+
+    Args:
+        ratio: Side of the crop over that of the resized picture, which is rounded down as in timm.
+        guess: Reason why it is a guess; empty if it is none.
+        **steps: Other fields of ``Preprocessing``.
+    """
 
     def at(img_size: int) -> Preprocessing:
         return Preprocessing(crop=img_size, resize=math.floor(img_size / ratio), **steps)
@@ -266,7 +285,12 @@ def centre_crop_rule(
 
 
 def squash_rule(*, guess: str = "", **steps: Any) -> Rule:  # noqa: ANN401 - as above
-    """Resize every picture to the image size, whatever its shape."""
+    """Return the rule that resizes every picture to the image size, whatever its shape.
+
+    Args:
+        guess: Reason why it is a guess; empty if it is none.
+        **steps: Other fields of ``Preprocessing``.
+    """
 
     def at(img_size: int) -> Preprocessing:
         return Preprocessing(crop=img_size, resize=img_size, resize_mode="squash", **steps)

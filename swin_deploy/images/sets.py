@@ -32,13 +32,13 @@ class ImageSet:
         contents: Number and kind of the images, for reports.
         images: Normalised images, [n, 3, rows, columns], float32.
         names: One name an image, in the order of ``images``.
-        labels: Class of each image, [n], int64; None where it is not known.
-        spread: How much wider than usual rounding scatters: a flat image has the same rounding in
-            every token, so it does not average out.
-        classes: Names of the classes, by index; empty where they are not known.
-        order: The index of each class folder; None without labels.
-        folder: Name of the folder that the images are from; empty for made ones.
-        notes: What a user may not expect of these images.
+        labels: Class of each image, [n], int64; None if it is not known.
+        spread: Factor of rounding errors against usual images: a flat image has the same rounding
+            in every token, so it does not average out.
+        classes: Names of the classes, by index; empty if they are not known.
+        order: Index of each class folder; None without labels.
+        folder: Name of the folder that the images are from; empty for generated ones.
+        notes: Facts about these images that a user may not expect.
     """
 
     name: str
@@ -54,17 +54,23 @@ class ImageSet:
 
     @property
     def description(self) -> str:
-        """The contents, and the folder where there is one."""
+        """The contents, and the folder if there is one."""
         return f"{self.contents} in {self.folder}" if self.folder else self.contents
 
     @property
     def assumptions(self) -> tuple[Assumption, ...]:
-        """What had to be assumed of the labels."""
+        """Assumptions about the labels."""
         return () if self.order is None else self.order.assumptions
 
 
 def seeded_images(config: SwinConfig, *, count: int, seed: int = 0) -> ImageSet:
-    """Noise that looks normalised: the same ``count`` images on every machine for one ``seed``."""
+    """Return images of standard normal noise, the same on every machine for one ``seed``.
+
+    Args:
+        config: The model's config, with its image size.
+        count: Number of images.
+        seed: Seed of the noise.
+    """
     shape = (count, 3, *config.image)
     return ImageSet(
         name="seeded",
@@ -75,9 +81,11 @@ def seeded_images(config: SwinConfig, *, count: int, seed: int = 0) -> ImageSet:
 
 
 def extreme_images(steps: Preprocessing, *, seed: int = 0) -> ImageSet:
-    """Inputs that images seldom are: flat ones, noise at both ends, and a single pixel.
+    """Return six extreme images: black, white, grey, one pixel, saturated noise and faint noise.
 
-    Black and white are those of the model's preprocessing. Six images.
+    Args:
+        steps: Preprocessing of the model, which says the image size, black and white.
+        seed: Seed of the noise.
     """
     shape = (3, *steps.crop_size)
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (steps.mean, steps.std))
@@ -104,9 +112,13 @@ def extreme_images(steps: Preprocessing, *, seed: int = 0) -> ImageSet:
 
 
 def to_pixel_values(images: ImageSet, steps: Preprocessing) -> ImageSet:
-    """The images with the values that pixels of 0 to 255 can have, for files that take pixels.
+    """Round images to the values that pixels of 0 to 255 can have, for files that take pixels.
 
-    Pictures have them already; noise and extremes get the nearest.
+    Pictures have such values already; noise and extreme images get the nearest ones.
+
+    Args:
+        images: The images; they are not changed.
+        steps: Preprocessing that normalised them.
     """
     if images.name == "images":
         return images
@@ -124,12 +136,12 @@ def load_images(
 ) -> ImageSet:
     """Decode the image files of a folder and of its subfolders.
 
-    Where every image lies in a first-level subfolder and the subfolders can be told to be the
-    model's classes (``order_classes``), the images have labels.
+    The images have labels if every one is in a subfolder and ``order_classes`` can tell which class
+    each first-level subfolder is.
 
     Args:
         folder: Folder to search; see ``find_images``.
-        steps: The way to prepare the images.
+        steps: Preprocessing of the images.
         num_classes: Number of classes of the model; 0 for none, then there are no labels.
         known: The model's class names, or None.
         limit: Number of images at most, evenly spread over the sorted list; None takes all.
@@ -138,7 +150,7 @@ def load_images(
         The images, sorted by path; their names are the paths below ``folder``.
 
     Raises:
-        FileError: If the folder cannot be read or holds no image, or an image cannot be decoded.
+        FileError: If the folder cannot be read or has no image, or an image cannot be decoded.
         ConfigError: If the steps cannot be done, or the user's class names do not fit the folders.
         ValueError: If ``limit`` is less than 1.
     """
@@ -177,7 +189,7 @@ def _collect(odd: dict[str, list[str]], path: str, what: str) -> None:
 def _order(
     folder: Path, found: list[str], num_classes: int, known: ClassNames | None
 ) -> tuple[ClassOrder | None, tuple[str, ...]]:
-    """The index of each subfolder, where the subfolders are the classes; else why they are not."""
+    """Return the index of each subfolder if these are the classes, else None and a note why not."""
     if not num_classes or any(class_of(path) is None for path in found):
         return None, ()
     if known is not None and known.asked:
@@ -191,7 +203,7 @@ def _order(
 
 
 def _shown(num_classes: int, known: ClassNames | None, order: ClassOrder | None) -> tuple[str, ...]:
-    """A name for each class: the model's own, else its folder's."""
+    """Return a name for each class: the model's own, else that of its folder."""
     if known is not None:
         return known.shown
     if order is None:

@@ -69,9 +69,9 @@ class SearchResult:
     """The attempts that were tried; the last one passed, or none did.
 
     Attributes:
-        attempts: In the order tried.
-        graph: ONNX file of the attempt taken, without its weights; None without one.
-        engine: Its engine.
+        attempts: Attempts in the order tried.
+        graph: ONNX file of the attempt taken, without its weights; None if none passed.
+        engine: Engine of the attempt taken; None if none passed.
     """
 
     attempts: tuple[Attempt, ...]
@@ -85,12 +85,12 @@ class SearchInputs:
 
     Attributes:
         loaded: The reference.
-        full: Its float32 ONNX file, without its weights; results go beside it.
-        images: To compare on.
+        full: Its float32 ONNX file, without its weights; results are written next to it.
+        images: Images to compare on.
         profile: Batches of the engine.
-        options: How to build it.
-        progress: Told what is done, before it is done.
-        force: Replace files that this program did not make.
+        options: Options that the engine is built with.
+        progress: Function that is told of each step before it starts.
+        force: True to replace files that this program did not make.
     """
 
     loaded: LoadedModel
@@ -106,8 +106,8 @@ def search_precision(search: SearchInputs, *, start: Precision) -> SearchResult:
     """Try precisions from ``start`` on until one is within tolerance and delivered.
 
     Args:
-        search: What to try.
-        start: The first to try; see ``fallbacks``.
+        search: The model, images and settings of every attempt.
+        start: The first precision to try; see ``fallbacks``.
 
     Raises:
         BuildError: If an engine cannot be built.
@@ -133,7 +133,7 @@ def search_precision(search: SearchInputs, *, start: Precision) -> SearchResult:
 def _attempts(
     search: SearchInputs, start: Precision
 ) -> Iterator[tuple[Precision, Float32Layers | None]]:
-    """Precisions in order; what to keep in float32 is measured only where it comes to that."""
+    """Yield the precisions in order; float32 parts are chosen only once plain float16 fails."""
     for precision in fallbacks(start):
         yield precision, None
         if precision == "fp16":
@@ -160,7 +160,7 @@ def _ranges(search: SearchInputs) -> tuple[Part, ...]:
 def _try(
     search: SearchInputs, precision: Precision, keep: tuple[str, ...]
 ) -> tuple[Attempt, OnnxFile | None, EngineManifest | None]:
-    """One attempt; its files are written beside the float32 graph only if it passes."""
+    """Make one attempt; its files are written next to the float32 graph only if it passes."""
     try:
         source = _graph(search, precision, keep)
     except ExportError as err:
@@ -195,7 +195,7 @@ def _graph(search: SearchInputs, precision: Precision, keep: tuple[str, ...]) ->
 
 
 def _compare(search: SearchInputs, source: OnnxFile) -> ParityReport:
-    """A graph against the reference; one that is not written yet, as a file that does not stay."""
+    """Compare a graph with the reference; one that is not written yet as a temporary file."""
     with contextlib.ExitStack() as stack:
         if source.source is not None:
             folder = stack.enter_context(temporary_folder(source.path.parent))

@@ -283,7 +283,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 def _pixels(
     named: NamedPicture, steps: Preprocessing, tell: Callable[[str], None]
 ) -> NDArray[np.uint8]:
-    """The model's pixels [rows, columns, 3] of a picture in any of its forms."""
+    """Return the model's pixels, [rows, columns, 3], of a picture in any of its forms."""
     picture = named.picture
     if isinstance(picture, str | Path):
         return load_pixels(Path(picture), steps, tell=tell)

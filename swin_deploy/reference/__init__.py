@@ -1,13 +1,13 @@
-"""Readable, trainable models: the oracle that the deploy model is checked against.
+"""Readable, trainable models that the deploy model is checked against.
 
 ============  ==================================================================================
 ``alias``     copies of a module that cost no memory until they are cast or moved
 ``notebook``  the notebook's Swin Transformer, with its habits kept so that its checkpoints keep
               their numbers
-``parts``     what all reference models share
-``swin``      swin Transformer, "Hierarchical Vision Transformer using Shifted Windows", arXiv
+``parts``     stochastic depth, which all reference models share
+``swin``      Swin Transformer, "Hierarchical Vision Transformer using Shifted Windows", arXiv
               2103.14030
-``swin_v2``   swin Transformer V2, "Scaling Up Capacity and Resolution", arXiv 2111.09883
+``swin_v2``   Swin Transformer V2, "Scaling Up Capacity and Resolution", arXiv 2111.09883
 ============  ==================================================================================
 """
 
@@ -25,10 +25,10 @@ Reference = NotebookSwin | SwinTransformer
 
 
 def build_reference(config: SwinConfig) -> Reference:
-    """The reference model of a config, freshly initialised, in training mode.
+    """Build the reference model of a config, freshly initialised, in training mode.
 
     Raises:
-        ConfigError: If this machine has not the memory for it.
+        ConfigError: If this machine does not have the memory for it.
     """
     require_memory(config)
     kinds: dict[str, type[NotebookSwin] | type[SwinTransformer]] = {
@@ -40,6 +40,6 @@ def build_reference(config: SwinConfig) -> Reference:
 
 
 def count_parameters(config: SwinConfig) -> int:
-    """Values in the parameters of a model of these sizes, frozen ones included."""
+    """Count the values in the parameters of a config's model, frozen ones included."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build_reference(config).parameters())

@@ -12,10 +12,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def alias(module: Module) -> Module:
-    """A copy of a module whose weights are those of the module itself, in the same memory.
+    """Return a copy of a module that shares its weights and buffers, in the same memory.
 
-    Cast or moved, the copy gets weights of its own; ``module`` stays as it is. What writes into
-    the copy's weights in place writes into both.
+    A cast or a move gives the copy weights of its own; ``module`` stays as it is. An in-place
+    change of the copy's weights changes both.
     """
     memo: dict[int, Any] = {}
     for value in itertools.chain(module.parameters(), module.buffers()):

@@ -29,7 +29,7 @@ DROPOUT = 0.1
 
 
 class SwinEmbedding(nn.Module):
-    """Images [B, 3, H, W] to tokens [B, N, C] in raster order."""
+    """The embedding of images [B, 3, H, W] as tokens [B, N, C] in raster order."""
 
     def __init__(self, patch_size: int, embed_dim: int) -> None:
         super().__init__()
@@ -43,11 +43,11 @@ class SwinEmbedding(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Tokens [B, N, C] to [B, N / 4, 2C].
+    """The merge of tokens [B, N, C] to [B, N / 4, 2C].
 
     Args:
-        dim: C.
-        rows: Rows of the merged map, in tokens.
+        dim: Number of channels before the merge, C.
+        rows: Number of rows of the merged map, in tokens.
     """
 
     def __init__(self, dim: int, rows: int) -> None:
@@ -62,7 +62,7 @@ class PatchMerging(nn.Module):
 
 
 class RelativeEmbeddings(nn.Module):
-    """Add one frozen [window_area, window_area] table to the scores of every head (habit 6)."""
+    """One frozen table [window_area, window_area], added to the scores of every head (habit 6)."""
 
     def __init__(self, window_size: int) -> None:
         super().__init__()
@@ -80,7 +80,12 @@ class RelativeEmbeddings(nn.Module):
 
 
 class ShiftedWindowMSA(nn.Module):
-    """Self-attention inside windows, over tokens [B, N, C] in raster order."""
+    """Self-attention inside windows, over tokens [B, N, C] in raster order.
+
+    Args:
+        stage: The stage, with its token map, windows and heads.
+        mask: Whether windows are shifted and masked.
+    """
 
     def __init__(self, stage: StageSpec, mask: bool) -> None:
         super().__init__()
@@ -98,8 +103,8 @@ class ShiftedWindowMSA(nn.Module):
         qkv = rearrange(self.proj1(tokens), "b (h w) c -> b h w c", h=self.rows)
         if self.mask:
             forth = -(-self.window_size // 2)  # habit 4: half a window, rounded up
-            qkv = torch.roll(qkv, (-forth, -forth), dims=(1, 2))
-        query, key, value = rearrange(
+            qkv = torch.roll(qkv, (-forth, -forth), dims=(1, 2))  # [B, H, W, 3C], up and left
+        query, key, value = rearrange(  # [B, H, W, 3C] -> [B, h, gh, gw, n, d] each
             qkv,
             "b (gh wh) (gw ww) (heads d qkv) -> qkv b heads gh gw (wh ww) d",  # habit 3
             wh=self.window_size,
@@ -107,27 +112,28 @@ class ShiftedWindowMSA(nn.Module):
             heads=self.num_heads,
             qkv=3,
         )
+        # [B, h, gh, gw, n, d] and [B, h, gh, gw, d, n] -> [B, h, gh, gw, n, n]
         scores = self.embeddings(query @ key.transpose(-1, -2) * self.scale)
         if self.mask:
             scores = scores + self._seam_mask(scores)
-        mixed = rearrange(
+        mixed = rearrange(  # [B, h, gh, gw, n, d] -> [B, H, W, C]
             scores.softmax(dim=-1) @ value,
             "b heads gh gw (wh ww) d -> b (gh wh) (gw ww) (heads d)",
             wh=self.window_size,
         )
         if self.mask:
             back = self.window_size // 2  # habit 4: half a window, rounded down
-            mixed = torch.roll(mixed, (back, back), dims=(1, 2))
-        return self.proj2(rearrange(mixed, "b h w c -> b (h w) c"))
+            mixed = torch.roll(mixed, (back, back), dims=(1, 2))  # [B, H, W, C], down and right
+        return self.proj2(rearrange(mixed, "b h w c -> b (h w) c"))  # [B, H, W, C] -> [B, N, C]
 
     def _seam_mask(self, scores: Tensor) -> Tensor:
-        """Additive mask [gh, gw, window_area, window_area] (habits 5 and 8)."""
+        """Return the additive mask, [gh, gw, window_area, window_area] (habits 5 and 8)."""
         grid, area = scores.shape[2:4], scores.shape[-1]
         behind = torch.arange(area, device=scores.device) >= area - self.window_size * (
             self.window_size // 2
         )
         rows_apart = behind[:, None] != behind[None, :]
-        columns_apart = rearrange(
+        columns_apart = rearrange(  # [n, n], rows and columns of the window swapped
             rows_apart, "(r w1) (c w2) -> (w1 r) (w2 c)", w1=self.window_size, w2=self.window_size
         )
         mask = scores.new_zeros(*grid, area, area)
@@ -137,7 +143,7 @@ class ShiftedWindowMSA(nn.Module):
 
 
 class SwinEncoderBlock(nn.Module):
-    """Attention and MLP branches around one shared LayerNorm (habit 7)."""
+    """An attention branch, then an MLP branch, after one shared LayerNorm (habit 7)."""
 
     def __init__(self, stage: StageSpec, mlp_ratio: float, mask: bool, drop_path: float) -> None:
         super().__init__()
@@ -169,10 +175,10 @@ class AlternatingEncoderBlock(nn.Module):
 
 
 class NotebookSwin(nn.Module):
-    """The notebook's ``SwinTransformer``: images [B, 3, H, W] to tokens, or to logits.
+    """The notebook's ``SwinTransformer``, from images [B, 3, H, W] to tokens or to logits.
 
-    Parameter names are those of a saved notebook checkpoint; ``head`` is ours, and is there only
-    when ``config.num_classes`` asks for it. Runs on any device.
+    Parameter names are those of a saved notebook checkpoint. The notebook has no ``head``: it is
+    added when ``config.num_classes`` is not 0. The model runs on any device.
     """
 
     def __init__(self, config: SwinConfig) -> None:
@@ -192,13 +198,13 @@ class NotebookSwin(nn.Module):
             self.head = nn.Linear(config.stages[-1].dim, config.num_classes)
 
     def ends_stage(self, entry: nn.Module) -> bool:
-        """Whether a merge, or nothing, follows this entry of ``stages``."""
+        """Return whether a merge, or nothing, follows this entry of ``stages``."""
         entries = list(self.stages)
         following = entries.index(entry) + 1
         return following == len(entries) or isinstance(entries[following], PatchMerging)
 
     def stage_tokens(self, images: Tensor) -> list[Tensor]:
-        """Tokens [B, N, C] in raster order behind each stage's blocks, before its merge."""
+        """Return the tokens [B, N, C], in raster order, after the blocks of each stage."""
         tokens = self.Embedding(images)
         found = []
         for entry in self.stages:
@@ -208,16 +214,20 @@ class NotebookSwin(nn.Module):
         return found
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """What ``config.output`` asks for; without a head, tokens in raster order (habit 9)."""
+        """Return the output that ``config.output`` names; by default logits or tokens (habit 9).
+
+        Args:
+            images: Normalised images, [B, 3, H, W].
+        """
         stages = self.stage_tokens(images)
         output = self.config.output_name
         if output == "stages":
             rows = [stage.resolution.rows for stage in self.config.stages]
             return tuple(
-                rearrange(stages[index], "b (h w) c -> b c h w", h=rows[index])
+                rearrange(stages[index], "b (h w) c -> b c h w", h=rows[index])  # [B, C, H, W]
                 for index in self.config.shown_stages
             )
         if output == "tokens":
             return stages[-1]
-        features = reduce(stages[-1], "b n c -> b c", "mean")
+        features = reduce(stages[-1], "b n c -> b c", "mean")  # [B, N, C] -> [B, C]
         return features if output == "features" or self.head is None else self.head(features)

@@ -19,13 +19,14 @@ from swin_deploy.config.windows import offsets, relative_position_index, shifted
 from swin_deploy.reference.parts import StochasticDepth, drop_path_rates
 
 DROP_PATH = 0.1  # of the last block; the authors use 0.1 to 0.5 by size
-MASKED = -100.0  # as the authors' code: added to the scores of tokens that must not meet
+MASKED = -100.0  # the authors' constant, added to the scores of tokens that must not meet
+# A token map [B, H, W, C] to windows [B * nW, n, C], and back.
 GRID = "b (gh wh) (gw ww) c -> (b gh gw) (wh ww) c"
 UNGRID = "(b gh gw) (wh ww) c -> b (gh wh) (gw ww) c"
 
 
 class PatchEmbed(nn.Module):
-    """Images [B, 3, H, W] to tokens [B, H, W, C]."""
+    """The embedding of images [B, 3, H, W] as tokens [B, H, W, C]."""
 
     def __init__(self, config: SwinConfig) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.norm(rearrange(self.proj(images), "b c h w -> b h w c"))
+        return self.norm(rearrange(self.proj(images), "b c h w -> b h w c"))  # [B, H, W, C]
 
 
 class Mlp(nn.Module):
@@ -51,7 +52,7 @@ class Mlp(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Attention inside windows [B * num_windows, window_area, C], with a table of position biases.
+    """Self-attention inside windows [B * num_windows, window_area, C], with a position bias table.
 
     Source: section 3.2 and equation 4 of the paper.
     """
@@ -72,31 +73,46 @@ class WindowAttention(nn.Module):
         self.register_buffer("relative_position_index", index, persistent=False)
 
     def position_bias(self) -> Tensor:
-        """Additive bias [num_heads, window_area, window_area]."""
-        return rearrange(
+        """Return the additive position bias, [num_heads, window_area, window_area]."""
+        return rearrange(  # [offsets, h] -> [n, n, h] -> [h, n, n]
             self.relative_position_bias_table[self.relative_position_index],
             "q k heads -> heads q k",
         )
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
-        query, key, value = rearrange(
+        query, key, value = rearrange(  # [B * nW, n, 3C] -> [B * nW, h, n, d] each
             self.qkv(windows), "b n (qkv heads d) -> qkv b heads n d", qkv=3, heads=self.num_heads
         )
+        # [B * nW, h, n, d] and [B * nW, h, d, n] -> [B * nW, h, n, n]
         scores = query * self.scale @ key.transpose(-1, -2) + self.position_bias()
         weights = add_mask(scores, mask).softmax(dim=-1)
+        # [B * nW, h, n, d] -> [B * nW, n, C]
         return self.proj(rearrange(weights @ value, "b heads n d -> b n (heads d)"))
 
 
 def add_mask(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Scores [B * num_windows, heads, n, n] plus a mask [num_windows, n, n]."""
+    """Add a mask to attention scores.
+
+    Args:
+        scores: Attention scores, [B * num_windows, num_heads, n, n].
+        mask: Additive mask, [num_windows, n, n], or None for windows that are not shifted.
+    """
     if mask is None:
         return scores
+    # [B * nW, h, n, n] -> [B, nW, h, n, n], plus [nW, 1, n, n], and back
     split = rearrange(scores, "(b w) heads q k -> b w heads q k", w=len(mask))
     return rearrange(split + mask[:, None], "b w heads q k -> (b w) heads q k")
 
 
 class SwinBlock(nn.Module):
-    """Attention on windows, shifted or not, then an MLP; each normalised before."""
+    """One block: attention on windows, shifted or not, then an MLP; the norm comes before each.
+
+    Args:
+        config: The model's config.
+        stage: The stage, with its token map, windows and heads.
+        shift: Rows and columns of the shift, in tokens; 0 for none.
+        drop_path: Stochastic depth of both branches.
+    """
 
     attention: type[nn.Module] = WindowAttention
     attn_mask: Tensor | None
@@ -120,18 +136,19 @@ class SwinBlock(nn.Module):
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        """Shift, cut into windows, attend, and put everything back."""
+        """Return the attention branch of tokens [B, H, W, C], in windows that may be shifted."""
         (rows, columns), (height, width) = self.shift_size, self.window_size
         grid = tokens.shape[1] // height, tokens.shape[2] // width
-        tokens = torch.roll(tokens, (-rows, -columns), dims=(1, 2))
-        windows = rearrange(tokens, GRID, wh=height, ww=width)
+        tokens = torch.roll(tokens, (-rows, -columns), dims=(1, 2))  # [B, H, W, C], up and left
+        windows = rearrange(tokens, GRID, wh=height, ww=width)  # [B, H, W, C] -> [B * nW, n, C]
         windows = self.attn(windows, self.attn_mask)
+        # [B * nW, n, C] -> [B, H, W, C]
         tokens = rearrange(windows, UNGRID, gh=grid[0], gw=grid[1], wh=height, ww=width)
-        return torch.roll(tokens, (rows, columns), dims=(1, 2))
+        return torch.roll(tokens, (rows, columns), dims=(1, 2))  # [B, H, W, C], down and right
 
 
 class PatchMerging(nn.Module):
-    """Tokens [B, H, W, C] to [B, H / 2, W / 2, 2C], normalised before the linear layer."""
+    """The merge of tokens [B, H, W, C] to [B, H / 2, W / 2, 2C]; its norm is before its linear."""
 
     def __init__(self, config: SwinConfig, dim: int) -> None:
         super().__init__()
@@ -140,7 +157,7 @@ class PatchMerging(nn.Module):
 
     @staticmethod
     def norm_dim(dim: int) -> int:
-        """Channels that the norm sees."""
+        """Return the number of channels that the norm sees."""
         return 4 * dim
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -153,7 +170,15 @@ def merge_neighbours(tokens: Tensor) -> Tensor:
 
 
 class BasicLayer(nn.Module):
-    """The blocks of one stage, every second one shifted, and the merge behind it."""
+    """The blocks of one stage, every second one shifted, and the merge after them.
+
+    Args:
+        config: The model's config.
+        stage: The stage, with its token map, windows and heads.
+        kinds: Classes of the blocks and of the merge.
+        drop_paths: Stochastic depth of each block.
+        last: Whether it is the last stage, which no merge follows.
+    """
 
     def __init__(
         self,
@@ -174,10 +199,10 @@ class BasicLayer(nn.Module):
 
 
 class SwinTransformer(nn.Module):
-    """Images [B, 3, H, W] to what ``config.output`` asks for.
+    """The paper's model, from images [B, 3, H, W] to the output that ``config.output`` names.
 
-    ``norm`` is absent where nothing uses it: stage outputs, or encoders without a final norm.
-    ``norm0``, ``norm1``, ... normalise the maps that are given, where ``config.stage_norms``.
+    ``norm`` is the identity unless ``config.final_norm``. ``norm0``, ``norm1``, ... normalise the
+    feature maps that are outputs, with ``config.stage_norms``.
     """
 
     kinds: tuple[type[nn.Module], type[nn.Module]] = (SwinBlock, PatchMerging)
@@ -210,7 +235,7 @@ class SwinTransformer(nn.Module):
         self.apply(_initialise)
 
     def parts(self) -> Iterator[tuple[list[SwinBlock], PatchMerging | None]]:
-        """The blocks of each stage, and the merge behind them; None behind the last."""
+        """Yield the blocks of each stage, and the merge after them; None after the last."""
         for layer in self.layers:
             if isinstance(layer, BasicLayer):
                 blocks = [block for block in layer.blocks if isinstance(block, SwinBlock)]
@@ -218,7 +243,7 @@ class SwinTransformer(nn.Module):
                 yield blocks, merge if isinstance(merge, PatchMerging) else None
 
     def stage_tokens(self, images: Tensor) -> list[Tensor]:
-        """Tokens [B, H, W, C] behind each stage's blocks, before its merge."""
+        """Return the tokens [B, H, W, C] after the blocks of each stage, before its merge."""
         tokens = self.patch_embed(images)
         found = []
         for blocks, merge in self.parts():
@@ -230,21 +255,25 @@ class SwinTransformer(nn.Module):
         return found
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """What ``config.output`` describes."""
+        """Return the output that ``config.output`` names; by default logits or features.
+
+        Args:
+            images: Normalised images, [B, 3, H, W].
+        """
         stages = self.stage_tokens(images)
         output = self.config.output_name
         if output == "stages":
             return tuple(self._stage_map(i, stages[i]) for i in self.config.shown_stages)
         tokens = self.norm(stages[-1])
         if output == "tokens":
-            return rearrange(tokens, "b h w c -> b (h w) c")
-        features = reduce(tokens, "b h w c -> b c", "mean")
+            return rearrange(tokens, "b h w c -> b (h w) c")  # [B, H, W, C] -> [B, N, C]
+        features = reduce(tokens, "b h w c -> b c", "mean")  # [B, H, W, C] -> [B, C]
         return features if output == "features" else self.head(features)
 
     def _stage_map(self, index: int, tokens: Tensor) -> Tensor:
         if self.config.stage_norms:
             tokens = self.get_submodule(f"norm{index}")(tokens)
-        return rearrange(tokens, "b h w c -> b c h w")
+        return rearrange(tokens, "b h w c -> b c h w")  # [B, H, W, C] -> [B, C, H, W]
 
 
 def _initialise(module: nn.Module) -> None:

@@ -54,34 +54,37 @@ class WindowAttentionV2(nn.Module):
         self.register_buffer("relative_position_index", index, persistent=False)
 
     def position_bias(self) -> Tensor:
-        """Additive bias [num_heads, window_area, window_area]."""
-        table = self.cpb_mlp(self.relative_coords_table)
+        """Return the additive position bias, [num_heads, window_area, window_area]."""
+        table = self.cpb_mlp(self.relative_coords_table)  # [offsets, 2] -> [offsets, h]
+        # [offsets, h] -> [n, n, h] -> [h, n, n]
         bias = rearrange(table[self.relative_position_index], "q k heads -> heads q k")
         return 16 * torch.sigmoid(bias)
 
     def temperature(self) -> Tensor:
-        """What the cosine similarities are multiplied by, [num_heads, 1, 1]."""
+        """Return the factor of the cosine similarities, at most 100, [num_heads, 1, 1]."""
         return self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
 
     def qkv_bias(self) -> Tensor:
-        """Bias of q, k and v, [3C]; k has none."""
+        """Return the bias of q, k and v, [3C]; that of k is zero."""
         return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
-        query, key, value = rearrange(
+        query, key, value = rearrange(  # [B * nW, n, 3C] -> [B * nW, h, n, d] each
             F.linear(windows, self.qkv.weight, self.qkv_bias()),
             "b n (qkv heads d) -> qkv b heads n d",
             qkv=3,
             heads=self.num_heads,
         )
+        # [B * nW, h, n, d] and [B * nW, h, d, n] -> [B * nW, h, n, n]
         cosine = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-1, -2)
         scores = cosine * self.temperature() + self.position_bias()
         weights = add_mask(scores, mask).softmax(dim=-1)
+        # [B * nW, h, n, d] -> [B * nW, n, C]
         return self.proj(rearrange(weights @ value, "b heads n d -> b n (heads d)"))
 
 
 class SwinBlockV2(SwinBlock):
-    """Attention on windows, then an MLP; each normalised behind (section 3.2 of the paper)."""
+    """Attention on windows, then an MLP; the norm comes after each (section 3.2 of the paper)."""
 
     attention = WindowAttentionV2
 
@@ -91,11 +94,11 @@ class SwinBlockV2(SwinBlock):
 
 
 class PatchMergingV2(PatchMerging):
-    """Tokens [B, H, W, C] to [B, H / 2, W / 2, 2C], normalised behind the linear layer."""
+    """The merge of tokens [B, H, W, C] to [B, H / 2, W / 2, 2C]; its norm is after its linear."""
 
     @staticmethod
     def norm_dim(dim: int) -> int:
-        """Channels that the norm sees."""
+        """Return the number of channels that the norm sees."""
         return 2 * dim
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -103,6 +106,6 @@ class PatchMergingV2(PatchMerging):
 
 
 class SwinTransformerV2(SwinTransformer):
-    """Images [B, 3, H, W] to what ``config.output`` asks for; see ``SwinTransformer``."""
+    """V2's model, from images [B, 3, H, W] to ``config.output``; see ``SwinTransformer``."""
 
     kinds = (SwinBlockV2, PatchMergingV2)

@@ -25,7 +25,7 @@ Batch = Annotated[int, msgspec.Meta(ge=1, le=MOST_BATCH)]
 
 
 class Batches(msgspec.Struct, frozen=True):
-    """Fewest and most images a call."""
+    """The fewest and the most images of a call."""
 
     min: Batch
     max: Batch
@@ -38,12 +38,12 @@ class EngineManifest:
     Attributes:
         path: Place of the engine.
         flavor: TensorRT flavour.
-        version: Its version.
+        version: Version of the flavour that built it.
         precision: Precision of weights and activations.
-        profile: Images a call.
+        profile: The fewest and the most images of a call.
         targets: GPUs and versions that it is for.
         sha256: Digest of the file.
-        plan: Its kernels.
+        plan: Kernels that it launches.
         values: The whole manifest, as JSON values.
         input_type: Type of the input; ``uint8`` for pixels of 0 to 255.
     """
@@ -61,12 +61,15 @@ class EngineManifest:
 
     @property
     def traits(self) -> Traits:
-        """What the flavour has and lacks."""
+        """Abilities and limits of the flavour."""
         return FLAVORS[self.flavor]
 
 
 def read_engine_manifest(path: Path) -> EngineManifest:
     """Read and check the manifest of an engine.
+
+    Args:
+        path: Path of the engine; its manifest is next to it.
 
     Raises:
         FileError: If the engine or its manifest is missing, or the file was changed.
@@ -77,6 +80,10 @@ def read_engine_manifest(path: Path) -> EngineManifest:
 
 def engine_manifest(path: Path, values: dict[str, Any]) -> EngineManifest:
     """Check the values of an engine's manifest, as they were read or written.
+
+    Args:
+        path: Path of the engine, for messages.
+        values: The whole manifest, as JSON values.
 
     Raises:
         BuildError: If the manifest is not one of an engine.
@@ -98,7 +105,11 @@ def engine_manifest(path: Path, values: dict[str, Any]) -> EngineManifest:
 
 
 def require_version(engine: EngineManifest, here: str) -> None:
-    """Refuse an engine of a version that the one installed does not run.
+    """Refuse an engine that the installed version of TensorRT cannot run.
+
+    Args:
+        engine: The engine's manifest.
+        here: Version that is installed.
 
     Raises:
         BuildError: If the version does not fit.
@@ -111,7 +122,7 @@ def require_version(engine: EngineManifest, here: str) -> None:
 
 
 def require_gpu(engine: EngineManifest) -> Gpu:
-    """The GPU here, where the engine is for it and PyTorch can use it.
+    """Return the GPU of this machine; refuse one that the engine or PyTorch cannot use.
 
     Raises:
         MissingBackendError: If there is no GPU, the engine is for others, or PyTorch has no CUDA.
@@ -136,7 +147,9 @@ def require_gpu(engine: EngineManifest) -> Gpu:
 
 
 def read_engine(engine: EngineManifest) -> bytes:
-    """The very bytes that the manifest describes; an engine is executable.
+    """Read the bytes of an engine, and check that they are those of its manifest.
+
+    The check comes first because an engine is executable.
 
     Raises:
         FileError: If the file cannot be read, or has changed since the manifest was read.

@@ -73,7 +73,7 @@ class TrtRunner(Runner):
     the runner and the GPU.
 
     Args:
-        engine: The engine's manifest, or the engine file that it lies beside.
+        engine: The engine's manifest, or the path of an engine file with its manifest next to it.
         name: Short name for reports; by default ``engine`` and the precision.
         cuda_graph: True to launch the kernels as one CUDA graph, captured once for each input
             shape.
@@ -123,7 +123,7 @@ class TrtRunner(Runner):
 
     @_in_one_line
     def __enter__(self) -> Self:
-        if self._runtime is not None:  # what is open would be freed in an order that crashes
+        if self._runtime is not None:  # else open objects are freed in an order that crashes
             raise ComparisonError(f"{self.name} is open; close it before it is opened again")
         try:
             self._open()
