@@ -251,7 +251,10 @@ def make_bench() -> BenchReport:
 
 def make_evaluation(**changes: object) -> Evaluation:
     def backend(
-        name: str, stage: Literal["reference"] | Stage, score: Score | None, **more: Any
+        name: str,
+        stage: Literal["reference"] | Stage,
+        score: Score | None,
+        **more: Any,  # noqa: ANN401 - its fields
     ) -> BackendAccuracy:
         return BackendAccuracy(name, stage, "fp16", f"{stage}.onnx", "CPU", score, **more)
 
