@@ -67,7 +67,7 @@ def compiled_candidate(loaded: LoadedModel, way: TorchWay) -> Candidate:
 
 
 def graph_candidate(loaded: LoadedModel, file: OnnxFile) -> Candidate:
-    """An ONNX file, of which the graph's structure is enough."""
+    """Return an ONNX file, of which the graph's structure is enough."""
     precision, steps = file.precision, loaded.preprocessing
     return Candidate(
         OrtRunner(file.path, precision, name=f"ONNX {precision}", steps=steps),

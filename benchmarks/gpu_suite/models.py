@@ -111,7 +111,7 @@ def draw_weights(module: nn.Module, *, seed: int = 0) -> None:
 
 
 def shrunk(config: SwinConfig) -> SwinConfig:
-    """The same kind of model, small enough for a CPU: two stages, one of them shifted."""
+    """Return the same kind of model, small enough for a CPU: two stages, one of them shifted."""
     side = max(config.window_sizes[0]) * config.patch_size * 2
     return dataclasses.replace(
         config,

@@ -140,7 +140,7 @@ def _refuse_padding(own: SwinConfig, image: Size, windows: tuple[Size, ...]) -> 
 
 
 def effective_windows(config: SwinConfig) -> tuple[Size, ...]:
-    """The window of each stage as built."""
+    """Return the window of each stage as built."""
     return tuple(stage.window_size for stage in config.stages)
 
 
@@ -249,7 +249,7 @@ def _guess_img_size(sizes: dict[str, Any], windows: tuple[int, ...]) -> int:
 def _tiled(
     fields: dict[str, Any], img_size: int | tuple[int, int], fallback: int | None
 ) -> SwinConfig:
-    """The config at the file's own image size, or at the one asked for if that cannot be tiled."""
+    """Return the config at the file's own image size, or at the fallback if that cannot be tiled."""
     try:
         return SwinConfig(**fields, img_size=img_size)
     except ConfigError:

@@ -41,7 +41,7 @@ def variant_rule(config: SwinConfig) -> Rule:
 
 
 def library_steps(config: SwinConfig) -> Preprocessing:
-    """The steps of a model without a checkpoint."""
+    """Return the steps of a model without a checkpoint."""
     return variant_rule(config).steps(config.image)
 
 

@@ -51,7 +51,7 @@ def timm_model(config: SwinConfig) -> nn.Module:
 
 
 def timm_windows(config: SwinConfig) -> int | Size | tuple[Size, ...]:
-    """The windows as timm takes them: two numbers alone would be one window's height and width."""
+    """Return the windows as timm takes them: two numbers alone would be one rectangular window."""
     windows = config.window_sizes
     return windows[0].plain if len(set(windows)) == 1 else windows
 
@@ -85,7 +85,7 @@ def has_other_windows(config: SwinConfig, saved: SwinConfig) -> bool:
 
 
 def one_window(config: SwinConfig, library: str) -> Size:
-    """The window of all stages.
+    """Return the window of all stages.
 
     Raises:
         ComparisonError: If stages differ, which the library's model does not support.
