@@ -249,7 +249,7 @@ def _guess_img_size(sizes: dict[str, Any], windows: tuple[int, ...]) -> int:
 def _tiled(
     fields: dict[str, Any], img_size: int | tuple[int, int], fallback: int | None
 ) -> SwinConfig:
-    """Return the config at the file's own image size, or at the fallback if that cannot be tiled."""
+    """Return the config at the file's own image size, or at the fallback if windows do not fit."""
     try:
         return SwinConfig(**fields, img_size=img_size)
     except ConfigError:
