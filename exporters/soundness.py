@@ -76,7 +76,7 @@ def _messages(message: Message) -> Iterator[Any]:
     for field, value in message.ListFields():
         if field.type == field.TYPE_STRING:
             texts = [value] if isinstance(value, str | bytes) else value
-            if any(isinstance(text, bytes) for text in texts):  # how protobuf gives what is no text
+            if any(isinstance(text, bytes) for text in texts):  # protobuf's form of invalid text
                 raise ExportError(f"{message.DESCRIPTOR.name}.{field.name} is not UTF-8 text")
             if field.name in NAMES and any(len(text) > MOST_NAME for text in texts):
                 longest = max(map(len, texts))

@@ -160,7 +160,7 @@ def _create_locked(place: Path) -> tuple[Path, IO[bytes]]:
 
 
 def _temporary(place: Path, digits: str) -> Path:
-    # The suffix is no artefact's: what a killed process leaves is never taken for one.
+    # No artefact has this suffix: the file of a killed process is never taken for one.
     return place.with_name(f".{place.name[:NAME_KEPT]}.{digits}.tmp")
 
 
