@@ -67,7 +67,12 @@ def compiled_candidate(loaded: LoadedModel, way: TorchWay) -> Candidate:
 
 
 def graph_candidate(loaded: LoadedModel, file: OnnxFile) -> Candidate:
-    """An ONNX file, of which the graph's structure is enough."""
+    """Return the candidate for an ONNX file, of which the graph's structure is enough.
+
+    Args:
+        loaded: The model that the file was made from.
+        file: The ONNX file, with or without its weights.
+    """
     precision, steps = file.precision, loaded.preprocessing
     return Candidate(
         OrtRunner(file.path, precision, name=f"ONNX {precision}", steps=steps),
@@ -84,8 +89,8 @@ class Made:
 
     Attributes:
         onnx: ONNX files, without their weights.
-        engines: Engines.
-        runner: How PyTorch is to run the deploy model besides; None for not at all.
+        engines: Manifests of the engines.
+        runner: Way in which PyTorch also runs the compiled deploy model; None to skip it.
     """
 
     onnx: tuple[OnnxFile, ...] = ()
