@@ -162,7 +162,12 @@ def write_artifact(
 ) -> dict[str, Any]:
     """Write an artefact and its manifest together, and return the manifest written.
 
-    The manifest gets the file's name, size, SHA-256 and the time on top of what is given.
+    Args:
+        path: Path of the file; a link is followed.
+        data: Content of the file.
+        manifest: Values of the manifest; the schema, the file's name, size and SHA-256, and the
+            time are added.
+        force: True to replace files that this program did not make.
 
     Raises:
         FileError: If a file cannot be written, or one is there that is not ours.

@@ -134,7 +134,7 @@ FEATURE_NAMES: dict[str, tuple[str, ...]] = {
         "IBuilderConfig.set_compute_capability",
     ),
 }
-# What to do instead, by option, where a flavour lacks the feature.
+# Advice by option, for flavours that lack the feature.
 INSTEAD = {
     "timing_cache": "it times no kernels when it builds; leave --timing-cache out",
     "hardware_compatibility": "name the GPUs with --compute-capability",

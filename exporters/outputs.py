@@ -35,7 +35,7 @@ class Output:
 
 
 def claim(outputs: Sequence[Output], *, inputs: Sequence[Path] = (), force: bool = False) -> None:
-    """Fail where a file cannot be written, or would replace one that must stay; change nothing.
+    """Fail if a file cannot be written, or would replace one that must stay; change nothing.
 
     Args:
         outputs: All files that are to be written.

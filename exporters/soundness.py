@@ -47,7 +47,7 @@ def require_sound(graph: onnx.ModelProto, folder: Path) -> None:
 
     Args:
         graph: The graph as parsed, without its external data.
-        folder: Folder of the file, where external data lies.
+        folder: Folder of the file and of its external data.
 
     Raises:
         ExportError: If it is unsound; the message does not name the file.

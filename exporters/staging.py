@@ -1,8 +1,8 @@
 """Files that get their names when they are whole, and what killed processes left of them.
 
 A file is written as ``.name.1a2b3c4d.tmp`` next to its place, and renamed. A living process holds a
-lock on its temporary files and folders; whoever writes in the same folder later removes those
-whose lock is free.
+lock on its temporary files and folders; the next process that writes in the same folder removes
+those whose lock is free.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import IO, Any
 from exporters.errors import FileError
 from exporters.locks import take_lock
 
-# What a file is to hold: its bytes, or what gives them piece by piece, each time anew.
+# Content of a file: its bytes, or a function that returns them piece by piece, at each call anew.
 Content = bytes | Callable[[], Iterable[bytes]]
 
 # The second form of folders is that of versions without locks.
@@ -119,6 +119,10 @@ def staged_together(files: Mapping[Path, Content]) -> Iterator[dict[Path, Path]]
 @contextlib.contextmanager
 def staged_file(place: Path, data: Content) -> Iterator[Path]:
     """Write ``data`` to a locked temporary file next to ``place``, which is removed at the end.
+
+    Args:
+        place: Path that the file is to get, links followed.
+        data: Content of the file.
 
     Yields:
         Path of the temporary file.

@@ -179,7 +179,12 @@ def visible(text: str, *, kept: str = "") -> str:
 
 
 def listed(names: list[str] | tuple[str, ...], *, between: str = ", ") -> str:
-    """Join names for a message: the first few, and the number of further ones."""
+    """Join names for a message: the first few, and the number of further ones.
+
+    Args:
+        names: The names; each is shortened to ``NAME`` letters, and ``LISTED`` are shown at most.
+        between: Text between two names.
+    """
     shown: list[str] = []
     for name in names[:LISTED]:
         shown.append(shortened(name, NAME))

@@ -1,7 +1,7 @@
 """Export a module to ONNX, at the opset asked for, and check that the file is what was asked.
 
-Source of the opset trap: ``torch.onnx.export`` writes opset 18 at least and converts down; where
-its conversion fails it keeps 18 and only warns. Here the conversion is ours and read back.
+The conversion to the opset is ours, because ``torch.onnx.export`` writes opset 18 at least and
+converts down: if its conversion fails, it keeps 18 and only warns.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from exporters.spec import OPSET_RANGE, ExportSpec
 from exporters.text_files import shortened
 from exporters.weights import check_graph, infer_shapes
 
-# What a graph with nothing dynamic but the batch has no need of; TensorRT runs these slowly,
-# on the host, or not at all.
+# Operators that a graph with a dynamic batch only does not need; TensorRT runs these slowly, on
+# the host, or not at all.
 DYNAMIC_OPS = frozenset({"If", "Loop", "Scan", "Shape", "Size", "NonZero", "Where", "Range"})
 EXPORTER_MINIMUM_OPSET = 18
 TRACE_BATCH = 2
@@ -207,8 +207,8 @@ def _quiet_exporter() -> Iterator[None]:
 def _name_nodes_by_module(graph: onnx.ModelProto) -> None:
     """Name each node ``<module path>/<operator>``, so that logs and plans can be read.
 
-    A node that the exporter's optimiser made has no record of its module: it belongs where the
-    node before it does.
+    A node that the exporter's optimiser made has no record of its module: it gets the module of
+    the node before it.
     """
     seen: Counter[str] = Counter()
     module = ""

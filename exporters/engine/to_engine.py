@@ -112,7 +112,15 @@ def build_engine(
 
 
 def check_profile(graph: onnx.ModelProto, profile: BatchProfile) -> None:
-    """Raise BuildError unless ``1 <= min <= opt <= max`` and the graph takes these batches."""
+    """Refuse a profile that is not in order, or has batches that the graph does not take.
+
+    Args:
+        graph: The network.
+        profile: Batches that the engine must accept.
+
+    Raises:
+        BuildError: Unless ``1 <= min <= opt <= max`` and the graph takes these batches.
+    """
     if not 1 <= profile.min <= profile.opt <= profile.max:
         raise BuildError(
             f"batches {profile.min},{profile.opt},{profile.max} are not in order; "

@@ -3,7 +3,7 @@
 Paths come from the new PyTorch exporter's records of scopes, or from names: ours
 (``layers.0.attention/Softmax``) and the old exporter's (``/layers/layers.0/blocks/blocks.1/attn/
 MatMul``). A block is the shortest path that holds one attention only; so it is found in any
-transformer, whatever its modules are called. What lies outside is named by the shortest path that
+transformer, whatever its modules are called. Nodes outside are named by the shortest path that
 holds no block: ``patch_embed``, ``layers.1.downsample``, ``head``.
 """
 

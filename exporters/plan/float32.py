@@ -1,8 +1,8 @@
 """Modules that a half-precision graph keeps in float32, looked for in the kernels.
 
 A builder may undo casts: TensorRT-RTX 1.7.1 does so around a lone product. So a module counts as
-float32 only where a kernel that computes it reads float32, and a product in float32 is wanted only
-where its module is one of those.
+float32 only if a kernel that computes it reads float32, and a product in float32 is wanted only if
+its module is one of those.
 """
 
 from __future__ import annotations

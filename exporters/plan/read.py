@@ -22,7 +22,7 @@ from exporters.plan.values import infer_values
 from exporters.plan.work import Work, count_work, node_key
 from exporters.precisions import PRECISIONS
 
-# Types in the builder's words; ours are the same in capitals, but for those of ``PRECISIONS``.
+# Our element types by the builder's; types that are not here have the same name in capitals.
 OWN_NAMES = {traits.plan_type: element_type(name) for name, traits in PRECISIONS.items()}
 ITEM_BYTES = {
     "Int64": 8, "Int32": 4, "Int8": 1, "UInt8": 1, "Bool": 1, "FP8": 1, "E8M0": 1, "Int4": 0.5,

@@ -1,9 +1,9 @@
 """Published peaks of GPUs, and the least time that a plan takes there.
 
 A kernel takes the longer of two times: its operations at the peak of the units that do them, and
-its bytes at the peak of the memory. The sum is a bound, not a measurement. What stays in the L2
-cache from one kernel to the next never reaches the memory, so a GPU may beat the bytes; it cannot
-beat the operations, but at clocks above those that the peaks were published for.
+its bytes at the peak of the memory. The sum is a bound, not a measurement. Data that stays in the
+L2 cache from one kernel to the next never reaches the memory, so a GPU may beat the bytes; it can
+beat the operations only at clocks above those that the peaks were published for.
 """
 
 from __future__ import annotations
@@ -96,7 +96,11 @@ class Bound:
 
 
 def bound_plan(plan: KernelPlan, gpu: Gpu) -> Bound:
-    """Compute the least time that ``plan`` takes on ``gpu``.
+    """Compute the least time that a plan takes on a GPU.
+
+    Args:
+        plan: Kernel plan of the engine.
+        gpu: Peaks of the GPU.
 
     Raises:
         BuildError: If the plan is of an older release, without operations of its kernels.

@@ -42,7 +42,12 @@ class BlockTotal:
 
 @dataclass(frozen=True)
 class BlockPair:
-    """The same part of two plans; None where one of them has no such part."""
+    """The same part of two plans.
+
+    Attributes:
+        first: The part in the first plan; None if that has no such part.
+        second: The part in the second plan; None if that has no such part.
+    """
 
     first: BlockTotal | None
     second: BlockTotal | None
@@ -76,7 +81,14 @@ def plan_total(plan: KernelPlan) -> BlockTotal:
 def block_pairs(first: KernelPlan, second: KernelPlan) -> tuple[BlockPair, ...]:
     """Match the parts of two plans by their place among the attention blocks.
 
-    Names differ between libraries, so what lies between two attention blocks counts as one part.
+    Names differ between libraries, so all parts between two attention blocks count as one.
+
+    Args:
+        first: Kernel plan of one engine.
+        second: Kernel plan of the other engine, of the same model.
+
+    Returns:
+        The pairs, in the model's order.
     """
     sides = [_by_place(plan) for plan in (first, second)]
     places = sorted({place for side in sides for place in side})

@@ -15,8 +15,8 @@ import onnx
 from onnx import TensorProto, TypeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-# What ONNX raises for an operator that it does not know, and for a node that is not as its operator
-# asks: the last four where types do not fit, or are not told.
+# Errors that ONNX raises for an operator that it does not know, and for a node that does not fit
+# its operator: the last four if types do not fit, or are not given.
 NOT_INFERRED = (
     onnx.defs.SchemaError,
     onnx.shape_inference.InferenceError,
@@ -26,10 +26,10 @@ NOT_INFERRED = (
     TypeError,
     ValueError,
 )
-# What ONNX's evaluator raises for a node that cannot be computed.
+# Errors that ONNX's evaluator raises for a node that cannot be computed.
 NOT_COMPUTED = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
                 ValueError)  # fmt: skip
-SMALL = 256  # values at most in a tensor that a shape is computed from
+SMALL = 256  # most values in a tensor that a shape is computed from
 SHAPE_OPS = frozenset({
     "Add", "And", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal",
     "Expand", "Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul",

@@ -1,7 +1,7 @@
 """Facts in every file made from a model: its sizes, weights, preprocessing and classes.
 
-An ONNX file carries it as metadata, an engine in its manifest, so that whoever runs the file needs
-nothing else.
+An ONNX file has them as metadata, an engine in its manifest, so that nothing else is needed to run
+the file.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ModelFacts:
         weights_key: Place of the weights among others in their file; empty for the file itself.
         checkpoint_sha256: Digest of the checkpoint; empty for random weights.
         preprocessing: Steps from a picture to an input.
-        class_names: Name of each class, empty where it has none; no entries where none is known.
+        class_names: Name of each class, empty if it has none; no entries if no name is known.
         class_names_source: Name of the place that the class names come from.
         assumptions: Choices made for settings that neither the checkpoint nor the user gave.
     """
@@ -61,7 +61,7 @@ class ModelFacts:
 
     @property
     def labels(self) -> ClassNames | None:
-        """The class names, or None where none is known."""
+        """The class names, or None if none is known."""
         if not self.class_names:
             return None
         names = tuple((name,) if name else () for name in self.class_names)
@@ -85,7 +85,7 @@ class ModelFacts:
             where: Name of the place that they come from, for messages.
 
         Returns:
-            The facts; None where there are none, as in a file of another tool.
+            The facts; None if there are none, as in a file of another tool.
 
         Raises:
             FileError: If a fact is missing or unknown, as in a file of another version, or of
@@ -165,7 +165,12 @@ def versions() -> dict[str, str]:
 
 
 def texts(facts: ModelFacts, precision: Precision) -> dict[str, str]:
-    """Return the metadata of an ONNX file: facts, precision and versions of what made it."""
+    """Return the metadata of an ONNX file: facts, precision and versions of what made it.
+
+    Args:
+        facts: Facts about the model.
+        precision: Precision of the file.
+    """
     return facts.to_metadata() | {"precision": precision, "versions": json.dumps(versions())}
 
 

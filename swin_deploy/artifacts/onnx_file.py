@@ -244,6 +244,10 @@ def convert(
 def write_graph(file: OnnxFile, *, force: bool = False) -> OnnxFile:
     """Write a graph with its manifest, and return the written file.
 
+    Args:
+        file: The graph and its path; its weights must be there.
+        force: True to replace files that this program did not make.
+
     Raises:
         FileError: If the file cannot be written, or one is there that is not ours.
     """
