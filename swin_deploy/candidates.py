@@ -104,7 +104,7 @@ class Made:
 
     @property
     def takes_pixels(self) -> bool:
-        """Whether one of the files takes pixels of 0 to 255, not normalised images."""
+        """True if one of the files takes pixels of 0 to 255, not normalised images."""
         types = [one.input_type for one in self.onnx]
         types += [one.input_type for one in self.engines]
         return "uint8" in types
