@@ -5,20 +5,18 @@
 ``artifact``        artefacts on disk
 ``backends``        the only imports of onnxruntime, TensorRT and Polygraphy, each inside a
                     function
-``caches``          caches: where they lie, and files that several processes share
+``caches``          caches: their paths, and files that several processes share
 ``errors``          every error that ``exporters`` and ``swin_deploy`` raise on purpose
-``flavors``         what the TensorRT flavours have and lack
+``flavors``         features of the TensorRT flavours: one table
 ``half_precision``  write half precision into an ONNX graph
 ``locks``           locks on open files
-``memory``          memory that is free is given back, where a large model ends and the next one
-                    begins
+``memory``          give free memory back to the system, between one large model and the next
 ``outputs``         places that files may go to
 ``precisions``      the facts of every precision: one table
-``progress``        how far long work is, told to whoever follows it
+``progress``        progress of long work, and the functions that are told of it
 ``signals``         interrupts (SIGINT) and requests to end (SIGTERM)
-``soundness``       what every ONNX file must be before anything computes with it, whoever wrote
-                    it
-``spec``            what to export and build, as frozen values without behaviour
+``soundness``       checks that every ONNX file must pass before anything computes with it
+``spec``            options of exports and builds, as frozen values without behaviour
 ``staging``         files that get their names when they are whole, and what killed processes left
                     of them
 ``text_files``      text and JSON that somebody else wrote

@@ -15,13 +15,13 @@ Real = TypeVar("Real", bound=np.number[Any])
 
 
 def plain_array(values: NDArray[Any], dtype: type[Real]) -> NDArray[Real]:
-    """Values in row-major order, native bytes and memory that can be written.
+    """Return values in row-major order, native byte order and writable memory.
 
     Args:
         values: Array of any layout; it is not changed.
         dtype: Type of the result.
 
     Returns:
-        ``values`` itself where it is so already, else a copy.
+        ``values`` itself if it meets all three already, else a copy, of the same shape.
     """
     return np.require(values, dtype, ["C", "A", "W", "E"])

@@ -1,4 +1,4 @@
-"""Artefacts on disk: atomic writes, hashes, and the JSON manifest beside each file.
+"""Artefacts on disk: atomic writes, hashes, and the JSON manifest next to each file.
 
 A file appears under its final name only when it is whole. The manifest of ``x.engine`` is
 ``x.engine.json``; it says what the file was built from and with, and has the file's SHA-256. While
@@ -53,13 +53,13 @@ READS = 20  # at most, of a pair that another process replaces meanwhile
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, which holds either what it held before or all of ``data``.
+    """Write ``data`` to ``path``, which holds either its old content or all of ``data``.
 
     Folders above ``path`` are made as needed; a link is followed.
 
     Raises:
-        FileError: If ``path`` is something else than a file, the folder cannot be written, or the
-            disk is full.
+        FileError: If ``path`` is not a regular file, the folder cannot be written, or the disk is
+            full.
     """
     write_together({path: data})
 
@@ -67,11 +67,14 @@ def write_atomic(path: Path, data: bytes) -> None:
 def write_together(files: Mapping[Path, Content]) -> None:
     """Write files that belong together: none takes its name before all are on the disk.
 
-    An interrupt waits until all have their names. Killed between two names, the files are still
-    whole, but the later ones are the old ones.
+    An interrupt waits until all have their names. If the process is killed between two renames,
+    every file is whole, but the later ones still have their old content.
+
+    Args:
+        files: Content by path; links are followed.
 
     Raises:
-        FileError: As ``write_atomic``; all files are as before then.
+        FileError: If a file cannot be written, as in ``write_atomic``; no file has changed then.
     """
     for path in files:
         ensure_writable(path)
@@ -79,7 +82,7 @@ def write_together(files: Mapping[Path, Content]) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits.
+    """Compute the SHA-256 of a file, in hexadecimal digits.
 
     Raises:
         FileError: If the file cannot be read.
@@ -92,15 +95,15 @@ def sha256_of(path: Path) -> str:
 
 
 def manifest_path(path: Path) -> Path:
-    """Where the manifest of the artefact ``path`` is."""
+    """Return the path of the manifest of the artefact ``path``: its name with ``.json`` added."""
     return path.parent / f"{path.name}.json"  # also of a path without a name, such as "/"
 
 
 def artifact_outputs(path: Path) -> tuple[Output, Output]:
     """Return an artefact and its manifest, as files to write.
 
-    They are ours where the manifest describes the file, and where a manifest lost its file. The
-    manifest lies beside the file that a link leads to.
+    They count as ours if the manifest describes the file, or if there is a manifest without its
+    file. The manifest is next to the file that a link leads to.
     """
     place = real_path(path)
     beside = manifest_path(place if path.is_symlink() else path)
@@ -112,7 +115,7 @@ def _is_described(place: Path) -> bool:
 
 
 def _description(place: Path) -> dict[str, Any] | None:
-    """The manifest that describes a file, or None without one."""
+    """Return the manifest that describes a file, or None without one."""
     try:
         return read_manifest(place)
     except FileError:
@@ -131,7 +134,7 @@ class NewArtifact:
     """An artefact to write.
 
     Attributes:
-        path: Its place; a link is followed, and the manifest lies where it leads.
+        path: Path of the file; a link is followed, and the manifest is next to its target.
         data: The file's content.
         facts: The rest of its manifest, as JSON values.
     """
@@ -159,10 +162,15 @@ def write_artifact(
 ) -> dict[str, Any]:
     """Write an artefact and its manifest together, and return the manifest written.
 
-    The manifest gets the file's name, size, SHA-256 and the time on top of what is given.
+    Args:
+        path: Path of the file; a link is followed.
+        data: Content of the file.
+        manifest: Values of the manifest; the schema, the file's name, size and SHA-256, and the
+            time are added.
+        force: True to replace files that this program did not make.
 
     Raises:
-        FileError: As ``write_artifacts``.
+        FileError: If a file cannot be written, or one is there that is not ours.
     """
     return write_artifacts([NewArtifact(path, data, manifest)], force=force)[0]
 
@@ -175,7 +183,7 @@ def write_artifacts(new: Sequence[NewArtifact], *, force: bool = False) -> list[
 
     Args:
         new: The artefacts, in the order in which they get their names.
-        force: Replace files that this program did not make.
+        force: True to replace files that this program did not make.
 
     Raises:
         FileError: If a file cannot be written, or one is there that is not ours.
@@ -216,11 +224,11 @@ def _take_names(
     before: dict[str, Any] | None,
     full: dict[str, Any],
 ) -> None:
-    """Give an artefact and its manifest their names; no other pair than old and new is ever there.
+    """Give an artefact and its manifest their names, so that only the old or new pair is there.
 
-    1. Over a pair of ours: first the new manifest, which carries the one before it.
-    2. Over a file that nothing describes: nothing describes it until the new file is there.
-    3. Without a file: the manifest first, which says nothing alone.
+    1. Over a pair of ours: the new manifest comes first and carries the one before it.
+    2. Over a file without a manifest: no manifest is there until the new file is.
+    3. Without a file: the manifest comes first; alone it describes nothing.
     """
     place, beside = pair
     order = (place, beside)
@@ -240,9 +248,9 @@ def _text(manifest: dict[str, Any]) -> bytes:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the artefact ``path``, checked against the file.
+    """Read the manifest of the artefact ``path`` and check the file's SHA-256 against it.
 
-    It lies beside ``path`` or, where that is a link, beside the file that it leads to.
+    The manifest is next to ``path`` or, if that is a link, next to the file that it leads to.
 
     Raises:
         FileError: If the file or its manifest is missing or unreadable, or the file is not the
@@ -269,7 +277,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _identities(paths: Iterable[Path]) -> list[tuple[int, int]]:
-    """What changes when files are replaced."""
+    """Return inode and modification time, in ns, of each file: both change when it is replaced."""
     found = []
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
@@ -279,7 +287,7 @@ def _identities(paths: Iterable[Path]) -> list[tuple[int, int]]:
 
 
 def _read_manifests(beside: Path) -> list[dict[str, Any]]:
-    """The manifest in a file and, while its artefact is being replaced, the one before it."""
+    """Read the manifest in a file and, while its artefact is replaced, the one before it."""
     try:
         newest = typed(read_json(beside), dict[str, Any], where=beside.name)
         found = [newest]

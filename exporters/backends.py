@@ -25,14 +25,19 @@ CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU: its model name and compute capability, such as ``8.9``."""
+    """A GPU.
+
+    Attributes:
+        name: Name of the model.
+        capability: Compute capability, such as ``8.9``.
+    """
 
     name: str
     capability: str
 
 
 def load_onnxruntime() -> Any:
-    """The ``onnxruntime`` module.
+    """Import the ``onnxruntime`` module.
 
     Raises:
         MissingBackendError: If neither onnxruntime nor onnxruntime-gpu is installed, or it does
@@ -42,7 +47,7 @@ def load_onnxruntime() -> Any:
 
 
 def load_tensorrt(flavor: Flavor) -> Any:
-    """The Python module of a TensorRT flavour.
+    """Import the Python module of a TensorRT flavour.
 
     Raises:
         MissingBackendError: If it is not installed, or its libraries do not load.
@@ -60,13 +65,13 @@ def load_tensorrt(flavor: Flavor) -> Any:
 
 
 def tensorrt_version(flavor: Flavor) -> str:
-    """Version of a TensorRT flavour as its module says it, which is what runs.
+    """Read the version of a TensorRT flavour from its module, which is the one that runs.
 
-    The metadata of packages say something else where the module comes from another folder, and
-    nothing where only its parts are installed.
+    The metadata of packages name another version if the module comes from another folder, and
+    none if only parts of the package are installed.
 
     Returns:
-        The version; empty where the module is not here or does not load.
+        The version; empty if the module is not installed or does not load.
     """
     with contextlib.suppress(MissingBackendError):
         return str(_import(FLAVORS[flavor].module, flavor, "__version__").__version__)
@@ -74,7 +79,7 @@ def tensorrt_version(flavor: Flavor) -> str:
 
 
 def load_polygraphy_comparator() -> Any:
-    """Polygraphy's ``comparator`` module, its logging quiet.
+    """Import Polygraphy's ``comparator`` module and silence its log.
 
     Raises:
         MissingBackendError: If Polygraphy is not installed.
@@ -89,16 +94,17 @@ def _import(module: str, backend: str, has: str) -> Any:
 
 
 def import_package(module: str, *, name: str, install: str, has: str = "") -> Any:
-    """An optional package, or a module in it.
+    """Import an optional package, or a module in it.
 
     Args:
-        module: What to import.
-        name: What it is called in messages.
+        module: Dotted name of the module.
+        name: Name of the package in messages.
         install: Command that installs it.
         has: Name that the module must have; an uninstalled package may leave its folder.
 
     Raises:
-        MissingBackendError: If it is not installed, or fails in whatever way while it loads.
+        MissingBackendError: If it is not installed, lacks ``has``, or raises anything while it
+            loads.
     """
     try:
         found = importlib.import_module(module)
@@ -117,7 +123,7 @@ def import_package(module: str, *, name: str, install: str, has: str = "") -> An
 
 
 def cuda_device_count() -> int:
-    """NVIDIA GPUs that the driver offers; 0 without a driver. Needs neither torch nor CUDA."""
+    """Count the NVIDIA GPUs that the driver offers, without torch or CUDA; 0 without a driver."""
     for driver in _drivers():
         count = ctypes.c_int(0)
         if driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
@@ -126,7 +132,7 @@ def cuda_device_count() -> int:
 
 
 def current_gpu() -> Gpu | None:
-    """The first GPU that the driver offers, which TensorRT uses; None without one."""
+    """Return the first GPU that the driver offers, which TensorRT uses; None without one."""
     for driver in _drivers():
         device, major, minor = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
         name = ctypes.create_string_buffer(256)
@@ -142,7 +148,7 @@ def current_gpu() -> Gpu | None:
 
 
 def _drivers() -> Iterator[Any]:
-    """CUDA's driver library, started; nothing where there is none."""
+    """Yield CUDA's driver library, initialised, under each name that it loads by."""
     for library in ("libcuda.so.1", "nvcuda.dll"):
         with contextlib.suppress(OSError):
             driver = ctypes.CDLL(library)
@@ -151,13 +157,14 @@ def _drivers() -> Iterator[Any]:
 
 
 def choose_flavor() -> Flavor:
-    """The first flavour of the table that is importable and can build on this machine.
+    """Return the first flavour of the table that is importable and can build on this machine.
 
-    That is full TensorRT, which times its kernels, where it and a GPU are there, else
-    TensorRT-RTX, which builds engines without a GPU.
+    That is full TensorRT, which times its kernels, if it and a GPU are there; else TensorRT-RTX,
+    which builds engines without a GPU.
 
     Raises:
         MissingBackendError: If no flavour that this machine can use is installed.
+        BuildError: If one is of a major version that the code was not checked against.
     """
     gpus = cuda_device_count()
     usable = [name for name, traits in FLAVORS.items() if gpus or traits.builds_without_gpu]

@@ -1,7 +1,7 @@
-"""Caches: where they lie, and files that several processes share.
+"""Caches: their paths, and files that several processes share.
 
-A cache is whole when it is read and has one writer at a time; it is in a folder of the user's,
-named after what it is good for.
+A cache is whole when it is read and has one writer at a time. It is in a folder of the user's, and
+its name says for which flavour, version and GPU it is valid.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Progress = Callable[[str], None]
 
 
 def cache_folder() -> Path:
-    """``SWIN_DEPLOY_CACHE``, else ``swin-deploy`` in the user's folder for caches."""
+    """Return ``SWIN_DEPLOY_CACHE``, else ``swin-deploy`` in the user's folder for caches."""
     own = os.environ.get(FOLDER_VARIABLE)
     if own:
         return Path(own).expanduser()
@@ -39,10 +39,14 @@ def cache_folder() -> Path:
 
 
 def timing_cache(flavor: Flavor) -> CacheFile | None:
-    """The user's timing cache for this flavour, its version and the GPU; None where it has none.
+    """Return the user's timing cache for a flavour, its installed version and this GPU.
+
+    Returns:
+        The cache; None without a GPU, or if the flavour keeps no timings.
 
     Raises:
         MissingBackendError: If the flavour is not installed.
+        BuildError: If it is of a major version that the code was not checked against.
     """
     gpu = current_gpu()
     if gpu is None or not FLAVORS[flavor].timing_cache:
@@ -52,27 +56,30 @@ def timing_cache(flavor: Flavor) -> CacheFile | None:
 
 
 def runtime_cache_path(flavor: Flavor, version: str, *, gpu: str, sha256: str) -> Path:
-    """The file for the kernels of one engine, compiled on one kind of GPU.
+    """Return the path of the cache for the kernels of one engine, compiled on one kind of GPU.
 
     Args:
         flavor: TensorRT flavour.
-        version: Its version.
+        version: Version of the flavour.
         gpu: Name of the GPU.
-        sha256: Of the engine.
+        sha256: SHA-256 of the engine, in hexadecimal digits.
     """
     return cache_folder() / _file_name("runtime", flavor, version, gpu, sha256[:SHA_DIGITS])
 
 
 def _file_name(*parts: str) -> str:
-    """Parts with nothing in them that a file system minds."""
+    """Join parts to a file name, with an underscore for what a file system may not accept."""
     return "-".join(re.sub(r"[^\w.-]+", "_", part) for part in parts) + ".cache"
 
 
 def read_cache(path: Path) -> bytes:
-    """The bytes of a cache, empty if there is none yet; it needs no lock, for it is replaced whole.
+    """Read the bytes of a cache, without a lock, because caches are only replaced whole.
+
+    Returns:
+        The bytes; empty if there is no cache yet.
 
     Raises:
-        FileError: If it is there and cannot be read.
+        FileError: If the cache is there and cannot be read.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise FileError(f"the cache {path} is a device or a pipe; name another")
@@ -90,15 +97,15 @@ def read_cache(path: Path) -> bytes:
 def locked(
     path: Path, *, wait_s: float = WAIT_S, progress: Progress = lambda _: None
 ) -> Iterator[None]:
-    """Keep other processes from writing a cache; the lock goes with the process, however it ends.
+    """Hold an exclusive lock on a cache file.
 
     Without file locks (some network file systems) nothing is kept out: a cache is whole all the
     same, but what two processes write at the same moment is that of the later one.
 
     Args:
-        path: The cache; the lock is a file beside it.
-        wait_s: How long to wait for another process, in seconds.
-        progress: Told once a second that it waits.
+        path: Path of the cache; the lock is a file next to it.
+        wait_s: Longest time to wait for another process, in seconds.
+        progress: Function that is told once a second that this process waits.
 
     Raises:
         FileError: If the lock cannot be made, or another process keeps it.

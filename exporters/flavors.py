@@ -1,4 +1,4 @@
-"""What the TensorRT flavours have and lack: one table, which every branch in the code reads.
+"""Features of the TensorRT flavours: one table, which every branch in the code reads.
 
 A name that only some flavours or versions have belongs to a feature. ``require`` looks for the
 names of a feature in the module at hand before they are used, and says which one is missing.
@@ -19,24 +19,24 @@ class Traits:
     """One row of the table.
 
     Attributes:
-        title: Name for people.
-        module: Python module.
+        title: Name that messages and reports show.
+        module: Name of the Python module.
         install: Command that installs it.
         majors: Major versions that the code was checked against.
-        proof: What this project has executed of it, and what not.
-        builds_without_gpu: Whether it builds engines on a machine without a GPU.
-        typing_flag_majors: Majors in which a strongly typed network must be asked for.
-        timing_cache: Whether the builder times kernels, and so gains from earlier timings.
-        runtime_cache: Whether engines are compiled where they run, and the result can be kept.
-        eager_kernels: Whether the runtime would compile kernels in the background, and must be told
-            to have them before a call.
-        engine_validity: Whether the runtime says beforehand if an engine fits the GPU.
-        native_cuda_graph: Whether the runtime captures CUDA graphs by itself; else the stream is
+        proof: The checks, builds and engine runs that this project has executed with it.
+        builds_without_gpu: True if it builds engines on a machine without a GPU.
+        typing_flag_majors: Major versions in which a strongly typed network needs a flag.
+        timing_cache: True if the builder times kernels, so that earlier timings save time.
+        runtime_cache: True if engines are compiled where they run, and the result can be kept.
+        eager_kernels: True if the runtime compiles kernels in the background by default, and must
+            be told to compile them before a call.
+        engine_validity: True if the runtime tells before loading whether an engine fits the GPU.
+        native_cuda_graph: True if the runtime captures CUDA graphs by itself; else the stream is
             captured.
-        hardware_compatibility: Whether an engine can be made to run on other GPUs than that of its
-            build.
-        version_compatible: Whether an engine can be made to run with later minor versions.
-        compute_capabilities: Whether an engine is built for a list of compute capabilities.
+        hardware_compatibility: True if an engine can be built to run on other GPUs than that of
+            its build.
+        version_compatible: True if an engine can be built to run with later minor versions.
+        compute_capabilities: True if an engine is built for a list of compute capabilities.
     """
 
     title: str
@@ -134,7 +134,7 @@ FEATURE_NAMES: dict[str, tuple[str, ...]] = {
         "IBuilderConfig.set_compute_capability",
     ),
 }
-# What to do instead, by option, where a flavour lacks the feature.
+# Advice by option, for flavours that lack the feature.
 INSTEAD = {
     "timing_cache": "it times no kernels when it builds; leave --timing-cache out",
     "hardware_compatibility": "name the GPUs with --compute-capability",
@@ -145,7 +145,7 @@ INSTEAD = {
 
 
 def major_of(version: str) -> int:
-    """The major version."""
+    """Return the major version, the number before the first dot."""
     return int(version.split(".")[0])
 
 

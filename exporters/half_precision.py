@@ -36,7 +36,11 @@ CONTRACTIONS = {
 
 
 def precision_of(graph: onnx.ModelProto) -> Precision:
-    """The precision of most weights, leaving out modules kept in float32 on purpose."""
+    """Return the precision of most weights, without those of modules kept in float32 on purpose.
+
+    Raises:
+        FileError: If the metadata that names these modules is damaged.
+    """
     kept = _kept_nodes(graph)
     aside = {name for node in graph.graph.node if node.name in kept for name in node.input}
     names = {traits.onnx_type: name for name, traits in PRECISIONS.items()}
@@ -48,7 +52,15 @@ def precision_of(graph: onnx.ModelProto) -> Precision:
 
 
 def float32_modules(graph: onnx.ModelProto, key: str = FLOAT32_MODULES) -> tuple[str, ...]:
-    """Paths of the modules whose own nodes stay float32 in a half-precision form of the graph.
+    """List the modules whose own nodes stay float32 in a half-precision form of the graph.
+
+    Args:
+        graph: The graph.
+        key: Key of its metadata: ``FLOAT32_MODULES`` for all, ``FLOAT32_ASKED`` for those that
+            the caller named.
+
+    Returns:
+        Paths of the modules; empty if the metadata has none.
 
     Raises:
         FileError: If the metadata is damaged.
@@ -65,13 +77,13 @@ def to_half(
     precision: Precision = "fp16",
     keep: Iterable[str] = (),
 ) -> onnx.ModelProto:
-    """A copy of a float32 graph in a smaller precision.
+    """Make a copy of a float32 graph in a smaller precision.
 
     Args:
         graph: A float32 graph without casts of its own.
-        io_precision: ``fp32`` keeps inputs and outputs float32, with one cast at each.
-        precision: One of ``REDUCED``.
-        keep: Paths of modules whose own nodes stay float32, besides those that the graph names.
+        io_precision: Precision of inputs and outputs; ``fp32`` adds one cast at each.
+        precision: Precision of weights and activations, one of ``REDUCED``.
+        keep: Paths of modules whose own nodes stay float32, added to those that the graph names.
 
     Raises:
         ExportError: If a weight lies beyond the precision's range, no module to keep is in the
@@ -106,7 +118,11 @@ def to_half(
 
 
 def _keep(graph: onnx.ModelProto, modules: tuple[str, ...]) -> None:
-    """Add to the modules that the graph's metadata keeps in float32; some may own no node."""
+    """Add those of ``modules`` that own a node to the float32 modules in the graph's metadata.
+
+    Raises:
+        ExportError: If none of them owns a node.
+    """
     owners = {_module(node) for node in graph.graph.node}
     found = [name for name in modules if name in owners]
     if modules and not found:
@@ -126,15 +142,15 @@ def _module(node: onnx.NodeProto) -> str:
 
 
 def _kept_nodes(graph: onnx.ModelProto) -> set[str]:
-    """Names of the nodes that stay float32: the own nodes of the modules that are named so."""
+    """Return the names of the nodes that stay float32: the own nodes of the float32 modules."""
     modules = set(float32_modules(graph))
     return {node.name for node in graph.graph.node if _module(node) in modules}
 
 
 def _own_weights(body: onnx.GraphProto, kept: set[str]) -> dict[str, str]:
-    """The weights of kept nodes alone, and what each was called before.
+    """Give the kept nodes weights of their own, and return each one's former name by its name.
 
-    A weight that others use too is there once more, for the kept ones.
+    A weight that other nodes use too is copied for the kept ones.
     """
     shared = {name for node in body.node if node.name not in kept for name in node.input}
     floats = {t.name: t for t in body.initializer if t.data_type == TensorProto.FLOAT}
@@ -153,7 +169,7 @@ def _own_weights(body: onnx.GraphProto, kept: set[str]) -> dict[str, str]:
 
 
 def _fence(body: onnx.GraphProto, kept: set[str], half: int) -> None:
-    """Cast what enters the kept nodes to float32, and what leaves them to the half type."""
+    """Cast inputs of the kept nodes to float32, and their outputs to the half type."""
     inside = {name for node in body.node if node.name in kept for name in node.output}
     wide = {tensor.name for tensor in body.initializer if tensor.data_type != half}
     wide |= {value.name for value in body.input} - _real_inputs(body)  # indices, or pixels
@@ -177,7 +193,7 @@ def _fence(body: onnx.GraphProto, kept: set[str], half: int) -> None:
 
 
 def _real_inputs(body: onnx.GraphProto) -> set[str]:
-    """Names of the inputs of real numbers."""
+    """Return the names of the inputs that hold real numbers."""
     real = {traits.onnx_type for traits in PRECISIONS.values()}
     return {value.name for value in body.input if value.type.tensor_type.elem_type in real}
 
@@ -189,7 +205,7 @@ def _replace_nodes(body: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
 
 
 def _spell_out_einsum(body: onnx.GraphProto) -> None:
-    """Write contractions as Transpose and MatMul: ONNX's Einsum takes no bfloat16."""
+    """Replace Einsum by Transpose and MatMul: ONNX's Einsum does not take bfloat16."""
     nodes: list[onnx.NodeProto] = []
     for node in body.node:
         nodes += _product(node) if node.op_type == "Einsum" else [node]
@@ -236,7 +252,7 @@ def _halve_node(node: onnx.NodeProto, traits: PrecisionTraits) -> None:
 
 
 def _float_edges(body: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """The graph's float32 inputs and outputs."""
+    """Return the graph's float32 inputs and outputs."""
     edges = (*body.input, *body.output)
     return [value for value in edges if value.type.tensor_type.elem_type == TensorProto.FLOAT]
 
@@ -250,7 +266,7 @@ def _copy_values(source: onnx.TensorProto, target: onnx.TensorProto) -> None:
 def _halve(
     source: onnx.TensorProto, target: onnx.TensorProto, name: str, traits: PrecisionTraits
 ) -> None:
-    """Give ``target`` the values of ``source`` in half, or as they are where they are no floats."""
+    """Give ``target`` the values of ``source``: float32 in the half type, others as they are."""
     if source.data_type != TensorProto.FLOAT:
         _copy_values(source, target)
         return
@@ -267,7 +283,7 @@ def _halve(
 
 
 def _add_casts(body: onnx.GraphProto, half: int) -> None:
-    """Cast float32 inputs to the half type behind them, and outputs back before them."""
+    """Cast float32 inputs to the half type after them, and outputs back before them."""
     renamed = {value.name: f"{value.name}/half" for value in _float_edges(body)}
     front: list[onnx.NodeProto] = []
     back: list[onnx.NodeProto] = []

@@ -1,4 +1,4 @@
-"""Locks on open files: a process that holds one is alive, and its end gives it back."""
+"""Locks on open files: the system releases a lock when the process that holds it ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def take_lock(file: int) -> bool | None:
     """Take the exclusive lock of an open file or folder, without waiting.
 
     Args:
-        file: Its descriptor; closing it gives the lock back.
+        file: Descriptor of the file or folder; closing it releases the lock.
 
     Returns:
         Whether it was taken; None where there are no locks (some network file systems).

@@ -1,4 +1,4 @@
-"""Memory that is free is given back, where a large model ends and the next one begins."""
+"""Give free memory back to the system, between one large model and the next."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ class Output:
     """A file that is to be written.
 
     Attributes:
-        path: Its place, as it was named.
-        is_ours: Tells whether the file that is there was made by this program; called with its
-            place, links followed. An empty file may always be replaced.
+        path: Path of the file, as it was named.
+        is_ours: Function that tells whether the file at a path, links followed, was made by this
+            program. An empty file may always be replaced.
     """
 
     path: Path
@@ -35,16 +35,16 @@ class Output:
 
 
 def claim(outputs: Sequence[Output], *, inputs: Sequence[Path] = (), force: bool = False) -> None:
-    """Fail where a file cannot be written, or would replace one that must stay; change nothing.
+    """Fail if a file cannot be written, or would replace one that must stay; change nothing.
 
     Args:
-        outputs: All that is to be written.
-        inputs: Files and folders that are read for it; what they hold is never replaced.
-        force: Replace files that this program did not make.
+        outputs: All files that are to be written.
+        inputs: Files and folders that are read; neither they nor their contents are replaced.
+        force: True to replace files that this program did not make.
 
     Raises:
-        FileError: If one cannot be written, is an input or part of one, is named twice, or, but
-            for ``force``, was made by somebody else.
+        FileError: If an output cannot be written, is an input or part of one, is named twice, or,
+            without ``force``, was made by somebody else.
     """
     places: dict[Path, Path] = {}
     for output in outputs:
@@ -69,8 +69,8 @@ def ensure_writable(path: Path) -> None:
     """Fail before a long computation rather than after it; nothing is made or changed.
 
     Raises:
-        FileError: If ``path`` is something else than a file, the file that is there cannot be
-            replaced, or none can be made.
+        FileError: If ``path`` is not a regular file, the file that is there cannot be replaced,
+            or none can be made.
     """
     place = real_path(path)
     try:
@@ -86,7 +86,13 @@ def ensure_writable(path: Path) -> None:
 
 
 def _require_replaceable(place: Path) -> None:
-    """Opening shows what permissions, a lost connection and an immutable file come to."""
+    """Fail if the file at ``place`` cannot be replaced.
+
+    Opening it tests permissions, the connection and whether the file is immutable.
+
+    Raises:
+        OSError: If it cannot be replaced.
+    """
     if not place.exists():
         return
     os.close(os.open(place, os.O_WRONLY))
@@ -96,7 +102,11 @@ def _require_replaceable(place: Path) -> None:
 
 
 def _require_room(place: Path) -> None:
-    """A file can be made in the folder, or in the one that it will be made in."""
+    """Fail if no file can be made in the folder, or in the nearest one above it that exists.
+
+    Raises:
+        OSError: If none can be made.
+    """
     folder, names = place.parent, [place.name]
     while not folder.exists():
         names.append(folder.name)
@@ -111,7 +121,7 @@ def _require_room(place: Path) -> None:
 
 
 def _may_replace(output: Output, place: Path) -> bool:
-    """Whether nothing of somebody else's is there; what cannot be read is not known to be ours."""
+    """Tell whether no file, an empty one or one of ours is there; False if it cannot be read."""
     try:
         return not place.exists() or place.stat().st_size == 0 or output.is_ours(place)
     except OSError:
@@ -119,7 +129,7 @@ def _may_replace(output: Output, place: Path) -> bool:
 
 
 def _is_input(place: Path, inputs: Sequence[Path], *, deep: bool) -> bool:
-    """Whether a file is one of the inputs; ``deep`` looks into folders too, which takes longer."""
+    """Tell whether a file is one of the inputs; ``deep`` also looks into folders, which is slow."""
     if not place.exists():
         return False
     found = place.stat()
@@ -128,7 +138,7 @@ def _is_input(place: Path, inputs: Sequence[Path], *, deep: bool) -> bool:
 
 
 def _files_of(source: Path, *, deep: bool) -> Iterator[str]:
-    """A file and its manifest; the parts that an index lists; what a folder holds."""
+    """Yield a file, its manifest and, if ``deep``, the files in its folder or next to an index."""
     yield from (str(source), f"{source}.json")
     if deep and os.path.isdir(source):
         for folder, _, names in os.walk(source):
@@ -141,14 +151,18 @@ def sign(text: str, kind: str) -> bytes:
     """Return a text file's bytes, with a last line by which ``is_signed`` knows it again.
 
     Args:
-        text: HTML, Markdown or SVG.
+        text: HTML, Markdown or SVG text.
         kind: The kind of the file; only files of the same kind replace each other.
     """
     return f"{text}{SIGNATURE.format(kind)}".encode()
 
 
 def is_signed(path: Path, kind: str) -> bool:
-    """Tell whether a file ends as ``sign`` lets it; one to which something was added does not."""
+    """Tell whether a file ends with the signature of ``sign``; False if text was added after it.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
     line = SIGNATURE.format(kind).encode()
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - len(line)))

@@ -17,18 +17,18 @@ class PrecisionTraits:
 
     Attributes:
         dtype: Type of weights and activations, as PyTorch, NumPy and ``ml_dtypes`` name it.
-        onnx_type: Its number in ONNX (``TensorProto.DataType``).
-        engine_type: Its name in TensorRT's ``DataType``.
-        plan_type: Its name in the layer information of TensorRT's builder.
-        bytes: Size of a value.
+        onnx_type: Number of the type in ONNX (``TensorProto.DataType``).
+        engine_type: Name of the type in TensorRT's ``DataType``.
+        plan_type: Name of the type in the layer information of TensorRT's builder.
+        bytes: Size of a value, in bytes.
         largest: The largest finite value.
         smallest_normal: The smallest value above 0 that keeps all digits.
         roundoff: The largest relative error of rounding a value.
         multiples: Multiples of PyTorch's own loss that a candidate may need, for relative L2 and
             for single values.
-        edges: Whether the input and outputs of a file may be in it.
-        einsum: Whether ONNX's Einsum takes it.
-        ort_cpu: Whether ONNX Runtime's CPU provider has kernels for it.
+        edges: True if the input and outputs of a file may be in it.
+        einsum: True if ONNX's Einsum takes it.
+        ort_cpu: True if ONNX Runtime's CPU provider has kernels for it.
     """
 
     dtype: str
@@ -69,6 +69,6 @@ EDGES = tuple(name for name, traits in PRECISIONS.items() if traits.edges)
 
 
 def fallbacks(start: Precision) -> tuple[Precision, ...]:
-    """Precisions to try from ``start`` on: the smallest first, the finest of a size first."""
+    """List the precisions to try from ``start`` on, by rising size, then by rising roundoff."""
     order = sorted(PRECISIONS, key=lambda name: (PRECISIONS[name].bytes, PRECISIONS[name].roundoff))
     return tuple(order[order.index(start) :])

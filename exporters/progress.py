@@ -1,4 +1,4 @@
-"""How far long work is, told to whoever follows it."""
+"""Progress of long work, and the functions that are told of it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ Tell = Callable[[str], None]  # of a warning or a remark, in one line
 
 
 class Progress(Protocol):
-    """Someone who is told what is done, before it is done."""
+    """A function that is told of each step of long work before the step is done."""
 
     def __call__(self, detail: str, share: float | None = None, /) -> None:
-        """Tell of it.
+        """Tell of a step.
 
         Args:
-            detail: What is done now, in one line.
-            share: Share of the whole that is behind, 0 to 1; None where nobody knows.
+            detail: The step that is done now, in one line.
+            share: Share of the whole work that is done, 0 to 1; None where it is not known.
         """
 
 
 def silent(_: str, __: float | None = None, /) -> None:
-    """Tell nobody."""
+    """Ignore a step or a warning."""
 
 
 def within(progress: Progress, first: float, last: float) -> Progress:
-    """Return a progress for a part of the work, from one share of the whole to another."""
+    """Return a progress for a part of the work, which scales its shares to the whole.
+
+    Args:
+        progress: The progress of the whole work.
+        first: Share of the whole at which the part begins, 0 to 1.
+        last: Share of the whole at which the part ends, 0 to 1.
+    """
 
     def tell(detail: str, share: float | None = None, /) -> None:
         progress(detail, None if share is None else first + share * (last - first))

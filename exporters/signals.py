@@ -25,23 +25,23 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end; handled wherever an interrupt is."""
+    """A request to end the process (SIGTERM), handled like an interrupt."""
 
 
 def leave_at_once() -> None:
-    """Let a signal end the process where it stands, with its line and its status."""
+    """Let a signal end the process at once, with its line and its exit status."""
     _listen(_leave)
 
 
 def unwind() -> None:
-    """Let a signal be an exception, so that what is under way is cleaned up."""
+    """Let a signal raise an exception, so that running work is cleaned up."""
     _listen(_unwind)
 
 
 def ignore_at_exit() -> None:
-    """Ignore signals from when the interpreter takes itself down: all is done and said by then.
+    """Ignore signals from the interpreter's shutdown on: all work and output is done by then.
 
-    To be called before anything else registers with ``atexit``, so that it comes last.
+    Call it before anything else registers with ``atexit``, so that it runs last.
     """
     for number in WORDS:
         atexit.register(signal.signal, number, signal.SIG_IGN)
@@ -49,7 +49,10 @@ def ignore_at_exit() -> None:
 
 @contextlib.contextmanager
 def nothing_to_clean() -> Iterator[None]:
-    """Leave at once for the time of a block that only imports and reads, if there was to unwind."""
+    """Let signals end the process at once in a block that only imports and reads.
+
+    Signals raise exceptions again after the block. Nothing changes if they did not before it.
+    """
     ours = signal.getsignal(signal.SIGINT) is _unwind or signal.getsignal(signal.SIGTERM) is _unwind
     if ours:
         leave_at_once()
@@ -61,14 +64,14 @@ def nothing_to_clean() -> Iterator[None]:
 
 
 def received() -> KeyboardInterrupt | None:
-    """Return the interrupt that was raised; libraries turn it into their own errors at times."""
+    """Return the interrupt that was raised, or None; a library may have hidden it in its error."""
     handlers = (signal.getsignal(number) for number in WORDS)
     mine = [one for one in handlers if isinstance(one, partial) and one.func is _again]
     return _exception(mine[0].args[0]) if mine else None
 
 
 def farewell(err: BaseException | None) -> tuple[str, int]:
-    """Return the line and the exit status for an interrupt."""
+    """Return the line and the exit status for an interrupt: 128 plus the signal's number."""
     # CPython (seen with 3.11) takes an interrupt that has passed through an exec of text, as
     # dataclasses do, for one that nobody caught, and kills itself with it at exit. Another forgets.
     exec("")
@@ -109,7 +112,7 @@ def _exception(number: int) -> KeyboardInterrupt:
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    """Whether the command is in the middle of an import."""
+    """Tell whether the command is in the middle of an import."""
     while frame is not None and frame.f_globals.get("__name__") != "swin_deploy.cli":
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True

@@ -1,4 +1,4 @@
-"""What every ONNX file must be before anything computes with it, whoever wrote it.
+"""Checks that every ONNX file must pass before anything computes with it.
 
 ONNX's own checker asks whether operators exist and names are there. It lets through text that is
 not UTF-8, element types that do not exist, tensors of more values than they hold, and data outside
@@ -46,8 +46,8 @@ def require_sound(graph: onnx.ModelProto, folder: Path) -> None:
     """Refuse a graph whose texts, types, shapes or data cannot be what they say.
 
     Args:
-        graph: As parsed, its external data not loaded.
-        folder: Folder of the file, where external data lies.
+        graph: The graph as parsed, without its external data.
+        folder: Folder of the file and of its external data.
 
     Raises:
         ExportError: If it is unsound; the message does not name the file.
@@ -71,12 +71,12 @@ def require_sound(graph: onnx.ModelProto, folder: Path) -> None:
 
 
 def _messages(message: Message) -> Iterator[Any]:
-    """Every message in one, outermost first; all text in them is checked on the way."""
+    """Yield a message and every message inside it, outermost first, and check their texts."""
     yield message
     for field, value in message.ListFields():
         if field.type == field.TYPE_STRING:
             texts = [value] if isinstance(value, str | bytes) else value
-            if any(isinstance(text, bytes) for text in texts):  # how protobuf gives what is no text
+            if any(isinstance(text, bytes) for text in texts):  # protobuf's form of invalid text
                 raise ExportError(f"{message.DESCRIPTOR.name}.{field.name} is not UTF-8 text")
             if field.name in NAMES and any(len(text) > MOST_NAME for text in texts):
                 longest = max(map(len, texts))
@@ -146,7 +146,7 @@ def _require_input(graph: onnx.ModelProto) -> None:
 
 
 def _require_external(tensors: list[TensorProto], folder: Path) -> None:
-    """Refuse data outside the file that is not there, or not where the file's folder is."""
+    """Refuse external data that is missing, or lies outside the ONNX file's folder."""
     files: dict[Path, int] = {}
     asked = 0
     for tensor in tensors:
@@ -168,7 +168,7 @@ def _require_external(tensors: list[TensorProto], folder: Path) -> None:
 
 
 def _external_file(name: str, location: str, folder: Path) -> Path:
-    """The regular file in the folder that holds a tensor's data."""
+    """Return the path of the regular file in ``folder`` that holds a tensor's data."""
     path = folder / location
     try:
         inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
@@ -191,6 +191,6 @@ def _number(tensor: TensorProto, entries: dict[str, str], key: str) -> int:
 
 
 def _named(message: TensorProto | onnx.NodeProto) -> str:
-    """The name of a tensor or node for a message, or what it is."""
+    """Return the name of a tensor or node for a message, or its kind if it has no name."""
     kind = "node" if isinstance(message, onnx.NodeProto) else "tensor"
     return shortened(message.name, 60) if message.name else f"a {kind} without a name"

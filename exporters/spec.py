@@ -1,4 +1,4 @@
-"""What to export and build, as frozen values without behaviour."""
+"""Options of exports and builds, as frozen values without behaviour."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ExportSpec:
         output_names: Names of the graph's outputs.
         opset: Operator set that the written file must have.
         batch: A fixed batch, or None for a dynamic one.
-        precision: Of weights and activations; modules with a true attribute ``keep_float32`` stay
-            float32 in any precision.
-        io_precision: Of the graph's input and output.
-        keep: Paths of modules that stay float32 besides.
+        precision: Precision of weights and activations; modules with a true attribute
+            ``keep_float32`` stay float32 in any precision.
+        io_precision: Precision of the graph's input and output.
+        keep: Paths of further modules that stay float32.
         input_type: Type of the input: normalised images are ``float32``, pixels ``uint8``.
         input_name: Name of the graph's input.
     """
@@ -55,7 +55,7 @@ class ExportSpec:
 
 @dataclass(frozen=True)
 class BatchProfile:
-    """Batches an engine accepts: from ``min`` to ``max``, tuned for ``opt``."""
+    """Batches that an engine accepts: from ``min`` to ``max`` images, tuned for ``opt``."""
 
     min: int
     opt: int
@@ -67,8 +67,9 @@ class CacheFile:
     """A cache on disk; losing it costs time, and nothing else.
 
     Attributes:
-        path: Where it is, or is to be.
-        named: Whether the user named it: one that cannot be used is an error then, else a warning.
+        path: Path of the file, which need not exist yet.
+        named: True if the user named the file: one that cannot be used is then an error, else a
+            warning.
     """
 
     path: Path
@@ -77,15 +78,16 @@ class CacheFile:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How to build an engine; precision is no option here, it is written in the ONNX graph.
+    """Options of an engine build; the precision is not one, it is written in the ONNX graph.
 
     Attributes:
         flavor: TensorRT flavour.
-        workspace_mib: Memory the builder may plan for scratch, in MiB; None for its default.
-        optimization_level: 0 (fast build) to 5 (fast engine); None for the builder's default.
-        timings: Keeps kernel timings between builds, where the flavour times kernels.
-        hardware_compatibility: GPUs besides that of the build that the engine must run on.
-        version_compatible: Whether later minor versions must run the engine.
+        workspace_mib: Scratch memory that the builder may plan for, in MiB; None for the default.
+        optimization_level: Effort from 0 (fast build) to 5 (fast engine); None for the builder's
+            default.
+        timings: File that keeps kernel timings between builds, for flavours that time kernels.
+        hardware_compatibility: GPUs other than that of the build on which the engine must run.
+        version_compatible: True if later minor versions must run the engine.
         compute_capabilities: GPUs that the engine is for, such as ``8.6``, or ``current`` alone for
             the GPU of the build; none for the default.
     """

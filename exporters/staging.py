@@ -1,8 +1,8 @@
 """Files that get their names when they are whole, and what killed processes left of them.
 
-A file is written as ``.name.1a2b3c4d.tmp`` beside its place, and renamed. A living process holds a
-lock on its temporary files and folders; whoever writes in the same folder later removes those
-whose lock is free.
+A file is written as ``.name.1a2b3c4d.tmp`` next to its place, and renamed. A living process holds a
+lock on its temporary files and folders; the next process that writes in the same folder removes
+those whose lock is free.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import IO, Any
 from exporters.errors import FileError
 from exporters.locks import take_lock
 
-# What a file is to hold: its bytes, or what gives them piece by piece, each time anew.
+# Content of a file: its bytes, or a function that returns them piece by piece, at each call anew.
 Content = bytes | Callable[[], Iterable[bytes]]
 
 # The second form of folders is that of versions without locks.
@@ -38,7 +38,7 @@ OUR_OUTPUT = (1, 2)  # descriptors of standard output and standard error
 
 
 def real_path(path: Path) -> Path:
-    """Follow links to the file that writing to ``path`` is to change; it need not be there.
+    """Follow links to the file that writing to ``path`` changes; it need not exist.
 
     Raises:
         FileError: If it is a folder, a device or a pipe, if the process's own output goes there,
@@ -70,7 +70,7 @@ def _is_open_as(found: os.stat_result, number: int) -> bool:
 
 
 def cannot_write(path: Path, err: OSError) -> FileError:
-    """Make one line of what the system says of a file that cannot be written."""
+    """Return the error for a file that cannot be written, with the system's reason in one line."""
     reason = err.strerror or str(err)
     return FileError(f"cannot write {path}: {reason}; choose another place, or free some space")
 
@@ -79,7 +79,7 @@ def replace_files(files: Mapping[Path, Content]) -> None:
     """Write files that belong together: none takes its name before all are on the disk.
 
     Raises:
-        FileError: If one cannot be written; the files are as before then.
+        FileError: If a file cannot be written; no file has changed then.
     """
     with staged_together(files) as staged, name_locks([*staged][:1]), undisturbed():
         for place, temporary in staged.items():
@@ -94,8 +94,8 @@ def staged_together(files: Mapping[Path, Content]) -> Iterator[dict[Path, Path]]
         files: Content by path; links are followed.
 
     Yields:
-        Temporary file by place. Those that are not renamed are removed at the end, and so are
-        folders that were made for them, if the block fails.
+        Path of the temporary file by path of the file. Temporary files that are not renamed are
+        removed at the end; folders made for them are removed if the block fails.
 
     Raises:
         FileError: If a file cannot be written, or the block raises an OSError.
@@ -118,7 +118,14 @@ def staged_together(files: Mapping[Path, Content]) -> Iterator[dict[Path, Path]]
 
 @contextlib.contextmanager
 def staged_file(place: Path, data: Content) -> Iterator[Path]:
-    """Write ``data`` to a locked temporary file beside ``place``, which is removed at the end.
+    """Write ``data`` to a locked temporary file next to ``place``, which is removed at the end.
+
+    Args:
+        place: Path that the file is to get, links followed.
+        data: Content of the file.
+
+    Yields:
+        Path of the temporary file.
 
     Raises:
         OSError: If it cannot be written.
@@ -137,7 +144,7 @@ def staged_file(place: Path, data: Content) -> Iterator[Path]:
 
 
 def pieces(content: Content) -> Iterable[bytes]:
-    """Return what a file is to hold, piece by piece."""
+    """Return the content of a file, piece by piece."""
     return (content,) if isinstance(content, bytes) else content()
 
 
@@ -147,7 +154,7 @@ def _remove(temporary: Path) -> None:
 
 
 def _create_locked(place: Path) -> tuple[Path, IO[bytes]]:
-    """Whoever removes what is left over may come between the two steps: then once more."""
+    """Create a temporary file and lock it; try again if it was removed between the two steps."""
     while True:
         temporary = _temporary(place, secrets.token_hex(4))
         stream = temporary.open("xb")
@@ -157,7 +164,7 @@ def _create_locked(place: Path) -> tuple[Path, IO[bytes]]:
 
 
 def _temporary(place: Path, digits: str) -> Path:
-    # The suffix is no artefact's: what a killed process leaves is never taken for one.
+    # No artefact has this suffix: the file of a killed process is never taken for one.
     return place.with_name(f".{place.name[:NAME_KEPT]}.{digits}.tmp")
 
 
@@ -170,10 +177,10 @@ def _has_name(stream: IO[bytes], path: Path) -> bool:
 
 @contextlib.contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
-    """Make a folder and those above it; the ones made go again if the block fails.
+    """Make a folder and those above it, and remove the ones made if the block fails.
 
     Raises:
-        OSError: If it cannot be made.
+        OSError: If a folder cannot be made.
     """
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     made: list[Path] = []
@@ -192,11 +199,14 @@ def made_folder(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def name_locks(places: Sequence[Path]) -> Iterator[None]:
-    """Keep other processes from changing the names of some files and of what belongs to them.
+    """Keep other processes from renaming some files and the files that belong to them.
+
+    Args:
+        places: Paths of the files, links followed.
 
     Raises:
-        FileError: If another process does so for long.
-        OSError: If the lock's file cannot be made.
+        FileError: If another process holds a lock for longer than ``WAIT_S`` seconds.
+        OSError: If a lock's file cannot be made.
     """
     with contextlib.ExitStack() as stack:
         for place in sorted(places):  # one order for all, or two wait for each other
@@ -238,7 +248,7 @@ def _open_lock(path: Path) -> IO[bytes]:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold interrupts back while names change: they come at the end of the block."""
+    """Hold interrupts back until the end of the block, so that files are renamed together."""
     held: list[int] = []
     handlers: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():  # the only one that gets them
@@ -256,10 +266,13 @@ def undisturbed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
-    """Make a locked folder for files that are not to stay, and remove it with them at the end.
+    """Make a locked folder for temporary files, and remove it with them at the end.
 
     Args:
-        parent: Where it is made; by default the system's folder for temporary files.
+        parent: The folder above it; by default the system's folder for temporary files.
+
+    Yields:
+        Path of the folder.
 
     Raises:
         FileError: If it cannot be made.

@@ -35,8 +35,11 @@ def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
     """Read a UTF-8 text file.
 
     Args:
-        path: The file; a byte order mark is dropped, and every line ends with a line feed.
+        path: Path of the file.
         most_bytes: Number of bytes above which it is refused.
+
+    Returns:
+        The text without a byte order mark; every line ends with a line feed.
 
     Raises:
         FileError: If the file is missing, a folder, a device or a pipe, too large, unreadable or
@@ -50,7 +53,7 @@ def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
 
 
 def read_bytes(path: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
-    """Read a regular file; raises ``FileError`` as ``read_text`` does, but for what is no text."""
+    """Read a regular file; raises ``FileError`` as ``read_text`` does, but for the encoding."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -69,7 +72,7 @@ def read_bytes(path: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - a JSON value of any type
-    """Read a JSON file; raises ``FileError`` as ``read_text`` and ``parse_json`` do."""
+    """Read and parse a JSON file; raises ``FileError`` as ``read_text`` and ``parse_json`` do."""
     return parse_json(read_text(path), where=str(shortened(path)))
 
 
@@ -77,7 +80,7 @@ def parse_json(text: str, *, where: str) -> Any:  # noqa: ANN401 - a JSON value 
     """Parse JSON text.
 
     Args:
-        text: The text; NaN and Infinity are taken, as Python's writers make them.
+        text: The text; NaN and Infinity are accepted, which Python's writers make.
         where: Name of the place that it comes from, for messages.
 
     Raises:
@@ -102,12 +105,12 @@ def parse_json(text: str, *, where: str) -> Any:  # noqa: ANN401 - a JSON value 
 
 
 def typed(values: Any, wanted: type[T], *, where: str = "") -> T:  # noqa: ANN401 - a JSON value
-    """Bring parsed JSON to a type, checking every value on the way.
+    """Convert parsed JSON to a type, and check every value.
 
     Args:
         values: The parsed JSON.
         wanted: A dataclass, a ``msgspec.Struct`` or any type that ``msgspec.convert`` takes. Keys
-            that it does not name are passed over.
+            that it does not name are ignored.
         where: Name of the place that the values come from, to start messages with.
 
     Raises:
@@ -148,13 +151,18 @@ def naming(path: os.PathLike[str]) -> Iterator[None]:
 
 
 def shortened(text: object, most: int = SHOWN) -> str:
-    """A foreign text for a message: its ends, where it is long."""
+    """Shorten a foreign text for a message to its two ends.
+
+    Args:
+        text: Any object; its ``str`` is used.
+        most: Number of letters up to which it stays whole.
+    """
     whole = str(text)
     return whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-most // 2 :]}"
 
 
 def visible(text: str, *, kept: str = "") -> str:
-    """Write what a terminal would obey or hide as escapes, as Python's source has them.
+    """Escape what a terminal would obey or hide, in the notation of Python's source.
 
     Args:
         text: Text of any origin, such as a file's name.
@@ -171,7 +179,12 @@ def visible(text: str, *, kept: str = "") -> str:
 
 
 def listed(names: list[str] | tuple[str, ...], *, between: str = ", ") -> str:
-    """Names for a message, the first few and how many more there are."""
+    """Join names for a message: the first few, and the number of further ones.
+
+    Args:
+        names: The names; each is shortened to ``NAME`` letters, and ``LISTED`` are shown at most.
+        between: Text between two names.
+    """
     shown: list[str] = []
     for name in names[:LISTED]:
         shown.append(shortened(name, NAME))

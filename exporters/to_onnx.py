@@ -1,7 +1,7 @@
 """Export a module to ONNX, at the opset asked for, and check that the file is what was asked.
 
-Source of the opset trap: ``torch.onnx.export`` writes opset 18 at least and converts down; where
-its conversion fails it keeps 18 and only warns. Here the conversion is ours and read back.
+The conversion to the opset is ours, because ``torch.onnx.export`` writes opset 18 at least and
+converts down: if its conversion fails, it keeps 18 and only warns.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from exporters.spec import OPSET_RANGE, ExportSpec
 from exporters.text_files import shortened
 from exporters.weights import check_graph, infer_shapes
 
-# What a graph with nothing dynamic but the batch has no need of; TensorRT runs these slowly,
-# on the host, or not at all.
+# Operators that a graph with a dynamic batch only does not need; TensorRT runs these slowly, on
+# the host, or not at all.
 DYNAMIC_OPS = frozenset({"If", "Loop", "Scan", "Shape", "Size", "NonZero", "Where", "Range"})
 EXPORTER_MINIMUM_OPSET = 18
 TRACE_BATCH = 2
@@ -41,23 +41,27 @@ KEEP_FLOAT32 = "keep_float32"  # attribute of modules that compute in float32 in
 
 
 def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str]) -> onnx.ModelProto:
-    """Export ``model`` as ``spec`` says; the result is checked and has its shapes inferred.
+    """Export ``model`` as ``spec`` says, check the result and infer its shapes.
 
     Args:
         model: A float32 module in evaluation mode, of one input [B, *spec.input_shape] of
             ``spec.input_type``.
-        spec: What to export.
-        metadata: Key and value pairs to write into the file.
+        spec: Shapes, names, opset, batch and precision of the export.
+        metadata: Keys and values to write into the file.
+
+    Returns:
+        The graph with its weights and inferred shapes.
 
     Raises:
-        ExportError: If the export fails, or its result is not what was asked for.
+        ExportError: If the opset is not supported, the export fails, or its result is not what
+            was asked for.
     """
     low, high = OPSET_RANGE
     if not low <= spec.opset <= high:
         raise ExportError(f"opset {spec.opset} is not supported; use one from {low} to {high}")
     kept = [name for name, module in model.named_modules() if getattr(module, KEEP_FLOAT32, False)]
     graph = _trace(model, spec)
-    del model  # the caller may have let go of it: its weights are the graph's now
+    del model  # the caller may have released it: its weights are the graph's now
     gc.collect()  # the exporter's graphs are cycles, and hold the weights until they are found
     release_memory()
     _name_nodes_by_module(graph)
@@ -77,7 +81,11 @@ def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str])
 
 
 def check_onnx(graph: onnx.ModelProto, spec: ExportSpec) -> onnx.ModelProto:
-    """Give ``graph`` its inferred shapes if it is valid and what ``spec`` asked for; returns it.
+    """Check that ``graph`` is valid and what ``spec`` asked for, infer its shapes and return it.
+
+    Args:
+        graph: The exported graph; its inferred shapes are written into it.
+        spec: The specification that it was exported for.
 
     Raises:
         ExportError: If it has another opset, fails the ONNX checker, holds operators of other
@@ -110,7 +118,7 @@ def check_onnx(graph: onnx.ModelProto, spec: ExportSpec) -> onnx.ModelProto:
 
 
 def dynamic_ops(graph: onnx.ModelProto) -> list[str]:
-    """Names of the operators in ``graph`` that a static graph has no need of, sorted."""
+    """Return the names of the operators in ``graph`` that a static graph does not need, sorted."""
     used = {node.op_type for node in graph.graph.node}
     return sorted(op for op in used if op in DYNAMIC_OPS or op.startswith("Scatter"))
 
@@ -168,7 +176,7 @@ def _trace(model: nn.Module, spec: ExportSpec) -> onnx.ModelProto:
 
 
 def _optimized(program: torch.onnx.ONNXProgram) -> onnx.ModelProto:
-    """The program's graph, optimised, and nothing left behind that holds the weights.
+    """Return the program's optimised graph, and release everything else that holds its weights.
 
     onnxscript 0.7: its rewriter's rules, which are global, keep the last graph that they saw, and
     it keeps the values that it began with. Remove when a module is freed after its export without
@@ -184,7 +192,7 @@ def _optimized(program: torch.onnx.ONNXProgram) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keep the exporter's notes on operators we do not use away from the user."""
+    """Silence the exporter's log and warnings, which are about operators that we do not use."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -199,8 +207,8 @@ def _quiet_exporter() -> Iterator[None]:
 def _name_nodes_by_module(graph: onnx.ModelProto) -> None:
     """Name each node ``<module path>/<operator>``, so that logs and plans can be read.
 
-    A node that the exporter's optimiser made has no record of its module: it belongs where the
-    node before it does.
+    A node that the exporter's optimiser made has no record of its module: it gets the module of
+    the node before it.
     """
     seen: Counter[str] = Counter()
     module = ""
@@ -225,7 +233,7 @@ def _strip_trace_records(graph: onnx.ModelProto) -> None:
 
 
 def _share_equal_tensors(graph: onnx.ModelProto) -> None:
-    """Keep one of the initializers that hold the same values: masks and indices repeat."""
+    """Keep one of all initializers that hold the same values: masks and indices repeat."""
     # onnx_ir 1.1's passes cannot: one reads no transposed tensor, one holds every weight twice.
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     renamed: dict[str, str] = {}
@@ -240,7 +248,7 @@ def _share_equal_tensors(graph: onnx.ModelProto) -> None:
 
 
 def _keep_initializers(graph: onnx.ModelProto, names: set[str]) -> None:
-    """Drop the others one by one: a list made anew would hold a second copy of every weight."""
+    """Drop the initializers not in ``names``, one by one: a new list would copy every weight."""
     initializers = graph.graph.initializer
     for index in reversed(range(len(initializers))):
         if initializers[index].name not in names:

@@ -23,12 +23,12 @@ NAMED_BY_INITIALIZERS = 4  # IR version from which an initializer need not be an
 
 
 def is_weight(tensor: TensorProto) -> bool:
-    """Whether a tensor holds many real numbers; indices are structure."""
+    """Tell whether a tensor holds at least ``LARGE`` real numbers; indices are structure."""
     return tensor.data_type in FLOATS and math.prod(tensor.dims) >= LARGE
 
 
 def without_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The structure of a graph: everything but the values of its weights."""
+    """Return the structure of a graph, a copy without the values of its weights."""
     structure = onnx.ModelProto()
     _copy_fields(graph, structure, but="graph")
     _copy_fields(graph.graph, structure.graph, but="initializer")
@@ -41,14 +41,14 @@ def without_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def bare(tensor: TensorProto) -> TensorProto:
-    """A tensor's name, type and dimensions."""
+    """Return a tensor with the name, type and dimensions of ``tensor``, and no values."""
     return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
 
 
 def serialized(graph: onnx.ModelProto) -> Iterator[bytes]:
-    """A graph as the bytes of an ONNX file, weight by weight.
+    """Yield the bytes of a graph's ONNX file, weight by weight.
 
-    A Protocol Buffers message is its fields in any order, each behind its number and, for a message
+    A Protocol Buffers message is its fields in any order, each after its number and, for a message
     inside, its length (protobuf.dev/programming-guides/encoding). Here the graph comes last, and in
     it the initializers.
     """
@@ -67,7 +67,7 @@ def serialized(graph: onnx.ModelProto) -> Iterator[bytes]:
 
 
 def _head(number: int, size: int) -> bytes:
-    """What stands before a field that is a message: its number with the wire type 2, its length."""
+    """Return the bytes before a field that is a message: its number, wire type 2 and length."""
     head = bytearray([number << 3 | 2])
     while size > 0x7F:
         head.append(size & 0x7F | 0x80)
@@ -81,7 +81,7 @@ def check_graph(graph: onnx.ModelProto, *, full: bool) -> None:
 
     Args:
         graph: Any graph.
-        full: Also infer the shapes and hold them against those that are given.
+        full: True to infer the shapes too, and compare them with those that are given.
 
     Raises:
         onnx.checker.ValidationError: If the graph is not valid.
@@ -94,7 +94,7 @@ def check_graph(graph: onnx.ModelProto, *, full: bool) -> None:
 
 
 def infer_shapes(graph: onnx.ModelProto) -> None:
-    """Give a graph the shapes that ONNX infers, strictly.
+    """Write the shapes that ONNX infers, strictly, into a graph.
 
     Raises:
         onnx.shape_inference.InferenceError: If shapes or types do not fit.
@@ -109,7 +109,10 @@ def infer_shapes(graph: onnx.ModelProto) -> None:
 
 
 def _weights_as_inputs(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The structure of a graph as a graph of its own: without values its weights are inputs."""
+    """Return the structure of a graph as a graph of its own, its weights turned into inputs.
+
+    A graph of an IR version before ``NAMED_BY_INITIALIZERS`` is returned as it is.
+    """
     if graph.ir_version < NAMED_BY_INITIALIZERS:
         return graph
     structure = without_weights(graph)

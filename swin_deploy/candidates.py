@@ -61,7 +61,12 @@ def module_candidate(
 
 
 def compiled_candidate(loaded: LoadedModel, way: TorchWay) -> Candidate:
-    """Return the candidate for the compiled deploy model; only its outputs can be read."""
+    """Return the candidate for the compiled deploy model; only its outputs can be read.
+
+    Args:
+        loaded: The model.
+        way: Way in which PyTorch runs it: ``torch``, or ``torch-max-autotune``.
+    """
     runner = deploy_runner(loaded.config, lambda: loaded.deploy, way)
     return Candidate(runner, "deploy", family=loaded.config.family)
 
@@ -84,8 +89,8 @@ class Made:
 
     Attributes:
         onnx: ONNX files, without their weights.
-        engines: Engines.
-        runner: How PyTorch is to run the deploy model besides; None for not at all.
+        engines: Manifests of the engines.
+        runner: Way in which PyTorch also runs the compiled deploy model; None to skip it.
     """
 
     onnx: tuple[OnnxFile, ...] = ()
@@ -94,7 +99,7 @@ class Made:
 
     @property
     def takes_pixels(self) -> bool:
-        """Whether one of the files takes pixels of 0 to 255, not normalised images."""
+        """True if one of the files takes pixels of 0 to 255, not normalised images."""
         types = [one.input_type for one in self.onnx]
         types += [one.input_type for one in self.engines]
         return "uint8" in types
@@ -103,7 +108,13 @@ class Made:
 def read_made(
     onnx: Iterable[Path] = (), engines: Iterable[Path] = (), runner: TorchWay | None = None
 ) -> Made:
-    """Read files made from a model; raises as ``read_onnx`` and ``read_engine_manifest``."""
+    """Read files made from a model; raises as ``read_onnx`` and ``read_engine_manifest``.
+
+    Args:
+        onnx: Paths of ONNX files; only the structure of their graphs is kept.
+        engines: Paths of engines with their manifests.
+        runner: Way in which PyTorch also runs the compiled deploy model; None to skip it.
+    """
     graphs = tuple(read_onnx(path).without_weights() for path in onnx)
     return Made(graphs, tuple(map(read_engine_manifest, engines)), runner)
 
@@ -114,6 +125,10 @@ def stages(loaded: LoadedModel, made: Made) -> list[tuple[Stage, str, Runner]]:
     The deploy model comes first, then the compiled deploy model if ``made`` has a runner, then the
     ONNX files and the engines in the order of ``made``.
 
+    Args:
+        loaded: The reference model.
+        made: Files made from it.
+
     Raises:
         ComparisonError: If a file was not made from this model.
         DeployError: If a file cannot be read.
@@ -123,6 +138,10 @@ def stages(loaded: LoadedModel, made: Made) -> list[tuple[Stage, str, Runner]]:
 
 def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
     """List the deploy model and the files made from it as candidates, in the order of ``stages``.
+
+    Args:
+        loaded: The reference model.
+        made: Files made from it.
 
     Raises:
         ComparisonError: If a file was not made from this model.
@@ -150,6 +169,10 @@ def emulated(loaded: LoadedModel, made: Made) -> list[Candidate]:
 
     ONNX Runtime's CPU provider runs chains of float16 nodes in float32 without rounding between
     them, so values that overflow on a GPU stay finite there; and it has no bfloat16 kernels.
+
+    Args:
+        loaded: The reference model.
+        made: Files made from it, of which the ONNX files give the half types.
 
     Raises:
         ExportError: If a file cannot be read.

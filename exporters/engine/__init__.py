@@ -1,7 +1,7 @@
 """ONNX graphs to TensorRT engines: for which GPUs, with which timings.
 
 ================  ============================================================================
-``targets``       which GPUs and versions an engine is for
+``targets``       GPUs and versions that an engine is for
 ``timing_cache``  kernel timings that the builder keeps between builds, in a file that several
                   builds share
 ``to_engine``     build a TensorRT engine from an ONNX graph

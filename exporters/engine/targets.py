@@ -1,4 +1,4 @@
-"""Which GPUs and versions an engine is for: asked of the builder, recorded, checked at load."""
+"""GPUs and versions that an engine is for: asked of the builder, recorded, checked at load."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ CAPABILITY = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 
 @dataclass(frozen=True)
 class Targets:
-    """What an engine may run on.
+    """The GPUs and TensorRT versions that an engine may run on.
 
     Attributes:
-        built_on: Name of the GPU that the engine was built for because it was there; empty where
-            that did not matter.
+        built_on: Name of the GPU of the build; empty if the engine does not depend on it.
         capabilities: Compute capabilities such as ``8.6`` that the engine is for; empty if
-            ``minimum`` says it.
-        minimum: Lowest compute capability; empty if ``capabilities`` says it.
-        version_compatible: Whether later minor versions run it.
+            ``minimum`` is given instead.
+        minimum: Lowest compute capability; empty if ``capabilities`` are given instead.
+        version_compatible: True if later minor versions run it.
     """
 
     built_on: str
@@ -38,15 +37,15 @@ class Targets:
     version_compatible: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values, for the manifest."""
+        """Return the targets as JSON values, for the manifest."""
         return dataclasses.asdict(self) | {"capabilities": list(self.capabilities)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Targets:
-        """What ``to_dict`` wrote.
+        """Read the targets that ``to_dict`` wrote.
 
         Raises:
-            FileError: If ``values`` is something else.
+            FileError: If a value is missing or of another type, or there is no valid capability.
         """
         targets = typed(values, cls, where="targets")
         named = [*targets.capabilities, *filter(None, [targets.minimum])]
@@ -56,20 +55,20 @@ class Targets:
         return targets
 
     def fits_gpu(self, gpu: Gpu) -> bool:
-        """Whether an engine for these targets may be loaded on a GPU."""
+        """Tell whether an engine for these targets may be loaded on a GPU."""
         if self.minimum:
             return _order(gpu.capability) >= _order(self.minimum)
         return gpu.capability in self.capabilities
 
     def fits_version(self, built: str, here: str) -> bool:
-        """Whether an engine of version ``built`` may be loaded by version ``here``."""
+        """Tell whether an engine of version ``built`` may be loaded by version ``here``."""
         if not self.version_compatible:
             return built == here
         old, new = ([int(part) for part in version.split(".")] for version in (built, here))
         return old[0] == new[0] and old <= new
 
     def describe(self) -> str:
-        """The GPUs, in words."""
+        """Describe the GPUs in words, for messages."""
         if self.minimum:
             return f"GPUs of compute capability {self.minimum} and later"
         where = f" (built on {self.built_on})" if self.built_on else ""
@@ -77,11 +76,11 @@ class Targets:
 
 
 def check_options(options: EngineOptions, gpu: Gpu | None) -> None:
-    """Refuse what the flavour does not have, and targets that cannot be.
+    """Refuse options that the flavour does not have, and targets that cannot be met.
 
     Args:
         options: Builder settings.
-        gpu: The GPU of this machine.
+        gpu: The GPU of this machine; None without one.
 
     Raises:
         BuildError: If an option was given that the flavour lacks, or the GPU of the build is named
@@ -105,7 +104,7 @@ def check_options(options: EngineOptions, gpu: Gpu | None) -> None:
 
 
 def targets_of(options: EngineOptions, gpu: Gpu | None) -> Targets:
-    """What an engine built with these options on this machine may run on.
+    """Return what an engine built with these options on this machine may run on.
 
     Args:
         options: Builder settings.
@@ -124,6 +123,11 @@ def targets_of(options: EngineOptions, gpu: Gpu | None) -> Targets:
 
 def ask_for_targets(trt: Any, config: Any, options: EngineOptions) -> None:
     """Pass the options about GPUs and versions to the builder's configuration.
+
+    Args:
+        trt: The TensorRT module.
+        config: The builder's configuration, which is changed.
+        options: Builder settings.
 
     Raises:
         BuildError: If this version of TensorRT does not have a target that was asked for.
@@ -159,7 +163,7 @@ def _set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> N
 
 
 def _known_capabilities(trt: Any) -> dict[str, Any]:
-    """Members such as ``SM86`` by number, ``8.6``, in order; last the GPU of the build."""
+    """Return members such as ``SM86`` by number, ``8.6``, in order, the GPU of the build last."""
     members = trt.ComputeCapability.__members__
     found = {
         f"{name[2:-1]}.{name[-1]}": member
@@ -171,6 +175,6 @@ def _known_capabilities(trt: Any) -> dict[str, Any]:
 
 
 def _order(capability: str) -> tuple[int, int]:
-    """For comparison: ``12.0`` is above ``8.9``."""
+    """Return a compute capability as numbers to compare, so that ``12.0`` is above ``8.9``."""
     major, minor = capability.split(".")
     return int(major), int(minor)

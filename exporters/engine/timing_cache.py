@@ -16,16 +16,16 @@ Warn = Callable[[str], None]
 
 
 def attach_timing_cache(trt: Any, config: Any, file: CacheFile, *, warn: Warn) -> Any:
-    """Give the builder the timings in a file, or an empty cache where there are none.
+    """Give the builder the timings in a file, or an empty cache without any, and return the cache.
 
     Args:
         trt: The TensorRT module.
         config: The builder's configuration; the cache returned must live as long.
         file: The cache. One that cannot be used is replaced, with a warning, unless it was named.
-        warn: Called with one line.
+        warn: Function that is told of each warning, in one line.
 
     Raises:
-        BuildError: If a named file is no timing cache of this TensorRT and this GPU.
+        BuildError: If a named file is not a timing cache of this TensorRT and this GPU.
         FileError: If a named file cannot be read or written.
     """
     require(trt, "timing_cache")
@@ -49,14 +49,21 @@ def attach_timing_cache(trt: Any, config: Any, file: CacheFile, *, warn: Warn) -
 def keep_timing_cache(
     config: Any, timing_cache: Any, path: Path, *, progress: Progress, warn: Warn
 ) -> None:
-    """Add a build's timings to a file, to those that other builds have put there.
+    """Add a build's timings to those of other builds in a file.
 
-    A cache that cannot be written is a warning: the engine is worth more than its timings.
+    A cache that cannot be written is a warning, not an error: the engine is there without it.
+
+    Args:
+        config: The builder's configuration.
+        timing_cache: The cache that ``attach_timing_cache`` returned.
+        path: Path of the file.
+        progress: Function that is told once a second that another process holds the file's lock.
+        warn: Function that is told of each warning, in one line.
     """
     try:
         with locked(path, progress=progress):
             other_timing_cache = _load(config, read_cache(path))
-            if other_timing_cache is not None:  # one of another GPU is left out
+            if other_timing_cache is not None:  # one of another GPU is skipped
                 timing_cache.combine(other_timing_cache, ignore_mismatch=False)
             write_atomic(path, bytes(timing_cache.serialize()))
     except FileError as err:
@@ -64,7 +71,7 @@ def keep_timing_cache(
 
 
 def _load(config: Any, data: bytes) -> Any:
-    """The cache in ``data``, or None; TensorRT itself makes an empty one of what it cannot read."""
+    """Return the cache in ``data``, or None; TensorRT makes an empty one of what it cannot read."""
     timing_cache = config.create_timing_cache(data)
     if not data or timing_cache is None:
         return timing_cache

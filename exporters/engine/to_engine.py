@@ -34,11 +34,11 @@ class BuiltEngine:
 
     Attributes:
         data: The serialised engine.
-        plan: Its kernels; shapes and bytes hold at the profile's ``opt`` batch.
+        plan: Kernel plan of the engine; shapes and bytes hold at the profile's ``opt`` batch.
         flavor: TensorRT flavour.
-        version: Its version.
+        version: Version of the flavour.
         targets: GPUs and versions that it is for.
-        build_s: Time the builder took, in seconds.
+        build_s: Time that the builder took, in seconds.
     """
 
     data: bytes
@@ -51,7 +51,7 @@ class BuiltEngine:
 
 @dataclass(frozen=True)
 class _Watch:
-    """Who follows a build: its logger and progress monitor, and who is told of a warning."""
+    """Observers of a build: its logger, its progress monitor and the function told of warnings."""
 
     logger: Any
     monitor: Any
@@ -76,8 +76,8 @@ def build_engine(
         graph: The network, its batch fixed or dynamic.
         profile: Batches that the engine must accept.
         options: Flavour and builder settings.
-        progress: Called with a line at each step of the builder.
-        warn: Called with a line where the build goes on without something, such as its cache.
+        progress: Function that is told of each step of the builder, in one line.
+        warn: Function that is told, in one line, what the build goes on without, such as its cache.
 
     Raises:
         MissingBackendError: If the flavour is not installed, or needs a GPU that is not there, or
@@ -112,7 +112,15 @@ def build_engine(
 
 
 def check_profile(graph: onnx.ModelProto, profile: BatchProfile) -> None:
-    """Raise BuildError unless ``1 <= min <= opt <= max`` and the graph takes these batches."""
+    """Refuse a profile that is not in order, or has batches that the graph does not take.
+
+    Args:
+        graph: The network.
+        profile: Batches that the engine must accept.
+
+    Raises:
+        BuildError: Unless ``1 <= min <= opt <= max`` and the graph takes these batches.
+    """
     if not 1 <= profile.min <= profile.opt <= profile.max:
         raise BuildError(
             f"batches {profile.min},{profile.opt},{profile.max} are not in order; "
@@ -127,7 +135,7 @@ def check_profile(graph: onnx.ModelProto, profile: BatchProfile) -> None:
 
 
 def fixed_batch(graph: onnx.ModelProto) -> int | None:
-    """The batch that the graph's input is fixed to, or None if it is dynamic."""
+    """Return the batch that the graph's input is fixed to, or None if it is dynamic."""
     return graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
 
 
@@ -140,9 +148,9 @@ def _build(
     progress: Tell,
     warn: Tell,
 ) -> tuple[bytes, list[str]]:
-    """The serialised engine and the builder's messages.
+    """Build an engine; return it, serialised, and the builder's messages.
 
-    TensorRT swallows what its callbacks raise, an interrupt too. So the builder works in a thread
+    TensorRT swallows exceptions of its callbacks, interrupts too. So the builder works in a thread
     of its own and this one waits: an interrupt stops the builder at its next step.
     """
     logger, monitor = _make_logger(trt), _make_monitor(trt, progress)
@@ -208,7 +216,7 @@ def _build_in_thread(
 
 
 def _tell_or_stop(monitor: Any, line: str) -> None:
-    """A line of progress; raises what the listener raised, as the builder would stop for it."""
+    """Pass on a line of progress, and raise what the listener raised, which stops the build."""
     monitor.tell(line)
     if monitor.stopped is not None:
         raise monitor.stopped
@@ -226,7 +234,7 @@ def _set_options(trt: Any, config: Any, options: EngineOptions) -> None:
 
 
 def _causes(parser: Any) -> str:
-    """Why the parser refused the graph, in one line."""
+    """Join the parser's first three reasons for refusing the graph, in one line."""
     causes = []
     for index in range(parser.num_errors):
         parser_error = parser.get_error(index)
@@ -252,7 +260,7 @@ def _make_profile(builder: Any, network: Any, profile: BatchProfile) -> Any:
 
 
 def _network_flags(trt: Any, options: EngineOptions) -> int:
-    """Strong typing where it is an option; elsewhere there is nothing else."""
+    """Return the flag for strong typing, or 0 for versions whose networks are always typed."""
     if major_of(trt.__version__) in FLAVORS[options.flavor].typing_flag_majors:
         require(trt, "typing_flag_majors")
         return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -261,7 +269,7 @@ def _network_flags(trt: Any, options: EngineOptions) -> int:
 
 def _make_logger(trt: Any) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]  # trt is a module found at run time
-        """Keep the builder's messages: its plan is read from them, and its reasons to fail."""
+        """A log of the builder's messages, from which its plan and its errors are read."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
@@ -278,7 +286,7 @@ def _make_logger(trt: Any) -> Any:
 
 def _make_monitor(trt: Any, progress: Tell) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as above
-        """Tell the caller each phase; the builder stops once there is a reason in ``stopped``."""
+        """A listener that passes on each phase, and stops the builder once ``stopped`` is set."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

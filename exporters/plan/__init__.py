@@ -1,4 +1,4 @@
-"""The plan of an engine: its kernels, what they move and compute, and what they cannot avoid.
+"""The plan of an engine: its kernels, their bytes and operations, and the least of both.
 
 ============  ==================================================================================
 ``kernels``   kernels and plans as values
@@ -6,10 +6,9 @@
 ``values``    shapes of a graph's values at one batch
 ``work``      operations of its matrix products, and bytes at the floor
 ``blocks``    the part of the model that each node and kernel belongs to
-``totals``    kernels summed by part; the parts of two plans, side by side
+``totals``    kernels summed by part of the model, and the parts of two plans in pairs
 ``roofline``  peaks of GPUs, and the time that a plan takes there at least
-``float32``   what became of the modules that a half-precision graph keeps in float32, read from
-              the kernels
+``float32``   modules that a half-precision graph keeps in float32, looked for in the kernels
 ============  ==================================================================================
 """
 

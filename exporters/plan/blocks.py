@@ -1,9 +1,9 @@
-"""Which part of the model an ONNX node belongs to, from module paths or from its position.
+"""The part of the model that an ONNX node belongs to, from module paths or from its position.
 
 Paths come from the new PyTorch exporter's records of scopes, or from names: ours
 (``layers.0.attention/Softmax``) and the old exporter's (``/layers/layers.0/blocks/blocks.1/attn/
-MatMul``). A block is the longest path around one attention and no other; so it is found in any
-transformer, whatever its modules are called. What lies outside is named by the shortest path that
+MatMul``). A block is the shortest path that holds one attention only; so it is found in any
+transformer, whatever its modules are called. Nodes outside are named by the shortest path that
 holds no block: ``patch_embed``, ``layers.1.downsample``, ``head``.
 """
 
@@ -23,7 +23,12 @@ Path = tuple[str, ...]
 
 
 def group_nodes(graph: onnx.ModelProto, work: Work) -> dict[str, str]:
-    """The part of the model of every node, by the node's key; none is left out."""
+    """Return the name of the part of the model of each node, by the node's key; none is skipped.
+
+    Args:
+        graph: Any graph.
+        work: The work of its nodes, of which the attention blocks are used.
+    """
     paths = {node_key(node): _path(node) for node in graph.graph.node}
     blocks = _block_paths([paths[key] for key in work.attention])
     if not blocks:
@@ -34,15 +39,15 @@ def group_nodes(graph: onnx.ModelProto, work: Work) -> dict[str, str]:
 
 
 def group_kernel(nodes: Sequence[str], groups: dict[str, str], flops: Counter[str]) -> str:
-    """The part of the model that a kernel belongs to: that of its products, or of most nodes.
+    """Find the part of the model that a kernel belongs to: that of its products, or of most nodes.
 
     Args:
         nodes: Keys of the ONNX nodes that it computes.
-        groups: Of ``group_nodes``.
-        flops: Operations of each node.
+        groups: Name of the part by node key, from ``group_nodes``.
+        flops: Number of operations by node key.
 
     Returns:
-        Its name, empty if none of its nodes is known.
+        Name of the part; empty if none of its nodes is known.
     """
     products = [groups[node] for node in nodes if node in groups and flops[node]]
     votes = Counter(products or [groups[node] for node in nodes if node in groups])
@@ -53,7 +58,7 @@ def group_kernel(nodes: Sequence[str], groups: dict[str, str], flops: Counter[st
 
 
 def fill_forward(names: Iterable[str]) -> list[str]:
-    """Names in order, an empty one taking the one before it, or the first one there is."""
+    """Replace each empty name by the one before it, or, at the start, by the first one there is."""
     listed = list(names)
     last = next(filter(None, listed), "")
     filled = []
@@ -64,7 +69,7 @@ def fill_forward(names: Iterable[str]) -> list[str]:
 
 
 def _path(node: onnx.NodeProto) -> Path:
-    """The path of the module that a node belongs to; empty where nothing tells."""
+    """Return the path of the module that a node belongs to; empty if it is not known."""
     for entry in node.metadata_props:
         if entry.key == SCOPES:
             scopes = _scopes(entry.value)
@@ -88,9 +93,10 @@ def _scopes(text: str) -> list[str]:
 
 
 def _block_paths(paths: list[Path]) -> list[Path]:
-    """For each attention, the longest path that is around no other; none where paths are equal.
+    """Return the block's path of each attention, or no paths if two attentions have equal ones.
 
-    A stage with one block would be taken whole, so all paths get the length of the longest.
+    A block's path is the shortest one that holds no other attention. A stage with one block would
+    be taken whole, so all paths get the length of the longest.
     """
     depths = [_depth(path, paths) for path in paths]
     if not paths or 0 in depths:
@@ -99,7 +105,7 @@ def _block_paths(paths: list[Path]) -> list[Path]:
 
 
 def _depth(path: Path, paths: list[Path]) -> int:
-    """Length of the shortest part of ``path`` that no other begins with; 0 if there is none."""
+    """Return the length of the shortest start of ``path`` that no other has; 0 without one."""
     for length in range(1, len(path) + 1):
         if sum(other[:length] == path[:length] for other in paths) == 1:
             return length
@@ -114,7 +120,7 @@ def _first_outside(path: Path, outer: set[Path]) -> str:
 
 
 def _by_position(keys: list[str], ends: list[str]) -> dict[str, str]:
-    """Parts that end with an attention each, and what follows the last one."""
+    """Group nodes into parts that end with an attention each, and one after the last of them."""
     groups, passed = {}, 0
     for key in keys:
         last = passed == len(ends)

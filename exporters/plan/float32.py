@@ -1,8 +1,8 @@
-"""What became of the modules that a half-precision graph keeps in float32, read from the kernels.
+"""Modules that a half-precision graph keeps in float32, looked for in the kernels.
 
 A builder may undo casts: TensorRT-RTX 1.7.1 does so around a lone product. So a module counts as
-float32 only where a kernel that computes it reads float32, and a product in float32 is wanted only
-where its module is one of those.
+float32 only if a kernel that computes it reads float32, and a product in float32 is wanted only if
+its module is one of those.
 """
 
 from __future__ import annotations
@@ -24,10 +24,20 @@ CHECKED_OPS = PRODUCTS | {"Add"}
 
 
 def unwanted_float32(kernels: Iterable[Kernel], graph: onnx.ModelProto) -> tuple[str, ...]:
-    """Names of the attention and product kernels that read float32 and are not asked to.
+    """Name the attention and GEMM kernels that read float32 without the graph asking for it.
 
-    A kernel that computes products in half and adds them to a float32 stream reads that stream,
-    but none of its weights, in float32.
+    A kernel that computes products in half precision and adds them to a float32 stream reads that
+    stream, but none of its weights, in float32: it is not among them.
+
+    Args:
+        kernels: Kernels of the engine.
+        graph: The graph that the engine was built from.
+
+    Returns:
+        Names of the kernels, in launch order.
+
+    Raises:
+        FileError: If the graph's metadata about float32 modules is damaged.
     """
     kept = frozenset(float32_modules(graph))
     types = {node.name: node.op_type for node in graph.graph.node}
@@ -48,7 +58,20 @@ def _wanted(kernel: Kernel, kept: frozenset[str], types: Mapping[str, str]) -> b
 
 
 def lost_float32(kernels: Iterable[Kernel], graph: onnx.ModelProto) -> tuple[str, ...]:
-    """Modules that the graph keeps in float32, and of which no kernel reads float32."""
+    """Name the modules kept in float32 with a product or sum that no float32 kernel computes.
+
+    A float32 kernel is one that reads at least one float32 tensor.
+
+    Args:
+        kernels: Kernels of the engine.
+        graph: The graph that the engine was built from.
+
+    Returns:
+        Paths of the modules, in the graph's order.
+
+    Raises:
+        FileError: If the graph's metadata about float32 modules is damaged.
+    """
     kept = frozenset(float32_modules(graph))
     asked = {
         node.name: _module(node.name)

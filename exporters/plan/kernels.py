@@ -1,4 +1,4 @@
-"""The kernels of an engine as values: what each moves and computes, and where it belongs."""
+"""The kernels of an engine as values: their bytes, operations and parts of the model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ KINDS = ("attention", "gemm", "norm", "elementwise", "copy")
 
 
 def element_type(precision: Precision) -> str:
-    """The type of element of a precision, as ``bytes_by_type`` names it: ``FP16``."""
+    """Return the element type of a precision, as ``bytes_by_type`` names it: ``FP16``."""
     return precision.upper()
 
 
 def sum_bytes(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Bytes by type of element of several kernels, most first."""
+    """Sum the bytes by element type of several kernels; the type with most bytes comes first."""
     total: Counter[str] = Counter()
     for part in parts:
         total.update(part)
@@ -32,21 +32,21 @@ class Kernel:
     """One kernel as the builder listed it.
 
     Attributes:
-        name: The builder's name for it.
+        name: Name that the builder gave it.
         kind: ``attention`` (fused), ``gemm`` (convolutions too), ``norm`` (LayerNorm, softmax and
             other reductions), ``elementwise``, or ``copy`` (values moved or cast, none computed).
         layer_type: The builder's layer type: ``gemm``, ``kgen``, ``runtime_fusion``, ...
-        bytes_moved: Size of all inputs, constants and outputs, by shape and type.
+        bytes_moved: Size of all inputs, constants and outputs, in bytes, from shapes and types.
         half_bytes: The part of ``bytes_moved`` in types of two bytes: float16 and bfloat16.
         float32_inputs: Inputs and constants of more than one value in float32.
-        onnx_nodes: Names of the ONNX nodes it computes.
+        onnx_nodes: Names of the ONNX nodes that it computes.
         float32_constants: The constants among ``float32_inputs``.
-        bytes_written: The part of ``bytes_moved`` that outputs are.
-        flops: Operations of its matrix products, two a multiply-accumulate.
-        block: The block of the model that it belongs to.
+        bytes_written: The part of ``bytes_moved`` in outputs.
+        flops: Number of operations of its matrix products, two for each multiply-accumulate.
+        block: Name of the part of the model that it belongs to.
         operators: Operators of ``onnx_nodes``.
-        bytes_by_type: ``bytes_moved`` by type of element: ``FP32``, ``FP16``, ``INT64``, ...; none
-            in a plan of an older release.
+        bytes_by_type: The ``bytes_moved`` by type of element: ``FP32``, ``FP16``, ``INT64``, ...;
+            none in a plan of an older release.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Kernel:
 
     @property
     def bytes_read(self) -> int:
-        """Size of its inputs and constants."""
+        """Size of its inputs and constants, in bytes."""
         return self.bytes_moved - self.bytes_written
 
 
@@ -74,8 +74,8 @@ class Block:
     """A part of the model: a block around its attention, or what lies between two of them.
 
     Attributes:
-        name: Its module path, or its position where the graph has no module paths.
-        attention: Attention blocks in it.
+        name: Path of its module, or its position if the graph has no module paths.
+        attention: Number of attention blocks in it.
         floor_bytes: Fewest bytes that its kernels can move (``exporters.plan.work``).
     """
 
@@ -86,24 +86,25 @@ class Block:
 
 @dataclass(frozen=True)
 class KernelPlan:
-    """The kernels of an engine at one batch, and what can be said of them.
+    """The kernels of an engine at one batch, with figures about them.
 
     Attributes:
-        batch: Images a launch, for which shapes and bytes hold.
-        attention_blocks: Attention blocks in the ONNX graph.
-        kernels: In launch order.
+        batch: Number of images in a launch, for which shapes and bytes hold.
+        attention_blocks: Number of attention blocks in the ONNX graph.
+        kernels: Kernels in launch order.
         flavor: TensorRT flavour that planned them.
-        version: Its version.
-        float32_compute: Attention and GEMM kernels that read float32, but for those of modules that
-            the graph keeps in float32: none, where half precision was asked for and delivered.
-        range_kernels: Kernels of the engine itself, where it takes a range of batches; the builder
-            leaves their sizes open, so ``kernels`` then are those of ``batch`` alone.
-        range_fused_attention: The fused attention kernels among them.
-        lost_float32: Modules that the graph keeps in float32 and the builder does not.
-        blocks: Parts of the model in their order; none in a plan of an older release, which knows
+        version: Version of the flavour.
+        float32_compute: Names of the attention and GEMM kernels that read float32, but for those of
+            modules that the graph keeps in float32: none if half precision was asked for and
+            delivered.
+        range_kernels: Number of kernels of an engine that takes a range of batches, else None; the
+            builder leaves their sizes open, so ``kernels`` are then those of ``batch`` alone.
+        range_fused_attention: Number of fused attention kernels among them, else None.
+        lost_float32: Paths of the modules that the graph keeps in float32 and the builder does not.
+        blocks: Parts of the model in its order; none in a plan of an older release, which has
             neither operations nor the floor.
-        unsized_products: Matrix products whose shapes the graph does not tell, so that their
-            operations are not counted.
+        unsized_products: Number of matrix products whose shapes the graph does not give, so that
+            their operations are not counted.
     """
 
     batch: Batch
@@ -120,19 +121,19 @@ class KernelPlan:
 
     @property
     def kernel_count(self) -> int:
-        """Kernels that the engine launches."""
+        """Number of kernels that the engine launches."""
         return len(self.kernels) if self.range_kernels is None else self.range_kernels
 
     @property
     def fused_attention(self) -> int:
-        """Kernels of the engine that compute a whole attention block."""
+        """Number of kernels of the engine that compute a whole attention block."""
         if self.range_fused_attention is not None:
             return self.range_fused_attention
         return sum(kernel.kind == "attention" for kernel in self.kernels)
 
     @property
     def bytes_moved(self) -> int:
-        """Bytes that all kernels read and write in one launch of ``batch`` images."""
+        """Number of bytes that all kernels read and write in one launch of ``batch`` images."""
         return sum(kernel.bytes_moved for kernel in self.kernels)
 
     @property
@@ -142,17 +143,17 @@ class KernelPlan:
 
     @property
     def flops(self) -> int:
-        """Operations of all matrix products in one launch of ``batch`` images."""
+        """Number of operations of all matrix products in one launch of ``batch`` images."""
         return sum(kernel.flops for kernel in self.kernels)
 
     @property
     def floor_bytes(self) -> int:
-        """Fewest bytes that kernels of this set can move; 0 where it is not known."""
+        """Fewest bytes that kernels of this set can move; 0 if it is not known."""
         return sum(block.floor_bytes for block in self.blocks)
 
     @property
     def floor_ratio(self) -> float | None:
-        """``bytes_moved`` over the floor; None where the floor is not known."""
+        """``bytes_moved`` over the floor; None if the floor is not known."""
         return self.bytes_moved / self.floor_bytes if self.floor_bytes else None
 
     @property
@@ -173,20 +174,23 @@ class KernelPlan:
 
     @property
     def kernel_types(self) -> dict[str, int]:
-        """Kernels of each layer type, most first."""
+        """Number of kernels of each layer type, most first."""
         return dict(Counter(kernel.layer_type for kernel in self.kernels).most_common())
 
     @property
     def kernel_kinds(self) -> dict[str, int]:
-        """Kernels of each kind, most first."""
+        """Number of kernels of each kind, most first."""
         return dict(Counter(kernel.kind for kernel in self.kernels).most_common())
 
     def heaviest(self, count: int) -> list[Kernel]:
-        """The kernels that move most bytes, heaviest first."""
+        """Return the ``count`` kernels that move most bytes, heaviest first."""
         return sorted(self.kernels, key=lambda kernel: -kernel.bytes_moved)[:count]
 
     def wrong_products(self, precision: Precision) -> tuple[str, ...]:
-        """Attention and GEMM kernels that hold nothing in a precision, and read no float32."""
+        """Name the attention and GEMM kernels with no tensor in ``precision`` and no float32 input.
+
+        Kernels without ``bytes_by_type``, of an older release, are skipped.
+        """
         return tuple(
             kernel.name
             for kernel in self.kernels
@@ -197,12 +201,12 @@ class KernelPlan:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as JSON values; ``from_dict`` reads it back."""
+        """Return every field as JSON values, which ``from_dict`` reads back."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> KernelPlan:
-        """A plan from ``to_dict`` or from JSON; one of an older release has no blocks.
+        """Read a plan from ``to_dict`` or from JSON; one of an older release has no blocks.
 
         Raises:
             BuildError: If fields are missing or unknown, or of another type or range.
@@ -219,10 +223,10 @@ class KernelPlan:
         return plan
 
     def with_range(self, engine: KernelPlan) -> KernelPlan:
-        """This plan, at one batch, as that of an engine which takes a range of batches.
+        """Return this plan, at one batch, as that of an engine which takes a range of batches.
 
         Args:
-            engine: The plan of the engine itself, its sizes open.
+            engine: The plan of the engine itself, in which sizes are open.
         """
         wide = dict.fromkeys((*self.float32_compute, *engine.float32_compute))
         return replace(

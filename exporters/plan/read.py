@@ -22,7 +22,7 @@ from exporters.plan.values import infer_values
 from exporters.plan.work import Work, count_work, node_key
 from exporters.precisions import PRECISIONS
 
-# Types in the builder's words; ours are the same in capitals, but for those of ``PRECISIONS``.
+# Our element types by the builder's; types that are not here have the same name in capitals.
 OWN_NAMES = {traits.plan_type: element_type(name) for name, traits in PRECISIONS.items()}
 ITEM_BYTES = {
     "Int64": 8, "Int32": 4, "Int8": 1, "UInt8": 1, "Bool": 1, "FP8": 1, "E8M0": 1, "Int4": 0.5,
@@ -65,15 +65,16 @@ OPAQUE_NAME = "{ForeignNode["  # a part of the network that the builder did not 
 def read_plan(
     messages: list[str], batch: int, *, source: tuple[onnx.ModelProto, str, str]
 ) -> KernelPlan:
-    """The plan in a builder's log messages.
+    """Read the plan in a builder's log messages.
 
     Args:
-        messages: What the builder logged, at verbose severity and DETAILED profiling verbosity.
-        batch: The batch it built for.
+        messages: Messages of the builder, at verbose severity and DETAILED profiling verbosity.
+        batch: Number of images that sizes are given for.
         source: The graph, the flavour and its version.
 
     Raises:
-        BuildError: If the log holds no layer information.
+        BuildError: If the log has no layer information, or lists a part of the network without its
+            kernels.
     """
     graph, flavor, version = source
     found = [message for message in messages if "LayerType: " in message]
@@ -101,14 +102,17 @@ def read_plan(
 
 
 def count_attention(graph: onnx.ModelProto) -> int:
-    """Attention blocks in an ONNX graph: Softmax between two matrix products, or Attention."""
+    """Count the attention blocks in an ONNX graph.
+
+    A block is a Softmax between two matrix products, or an Attention node.
+    """
     return len(count_work(graph, infer_values(graph, 1)).attention)
 
 
 def _give_work(kernels: tuple[Kernel, ...], work: Work) -> tuple[Kernel, ...]:
-    """The kernels with their operations; each product counts where it is computed, once.
+    """Return the kernels with their operations; each product counts once, where it is computed.
 
-    A node may be named by several kernels, as one that finishes what another began.
+    Several kernels may name a node, such as one that finishes what another began.
     """
     owner: dict[str, int] = {}
     for index, kernel in enumerate(kernels):
@@ -127,14 +131,14 @@ def _computes(kernel: Kernel) -> bool:
 
 
 def _place(kernels: tuple[Kernel, ...], groups: dict[str, str], work: Work) -> tuple[Kernel, ...]:
-    """The kernels with their blocks; one whose nodes tell nothing goes with the one before it."""
+    """Return the kernels with their blocks; one of unknown nodes gets the block before it."""
     told = (group_kernel(kernel.onnx_nodes, groups, work.flops) for kernel in kernels)
     placed = zip(kernels, fill_forward(told), strict=True)
     return tuple(replace(kernel, block=block) for kernel, block in placed)
 
 
 def _blocks(kernels: tuple[Kernel, ...], groups: dict[str, str], work: Work) -> tuple[Block, ...]:
-    """Parts of the model in the graph's order, without those that launch and need nothing."""
+    """List the parts of the model in the graph's order that launch kernels or need bytes."""
     floor: Counter[str] = Counter()
     for node, size in work.floor_bytes.items():
         floor[groups[node]] += size
@@ -155,7 +159,7 @@ def _read_kernels(layers: str, operators: dict[str, str]) -> Iterator[Kernel]:
 
 
 def _on_host(layer: re.Match[str]) -> bool:
-    """Whether a step only signals, or only makes a size that a range of batches leaves open."""
+    """Tell whether a step only signals, or only makes a size that is open in a range of batches."""
     if layer["type"] in SIZE_TYPES:
         tensors = list(TENSOR.finditer(layer["rest"]))
         return all((t["dims"].strip(), t["type"]) == ("1", "Int64") for t in tensors)
@@ -215,6 +219,6 @@ def _element(tensor: re.Match[str]) -> str:
 
 
 def _tensor_bytes(tensor: re.Match[str]) -> int:
-    """Size by shape and type; sizes that the builder left open (-1) count as one."""
+    """Compute a tensor's bytes from shape and type; sizes that are left open (-1) count as one."""
     dims = [max(1, int(size)) for size in tensor["dims"].split(",") if size]
     return int(math.prod(dims) * ITEM_BYTES.get(tensor["type"], 1))

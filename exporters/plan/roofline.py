@@ -1,9 +1,9 @@
-"""Peaks of GPUs as published, and the time that a plan takes there at least.
+"""Published peaks of GPUs, and the least time that a plan takes there.
 
 A kernel takes the longer of two times: its operations at the peak of the units that do them, and
-its bytes at the peak of the memory. The sum is a bound, not a measurement. What stays in the L2
-cache from one kernel to the next never reaches the memory, so a GPU may beat the bytes; it cannot
-beat the operations, but at clocks above those that the peaks were published for.
+its bytes at the peak of the memory. The sum is a bound, not a measurement. Data that stays in the
+L2 cache from one kernel to the next never reaches the memory, so a GPU may beat the bytes; it can
+beat the operations only at clocks above those that the peaks were published for.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ LAUNCH_US = 2.0  # a kernel launched by itself: assumed, and not part of the bou
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; no figure counts on sparsity.
+    """The peaks of one GPU, without sparsity.
 
     Attributes:
-        name: As ``--gpu`` takes it.
-        fp16_tflops: Tensor cores in float16, with the accumulation that is fastest.
-        tf32_tflops: Tensor cores in TF32, which TensorRT uses for float32 unless told not to; None
-            where there is none.
-        fp32_tflops: Float32 without tensor cores.
-        memory_gb_s: Memory bandwidth in GB/s of 10^9 bytes.
-        source: Where the figures were published.
+        name: Name of the GPU, as ``--gpu`` takes it.
+        fp16_tflops: Peak of the tensor cores in float16, with the fastest accumulation, in TFLOP/s.
+        tf32_tflops: Peak of the tensor cores in TF32, which TensorRT uses for float32 by default,
+            in TFLOP/s; None for a GPU without TF32.
+        fp32_tflops: Peak in float32 without tensor cores, in TFLOP/s.
+        memory_gb_s: Memory bandwidth, in GB/s of 10^9 bytes.
+        source: Document that the figures are from.
     """
 
     name: str
@@ -56,14 +56,15 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Bound:
-    """What a plan takes on a GPU at least.
+    """The least time that a plan takes on a GPU.
 
     Attributes:
         gpu: The GPU.
-        batch: Images a launch.
-        kernel_us: Each kernel's time at least, in launch order.
-        compute_us: Each kernel's operations alone.
-        launch_ms: Launches one by one, at ``LAUNCH_US`` each: on top of the bound.
+        batch: Number of images in a launch.
+        kernel_us: Least time of each kernel, in launch order, in microseconds.
+        compute_us: Least time of each kernel's operations alone, in microseconds.
+        launch_ms: Time of separate launches, ``LAUNCH_US`` each, in milliseconds; it is not part
+            of the bound.
     """
 
     gpu: Gpu
@@ -74,31 +75,35 @@ class Bound:
 
     @property
     def latency_ms(self) -> float:
-        """One launch, at least."""
+        """Least time of one launch, in milliseconds."""
         return sum(self.kernel_us) / 1e3
 
     @property
     def compute_ms(self) -> float:
-        """The operations of one launch alone, which no cache shortens."""
+        """Least time of the operations of one launch, which no cache shortens, in milliseconds."""
         return sum(self.compute_us) / 1e3
 
     @property
     def images_per_s(self) -> float:
-        """Images a second, at most."""
+        """Largest number of images per second."""
         return self.batch / self.latency_ms * 1e3
 
     @property
     def memory_share(self) -> float:
-        """Share of the time in kernels that the memory binds, 0 to 1."""
+        """Share of the time in kernels that the memory bounds, 0 to 1."""
         pairs = zip(self.kernel_us, self.compute_us, strict=True)
         return sum(time for time, compute in pairs if time > compute) / sum(self.kernel_us)
 
 
 def bound_plan(plan: KernelPlan, gpu: Gpu) -> Bound:
-    """The time that ``plan`` takes on ``gpu`` at least.
+    """Compute the least time that a plan takes on a GPU.
+
+    Args:
+        plan: Kernel plan of the engine.
+        gpu: Peaks of the GPU.
 
     Raises:
-        BuildError: If the plan does not tell the operations of its kernels.
+        BuildError: If the plan is of an older release, without operations of its kernels.
     """
     require_blocks(plan)
     compute = tuple(_compute_us(kernel, gpu) for kernel in plan.kernels)

@@ -1,4 +1,4 @@
-"""The kernels of a plan summed by part of the model, and the parts of two plans side by side."""
+"""Kernels of a plan summed by part of the model, and the parts of two plans in pairs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class BlockTotal:
     """The kernels of one part of the model.
 
     Attributes:
-        name: The part.
-        attention: Attention blocks in it.
-        kernels: How many there are.
-        bytes_moved: What they read and write.
+        name: Name of the part.
+        attention: Number of attention blocks in it.
+        kernels: Number of kernels.
+        bytes_moved: Number of bytes that they read and write.
         floor_bytes: Fewest bytes that such kernels can move.
-        flops: Operations of their matrix products.
-        bytes_by_kind: ``bytes_moved`` by kind of kernel.
-        bytes_by_type: ``bytes_moved`` by type of element; empty in a plan of an older release.
+        flops: Number of operations of their matrix products.
+        bytes_by_kind: The ``bytes_moved`` by kind of kernel.
+        bytes_by_type: The ``bytes_moved`` by type of element; empty in a plan of an older release.
     """
 
     name: str
@@ -36,26 +36,31 @@ class BlockTotal:
 
     @property
     def floor_ratio(self) -> float | None:
-        """``bytes_moved`` over the floor; None for a part that needs to move nothing."""
+        """``bytes_moved`` over the floor; None for a part whose floor is 0."""
         return self.bytes_moved / self.floor_bytes if self.floor_bytes else None
 
 
 @dataclass(frozen=True)
 class BlockPair:
-    """The same part of two plans; None where one of them has no such part."""
+    """The same part of two plans.
+
+    Attributes:
+        first: The part in the first plan; None if that has no such part.
+        second: The part in the second plan; None if that has no such part.
+    """
 
     first: BlockTotal | None
     second: BlockTotal | None
 
     @property
     def more_bytes(self) -> int:
-        """What the second moves more than the first."""
+        """Number of bytes that the second moves more than the first."""
         moved = [total.bytes_moved if total else 0 for total in (self.first, self.second)]
         return moved[1] - moved[0]
 
 
 def require_blocks(plan: KernelPlan) -> None:
-    """Raise BuildError unless a plan tells parts of the model, operations and the floor."""
+    """Raise BuildError unless a plan has parts of the model, operations and the floor."""
     if not plan.blocks:
         raise BuildError(
             "the plan was made by an older release, without blocks, operations and minimum; build "
@@ -64,19 +69,26 @@ def require_blocks(plan: KernelPlan) -> None:
 
 
 def block_totals(plan: KernelPlan) -> tuple[BlockTotal, ...]:
-    """The parts of a plan in the model's order."""
+    """Sum the kernels of each part of a plan, in the model's order."""
     return tuple(_total([block], plan.kernels) for block in plan.blocks)
 
 
 def plan_total(plan: KernelPlan) -> BlockTotal:
-    """All parts of a plan as one."""
+    """Sum the kernels of all parts of a plan, as one part called ``all``."""
     return replace(_total(plan.blocks, plan.kernels), name="all")
 
 
 def block_pairs(first: KernelPlan, second: KernelPlan) -> tuple[BlockPair, ...]:
-    """The parts of two plans, matched by their place among the attention blocks.
+    """Match the parts of two plans by their place among the attention blocks.
 
-    Names differ between libraries, so what lies between two attention blocks counts as one part.
+    Names differ between libraries, so all parts between two attention blocks count as one.
+
+    Args:
+        first: Kernel plan of one engine.
+        second: Kernel plan of the other engine, of the same model.
+
+    Returns:
+        The pairs, in the model's order.
     """
     sides = [_by_place(plan) for plan in (first, second)]
     places = sorted({place for side in sides for place in side})
@@ -84,7 +96,7 @@ def block_pairs(first: KernelPlan, second: KernelPlan) -> tuple[BlockPair, ...]:
 
 
 def _by_place(plan: KernelPlan) -> dict[tuple[int, bool], BlockTotal]:
-    """Parts by the attention blocks passed before them, and whether they hold one themselves."""
+    """Sum parts by the number of attention blocks before them and whether they hold one."""
     placed: dict[tuple[int, bool], list[Block]] = {}
     passed = 0
     for block in plan.blocks:

@@ -1,7 +1,7 @@
 """Shapes of an ONNX graph's values at one batch, by the ONNX standard's own shape inference.
 
 Graphs of PyTorch's older exporter compute their shapes with Shape, Gather, Concat and the like;
-these small values are computed along the way, node by node.
+these small values are computed too, node by node.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import onnx
 from onnx import TensorProto, TypeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-# What ONNX raises for an operator that it does not know, and for a node that is not as its operator
-# asks: the last four where types do not fit, or are not told.
+# Errors that ONNX raises for an operator that it does not know, and for a node that does not fit
+# its operator: the last four if types do not fit, or are not given.
 NOT_INFERRED = (
     onnx.defs.SchemaError,
     onnx.shape_inference.InferenceError,
@@ -26,10 +26,10 @@ NOT_INFERRED = (
     TypeError,
     ValueError,
 )
-# What ONNX's evaluator raises for a node that cannot be computed.
+# Errors that ONNX's evaluator raises for a node that cannot be computed.
 NOT_COMPUTED = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
                 ValueError)  # fmt: skip
-SMALL = 256  # values at most in a tensor that a shape is computed from
+SMALL = 256  # most values in a tensor that a shape is computed from
 SHAPE_OPS = frozenset({
     "Add", "And", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal",
     "Expand", "Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul",
@@ -40,12 +40,12 @@ SHAPE_OPS = frozenset({
 
 @dataclass(frozen=True)
 class Value:
-    """What is known of one value.
+    """The facts known about one value.
 
     Attributes:
-        shape: Its dimensions; None where they are not known.
-        item_bytes: Size of one item.
-        constant: Whether it is the same for all images, so that a builder computes it once.
+        shape: Sizes of its dimensions; None if they are not known.
+        item_bytes: Size of one item, in bytes; 0 if its type is not known.
+        constant: True if it is the same for all images, so that a builder computes it once.
     """
 
     shape: tuple[int, ...] | None = None
@@ -54,13 +54,13 @@ class Value:
 
     @property
     def bytes(self) -> int:
-        """Size; 0 where it is not known."""
+        """Size of the value, in bytes; 0 if it is not known."""
         return math.prod(self.shape) * self.item_bytes if self.shape is not None else 0
 
 
 @dataclass
 class _Known:
-    """What the nodes so far have told: types, small contents, and what does not change."""
+    """The facts known after the nodes so far: types, small contents and names of constants."""
 
     types: dict[str, TypeProto]
     contents: dict[str, TensorProto]
@@ -68,7 +68,15 @@ class _Known:
 
 
 def infer_values(graph: onnx.ModelProto, batch: int) -> dict[str, Value]:
-    """Every value of ``graph`` when its inputs hold ``batch`` images."""
+    """Infer shape, item size and constancy of each value of a graph at one batch.
+
+    Args:
+        graph: Any graph.
+        batch: Number of images that inputs of a dynamic batch hold.
+
+    Returns:
+        Each value by its name; values of unknown operators are missing.
+    """
     known = _edges(graph.graph, batch)
     opsets = {entry.domain: entry.version for entry in graph.opset_import}
     for node in graph.graph.node:
@@ -81,7 +89,7 @@ def infer_values(graph: onnx.ModelProto, batch: int) -> dict[str, Value]:
 
 
 def _edges(body: onnx.GraphProto, batch: int) -> _Known:
-    """Inputs at ``batch``, and initializers."""
+    """Return the facts about the inputs, at ``batch`` images, and the initializers."""
     known = _Known({}, {}, set())
     for entry in body.input:
         kind = TypeProto()
@@ -101,7 +109,7 @@ def _edges(body: onnx.GraphProto, batch: int) -> _Known:
 def _output_types(
     node: onnx.NodeProto, known: _Known, opsets: dict[str, int]
 ) -> dict[str, TypeProto]:
-    """Types of a node's outputs; of an operator that ONNX does not know, nothing."""
+    """Infer the types of a node's outputs; none for an operator that ONNX does not know."""
     try:
         schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
         return onnx.shape_inference.infer_node_outputs(
@@ -116,7 +124,7 @@ def _output_types(
 
 
 def _compute(node: onnx.NodeProto, known: _Known, opsets: dict[str, int]) -> dict[str, TensorProto]:
-    """Contents of a node's outputs, where they follow from small contents or from a shape."""
+    """Compute a node's outputs if they follow from small contents or from a shape, else none."""
     if node.op_type == "Shape":
         return _shape_of(node, known)
     inputs = [name for name in node.input if name]
@@ -155,7 +163,7 @@ def _all_sized(dims: Iterable[onnx.TensorShapeProto.Dimension]) -> bool:
 
 
 def _items(kind: TypeProto | None) -> int:
-    """Items of a tensor; 0 where they are not known."""
+    """Count the items of a tensor; 0 if its shape is not known."""
     shape = _dimensions(kind)
     return 0 if shape is None else math.prod(shape)
 

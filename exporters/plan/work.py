@@ -1,4 +1,4 @@
-"""What a graph cannot do without: operations of its matrix products, and bytes at the floor.
+"""The least work of a graph: operations of its matrix products, and bytes at the floor.
 
 The floor is the fewest bytes that this set of kernels can move: a matrix product with everything
 elementwise that follows it, one kernel for a whole attention, and a norm. Then
@@ -6,7 +6,7 @@ elementwise that follows it, one kernel for a whole attention, and a norm. Then
 - a matrix product reads its input once, however many share it, and its weights, and writes its
   output;
 - attention reads queries, keys and values, and writes its output: no scores;
-- a norm reads and writes; behind another norm it is in the same kernel and only writes;
+- a norm reads and writes; after another norm it is in the same kernel and only writes;
 - a residual is read by the kernel that adds it;
 - reshapes, transposes, shifts, casts, activations, biases and masks cost nothing.
 
@@ -34,13 +34,13 @@ STANDARD = ("", "ai.onnx")  # domains whose operators these are
 
 @dataclass
 class Work:
-    """What nodes need at least, by the key of the node.
+    """The least work of nodes, by the key of the node.
 
     Attributes:
-        flops: Operations, two a multiply-accumulate.
-        floor_bytes: Bytes.
+        flops: Number of operations of matrix products, two for each multiply-accumulate.
+        floor_bytes: Fewest bytes that its kernel moves for it.
         attention: Keys of the nodes that end an attention block, in order.
-        unsized: Matrix products of unknown shapes.
+        unsized: Number of matrix products of unknown shapes.
     """
 
     flops: Counter[str] = field(default_factory=Counter)
@@ -51,12 +51,13 @@ class Work:
 
 @dataclass
 class _Flow:
-    """Where values come from, past all that costs nothing.
+    """For each tensor, the tensor it comes from through free operations (reshape, activation).
 
     Attributes:
-        values: Every value's shape.
+        values: Shape and item size of each value.
         root: The value that a value is a view, a cast or an activation of.
-        origin: What made the root: ``input``, ``product``, ``norm``, ``softmax`` or nothing.
+        origin: Kind of node that made the root: ``input``, ``product``, ``norm``, ``softmax`` or
+            empty for any other.
         made_by: Operator and key of the node that made a value.
         read: Roots that a matrix product has read.
     """
@@ -68,7 +69,7 @@ class _Flow:
     read: set[str] = field(default_factory=set)
 
     def changing(self, node: onnx.NodeProto) -> list[str]:
-        """Inputs that are not the same for all images."""
+        """List the inputs of a node that are not the same for all images."""
         return [n for n in node.input if n and not self.value(n).constant]
 
     def value(self, name: str) -> Value:
@@ -79,23 +80,23 @@ class _Flow:
         self.root[name], self.origin[name] = name, origin
 
     def follow(self, node: onnx.NodeProto, source: str) -> None:
-        """Take a node's outputs as views of ``source``."""
+        """Make a node's outputs views of ``source``."""
         for name in node.output:
             self.root[name] = self.root.get(source, source)
             self.origin[name] = self.origin[source]
 
 
 def node_key(node: onnx.NodeProto) -> str:
-    """The name that a builder's log has for a node, also for one without a name."""
+    """Return the name of a node in a builder's log, which also names nodes without a name."""
     return str(node.name or f"node_of_{node.output[0]}")
 
 
 def count_work(graph: onnx.ModelProto, values: dict[str, Value]) -> Work:
-    """Operations and floor of ``graph``, node by node.
+    """Count operations and bytes at the floor of a graph, node by node.
 
     Args:
         graph: Any graph; attention is a Softmax between two matrix products, or one node.
-        values: Its values, of ``infer_values``.
+        values: Values of the graph, from ``infer_values``.
     """
     work, flow = Work(), _Flow(values)
     for entry in graph.graph.input:
@@ -144,7 +145,7 @@ def _visit_product(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
 
 
 def _input_bytes(operands: list[str], flow: _Flow) -> int:
-    """Bytes of the activation that a product with weights reads; 0 if another one reads it."""
+    """Count the bytes of a weighted product's activation; 0 if another product has read it."""
     (name, *_) = [name for name in operands if not flow.value(name).constant]
     root = flow.root.get(name, name)
     if root in flow.read:
@@ -156,7 +157,7 @@ def _input_bytes(operands: list[str], flow: _Flow) -> int:
 def _visit_half_attention(
     node: onnx.NodeProto, operands: list[str], flow: _Flow, work: Work
 ) -> None:
-    """A product of two activations: with a softmax it ends an attention, else it begins one."""
+    """Count a product of two activations: it ends an attention after a softmax, else begins one."""
     key = node_key(node)
     others = [name for name in operands if flow.origin[name] != "softmax"]
     work.floor_bytes[key] += sum(flow.value(name).bytes for name in others)
@@ -187,13 +188,13 @@ def _visit_norm(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
 
 
 def _is_spelt_out_norm(node: onnx.NodeProto, flow: _Flow) -> bool:
-    """Whether a node is the mean of squares in a LayerNorm of several nodes."""
+    """Tell whether a node is the mean of squares in a LayerNorm of several nodes."""
     operator, _ = flow.made_by.get(node.input[0], ("", ""))
     return node.op_type == "ReduceMean" and operator in SQUARES
 
 
 def _is_residual(node: onnx.NodeProto, changing: list[str], flow: _Flow) -> bool:
-    """Whether a node adds two values of one shape that come from different places."""
+    """Tell whether a node adds two values of one shape that have different roots."""
     if node.op_type != "Add" or len(changing) != 2:
         return False
     one, other = changing
@@ -203,7 +204,7 @@ def _is_residual(node: onnx.NodeProto, changing: list[str], flow: _Flow) -> bool
 
 
 def _visit_residual(node: onnx.NodeProto, changing: list[str], flow: _Flow, work: Work) -> None:
-    """The kernel that makes the branch, a product or a norm, reads the other summand."""
+    """Count the other summand, which the kernel of the branch, a product or a norm, reads."""
     origins = {flow.origin[name] for name in changing}
     work.floor_bytes[node_key(node)] += flow.value(node.output[0]).bytes
     in_norm = "norm" in origins and "product" not in origins
@@ -211,7 +212,7 @@ def _visit_residual(node: onnx.NodeProto, changing: list[str], flow: _Flow, work
 
 
 def _drop_pooled_output(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
-    """A norm before the mean over all tokens need not write what it normalises."""
+    """Subtract the output of a norm before the mean over all tokens, which need not be written."""
     source = node.input[0] if node.input else ""
     root = flow.root.get(source, source)
     operator, key = flow.made_by.get(root, ("", ""))
@@ -220,13 +221,22 @@ def _drop_pooled_output(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
 
 
 def _reduces_rows(node: onnx.NodeProto, flow: _Flow) -> bool:
-    """Whether a mean is that of each token's channels, as norms begin with."""
+    """Tell whether a mean is that of each token's channels, as at the start of a norm."""
     shape = flow.value(node.input[0]).shape
     return shape is not None and flow.value(node.output[0]).shape == (*shape[:-1], 1)
 
 
 def product_flops(node: onnx.NodeProto, values: dict[str, Value]) -> int | None:
-    """Operations of a matrix product or a convolution; None where shapes are not known."""
+    """Count the operations of a matrix product or a convolution.
+
+    Args:
+        node: A MatMul, Gemm, Einsum or Conv.
+        values: Values of the graph, from ``infer_values``.
+
+    Returns:
+        Number of operations, two for each multiply-accumulate; None if shapes are not known, or
+        for an Einsum with an ellipsis.
+    """
     one, other = (values.get(name, Value()).shape for name in node.input[:2])
     result = values.get(node.output[0], Value()).shape
     if not one or not other or (result is None and node.op_type != "Einsum"):
@@ -244,7 +254,7 @@ def product_flops(node: onnx.NodeProto, values: dict[str, Value]) -> int | None:
 
 
 def _einsum_sizes(equation: str, shapes: tuple[tuple[int, ...], ...]) -> dict[str, int] | None:
-    """Size of each index; None for an ellipsis."""
+    """Return the size of each index; None for an ellipsis, or if the ranks do not fit."""
     terms = equation.replace(" ", "").partition("->")[0].split(",")
     if [len(term) for term in terms] != [len(shape) for shape in shapes] or "." in equation:
         return None

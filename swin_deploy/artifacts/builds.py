@@ -1,4 +1,4 @@
-"""Which files a build converts and writes, decided before the work."""
+"""Files that a build converts and writes, decided before the work."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class BuildPlan:
     """The files of a build, before the work.
 
     Attributes:
-        onnx: The ONNX file to build from.
-        converts: Precision that it is brought to first; None where it has it.
-        graph: The place of the graph that the engine is made from; ``onnx`` where nothing is
-            converted, else a file that is written with the engine.
-        engine: The place of the engine.
+        onnx: Path of the ONNX file to build from.
+        converts: Precision that it is brought to first; None if it has the precision already.
+        graph: Path of the graph that the engine is made from: ``onnx`` if nothing is converted,
+            else a file that is written with the engine.
+        engine: Path of the engine.
     """
 
     onnx: Path
@@ -30,11 +30,15 @@ class BuildPlan:
 
     @property
     def written(self) -> tuple[Path, ...]:
-        """The places of the artefacts that the build writes."""
+        """Paths of the artefacts that the build writes."""
         return (self.engine, self.graph) if self.converts else (self.engine,)
 
     def source(self, file: OnnxFile) -> OnnxFile:
-        """The graph to build from: ``file``, converted where it must be; raises as ``convert``."""
+        """Return the graph to build from: ``file``, or its converted form; raises as ``convert``.
+
+        Args:
+            file: The ONNX file at ``onnx``.
+        """
         return file if self.converts is None else convert(file, self.converts, path=self.graph)
 
 
@@ -45,9 +49,10 @@ def plan_build(
 
     Args:
         file: The ONNX file to build from.
-        engine: Place of the engine; by default in ``folder``, named after the graph.
+        engine: Path of the engine; by default in ``folder``, named after the graph.
         precision: Precision of the engine; by default the file's.
-        folder: Place of what is written where ``engine`` is not named.
+        folder: Folder of the files that are written, if ``engine`` is not given; else its folder
+            is used.
     """
     converts = None if precision in (None, file.precision) else precision
     folder = engine.parent if engine else folder
@@ -56,10 +61,15 @@ def plan_build(
 
 
 def claim_build(files: BuildPlan, *, force: bool = False) -> None:
-    """Fail before the work where a file of a build cannot be written, or must stay as it is.
+    """Fail before the work if a file of a build cannot be written, or must stay as it is.
+
+    Args:
+        files: The files of the build.
+        force: True to replace files that this program did not make.
 
     Raises:
-        FileError: As ``exporters.outputs.claim``.
+        FileError: If a file cannot be written, is the ONNX file to build from, or, without
+            ``force``, was made by somebody else.
     """
     outputs = [output for path in files.written for output in artifact_outputs(path)]
     claim(outputs, inputs=[files.onnx], force=force)

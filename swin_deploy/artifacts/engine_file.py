@@ -28,11 +28,11 @@ from swin_deploy.runners.engine_manifest import (
 
 @dataclass(frozen=True)
 class Listener:
-    """Who follows a build.
+    """The functions that are told of a build.
 
     Attributes:
-        progress: Called with a line at each step.
-        warn: Called with a line where the build goes on without something, such as its cache.
+        progress: Function that is told of each step, in one line.
+        warn: Function that is told, in one line, what the build goes on without, such as its cache.
     """
 
     progress: Progress = silent
@@ -44,8 +44,8 @@ class RefusedEngine:
     """An engine that was built and not written: its plan lacks the precision of its graph.
 
     Attributes:
-        plan: The kernel plan.
-        reasons: What the plan does not deliver, at least one, see ``missing_precision``.
+        plan: Kernel plan of the engine.
+        reasons: Reasons why the plan lacks the precision, at least one, of ``missing_precision``.
     """
 
     plan: KernelPlan
@@ -73,15 +73,15 @@ def write_engine(
 
     Args:
         source: The graph; one that was converted is written with the engine, not without it.
-        path: Where the engine goes.
+        path: Path of the engine.
         profile: Batches it accepts; by default 1 to 32, tuned for 8, or the graph's fixed batch.
         options: Flavour and builder settings.
-        listener: Who follows the build.
-        force: Replace files that this program did not make.
+        listener: Functions that are told of steps and warnings.
+        force: True to replace files that this program did not make.
 
     Returns:
-        What was written; or why nothing was, where the graph is in half precision but the plan
-        does not deliver it.
+        The manifest that was written; or the refused engine, if the graph is in half precision and
+        the plan does not deliver it: nothing is written then.
 
     Raises:
         BuildError: If it cannot be built.
@@ -123,9 +123,17 @@ def write_engine(
 
 
 def missing_precision(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ...]:
-    """What a half-precision graph asks for and its plan does not show; empty when nothing.
+    """List the reasons why an engine's plan is not in the precision that its graph asks for.
 
-    Attention that is not fused counts where modules were kept in float32: they may have cut it.
+    Attention that is not fused is a reason if the caller kept modules in float32, which may have
+    split it.
+
+    Args:
+        plan: Kernel plan of the engine.
+        graph: The half-precision graph that it was built from.
+
+    Returns:
+        Reasons, in words; empty if the plan has the precision.
     """
     precision = precision_of(graph)
     wide, lost, other = plan.float32_compute, plan.lost_float32, plan.wrong_products(precision)
@@ -149,7 +157,7 @@ def missing_precision(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ..
 
 
 def default_profile(graph: onnx.ModelProto) -> BatchProfile:
-    """The graph's fixed batch, or 1 to 32 tuned for 8."""
+    """Return the batches of an engine by default: the graph's fixed one, or 1 to 32 tuned for 8."""
     fixed = fixed_batch(graph)
     return BatchProfile(fixed, fixed, fixed) if fixed else BatchProfile(1, DEFAULT_BATCH_OPT, 32)
 
@@ -162,17 +170,18 @@ def read_or_build_plan(
     half: bool = False,
     warn: Tell = silent,
 ) -> KernelPlan:
-    """The plan of an engine, from its manifest, or of an ONNX file, built in memory.
+    """Read the plan of an engine from its manifest, or build that of an ONNX file in memory.
 
     Args:
-        path: An engine with its manifest, or an ONNX file.
-        batch: To plan an ONNX file for; by default its fixed batch, or 8.
+        path: Path of an engine with its manifest, or of an ONNX file.
+        batch: Batch to plan an ONNX file for; by default its fixed batch, or 8.
         options: Flavour and builder settings, for an ONNX file.
-        half: Plan the float16 form of a float32 ONNX file.
-        warn: Called with a line where the build goes on without something, such as its cache.
+        half: True to plan the float16 form of a float32 ONNX file.
+        warn: Function that is told, in one line, what the build goes on without, such as its cache.
 
     Raises:
-        BuildError: If it cannot be built, or an engine was asked for otherwise than it is.
+        BuildError: If it cannot be built, has no attention, or is an engine of another batch than
+            ``batch``.
         ExportError: If the ONNX file cannot be read, or cannot be written in float16.
         FileError: If the engine's manifest is missing or describes another file.
     """

@@ -1,7 +1,7 @@
-"""What travels with every file made from a model: its sizes, weights, preprocessing and classes.
+"""Facts in every file made from a model: its sizes, weights, preprocessing and classes.
 
-An ONNX file carries it as metadata, an engine in its manifest, so that whoever runs the file needs
-nothing else.
+An ONNX file has them as metadata, an engine in its manifest, so that nothing else is needed to run
+the file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TEXTS = ("model", "weights", "weights_key", "checkpoint_sha256", "class_names_so
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a file says of the model that it was made from.
+    """Facts about the model that a file was made from.
 
     Attributes:
         model: Name of a variant, or of the checkpoint's file or folder.
@@ -44,9 +44,9 @@ class ModelFacts:
         weights_key: Place of the weights among others in their file; empty for the file itself.
         checkpoint_sha256: Digest of the checkpoint; empty for random weights.
         preprocessing: Steps from a picture to an input.
-        class_names: Name of each class, empty where it has none; no entries where none is known.
+        class_names: Name of each class, empty if it has none; no entries if no name is known.
         class_names_source: Name of the place that the class names come from.
-        assumptions: What nothing said and had to be chosen.
+        assumptions: Choices made for settings that neither the checkpoint nor the user gave.
     """
 
     model: str
@@ -61,18 +61,18 @@ class ModelFacts:
 
     @property
     def labels(self) -> ClassNames | None:
-        """The class names, or None where none is known."""
+        """The class names, or None if none is known."""
         if not self.class_names:
             return None
         names = tuple((name,) if name else () for name in self.class_names)
         return ClassNames(names, self.class_names_source)
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as JSON values; ``from_dict`` reads them back."""
+        """Return the facts as JSON values, which ``from_dict`` reads back."""
         return dataclasses.asdict(self)
 
     def to_metadata(self) -> dict[str, str]:
-        """The facts as ONNX metadata, which holds text only; ``from_metadata`` reads them back."""
+        """Return the facts as ONNX metadata, which is text; ``from_metadata`` reads them back."""
         values = self.to_dict()
         return {name: values[name] if name in TEXTS else json.dumps(values[name]) for name in NAMES}
 
@@ -85,10 +85,11 @@ class ModelFacts:
             where: Name of the place that they come from, for messages.
 
         Returns:
-            The facts; None where there are none, as in a file of another tool.
+            The facts; None if there are none, as in a file of another tool.
 
         Raises:
-            FileError: If one is missing, as in a file of an older version, or of another type.
+            FileError: If a fact is missing or unknown, as in a file of another version, or of
+                another type.
         """
         if MARK not in values:
             return None
@@ -105,7 +106,7 @@ class ModelFacts:
 
     @classmethod
     def from_metadata(cls, values: Mapping[str, str], *, where: str) -> ModelFacts | None:
-        """Read the facts in an ONNX file's metadata, as ``from_dict``."""
+        """Read the facts in an ONNX file's metadata; returns and raises as ``from_dict``."""
         parsed = {
             name: text if name in TEXTS else parse_json(text, where=f"the metadata of {where}")
             for name, text in values.items()
@@ -122,9 +123,9 @@ def check_origin(path: Path, facts: ModelFacts | None, loaded: LoadedModel) -> N
     """Refuse to compare a file with a model that it was not made from.
 
     Args:
-        path: The file, for the message.
-        facts: Facts in the file; nothing is checked without any (a file of another tool).
-        loaded: The reference.
+        path: Path of the file, for the message.
+        facts: Facts in the file; None for a file of another tool, which is not checked.
+        loaded: The reference model.
 
     Raises:
         ComparisonError: If model sizes or weights differ.
@@ -156,7 +157,7 @@ def check_origin(path: Path, facts: ModelFacts | None, loaded: LoadedModel) -> N
 
 
 def versions() -> dict[str, str]:
-    """Versions of what takes part in making an artefact."""
+    """Return the versions of the packages that make an artefact, by name, and Python's."""
     found = {"swin-deploy": __version__, "python": platform.python_version()}
     for name in ("torch", "onnx", "onnxscript"):
         found[name] = packages.version(name)
@@ -164,18 +165,23 @@ def versions() -> dict[str, str]:
 
 
 def texts(facts: ModelFacts, precision: Precision) -> dict[str, str]:
-    """The metadata of an ONNX file: the facts, its precision and what made it."""
+    """Return the metadata of an ONNX file: facts, precision and versions of what made it.
+
+    Args:
+        facts: Facts about the model.
+        precision: Precision of the file.
+    """
     return facts.to_metadata() | {"precision": precision, "versions": json.dumps(versions())}
 
 
 def float32_text(graph: onnx.ModelProto) -> dict[str, str]:
-    """The modules kept in float32, as ONNX metadata."""
+    """Return the modules that a graph keeps in float32, as ONNX metadata; empty without any."""
     kept = {key: float32_modules(graph, key) for key in (FLOAT32_MODULES, FLOAT32_ASKED)}
     return {key: json.dumps(names) for key, names in kept.items() if names}
 
 
 def facts_of(loaded: LoadedModel) -> ModelFacts:
-    """What a file made from a model says of it."""
+    """Collect the facts about a model, for the files made from it."""
     names = loaded.class_names
     return ModelFacts(
         model=loaded.name,
@@ -191,5 +197,10 @@ def facts_of(loaded: LoadedModel) -> ModelFacts:
 
 
 def facts_in_manifest(manifest: Mapping[str, Any], path: Path) -> ModelFacts | None:
-    """What a manifest says of its file's model; as ``ModelFacts.from_dict``."""
+    """Read the facts in a manifest; returns and raises as ``ModelFacts.from_dict``.
+
+    Args:
+        manifest: The manifest's values.
+        path: Path of the file that it describes, for messages.
+    """
     return ModelFacts.from_dict(manifest, where=str(manifest_path(path)))

@@ -1,4 +1,4 @@
-"""The export that is meant where no file is named."""
+"""The export that a command takes if no file is named."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def newest_export(precision: Precision | None = None, folder: Path = ENGINES) ->
     """Find the ONNX file written last to ``folder``.
 
     Args:
-        precision: Precision to bring it to. Files that cannot have it any more are passed over,
-            and so are those made from another ONNX file: the export itself is brought to it
-            again. None for any file as it is.
+        precision: Precision to bring the file to, or None for any file as it is. Files that are
+            neither in it nor in float32 are skipped, and so are those converted from another ONNX
+            file: the export itself is converted again.
         folder: Folder of the exports.
 
     Raises:
@@ -32,7 +32,7 @@ def newest_export(precision: Precision | None = None, folder: Path = ENGINES) ->
 
 
 def _can_have(path: Path, precision: Precision) -> bool:
-    """Whether a file is an export in a precision, or in float32; so is another tool's."""
+    """Tell whether a file is an export in a precision, or in float32; True without a manifest."""
     try:
         manifest = read_manifest(path)
     except FileError:

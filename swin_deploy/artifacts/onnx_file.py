@@ -48,12 +48,12 @@ class OnnxFile:
     """An ONNX file and its graph, which is parsed and checked once.
 
     Attributes:
-        path: Place of the file.
-        graph: The graph; ``without_weights`` leaves its structure.
-        has_weights: Whether the graph has the values of its weights.
+        path: Path of the file.
+        graph: The graph; ``without_weights`` leaves its structure only.
+        has_weights: True if the graph has the values of its weights.
         written: Manifest that was written with the file; None for a file that was read.
-        source: Name and SHA-256 of the float32 file that the graph was converted from, where it is
-            not written yet; else None.
+        source: Name and SHA-256 of the float32 file that the graph was converted from, if the
+            converted one is not written yet; else None.
     """
 
     path: Path
@@ -69,13 +69,13 @@ class OnnxFile:
 
     @functools.cached_property
     def facts(self) -> ModelFacts | None:
-        """What the graph says of its model; raises as ``ModelFacts.from_metadata``."""
+        """Facts about the model in the graph; raises as ``ModelFacts.from_metadata``."""
         values = {entry.key: entry.value for entry in self.graph.metadata_props}
         return ModelFacts.from_metadata(values, where=str(self.path))
 
     @functools.cached_property
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest beside the file, checked against it; None without one."""
+        """The manifest next to the file, checked against it; None without one."""
         if self.written is not None:
             return self.written
         try:
@@ -107,7 +107,7 @@ class OnnxFile:
         return {} if self.facts is None else self.facts.to_dict()
 
     def whole_graph(self) -> onnx.ModelProto:
-        """Return the graph with its weights, read again where they were let go of.
+        """Return the graph with its weights, read again if they were released.
 
         Raises:
             ExportError: If the file cannot be read any more.
@@ -128,7 +128,14 @@ def read_onnx(path: Path) -> OnnxFile:
 
 
 def onnx_name(model: str, precision: Precision, opset: int, *, pixels: bool = False) -> str:
-    """The file name of an export; ``pixels`` for one that takes pixels."""
+    """Return the file name of an export.
+
+    Args:
+        model: Name of the model.
+        precision: Precision of the file.
+        opset: Opset of the file.
+        pixels: True for an export that takes pixels, False for one that takes normalised images.
+    """
     taken = "-pixels" if pixels else ""
     return f"{model}{taken}-{precision}-opset{opset}.onnx"
 
@@ -139,12 +146,13 @@ def export_spec(
     pixels: bool = False,
     **choices: Any,  # noqa: ANN401 - fields of ExportSpec
 ) -> ExportSpec:
-    """Say what to export of a model.
+    """Return the specification of an export of a model.
 
     Args:
         loaded: The model.
-        pixels: Take pixels [B, H, W, 3] of 0 to 255, normalised inside, not images [B, 3, H, W].
-        choices: Other fields of ``ExportSpec``.
+        pixels: True to take pixels [B, H, W, 3] of 0 to 255, normalised inside the graph; False to
+            take normalised images [B, 3, H, W].
+        choices: Values of other fields of ``ExportSpec``, by name.
     """
     (rows, columns), names = loaded.config.image, loaded.config.output_names
     if pixels:
@@ -161,31 +169,37 @@ def write_onnx(
 
     Args:
         loaded: The model.
-        spec: What to export of it.
-        path: Where the file goes.
-        force: Replace files that this program did not make.
+        spec: Input, opset, batch and precision of the export.
+        path: Path of the file.
+        force: True to replace files that this program did not make.
 
     Raises:
-        ConfigError: If pixels are to be taken, and the model's way to normalise them is not known.
+        ConfigError: If the export takes pixels, and the model's normalisation is not known.
         ExportError: If the export fails or is not what was asked for.
         FileError: If the file cannot be written, or one is there that must stay.
     """
     inputs = [] if loaded.checkpoint is None else [loaded.checkpoint]
     claim(artifact_outputs(path), inputs=inputs, force=force)
     metadata = texts(facts_of(loaded), spec.precision)
-    # Only the exporter holds the deploy model, which lets go of it: its weights are the graph's.
+    # Only the exporter holds the deploy model, and releases it: its weights are the graph's.
     graph = export_onnx(_deployed(loaded, spec), spec, metadata=metadata)
     return write_graph(OnnxFile(path, graph), force=force)
 
 
 def _deployed(loaded: LoadedModel, spec: ExportSpec) -> nn.Module:
-    """The deploy model, with the input that an export is to have."""
+    """Make the deploy model, with the type of input that an export has."""
     model = fold(loaded.reference)
     return taking_pixels(model, loaded.preprocessing) if spec.input_type == "uint8" else model
 
 
 def converted_path(source: Path, precision: Precision, *, folder: Path) -> Path:
-    """Name a form of a float32 ONNX file after it: its word for the precision, or one more."""
+    """Return the path of a converted ONNX file, named after the file that it is made from.
+
+    Args:
+        source: Path of the float32 file.
+        precision: Precision of the new file; it replaces ``fp32`` in the name, or is added to it.
+        folder: Folder of the new file.
+    """
     words = source.stem.split("-")
     named = [precision if word == "fp32" else word for word in words]
     return folder / f"{'-'.join(named if named != words else [*words, precision])}.onnx"
@@ -198,8 +212,8 @@ def convert(
 
     Args:
         source: A float32 file.
-        precision: To bring it to, ``fp16`` or ``bf16``.
-        path: Place of the new file; nothing is written yet.
+        precision: Precision to bring it to, ``fp16`` or ``bf16``.
+        path: Path of the new file; nothing is written yet.
         keep: Paths of modules that stay float32.
 
     Raises:
@@ -230,6 +244,10 @@ def convert(
 def write_graph(file: OnnxFile, *, force: bool = False) -> OnnxFile:
     """Write a graph with its manifest, and return the written file.
 
+    Args:
+        file: The graph and its path; its weights must be there.
+        force: True to replace files that this program did not make.
+
     Raises:
         FileError: If the file cannot be written, or one is there that is not ours.
     """
@@ -239,7 +257,7 @@ def write_graph(file: OnnxFile, *, force: bool = False) -> OnnxFile:
 
 
 def new_graph(file: OnnxFile) -> NewArtifact:
-    """Return a graph as an artefact to write."""
+    """Return a graph and its manifest as an artefact to write."""
     graph = file.graph
     manifest = {
         "kind": "onnx",

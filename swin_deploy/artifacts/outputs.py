@@ -1,8 +1,8 @@
-"""Results as files to write, and how ours are told from other people's.
+"""Results as files to write, and checks that a file is one of ours.
 
-JSON documents are known from their members, tables from the manifest beside them. Text files end in
-a signature; those made before there was one are known from the report.json beside them, or from how
-they begin.
+JSON documents are known from their members, tables from the manifest next to them. Text files end
+in a signature; those of versions without one are known from the report.json next to them, or from
+their first bytes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def picture_output(path: Path) -> Output:
 def table_outputs(path: Path) -> tuple[Output, ...]:
     """Return a table of predictions and its manifest, which tells whether the table is ours.
 
-    The manifest lies beside the file that a link leads to.
+    The manifest is next to the file that a link leads to.
     """
     beside = manifest_path(real_path(path))
 
@@ -74,14 +74,14 @@ def features_output(path: Path) -> Output:
 
 
 def ending_problem(path: Path, kind: tuple[str, tuple[str, ...]]) -> str:
-    """Say why a name would have the next command take the file for something else.
+    """Say why the next command would take a file for another kind, because of its name.
 
     Args:
-        path: The file to write.
-        kind: What it is to be, and the endings of such files.
+        path: Path of the file to write.
+        kind: Kind of the file, in words, and the endings of such files.
 
     Returns:
-        One line with a better name; empty where the name is good.
+        One line with a better name; empty if the name is good.
     """
     what, endings = kind
     if path.name.endswith(endings):
@@ -93,7 +93,7 @@ def ending_problem(path: Path, kind: tuple[str, tuple[str, ...]]) -> str:
 
 
 def read_kind(path: Path) -> str:
-    """Return the ``kind`` that a JSON object names; empty where there is none."""
+    """Return the ``kind`` in a JSON object; empty if there is none or the file is not JSON."""
     try:
         values = read_json(path)
     except FileError:
@@ -130,12 +130,12 @@ def _is_text(place: Path, *, kind: str, older: re.Pattern[bytes]) -> bool:
 
 
 def _is_unsigned(place: Path) -> bool:
-    """Whether there is no signature: not at the end, nor before what somebody added."""
+    """Tell whether a file has no signature anywhere, not even before added text."""
     return SIGNED not in _content(place)
 
 
 def _members(path: Path) -> set[str]:
-    """The members of a JSON object; none of anything else."""
+    """Return the names of a JSON object's members; none for anything else."""
     try:
         values = read_json(path)
     except FileError:
@@ -144,7 +144,7 @@ def _members(path: Path) -> set[str]:
 
 
 def _content(path: Path) -> bytes:
-    """A file's content; nothing where there is none, or more than any file of ours has."""
+    """Read a file's content; empty without a file, or if it has more than ``MOST_BYTES``."""
     if not path.is_file() or path.stat().st_size > MOST_BYTES:
         return b""
     return path.read_bytes()
