@@ -126,8 +126,8 @@ class BenchReport:
         model: Model name.
         img_size: Image side in pixels, or rows and columns.
         results: Baseline first, then the others, by batch.
-        conditions: What the numbers hold for: device, threads, versions, copies, warm-up.
-        comparisons: What is shipped against each way to do without it, by batch.
+        conditions: Circumstances that the numbers hold for: device, threads, versions, copies, warm-up.
+        comparisons: Ratios of what is shipped to each way to do without it, by batch.
     """
 
     model: str
