@@ -126,7 +126,7 @@ class BenchReport:
         model: Model name.
         img_size: Image side in pixels, or rows and columns.
         results: Baseline first, then the others, by batch.
-        conditions: Circumstances that the numbers hold for: device, threads, versions, copies, warm-up.
+        conditions: Circumstances of the numbers: device, threads, versions, copies, warm-up.
         comparisons: Ratios of what is shipped to each way to do without it, by batch.
     """
 
