@@ -25,6 +25,7 @@ Output = Literal["logits", "features", "stages", "tokens"]
 # The largest numbers that a config accepts. The largest Swin known has windows of 48 tokens a side,
 # 512 channels, 42 blocks in a stage and images of 1536 pixels a side.
 MOST_STAGES = 8
+SINGLE = ("patch_size", "embed_dim", "num_classes")  # one number for the whole model
 MOST_REAL = {"mlp_ratio": 64.0, "layer_norm_eps": 1.0}
 MOST = {
     "img_size": MOST_SIDE,
@@ -168,7 +169,8 @@ class SwinConfig:
         if len(self.depths) > MOST_STAGES:
             raise ConfigError(f"depths of {len(self.depths):,} stages: at most {MOST_STAGES}")
         for field, most in MOST.items():
-            values = list(numbers(getattr(self, field)))
+            given = getattr(self, field)
+            values = [given] if field in SINGLE else list(numbers(given))
             least = 0 if field in ("num_classes", "pretrained_window_sizes") else 1
             if not all(type(one) is int and least <= one <= most for one in values):
                 raise ConfigError(

@@ -83,6 +83,7 @@ SIZES = VARIANTS["notebook-digits"].to_dict()
 @given(changes=st.lists(CHANGED, min_size=1, max_size=3))
 @example(changes=[(list(SIZES).index("window_size"), "2^70")])
 @example(changes=[(list(SIZES).index("window_size"), "2^40")])
+@example(changes=[(list(SIZES).index("num_classes"), "empty list")])
 def test_config_from_dict_with_values_changed(changes: list[tuple[int, str]]) -> None:
     values = dict(SIZES)
     for number, name in changes:
