@@ -21,7 +21,7 @@ from swin_deploy.report.accuracy import (
 )
 from swin_deploy.report.bench_words import bench_sentences
 from swin_deploy.report.grids import Column, Grid
-from swin_deploy.report.numbers import one_line
+from swin_deploy.report.numbers import end_of, one_line
 from swin_deploy.report.plan_tables import (
     block_table,
     kernel_table,
@@ -179,10 +179,9 @@ def render_comparison(
 def _with_short_names(table: Table, columns: int = 1) -> Table:
     """Cut long names of blocks to their ends, in which they differ."""
     at = [index for index, (_, kind) in enumerate(table.columns) if kind == "code"][:columns]
-    width = SHORT_NAME
 
     def short(index: int, cell: str) -> str:
-        return f"…{cell[1 - width :]}" if index in at and len(cell) > width else cell
+        return end_of(cell, SHORT_NAME) if index in at else cell
 
     rows = (tuple(short(index, cell) for index, cell in enumerate(row)) for row in table.rows)
     return Table(table.columns, tuple(rows))
