@@ -11,7 +11,7 @@ import click
 from exporters.outputs import Output
 from swin_deploy.artifacts.outputs import report_outputs
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table
+from swin_deploy.cli.console import CHECK_FAILED, Console, show_result
 from swin_deploy.cli.options import (
     ModelRequest,
     engine_option,
@@ -131,7 +131,6 @@ def bench(
         from swin_deploy.candidates import read_made
         from swin_deploy.report.make import make_report
         from swin_deploy.report.terminal import render_bench
-        from swin_deploy.report.to_json import to_json
         from swin_deploy.report.write import write_report
 
         loaded = asked.load()
@@ -149,10 +148,7 @@ def bench(
     if report:
         fresh = earlier or make_report(loaded, made, parity=None, bench=None)
         write_report(replace(fresh, bench=result), report, force=force)
-    if as_json:
-        show_json(to_json(result))
-    else:
-        show_table(render_bench(result))
+    show_result(result, render_bench, as_json=as_json)
     if report:
         console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
     if result.failures:

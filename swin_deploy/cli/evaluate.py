@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from swin_deploy.artifacts.outputs import EVALUATION, evaluation_outputs
+from swin_deploy.artifacts.outputs import evaluation_outputs
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import CHECK_FAILED, Console, announce, show_json, show_table
+from swin_deploy.cli.console import CHECK_FAILED, Console, announce, show_result
 from swin_deploy.cli.inputs import require_data, requiring
 from swin_deploy.cli.options import (
     ModelRequest,
@@ -26,7 +25,6 @@ from swin_deploy.config import BUNDLED_IMAGES, DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from swin_deploy.checkpoints.load import LoadedModel
-    from swin_deploy.evaluate.accuracy import Evaluation
     from swin_deploy.images.labelled import LabelledImages
     from swin_deploy.runners import TorchWay
 
@@ -126,6 +124,7 @@ def evaluate(
         from swin_deploy.candidates import read_made
         from swin_deploy.evaluate import run
         from swin_deploy.report.terminal import render_evaluation
+        from swin_deploy.report.write import write_evaluation
 
         loaded = asked.load()
         images = _images(loaded, data, limit=limit, skip_unreadable=skip_unreadable)
@@ -153,13 +152,8 @@ def evaluate(
         console.warn(assumption.text)
     if evaluation.doubt:
         console.warn(evaluation.doubt)
-    _write(evaluation, folder, force=force)
-    if as_json:
-        from swin_deploy.report.to_json import to_json
-
-        show_json(to_json(evaluation))
-    else:
-        show_table(render_evaluation(evaluation))
+    write_evaluation(evaluation, folder, force=force)
+    show_result(evaluation, render_evaluation, as_json=as_json)
     console.note(f"  wrote {folder / 'evaluation.json'} and evaluation.md")
     if not onnx_files and not engine_files:
         why = "makes a file to judge with --onnx"
@@ -232,17 +226,3 @@ def _warn_too_few(console: Console, images: int, max_drop: float | None) -> None
             f"{images:,} images cannot pass --max-drop {100 * (max_drop or 0):g}: even with equal "
             f"answers that takes {enough:,}"
         )
-
-
-def _write(evaluation: Evaluation, folder: Path, *, force: bool) -> None:
-    """Write the results as JSON and Markdown: both files, or none."""
-    from exporters.artifact import write_together
-    from exporters.outputs import claim, sign
-    from swin_deploy.report.markdown import render_evaluation
-    from swin_deploy.report.to_json import to_json
-
-    outputs = evaluation_outputs(folder)
-    claim(outputs, force=force)
-    values = json.dumps(to_json(evaluation), indent=2, allow_nan=False) + "\n"
-    contents = (values.encode(), sign(render_evaluation(evaluation), EVALUATION))
-    write_together(dict(zip((output.path for output in outputs), contents, strict=True)))

@@ -18,8 +18,7 @@ from swin_deploy.cli.console import (
     announce,
     announce_images,
     command_line,
-    show_json,
-    show_table,
+    show_result,
 )
 from swin_deploy.cli.options import (
     GPU_MACHINE,
@@ -106,7 +105,6 @@ def parity(
         from swin_deploy.parity.run import image_sets, prove_parity
         from swin_deploy.report.make import make_report, with_earlier
         from swin_deploy.report.terminal import render_parity
-        from swin_deploy.report.to_json import to_json
         from swin_deploy.report.write import write_report
 
         loaded = asked.load()
@@ -128,10 +126,7 @@ def parity(
         full = make_report(loaded, made, parity=result, bench=None, images=sets)
         full = with_earlier(full, report)
         write_report(replace(full, next_command=_on_gpu(result)), report, force=force)
-    if as_json:
-        show_json(to_json(result))
-    else:
-        show_table(render_parity(result))
+    show_result(result, render_parity, as_json=as_json)
     if report:
         console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
     words = (*asked.words(), *runner_words(runner))

@@ -27,8 +27,7 @@ from swin_deploy.cli.console import (
     announce,
     announce_images,
     command_line,
-    show_json,
-    show_table,
+    show_result,
 )
 from swin_deploy.cli.engine_options import (
     capability_option,
@@ -305,12 +304,8 @@ def _conclude(
 ) -> None:
     """Write the report, and show its summary or its JSON."""
     from swin_deploy.report.terminal import render_summary
-    from swin_deploy.report.to_json import to_json
     from swin_deploy.report.write import write_report
 
     written = write_report(result, folder, force=force)
-    if as_json:
-        show_json(to_json(result))
-    else:
-        show_table(render_summary(result))
+    show_result(result, render_summary, as_json=as_json)
     console.note(f"  wrote {', '.join(map(str, written))}")
