@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from swin_deploy.artifacts.outputs import evaluation_outputs
+from swin_deploy.cli import options as shared
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, announce, show_result
 from swin_deploy.cli.inputs import require_data, requiring
-from swin_deploy.cli.options import (
-    ModelRequest,
-    engine_option,
-    json_option,
-    model_options,
-    onnx_option,
-    runner_option,
-)
+from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import claim_outputs, force_option
-from swin_deploy.cli.values import FILE, MAX_BATCH
+from swin_deploy.cli.values import FILE
 from swin_deploy.config import BUNDLED_IMAGES, DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -62,10 +56,10 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
 
 
 @command(epilog=EPILOG)
-@model_options
-@onnx_option
-@engine_option
-@runner_option
+@shared.model_options
+@shared.onnx_option
+@shared.engine_option
+@shared.runner_option
 @click.option(
     "--data",
     type=FILE,
@@ -76,13 +70,7 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
 @click.option(
     "--limit", type=click.IntRange(min=1), help="Images at most, spread over the classes."
 )
-@click.option(
-    "--batch",
-    type=click.IntRange(1, MAX_BATCH),
-    default=32,
-    show_default=True,
-    help="Images a call.",
-)
+@shared.batch_option(help="Images a call.")
 @click.option(
     "--max-drop", type=float, callback=points, metavar="POINTS", help="Top-1 that may be lost."
 )
@@ -94,7 +82,7 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
     help="Predictions and results; the same command goes on there.  [default: evaluation/<model>]",
 )
 @force_option
-@json_option
+@shared.json_option
 @click.pass_obj
 def evaluate(
     console: Console,

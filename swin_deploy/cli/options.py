@@ -25,7 +25,7 @@ from swin_deploy.cli.inputs import (
     require_steps,
     requiring,
 )
-from swin_deploy.cli.values import FILE, crop_share, number_list
+from swin_deploy.cli.values import FILE, MAX_BATCH, crop_share, number_list
 from swin_deploy.config import VARIANTS
 from swin_deploy.config.names import SHORT_NAMES, variant_name
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
@@ -328,6 +328,10 @@ flavor_option = click.option(
     default="auto",
     show_default=True,
     help="auto: full TensorRT where it and a GPU are there, else TensorRT-RTX.",
+)
+# Number of images in a call of a command that takes any number of images.
+batch_option = functools.partial(
+    click.option, "--batch", type=click.IntRange(1, MAX_BATCH), default=32, show_default=True
 )
 report_option = click.option(
     "--report", type=FILE, metavar="DIR", help="Write report.json, .md and .html here."

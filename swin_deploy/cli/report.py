@@ -89,7 +89,9 @@ def report(
     if schema:
         if reports:
             raise click.UsageError("--schema takes no report")
-        _show_schema()
+        from swin_deploy.report.schema import load_schema
+
+        show_json(load_schema())
     elif len(reports) == 1:
         if allow_slower is not None:
             raise click.UsageError("--allow-slower is for two reports")
@@ -136,12 +138,6 @@ def _is_same(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except OSError:
         return False
-
-
-def _show_schema() -> None:
-    from swin_deploy.report.schema import load_schema
-
-    show_json(load_schema())
 
 
 def _read(path: Path) -> Report:

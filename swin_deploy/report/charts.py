@@ -116,18 +116,15 @@ def ratio_bars(bench: BenchReport) -> list[Bar]:
 
 def _ratio_bar(result: BenchResult, scale: float) -> Bar:
     low, high = result.ratio_low, result.ratio_high
+    known = result.precision in result.name
+    name = result.name if known else f"{result.name}, {result.precision}"
     return Bar(
-        f"{_precise_name(result)}, batch {result.batch}",
+        f"{name}, batch {result.batch}",
         ratio_text(result.ratio) + (f", {low:.2f} to {high:.2f}" if high else ""),
         ((_share(result.ratio, scale), "good" if result.ratio >= 1 else "slow"),),
         mark=1 / scale,
         whisker=(_share(low, scale), _share(high, scale)) if high else None,
     )
-
-
-def _precise_name(result: BenchResult) -> str:
-    known = result.precision in result.name
-    return result.name if known else f"{result.name}, {result.precision}"
 
 
 def block_bars(plan: KernelPlan) -> list[Bar]:

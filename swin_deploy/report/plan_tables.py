@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -132,18 +133,15 @@ def block_table(plan: KernelPlan, bounds: Sequence[Bound] = ()) -> Table:
         "Of all": ("number", lambda total: _share(total.bytes_moved, plan.bytes_moved)),
         "Of min.": ("number", lambda total: _floor_text(total if total.kernels else None)),
         "GFLOP": ("number", lambda total: _gflop_text(total.flops)),
-        **{f"{kind} MB": ("number", _kind_cell(kind)) for kind in SHOWN_KINDS},
+        **{f"{kind} MB": ("number", functools.partial(_kind_text, kind)) for kind in SHOWN_KINDS},
         **({TIME: ("number", _time_cell(plan, whole, bounds[0]))} if bounds else {}),
     }
     return make_table((*block_totals(plan), whole), columns)
 
 
-def _kind_cell(kind: str) -> Callable[[BlockTotal], str]:
-    def cell(total: BlockTotal) -> str:
-        size = dict(zip(SHOWN_KINDS, shown_bytes(total.bytes_by_kind), strict=True))[kind]
-        return megabytes_text(size) if size else "-"
-
-    return cell
+def _kind_text(kind: str, total: BlockTotal) -> str:
+    size = sum(total.bytes_by_kind.get(one, 0) for one in SHOWN_KINDS[kind])
+    return megabytes_text(size) if size else "-"
 
 
 def _time_cell(plan: KernelPlan, whole: BlockTotal, bound: Bound) -> Callable[[BlockTotal], str]:

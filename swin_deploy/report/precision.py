@@ -12,6 +12,7 @@ from swin_deploy.precision.ranges import FLOAT16, OVERFLOW_SHARE, Activation, Pa
 from swin_deploy.report.numbers import error_text, percent_text
 from swin_deploy.report.tables import Columns, Facts, Table, make_table
 
+FIGURES = ("name", "max_abs", "headroom", "rms", "tiny_share", "noise")  # of a part, in JSON
 RANGES: Columns[Part | Activation] = {
     "Largest": ("number", lambda one: f"{one.max_abs:.3g}"),
     "Headroom": ("number", lambda one: _headroom(one.headroom)),
@@ -100,12 +101,7 @@ def precision_to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         "fair_share": _finite(diagnosis.fair_share),
         "parts": [
             {
-                "name": part.name,
-                "max_abs": _finite(part.max_abs),
-                "headroom": _finite(part.headroom),
-                "rms": _finite(part.rms),
-                "tiny_share": part.tiny_share,
-                "noise": _finite(part.noise),
+                **{name: _finite(getattr(part, name)) for name in FIGURES},
                 "at_risk": list(risks(part, diagnosis.fair_share)),
                 "activations": [
                     {key: _finite(value) for key, value in dataclasses.asdict(one).items()}
