@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -115,13 +115,7 @@ class TimedRunner:
             Milliseconds of the call, then between ``events`` if given; empty if it was skipped or
             failed.
         """
-        if not self.ready:
-            return []
-        try:
-            return time_call(self.runner, events)
-        except Exception as err:  # noqa: BLE001 - whatever a library raises is a row, not the end
-            self.failed = one_line(err)
-            return []
+        return self._try(lambda: time_call(self.runner, events))
 
     def try_run(self, images: NDArray[np.float32]) -> list[float]:
         """Time a call from images on the host to outputs on the host.
@@ -132,19 +126,13 @@ class TimedRunner:
         Returns:
             Milliseconds of the call; empty if it was skipped or failed.
         """
+        return self._try(lambda: time_copies(self.runner, images))
+
+    def _try(self, call: Callable[[], list[float]]) -> list[float]:
         if not self.ready:
             return []
         try:
-            self.runner.synchronize()
-            given = self.runner.inputs(images)  # a service has these already: outside the clock
-            start = time.perf_counter()
-            with_copies = getattr(self.runner, "execute_with_copies", None)
-            if with_copies is None:
-                self.runner.run(given)
-            else:
-                with_copies()
-                self.runner.synchronize()
-            return [(time.perf_counter() - start) * 1e3]
+            return call()
         except Exception as err:  # noqa: BLE001 - whatever a library raises is a row, not the end
             self.failed = one_line(err)
             return []
@@ -350,3 +338,17 @@ def time_call(runner: Runner, events: Events | None) -> list[float]:
     events[1].record(stream)
     runner.synchronize()
     return [(time.perf_counter() - start) * 1e3, float(events[0].elapsed_time(events[1]))]
+
+
+def time_copies(runner: Runner, images: NDArray[np.float32]) -> list[float]:
+    """Time one call from images on the host to outputs on the host, in milliseconds."""
+    runner.synchronize()
+    given = runner.inputs(images)  # a service has these already: outside the clock
+    start = time.perf_counter()
+    with_copies = getattr(runner, "execute_with_copies", None)
+    if with_copies is None:
+        runner.run(given)
+    else:
+        with_copies()
+        runner.synchronize()
+    return [(time.perf_counter() - start) * 1e3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -13,6 +13,12 @@ from typing import Any
 import torch
 
 CLOCK_SM, CLOCK_MEMORY, TEMPERATURE_GPU = 1, 2, 0
+FIGURES = {
+    "sm_mhz": "SM {} MHz",
+    "memory_mhz": "memory {} MHz",
+    "celsius": "{} C",
+    "watts": "{} W",
+}
 # nvmlClocksEventReasons of nvml.h; the first two say that nothing is wrong.
 THROTTLING = {
     0x1: "idle",
@@ -78,14 +84,8 @@ class GpuState:
     @property
     def text(self) -> str:
         """The state in words; values that are not known are skipped."""
-        parts = (
-            ("SM {} MHz", self.sm_mhz),
-            ("memory {} MHz", self.memory_mhz),
-            ("{} C", self.celsius),
-            ("{} W", self.watts),
-            ("clocks held by: {}", None if self.reasons is None else _reasons(self.reasons)),
-        )
-        return ", ".join(text.format(value) for text, value in parts if value is not None)
+        held = [] if self.reasons is None else [f"clocks held by: {_reasons(self.reasons)}"]
+        return ", ".join((*_figures([self]), *held))
 
 
 def gpu_state() -> str:
@@ -168,16 +168,19 @@ class GpuSampler:
         """The readings so far in words: median and range of each; empty if there are none."""
         if not self._states:
             return ""
-        figures = (
-            ("SM {} MHz", [state.sm_mhz for state in self._states]),
-            ("memory {} MHz", [state.memory_mhz for state in self._states]),
-            ("{} C", [state.celsius for state in self._states]),
-            ("{} W", [state.watts for state in self._states]),
-        )
-        parts = [text.format(_range(values)) for text, values in figures if _range(values)]
         held = _holders([state.reasons for state in self._states])
         count = len(self._states)
-        return f"{', '.join([*parts, *held])} ({count} readings between timed rounds)"
+        return (
+            f"{', '.join((*_figures(self._states), *held))} ({count} readings between timed rounds)"
+        )
+
+
+def _figures(states: Sequence[GpuState]) -> Iterator[str]:
+    """Describe each figure that is known over some states."""
+    for name, text in FIGURES.items():
+        found = _range([getattr(state, name) for state in states])
+        if found:
+            yield text.format(found)
 
 
 def _range(values: list[int | None]) -> str:

@@ -10,18 +10,10 @@ import click
 
 from exporters.outputs import Output
 from swin_deploy.artifacts.outputs import report_outputs
+from swin_deploy.cli import options as shared
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table
-from swin_deploy.cli.options import (
-    ModelRequest,
-    engine_option,
-    json_option,
-    model_options,
-    onnx_option,
-    report_option,
-    runner_option,
-    runner_words,
-)
+from swin_deploy.cli.console import CHECK_FAILED, Console, show_result
+from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.cli.values import batch_list, duration
 
@@ -67,10 +59,10 @@ def against_list(_: click.Context, __: click.Parameter, value: str) -> tuple[Aga
 
 
 @command(epilog=EPILOG)
-@model_options
-@onnx_option
-@engine_option
-@runner_option
+@shared.model_options
+@shared.onnx_option
+@shared.engine_option
+@shared.runner_option
 @click.option(
     "--batch",
     "--batches",
@@ -99,9 +91,9 @@ def against_list(_: click.Context, __: click.Parameter, value: str) -> tuple[Aga
 @click.option(
     "--transfers", is_flag=True, help="Time it also with images and outputs copied each call."
 )
-@report_option
+@shared.report_option
 @force_option
-@json_option
+@shared.json_option
 @click.pass_obj
 def bench(
     console: Console,
@@ -131,7 +123,6 @@ def bench(
         from swin_deploy.candidates import read_made
         from swin_deploy.report.make import make_report
         from swin_deploy.report.terminal import render_bench
-        from swin_deploy.report.to_json import to_json
         from swin_deploy.report.write import write_report
 
         loaded = asked.load()
@@ -149,16 +140,13 @@ def bench(
     if report:
         fresh = earlier or make_report(loaded, made, parity=None, bench=None)
         write_report(replace(fresh, bench=result), report, force=force)
-    if as_json:
-        show_json(to_json(result))
-    else:
-        show_table(render_bench(result))
+    show_result(result, render_bench, as_json=as_json)
     if report:
         console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
     if result.failures:
         click.get_current_context().exit(CHECK_FAILED)
     if not engine_files and not onnx_files:
-        words = (*asked.words(), *runner_words(runner))
+        words = (*asked.words(), *shared.runner_words(runner))
         console.next_step("run", *words, why="makes what you ship, and times it")
     elif "compile" not in against:
         console.again("--against", "all", why="torch.compile is the bar to clear")

@@ -10,9 +10,9 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from swin_deploy.checkpoints.load import LoadedModel
     from swin_deploy.images.sets import ImageSet
 
+T = TypeVar("T")
 CHECK_FAILED = 1  # exit status
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 READER_GONE = 141  # 128 and the signal, as shells have it
@@ -137,6 +138,16 @@ def _say_alive(text: str) -> None:
 def show_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Show a result as JSON on standard output; raises as ``show_text`` does."""
     show_text(json.dumps(value, indent=2, allow_nan=False))
+
+
+def show_result(result: T, render: Callable[[T], Any], *, as_json: bool) -> None:
+    """Show a result as JSON, or as ``render`` lays it out; raises as ``show_text`` does."""
+    from swin_deploy.report.to_json import to_json
+
+    if as_json:
+        show_json(to_json(result))
+    else:
+        show_table(render(result))
 
 
 def show_table(renderable: Any) -> None:  # noqa: ANN401 - any rich renderable

@@ -149,13 +149,8 @@ def life_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def collected(*args: Any, **values: Any) -> Any:  # noqa: ANN401 - any command's values
-        life = EngineBuildOptions(
-            timing_cache=values.pop("timing_cache"),
-            no_timing_cache=values.pop("no_timing_cache"),
-            hardware_compatibility=values.pop("hardware_compatibility"),
-            version_compatible=values.pop("version_compatible"),
-            compute_capability=values.pop("compute_capability"),
-        )
+        names = [field.name for field in dataclasses.fields(EngineBuildOptions)]
+        life = EngineBuildOptions(**{name: values.pop(name) for name in names})
         if life.timing_cache is not None and life.no_timing_cache:
             raise click.UsageError("--timing-cache and --no-timing-cache exclude each other")
         return command(*args, life=life, **values)

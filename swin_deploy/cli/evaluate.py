@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from swin_deploy.artifacts.outputs import EVALUATION, evaluation_outputs
+from swin_deploy.artifacts.outputs import evaluation_outputs
+from swin_deploy.cli import options as shared
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import CHECK_FAILED, Console, announce, show_json, show_table
+from swin_deploy.cli.console import CHECK_FAILED, Console, announce, show_result
 from swin_deploy.cli.inputs import require_data, requiring
-from swin_deploy.cli.options import (
-    ModelRequest,
-    engine_option,
-    json_option,
-    model_options,
-    onnx_option,
-    runner_option,
-)
+from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import claim_outputs, force_option
-from swin_deploy.cli.values import FILE, MAX_BATCH
+from swin_deploy.cli.values import FILE
 from swin_deploy.config import BUNDLED_IMAGES, DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from swin_deploy.checkpoints.load import LoadedModel
-    from swin_deploy.evaluate.accuracy import Evaluation
     from swin_deploy.images.labelled import LabelledImages
     from swin_deploy.runners import TorchWay
 
@@ -64,10 +56,10 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
 
 
 @command(epilog=EPILOG)
-@model_options
-@onnx_option
-@engine_option
-@runner_option
+@shared.model_options
+@shared.onnx_option
+@shared.engine_option
+@shared.runner_option
 @click.option(
     "--data",
     type=FILE,
@@ -78,13 +70,7 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
 @click.option(
     "--limit", type=click.IntRange(min=1), help="Images at most, spread over the classes."
 )
-@click.option(
-    "--batch",
-    type=click.IntRange(1, MAX_BATCH),
-    default=32,
-    show_default=True,
-    help="Images a call.",
-)
+@shared.batch_option(help="Images a call.")
 @click.option(
     "--max-drop", type=float, callback=points, metavar="POINTS", help="Top-1 that may be lost."
 )
@@ -96,7 +82,7 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
     help="Predictions and results; the same command goes on there.  [default: evaluation/<model>]",
 )
 @force_option
-@json_option
+@shared.json_option
 @click.pass_obj
 def evaluate(
     console: Console,
@@ -126,6 +112,7 @@ def evaluate(
         from swin_deploy.candidates import read_made
         from swin_deploy.evaluate import run
         from swin_deploy.report.terminal import render_evaluation
+        from swin_deploy.report.write import write_evaluation
 
         loaded = asked.load()
         images = _images(loaded, data, limit=limit, skip_unreadable=skip_unreadable)
@@ -153,13 +140,8 @@ def evaluate(
         console.warn(assumption.text)
     if evaluation.doubt:
         console.warn(evaluation.doubt)
-    _write(evaluation, folder, force=force)
-    if as_json:
-        from swin_deploy.report.to_json import to_json
-
-        show_json(to_json(evaluation))
-    else:
-        show_table(render_evaluation(evaluation))
+    write_evaluation(evaluation, folder, force=force)
+    show_result(evaluation, render_evaluation, as_json=as_json)
     console.note(f"  wrote {folder / 'evaluation.json'} and evaluation.md")
     if not onnx_files and not engine_files:
         why = "makes a file to judge with --onnx"
@@ -232,17 +214,3 @@ def _warn_too_few(console: Console, images: int, max_drop: float | None) -> None
             f"{images:,} images cannot pass --max-drop {100 * (max_drop or 0):g}: even with equal "
             f"answers that takes {enough:,}"
         )
-
-
-def _write(evaluation: Evaluation, folder: Path, *, force: bool) -> None:
-    """Write the results as JSON and Markdown: both files, or none."""
-    from exporters.artifact import write_together
-    from exporters.outputs import claim, sign
-    from swin_deploy.report.markdown import render_evaluation
-    from swin_deploy.report.to_json import to_json
-
-    outputs = evaluation_outputs(folder)
-    claim(outputs, force=force)
-    values = json.dumps(to_json(evaluation), indent=2, allow_nan=False) + "\n"
-    contents = (values.encode(), sign(render_evaluation(evaluation), EVALUATION))
-    write_together(dict(zip((output.path for output in outputs), contents, strict=True)))

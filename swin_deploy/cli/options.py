@@ -25,7 +25,7 @@ from swin_deploy.cli.inputs import (
     require_steps,
     requiring,
 )
-from swin_deploy.cli.values import FILE, crop_share, number_list
+from swin_deploy.cli.values import FILE, MAX_BATCH, crop_share, number_list
 from swin_deploy.config import VARIANTS
 from swin_deploy.config.names import SHORT_NAMES, variant_name
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
@@ -163,10 +163,17 @@ def complete_artifacts(
 STEPS = tuple(field.name for field in fields(PreprocessingChoice))
 
 
+def with_options(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """Return a command with options added, the last one first."""
+    for option in options:
+        command = option(command)
+    return command
+
+
 def model_options(command: Command) -> Command:
     """Add --model, --checkpoint and the loading options to a command, as ``asked``."""
-    command = checkpoint_options(command)
-    for option in (
+    return with_options(
+        checkpoint_options(command),
         click.option(
             "--checkpoint",
             type=FILE,
@@ -180,14 +187,13 @@ def model_options(command: Command) -> Command:
             help="A model that 'swin-deploy models' lists, such as swin_tiny; names of timm, "
             "torchvision and Hugging Face are known too.",
         ),
-    ):
-        command = option(command)
-    return command
+    )
 
 
 def checkpoint_options(command: Command) -> Command:
     """Add the options that decide how a checkpoint is loaded to a command, as ``asked``."""
-    for option in (
+    command = with_options(
+        command,
         click.option(
             "--interpolation",
             type=click.Choice(INTERPOLATIONS),
@@ -252,8 +258,7 @@ def checkpoint_options(command: Command) -> Command:
             help="Which weights of a checkpoint with several: averaged, raw, or those under a key."
             "  [default: what the library it comes from takes]",
         ),
-    ):
-        command = option(command)
+    )
 
     @functools.wraps(command)
     def collected(*args: Any, **values: Any) -> Any:  # noqa: ANN401 - any command's values
@@ -271,7 +276,8 @@ def checkpoint_options(command: Command) -> Command:
 
 def image_options(command: Command) -> Command:
     """Add --images and --limit to a command: the real images to compare on."""
-    for option in (
+    return with_options(
+        command,
         click.option(
             "--limit",
             type=click.IntRange(min=1),
@@ -286,34 +292,26 @@ def image_options(command: Command) -> Command:
             callback=requiring(require_images),
             help="Real images, in class folders or not.",
         ),
-    ):
-        command = option(command)
-    return command
-
-
-def original_option(command: Command) -> Command:
-    """Add --original to a command: the library whose model is compared with the reference."""
-    option = click.option(
-        "--original",
-        type=click.Choice(ORIGINAL_CHOICES),
-        default="auto",
-        show_default=True,
-        help="The library that loads the checkpoint by itself, to compare the reference with; "
-        "auto: the one it comes from.",
     )
-    return option(command)
 
 
-def runner_option(command: Command) -> Command:
-    """Add --runner to a command: the deploy model compiled by PyTorch."""
-    option = click.option(
-        "--runner",
-        type=click.Choice(["torch", "torch-max-autotune"]),
-        help="The deploy model compiled by PyTorch, for each batch; on a GPU in float16, as one "
-        "CUDA graph, window attention in Triton. "
-        "torch-max-autotune tries kernels, for minutes a batch.",
-    )
-    return option(command)
+# The library whose model is compared with the reference.
+original_option = click.option(
+    "--original",
+    type=click.Choice(ORIGINAL_CHOICES),
+    default="auto",
+    show_default=True,
+    help="The library that loads the checkpoint by itself, to compare the reference with; "
+    "auto: the one it comes from.",
+)
+# The deploy model compiled by PyTorch.
+runner_option = click.option(
+    "--runner",
+    type=click.Choice(["torch", "torch-max-autotune"]),
+    help="The deploy model compiled by PyTorch, for each batch; on a GPU in float16, as one "
+    "CUDA graph, window attention in Triton. "
+    "torch-max-autotune tries kernels, for minutes a batch.",
+)
 
 
 def runner_words(runner: str | None) -> list[str]:
@@ -321,24 +319,20 @@ def runner_words(runner: str | None) -> list[str]:
     return ["--runner", runner] if runner else []
 
 
-def json_option(command: Command) -> Command:
-    """Add --json to a command: the result for scripts."""
-    option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-    return option(command)
-
-
-def flavor_option(command: Command) -> Command:
-    """Add --flavor to a command: the TensorRT flavour."""
-    option = click.option(
-        "--flavor",
-        type=click.Choice(["auto", *get_args(Flavor)]),
-        default="auto",
-        show_default=True,
-        help="auto: full TensorRT where it and a GPU are there, else TensorRT-RTX.",
-    )
-    return option(command)
-
-
+# The result for scripts.
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+# The TensorRT flavour.
+flavor_option = click.option(
+    "--flavor",
+    type=click.Choice(["auto", *get_args(Flavor)]),
+    default="auto",
+    show_default=True,
+    help="auto: full TensorRT where it and a GPU are there, else TensorRT-RTX.",
+)
+# Number of images in a call of a command that takes any number of images.
+batch_option = functools.partial(
+    click.option, "--batch", type=click.IntRange(1, MAX_BATCH), default=32, show_default=True
+)
 report_option = click.option(
     "--report", type=FILE, metavar="DIR", help="Write report.json, .md and .html here."
 )

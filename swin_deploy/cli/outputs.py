@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
@@ -17,17 +16,14 @@ from swin_deploy.artifacts.outputs import (
     ending_problem,
 )
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 # Endings by kind of file.
 ONNX, ENGINE, PICTURE = ONNX_ENDINGS, ENGINE_ENDINGS, PICTURE_ENDINGS
 
 
-def force_option(command: Command) -> Command:
-    """Add --force to a command: the only way to replace files that swin-deploy did not make."""
-    option = click.option(
-        "--force", is_flag=True, help="Replace files that swin-deploy did not make."
-    )
-    return option(command)
+# The only way to replace files that swin-deploy did not make.
+force_option = click.option(
+    "--force", is_flag=True, help="Replace files that swin-deploy did not make."
+)
 
 
 def claim_outputs(outputs: Sequence[Output], *, inputs: Iterable[Path | None], force: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from swin_deploy.artifacts.outputs import report_outputs
+from swin_deploy.cli import options as shared
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import (
     CHECK_FAILED,
@@ -18,22 +19,9 @@ from swin_deploy.cli.console import (
     announce,
     announce_images,
     command_line,
-    show_json,
-    show_table,
+    show_result,
 )
-from swin_deploy.cli.options import (
-    GPU_MACHINE,
-    ModelRequest,
-    engine_option,
-    image_options,
-    json_option,
-    model_options,
-    onnx_option,
-    original_option,
-    report_option,
-    runner_option,
-    runner_words,
-)
+from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.cli.values import batch_list
 
@@ -57,12 +45,12 @@ order of the classes or the weights are probably wrong (the verdict is inconclus
 
 
 @command(epilog=PARITY_EPILOG)
-@model_options
-@onnx_option
-@engine_option
-@runner_option
-@image_options
-@original_option
+@shared.model_options
+@shared.onnx_option
+@shared.engine_option
+@shared.runner_option
+@shared.image_options
+@shared.original_option
 @click.option(
     "--batches",
     metavar="N,N,...",
@@ -71,9 +59,9 @@ order of the classes or the weights are probably wrong (the verdict is inconclus
     show_default=True,
     help="Batch sizes; the batch must not change a row.",
 )
-@report_option
+@shared.report_option
 @force_option
-@json_option
+@shared.json_option
 @click.pass_obj
 def parity(
     console: Console,
@@ -106,7 +94,6 @@ def parity(
         from swin_deploy.parity.run import image_sets, prove_parity
         from swin_deploy.report.make import make_report, with_earlier
         from swin_deploy.report.terminal import render_parity
-        from swin_deploy.report.to_json import to_json
         from swin_deploy.report.write import write_report
 
         loaded = asked.load()
@@ -128,13 +115,10 @@ def parity(
         full = make_report(loaded, made, parity=result, bench=None, images=sets)
         full = with_earlier(full, report)
         write_report(replace(full, next_command=_on_gpu(result)), report, force=force)
-    if as_json:
-        show_json(to_json(result))
-    else:
-        show_table(render_parity(result))
+    show_result(result, render_parity, as_json=as_json)
     if report:
         console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
-    words = (*asked.words(), *runner_words(runner))
+    words = (*asked.words(), *shared.runner_words(runner))
     _suggest(console, words, result, report, files=len(onnx_files) + len(engine_files))
     if result.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)
@@ -154,7 +138,7 @@ def _suggest(
     elif not files:
         console.next_step("run", *words, why="makes what you ship, and judges it")
     elif _on_gpu(result):
-        console.again(why=GPU_MACHINE)
+        console.again(why=shared.GPU_MACHINE)
     elif not report:
         console.again("--report", "report", why="the proof as HTML, Markdown and JSON")
 
@@ -162,4 +146,4 @@ def _suggest(
 def _on_gpu(parity: ParityReport) -> str:
     """Return this command, to repeat on a machine with a GPU; empty if every engine ran."""
     unseen = any(hop.not_run for hop in parity.hops if hop.stage == "engine")
-    return f"{command_line(*sys.argv[1:])}  # {GPU_MACHINE}" if unseen else ""
+    return f"{command_line(*sys.argv[1:])}  # {shared.GPU_MACHINE}" if unseen else ""

@@ -8,14 +8,10 @@ import click
 
 from exporters.precisions import REDUCED
 from exporters.spec import Precision
+from swin_deploy.cli import options as shared
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, announce, show_json, show_table
-from swin_deploy.cli.options import (
-    ModelRequest,
-    image_options,
-    json_option,
-    model_options,
-)
+from swin_deploy.cli.options import ModelRequest
 
 EPILOG = """\b
 Examples:
@@ -30,8 +26,8 @@ proves it is swin-deploy run, with --auto where float16 alone does not do.
 
 
 @command(epilog=EPILOG)
-@model_options
-@image_options
+@shared.model_options
+@shared.image_options
 @click.option(
     "--noise",
     type=click.Choice(REDUCED),
@@ -40,7 +36,7 @@ proves it is swin-deploy run, with --auto where float16 alone does not do.
     help="Half precision that each part alone is run in.",
 )
 @click.option("--all", "every", is_flag=True, help="Show every activation too.")
-@json_option
+@shared.json_option
 @click.pass_obj
 def precision(
     console: Console,

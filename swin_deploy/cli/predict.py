@@ -16,16 +16,12 @@ from exporters import __version__
 from exporters.errors import ConfigError, FileError
 from exporters.text_files import LISTED, listed, visible
 from swin_deploy.artifacts.outputs import features_output, table_outputs
+from swin_deploy.cli import options as shared
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_line, show_text
-from swin_deploy.cli.options import (
-    ModelRequest,
-    checkpoint_options,
-    complete_artifacts,
-    runner_option,
-)
+from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import claim_outputs, force_option
-from swin_deploy.cli.values import FILE, MAX_BATCH
+from swin_deploy.cli.values import FILE
 
 if TYPE_CHECKING:
     from swin_deploy.predict.pictures import NamedPicture, Pictures
@@ -56,10 +52,10 @@ warning), 2 wrong usage, 3 could not run.
 
 
 @command(epilog=EPILOG)
-@click.argument("artifact", metavar="ARTIFACT", type=FILE, shell_complete=complete_artifacts)
+@click.argument("artifact", metavar="ARTIFACT", type=FILE, shell_complete=shared.complete_artifacts)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@checkpoint_options
-@runner_option
+@shared.checkpoint_options
+@shared.runner_option
 @click.option(
     "--top",
     type=click.IntRange(1, MOST_CLASSES),
@@ -67,13 +63,7 @@ warning), 2 wrong usage, 3 could not run.
     show_default=True,
     help="Classes to name, the most probable first.",
 )
-@click.option(
-    "--batch",
-    type=click.IntRange(1, MAX_BATCH),
-    default=32,
-    show_default=True,
-    help="Pictures a call.",
-)
+@shared.batch_option(help="Pictures a call.")
 @click.option("--csv", "table", type=FILE, metavar="FILE", help="Write the answers as a table.")
 @click.option(
     "--features",

@@ -12,7 +12,7 @@ import click
 from exporters.errors import FileError
 from swin_deploy.artifacts.outputs import REPORT, comment_output, report_outputs
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_table
+from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_result, show_table
 from swin_deploy.cli.options import json_option
 from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.cli.values import FILE
@@ -89,7 +89,9 @@ def report(
     if schema:
         if reports:
             raise click.UsageError("--schema takes no report")
-        _show_schema()
+        from swin_deploy.report.schema import load_schema
+
+        show_json(load_schema())
     elif len(reports) == 1:
         if allow_slower is not None:
             raise click.UsageError("--allow-slower is for two reports")
@@ -138,12 +140,6 @@ def _is_same(one: Path, other: Path) -> bool:
         return False
 
 
-def _show_schema() -> None:
-    from swin_deploy.report.schema import load_schema
-
-    show_json(load_schema())
-
-
 def _read(path: Path) -> Report:
     from swin_deploy.report.from_json import read_report
 
@@ -174,17 +170,13 @@ def _with_evaluation(read: Report, path: Path | None) -> Report:
 def _render(console: Console, read: Report, asked: _Asked) -> None:
     from swin_deploy.report.markdown import render_markdown
     from swin_deploy.report.terminal import render_summary
-    from swin_deploy.report.to_json import to_json
     from swin_deploy.report.write import write_report
 
     if asked.output:
         written = write_report(read, asked.output, force=asked.force)
         console.note(f"  wrote {', '.join(map(str, written))}")
     _write_markdown(console, asked, render_markdown(read))
-    if asked.as_json:
-        show_json(to_json(read))
-    else:
-        show_table(render_summary(read))
+    show_result(read, render_summary, as_json=asked.as_json)
     if not asked.output:
         console.again("--output", "rendered", why="HTML; a second report is compared")
 

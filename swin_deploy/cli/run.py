@@ -19,6 +19,7 @@ from exporters.spec import (
     Precision,
 )
 from swin_deploy.artifacts.outputs import report_outputs
+from swin_deploy.cli import options as shared
 from swin_deploy.cli.auto import attempt_conditions, climb_ladder
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import (
@@ -27,8 +28,7 @@ from swin_deploy.cli.console import (
     announce,
     announce_images,
     command_line,
-    show_json,
-    show_table,
+    show_result,
 )
 from swin_deploy.cli.engine_options import (
     capability_option,
@@ -36,17 +36,7 @@ from swin_deploy.cli.engine_options import (
     require_delivered,
     resolve_flavor,
 )
-from swin_deploy.cli.options import (
-    GPU_MACHINE,
-    ModelRequest,
-    flavor_option,
-    image_options,
-    json_option,
-    model_options,
-    original_option,
-    runner_option,
-    runner_words,
-)
+from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import claim_artifacts, claim_outputs, force_option
 from swin_deploy.cli.values import FILE, batch_range, duration
 
@@ -77,10 +67,10 @@ labelled images the reference is not better than guessing (inconclusive).
 
 
 @command(epilog=EPILOG)
-@model_options
-@image_options
-@original_option
-@runner_option
+@shared.model_options
+@shared.image_options
+@shared.original_option
+@shared.runner_option
 @click.option(
     "--fp16", "precision", flag_value="fp16", default="fp16", help="Half precision (default)."
 )
@@ -97,7 +87,7 @@ labelled images the reference is not better than guessing (inconclusive).
 @click.option(
     "--batch", metavar="N|MIN,OPT,MAX", callback=batch_range, default="1,8,32", show_default=True
 )
-@flavor_option
+@shared.flavor_option
 @capability_option
 @click.option("--output", type=FILE, default="engines", show_default=True, metavar="DIR")
 @click.option(
@@ -116,7 +106,7 @@ labelled images the reference is not better than guessing (inconclusive).
     help="A first look: 8 images at most, one batch size, no throughput; the report says so.",
 )
 @force_option
-@json_option
+@shared.json_option
 @click.pass_obj
 def run(
     console: Console,
@@ -205,7 +195,7 @@ def run(
     result = make_report(loaded, made, parity=parity, bench=bench, images=sets)
     pictures = [*(["--images", images] if images else []), "--limit", limit]
     words, why = _next_words(asked, made, parity, pictures, report, quick=quick)
-    unseen = not quick and why == GPU_MACHINE
+    unseen = not quick and why == shared.GPU_MACHINE
     result = replace(
         result,
         conditions=result.conditions
@@ -245,13 +235,13 @@ def _next_words(
         again = [word for word in sys.argv[1:] if word != "--quick"]
         return [*again], "the whole proof, with throughput"
     if any(hop.not_run for hop in parity.hops if hop.stage == "engine"):
-        words = ["parity", *asked.words(), *files, *runner_words(made.runner)]
-        return [*words, *pictures, "--report", report], GPU_MACHINE
+        words = ["parity", *asked.words(), *files, *shared.runner_words(made.runner)]
+        return [*words, *pictures, "--report", report], shared.GPU_MACHINE
     return [
         "bench",
         *asked.words(),
         *files,
-        *runner_words(made.runner),
+        *shared.runner_words(made.runner),
         "--against",
         "all",
     ], "torch.compile is the bar to clear"
@@ -305,12 +295,8 @@ def _conclude(
 ) -> None:
     """Write the report, and show its summary or its JSON."""
     from swin_deploy.report.terminal import render_summary
-    from swin_deploy.report.to_json import to_json
     from swin_deploy.report.write import write_report
 
     written = write_report(result, folder, force=force)
-    if as_json:
-        show_json(to_json(result))
-    else:
-        show_table(render_summary(result))
+    show_result(result, render_summary, as_json=as_json)
     console.note(f"  wrote {', '.join(map(str, written))}")

@@ -16,7 +16,7 @@
 ``write``         write a report in its three forms
 ``compare``       changes between two reports of one model
 ``bench_words``   results of a benchmark in words
-``charts``        bar charts as inline SVG between their labels and values
+``charts``        bar charts as values for the templates, and the templates filled
 ``drift_svg``     distance of each hop from the reference along the model, as inline SVG
 ``from_json``     a report read back from its JSON form, to add to it or to render it again
 ``grids``         tables that fit the width of the terminal

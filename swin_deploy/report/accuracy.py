@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable, Mapping
 
 from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation, Score
 from swin_deploy.intervals import LEVEL_PERCENT, Interval, images_to_show
 from swin_deploy.report.numbers import one_line, percent_text
-from swin_deploy.report.tables import Facts, Kind, Table
+from swin_deploy.report.tables import Columns, Facts, Table, make_table
 from swin_deploy.report.words import count_noun, verdict_word
 
 ACCURACY_LEGEND = (
@@ -26,43 +28,34 @@ ACCURACY_LEGEND = (
 )
 
 
+# Cells of a model by header: of its score and, but for the reference's, of what it differs by.
+SCORES: Mapping[str, Callable[[BackendAccuracy, Score], str]] = {
+    "Top-1": lambda _, top1: percent_text(top1.accuracy),
+    "95% interval": lambda _, top1: _percent_range(top1),
+    "Change, points": lambda _, top1: points_range(top1.difference_interval),
+    "Lost": lambda _, top1: f"{top1.lost:,}",
+    "Gained": lambda _, top1: f"{top1.gained:,}",
+    "Agreement": lambda result, top1: percent_text(result.agreed / top1.images),
+    "Top-5": lambda result, _: percent_text(result.top5.accuracy if result.top5 else None),
+}
+COMPARED = ("Change, points", "Lost", "Gained", "Agreement")
+
+
 def accuracy_table(evaluation: Evaluation) -> Table:
     """Return one row for the reference and for each candidate."""
-    columns: tuple[tuple[str, Kind], ...] = (
-        ("Model", "text"),
-        ("Verdict", "verdict"),
-        ("Top-1", "number"),
-        ("95% interval", "number"),
-        ("Change, points", "number"),
-        ("Lost", "number"),
-        ("Gained", "number"),
-        ("Agreement", "number"),
-        ("Top-5", "number"),
-    )
     reference = evaluation.reference
-    rows = [_row(reference, "-", reference=True)]
-    rows += [_row(one, verdict_word(one.passed)) for one in evaluation.candidates]
-    return Table(columns, tuple(rows))
 
+    def cell(name: str, result: BackendAccuracy) -> str:
+        if result.top1 is None or (name in COMPARED and result is reference):
+            return "-"
+        return SCORES[name](result, result.top1)
 
-def _row(result: BackendAccuracy, verdict: str, *, reference: bool = False) -> tuple[str, ...]:
-    name, top1, top5 = one_line(result.name), result.top1, result.top5
-    if top1 is None:
-        return (name, verdict, *["-"] * 7)
-    compared = (
-        points_range(top1.difference_interval),
-        f"{top1.lost:,}",
-        f"{top1.gained:,}",
-        percent_text(result.agreed / top1.images),
-    )
-    return (
-        name,
-        verdict,
-        percent_text(top1.accuracy),
-        _percent_range(top1),
-        *(["-"] * 4 if reference else compared),
-        percent_text(None if top5 is None else top5.accuracy),
-    )
+    columns: Columns[BackendAccuracy] = {
+        "Model": ("text", lambda result: result.name),
+        "Verdict": ("verdict", lambda r: "-" if r is reference else verdict_word(r.passed)),
+        **{name: ("number", functools.partial(cell, name)) for name in SCORES},
+    }
+    return make_table((reference, *evaluation.candidates), columns)
 
 
 def accuracy_facts(evaluation: Evaluation) -> Facts:

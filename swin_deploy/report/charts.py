@@ -1,23 +1,31 @@
-"""Bar charts as inline SVG between their labels and values: no script, and colours that print."""
+"""Bar charts as values for the templates, and the templates, which escape foreign text."""
 
 from __future__ import annotations
 
-import html
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
 
 from exporters.plan import KernelPlan
 from exporters.plan.totals import block_totals
 from swin_deploy.bench import BenchReport, BenchResult
 from swin_deploy.parity import ParityReport
 from swin_deploy.report.numbers import (
+    capital,
+    end_of,
     error_text,
     megabytes_text,
     one_line,
     ratio_text,
 )
 from swin_deploy.report.plan_tables import SHOWN_KINDS, shown_bytes
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -38,43 +46,38 @@ class Bar:
     mark: float | None = None
     whisker: tuple[float, float] | None = None
 
+    @property
+    def spans(self) -> Iterator[tuple[float, float, str]]:
+        """Start, length and CSS class of each part."""
+        start = 0.0
+        for length, name in self.parts:
+            yield start, length, name
+            start += length
 
-def render_bars(bars: Iterable[Bar]) -> str:
-    """Return a chart in HTML, one row a bar; empty when there are no bars."""
-    rows = "".join(_row(bar) for bar in bars)
-    return f'<div class="chart">{rows}</div>' if rows else ""
 
-
-def _row(bar: Bar) -> str:
-    rects, start = [], 0.0
-    for length, name in bar.parts:
-        rects.append(
-            f'<rect class="{name}" x="{100 * start:.2f}" y="0" '
-            f'width="{100 * length:.2f}" height="10"></rect>'
-        )
-        start += length
-    if bar.mark is not None:
-        rects.append(
-            f'<line class="mark" x1="{100 * bar.mark:.2f}" x2="{100 * bar.mark:.2f}" '
-            'y1="0" y2="10"></line>'
-        )
-    if bar.whisker is not None:
-        rects.append(_whisker(*bar.whisker))
-    return (
-        f'<div class="bar"><span class="label">{html.escape(one_line(bar.label))}</span>'
-        '<svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect class="track" x="0" y="0" width="100" height="10"></rect>{"".join(rects)}</svg>'
-        f'<span class="value">{html.escape(one_line(bar.value))}</span></div>'
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """Make the environment of the templates: it escapes values and fails on unknown names."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
     )
+    environment.filters |= {"capital": capital, "end_of": end_of, "error": error_text}
+    return environment
 
 
-def _whisker(low: float, high: float) -> str:
-    left, right = f"{100 * low:.2f}", f"{100 * high:.2f}"
-    lines = ((left, right, 5, 5), (left, left, 2, 8), (right, right, 2, 8))
-    return "".join(
-        f'<line class="whisker" x1="{x1}" x2="{x2}" y1="{y1}" y2="{y2}"></line>'
-        for x1, x2, y1, y2 in lines
-    )
+def _shown(value: Any) -> Any:  # noqa: ANN401 - any value of a template
+    """Put foreign text on one line; return charts, which are markup, unchanged."""
+    return one_line(value) if type(value) is str else value
+
+
+def fill_template(name: str, **values: Any) -> str:  # noqa: ANN401 - any value of a template
+    """Return a template filled with values; all foreign text is escaped."""
+    return _environment().get_template(name).render(values)
 
 
 def tolerance_bars(parity: ParityReport) -> list[Bar]:
@@ -113,18 +116,15 @@ def ratio_bars(bench: BenchReport) -> list[Bar]:
 
 def _ratio_bar(result: BenchResult, scale: float) -> Bar:
     low, high = result.ratio_low, result.ratio_high
+    known = result.precision in result.name
+    name = result.name if known else f"{result.name}, {result.precision}"
     return Bar(
-        f"{_precise_name(result)}, batch {result.batch}",
+        f"{name}, batch {result.batch}",
         ratio_text(result.ratio) + (f", {low:.2f} to {high:.2f}" if high else ""),
         ((_share(result.ratio, scale), "good" if result.ratio >= 1 else "slow"),),
         mark=1 / scale,
         whisker=(_share(low, scale), _share(high, scale)) if high else None,
     )
-
-
-def _precise_name(result: BenchResult) -> str:
-    known = result.precision in result.name
-    return result.name if known else f"{result.name}, {result.precision}"
 
 
 def block_bars(plan: KernelPlan) -> list[Bar]:

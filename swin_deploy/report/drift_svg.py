@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 from swin_deploy.parity import DriftPoint, Hop, ParityReport
-from swin_deploy.report.numbers import error_text, one_line
+from swin_deploy.report.charts import fill_template
 
 WIDTH, HEIGHT = 360, 196  # in the SVG's units: text of 11 is readable on a phone
 LEFT, RIGHT, TOP, BOTTOM = 46, 350, 12, 156
+PLACES = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "bottom": BOTTOM}
 FEWEST_DECADES = 2
 SMALLEST = 1e-12  # smaller errors are drawn as this one
 
@@ -30,6 +31,11 @@ class Axis:
     high: int
     count: int
 
+    @property
+    def decades(self) -> range:
+        """Decades that have a line and a label: seven at most."""
+        return range(self.low, self.high + 1, 1 + (self.high - self.low) // 6)
+
     def y(self, value: float) -> float:
         """Return the y coordinate of a value, clamped to the chart.
 
@@ -46,8 +52,8 @@ class Axis:
 
 def render_drift(parity: ParityReport) -> str:
     """Return one chart in HTML for each hop with drift; empty if there is none."""
-    charts = "".join(_chart(hop) for hop in parity.hops if hop.drift)
-    return f'<div class="drifts">{charts}</div>' if charts else ""
+    charts = [_chart(hop) for hop in parity.hops if hop.drift]
+    return fill_template("drift.html.j2", charts=charts, **PLACES)
 
 
 def worst_points(hop: Hop) -> tuple[DriftPoint, ...]:
@@ -65,20 +71,24 @@ def _share(point: DriftPoint) -> float:
     return math.inf if math.isnan(share) else share
 
 
-def _chart(hop: Hop) -> str:
+def _chart(hop: Hop) -> dict[str, Any]:
     points = worst_points(hop)
-    axis = _axis(points)
     wrong = sum(not point.passed for point in points)
-    about = f"{wrong} of {len(points)} places beyond the limit" if wrong else "within the limit"
-    label = f"{one_line(hop.name)}: {about}"
-    parts = "".join((*_grid(axis), *_stages(points, axis), *_noise(points, axis)))
-    dots = "".join(_dot(point, index, axis) for index, point in enumerate(points))
-    return (
-        f'<figure class="drift"><figcaption><b>{html.escape(one_line(hop.name))}</b> '
-        f"{html.escape(about)}</figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(label)}">'
-        f"{parts}{_line(points, axis)}{dots}</svg></figure>"
-    )
+    stages: dict[int, list[int]] = {}
+    for index, point in enumerate(points):
+        if point.where.part == "block" and point.where.stage is not None:
+            stages.setdefault(point.where.stage, []).append(index)
+    return {
+        "name": hop.name,
+        "about": f"{wrong} of {len(points)} places beyond the limit"
+        if wrong
+        else "within the limit",
+        "axis": _axis(points),
+        "points": points,
+        "stages": stages,
+        "noise": _runs(points, "floor"),
+        "lines": _runs(points, "relative_l2"),
+    }
 
 
 def _axis(points: tuple[DriftPoint, ...]) -> Axis:
@@ -88,70 +98,7 @@ def _axis(points: tuple[DriftPoint, ...]) -> Axis:
     return Axis(low, max(high, low + FEWEST_DECADES), len(points))
 
 
-def _grid(axis: Axis) -> Iterator[str]:
-    step = 1 + (axis.high - axis.low) // 6  # at most seven labels
-    for decade in range(axis.low, axis.high + 1, step):
-        y = axis.y(10.0**decade)
-        yield f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}"></line>'
-        yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">1e{decade}</text>'
-
-
-def _stages(points: tuple[DriftPoint, ...], axis: Axis) -> Iterator[str]:
-    """Yield the stages' numbers below the chart, each in the middle of its blocks."""
-    stages: dict[int, list[int]] = {}
-    for index, point in enumerate(points):
-        if point.where.part == "block" and point.where.stage is not None:
-            stages.setdefault(point.where.stage, []).append(index)
-    for number, inside in stages.items():
-        start, end = axis.x(inside[0]), axis.x(inside[-1])
-        yield (
-            f'<line class="axis" x1="{start - 4:.1f}" x2="{end + 4:.1f}" y1="{BOTTOM + 8}" '
-            f'y2="{BOTTOM + 8}"></line><text x="{(start + end) / 2:.1f}" y="{BOTTOM + 24}" '
-            f'text-anchor="middle">{number}</text>'
-        )
-    if stages:
-        yield f'<text x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 3}" text-anchor="middle">stage</text>'
-
-
-def _noise(points: tuple[DriftPoint, ...], axis: Axis) -> Iterator[str]:
-    """Yield the floor as an area and the limit as a dashed line, where the floor is finite."""
-    for run in _runs(points, "floor"):
-        top = [f"{axis.x(i):.1f},{axis.y(points[i].floor):.1f}" for i in run]
-        start, end = axis.x(run[0]), axis.x(run[-1])
-        corners = " ".join((f"{start:.1f},{BOTTOM}", *top, f"{end:.1f},{BOTTOM}"))
-        yield f'<polygon class="noise" points="{corners}"></polygon>'
-        yield f'<polyline class="floor" points="{" ".join(top)}"></polyline>'
-        limit = " ".join(f"{axis.x(i):.1f},{axis.y(points[i].allowed):.1f}" for i in run)
-        yield f'<polyline class="limit" points="{limit}"></polyline>'
-
-
-def _line(points: tuple[DriftPoint, ...], axis: Axis) -> str:
-    return "".join(
-        '<polyline class="hop" points="'
-        + " ".join(f"{axis.x(i):.1f},{axis.y(points[i].relative_l2):.1f}" for i in run)
-        + '"></polyline>'
-        for run in _runs(points, "relative_l2")
-    )
-
-
-def _runs(points: tuple[DriftPoint, ...], field: str) -> Iterable[list[int]]:
-    """Group the indices of successive points whose ``field`` is finite."""
-    runs: list[list[int]] = [[]]
-    for index, point in enumerate(points):
-        if math.isfinite(getattr(point, field)):
-            runs[-1].append(index)
-        elif runs[-1]:
-            runs.append([])
-    return [run for run in runs if run]
-
-
-def _dot(point: DriftPoint, index: int, axis: Axis) -> str:
-    x, y = axis.x(index), axis.y(point.relative_l2)
-    title = (
-        f"{one_line(point.place)}: {error_text(point.relative_l2)}, noise "
-        f"{error_text(point.floor)}, limit {error_text(point.allowed)}"
-    )
-    return (
-        f'<circle class="{"within" if point.passed else "beyond"}" cx="{x:.1f}" cy="{y:.1f}" '
-        f'r="{2.6 if point.passed else 4}"><title>{html.escape(title)}</title></circle>'
-    )
+def _runs(points: tuple[DriftPoint, ...], field: str) -> list[list[tuple[int, DriftPoint]]]:
+    """Group successive points, with their index, whose ``field`` is finite."""
+    groups = groupby(enumerate(points), key=lambda pair: math.isfinite(getattr(pair[1], field)))
+    return [list(run) for finite, run in groups if finite]

@@ -7,39 +7,11 @@ import re
 from collections.abc import Iterator
 
 from swin_deploy.evaluate.accuracy import Evaluation
-from swin_deploy.report.accuracy import (
-    ACCURACY_LEGEND,
-    accuracy_facts,
-    accuracy_headline,
-    accuracy_line,
-    accuracy_sentences,
-    accuracy_table,
-)
-from swin_deploy.report.bench_words import bench_line
+from swin_deploy.report import accuracy, bench_words, plan_tables, tables, words
 from swin_deploy.report.numbers import one_line
-from swin_deploy.report.plan_tables import block_table, kernel_table, plan_facts, plan_line
 from swin_deploy.report.results import Report
 from swin_deploy.report.summary import tiles
-from swin_deploy.report.tables import (
-    Facts,
-    Kind,
-    Table,
-    allowed_facts,
-    artifact_table,
-    bench_facts,
-    bench_not_run,
-    bench_table,
-    case_table,
-    hop_table,
-    parity_facts,
-)
-from swin_deploy.report.words import (
-    BENCH_LEGEND,
-    PARITY_LEGEND,
-    PLAN_LEGEND,
-    headline,
-    verdict_sentences,
-)
+from swin_deploy.report.tables import Facts, Kind, Table
 
 LONGEST_COMMENT = 65_536  # characters that GitHub takes
 LEFT_OUT_ROOM = 2_000  # characters for the names of the parts that do not fit
@@ -53,14 +25,14 @@ def render_markdown(report: Report) -> str:
     It has the verdict, the hops, and one line each for accuracy, plan and throughput; explanations
     are folded. Folded parts that do not fit into a comment are skipped, and named.
     """
-    meaning, *rest = verdict_sentences(report.parity)
+    meaning, *rest = words.verdict_sentences(report.parity)
     parts = [
-        f"## {shown(headline(report.parity))}: {shown(report.model)}",
+        f"## {shown(words.headline(report.parity))}: {shown(report.model)}",
         f"**{shown(meaning)}**",
         "\n".join(f"- {shown(sentence)}" for sentence in rest),
         f"Next: {_code(report.next_command)}" if report.next_command else "",
         _tiles(report),
-        "" if report.parity is None else table_text(hop_table(report.parity)),
+        "" if report.parity is None else table_text(tables.hop_table(report.parity)),
         "\n".join(f"- **Assumed**: {shown(one.text)}" for one in report.assumptions),
         "\n".join(f"- **{name}**: {shown(text)}" for name, text in _short_facts(report)),
     ]
@@ -94,11 +66,11 @@ def fitting(parts: list[str], folded: list[tuple[str, str]]) -> str:
 def _short_facts(report: Report) -> Iterator[tuple[str, str]]:
     """Yield a name and one line for accuracy, plan and throughput, those that there are."""
     if report.evaluation is not None:
-        yield "Accuracy", accuracy_line(report.evaluation)
+        yield "Accuracy", accuracy.accuracy_line(report.evaluation)
     if report.plan is not None:
-        yield "Plan", plan_line(report.plan)
+        yield "Plan", plan_tables.plan_line(report.plan)
     if report.bench is not None:
-        yield "Throughput", bench_line(report.bench)
+        yield "Throughput", bench_words.bench_line(report.bench)
 
 
 def _folded_parts(report: Report) -> Iterator[tuple[str, str]]:
@@ -107,37 +79,40 @@ def _folded_parts(report: Report) -> Iterator[tuple[str, str]]:
     if parity is not None:
         yield (
             "What was compared, and the limits",
-            facts_text((*allowed_facts(parity), *parity_facts(parity))),
+            facts_text((*tables.allowed_facts(parity), *tables.parity_facts(parity))),
         )
     yield "The model, and how images are prepared", facts_text(tuple(report.made_from.items()))
     yield "Conditions", facts_text((("Made", report.created), *report.conditions.items()))
     if report.evaluation is not None:
-        accuracy = table_text(accuracy_table(report.evaluation))
-        yield "Accuracy", f"{accuracy}\n\n{facts_text(accuracy_facts(report.evaluation))}"
+        scores = table_text(accuracy.accuracy_table(report.evaluation))
+        yield "Accuracy", f"{scores}\n\n{facts_text(accuracy.accuracy_facts(report.evaluation))}"
     if bench is not None:
-        conditions = facts_text((*bench_not_run(bench), *bench_facts(bench)))
-        yield "Throughput", f"{table_text(bench_table(bench))}\n\n{conditions}"
+        conditions = facts_text((*tables.bench_not_run(bench), *tables.bench_facts(bench)))
+        yield "Throughput", f"{table_text(tables.bench_table(bench))}\n\n{conditions}"
     if plan is not None:
-        yield "Kernel plan", facts_text(plan_facts(plan))
+        yield "Kernel plan", facts_text(plan_tables.plan_facts(plan))
     if report.artifacts:
-        yield "Files", table_text(artifact_table(report.artifacts))
+        yield "Files", table_text(tables.artifact_table(report.artifacts))
     for hop in () if parity is None else parity.hops:
         yield (
             f"{one_line(hop.name)}: every case",
-            table_text(case_table(hop)) if hop.results else "",
+            table_text(tables.case_table(hop)) if hop.results else "",
         )
     if plan is not None:
-        yield "Every part of the model", table_text(block_table(plan)) if plan.blocks else ""
-        yield "The heaviest kernels", table_text(kernel_table(plan))
+        yield (
+            "Every part of the model",
+            table_text(plan_tables.block_table(plan)) if plan.blocks else "",
+        )
+        yield "The heaviest kernels", table_text(plan_tables.kernel_table(plan))
     yield from _legends(report)
 
 
 def _legends(report: Report) -> Iterator[tuple[str, str]]:
     legends = (
-        ("parity columns", report.parity, PARITY_LEGEND),
-        ("accuracy columns", report.evaluation, ACCURACY_LEGEND),
-        ("throughput columns", report.bench, BENCH_LEGEND),
-        ("plan's figures", report.plan, PLAN_LEGEND),
+        ("parity columns", report.parity, words.PARITY_LEGEND),
+        ("accuracy columns", report.evaluation, accuracy.ACCURACY_LEGEND),
+        ("throughput columns", report.bench, words.BENCH_LEGEND),
+        ("plan's figures", report.plan, words.PLAN_LEGEND),
     )
     for name, part, legend in legends:
         yield f"What the {name} mean", "" if part is None else facts_text(legend)
@@ -146,12 +121,12 @@ def _legends(report: Report) -> Iterator[tuple[str, str]]:
 def render_evaluation(evaluation: Evaluation) -> str:
     """Return an evaluation as GitHub-flavoured Markdown; foreign text is escaped."""
     parts = [
-        f"## {accuracy_headline(evaluation)}: {_escape(one_line(evaluation.model))}",
-        "\n".join(f"- {_escape(sentence)}" for sentence in accuracy_sentences(evaluation)),
+        f"## {accuracy.accuracy_headline(evaluation)}: {_escape(one_line(evaluation.model))}",
+        "\n".join(f"- {_escape(sentence)}" for sentence in accuracy.accuracy_sentences(evaluation)),
         "### Accuracy on labelled images",
-        table_text(accuracy_table(evaluation)),
-        facts_text(accuracy_facts(evaluation)),
-        _folded("What the accuracy columns mean", facts_text(ACCURACY_LEGEND)),
+        table_text(accuracy.accuracy_table(evaluation)),
+        facts_text(accuracy.accuracy_facts(evaluation)),
+        _folded("What the accuracy columns mean", facts_text(accuracy.ACCURACY_LEGEND)),
         "### Conditions",
         facts_text((("Made", evaluation.created), *evaluation.conditions.items())),
     ]

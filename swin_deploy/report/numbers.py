@@ -15,6 +15,11 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def end_of(text: str, width: int) -> str:
+    """Cut a text to its last characters, in which names of files and blocks differ."""
+    return text if len(text) <= width else f"…{text[1 - width :]}"
+
+
 def capital(text: str) -> str:
     """Return ``text`` with a capital first letter."""
     return text[:1].upper() + text[1:]

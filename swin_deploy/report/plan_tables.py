@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from exporters.plan import Kernel, KernelPlan
 from exporters.plan.roofline import Bound, bound_plan
 from exporters.plan.totals import BlockPair, BlockTotal, block_pairs, block_totals, plan_total
 from swin_deploy.report.numbers import megabytes_text, one_line, percent_text, ratio_text
 from swin_deploy.report.plan_figures import HEAVIEST
-from swin_deploy.report.tables import Facts, Kind, Table
+from swin_deploy.report.tables import Columns, Facts, Kind, Table, make_table
 
 # Kinds of kernels that tables and charts show, and the kinds of a plan that each one sums.
 SHOWN_KINDS = {
@@ -19,7 +20,7 @@ SHOWN_KINDS = {
     "norm": ("norm", "elementwise", "other"),  # other: plans of older releases
     "copy": ("copy",),
 }
-Columns = tuple[tuple[str, Kind], ...]
+TIME = "us at least"
 
 
 def plan_facts(plan: KernelPlan) -> Facts:
@@ -61,7 +62,7 @@ def _needed_facts(plan: KernelPlan) -> Facts:
         return (("Minimum", "not known: planned by an older release; build the engine again"),)
     unsized = f", without {plan.unsized_products} products of unknown shapes"
     return (
-        ("Of the minimum", _floor_text(plan.floor_ratio)),
+        ("Of the minimum", _floor_text(plan)),
         (f"MB at the minimum, batch {plan.batch}", megabytes_text(plan.floor_bytes)),
         (
             "GFLOP per image",
@@ -72,28 +73,20 @@ def _needed_facts(plan: KernelPlan) -> Facts:
 
 def kernel_table(plan: KernelPlan) -> Table:
     """Return the kernels that move most bytes, heaviest first, with their ONNX nodes."""
-    columns: Columns = (
-        ("Kernel", "code"),
-        ("Kind", "text"),
-        ("Block", "code"),
-        ("MB moved", "number"),
-        ("Of all", "number"),
-        ("In half", "number"),
-        ("ONNX nodes", "code"),
-    )
-    return _table(columns, (_kernel_row(k, plan) for k in plan.heaviest(HEAVIEST)))
+    columns: Columns[Kernel] = {
+        "Kernel": ("code", lambda kernel: kernel.name),
+        "Kind": ("text", lambda kernel: kernel.kind),
+        "Block": ("code", lambda kernel: kernel.block),
+        "MB moved": ("number", lambda kernel: megabytes_text(kernel.bytes_moved)),
+        "Of all": ("number", lambda kernel: _share(kernel.bytes_moved, plan.bytes_moved)),
+        "In half": ("number", lambda kernel: _share(kernel.half_bytes, kernel.bytes_moved)),
+        "ONNX nodes": ("code", lambda kernel: ", ".join(kernel.onnx_nodes)),
+    }
+    return make_table(plan.heaviest(HEAVIEST), columns)
 
 
-def _kernel_row(kernel: Kernel, plan: KernelPlan) -> tuple[str, ...]:
-    return (
-        kernel.name,
-        kernel.kind,
-        kernel.block,
-        megabytes_text(kernel.bytes_moved),
-        percent_text(kernel.bytes_moved / max(1, plan.bytes_moved)),
-        percent_text(kernel.half_bytes / max(1, kernel.bytes_moved)),
-        ", ".join(kernel.onnx_nodes),
-    )
+def _share(part: int, whole: int) -> str:
+    return percent_text(part / max(1, whole))
 
 
 def launch_table(plan: KernelPlan, bounds: Sequence[Bound] = ()) -> Table:
@@ -103,32 +96,19 @@ def launch_table(plan: KernelPlan, bounds: Sequence[Bound] = ()) -> Table:
         plan: The plan.
         bounds: Rooflines of the plan; the first one, if any, adds each kernel's least time.
     """
-    columns: Columns = (
-        ("No.", "number"),
-        ("Block", "code"),
-        ("Kind", "code"),
-        ("MB read", "number"),
-        ("MB written", "number"),
-        ("Of all", "number"),
-        ("GFLOP", "number"),
-        *_time_columns(bounds),
-        ("Operators of its ONNX nodes", "text"),
-    )
-    rows = (
-        (
-            str(number),
-            kernel.block,
-            kernel.kind,
-            megabytes_text(kernel.bytes_read),
-            megabytes_text(kernel.bytes_written),
-            percent_text(kernel.bytes_moved / max(1, plan.bytes_moved)),
-            _gflop_text(kernel.flops),
-            *(f"{bound.kernel_us[number - 1]:.2f}" for bound in bounds[:1]),
-            _operators_text(kernel),
-        )
-        for number, kernel in enumerate(plan.kernels, start=1)
-    )
-    return _table(columns, rows)
+    times = bounds[0].kernel_us if bounds else ()
+    columns: Columns[tuple[int, Kernel]] = {
+        "No.": ("number", lambda pair: str(pair[0])),
+        "Block": ("code", lambda pair: pair[1].block),
+        "Kind": ("code", lambda pair: pair[1].kind),
+        "MB read": ("number", lambda pair: megabytes_text(pair[1].bytes_read)),
+        "MB written": ("number", lambda pair: megabytes_text(pair[1].bytes_written)),
+        "Of all": ("number", lambda pair: _share(pair[1].bytes_moved, plan.bytes_moved)),
+        "GFLOP": ("number", lambda pair: _gflop_text(pair[1].flops)),
+        **({TIME: ("number", lambda pair: f"{times[pair[0] - 1]:.2f}")} if bounds else {}),
+        "Operators of its ONNX nodes": ("text", lambda pair: _operators_text(pair[1])),
+    }
+    return make_table(enumerate(plan.kernels, start=1), columns)
 
 
 def _operators_text(kernel: Kernel) -> str:
@@ -138,10 +118,6 @@ def _operators_text(kernel: Kernel) -> str:
     return ", ".join(texts) or kernel.name
 
 
-def _time_columns(bounds: Sequence[Bound]) -> Columns:
-    return tuple(("us at least", "number") for _ in bounds[:1])
-
-
 def block_table(plan: KernelPlan, bounds: Sequence[Bound] = ()) -> Table:
     """Return every part of the model in its order, and the total.
 
@@ -149,46 +125,32 @@ def block_table(plan: KernelPlan, bounds: Sequence[Bound] = ()) -> Table:
         plan: The plan.
         bounds: Rooflines of the plan; the first one, if any, adds each part's least time.
     """
-    columns: Columns = (
-        ("Block", "code"),
-        ("Kernels", "number"),
-        ("MB moved", "number"),
-        ("Of all", "number"),
-        ("Of min.", "number"),
-        ("GFLOP", "number"),
-        *((f"{kind} MB", "number") for kind in SHOWN_KINDS),
-        *_time_columns(bounds),
-    )
-    rows = (
-        (*_block_row(total, plan.bytes_moved), *_block_times(total.name, plan, bounds))
-        for total in block_totals(plan)
-    )
-    return _table(columns, (*rows, _last_row(plan, bounds)))
+    whole = plan_total(plan)
+    columns: Columns[BlockTotal] = {
+        "Block": ("code", lambda total: total.name),
+        "Kernels": ("number", lambda total: str(total.kernels)),
+        "MB moved": ("number", lambda total: megabytes_text(total.bytes_moved)),
+        "Of all": ("number", lambda total: _share(total.bytes_moved, plan.bytes_moved)),
+        "Of min.": ("number", lambda total: _floor_text(total if total.kernels else None)),
+        "GFLOP": ("number", lambda total: _gflop_text(total.flops)),
+        **{f"{kind} MB": ("number", functools.partial(_kind_text, kind)) for kind in SHOWN_KINDS},
+        **({TIME: ("number", _time_cell(plan, whole, bounds[0]))} if bounds else {}),
+    }
+    return make_table((*block_totals(plan), whole), columns)
 
 
-def _block_row(total: BlockTotal, moved: int) -> tuple[str, ...]:
-    return (
-        total.name,
-        str(total.kernels),
-        megabytes_text(total.bytes_moved),
-        percent_text(total.bytes_moved / max(1, moved)),
-        _floor_text(total.floor_ratio if total.kernels else None),
-        _gflop_text(total.flops),
-        *(megabytes_text(size) if size else "-" for size in shown_bytes(total.bytes_by_kind)),
-    )
+def _kind_text(kind: str, total: BlockTotal) -> str:
+    size = sum(total.bytes_by_kind.get(one, 0) for one in SHOWN_KINDS[kind])
+    return megabytes_text(size) if size else "-"
 
 
-def _block_times(name: str, plan: KernelPlan, bounds: Sequence[Bound]) -> tuple[str, ...]:
-    def time(bound: Bound) -> float:
+def _time_cell(plan: KernelPlan, whole: BlockTotal, bound: Bound) -> Callable[[BlockTotal], str]:
+    def cell(total: BlockTotal) -> str:
         pairs = zip(plan.kernels, bound.kernel_us, strict=True)
-        return sum(us for kernel, us in pairs if kernel.block == name)
+        times = (us for one, us in pairs if total is whole or one.block == total.name)
+        return f"{sum(times):.1f}"
 
-    return tuple(f"{time(bound):.1f}" for bound in bounds[:1])
-
-
-def _last_row(plan: KernelPlan, bounds: Sequence[Bound]) -> tuple[str, ...]:
-    times = (f"{sum(bound.kernel_us):.1f}" for bound in bounds[:1])
-    return (*_block_row(plan_total(plan), plan.bytes_moved), *times)
+    return cell
 
 
 def shown_bytes(by_kind: dict[str, int]) -> tuple[int, ...]:
@@ -198,30 +160,17 @@ def shown_bytes(by_kind: dict[str, int]) -> tuple[int, ...]:
 
 def roofline_table(bounds: Iterable[Bound]) -> Table:
     """Return one row a GPU: its least latency, the share bound by memory, and the launches."""
-    columns: Columns = (
-        ("GPU", "text"),
-        ("Latency ms at least", "number"),
-        ("Images/s at most", "number"),
-        ("Bound by memory", "number"),
-        ("FLOPs alone ms", "number"),
-        ("Launches ms", "number"),
-        ("FP16 TFLOPS", "number"),
-        ("GB/s", "number"),
-    )
-    rows = (
-        (
-            bound.gpu.name,
-            f"{bound.latency_ms:.3f}",
-            f"{bound.images_per_s:,.0f}",
-            percent_text(bound.memory_share),
-            f"{bound.compute_ms:.3f}",
-            f"{bound.launch_ms:.3f}",
-            f"{bound.gpu.fp16_tflops:,.1f}",
-            f"{bound.gpu.memory_gb_s:,.0f}",
-        )
-        for bound in bounds
-    )
-    return _table(columns, rows)
+    columns: Columns[Bound] = {
+        "GPU": ("text", lambda bound: bound.gpu.name),
+        "Latency ms at least": ("number", lambda bound: f"{bound.latency_ms:.3f}"),
+        "Images/s at most": ("number", lambda bound: f"{bound.images_per_s:,.0f}"),
+        "Bound by memory": ("number", lambda bound: percent_text(bound.memory_share)),
+        "FLOPs alone ms": ("number", lambda bound: f"{bound.compute_ms:.3f}"),
+        "Launches ms": ("number", lambda bound: f"{bound.launch_ms:.3f}"),
+        "FP16 TFLOPS": ("number", lambda bound: f"{bound.gpu.fp16_tflops:,.1f}"),
+        "GB/s": ("number", lambda bound: f"{bound.gpu.memory_gb_s:,.0f}"),
+    }
+    return make_table(bounds, columns)
 
 
 def comparison_table(first: KernelPlan, second: KernelPlan, bounds: Sequence[Bound]) -> Table:
@@ -232,7 +181,8 @@ def comparison_table(first: KernelPlan, second: KernelPlan, bounds: Sequence[Bou
         second: The plan B.
         bounds: Rooflines of ``first``; those of ``second`` are computed for the same GPUs.
     """
-    columns: Columns = (("", "text"), ("A", "number"), ("B", "number"), ("B/A", "number"))
+    columns: tuple[tuple[str, Kind], ...]
+    columns = (("", "text"), ("A", "number"), ("B", "number"), ("B/A", "number"))
     plans = (first, second)
     at = f"batch {first.batch}"
     rows = [
@@ -240,14 +190,14 @@ def comparison_table(first: KernelPlan, second: KernelPlan, bounds: Sequence[Bou
         ("Fused attention", *(f"{p.fused_attention} of {p.attention_blocks}" for p in plans), "-"),
         _figure(f"MB moved at {at}", [plan.bytes_moved / 1e6 for plan in plans], "{:,.1f}"),
         _figure(f"MB at the minimum, {at}", [p.floor_bytes / 1e6 for p in plans], "{:,.1f}"),
-        ("Of the minimum", *(_floor_text(plan.floor_ratio) for plan in plans), "-"),
+        ("Of the minimum", *(_floor_text(plan) for plan in plans), "-"),
         _figure(f"GFLOP at {at}", [plan.flops / 1e9 for plan in plans], "{:,.2f}"),
         ("Bytes in half", *(percent_text(plan.half_byte_share) for plan in plans), "-"),
     ]
     for bound in bounds:
         times = [bound.latency_ms, bound_plan(second, bound.gpu).latency_ms]
         rows.append(_figure(f"{bound.gpu.name} ms at least", times, "{:.3f}"))
-    return _table(columns, rows)
+    return Table(columns, tuple(rows))
 
 
 def _figure(name: str, values: Sequence[float], form: str) -> tuple[str, ...]:
@@ -266,41 +216,35 @@ def pair_table(first: KernelPlan, second: KernelPlan, count: int | None = None) 
         count: Number of parts to show, those that differ most first; None for all of them, in the
             model's order.
     """
-    columns: Columns = (
-        ("Block of A", "code"),
-        ("Block of B", "code"),
-        ("Kernels A", "number"),
-        ("Kernels B", "number"),
-        ("MB A", "number"),
-        ("MB B", "number"),
-        ("MB more in B", "number"),
-        ("Of min. A", "number"),
-        ("Of min. B", "number"),
-    )
+    columns: Columns[BlockPair] = {
+        "Block of A": ("code", lambda pair: pair.first.name if pair.first else "-"),
+        "Block of B": ("code", lambda pair: pair.second.name if pair.second else "-"),
+        "Kernels A": ("number", lambda pair: _kernels(pair.first)),
+        "Kernels B": ("number", lambda pair: _kernels(pair.second)),
+        "MB A": ("number", lambda pair: _moved(pair.first)),
+        "MB B": ("number", lambda pair: _moved(pair.second)),
+        "MB more in B": ("number", lambda pair: f"{pair.more_bytes / 1e6:+,.1f}"),
+        "Of min. A": ("number", lambda pair: _floor_text(pair.first)),
+        "Of min. B": ("number", lambda pair: _floor_text(pair.second)),
+    }
     pairs = list(block_pairs(first, second))
     if count is not None:
         pairs = sorted(pairs, key=lambda pair: -abs(pair.more_bytes))[:count]
-    return _table(columns, map(_pair_row, pairs))
+    return make_table(pairs, columns)
 
 
-def _pair_row(pair: BlockPair) -> tuple[str, ...]:
-    sides = (pair.first, pair.second)
-    return (
-        *(total.name if total else "-" for total in sides),
-        *(str(total.kernels) if total else "-" for total in sides),
-        *(megabytes_text(total.bytes_moved) if total else "-" for total in sides),
-        f"{pair.more_bytes / 1e6:+,.1f}",
-        *(_floor_text(total.floor_ratio if total else None) for total in sides),
-    )
+def _kernels(total: BlockTotal | None) -> str:
+    return str(total.kernels) if total else "-"
 
 
-def _floor_text(ratio: float | None) -> str:
+def _moved(total: BlockTotal | None) -> str:
+    return megabytes_text(total.bytes_moved) if total else "-"
+
+
+def _floor_text(total: BlockTotal | KernelPlan | None) -> str:
+    ratio = total.floor_ratio if total else None
     return "-" if ratio is None else ratio_text(ratio)
 
 
 def _gflop_text(flops: int) -> str:
     return f"{flops / 1e9:,.3f}" if flops else "-"
-
-
-def _table(columns: Columns, rows: Iterable[tuple[str, ...]]) -> Table:
-    return Table(columns, tuple(tuple(one_line(cell) for cell in row) for row in rows))

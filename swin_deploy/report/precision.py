@@ -10,43 +10,41 @@ from exporters.precisions import PRECISIONS
 from swin_deploy.precision.diagnose import Diagnosis, Trial, is_noisy
 from swin_deploy.precision.ranges import FLOAT16, OVERFLOW_SHARE, Activation, Part
 from swin_deploy.report.numbers import error_text, percent_text
-from swin_deploy.report.tables import Facts, Kind, Table
+from swin_deploy.report.tables import Columns, Facts, Table, make_table
 
-RANGE_COLUMNS: tuple[tuple[str, Kind], ...] = (
-    ("Largest", "number"),
-    ("Headroom", "number"),
-    ("RMS", "number"),
-    ("Below normal", "number"),
-)
+FIGURES = ("name", "max_abs", "headroom", "rms", "tiny_share", "noise")  # of a part, in JSON
+RANGES: Columns[Part | Activation] = {
+    "Largest": ("number", lambda one: f"{one.max_abs:.3g}"),
+    "Headroom": ("number", lambda one: _headroom(one.headroom)),
+    "RMS": ("number", lambda one: f"{one.rms:.3g}"),
+    "Below normal": ("number", lambda one: percent_text(one.tiny_share)),
+}
+
+
+def _headroom(room: float) -> str:
+    return f"{room:,.0f}x" if math.inf > room >= 100 else f"{room:.3g}x"
 
 
 def part_table(diagnosis: Diagnosis) -> Table:
     """Return one row for each part."""
-    columns: tuple[tuple[str, Kind], ...] = (
-        ("Part", "code"),
-        ("At risk", "text"),
-        *RANGE_COLUMNS,
-        (f"Noise {diagnosis.noise_precision}", "number"),
-        ("Largest in", "code"),
-    )
-    rows = (
-        (
-            part.name,
-            ", ".join(risks(part, diagnosis.fair_share)) or "-",
-            *_range_cells(part),
-            "-" if part.noise is None else error_text(part.noise),
-            _place(part),
-        )
-        for part in diagnosis.parts
-    )
-    return Table(columns, tuple(rows))
+    columns: Columns[Part] = {
+        "Part": ("code", lambda part: part.name),
+        "At risk": ("text", lambda part: ", ".join(risks(part, diagnosis.fair_share)) or "-"),
+        **RANGES,
+        f"Noise {diagnosis.noise_precision}": (
+            "number",
+            lambda part: "-" if part.noise is None else error_text(part.noise),
+        ),
+        "Largest in": ("code", _place),
+    }
+    return make_table(diagnosis.parts, columns)
 
 
 def activation_table(diagnosis: Diagnosis) -> Table:
     """Return one row for each operation, in the order of computation."""
-    columns: tuple[tuple[str, Kind], ...] = (("Activation", "code"), *RANGE_COLUMNS)
-    rows = ((one.name, *_range_cells(one)) for one in _in_order(diagnosis))
-    return Table(columns, tuple(rows))
+    columns: Columns[Activation] = {"Activation": ("code", lambda one: one.name), **RANGES}
+    found = [one for part in diagnosis.parts for one in part.activations]
+    return make_table(sorted(found, key=lambda one: one.step), columns)
 
 
 def risks(part: Part, fair_share: float) -> tuple[str, ...]:
@@ -103,12 +101,7 @@ def precision_to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         "fair_share": _finite(diagnosis.fair_share),
         "parts": [
             {
-                "name": part.name,
-                "max_abs": _finite(part.max_abs),
-                "headroom": _finite(part.headroom),
-                "rms": _finite(part.rms),
-                "tiny_share": part.tiny_share,
-                "noise": _finite(part.noise),
+                **{name: _finite(getattr(part, name)) for name in FIGURES},
                 "at_risk": list(risks(part, diagnosis.fair_share)),
                 "activations": [
                     {key: _finite(value) for key, value in dataclasses.asdict(one).items()}
@@ -135,21 +128,6 @@ def _place(part: Part) -> str:
     """Return the name of the operation with the largest value, relative to its block."""
     block = ".".join(part.name.split(".")[:2])
     return part.largest.name.removeprefix(f"{block}.") if part.largest else "-"
-
-
-def _in_order(diagnosis: Diagnosis) -> list[Activation]:
-    found = [one for part in diagnosis.parts for one in part.activations]
-    return sorted(found, key=lambda one: one.step)
-
-
-def _range_cells(one: Part | Activation) -> tuple[str, ...]:
-    room = one.headroom
-    return (
-        f"{one.max_abs:.3g}",
-        f"{room:,.0f}x" if math.inf > room >= 100 else f"{room:.3g}x",
-        f"{one.rms:.3g}",
-        percent_text(one.tiny_share),
-    )
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value

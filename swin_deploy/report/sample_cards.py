@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from swin_deploy.parity import Answer, Guess, ParityReport, Sample
+from swin_deploy.parity import Answer, ParityReport, Sample
 from swin_deploy.parity.samples import Change
 from swin_deploy.report.numbers import percent_text
 from swin_deploy.report.words import count_noun
@@ -115,15 +114,16 @@ def _agrees(answer: Answer, reference: Answer) -> bool:
 
 
 def _cells(answer: Answer, reference: Answer) -> tuple[Cell, ...]:
-    return tuple(_each_cell(answer.guesses[:RANKS], reference.guesses[:RANKS]))
-
-
-def _each_cell(guesses: tuple[Guess, ...], expected: tuple[Guess, ...]) -> Iterator[Cell]:
-    for guess, other in zip_longest(guesses, expected):
-        if guess is not None:
-            percent = percent_text(guess.probability).removesuffix("%")
-            differs = other is None or other.index != guess.index
-            yield Cell(_class(guess.index, guess.name), percent, differs)
+    pairs = zip_longest(answer.guesses[:RANKS], reference.guesses[:RANKS])
+    return tuple(
+        Cell(
+            _class(guess.index, guess.name),
+            percent_text(guess.probability).removesuffix("%"),
+            differs=other is None or other.index != guess.index,
+        )
+        for guess, other in pairs
+        if guess is not None
+    )
 
 
 def _class(index: int, name: str) -> str:

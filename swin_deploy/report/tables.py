@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from swin_deploy.bench import BenchReport, BenchResult
 from swin_deploy.config import Size
@@ -31,6 +31,9 @@ from swin_deploy.report.words import (
 
 Kind = Literal["text", "number", "verdict", "code"]
 Facts = tuple[tuple[str, str], ...]
+T = TypeVar("T")
+# Kind of each column, and its cell for one item, by header.
+Columns = Mapping[str, tuple[Kind, Callable[[T], str]]]
 
 
 @dataclass(frozen=True)
@@ -46,89 +49,72 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def _table(columns: tuple[tuple[str, Kind], ...], rows: Iterable[tuple[str, ...]]) -> Table:
-    return Table(columns, tuple(tuple(one_line(cell) for cell in row) for row in rows))
+def make_table(items: Iterable[T], columns: Columns[T]) -> Table:
+    """Return one row for each item."""
+    rows = (tuple(one_line(cell(item)) for _, cell in columns.values()) for item in items)
+    return Table(tuple((name, kind) for name, (kind, _) in columns.items()), tuple(rows))
+
+
+# The rule that decides about a result.
+DECIDING: Columns[ParityResult] = {
+    "Rule": ("text", lambda result: result.deciding.rule),
+    "Error": ("number", lambda result: error_text(result.deciding.needed)),
+    "Noise": ("number", lambda result: _known(result.deciding.floor, error_text)),
+    "Limit": ("number", lambda result: error_text(result.deciding.allowed)),
+}
+CASE: Columns[ParityResult] = {
+    "Images": ("text", lambda result: result.inputs),
+    "Batch": ("number", lambda result: str(result.batch)),
+    "Rows": ("number", lambda result: str(result.rows)),
+    "Verdict": ("verdict", lambda result: verdict_word(result.passed)),
+    **DECIDING,
+    "Max error": ("number", lambda result: error_text(result.max_abs)),
+    "Mean error": ("number", lambda result: error_text(result.mean_abs)),
+    "Relative L2": ("number", lambda result: error_text(result.relative_l2)),
+    "Cosine": ("number", lambda result: cosine_text(result.cosine)),
+    "SQNR dB": ("number", lambda result: decibel_text(result.sqnr_db)),
+    "Top-1 agreement": ("number", lambda result: percent_text(result.top1_agreement)),
+    "Top-5 agreement": ("number", lambda result: percent_text(result.top5_agreement)),
+    "Flips": ("number", lambda result: _known(result.flips, str)),
+    "Near ties": ("number", lambda result: _known(result.near_ties, str)),
+}
+
+
+def _known(value: T | None, text: Callable[[T], str]) -> str:
+    return "-" if value is None else text(value)
 
 
 def hop_table(parity: ParityReport) -> Table:
     """Return one row a hop, with the deciding rule of its worst case: error, noise and limit."""
-    columns: tuple[tuple[str, Kind], ...] = (
-        ("Step", "text"),
-        ("Verdict", "verdict"),
-        ("Rule", "text"),
-        ("Error", "number"),
-        ("Noise", "number"),
-        ("Limit", "number"),
-        ("Flips", "number"),
-        ("Worst case", "text"),
-        ("Cases passed", "number"),
-    )
-    return _table(columns, (_hop_row(hop) for hop in parity.hops))
+    columns: Columns[Hop] = {
+        "Step": ("text", lambda hop: hop.name),
+        "Verdict": ("verdict", lambda hop: verdict_word(hop.passed)),
+        **{name: (kind, _of_worst(cell)) for name, (kind, cell) in DECIDING.items()},
+        "Flips": ("number", _flips),
+        "Worst case": ("text", _of_worst(case_text)),
+        "Cases passed": ("number", _passed),
+    }
+    return make_table(parity.hops, columns)
 
 
-def _hop_row(hop: Hop) -> tuple[str, ...]:
-    verdict = verdict_word(hop.passed)
-    worst = hop.worst
-    if hop.passed is None or worst is None:
-        return (hop.name, verdict, *("-",) * 7)
-    passed = sum(result.passed for result in hop.results)
-    cases = f"{passed}/{len(hop.results)}"
-    counts = count_flips(hop)
-    flips = "-" if counts is None else str(counts[0])
-    return (hop.name, verdict, *_deciding_cells(worst), flips, case_text(worst), cases)
+def _of_worst(cell: Callable[[ParityResult], str]) -> Callable[[Hop], str]:
+    return lambda hop: _known(None if hop.passed is None else hop.worst, cell)
 
 
-def _deciding_cells(result: ParityResult) -> tuple[str, ...]:
-    """Return the texts of rule, error, noise and limit."""
-    check = result.deciding
-    floor = "-" if check.floor is None else error_text(check.floor)
-    return check.rule, error_text(check.needed), floor, error_text(check.allowed)
+def _flips(hop: Hop) -> str:
+    return _known(None if hop.passed is None else count_flips(hop), lambda counts: str(counts[0]))
+
+
+def _passed(hop: Hop) -> str:
+    if hop.passed is None or hop.worst is None:
+        return "-"
+    return f"{sum(result.passed for result in hop.results)}/{len(hop.results)}"
 
 
 def case_table(hop: Hop) -> Table:
     """Return one row for each result of a hop, with the reason if the hop failed."""
-    columns: tuple[tuple[str, Kind], ...] = (
-        ("Images", "text"),
-        ("Batch", "number"),
-        ("Rows", "number"),
-        ("Verdict", "verdict"),
-        ("Rule", "text"),
-        ("Error", "number"),
-        ("Noise", "number"),
-        ("Limit", "number"),
-        ("Max error", "number"),
-        ("Mean error", "number"),
-        ("Relative L2", "number"),
-        ("Cosine", "number"),
-        ("SQNR dB", "number"),
-        ("Top-1 agreement", "number"),
-        ("Top-5 agreement", "number"),
-        ("Flips", "number"),
-        ("Near ties", "number"),
-    )
-    if hop.passed:
-        return _table(columns, (_case_row(result) for result in hop.results))
-    rows = ((*_case_row(result), result.reason) for result in hop.results)
-    return _table((*columns, ("Reason", "text")), rows)
-
-
-def _case_row(result: ParityResult) -> tuple[str, ...]:
-    return (
-        result.inputs,
-        str(result.batch),
-        str(result.rows),
-        verdict_word(result.passed),
-        *_deciding_cells(result),
-        error_text(result.max_abs),
-        error_text(result.mean_abs),
-        error_text(result.relative_l2),
-        cosine_text(result.cosine),
-        decibel_text(result.sqnr_db),
-        percent_text(result.top1_agreement),
-        percent_text(result.top5_agreement),
-        "-" if result.flips is None else str(result.flips),
-        "-" if result.near_ties is None else str(result.near_ties),
-    )
+    reason: Columns[ParityResult] = {"Reason": ("text", lambda result: result.reason)}
+    return make_table(hop.results, CASE if hop.passed else {**CASE, **reason})
 
 
 def allowed_facts(parity: ParityReport) -> Facts:
@@ -166,52 +152,39 @@ def _facts(facts: Iterable[tuple[str, str]]) -> Facts:
     return tuple((one_line(name), one_line(text)) for name, text in facts)
 
 
+# Cells of a runner that was timed, by header.
+FIGURES: Mapping[str, Callable[[BenchResult], str]] = {
+    "Median ms": lambda result: latency_text(result.median_ms),
+    "p95 ms": lambda result: latency_text(result.p95_ms),
+    "Images/s": lambda result: f"{result.images_per_s:,.1f}",
+    "vs PyTorch": lambda r: ratio_text(r.ratio) if r.ratio_high or r.ratio == 1 else "-",
+    "Interval": lambda r: f"{r.ratio_low:.2f}-{r.ratio_high:.2f}" if r.ratio_high else "-",
+    "Device ms": lambda result: latency_text(result.device_ms) if result.device_ms else "-",
+    "Images/s with copies": lambda r: f"{r.batch / r.copies_ms * 1e3:,.1f}" if r.copies_ms else "-",
+    "Peak MB": lambda result: f"{result.peak_mb:,.0f}" if result.peak_mb else "-",
+    "Calls timed": lambda result: str(result.iterations),
+}
+# Figures that not every machine or run has.
+EXTRA = ("Device ms", "Images/s with copies", "Peak MB")
+
+
 def bench_table(bench: BenchReport) -> Table:
     """Return one row for each runner and batch size; empty columns are skipped."""
-    columns: list[tuple[str, Kind]] = [
-        ("Runner", "text"),
-        ("Precision", "text"),
-        ("Batch", "number"),
-        ("Median ms", "number"),
-        ("p95 ms", "number"),
-        ("Images/s", "number"),
-        ("vs PyTorch", "number"),
-        ("Interval", "number"),
-    ]
-    extra = [name for name in BENCH_EXTRA if any(getattr(r, name) for r in bench.results)]
-    columns += [(BENCH_EXTRA[name], "number") for name in extra]
-    columns.append(("Calls timed", "number"))
-    return _table(tuple(columns), (_bench_row(result, extra) for result in bench.results))
-
-
-# Figures that not every machine or run has.
-BENCH_EXTRA = {
-    "device_ms": "Device ms",
-    "copies_ms": "Images/s with copies",
-    "peak_mb": "Peak MB",
-}
-
-
-def _bench_row(result: BenchResult, extra: list[str]) -> tuple[str, ...]:
-    first = (result.name, result.precision, str(result.batch))
-    if not result.timed:
-        return (*first, "failed" if result.failed else "not run", *("-",) * (5 + len(extra)))
-    low, high = result.ratio_low, result.ratio_high
-    texts = {
-        "device_ms": latency_text(result.device_ms or 0.0),
-        "copies_ms": f"{result.batch / (result.copies_ms or math.inf) * 1e3:,.1f}",
-        "peak_mb": f"{result.peak_mb or 0.0:,.0f}",
+    columns: dict[str, tuple[Kind, Callable[[BenchResult], str]]] = {
+        "Runner": ("text", lambda result: result.name),
+        "Precision": ("text", lambda result: result.precision),
+        "Batch": ("number", lambda result: str(result.batch)),
     }
-    return (
-        *first,
-        latency_text(result.median_ms),
-        latency_text(result.p95_ms),
-        f"{result.images_per_s:,.1f}",
-        ratio_text(result.ratio) if high or result.ratio == 1 else "-",
-        f"{low:.2f}-{high:.2f}" if high else "-",
-        *(texts[name] if getattr(result, name) else "-" for name in extra),
-        str(result.iterations),
-    )
+    for name, cell in FIGURES.items():
+        if name not in EXTRA or any(cell(result) != "-" for result in bench.results):
+            columns[name] = ("number", functools.partial(_figure, name))
+    return make_table(bench.results, columns)
+
+
+def _figure(name: str, result: BenchResult) -> str:
+    if result.timed:
+        return FIGURES[name](result)
+    return "-" if name != "Median ms" else "failed" if result.failed else "not run"
 
 
 def bench_facts(bench: BenchReport) -> Facts:
@@ -246,11 +219,10 @@ def _precise_name(result: BenchResult) -> str:
 
 def artifact_table(artifacts: tuple[Artifact, ...]) -> Table:
     """Return one row for each file, with its whole SHA-256."""
-    columns: tuple[tuple[str, Kind], ...] = (
-        ("Kind", "text"),
-        ("File", "text"),
-        ("MB", "number"),
-        ("SHA-256", "code"),
-    )
-    rows = ((a.kind, a.file, megabytes_text(a.bytes), a.sha256) for a in artifacts)
-    return _table(columns, rows)
+    columns: Columns[Artifact] = {
+        "Kind": ("text", lambda artifact: artifact.kind),
+        "File": ("text", lambda artifact: artifact.file),
+        "MB": ("number", lambda artifact: megabytes_text(artifact.bytes)),
+        "SHA-256": ("code", lambda artifact: artifact.sha256),
+    }
+    return make_table(artifacts, columns)

@@ -13,37 +13,12 @@ from swin_deploy.bench import BenchReport
 from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import ParityReport
 from swin_deploy.precision.diagnose import Diagnosis
-from swin_deploy.report.accuracy import (
-    accuracy_facts,
-    accuracy_headline,
-    accuracy_sentences,
-    accuracy_table,
-)
-from swin_deploy.report.bench_words import bench_sentences
+from swin_deploy.report import accuracy, bench_words, plan_tables, precision, tables, words
 from swin_deploy.report.grids import Column, Grid
-from swin_deploy.report.numbers import one_line
-from swin_deploy.report.plan_tables import (
-    block_table,
-    kernel_table,
-    launch_table,
-    plan_facts,
-    roofline_table,
-)
-from swin_deploy.report.precision import activation_table, part_table, precision_facts
+from swin_deploy.report.numbers import end_of, one_line
 from swin_deploy.report.results import Report
 from swin_deploy.report.summary import tiles
-from swin_deploy.report.tables import (
-    Facts,
-    Table,
-    allowed_facts,
-    artifact_table,
-    bench_facts,
-    bench_not_run,
-    bench_table,
-    hop_table,
-    parity_facts,
-)
-from swin_deploy.report.words import headline, verdict_sentences
+from swin_deploy.report.tables import Facts, Table
 
 WORST_CASES = (
     "The worst case of each step from the checkpoint to what is shipped. Errors are in units of "
@@ -74,11 +49,11 @@ def render_parity(report: ParityReport) -> RenderableType:
     """Return the verdict and its meaning, one row a hop, and the tolerances with their origin."""
     style = VERDICT_STYLES[report.verdict]
     return Group(
-        Text(f"Parity: {headline(report)}", style=style),
-        *(Text(sentence) for sentence in verdict_sentences(report)),
-        table_grid(_without(hop_table(report), "Flips")),
+        Text(f"Parity: {words.headline(report)}", style=style),
+        *(Text(sentence) for sentence in words.verdict_sentences(report)),
+        table_grid(_without(tables.hop_table(report), "Flips")),
         Text(WORST_CASES),
-        _facts((*allowed_facts(report), *parity_facts(report))),
+        _facts((*tables.allowed_facts(report), *tables.parity_facts(report))),
     )
 
 
@@ -86,9 +61,9 @@ def render_bench(report: BenchReport) -> RenderableType:
     """Return the comparisons, one row for each runner and batch, and the conditions."""
     return Group(
         Text(f"Throughput: {one_line(report.model)}", style="bold"),
-        *(Text(sentence) for sentence in bench_sentences(report)),
-        table_grid(bench_table(report)),
-        _facts((*bench_not_run(report), *bench_facts(report))),
+        *(Text(sentence) for sentence in bench_words.bench_sentences(report)),
+        table_grid(tables.bench_table(report)),
+        _facts((*tables.bench_not_run(report), *tables.bench_facts(report))),
     )
 
 
@@ -101,9 +76,9 @@ def render_precision(found: Diagnosis, *, every: bool) -> RenderableType:
     """
     return Group(
         Text(f"Advice: {one_line(found.advice)}", style="bold"),
-        table_grid(part_table(found)),
-        *([table_grid(activation_table(found))] if every else []),
-        _facts(precision_facts(found)),
+        table_grid(precision.part_table(found)),
+        *([table_grid(precision.activation_table(found))] if every else []),
+        _facts(precision.precision_facts(found)),
     )
 
 
@@ -121,12 +96,12 @@ def render_plan(report: KernelPlan) -> RenderableType:
 
 def render_plan_figures(report: KernelPlan) -> RenderableType:
     """Return the figures of an engine's kernel plan."""
-    return Group(Text("Kernel plan", style="bold"), _facts(plan_facts(report)))
+    return Group(Text("Kernel plan", style="bold"), _facts(plan_tables.plan_facts(report)))
 
 
 def _heaviest(report: KernelPlan) -> RenderableType:
     return Group(
-        table_grid(_without_last_column(kernel_table(report))),
+        table_grid(_without(plan_tables.kernel_table(report), "ONNX nodes")),
         Text("Heaviest kernels. 1 MB is a million bytes; half is float16 or bfloat16."),
     )
 
@@ -134,20 +109,20 @@ def _heaviest(report: KernelPlan) -> RenderableType:
 def render_blocks(report: KernelPlan, bounds: Sequence[Bound] = ()) -> RenderableType:
     """Return one row for each part of the model."""
     return Group(
-        table_grid(_with_short_names(block_table(report, bounds))),
+        table_grid(_with_short_names(plan_tables.block_table(report, bounds))),
         Text(BLOCKS_LEGEND),
     )
 
 
 def render_launches(report: KernelPlan, bounds: Sequence[Bound] = ()) -> RenderableType:
     """Return one row for each kernel, in launch order."""
-    return table_grid(_with_short_names(launch_table(report, bounds)))
+    return table_grid(_with_short_names(plan_tables.launch_table(report, bounds)))
 
 
 def render_bounds(bounds: Sequence[Bound]) -> RenderableType:
     """Return one row for each GPU, with the least time that the plan takes there."""
     return Group(
-        table_grid(roofline_table(bounds)),
+        table_grid(plan_tables.roofline_table(bounds)),
         Text(
             "A bound from published peaks, not a measurement: each kernel takes the longer of its "
             "operations and its bytes. Bytes that stay in the L2 cache can beat it; FLOPs alone "
@@ -179,10 +154,9 @@ def render_comparison(
 def _with_short_names(table: Table, columns: int = 1) -> Table:
     """Cut long names of blocks to their ends, in which they differ."""
     at = [index for index, (_, kind) in enumerate(table.columns) if kind == "code"][:columns]
-    width = SHORT_NAME
 
     def short(index: int, cell: str) -> str:
-        return f"…{cell[1 - width :]}" if index in at and len(cell) > width else cell
+        return end_of(cell, SHORT_NAME) if index in at else cell
 
     rows = (tuple(short(index, cell) for index, cell in enumerate(row)) for row in table.rows)
     return Table(table.columns, tuple(rows))
@@ -192,10 +166,10 @@ def render_evaluation(evaluation: Evaluation) -> RenderableType:
     """Return the verdict and its meaning, one row a model, and the conditions."""
     style = VERDICT_STYLES[evaluation.verdict]
     return Group(
-        Text(f"Accuracy: {accuracy_headline(evaluation)}", style=style),
-        *(Text(sentence) for sentence in accuracy_sentences(evaluation)),
-        table_grid(accuracy_table(evaluation)),
-        _facts(accuracy_facts(evaluation)),
+        Text(f"Accuracy: {accuracy.accuracy_headline(evaluation)}", style=style),
+        *(Text(sentence) for sentence in accuracy.accuracy_sentences(evaluation)),
+        table_grid(accuracy.accuracy_table(evaluation)),
+        _facts(accuracy.accuracy_facts(evaluation)),
     )
 
 
@@ -204,18 +178,18 @@ def render_summary(report: Report) -> RenderableType:
     parts: list[RenderableType] = []
     if report.parity is not None:
         style = VERDICT_STYLES[report.parity.verdict]
-        parts += [Text(f"{headline(report.parity)}: {one_line(report.model)}", style=style)]
-        parts += [Text(sentence) for sentence in verdict_sentences(report.parity)]
+        parts += [Text(f"{words.headline(report.parity)}: {one_line(report.model)}", style=style)]
+        parts += [Text(sentence) for sentence in words.verdict_sentences(report.parity)]
         parts += [Text(f"Assumed: {one.text}", style="yellow") for one in report.assumptions]
         parts.append(_tiles(report))
-        parts.append(table_grid(_without(hop_table(report.parity), "Flips")))
-        parts.append(_facts(parity_facts(report.parity)))
+        parts.append(table_grid(_without(tables.hop_table(report.parity), "Flips")))
+        parts.append(_facts(tables.parity_facts(report.parity)))
     if report.bench is not None:
-        parts += [Text(sentence) for sentence in bench_sentences(report.bench)]
-        parts.append(table_grid(bench_table(report.bench)))
+        parts += [Text(sentence) for sentence in bench_words.bench_sentences(report.bench)]
+        parts.append(table_grid(tables.bench_table(report.bench)))
     if report.plan is not None:
-        parts.append(_facts(plan_facts(report.plan)))
-    parts.append(table_grid(_without_last_column(artifact_table(report.artifacts))))
+        parts.append(_facts(plan_tables.plan_facts(report.plan)))
+    parts.append(table_grid(_without(tables.artifact_table(report.artifacts), "SHA-256")))
     return Group(*parts)
 
 
@@ -226,10 +200,6 @@ def _tiles(report: Report) -> Grid:
         for one in tiles(report)
     ]
     return Grid((Column(style="bold"), Column(), Column(style="dim")), rows)
-
-
-def _without_last_column(table: Table) -> Table:
-    return _without(table, table.columns[-1][0])
 
 
 def _without(table: Table, header: str) -> Table:

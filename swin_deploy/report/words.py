@@ -104,6 +104,12 @@ def case_text(result: ParityResult) -> str:
     return f"{one_line(result.inputs)}, batch {result.batch}"
 
 
+def case_title(hop: Hop) -> str:
+    """Return the name of a hop, with the number of cases that passed."""
+    passed = sum(result.passed for result in hop.results)
+    return f"{hop.name}: {passed} of {count_noun(len(hop.results), 'case')} passed"
+
+
 # Name of each stage in a headline, and the words for one that was not run.
 STAGES = {
     "original": ("Original library", "not compared"),

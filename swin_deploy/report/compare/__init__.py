@@ -12,12 +12,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from exporters.errors import ComparisonError
-from swin_deploy.report.compare.changes import REGRESSIONS, Change, Limits, rank_change
-from swin_deploy.report.compare.parity import compare_evaluation, compare_parity
+from swin_deploy.report.compare.changes import (
+    REGRESSIONS,
+    Change,
+    Limits,
+    missing,
+    rank_change,
+)
+from swin_deploy.report.compare.parity import LABELLED, compare_evaluation, compare_parity
 from swin_deploy.report.compare.plan import compare_files, compare_plan
 from swin_deploy.report.compare.speed import compare_bench
 from swin_deploy.report.results import Report
@@ -49,6 +56,7 @@ class RunComparison:
         return tuple(change for change in self.changes if change.verdict in REGRESSIONS)
 
 
+T = TypeVar("T")
 DEFAULT_LIMITS = Limits()
 
 
@@ -76,14 +84,27 @@ def compare_reports(before: Report, now: Report, limits: Limits = DEFAULT_LIMITS
     word = rank_change("Verdict", before.verdict, now.verdict, ("fail", "not judged", "pass"))
     changes = (
         word,
-        *compare_parity(before.parity, now.parity, limits),
-        *compare_evaluation(before.evaluation, now.evaluation, limits),
-        *compare_plan(before.plan, now.plan, limits),
+        *_both("Parity", compare_parity, before.parity, now.parity, limits),
+        *_both(LABELLED, compare_evaluation, before.evaluation, now.evaluation, limits),
+        *_both("Kernel plan", compare_plan, before.plan, now.plan, limits),
         *compare_files(before.artifacts, now.artifacts, limits),
-        *compare_bench(before.bench, now.bench, limits),
+        *_both("Throughput", compare_bench, before.bench, now.bench, limits),
     )
     conditions = tuple(_other_conditions(before.conditions, now.conditions))
     return RunComparison(now.model, before.created, now.created, changes, conditions)
+
+
+def _both(
+    name: str,
+    compare: Callable[[T, T, Limits], Iterable[Change]],
+    before: T | None,
+    now: T | None,
+    limits: Limits,
+) -> Iterable[Change]:
+    """Compare a part that both reports have; one that is not there any more is missing."""
+    if before is None:
+        return ()
+    return [missing(name)] if now is None else compare(before, now, limits)
 
 
 def _other_conditions(before: dict[str, str], now: dict[str, str]) -> Iterator[Change]:

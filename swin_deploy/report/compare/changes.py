@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -113,6 +113,15 @@ def accuracy_change(
     margin = max(limits.accuracy_drop, (limits.accuracy_images - 0.5) / images)
     verdict = judged(now - before, margin, reason)
     return Change(what, percent_text(before), percent_text(now), verdict, reason)
+
+
+def paired(
+    before: Iterable[T], now: Iterable[T], name: Callable[[T], str]
+) -> Iterator[tuple[str, T | None, T | None]]:
+    """Yield the items of two reports by name: those of the first in order, then the new ones."""
+    known, later = labelled(before, name), labelled(now, name)
+    for text in dict.fromkeys((*known, *later)):
+        yield text, known.get(text), later.get(text)
 
 
 def labelled(items: Iterable[T], name: Callable[[T], str]) -> dict[str, T]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation
+from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation, Score
 from swin_deploy.parity import Check, Hop, ParityReport
 from swin_deploy.parity.results import FIGURES
 from swin_deploy.report.compare.changes import (
@@ -13,36 +13,31 @@ from swin_deploy.report.compare.changes import (
     Verdict,
     accuracy_change,
     judged,
-    labelled,
     missing,
+    paired,
     rank_change,
 )
 from swin_deploy.report.numbers import error_text, percent_text
 from swin_deploy.report.words import count_flips, verdict_word
 
+LABELLED = "Accuracy on labelled images"
 
-def compare_parity(
-    before: ParityReport | None, now: ParityReport | None, limits: Limits
-) -> Iterator[Change]:
+
+def compare_parity(before: ParityReport, now: ParityReport, limits: Limits) -> Iterator[Change]:
     """Compare every hop: verdict, error, flips and accuracy.
 
     Figures are compared on the same images and weights only.
     """
-    if before is None or now is None:
-        if before is not None:
-            yield missing("Parity")
-        return
     for name in before.inputs:
         if name not in now.inputs:
             yield missing(f"Images: {name}")
     reason = _other_inputs(before, now)
-    hops, later = (labelled(one.hops, lambda hop: hop.name) for one in (before, now))
-    for name, hop in hops.items():
-        yield from _hop(name, hop, later.get(name), limits=limits, reason=reason)
-    for name, hop in later.items():
-        if name not in hops:
-            verdict: Verdict = "worse" if hop.passed is False else "new"
-            yield Change(name, "-", verdict_word(hop.passed), verdict)
+    for name, hop, later in paired(before.hops, now.hops, lambda hop: hop.name):
+        if hop is not None:
+            yield from _hop(name, hop, later, limits=limits, reason=reason)
+        elif later is not None:
+            verdict: Verdict = "worse" if later.passed is False else "new"
+            yield Change(name, "-", verdict_word(later.passed), verdict)
 
 
 def _other_inputs(before: ParityReport, now: ParityReport) -> str:
@@ -104,37 +99,22 @@ def _flips(name: str, before: Hop, now: Hop, reason: str) -> Iterator[Change]:
         yield Change(f"{name}: flips", str(first[0]), str(second[0]), verdict, reason)
 
 
-def compare_evaluation(
-    before: Evaluation | None, now: Evaluation | None, limits: Limits
-) -> Iterator[Change]:
+def compare_evaluation(before: Evaluation, now: Evaluation, limits: Limits) -> Iterator[Change]:
     """Compare the accuracy on labelled images."""
-    if before is None or now is None:
-        if before is not None:
-            yield missing("Accuracy on labelled images")
-        return
     words = verdict_word(before.passed), verdict_word(now.passed)
-    yield rank_change("Accuracy on labelled images", words[0], words[1], ("FAIL", "pass"))
+    yield rank_change(LABELLED, words[0], words[1], ("FAIL", "pass"))
     reason = "other weights" if before.weights != now.weights else ""
     if before.images != now.images:
         reason = "other images"
-    known, later = (labelled(one.candidates, lambda c: c.name) for one in (before, now))
-    for name, one in known.items():
-        what = f"{name}: top-1, labelled"
-        yield from _candidate(what, one, later.get(name), limits=limits, reason=reason)
+    for name, one, later in paired(before.candidates, now.candidates, lambda c: c.name):
+        if one is not None and one.top1 is not None:
+            yield _candidate(f"{name}: top-1, labelled", one.top1, later, limits, reason)
 
 
 def _candidate(
-    what: str,
-    before: BackendAccuracy,
-    now: BackendAccuracy | None,
-    *,
-    limits: Limits,
-    reason: str,
-) -> Iterator[Change]:
-    if before.top1 is None:
-        return
+    what: str, before: Score, now: BackendAccuracy | None, limits: Limits, reason: str
+) -> Change:
     if now is None or now.top1 is None:
-        yield missing(what, percent_text(before.top1.accuracy), now.not_run if now else "")
-        return
-    pair = before.top1.accuracy, now.top1.accuracy
-    yield accuracy_change(what, pair, now.top1.images, limits, reason)
+        return missing(what, percent_text(before.accuracy), now.not_run if now else "")
+    pair = before.accuracy, now.top1.accuracy
+    return accuracy_change(what, pair, now.top1.images, limits, reason)

@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from exporters.plan import KernelPlan
-from swin_deploy.report.compare.changes import Change, Limits, judged, labelled, missing
+from swin_deploy.report.compare.changes import Change, Limits, judged, missing, paired
 from swin_deploy.report.numbers import megabytes_text, percent_text
 from swin_deploy.report.results import Artifact
 
 
-def compare_plan(
-    before: KernelPlan | None, now: KernelPlan | None, limits: Limits
-) -> Iterator[Change]:
+def compare_plan(before: KernelPlan, now: KernelPlan, limits: Limits) -> Iterator[Change]:
     """Compare the kernel plans of two engines from the same builder at the same batch.
 
     Plans of different releases of the builder are compared, to show if a newer one fuses less.
     """
-    if before is None or now is None:
-        if before is not None:
-            yield missing("Kernel plan")
-        return
     made = f"{before.flavor} {before.version}", f"{now.flavor} {now.version}"
     if before.flavor != now.flavor or before.batch != now.batch:
         first, second = f"{made[0]}, batch {before.batch}", f"{made[1]}, batch {now.batch}"
@@ -30,12 +24,8 @@ def compare_plan(
         yield Change("Planned by", *made, "same", "another release of the builder")
     fused = f"{before.fused_attention} of {before.attention_blocks}"
     gain = now.fused_attention - before.fused_attention
-    yield Change(
-        "Fused attention",
-        fused,
-        f"{now.fused_attention} of {now.attention_blocks}",
-        judged(gain, 0),
-    )
+    later = f"{now.fused_attention} of {now.attention_blocks}"
+    yield Change("Fused attention", fused, later, judged(gain, 0))
     kernels = limits.kernels * before.kernel_count
     moved = limits.bytes_moved * before.bytes_moved_per_image
     figures: tuple[tuple[str, Callable[[KernelPlan], float], Callable[[float], str], float], ...]
@@ -57,15 +47,12 @@ def compare_files(
     before: tuple[Artifact, ...], now: tuple[Artifact, ...], limits: Limits
 ) -> Iterator[Change]:
     """Compare the sizes of the files, by name."""
-    known, later = (labelled(files, lambda one: one.file) for files in (before, now))
-    for name, one in known.items():
-        first = f"{megabytes_text(one.bytes)} MB"
-        if name not in later:
+    for name, one, later in paired(before, now, lambda one: one.file):
+        first, second = (f"{megabytes_text(one.bytes)} MB" if one else "-" for one in (one, later))
+        if one is None:
+            yield Change(name, first, second, "new")
+        elif later is None:
             yield missing(name, first)
-            continue
-        size = later[name].bytes
-        verdict = judged(one.bytes - size, limits.file_bytes * one.bytes)
-        yield Change(name, first, f"{megabytes_text(size)} MB", verdict)
-    for name, one in later.items():
-        if name not in known:
-            yield Change(name, "-", f"{megabytes_text(one.bytes)} MB", "new")
+        else:
+            verdict = judged(one.bytes - later.bytes, limits.file_bytes * one.bytes)
+            yield Change(name, first, second, verdict)

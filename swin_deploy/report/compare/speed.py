@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from swin_deploy.bench import BenchReport, BenchResult, Comparison
-from swin_deploy.report.compare.changes import Change, Limits, Verdict, labelled, missing
+from swin_deploy.bench import BenchReport, BenchResult
+from swin_deploy.report.compare.changes import Change, Limits, Verdict, missing, paired
 from swin_deploy.report.numbers import ratio_text
 
 # Conditions of the method, not of the machine: the intervals account for these.
@@ -23,17 +23,11 @@ METHOD = (
 Span = tuple[float, float]
 
 
-def compare_bench(
-    before: BenchReport | None, now: BenchReport | None, limits: Limits
-) -> Iterator[Change]:
-    if before is None or now is None:
-        if before is not None:
-            yield missing("Throughput")
-        return
-    known, later = (labelled(one.results, _runner) for one in (before, now))
-    timed = {name: one for name, one in known.items() if one.timed}
-    for name, one in timed.items():
-        found = later.get(name)
+def compare_bench(before: BenchReport, now: BenchReport, limits: Limits) -> Iterator[Change]:
+    """Compare the speed of every runner that was timed, and that of the fastest shipped."""
+    pairs = paired(before.results, now.results, _runner)
+    timed = [(name, one, found) for name, one, found in pairs if one is not None and one.timed]
+    for name, one, found in timed:
         if found is None or not found.timed:
             note = (found.failed or found.not_run) if found else ""
             yield missing(name, ratio_text(one.ratio), note)
@@ -42,8 +36,7 @@ def compare_bench(
         yield Change("Throughput", "-", "-", "not comparable", f"other machine: {other}")
         return
     baseline = _baseline(before)
-    for name, one in timed.items():
-        found = later.get(name)
+    for name, one, found in timed:
         if found is not None and found.timed and one.name != baseline:
             spans = (one.ratio_low, one.ratio_high), (found.ratio_low, found.ratio_high)
             yield _speed(name, (one.ratio, found.ratio), spans, limits)
@@ -73,19 +66,12 @@ def _comparisons(before: BenchReport, now: BenchReport, limits: Limits) -> Itera
         if found is None:
             yield missing(what, ratio_text(one.ratio))
         else:
-            spans = _span(one), _span(found)
+            spans = (one.low, one.high), (found.low, found.high)
             yield _speed(what, (one.ratio, found.ratio), spans, limits)
 
 
-def _span(found: Comparison) -> Span:
-    return found.low, found.high
-
-
 def _speed(
-    what: str,
-    ratios: tuple[float, float],
-    spans: tuple[Span, Span],
-    limits: Limits,
+    what: str, ratios: tuple[float, float], spans: tuple[Span, Span], limits: Limits
 ) -> Change:
     """Judge a change of speed: slower or faster only if the two intervals do not overlap."""
     (low, high), (now_low, now_high) = spans

@@ -9,11 +9,14 @@ from typing import Any
 
 from swin_deploy.report.compare import RunComparison
 from swin_deploy.report.compare.changes import Change
-from swin_deploy.report.numbers import one_line
-from swin_deploy.report.tables import Table
+from swin_deploy.report.tables import Columns, Table, make_table
 from swin_deploy.report.words import count_noun
 
 SCHEMA = 1
+SIDES: Columns[Change] = {
+    "Before": ("text", lambda change: change.before),
+    "Now": ("text", lambda change: change.now),
+}
 
 
 def comparison_headline(found: RunComparison) -> str:
@@ -42,28 +45,19 @@ def told_changes(found: RunComparison) -> tuple[Change, ...]:
 
 def change_table(changes: Sequence[Change]) -> Table:
     """Return one row a change."""
-    rows = (
-        (change.what, change.before, change.now, change.verdict, change.note) for change in changes
-    )
-    return Table(
-        (
-            ("What", "text"),
-            ("Before", "text"),
-            ("Now", "text"),
-            ("Verdict", "verdict"),
-            ("Note", "text"),
-        ),
-        tuple(tuple(one_line(cell) for cell in row) for row in rows),
-    )
+    columns: Columns[Change] = {
+        "What": ("text", lambda change: change.what),
+        **SIDES,
+        "Verdict": ("verdict", lambda change: change.verdict),
+        "Note": ("text", lambda change: change.note),
+    }
+    return make_table(changes, columns)
 
 
 def condition_table(found: RunComparison) -> Table:
     """Return the conditions of the two reports that differ."""
-    rows = ((change.what, change.before, change.now) for change in found.conditions)
-    return Table(
-        (("Condition", "text"), ("Before", "text"), ("Now", "text")),
-        tuple(tuple(one_line(cell) for cell in row) for row in rows),
-    )
+    what: Columns[Change] = {"Condition": ("text", lambda change: change.what)}
+    return make_table(found.conditions, {**what, **SIDES})
 
 
 def comparison_to_dict(found: RunComparison) -> dict[str, Any]:
