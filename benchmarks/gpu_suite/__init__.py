@@ -5,12 +5,12 @@
 ``parts``         parts of the suite, the most important first, with a budget each
 ``environment``   packages, compilers and GPU of this machine, and what is missing
 ``files``         weights to ONNX files and engines, or those that were made elsewhere
-``equality``      every step against the reference, by the judge of ``swin-deploy parity``
+``parity``        every step against the reference, by the judge of ``swin-deploy parity``
 ``lanes``         runners that are timed in the same rounds
 ``speed``         timing of one model, kept runner by runner
 ``document``      the JSON file of results: resumed, and written while a part runs
-``drive``         run the parts one after the other, each in a process of its own
-``answers``       the questions that the suite is for, answered from the document
+``runner``        run the parts one after the other, each in a process of its own
+``summary``       the questions that the suite is for, answered from the document
 ``markdown``      the document as a page
 ================  ===================================================================
 

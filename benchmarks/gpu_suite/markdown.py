@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.gpu_suite.answers import (
+from benchmarks.gpu_suite.document import (
+    DRY_RUN,
+    Document,
+    of_this_device,
+    other_conditions,
+)
+from benchmarks.gpu_suite.summary import (
     cut_short,
     engine_answers,
     goals,
     peer_answers,
     same_way_table,
     speed_table,
-)
-from benchmarks.gpu_suite.document import (
-    DRY_RUN,
-    Document,
-    of_this_device,
-    other_conditions,
 )
 from swin_deploy.report.bench_words import bench_sentences
 from swin_deploy.report.from_json import read_bench, read_parity

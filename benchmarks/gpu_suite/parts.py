@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.gpu_suite import environment, equality, files, speed
+from benchmarks.gpu_suite import environment, files, parity, speed
 from benchmarks.gpu_suite.lanes import Engine, Engines
 from benchmarks.gpu_suite.models import (
     BASE,
@@ -94,11 +94,11 @@ def _export(name: str, setup: Setup) -> Part:
 
 
 def _pytorch_parity(name: str, setup: Setup) -> Part:
-    return Part(f"parity-{name}", 240, lambda _, keep: equality.pytorch_steps(name, setup, keep))
+    return Part(f"parity-{name}", 240, lambda _, keep: parity.pytorch_steps(name, setup, keep))
 
 
 def _onnx_parity(name: str, setup: Setup) -> Part:
-    return Part(f"parity-onnx-{name}", 180, lambda _, keep: equality.onnx_steps(name, setup, keep))
+    return Part(f"parity-onnx-{name}", 180, lambda _, keep: parity.onnx_steps(name, setup, keep))
 
 
 def _engines(name: str, setup: Setup) -> list[Part]:
@@ -107,7 +107,7 @@ def _engines(name: str, setup: Setup) -> list[Part]:
 
 def _engine(name: str, flavor: Flavor, setup: Setup) -> Part:
     def work(_: Found, keep: speed.Keep) -> Found:
-        return equality.engine_step(name, flavor, setup, keep)
+        return parity.engine_step(name, flavor, setup, keep)
 
     return Part(f"engine-{flavor}-{name}", 240, work, TRAITS[flavor].module)
 

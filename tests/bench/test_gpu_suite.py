@@ -11,9 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu_suite.answers import (
-    rows_of,
-)
 from benchmarks.gpu_suite.document import (
     DRY_RUN,
     keep_to_itself,
@@ -21,6 +18,9 @@ from benchmarks.gpu_suite.document import (
 )
 from benchmarks.gpu_suite.models import NOTEBOOK, TINY, Setup
 from benchmarks.gpu_suite.parts import parts_of
+from benchmarks.gpu_suite.summary import (
+    rows_of,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "scripts" / "gpu_suite"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu_suite.answers import Row, rows_of
 from benchmarks.gpu_suite.document import open_document
 from benchmarks.gpu_suite.markdown import render_document
+from benchmarks.gpu_suite.summary import Row, rows_of
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "docs" / "results" / "nvidia-h200-2026-11-26.json"

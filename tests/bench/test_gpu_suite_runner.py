@@ -18,10 +18,10 @@ from benchmarks.gpu_suite.document import (
     partial_path,
     save,
 )
-from benchmarks.gpu_suite.drive import Drive, drive, run_child
 from benchmarks.gpu_suite.markdown import render_document
 from benchmarks.gpu_suite.models import NOTEBOOK, TINY, TINY_V2, Setup, suite_model
 from benchmarks.gpu_suite.parts import Part
+from benchmarks.gpu_suite.runner import Drive, drive, run_child
 from exporters.errors import FileError, MissingBackendError
 from swin_deploy.images.sets import seeded_images
 
@@ -162,7 +162,7 @@ def test_run_child_keeps_what_was_done_before_it_broke(how):
     outcome = json.loads(partial_path(how.output).read_text())
     assert (outcome["status"], outcome["data"]) == ("failed", {"half": 1})
     assert (outcome["part"], outcome["conditions"]) == ("half", NOW)
-    assert outcome["reason"].startswith("RuntimeError: later (test_gpu_suite_drive.py, line ")
+    assert outcome["reason"].startswith("RuntimeError: later (test_gpu_suite_runner.py, line ")
 
 
 def test_run_child_sees_what_was_found_under_the_same_conditions_alone(how):

@@ -2,13 +2,6 @@
 
 import pytest
 
-from benchmarks.gpu_suite.answers import (
-    cut_short,
-    engine_answers,
-    found_faults,
-    goals,
-    speed_table,
-)
 from benchmarks.gpu_suite.document import (
     DRY_RUN,
     of_this_device,
@@ -17,6 +10,13 @@ from benchmarks.gpu_suite.document import (
 from benchmarks.gpu_suite.markdown import render_document
 from benchmarks.gpu_suite.models import TINY
 from benchmarks.gpu_suite.speed import _by_batch
+from benchmarks.gpu_suite.summary import (
+    cut_short,
+    engine_answers,
+    found_faults,
+    goals,
+    speed_table,
+)
 from swin_deploy.bench import BenchReport, BenchResult, Comparison
 
 # what the page says
