@@ -1,7 +1,8 @@
 """Compare what two stages compute for the same images, and judge the difference.
 
 =================  ==============================================================================
-``results``        the values: tolerances, results, hops, the report
+``checks``         limits as values: the noise floor, a tolerance, one rule applied
+``results``        findings as values: results, first faults, hops, the report
 ``tolerances``     how much is allowed: ceilings, and multiples of the floor
 ``compare``        two outputs against a tolerance
 ``samples``        a few images with what each model sees in them
@@ -20,19 +21,17 @@ reference's RMS, so that small outputs cannot pass by being small; and a limit o
 The limits come from what PyTorch itself loses in the same precision on the same images.
 """
 
+from swin_deploy.parity.checks import Check, NoiseFloor, Tolerance
 from swin_deploy.parity.compare import compare, measure_floor, second_opinion
 from swin_deploy.parity.results import (
     Case,
-    Check,
     ComparedImages,
     DriftPoint,
     FirstFault,
     Hop,
-    NoiseFloor,
     ParityReport,
     ParityResult,
     Place,
-    Tolerance,
 )
 from swin_deploy.parity.samples import Answer, Guess, Sample
 from swin_deploy.parity.tolerances import TOLERANCES, limits, tolerance_for, without_ceiling

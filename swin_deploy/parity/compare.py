@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from exporters.arrays import plain_array
 from exporters.backends import load_polygraphy_comparator
 from exporters.errors import ComparisonError
-from swin_deploy.parity.results import Case, Check, NoiseFloor, ParityResult, Tolerance
+from swin_deploy.parity.checks import Check, NoiseFloor, Tolerance
+from swin_deploy.parity.results import Case, ParityResult
 
 TOP = 5
 CHUNK = 1 << 24  # values compared at a time: 128 MiB a side in float64

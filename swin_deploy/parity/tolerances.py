@@ -9,7 +9,7 @@ import dataclasses
 
 from exporters.precisions import PRECISIONS
 from exporters.spec import Precision, Stage
-from swin_deploy.parity.results import NoiseFloor, Tolerance
+from swin_deploy.parity.checks import NoiseFloor, Tolerance
 
 _BEYOND_REACH = 1e9  # in units of the RMS
 

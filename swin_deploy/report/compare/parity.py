@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from swin_deploy.evaluate.accuracy import BackendAccuracy, Evaluation, Score
 from swin_deploy.parity import Check, Hop, ParityReport
-from swin_deploy.parity.results import FIGURES
+from swin_deploy.parity.checks import FIGURES
 from swin_deploy.report.compare.changes import (
     Change,
     Limits,
