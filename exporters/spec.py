@@ -10,6 +10,7 @@ import msgspec
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 60)]
 Batch = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 # Kinds of what is compared; "original" is the library's own model of the checkpoint.
 Stage = Literal["original", "deploy", "onnx", "engine"]

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from exporters.spec import Batch, Count
+from exporters.spec import Batch, Count, Positive
 
 Kind = Literal["reference", "deploy", "original", "onnx", "engine"]
 Mode = Literal["eager", "compile", "graph", "file"]
@@ -108,14 +108,14 @@ class Comparison:
     bar: Literal["eager", "compile", "original"]
     ours: str
     theirs: str
-    ratio: float
+    ratio: Positive
     low: float = 0.0
     high: float = 0.0
 
     @property
     def decided(self) -> bool:
         """True if the interval excludes 1, so that one of the two is faster."""
-        return bool(self.low) and not self.low <= 1 <= self.high
+        return bool(self.low and self.high) and not self.low <= 1 <= self.high
 
 
 @dataclass(frozen=True)

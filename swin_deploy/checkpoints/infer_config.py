@@ -105,7 +105,8 @@ def wanted_config(
     notes: list[str] = []
     if asked.img_size is not None:
         changes["img_size"] = asked.img_size
-    if asked.window_size is not None and {Size.square(asked.window_size)} != set(own.window_sizes):
+    other = any(window != (asked.window_size,) * 2 for window in own.window_sizes)
+    if asked.window_size is not None and other:
         changes["window_size"] = asked.window_size
         if own.family == "swinv2":
             # The authors fine-tune so: coordinates stay scaled to the windows of pretraining.

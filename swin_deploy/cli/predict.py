@@ -253,7 +253,8 @@ class _Run:
         if as_json:
             show_text(json.dumps(counts))
         else:
-            show_line(f"{path}: {total:,} pictures, {self.failed:,} without an answer")
+            pictures = "picture" if total == 1 else "pictures"
+            show_line(f"{path}: {total:,} {pictures}, {self.failed:,} without an answer")
 
 
 def _key(predictor: Predictor) -> dict[str, Any]:

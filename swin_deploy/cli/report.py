@@ -164,6 +164,12 @@ def _with_evaluation(read: Report, path: Path | None) -> Report:
     found = read_evaluation(path)
     if found.model != read.model:
         raise FileError(f"{path} is of {found.model}, not {read.model}; evaluate that model")
+    weights = read.made_from.get("weights", found.weights)
+    if found.weights != weights:
+        raise FileError(
+            f"{path} is of other weights ({found.weights}) than the report ({weights}); "
+            "evaluate the same checkpoint"
+        )
     return replace(read, evaluation=found)
 
 

@@ -76,7 +76,7 @@ def spelt(given: Any, field: str) -> Any:  # noqa: ANN401 - a value that is chec
     """
     if not isinstance(given, tuple):
         return given
-    if len(given) != 2:
+    if len(given) != 2 or not all(isinstance(one, int) for one in given):
         raise ConfigError(f"{field} {shortened(given)}: a size is one side, or rows and columns")
     return Size(*given).plain
 

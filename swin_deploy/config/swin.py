@@ -138,6 +138,10 @@ class SwinConfig:
     output: Output | Literal[""] = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.depths, tuple):
+            raise ConfigError(
+                f"depths {shortened(self.depths)}: one number for each stage is needed"
+            )
         self._spell_sizes()
         self._check_words()
         self._check_numbers()

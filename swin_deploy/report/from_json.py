@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from exporters.errors import FileError
-from exporters.text_files import read_json, typed
+from exporters.text_files import listed, read_json, shortened, typed
 from swin_deploy.bench import BenchReport
 from swin_deploy.evaluate.accuracy import Evaluation
 from swin_deploy.parity import ParityReport
@@ -60,11 +60,17 @@ def read_evaluation(path: Path) -> Evaluation:
     values = read_json(path)
     try:
         typed(values, form_of(Evaluation))
-        evaluation = _read(values, Evaluation)
-    except (ValueError, FileError) as err:
+    except FileError as err:
         raise FileError(
             f"{path} is not an evaluation of swin-deploy ({err}); evaluate again"
         ) from err
+    try:
+        evaluation = _read(values, Evaluation)
+        problem = next(_differences(values, to_json(evaluation), "its "), "")
+    except (ValueError, ArithmeticError) as err:
+        problem = str(err)
+    if problem:
+        raise FileError(f"{path} contradicts itself ({problem}); evaluate again")
     return evaluation
 
 
@@ -121,17 +127,22 @@ def _contradiction(report: Report, values: dict[str, Any]) -> str:
 
 def _differences(found: Any, right: Any, place: str) -> Iterator[str]:  # noqa: ANN401 - JSON
     """Describe each stored value that differs from the one computed again."""
-    if isinstance(right, dict):
+    if isinstance(right, dict) and found.keys() != right.keys():
+        yield f"{place} has {listed([*found])}, its figures say {listed([*right])}"
+    elif isinstance(right, dict):
         for name in (name for name in right if name not in TEXTS):
             dot = "" if place == "its " else "."
             yield from _differences(found[name], right[name], f"{place}{dot}{name}")
+    elif isinstance(right, list) and len(found) != len(right):
+        yield f"{place} has {len(found)} entries, its figures say {len(right)}"
     elif isinstance(right, list):
         for index, one in enumerate(right):
             yield from _differences(found[index], one, f"{place}[{index}]")
     elif not (found == right or _close(found, right)):
-        yield f"{place} is {found}, its figures say {right}"
+        yield f"{place} is {shortened(found)}, its figures say {shortened(right)}"
 
 
 def _close(found: Any, right: Any) -> bool:  # noqa: ANN401 - JSON
     """Return True if two floats differ by rounding alone, as those of two machines may."""
-    return isinstance(right, float) and math.isclose(found, right, rel_tol=1e-9)
+    numbers = isinstance(found, int | float) and isinstance(right, float)
+    return numbers and math.isclose(found, right, rel_tol=1e-9)

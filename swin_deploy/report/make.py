@@ -113,4 +113,8 @@ def existing_report(folder: Path, loaded: LoadedModel) -> Report | None:
     report = read_report(path)
     if report.model != loaded.name:
         raise FileError(f"{path} is about {report.model}, not {loaded.name}; choose another folder")
+    for name in ("weights", "image size"):
+        theirs, ours = report.made_from.get(name), _made_from(loaded)[name]
+        if theirs not in (None, ours):
+            raise FileError(f"{path} has {name} {theirs}, not {ours}; choose another folder")
     return report

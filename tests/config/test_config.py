@@ -133,7 +133,7 @@ def test_config_survives_json(config: SwinConfig) -> None:
     ("change", "message"),
     [
         pytest.param({"drop_rate": 0.1}, "drop_rate", id="unknown-field"),
-        pytest.param({"depths": 2}, "not a model config", id="depths-not-a-list"),
+        pytest.param({"depths": 2}, "one number for each stage", id="depths-not-a-list"),
         pytest.param({"img_size": "224"}, "img_size '224'", id="size-is-text"),
         pytest.param({"img_size": 225}, "use one of 224, 448", id="illegal-size"),
     ],
@@ -179,7 +179,7 @@ DIGITS = VARIANTS["notebook-digits"].to_dict()
         ("embed_dim", 1 << 40, "whole numbers from 1 up to 8,192"),
         ("depths", [1_000_000, 2], "depths 1000000, 2: whole numbers from 1 up to 128"),
         ("depths", [2] * 1_000_000, "depths of 1,000,000 stages: at most 8"),
-        ("depths", 2, "not a model config"),
+        ("depths", 2, "depths 2: one number for each stage"),
         ("num_heads", [1 << 62, 2], "num_heads 4611686018427387904, 2: whole"),
         ("num_classes", -1, "num_classes -1: whole numbers from 0"),
         ("num_classes", 1 << 40, "from 0 up to 16,777,216"),

@@ -193,10 +193,29 @@ def test_other_models_and_sizes_cannot_be_compared():
     with pytest.raises(ComparisonError, match="model swin-t-notebook before, other now"):
         compare_reports(PASSING, dataclasses.replace(PASSING, model="other"))
     before, now = (
-        dataclasses.replace(BARE, conditions={"image size": s}) for s in ("56 px", "224 px")
+        dataclasses.replace(BARE, made_from={"image size": s}) for s in ("56 px", "224 px")
     )
     with pytest.raises(ComparisonError, match="image size 56 px before, 224 px now"):
         compare_reports(before, now)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "verdict"), [("", "guessing", "worse"), ("guessing", "", "better")]
+)
+def test_a_verdict_that_shows_nothing_is_between_fail_and_pass(before, now, verdict):
+    reports = (make_report(make_parity(DEPLOY, doubt=doubt)) for doubt in (before, now))
+    assert verdicts(*reports)["Verdict"] == verdict
+
+
+def test_parts_that_are_new_are_listed():
+    found = verdicts(BARE, dataclasses.replace(BARE, evaluation=make_evaluation()))
+    assert found["Accuracy on labelled images"] == "new"
+
+
+def test_accuracy_on_other_images_is_not_comparable():
+    lost = make_evaluation(images=60)
+    pair = (dataclasses.replace(BARE, evaluation=one) for one in (make_evaluation(), lost))
+    assert verdicts(*pair)["Accuracy on labelled images"] == "not comparable"
 
 
 def test_renderers_say_what_got_worse_first_and_escape_it():
@@ -264,11 +283,14 @@ def test_report_of_one_is_rendered_again(swin: Command, folders):
 
 def test_report_takes_in_an_evaluation_of_the_same_model(swin: Command, folders):
     path = folders / "evaluation.json"
-    path.write_text(json.dumps(to_json(make_evaluation())))
+    path.write_text(json.dumps(to_json(make_evaluation(weights="model.pt"))))
     outcome = swin("report", folders / "other", "--evaluation", path, "--json").assert_done()
     assert outcome.json["evaluation"]["images"] == 360
     outcome = swin("report", folders / "another", "--evaluation", path)
     outcome.assert_error("is of swin-t-notebook, not another")
+    path.write_text(json.dumps(to_json(make_evaluation(weights="finetuned.pt"))))
+    outcome = swin("report", folders / "other", "--evaluation", path)
+    outcome.assert_error("is of other weights (finetuned.pt) than the report (model.pt)")
 
 
 def test_report_prints_the_schema(swin: Command):

@@ -135,6 +135,10 @@ def test_numbers_that_json_does_not_have_are_rejected(value, tmp_path):
             "although its checks do not",
         ),
         ((PASSING, "parity", "hops", 0, "results", 0, "checks", []), "its checks do not"),
+        ((PASSING, "plan", "bytes_moved_per_image", "NaN"), "is NaN, its figures say"),
+        ((PASSING, "plan", "kernel_kinds", {}), "its plan.kernel_kinds has"),
+        ((PASSING, "plan", "heaviest", []), "has 0 entries, its figures say 10"),
+        ((PASSING, "plan", "heaviest", 0, "name", "x" * 10_000), r"x\.\.\.x"),
     ],
     ids=[
         "verdict",
@@ -144,6 +148,10 @@ def test_numbers_that_json_does_not_have_are_rejected(value, tmp_path):
         "hop",
         "error beyond its limit",
         "no checks",
+        "NaN",
+        "no kinds",
+        "none heaviest",
+        "long name",
     ],
 )
 def test_a_report_that_contradicts_itself_is_rejected(damage, said, tmp_path):
@@ -178,3 +186,28 @@ def test_read_evaluation_reads_an_evaluation_and_nothing_else(tmp_path: Path):
     path.write_text(json.dumps(to_json(PASSING)))
     with pytest.raises(FileError, match="is not an evaluation"):
         read_evaluation(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("verdict",), "fail"),
+        (("candidates", 0, "passed"), False),
+        (("candidates", 0, "top1", "accuracy"), 1.0),
+        (("candidates", 0, "top1", "images"), 1),
+        (("candidates", 0, "top1", "images"), 10**400),
+        (("candidates", 0, "top1", "interval", "low"), "-Infinity"),
+    ],
+    ids=str,
+)
+def test_an_evaluation_that_contradicts_itself_is_rejected(place, value, tmp_path):
+    values = target = to_json(make_evaluation())
+    for step in place[:-1]:
+        target = target[step]
+    target[place[-1]] = value
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(FileError, match="evaluate again") as info:
+        read_evaluation(path)
+    assert "\n" not in str(info.value)
+    assert len(str(info.value)) < 500

@@ -58,6 +58,7 @@ class RunComparison:
 
 T = TypeVar("T")
 DEFAULT_LIMITS = Limits()
+RANKS = ("fail", "inconclusive", "not judged", "pass")  # of verdicts, the best last
 
 
 def compare_reports(before: Report, now: Report, limits: Limits = DEFAULT_LIMITS) -> RunComparison:
@@ -74,14 +75,14 @@ def compare_reports(before: Report, now: Report, limits: Limits = DEFAULT_LIMITS
     size = "image size"
     for name, first, second in (
         ("model", before.model, now.model),
-        (size, before.conditions.get(size), now.conditions.get(size)),
+        (size, before.made_from.get(size), now.made_from.get(size)),
     ):
-        if first != second:
+        if first and second and first != second:
             raise ComparisonError(
                 f"the reports cannot be compared: {name} {first} before, {second} now; give two "
                 "reports of one model"
             )
-    word = rank_change("Verdict", before.verdict, now.verdict, ("fail", "not judged", "pass"))
+    word = rank_change("Verdict", before.verdict, now.verdict, RANKS)
     changes = (
         word,
         *_both("Parity", compare_parity, before.parity, now.parity, limits),
@@ -103,7 +104,7 @@ def _both(
 ) -> Iterable[Change]:
     """Compare a part that both reports have; one that is not there any more is missing."""
     if before is None:
-        return ()
+        return () if now is None else [Change(name, "-", "there", "new")]
     return [missing(name)] if now is None else compare(before, now, limits)
 
 

@@ -102,10 +102,13 @@ def _flips(name: str, before: Hop, now: Hop, reason: str) -> Iterator[Change]:
 def compare_evaluation(before: Evaluation, now: Evaluation, limits: Limits) -> Iterator[Change]:
     """Compare the accuracy on labelled images."""
     words = verdict_word(before.passed), verdict_word(now.passed)
-    yield rank_change(LABELLED, words[0], words[1], ("FAIL", "pass"))
     reason = "other weights" if before.weights != now.weights else ""
     if before.images != now.images:
         reason = "other images"
+    if reason:
+        yield Change(LABELLED, words[0], words[1], "not comparable", reason)
+    else:
+        yield rank_change(LABELLED, words[0], words[1], ("FAIL", "pass"))
     for name, one, later in paired(before.candidates, now.candidates, lambda c: c.name):
         if one is not None and one.top1 is not None:
             yield _candidate(f"{name}: top-1, labelled", one.top1, later, limits, reason)
