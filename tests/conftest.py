@@ -228,7 +228,7 @@ def place(swin: Command, full: Path, tmp_path: Path) -> Path:
     Path("parts/model.safetensors.index.json").write_text(json.dumps(index))
     write_report(PASSING, tmp_path / "a")
     write_report(FAILING, tmp_path / "b")
-    Path("evaluation.json").write_text(json.dumps(to_json(make_evaluation())))
+    Path("evaluation.json").write_text(json.dumps(to_json(make_evaluation(weights="model.pt"))))
     Path("val.csv").write_text("path,label\n")
     write_atomic(Path("pictures/3/x.png"), b"picture")
     return tmp_path
