@@ -137,15 +137,9 @@ def stages(loaded: LoadedModel, made: Made) -> list[tuple[Stage, str, Runner]]:
 
 
 def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
-    """List the deploy model and the files made from it as candidates, in the order of ``stages``.
+    """List the deploy model and the files made from it as candidates.
 
-    Args:
-        loaded: The reference model.
-        made: Files made from it.
-
-    Raises:
-        ComparisonError: If a file was not made from this model.
-        DeployError: If a file cannot be read.
+    Arguments, order and errors are those of ``stages``.
     """
     found = [module_candidate(loaded, loaded.deploy)]
     if made.runner:

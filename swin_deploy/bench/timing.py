@@ -87,13 +87,7 @@ def time_in_steps(
     With ``effort.alone`` a runner has figures of its own calls as soon as it is ready, without a
     ratio; they are replaced when the rounds of its batch are done.
 
-    Args:
-        contenders: The contenders, the baseline first. All are open at the same time.
-        images: Images [n, 3, H, W]; repeated if a batch is larger.
-        model: Model name, for the report.
-        batches: Batch sizes, in images a call; a repeated one is timed once.
-        effort: Method and length of the measurement.
-        progress: Function that is told what is timed, before it is timed.
+    The arguments are those of ``time_runners``.
 
     Yields:
         A report after each runner is made ready, with ``effort.alone`` alone, and after the rounds

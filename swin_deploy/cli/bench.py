@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+import swin_deploy.cli.options as shared
 from exporters.outputs import Output
 from swin_deploy.artifacts.outputs import report_outputs
-from swin_deploy.cli import options as shared
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_result
 from swin_deploy.cli.options import ModelRequest

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+import swin_deploy.cli.options as shared
 from swin_deploy.artifacts.outputs import evaluation_outputs
-from swin_deploy.cli import options as shared
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, announce, show_result
 from swin_deploy.cli.inputs import require_data, requiring

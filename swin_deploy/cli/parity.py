@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+import swin_deploy.cli.options as shared
 from swin_deploy.artifacts.outputs import report_outputs
-from swin_deploy.cli import options as shared
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import (
     CHECK_FAILED,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+import swin_deploy.cli.options as shared
 from exporters.precisions import REDUCED
 from exporters.spec import Precision
-from swin_deploy.cli import options as shared
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, announce, show_json, show_table
 from swin_deploy.cli.options import ModelRequest

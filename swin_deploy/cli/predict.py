@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import swin_deploy.cli.options as shared
 from exporters import __version__
 from exporters.errors import ConfigError, FileError
 from exporters.text_files import LISTED, listed, visible
 from swin_deploy.artifacts.outputs import features_output, table_outputs
-from swin_deploy.cli import options as shared
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_line, show_text
 from swin_deploy.cli.options import ModelRequest

@@ -37,7 +37,7 @@ where the two confidence intervals do not overlap.
 
 \b
 Exit status: 0 nothing got worse, 1 something got worse or is missing now,
-3 the two cannot be compared: they are of different models.
+3 the two cannot be compared: they are of different models or image sizes.
 """
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+import swin_deploy.cli.options as shared
 from exporters.precisions import PRECISIONS, REDUCED, fallbacks
 from exporters.spec import (
     DEFAULT_OPSET,
@@ -19,7 +20,6 @@ from exporters.spec import (
     Precision,
 )
 from swin_deploy.artifacts.outputs import report_outputs
-from swin_deploy.cli import options as shared
 from swin_deploy.cli.auto import attempt_conditions, climb_ladder
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import (

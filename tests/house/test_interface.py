@@ -1,7 +1,8 @@
 """What users rely on and scripts read: nothing of it goes away unnoticed.
 
-``tests/data/interface.json`` was written before the modules moved into rooms. Whatever is taken out
-of it needs a line in CHANGELOG.md that names its successor.
+``tests/data/interface.json`` was written before the modules moved into rooms; its definitions have
+since got the names of their classes. Whatever is taken out of it needs a line in CHANGELOG.md that
+names its successor.
 """
 
 from __future__ import annotations
