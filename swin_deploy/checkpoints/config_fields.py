@@ -96,7 +96,7 @@ GENERAL: dict[str, Field] = {
 HUGGINGFACE: dict[str, Field] = {
     **_fields(
         "honoured",
-        image_size="one side; rectangles are refused; `--image-size` overrides",
+        image_size="one side, or rows and columns; `--image-size` overrides",
         window_size="V2's windows; V1's must be those of the tables",
         pretrained_window_sizes="V2: scale of the coordinates of the position bias",
         out_features="backbones: the stages whose maps are given; `stem` is refused",
@@ -132,7 +132,7 @@ HUGGINGFACE: dict[str, Field] = {
 TIMM_ARGUMENTS: dict[str, Field] = {
     **_fields(
         "honoured",
-        img_size="one side; rectangles are refused; `--image-size` overrides",
+        img_size="one side, or rows and columns; `--image-size` overrides",
         window_size="of all stages or of each; V1's must be those of the tables",
         pretrained_window_sizes="V2: scale of the coordinates of the position bias",
         always_partition="windows neither shrink to the map nor stop shifting",

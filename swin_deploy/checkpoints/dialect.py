@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from exporters.text_files import listed
 from swin_deploy.checkpoints.resize import BICUBIC, TableResize
 from swin_deploy.config import Family, Output, SwinConfig
+from swin_deploy.config.swin import WindowRule
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Rule
 
@@ -46,7 +47,7 @@ class CheckpointHints:
     Attributes:
         origin: Name of the file that gives them, for messages.
         sizes: Fields of ``SwinConfig`` that the weights must show too.
-        img_size: Image side, in pixels.
+        img_size: Image side in pixels, or rows and columns.
         window_size: Window side, in tokens, of all stages or of each.
         pretrained_window_sizes: Window side of V2's pretraining, in tokens, of each stage.
         always_shift: Field of ``SwinConfig``, as are ``out_stages`` and ``output``.
@@ -87,9 +88,7 @@ class SideFiles:
 class ReadHints(Protocol):
     """A function that reads a library's ``config.json``."""
 
-    def __call__(
-        self, config_json: dict[str, Any], *, where: str, asked_size: int | None = None
-    ) -> CheckpointHints: ...
+    def __call__(self, config_json: dict[str, Any], *, where: str) -> CheckpointHints: ...
 
 
 @dataclass(frozen=True)
@@ -133,6 +132,7 @@ class Dialect:
             whether they are averaged, why its library takes them; empty where it has no habit.
         padding: For V1 and V2: ``pad`` if maps that windows do not tile are padded, which is
             refused here, or ``none`` if a window shrinks to a smaller map.
+        window_rules: For V1 and V2: the ``SwinConfig.window_rule`` of its code.
         table_resize: Interpolation of V1's position bias tables to another window.
         library: Package whose own model ``--original`` compares with; ``original/build.py`` has
             the builder of each. Empty where there is none.
@@ -166,6 +166,7 @@ class Dialect:
     hints: ReadHints | None = None
     usual_weights: Callable[[str, bool], str] = lambda _key, _averaged: ""
     padding: tuple[Padding, Padding] = ("none", "none")
+    window_rules: tuple[WindowRule, WindowRule] = ("each-axis", "each-axis")
     table_resize: TableResize = BICUBIC
     library: str = ""
     file_rule: Callable[[SideFiles], Rule | None] = lambda _files: None
@@ -190,6 +191,10 @@ class Dialect:
     def pads(self, family: Family) -> bool:
         """Tell whether the library pads maps that windows do not tile."""
         return self.padding[family == "swinv2"] == "pad"
+
+    def window_rule(self, family: Family) -> WindowRule:
+        """Return the library's rule for windows of small maps."""
+        return self.window_rules[family == "swinv2"]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from swin_deploy.checkpoints.dialect import (
     respelt,
 )
 from swin_deploy.checkpoints.image_processors import huggingface_rule, steps_rule
-from swin_deploy.checkpoints.timm import image_side, square
+from swin_deploy.checkpoints.timm import image_size, square
 from swin_deploy.config import SwinConfig
 from swin_deploy.images.preprocessing import Rule, squash_rule
 
@@ -105,15 +105,12 @@ def _maskformer(ours: str) -> tuple[str, ...]:
     return (f"{NORMS}{int(norm[1])}.{norm[2]}",) if norm else _on_disk(ours)
 
 
-def facts(
-    config_json: dict[str, Any], *, where: str, asked_size: int | None = None
-) -> CheckpointHints:
+def facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
     """Read the facts in a transformers ``config.json``.
 
     Args:
         config_json: Content of the file, or an empty dict.
         where: Name of the file, for messages.
-        asked_size: The image side that the user asks for, in pixels.
 
     Raises:
         CheckpointError: If the file asks for something that is not supported.
@@ -134,7 +131,7 @@ def facts(
     backbone = key == "backbone_config" or _is(model, "Backbone")
     return CheckpointHints(
         origin="config.json",
-        img_size=image_side(swin.image_size, "image_size of config.json", asked_size=asked_size),
+        img_size=image_size(swin.image_size),
         window_size=swin.window_size,
         pretrained_window_sizes=tuple(swin.pretrained_window_sizes or ()) or None,
         sizes=_sizes(model, swin),
@@ -268,6 +265,7 @@ def _dialect(key_prefix: str, memory: bool) -> Dialect:
         unused=("embeddings.mask_token",),
         hints=facts,
         padding=("pad", "none"),
+        window_rules=("shorter-side", "rows"),
         library="transformers",
         file_rule=_file_rule,
         steps_rule=steps_rule,

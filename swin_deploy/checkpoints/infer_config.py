@@ -13,6 +13,7 @@ from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
 from swin_deploy.checkpoints.infer_sizes import shown_img_size, shown_pretrained, shown_windows
 from swin_deploy.config import VARIANTS, Output, Size, SwinConfig, nearest, sizes_remedy
 from swin_deploy.config.assumptions import Assumption
+from swin_deploy.config.sizes import near_rectangles
 from swin_deploy.images.preprocessing import PreprocessingChoice
 
 SHOWN = ("family", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
@@ -28,7 +29,7 @@ class ConfigRequest:
     Attributes:
         known: Config of the variant ``name``.
         name: Name of the variant that the checkpoint must be; empty for any model.
-        img_size: Image side, in pixels.
+        img_size: Image side in pixels, or rows and columns.
         window_size: Window side, in tokens.
         source: Library that the checkpoint comes from.
         weights: Weights to take out of several in a file.
@@ -37,7 +38,7 @@ class ConfigRequest:
 
     known: SwinConfig | None = None
     name: str = ""
-    img_size: int | None = None
+    img_size: int | tuple[int, int] | None = None
     window_size: int | None = None
     source: str | None = None
     weights: str | None = None
@@ -70,7 +71,8 @@ def own_config(
     pretrained: Sequence[int | tuple[int, int]] | None = shown_pretrained(named, sizes, by_stage)
     if pretrained is None:
         pretrained = (facts.pretrained_window_sizes or ())[:stages]
-    fields = sizes | {"window_size": windows}
+    rule = named.dialect.window_rule(sizes["family"])
+    fields = sizes | {"window_size": windows, "window_rule": rule}
     if sizes["family"] == "swinv2" and any(pretrained):
         fields["pretrained_window_sizes"] = pretrained
     img_size = shown_img_size(named, sizes, shown) or facts.img_size
@@ -133,11 +135,17 @@ def _refuse_padding(own: SwinConfig, image: Size, windows: tuple[Size, ...]) -> 
     sides = (own.patch_size * max(window) << stage for stage, window in enumerate(windows))
     unit = math.lcm(own.patch_size << (len(windows) - 1), *sides)
     if any(side % unit for side in image):
-        near = nearest(range(unit, max(image) + 5 * unit, unit), max(image), 4)
+        near: Sequence[int | Size] = _multiples_near(unit, image.rows)
+        if not image.is_square:
+            near = near_rectangles([_multiples_near(unit, side) for side in image], image)
         raise ConfigError(
             f"windows of {_listed(windows)} do not fill the maps of image size {image} in every "
             f"stage, which the original pads and this tool does not; {sizes_remedy(near)}"
         )
+
+
+def _multiples_near(unit: int, side: int) -> tuple[int, ...]:
+    return nearest(range(unit, side + 5 * unit, unit), side, 4)
 
 
 def effective_windows(config: SwinConfig) -> tuple[Size, ...]:
@@ -248,7 +256,7 @@ def _guess_img_size(sizes: dict[str, Any], windows: tuple[int, ...]) -> int:
 
 
 def _tiled(
-    fields: dict[str, Any], img_size: int | tuple[int, int], fallback: int | None
+    fields: dict[str, Any], img_size: int | tuple[int, int], fallback: int | tuple[int, int] | None
 ) -> SwinConfig:
     """Return the config at the file's own image size, or at the fallback if windows do not fit."""
     try:

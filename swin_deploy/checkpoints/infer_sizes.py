@@ -11,7 +11,7 @@ from exporters.errors import CheckpointError
 from exporters.text_files import listed
 from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
 from swin_deploy.checkpoints.resize import BIAS_TABLE
-from swin_deploy.config import Family, hidden_channels
+from swin_deploy.config import Family, Size, hidden_channels
 
 COORDS_TABLE = "attn.relative_coords_table"
 INDEX = "attn.relative_position_index"
@@ -235,8 +235,8 @@ def shown_pretrained(
 
 def shown_img_size(
     named: EncoderTensors, sizes: dict[str, Any], windows: tuple[int, ...] | None
-) -> int | None:
-    """Read the image side from a saved attention mask.
+) -> int | Size | None:
+    """Read the image size from a saved attention mask.
 
     Args:
         named: The encoder's tensors in their dialect.
@@ -244,20 +244,33 @@ def shown_img_size(
         windows: Window side of each stage, in tokens, or None.
 
     Returns:
-        Image side, in pixels; None if no mask is saved.
+        Image size, in pixels; None if no mask is saved.
 
     Raises:
-        CheckpointError: If the mask is of a rectangular image.
+        CheckpointError: If the mask is not that of a grid of windows.
     """
     for stage, window in enumerate(windows or ()):
         found = first_of_stage(named, stage, sizes["depths"][stage], "attn_mask")
-        if found is None or found[1].ndim != 3:
+        if found is None or found[1].ndim != 3 or found[1].shape[1:] != (window**2,) * 2:
             continue
-        grid = math.isqrt(len(found[1]))
-        if grid**2 != len(found[1]):
+        name, mask = found
+        columns = _grid_columns(mask, window)
+        if len(mask) % columns:
             raise CheckpointError(
-                f"{found[0]} is made for {len(found[1])} windows, and only square images are "
-                "supported"
+                f"{name} is made for {len(mask)} windows, of which {columns} are in a row, which "
+                "is no grid"
             )
-        return int(grid * window * sizes["patch_size"]) << stage
+        pixels = (window * int(sizes["patch_size"])) << stage
+        return Size(len(mask) // columns * pixels, columns * pixels).plain
     return None
+
+
+def _grid_columns(mask: Tensor, window: int) -> int:
+    """Count the windows in a row of a shifted map: the first mask with a seam between columns.
+
+    Args:
+        mask: Additive mask, [num_windows, n, n].
+        window: Window side, in tokens.
+    """
+    across = mask[:, 0, window - 1]  # the first and the last token of a window's first row
+    return int((across != 0).int().argmax()) + 1 if across.any() else len(mask)

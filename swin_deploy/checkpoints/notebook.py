@@ -36,7 +36,7 @@ NO_SIZES = ("preprocessing", "class_names")  # other fields of that metadata
 
 
 def infer_config(
-    tensors: dict[str, Tensor], metadata: dict[str, str], *, img_size: int | None
+    tensors: dict[str, Tensor], metadata: dict[str, str], *, img_size: int | tuple[int, int] | None
 ) -> SwinConfig:
     """Infer the config of the model in a notebook checkpoint.
 

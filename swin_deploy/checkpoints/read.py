@@ -98,7 +98,7 @@ class CheckpointOptions(TypedDict, total=False):
 
     Attributes:
         source: Name of its source, one of ``SOURCES``; by default found from the keys.
-        img_size: Image side in pixels, instead of the checkpoint's.
+        img_size: Image side in pixels, or rows and columns, instead of the checkpoint's.
         window_size: Window side in tokens, instead of the checkpoint's.
         weights: The weights to take out of several in a file: ``ema``, ``raw`` or their key; by
             default those that the source's library takes, which is then an assumption.
@@ -106,7 +106,7 @@ class CheckpointOptions(TypedDict, total=False):
     """
 
     source: str | None
-    img_size: int | None
+    img_size: int | tuple[int, int] | None
     window_size: int | None
     weights: str | None
     preprocessing: PreprocessingChoice
@@ -242,7 +242,7 @@ def _facts(files: SideFiles, dialect: Dialect, asked: ConfigRequest) -> Checkpoi
     facts = CheckpointHints()
     if dialect.hints is not None:
         where = str(shortened(files.config_path or "config.json"))
-        facts = dialect.hints(files.config_json, where=where, asked_size=asked.img_size)
+        facts = dialect.hints(files.config_json, where=where)
     known = asked.known
     if known is None:
         return facts

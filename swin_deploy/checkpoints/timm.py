@@ -21,7 +21,7 @@ from swin_deploy.checkpoints.config_fields import (
 from swin_deploy.checkpoints.config_json import TimmArguments, TimmModel, TimmWeights
 from swin_deploy.checkpoints.dialect import MERGE_NAME, CheckpointHints, Dialect, SideFiles
 from swin_deploy.checkpoints.resize import TableResize
-from swin_deploy.config import VARIANTS, SwinConfig
+from swin_deploy.config import VARIANTS, Size, SwinConfig
 from swin_deploy.images.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -83,15 +83,12 @@ def merges_first(names: Collection[str], config_json: Mapping[str, Any]) -> bool
     return False if stages == 1 and not behind else None
 
 
-def facts(
-    config_json: dict[str, Any], *, where: str, asked_size: int | None = None
-) -> CheckpointHints:
+def facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
     """Read the facts in a timm ``config.json``: architecture and arguments.
 
     Args:
         config_json: Content of the file, or an empty dict.
         where: Name of the file, for messages.
-        asked_size: The image side that the user asks for, in pixels.
 
     Raises:
         CheckpointError: If the file asks for something that is not supported.
@@ -109,7 +106,7 @@ def facts(
     side = arguments.img_size or (weights.input_size or [])[-2:] or None
     return CheckpointHints(
         origin="config.json",
-        img_size=image_side(side, "img_size of config.json", asked_size=asked_size),
+        img_size=image_size(side),
         window_size=sizes.pop("window_size", None),
         pretrained_window_sizes=sizes.pop("pretrained_window_sizes", None),
         always_shift=bool(arguments.always_partition),
@@ -204,28 +201,25 @@ def square(size: int | list[int] | None, what: str) -> int | None:
         return size
     if len(set(size)) != 1:
         raise CheckpointError(
-            f"{what} is {' x '.join(map(str, size))}, and only squares are supported; "
-            "give an image size with --image-size if it is one"
+            f"{what} is {' x '.join(map(str, size))}, and only squares are supported"
         )
     return size[0]
 
 
-def image_side(size: int | list[int] | None, what: str, *, asked_size: int | None) -> int | None:
-    """Return the side of a model's images, in pixels.
+def image_size(sides: int | list[int] | None) -> int | Size | None:
+    """Return the size of a model's images, in pixels.
 
     Args:
-        size: One side, all sides, or None.
-        what: Name of the size, for messages.
-        asked_size: The image side that the user asks for, in pixels.
-
-    Returns:
-        The side; None if there is none, or if it is a rectangle and another size is asked for.
+        sides: One side, rows and columns, or None.
 
     Raises:
-        CheckpointError: If it is a rectangle, and no size is asked for.
+        CheckpointError: If there are more than two numbers.
     """
-    rectangle = isinstance(size, list) and len(set(size)) > 1
-    return None if rectangle and asked_size is not None else square(size, what)
+    if sides is None or isinstance(sides, int):
+        return sides
+    if len(sides) > 2:
+        raise CheckpointError(f"an image size of config.json has {len(sides)} numbers, not two")
+    return Size(sides[0], sides[-1]).plain
 
 
 def _variant_sizes(known: SwinConfig | None) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from swin_deploy.cli.inputs import (
     require_steps,
     requiring,
 )
-from swin_deploy.cli.values import FILE, MAX_BATCH, crop_share, number_list
-from swin_deploy.config import VARIANTS
+from swin_deploy.cli.values import FILE, IMAGE_SIZE, MAX_BATCH, crop_share, number_list
+from swin_deploy.config import VARIANTS, Size
 from swin_deploy.config.names import SHORT_NAMES, variant_name
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
 
@@ -46,7 +46,7 @@ class ModelRequest:
         model: Name of the variant.
         checkpoint: Weights file or folder.
         source: Library that the checkpoint comes from.
-        image_size: Image side, in pixels.
+        image_size: Image side in pixels, or rows and columns.
         window_size: Window side, in tokens.
         outputs: Kind of the model's outputs.
         weights: Name of the weights in a checkpoint with several.
@@ -57,7 +57,7 @@ class ModelRequest:
     model: str | None
     checkpoint: Path | None
     source: str | None
-    image_size: int | None
+    image_size: int | Size | None
     window_size: int | None
     outputs: Output | None
     weights: str | None
@@ -121,6 +121,8 @@ class ModelRequest:
 
 
 def _word(value: object) -> str:
+    if isinstance(value, Size):
+        return str(value)
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -244,8 +246,9 @@ def checkpoint_options(command: Command) -> Command:
         ),
         click.option(
             "--image-size",
-            type=click.IntRange(min=1),
-            help="Image side in pixels, if not the checkpoint's.",
+            type=IMAGE_SIZE,
+            help="Image side in pixels, or rows and columns such as 800x1344, if not the "
+            "checkpoint's.",
         ),
         click.option(
             "--source",

@@ -11,6 +11,7 @@ import click
 from exporters.errors import FileError
 from exporters.spec import BatchProfile
 from exporters.text_files import shortened
+from swin_deploy.config.sizes import Size, read_size
 
 MOST_NAME, MOST_PATH = 255, 4095  # bytes, on every file system in use
 MAX_SECONDS = 86_400
@@ -40,6 +41,29 @@ class FilePath(click.Path):
 
 
 FILE = FilePath()
+
+
+class ImageSize(click.ParamType[int | Size]):
+    """Type of an image size in pixels: one side, or rows and columns as in ``800x1344``."""
+
+    name = "SIDE|HxW"
+
+    def convert(
+        self, value: str | int | Size, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Size:
+        """Return the side of a square, or the size of a rectangle."""
+        size = read_size(value) if isinstance(value, str) else value
+        if size is None:
+            self.fail(
+                f"{shortened(repr(value))} is neither a side in pixels such as 224 nor rows and "
+                "columns such as 800x1344",
+                param,
+                ctx,
+            )
+        return size
+
+
+IMAGE_SIZE = ImageSize()
 
 
 def batch_range(_: click.Context, __: click.Parameter, value: str | None) -> BatchProfile | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -50,11 +52,31 @@ class Size(NamedTuple):
 
 
 NONE = Size(0, 0)
+MOST_DIGITS = len(str(MOST_SIDE))
+
+
+def read_size(text: str) -> int | Size | None:
+    """Read a size as users write it: ``224``, or rows and columns as in ``800x1344``.
+
+    Returns:
+        The side, or the size of a rectangle; None if the text is neither.
+    """
+    parts = text.strip().lower().split("x")
+    if len(parts) > 2 or not all(p.isdecimal() and len(p) <= MOST_DIGITS for p in parts):
+        return None
+    sides = [int(part) for part in parts]
+    return Size(sides[0], sides[-1]).plain if min(sides) > 0 else None
 
 
 def nearest(sizes: Iterable[int], img_size: int, count: int) -> tuple[int, ...]:
     """Return the ``count`` sizes that are nearest to an image size, nearest first."""
     return tuple(sorted(sizes, key=lambda size: (abs(size - img_size), size))[:count])
+
+
+def near_rectangles(sides: Sequence[Iterable[int]], image: Size, count: int = 4) -> list[Size]:
+    """Return the ``count`` rectangles of given rows and columns that are nearest to an image."""
+    pairs = itertools.starmap(Size, itertools.product(*sides))
+    return sorted(pairs, key=lambda size: math.dist(size, image))[:count]
 
 
 def sizes_remedy(sizes: Sequence[int | Size]) -> str:

@@ -14,6 +14,7 @@ from swin_deploy.config.sizes import (
     MOST_SIDE,
     NONE,
     Size,
+    near_rectangles,
     nearest,
     numbers,
     sizes_remedy,
@@ -22,6 +23,7 @@ from swin_deploy.config.sizes import (
 
 Family = Literal["notebook", "swin", "swinv2"]
 Output = Literal["logits", "features", "stages", "tokens"]
+WindowRule = Literal["each-axis", "shorter-side", "rows"]
 # The largest numbers that a config accepts. The largest Swin known has windows of 48 tokens a side,
 # 512 channels, 42 blocks in a stage and images of 1536 pixels a side.
 MOST_STAGES = 8
@@ -103,6 +105,10 @@ class SwinConfig:
         num_heads: Number of attention heads of each stage.
         mlp_ratio: Channels between the layers of an MLP over those of the stage.
         pretrained_window_sizes: Window sizes of pretraining, one for each stage; V2 only.
+        window_rule: Side of a small map that a window is cut to, and that decides whether it is
+            shifted: ``each-axis``, the map's side along that axis, as in timm; ``shorter-side``,
+            the shorter one for both axes, as in the authors' code and Hugging Face's V1; ``rows``,
+            the rows for both, as in Hugging Face's V2. Square maps are the same by all three.
         always_shift: Whether windows are shifted also if one window covers the map, as in Hugging
             Face's backbones; the notebook always does so.
         stage_norms: Whether each stage's feature map has a norm of its own (backbones of
@@ -129,6 +135,7 @@ class SwinConfig:
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
     mlp_ratio: float = 4.0
     pretrained_window_sizes: tuple[int | tuple[int, int], ...] = ()
+    window_rule: WindowRule = "each-axis"
     always_shift: bool = False
     stage_norms: bool = False
     out_stages: tuple[int, ...] = ()
@@ -193,7 +200,11 @@ class SwinConfig:
         for field in ("always_shift", "stage_norms", "final_norm"):
             if type(getattr(self, field)) is not bool:
                 raise ConfigError(f"{field} {shortened(repr(getattr(self, field)))}: true or false")
-        for field, known in (("family", get_args(Family)), ("output", ("", *get_args(Output)))):
+        for field, known in (
+            ("family", get_args(Family)),
+            ("output", ("", *get_args(Output))),
+            ("window_rule", get_args(WindowRule)),
+        ):
             if getattr(self, field) not in known:
                 shown = shortened(repr(getattr(self, field)))
                 raise ConfigError(
@@ -221,16 +232,26 @@ class SwinConfig:
                 raise ConfigError(
                     f"{field} {shortened(values)} need one entry for each of the stages"
                 )
-        if self.family == "notebook" and any(depth % 2 for depth in self.depths):
-            raise ConfigError(f"depths {self.depths}: blocks come in pairs, use even numbers")
-        if self.family == "notebook" and not all(window.is_square for window in self.window_sizes):
-            raise ConfigError(f"window_size {self.window_size}: the notebook's windows are squares")
+        if self.family == "notebook":
+            self._check_notebook()
         for stage, heads in enumerate(self.num_heads):
             if (self.embed_dim << stage) % heads:
                 raise ConfigError(
                     f"num_heads {heads} of stage {stage} does not divide its "
                     f"{self.embed_dim << stage} channels"
                 )
+
+    def _check_notebook(self) -> None:
+        """Refuse what the notebook's code cannot do."""
+        if any(depth % 2 for depth in self.depths):
+            raise ConfigError(f"depths {self.depths}: blocks come in pairs, use even numbers")
+        if not all(window.is_square for window in self.window_sizes):
+            raise ConfigError(f"window_size {self.window_size}: the notebook's windows are squares")
+        if not self.image.is_square:
+            raise ConfigError(
+                f"image size {self.image}: the notebook's code takes the root of the number of "
+                "tokens for rows and columns; give one side"
+            )
 
     @property
     def image(self) -> Size:
@@ -249,9 +270,17 @@ class SwinConfig:
         return Size(*(side // self.patch_size >> stage for side in image))
 
     def _effective_window(self, stage: int, resolution: Size) -> Size:
-        """Return the window size, cut to the map along each axis except in the notebook."""
+        """Return the window size, cut to the map by ``window_rule`` except in the notebook."""
         window = self.window_sizes[stage]
-        return window if self.family == "notebook" else Size(*map(min, window, resolution))
+        if self.family == "notebook":
+            return window
+        return Size(*map(min, window, self._decisive(resolution)))
+
+    def _decisive(self, resolution: Size) -> Size:
+        """Return the sides of a map that decide about its windows along the rows and columns."""
+        if self.window_rule == "each-axis":
+            return resolution
+        return Size.square(resolution.rows if self.window_rule == "rows" else min(resolution))
 
     def _tiles(self, image: Size) -> bool:
         """Return whether patches, windows and merges tile an image in every stage."""
@@ -295,9 +324,9 @@ class SwinConfig:
         """Return the sizes nearest to the image's; for a rectangle, of its rows and columns."""
         if isinstance(self.img_size, int):
             return self.near_img_sizes(self.img_size)
-        rows, columns = map(self.near_img_sizes, self.image)
-        pairs = itertools.starmap(Size, itertools.product(rows, columns))
-        return tuple(sorted(pairs, key=lambda size: math.dist(size, self.image))[:4])
+        sides = [self.near_img_sizes(side) for side in self.image]
+        legal = (size for size in near_rectangles(sides, self.image, 16) if self._tiles(size))
+        return tuple(itertools.islice(legal, 4))
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:
@@ -318,7 +347,7 @@ class SwinConfig:
             shift_size=Size(
                 *(
                     side // 2 if tokens > side or always else 0
-                    for tokens, side in zip(resolution, window, strict=True)
+                    for tokens, side in zip(self._decisive(resolution), window, strict=True)
                 )
             ),
             pretrained_window_size=Size.of(pretrained[index]) if pretrained else NONE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,6 +50,11 @@ def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
 def _check_form(config: SwinConfig, reading: Reading) -> None:
     if config.stage_norms or not config.final_norm:
         raise ComparisonError("timm's model has one norm, after the last stage, not one a stage")
+    if config.stages != dataclasses.replace(config, window_rule="each-axis").stages:
+        raise ComparisonError(
+            f"timm cuts windows to a map along each axis, {reading.dialect.source} by one side "
+            f"for both, which differs at {config.image}"
+        )
     resized = has_other_windows(config, reading.saved)
     same_way = reading.dialect.table_resize is DIALECT.table_resize
     if resized and config.family == "swin" and not same_way:

@@ -40,7 +40,7 @@ def source_keys(ours):
     head, qkv, leaf = name.partition(".qkv.")
     return tuple(f"{head}.{part}.{leaf}" for part in "qkv") if qkv else (name,)
 
-def hints(config_json, *, where, asked_size=None):
+def hints(config_json, *, where):
     return CheckpointHints(origin=where, img_size=config_json.get("toy_size"), remarks=("a toy",))
 
 def steps_rule(values, where):
