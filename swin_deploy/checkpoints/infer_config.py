@@ -10,7 +10,12 @@ from typing import Any, Literal
 
 from exporters.errors import CheckpointError, ConfigError
 from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
-from swin_deploy.checkpoints.infer_sizes import shown_img_size, shown_pretrained, shown_windows
+from swin_deploy.checkpoints.infer_sizes import (
+    has_cut_windows,
+    shown_img_size,
+    shown_pretrained,
+    shown_windows,
+)
 from swin_deploy.config import VARIANTS, Output, Size, SwinConfig, nearest, sizes_remedy
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.sizes import near_rectangles
@@ -60,7 +65,6 @@ def own_config(
         CheckpointError: If nothing tells the window size, or files contradict each other.
         ConfigError: If it is not the variant asked for, or windows cannot tile the image.
     """
-    assumed: list[Assumption] = []
     stages = len(sizes["depths"])
     shown = shown_windows(named, sizes)
     if shown is None and facts.window_size is None:
@@ -75,12 +79,7 @@ def own_config(
     fields = sizes | {"window_size": windows, "window_rule": rule}
     if sizes["family"] == "swinv2" and any(pretrained):
         fields["pretrained_window_sizes"] = pretrained
-    img_size = shown_img_size(named, sizes, shown) or facts.img_size
-    if img_size is None:
-        img_size = _guess_img_size(sizes, by_stage)
-        if asked.img_size is None:
-            reason = "the smallest whose last stage is one window: the weights do not tell it"
-            assumed.append(Assumption("image size", f"{img_size} px", reason, "--image-size"))
+    img_size, assumed = _own_img_size(named, sizes, facts, asked)
     own = _tiled(fields, img_size, asked.img_size)
     if shown is not None and facts.origin and facts.window_size is not None:
         _check_window(own, facts)
@@ -88,6 +87,24 @@ def own_config(
         check_agreement(asked.name, asked.known, own)
     own = dataclasses.replace(_as_asked(own), output=facts.output or _natural_output(sizes))
     return own, assumed
+
+
+def _own_img_size(
+    named: EncoderTensors, sizes: dict[str, Any], facts: CheckpointHints, asked: ConfigRequest
+) -> tuple[int | tuple[int, int], list[Assumption]]:
+    """Find the image size of the model as it was saved, and what is assumed."""
+    shown = shown_windows(named, sizes)
+    known = shown_img_size(named, sizes, shown) or facts.img_size
+    if known is None and asked.img_size is not None and has_cut_windows(named, sizes):
+        known = asked.img_size
+    if known is not None:
+        return known, []
+    last = facts.window_size if shown is None else shown[-1]
+    side = Size.of(last[-1] if isinstance(last, tuple) else last or 0).rows
+    guess = (int(sizes["patch_size"]) << (len(sizes["depths"]) - 1)) * side
+    reason = "the smallest whose last stage is one window: the weights do not tell it"
+    assumed = [Assumption("image size", f"{guess} px", reason, "--image-size")]
+    return guess, assumed if asked.img_size is None else []
 
 
 def wanted_config(
@@ -248,11 +265,6 @@ def _asked_window(
             pretrained_window_sizes=known.pretrained_window_sizes,
         )
     return facts
-
-
-def _guess_img_size(sizes: dict[str, Any], windows: tuple[int, ...]) -> int:
-    """Return the image side, in pixels, at which the last stage is one window."""
-    return (int(sizes["patch_size"]) << (len(windows) - 1)) * windows[-1]
 
 
 def _tiled(

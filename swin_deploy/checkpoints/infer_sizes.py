@@ -175,36 +175,56 @@ def shown_windows(named: EncoderTensors, sizes: dict[str, Any]) -> tuple[int, ..
         sizes: Fields of ``SwinConfig``; ``depths`` is read.
 
     Returns:
-        Window side of each stage, in tokens; None if a stage does not show it.
+        Window side of each stage, in tokens, before it is cut to a map of fewer rows or columns;
+        None if a stage does not show it.
 
     Raises:
-        CheckpointError: If a table is not of a square window.
+        CheckpointError: If a table is neither of a square window nor of one that is cut so.
     """
-    parts = {BIAS_TABLE: 1, COORDS_TABLE: 1, INDEX: 0}
-    windows: list[int] = []
+    shown = _tables(named, sizes)
+    if len(shown) < len(sizes["depths"]):
+        return None
+    sides = [_window(tensor, is_table=is_table) for _, tensor, is_table in shown]
+    widest = max(sides)
+    for (name, tensor, is_table), side in zip(shown, sides, strict=True):
+        if not side and (not widest or _count(tensor, is_table=is_table) % (2 * widest - 1)):
+            raise CheckpointError(
+                f"wrong shapes: {name} is {list(tensor.shape)}, which belongs to no square window"
+            )
+    return tuple(side or widest for side in sides)
+
+
+def has_cut_windows(named: EncoderTensors, sizes: dict[str, Any]) -> bool:
+    """Tell whether a window is cut along one axis, which only a rectangular image does."""
+    return not all(_window(tensor, is_table=table) for _, tensor, table in _tables(named, sizes))
+
+
+def _tables(named: EncoderTensors, sizes: dict[str, Any]) -> list[tuple[str, Tensor, bool]]:
+    """Find what shows the window of each stage: name, tensor, and whether it is a table."""
+    parts = {BIAS_TABLE: True, COORDS_TABLE: True, INDEX: False}
+    shown: list[tuple[str, Tensor, bool]] = []
     for stage, depth in enumerate(sizes["depths"]):
-        for part, table in parts.items():
+        for part, is_table in parts.items():
             found = first_of_stage(named, stage, depth, part)
             if found is not None:
-                windows.append(_window(*found, table=bool(table)))
+                shown.append((*found, is_table))
                 break
-    return tuple(windows) if len(windows) == len(sizes["depths"]) else None
+    return shown
 
 
-def _window(name: str, tensor: Tensor, *, table: bool) -> int:
-    """Return the side, in tokens, of the window of a table of offsets or an index of pairs."""
-    if table:
-        rows = tensor.numel() // tensor.shape[-1] if tensor.ndim else 0
-        window = (math.isqrt(rows) + 1) // 2
-        fits = (2 * window - 1) ** 2 == rows
-    else:
-        window = math.isqrt(math.isqrt(tensor.numel()))
-        fits = window**4 == tensor.numel()
-    if not fits or not window:
-        raise CheckpointError(
-            f"wrong shapes: {name} is {list(tensor.shape)}, which belongs to no square window"
-        )
-    return window
+def _count(tensor: Tensor, *, is_table: bool) -> int:
+    """Count the offsets of a window, of which an index of [n, n] pairs numbers every one."""
+    if not is_table:
+        return int(tensor.max()) + 1 if tensor.numel() else 0
+    return tensor.numel() // tensor.shape[-1] if tensor.ndim else 0
+
+
+def _window(tensor: Tensor, *, is_table: bool) -> int:
+    """Return the side of the square window of a table or an index; 0 if it is of none."""
+    count = _count(tensor, is_table=is_table)
+    side = (math.isqrt(max(count, 0)) + 1) // 2
+    fits = (2 * side - 1) ** 2 == count and (is_table or tensor.numel() == side**4)
+    return side if fits else 0
 
 
 def shown_pretrained(

@@ -163,7 +163,7 @@ TIMM_REFUSED: dict[str, tuple[str, Change, str]] = {
     "patch": ("model_args", {"patch_size": 2}, "patch_size 2, the weights have 4"),
     "classes": ("model_args", {"num_classes": 7}, "num_classes 7, the weights have 10"),
     "depths": ("model_args", {"depths": [2, 2, 6]}, "depths"),
-    "rectangle": ("model_args", {"img_size": [64, 32]}, "img_size of config.json is 64 x 32"),
+    "volume": ("model_args", {"img_size": [64, 64, 64]}, "has 3 numbers, not two"),
     "window": (
         "model_args",
         {"window_size": [[4, 2], 4, 4]},
@@ -234,9 +234,10 @@ def test_any_value_of_a_deciding_field_gives_a_model_or_one_line(
     assert max(map(len, reasons)) < 1000
 
 
-def test_timm_rectangle_gives_way_to_the_size_asked_for(tmp_path: Path) -> None:
+def test_timm_rectangle_is_taken_and_gives_way_to_the_size_asked_for(tmp_path: Path) -> None:
     timm_folder(tmp_path)
-    change_timm(tmp_path, "model_args", {"img_size": [64, 32]})
+    change_timm(tmp_path, "model_args", {"img_size": [64, 128]})
+    assert load_model(None, tmp_path).config.img_size == (64, 128)
     assert load_model(None, tmp_path, img_size=64).config.img_size == 64
 
 
