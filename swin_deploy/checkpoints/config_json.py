@@ -67,6 +67,7 @@ class TimmArguments(msgspec.Struct, frozen=True):
     window_size: Side | Annotated[list[Side | Sides], msgspec.Meta(min_length=1)] | None = None
     pretrained_window_sizes: Windows | None = None
     always_partition: bool | None = None
+    dynamic_img_size: bool | None = None
     mlp_ratio: Ratio | Annotated[list[Ratio], msgspec.Meta(max_length=64)] | None = None
     qkv_bias: bool | None = None
     act_layer: Any = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from exporters.text_files import listed
 from swin_deploy.checkpoints.resize import BICUBIC, TableResize
 from swin_deploy.config import Family, Output, SwinConfig
-from swin_deploy.config.swin import WindowRule
+from swin_deploy.config.fit import Pads, Remainder, WindowRule
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Rule
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # commands know the sources by their dialects, and torch take
 
 BLOCK_NAME = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.(.*)")
 MERGE_NAME = re.compile(r"layers\.(\d+)\.downsample\.(.*)")
-Padding = Literal["none", "pad"]
 
 
 def respelt(name: str, table: Mapping[str, str]) -> str:
@@ -52,6 +51,7 @@ class CheckpointHints:
         pretrained_window_sizes: Window side of V2's pretraining, in tokens, of each stage.
         always_shift: Field of ``SwinConfig``, as are ``out_stages`` and ``output``.
         qkv_bias: True if q, k and v have a bias.
+        built_size: Image size, in pixels, that decides about windows at every size; else None.
         remarks: Notes on anything else that was found, for the user to read.
     """
 
@@ -64,6 +64,7 @@ class CheckpointHints:
     out_stages: tuple[int, ...] = ()
     qkv_bias: bool | None = None
     output: Output | Literal[""] = ""
+    built_size: int | tuple[int, int] | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -130,9 +131,9 @@ class Dialect:
         hints: Function that reads its ``config.json``; None if it has no such file.
         usual_weights: Function that says, for the key of one set of weights among several and
             whether they are averaged, why its library takes them; empty where it has no habit.
-        padding: For V1 and V2: ``pad`` if maps that windows do not tile are padded, which is
-            refused here, or ``none`` if a window shrinks to a smaller map.
         window_rules: For V1 and V2: the ``SwinConfig.window_rule`` of its code.
+        pads: For V1 and V2: its ``SwinConfig.pads``, ``none`` if it takes only what windows tile.
+        remainder: Its ``SwinConfig.remainder``.
         table_resize: Interpolation of V1's position bias tables to another window.
         library: Package whose own model ``--original`` compares with; ``original/build.py`` has
             the builder of each. Empty where there is none.
@@ -165,8 +166,9 @@ class Dialect:
     zeroed: tuple[str, ...] = ()
     hints: ReadHints | None = None
     usual_weights: Callable[[str, bool], str] = lambda _key, _averaged: ""
-    padding: tuple[Padding, Padding] = ("none", "none")
-    window_rules: tuple[WindowRule, WindowRule] = ("each-axis", "each-axis")
+    window_rules: tuple[WindowRule, WindowRule] = ("timm", "timm")
+    pads: tuple[Pads, Pads] = ("none", "none")
+    remainder: Remainder = "refuse"
     table_resize: TableResize = BICUBIC
     library: str = ""
     file_rule: Callable[[SideFiles], Rule | None] = lambda _files: None
@@ -188,13 +190,14 @@ class Dialect:
         heads = [head for head, here in found if here and (not head or head.endswith("."))]
         return tuple(dict.fromkeys(heads))
 
-    def pads(self, family: Family) -> bool:
-        """Tell whether the library pads maps that windows do not tile."""
-        return self.padding[family == "swinv2"] == "pad"
-
-    def window_rule(self, family: Family) -> WindowRule:
-        """Return the library's rule for windows of small maps."""
-        return self.window_rules[family == "swinv2"]
+    def geometry(self, family: Family) -> dict[str, Any]:
+        """Return the fields of ``SwinConfig`` that say what the library does with odd sizes."""
+        second = family == "swinv2"
+        return {
+            "window_rule": self.window_rules[second],
+            "pads": self.pads[second],
+            "remainder": self.remainder,
+        }
 
 
 @dataclass(frozen=True)

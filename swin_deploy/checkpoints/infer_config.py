@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from exporters.errors import CheckpointError, ConfigError
-from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
+from swin_deploy.checkpoints.dialect import CheckpointHints, Dialect, EncoderTensors
 from swin_deploy.checkpoints.infer_sizes import (
     has_cut_windows,
     shown_img_size,
@@ -75,8 +75,7 @@ def own_config(
     pretrained: Sequence[int | tuple[int, int]] | None = shown_pretrained(named, sizes, by_stage)
     if pretrained is None:
         pretrained = (facts.pretrained_window_sizes or ())[:stages]
-    rule = named.dialect.window_rule(sizes["family"])
-    fields = sizes | {"window_size": windows, "window_rule": rule}
+    fields = sizes | {"window_size": windows} | _geometry(named.dialect, sizes, facts)
     if sizes["family"] == "swinv2" and any(pretrained):
         fields["pretrained_window_sizes"] = pretrained
     img_size, assumed = _own_img_size(named, sizes, facts, asked)
@@ -107,18 +106,29 @@ def _own_img_size(
     return guess, assumed if asked.img_size is None else []
 
 
-def wanted_config(
-    own: SwinConfig, asked: ConfigRequest, *, pads: bool
-) -> tuple[SwinConfig, list[str]]:
+def _geometry(dialect: Dialect, sizes: dict[str, Any], facts: CheckpointHints) -> dict[str, Any]:
+    """Return what the source does with sizes that windows do not tile.
+
+    Backbones of detectors pad, and shift also where one window covers the map. They are told by
+    the norms of their stages.
+    """
+    fields = dialect.geometry(sizes["family"]) | {"built_size": facts.built_size or 0}
+    if facts.always_shift or (sizes["stage_norms"] and sizes["family"] == "swin"):
+        fields["window_rule"] = "always"
+        if fields["pads"] == "none":
+            fields |= {"pads": "pad-then-roll", "remainder": "pad"}
+    return fields
+
+
+def wanted_config(own: SwinConfig, asked: ConfigRequest) -> tuple[SwinConfig, list[str]]:
     """Return the config at the image and window size asked for, and notes on the changes.
 
     Args:
         own: Config of the model as it was saved.
         asked: The user's requests.
-        pads: True if the original pads maps that windows do not fill.
 
     Raises:
-        ConfigError: If windows cannot tile the image, or a map would have to be padded.
+        ConfigError: If the library that the model comes from does not take the image size.
     """
     changes: dict[str, Any] = {}
     notes: list[str] = []
@@ -135,34 +145,7 @@ def wanted_config(
                 f"position biases computed for windows of {asked.window_size}, "
                 f"coordinates scaled to the checkpoint's {_listed(scale)}"
             )
-    if pads:
-        windows = own.window_sizes
-        if asked.window_size:
-            windows = (Size.square(asked.window_size),) * len(own.depths)
-        _refuse_padding(own, Size.of(asked.img_size or own.img_size), windows)
     return dataclasses.replace(own, **changes), notes
-
-
-def _refuse_padding(own: SwinConfig, image: Size, windows: tuple[Size, ...]) -> None:
-    """Refuse an image size whose maps windows do not fill, where the original pads them.
-
-    Raises:
-        ConfigError: If the size is not a multiple of every window's side in pixels.
-    """
-    sides = (own.patch_size * max(window) << stage for stage, window in enumerate(windows))
-    unit = math.lcm(own.patch_size << (len(windows) - 1), *sides)
-    if any(side % unit for side in image):
-        near: Sequence[int | Size] = _multiples_near(unit, image.rows)
-        if not image.is_square:
-            near = near_rectangles([_multiples_near(unit, side) for side in image], image)
-        raise ConfigError(
-            f"windows of {_listed(windows)} do not fill the maps of image size {image} in every "
-            f"stage, which the original pads and this tool does not; {sizes_remedy(near)}"
-        )
-
-
-def _multiples_near(unit: int, side: int) -> tuple[int, ...]:
-    return nearest(range(unit, side + 5 * unit, unit), side, 4)
 
 
 def effective_windows(config: SwinConfig) -> tuple[Size, ...]:

@@ -36,6 +36,6 @@ DIALECT = Dialect(
     fits=lambda names, config_json: timm.merges_first(names, config_json) is not True,
     told_by=timm.DIALECT.told_by,
     usual_weights=timm.usual_weights,
-    window_rules=("shorter-side", "shorter-side"),
+    window_rules=("authors", "authors"),
     library="timm",  # their code is not a package; timm loads their files by its own code
 )

@@ -107,6 +107,7 @@ def facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
     return CheckpointHints(
         origin="config.json",
         img_size=image_size(side),
+        built_size=image_size(side) if arguments.dynamic_img_size else None,
         window_size=sizes.pop("window_size", None),
         pretrained_window_sizes=sizes.pop("pretrained_window_sizes", None),
         always_shift=bool(arguments.always_partition),
@@ -365,6 +366,8 @@ DIALECT = Dialect(
     told_by="where layers.*.downsample stands",
     hints=facts,
     usual_weights=usual_weights,
+    pads=("roll-then-pad", "roll-then-pad"),
+    remainder="crop",
     table_resize=TableResize("linear on timm's widening grid", widening),
     library="timm",
     file_rule=_file_rule,

@@ -10,6 +10,16 @@ from typing import Any, Literal, get_args
 
 from exporters.errors import ConfigError
 from exporters.text_files import listed, shortened
+from swin_deploy.config.fit import (
+    Pads,
+    Remainder,
+    WindowFit,
+    WindowRule,
+    first_map,
+    fit_window,
+    merged_map,
+    padded,
+)
 from swin_deploy.config.sizes import (
     MOST_SIDE,
     NONE,
@@ -23,7 +33,6 @@ from swin_deploy.config.sizes import (
 
 Family = Literal["notebook", "swin", "swinv2"]
 Output = Literal["logits", "features", "stages", "tokens"]
-WindowRule = Literal["each-axis", "shorter-side", "rows"]
 # The largest numbers that a config accepts. The largest Swin known has windows of 48 tokens a side,
 # 512 channels, 42 blocks in a stage and images of 1536 pixels a side.
 MOST_STAGES = 8
@@ -31,6 +40,7 @@ SINGLE = ("patch_size", "embed_dim", "num_classes")  # one number for the whole 
 MOST_REAL = {"mlp_ratio": 64.0, "layer_norm_eps": 1.0}
 MOST = {
     "img_size": MOST_SIDE,
+    "built_size": MOST_SIDE,
     "patch_size": 256,
     "window_size": 128,
     "embed_dim": 8192,
@@ -59,9 +69,11 @@ class StageSpec:
         dim: Number of channels.
         depth: Number of blocks.
         num_heads: Number of attention heads.
-        window_size: Window size, no larger than the map.
+        window_size: Window size as built.
         shift_size: Tokens that odd blocks shift their windows by; 0 along an axis without a shift.
         pretrained_window_size: Window size that V2's position bias is scaled to; 0 for none.
+        roll_first: Whether a shifted map is rolled before it is padded to whole windows, as in
+            timm, or after, as everywhere else.
     """
 
     resolution: Size
@@ -71,16 +83,27 @@ class StageSpec:
     window_size: Size
     shift_size: Size = NONE
     pretrained_window_size: Size = NONE
+    roll_first: bool = False
+
+    @property
+    def padded(self) -> Size:
+        """Size of the map padded to whole windows, in tokens."""
+        return padded(self.resolution, self.window_size)
+
+    @property
+    def has_pads(self) -> bool:
+        """Whether windows hold pads: places without a token."""
+        return self.padded != self.resolution
 
     @property
     def window_grid(self) -> Size:
-        """Number of windows along the rows and the columns of the token map."""
-        rows, columns = self.resolution
+        """Number of windows along the rows and the columns of the padded map."""
+        rows, columns = self.padded
         return Size(rows // self.window_size.rows, columns // self.window_size.columns)
 
     @property
     def num_windows(self) -> int:
-        """Number of windows in the token map."""
+        """Number of windows in the padded map."""
         return self.window_grid.area
 
     @property
@@ -105,12 +128,12 @@ class SwinConfig:
         num_heads: Number of attention heads of each stage.
         mlp_ratio: Channels between the layers of an MLP over those of the stage.
         pretrained_window_sizes: Window sizes of pretraining, one for each stage; V2 only.
-        window_rule: Side of a small map that a window is cut to, and that decides whether it is
-            shifted: ``each-axis``, the map's side along that axis, as in timm; ``shorter-side``,
-            the shorter one for both axes, as in the authors' code and Hugging Face's V1; ``rows``,
-            the rows for both, as in Hugging Face's V2. Square maps are the same by all three.
-        always_shift: Whether windows are shifted also if one window covers the map, as in Hugging
-            Face's backbones; the notebook always does so.
+        window_rule: Name of the library whose rule fits windows to small maps (``fit_window``).
+        pads: Order of the pad to whole windows and the roll of shifted ones, where windows do not
+            tile a map and merges do not halve it; ``none`` if such sizes are refused.
+        remainder: What happens to rows and columns of an image that are no whole patch.
+        built_size: Image size, in pixels, that a library's model is built for and that decides
+            about its windows at every other size, too; 0 for the image's own.
         stage_norms: Whether each stage's feature map has a norm of its own (backbones of
             detectors).
         out_stages: Stages whose maps are outputs with ``stages``, from 1 up; empty for all.
@@ -135,8 +158,10 @@ class SwinConfig:
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
     mlp_ratio: float = 4.0
     pretrained_window_sizes: tuple[int | tuple[int, int], ...] = ()
-    window_rule: WindowRule = "each-axis"
-    always_shift: bool = False
+    window_rule: WindowRule = "timm"
+    pads: Pads = "none"
+    remainder: Remainder = "refuse"
+    built_size: int | tuple[int, int] = 0
     stage_norms: bool = False
     out_stages: tuple[int, ...] = ()
     final_norm: bool = True
@@ -154,20 +179,22 @@ class SwinConfig:
         self._check_numbers()
         self._check_stages()
         self._check_out_stages()
-        if not self._tiles(self.image):
-            windows = "/".join(
-                f"{rows} x {columns}" for rows, columns in dict.fromkeys(self.window_sizes)
-            )
-            raise ConfigError(
-                f"image size {self.img_size} cannot be tiled by windows of {windows} "
-                f"tokens in every stage; {sizes_remedy(self._near_sizes())}"
-            )
+        self._check_image()
         if self.output_name == "logits" and not self.num_classes:
             raise ConfigError("output logits needs a classifier, and this model has none")
 
+    def _check_image(self) -> None:
+        """Refuse an image size that the library that the model comes from does not take, either."""
+        why = self._refusal(self.image)
+        if why:
+            raise ConfigError(
+                f"image size {self.img_size} {why}; {sizes_remedy(self._near_sizes())}"
+            )
+
     def _spell_sizes(self) -> None:
         """Spell squares as their sides, so that configs of the same sizes compare equal."""
-        object.__setattr__(self, "img_size", spelt(self.img_size, "img_size"))
+        for field in ("img_size", "built_size"):
+            object.__setattr__(self, field, spelt(getattr(self, field), field))
         for field in ("window_size", "pretrained_window_sizes"):
             given = getattr(self, field)
             if isinstance(given, Size):  # unlike a plain tuple: a side for each of two stages
@@ -182,7 +209,7 @@ class SwinConfig:
         for field, most in MOST.items():
             given = getattr(self, field)
             values = [given] if field in SINGLE else list(numbers(given))
-            least = 0 if field in ("num_classes", "pretrained_window_sizes") else 1
+            least = 0 if field in ("num_classes", "pretrained_window_sizes", "built_size") else 1
             if not all(type(one) is int and least <= one <= most for one in values):
                 raise ConfigError(
                     f"{field} {listed([repr(one) for one in values])}: whole numbers from {least} "
@@ -197,13 +224,15 @@ class SwinConfig:
             raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
 
     def _check_words(self) -> None:
-        for field in ("always_shift", "stage_norms", "final_norm"):
+        for field in ("stage_norms", "final_norm"):
             if type(getattr(self, field)) is not bool:
                 raise ConfigError(f"{field} {shortened(repr(getattr(self, field)))}: true or false")
         for field, known in (
             ("family", get_args(Family)),
             ("output", ("", *get_args(Output))),
             ("window_rule", get_args(WindowRule)),
+            ("pads", get_args(Pads)),
+            ("remainder", get_args(Remainder)),
         ):
             if getattr(self, field) not in known:
                 shown = shortened(repr(getattr(self, field)))
@@ -265,35 +294,49 @@ class SwinConfig:
             return tuple(map(Size.of, self.window_size))
         return (Size.square(self.window_size),) * len(self.depths)
 
-    def _resolution(self, stage: int, image: Size) -> Size:
-        """Return the size of the token map of a stage for an image, in tokens."""
-        return Size(*(side // self.patch_size >> stage for side in image))
+    def _maps(self, image: Size) -> list[Size]:
+        """Return the size of the token map of each stage for an image, in tokens."""
+        maps = [first_map(image, self.patch_size, self.remainder)]
+        for _ in self.depths[1:]:
+            maps.append(merged_map(maps[-1]))
+        return maps
 
-    def _effective_window(self, stage: int, resolution: Size) -> Size:
-        """Return the window size, cut to the map by ``window_rule`` except in the notebook."""
-        window = self.window_sizes[stage]
-        if self.family == "notebook":
-            return window
-        return Size(*map(min, window, self._decisive(resolution)))
+    def _fits(self, image: Size) -> list[WindowFit]:
+        """Return the windows of each stage as built.
 
-    def _decisive(self, resolution: Size) -> Size:
-        """Return the sides of a map that decide about its windows along the rows and columns."""
-        if self.window_rule == "each-axis":
-            return resolution
-        return Size.square(resolution.rows if self.window_rule == "rows" else min(resolution))
+        Raises:
+            ConfigError: If the library itself cannot run such an image.
+        """
+        rule: WindowRule = "always" if self.family == "notebook" else self.window_rule
+        built = Size.of(self.built_size or image)
+        maps = self._maps(built)
+        if rule == "huggingface-v2":  # its code counts the tokens of whole patches and merges
+            maps = [
+                Size(*(side // self.patch_size >> i for side in built)) for i in range(len(maps))
+            ]
+        windows = zip(maps, self.window_sizes, strict=True)
+        return [fit_window(rule, tokens=tokens, window=window) for tokens, window in windows]
 
-    def _tiles(self, image: Size) -> bool:
-        """Return whether patches, windows and merges tile an image in every stage."""
-        step = self.patch_size << (len(self.depths) - 1)
-        if min(image) < step or any(side % step for side in image):
-            return False
-        maps = [self._resolution(stage, image) for stage in range(len(self.depths))]
-        windows = [self._effective_window(stage, tokens) for stage, tokens in enumerate(maps)]
-        return not any(
-            side % window
-            for tokens, shape in zip(maps, windows, strict=True)
-            for side, window in zip(tokens, shape, strict=True)
+    def _refusal(self, image: Size) -> str:
+        """Say why an image size cannot be built; empty if it can."""
+        maps = self._maps(image)
+        windows = "/".join(
+            f"{rows} x {columns}" for rows, columns in dict.fromkeys(self.window_sizes)
         )
+        patches = any(side % self.patch_size for side in image) and self.remainder == "refuse"
+        odd = any(side % 2 for tokens in maps[:-1] for side in tokens)
+        if min(map(min, maps)) < 1 or patches or (odd and self.pads == "none"):
+            return f"cannot be tiled by windows of {windows} tokens in every stage"
+        try:
+            fits = self._fits(image)
+        except ConfigError as err:
+            return f"leaves {err}"
+        tiled = all(
+            padded(tokens, fit.window) == tokens for tokens, fit in zip(maps, fits, strict=True)
+        )
+        if not tiled and self.pads == "none":
+            return f"cannot be tiled by windows of {windows} tokens in every stage"
+        return ""
 
     def legal_img_sizes(self, count: int) -> tuple[int, ...]:
         """Return the sides of the ``count`` smallest square images that windows tile.
@@ -318,14 +361,14 @@ class SwinConfig:
         return nearest(sizes, img_size, count)
 
     def _tiles_square(self, side: int) -> bool:
-        return self._tiles(Size.square(side))
+        return not self._refusal(Size.square(side))
 
     def _near_sizes(self) -> tuple[int | Size, ...]:
         """Return the sizes nearest to the image's; for a rectangle, of its rows and columns."""
         if isinstance(self.img_size, int):
             return self.near_img_sizes(self.img_size)
         sides = [self.near_img_sizes(side) for side in self.image]
-        legal = (size for size in near_rectangles(sides, self.image, 16) if self._tiles(size))
+        legal = (size for size in near_rectangles(sides, self.image, 16) if not self._refusal(size))
         return tuple(itertools.islice(legal, 4))
 
     @property
@@ -334,29 +377,24 @@ class SwinConfig:
         return tuple(self._stage(index) for index in range(len(self.depths)))
 
     def _stage(self, index: int) -> StageSpec:
-        resolution = self._resolution(index, self.image)
-        window = self._effective_window(index, resolution)
-        always = self.always_shift or self.family == "notebook"
+        resolution = self._maps(self.image)[index]
+        fit = self._fits(self.image)[index]
         pretrained = self.pretrained_window_sizes
         return StageSpec(
             resolution=resolution,
             dim=self.embed_dim << index,
             depth=self.depths[index],
             num_heads=self.num_heads[index],
-            window_size=window,
-            shift_size=Size(
-                *(
-                    side // 2 if tokens > side or always else 0
-                    for tokens, side in zip(self._decisive(resolution), window, strict=True)
-                )
-            ),
+            window_size=fit.window,
+            shift_size=fit.shift,
             pretrained_window_size=Size.of(pretrained[index]) if pretrained else NONE,
+            roll_first=self.pads == "roll-then-pad",
         )
 
     @property
     def gmacs(self) -> float:
         """Multiply-accumulates of matrix products for one image, in billions."""
-        tokens = self._resolution(0, self.image).area
+        tokens = self.stages[0].resolution.area
         total = tokens * 3 * self.patch_size**2 * self.embed_dim
         for index, stage in enumerate(self.stages):
             tokens, dim = stage.resolution.area, stage.dim

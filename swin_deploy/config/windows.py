@@ -1,7 +1,8 @@
 """Token orders, attention masks and position tables of windows, as pure functions of sizes.
 
-A shift, a window partition and a window reverse only permute tokens. An *order* is a tensor [N]
-whose slot ``i`` holds the raster index (row by row) of the token that sits in slot ``i``.
+A shift, a window partition and a window reverse only permute tokens; padding adds slots without
+one. An *order* is a tensor [slots] whose slot ``i`` holds the raster index (row by row) of the
+token that sits in slot ``i``, or ``PAD``.
 """
 
 from __future__ import annotations
@@ -11,31 +12,45 @@ import math
 import torch
 from torch import Tensor
 
+from swin_deploy.config.fit import merged_map, padded
 from swin_deploy.config.sizes import NONE, Size
 from swin_deploy.config.swin import StageSpec
 
 MASKED = float("-inf")
+PAD = -1  # in an order: a slot without a token
 
 
-def window_order(resolution: Size, window_size: Size, shift: Size = NONE) -> Tensor:
+def window_order(
+    resolution: Size, window_size: Size, shift: Size = NONE, *, roll_first: bool = False
+) -> Tensor:
     """Return the order that lists windows row by row, and each window's tokens row by row.
 
     Args:
-        resolution: Size of the token map; a multiple of ``window_size`` along each axis.
+        resolution: Size of the token map; padded below and on the right to whole windows.
         window_size: Window size, in tokens.
         shift: Number of tokens that the map is rolled up and left before it is cut into windows,
             as ``torch.roll(map, (-shift.rows, -shift.columns))``.
+        roll_first: Whether the map is rolled before it is padded, not after.
 
     Returns:
-        Order, [resolution.area], int64: slot -> raster index.
-
-    Raises:
-        ValueError: If windows do not tile the map.
+        Order, [padded(resolution, window_size).area], int64: slot -> raster index, or ``PAD``.
     """
     row, column = (
-        (torch.arange(side) + by) % side for side, by in zip(resolution, shift, strict=True)
+        _along(side, whole, by, roll_first=roll_first)
+        for side, whole, by in zip(resolution, padded(resolution, window_size), shift, strict=True)
     )
-    return by_window(row[:, None] * resolution.columns + column, window_size).reshape(-1)
+    raster = row[:, None] * resolution.columns + column
+    pads = (row == PAD)[:, None] | (column == PAD)
+    return by_window(raster.masked_fill(pads, PAD), window_size).reshape(-1)
+
+
+def _along(side: int, whole: int, shift: int, *, roll_first: bool) -> Tensor:
+    """Return the token of each place along an axis that is padded and rolled, or ``PAD``."""
+    if roll_first:
+        rolled = (torch.arange(side) + shift) % side
+        return torch.cat((rolled, torch.full((whole - side,), PAD)))
+    rolled = (torch.arange(whole) + shift) % whole
+    return rolled.masked_fill(rolled >= side, PAD)
 
 
 def by_window(tokens: Tensor, window_size: Size) -> Tensor:
@@ -59,25 +74,26 @@ def by_window(tokens: Tensor, window_size: Size) -> Tensor:
     return grid.permute(0, 2, 1, 3).reshape(-1, window_size.area)  # -> [gh, gw, wh, ww] -> [nW, n]
 
 
-def merge_order(resolution: Size, window_size: Size) -> Tensor:
+def merge_order(resolution: Size, merged: Tensor) -> Tensor:
     """Return the order that puts the four tokens of each 2 x 2 patch merge next to each other.
 
-    The merged tokens come in the window order of the next stage; the four neighbours of each come
-    column by column (top left, bottom left, top right, bottom right), as in the Swin paper's code.
+    The four neighbours of each merged token come column by column (top left, bottom left, top
+    right, bottom right), as in the Swin paper's code; a map of odd sides is padded.
 
     Args:
-        resolution: Size of the token map before merging; even.
-        window_size: Window size of the next stage, in tokens.
+        resolution: Size of the token map before merging.
+        merged: Order of the merged tokens, [slots].
 
     Returns:
-        Order, [resolution.area], int64: slot -> raster index.
+        Order, [4 * slots], int64: slot -> raster index, or ``PAD``.
     """
-    half = Size(resolution.rows // 2, resolution.columns // 2)
-    merged = window_order(half, window_size)
-    row, column = merged // half.columns * 2, merged % half.columns * 2
+    columns = merged_map(resolution).columns
+    row, column = merged // columns * 2, merged % columns * 2
     corner = torch.stack([row, row + 1, row, row + 1], dim=1)
     across = torch.stack([column, column, column + 1, column + 1], dim=1)
-    return (corner * resolution.columns + across).reshape(-1)
+    outside = (corner >= resolution.rows) | (across >= resolution.columns)
+    found = corner * resolution.columns + across
+    return found.masked_fill(outside | (merged == PAD)[:, None], PAD).reshape(-1)
 
 
 def raster_order(resolution: Size) -> Tensor:
@@ -90,14 +106,21 @@ def reorder_index(current: Tensor, wanted: Tensor) -> Tensor:
 
     Args:
         current: Order of the tokens at hand, [N].
-        wanted: Order to bring them to, [N].
+        wanted: Order to bring them to, [M]. Its pads take the pads at hand in turn, and the first
+            token where there are none.
 
     Returns:
-        Index, [N], int64; ``tokens[index]`` of tokens [N, ...] are in the wanted order.
+        Index, [M], int64; ``tokens[index]`` of tokens [N, ...] are in the wanted order.
     """
-    slot_of = torch.empty_like(current)
-    slot_of[current] = torch.arange(len(current))
-    return slot_of[wanted]
+    slot_of = torch.empty(int(current.max()) + 1, dtype=torch.int64)
+    real = current != PAD
+    slot_of[current[real]] = real.nonzero().squeeze(1)
+    index = slot_of[wanted.clamp(min=0)]
+    spare = (~real).nonzero().squeeze(1)
+    pads = wanted == PAD
+    places = torch.arange(int(pads.sum()))
+    index[pads] = spare[places % len(spare)] if len(spare) else torch.zeros_like(places)
+    return index
 
 
 def boundary_mask(resolution: Size, window_size: Size, boundary: Size) -> Tensor:
@@ -107,7 +130,7 @@ def boundary_mask(resolution: Size, window_size: Size, boundary: Size) -> Tensor
     and likewise for columns; in the corner window both hold.
 
     Args:
-        resolution: Size of the token map.
+        resolution: Size of the token map, padded to whole windows.
         window_size: Window size, in tokens.
         boundary: Number of rows and columns after the seam; 0 along an axis without one.
 
@@ -136,7 +159,7 @@ def shifted_window_mask(stage: StageSpec, masked: float = MASKED) -> Tensor | No
     """
     if not any(stage.shift_size):
         return None
-    mask = boundary_mask(stage.resolution, stage.window_size, stage.shift_size)
+    mask = boundary_mask(stage.padded, stage.window_size, stage.shift_size)
     return torch.zeros_like(mask).masked_fill(mask == MASKED, masked)
 
 

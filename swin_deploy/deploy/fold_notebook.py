@@ -45,7 +45,12 @@ def fold_notebook(reference: NotebookSwin) -> DeployModel:
     """
     stages = reference.config.stages
     embed = nn.Sequential(
-        patch_embed(reference.Embedding.linear_embedding, stages[0]),
+        patch_embed(
+            reference.Embedding.linear_embedding,
+            stages[0],
+            image=reference.config.image,
+            order=block_order(stages[0]),
+        ),
         copy_norm(reference.Embedding.layer_norm),
         nn.ReLU(),
     )
@@ -56,10 +61,10 @@ def fold_notebook(reference: NotebookSwin) -> DeployModel:
     index = 0
     for entry in reference.stages:
         if isinstance(entry, PatchMerging):
-            following = stages[index + 1]
-            joined = merge_gather(order, stages[index], following)
-            layers.append(_fold_merge(entry, joined, len(order)))
-            order = block_order(following)
+            following = block_order(stages[index + 1])
+            joined, _ = merge_gather(order, stages[index], following)
+            layers.append(_fold_merge(entry, joined, len(following)))
+            order = following
             index += 1
         elif isinstance(entry, AlternatingEncoderBlock):
             for block in (entry.WSA, entry.SWSA):
@@ -77,7 +82,7 @@ def _fold_tail(reference: NotebookSwin, order: Tensor) -> nn.Module:
     none = nn.Identity()
     if output == "tokens":
         return raster_tokens(none, order, reference.config.stages[-1])
-    return pooled(none, reference.head if output == "logits" and reference.head else none)
+    return pooled(none, reference.head if output == "logits" and reference.head else none, order)
 
 
 def _fold_block(
@@ -124,5 +129,5 @@ def _fold_merge(merging: PatchMerging, order: nn.Module, num_tokens: int) -> Pat
         reorder_before=order,
         linear=copy_linear(merging.linear_layer),
         norms=(nn.Identity(), copy_norm(merging.layer_norm)),
-        num_tokens=num_tokens // 4,
+        num_tokens=num_tokens,
     )

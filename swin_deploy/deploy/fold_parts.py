@@ -9,6 +9,7 @@ from swin_deploy.config import Size, StageSpec
 from swin_deploy.config.sizes import NONE
 from swin_deploy.config.windows import (
     MASKED,
+    PAD,
     merge_order,
     offsets,
     raster_order,
@@ -27,12 +28,16 @@ from swin_deploy.deploy.model import (
     SplitCosineHeads,
     SplitHeads,
     StageMap,
+    TokenMask,
     WindowAttention,
     WindowMask,
 )
 
 # Tokens in a window whose position bias is a constant: 64 x 64 values a head, 18 x its table.
 LARGEST_EXPANDED_AREA = 64
+# Slots a token up to which a stage's pads stay in the stream: measured on kernel plans of
+# TensorRT-RTX 1.7.1, in kernels and in bytes.
+CARRY_PADS_UP_TO = 1.1
 # Score of masked pairs instead of minus infinity: its exp() is 0 in every precision, and float16
 # can hold it.
 MASKED_FINITE = -3e4
@@ -74,7 +79,17 @@ def copy_norm(layer: nn.Module) -> nn.Module:
     return norm
 
 
-def bias_in_norm(norm: nn.LayerNorm, attention: WindowAttention) -> nn.LayerNorm:
+def chain(*modules: nn.Module) -> nn.Module:
+    """Return modules that run one after the other, without those that are the identity."""
+    parts = [module for module in modules if not isinstance(module, nn.Identity)]
+    if len(parts) < 2:
+        return parts[0] if parts else nn.Identity()
+    return nn.Sequential(*parts)
+
+
+def bias_in_norm(
+    norm: nn.LayerNorm, attention: WindowAttention, *, has_pads: bool = False
+) -> nn.LayerNorm:
     """Move the bias of ``attention.qkv`` into its weights, and return the LayerNorm it then needs.
 
     Normalised channels sum to zero, so one of them follows from the others. That channel becomes
@@ -84,9 +99,19 @@ def bias_in_norm(norm: nn.LayerNorm, attention: WindowAttention) -> nn.LayerNorm
     Args:
         norm: The norm before the attention; it is not changed.
         attention: The attention after it; its ``qkv`` is replaced by one without a bias.
+        has_pads: Whether windows hold pads, which libraries zero after the norm: their keys and
+            values are the bias alone. The bias of keys adds one number to all scores of a query,
+            which the softmax drops; that of values passes it, and moves to ``proj``. Pads are then
+            zero before ``qkv`` and after it.
     """
     weight = attention.qkv.weight.double()
-    bias = attention.qkv.bias.double() + weight @ norm.bias.double()
+    bias = attention.qkv.bias.double()
+    if has_pads:
+        query, _, value = bias.chunk(3)
+        proj = attention.proj
+        attention.proj = linear(proj.weight, proj.bias.double() + proj.weight.double() @ value)
+        bias = torch.cat((query, torch.zeros_like(query), torch.zeros_like(query)))
+    bias = bias + weight @ norm.bias.double()
     scaled = weight * norm.weight.double()
     channel = int(scaled.norm(dim=0).argmin())
     scaled = scaled - scaled[:, channel, None]
@@ -98,45 +123,95 @@ def bias_in_norm(norm: nn.LayerNorm, attention: WindowAttention) -> nn.LayerNorm
 
 
 def block_order(stage: StageSpec, shift: Size = NONE) -> Tensor:
-    """Return the order of a stage's tokens in the stream, for windows shifted by ``shift`` tokens.
+    """Return the order of a stage's windows, shifted by ``shift`` tokens, in the deploy model.
 
     Args:
         stage: The stage, with its token map and window size.
         shift: Rows and columns of the shift, in tokens.
 
     Returns:
-        Order, [N], int64: slot -> raster index; slot ``p * nW + w`` has place ``p`` of window
-        ``w``.
+        Order, [slots], int64: slot -> raster index, or ``PAD``; slot ``p * nW + w`` has place
+        ``p`` of window ``w``.
     """
-    return _by_place(window_order(stage.resolution, stage.window_size, shift), stage)
+    windows = window_order(stage.resolution, stage.window_size, shift, roll_first=stage.roll_first)
+    places = windows.reshape(stage.num_windows, stage.window_area)  # [slots] -> [nW, n]
+    return places.transpose(0, 1).reshape(-1)  # [nW, n] -> [n * nW]
 
 
-def merge_gather(order: Tensor, stage: StageSpec, following: StageSpec) -> MergeGather:
+def carries_pads(stage: StageSpec) -> bool:
+    """Tell whether the stream keeps a stage's pads between its blocks, if windows hold any.
+
+    A few cost less than the gathers that put them in and take them out around each attention.
+    """
+    return stage.padded.area <= CARRY_PADS_UP_TO * stage.resolution.area
+
+
+def stream_order(stage: StageSpec, shift: Size = NONE) -> Tensor:
+    """Return the order of the tokens between the blocks of a stage.
+
+    It is that of the windows, or row by row and without pads where these are not carried.
+
+    Args:
+        stage: The stage, with its token map and window size.
+        shift: Rows and columns of the shift, in tokens.
+    """
+    return block_order(stage, shift) if carries_pads(stage) else raster_order(stage.resolution)
+
+
+def keep_tokens(order: Tensor) -> nn.Module:
+    """Return the zeroing of an order's pads; the identity if it has none.
+
+    Args:
+        order: Order of the tokens, [N], or of the four before a merge, [M, 4].
+    """
+    kept = order != PAD
+    if kept.all():
+        return nn.Identity()
+    # [N] -> [N, 1, 1]; [M, 4] -> [M, 1, 4, 1]
+    return TokenMask(
+        kept.float()[:, None, None] if kept.ndim == 1 else kept.float()[:, None, :, None]
+    )
+
+
+def merge_gather(
+    order: Tensor, stage: StageSpec, following: Tensor
+) -> tuple[MergeGather, nn.Module]:
     """Return the gather that puts the four tokens of each patch merge next to each other.
 
     Args:
         order: Order of the tokens at hand, [N].
         stage: The stage before the merge.
-        following: The stage after it, in whose window order the merged tokens are.
+        following: Order of the merged tokens, [M].
+
+    Returns:
+        The gather, and the zeroing of neighbours that a map of odd sides lacks, or the identity.
     """
-    wanted = _by_place(merge_order(stage.resolution, following.window_size), following)
-    return MergeGather(reorder_index(order, wanted))
+    wanted = merge_order(stage.resolution, following)
+    four = wanted.reshape(-1, 4).clone()  # [4 * M] -> [M, 4]
+    four[following == PAD] = 0  # what comes of four pads is zeroed where it matters
+    return MergeGather(reorder_index(order, wanted)), keep_tokens(four)
 
 
-def _by_place(windows: Tensor, stage: StageSpec) -> Tensor:
-    """Reorder tokens from window by window to place by place: the first of each window first."""
-    places = windows.reshape(stage.num_windows, stage.window_area, -1)  # [N * k] -> [nW, n, k]
-    return places.transpose(0, 1).reshape(-1)  # [nW, n, k] -> [n * nW * k]; k is 1, or 4 to merge
+def patch_embed(
+    convolution: nn.Conv2d, stage: StageSpec, *, image: Size, order: Tensor
+) -> nn.Module:
+    """Return the patch convolution as a linear layer, its tokens in an order.
 
-
-def patch_embed(convolution: nn.Conv2d, stage: StageSpec) -> PatchEmbed:
-    """Return the patch convolution as a linear layer, its tokens in the stage's window order."""
-    return PatchEmbed(
+    Args:
+        convolution: The convolution, of stride and kernel of a patch.
+        stage: The first stage.
+        image: Image size, in pixels.
+        order: Order of the tokens, [N].
+    """
+    in_windows = torch.equal(order, block_order(stage)) and not stage.has_pads
+    embed = PatchEmbed(
         linear(convolution.weight.flatten(1), convolution.bias),  # [C, 3, p, p] -> [C, 3 * p * p]
         resolution=stage.resolution,
-        window_size=stage.window_size,
+        window_size=stage.window_size if in_windows else (1, 1),
         patch_size=convolution.kernel_size[0],
+        image_size=image,
     )
+    return embed if in_windows else chain(embed, reorder(raster_order(stage.resolution), order))
 
 
 def reorder(current: Tensor, wanted: Tensor) -> nn.Module:
@@ -159,14 +234,45 @@ def score_bias(bias: Tensor, mask: Tensor | None, stage: StageSpec) -> nn.Module
         mask: Additive mask, [num_windows, n, n], or None for an unshifted block.
         stage: The stage, with its windows and heads.
     """
-    if mask is None:
+    if mask is None or not mask.any():
         return _position_bias(bias, stage)
     finite = mask.masked_fill(mask == MASKED, MASKED_FINITE)
     if stage.num_heads == 1:
         return PositionBias((finite + bias)[:, None].float().contiguous())  # [nW, 1, n, n]
-    # [nW, n, n] -> [nW, 1, 1, n, n]
-    masking = WindowMask(finite[:, None, None].float().contiguous(), stage.num_heads)
-    return nn.Sequential(_position_bias(bias, stage), masking)
+    return nn.Sequential(_position_bias(bias, stage), _window_mask(finite, stage))
+
+
+def _window_mask(mask: Tensor, stage: StageSpec) -> WindowMask:
+    """Return a mask as the sum of one for each row of windows and one for each column.
+
+    Args:
+        mask: Additive mask, [num_windows, n, n]; pairs that lie on two sides of the seam along
+            either axis have one value, which the sum doubles where both are.
+        stage: The stage, with its windows and heads.
+
+    Raises:
+        ValueError: If it is no such mask.
+    """
+    (height, width), (down, across) = stage.window_size, stage.window_grid
+    # [nW, n, n] -> [gh, gw, wh, ww, wh, ww]
+    grid = mask.float().reshape(down, across, height, width, height, width)
+    # Tokens of one column are apart by their rows alone, and those of one row by their columns.
+    rows = grid[:, 0, :, 0, :, 0]  # [gh, wh, wh]
+    columns = grid[0, :, 0, :, 0, :]  # [gw, ww, ww]
+    shape = (-1, height, width, height, width)
+    area = stage.window_area
+    # [gh, wh, 1, wh, 1] and [gw, 1, ww, 1, ww] -> [gh or gw, n, n]
+    rows = rows[:, :, None, :, None].expand(shape).reshape(-1, area, area)
+    columns = columns[:, None, :, None, :].expand(shape).reshape(-1, area, area)
+    total = rows[:, None] + columns[None]
+    if not torch.equal(total.reshape(mask.shape) != 0, mask != 0):
+        raise ValueError("a mask of windows that is no sum of rows and columns")
+    return WindowMask(
+        rows[:, None, None, None].contiguous() if rows.any() else None,
+        columns[None, :, None, None].contiguous() if columns.any() else None,
+        num_heads=stage.num_heads,
+        windows=stage.window_grid,
+    )
 
 
 def split_heads(stage: StageSpec, temperature: Tensor | None = None) -> SplitHeads:
@@ -225,14 +331,15 @@ def raster_tokens(norm: nn.Module, order: Tensor, stage: StageSpec) -> nn.Module
     )
 
 
-def pooled(norm: nn.Module, head: nn.Module) -> nn.Module:
+def pooled(norm: nn.Module, head: nn.Module, order: Tensor) -> nn.Module:
     """Return the head that turns tokens [N, B, C] into features [B, C] or logits.
 
     Args:
         norm: The norm of the tokens before their mean, or the identity.
         head: The linear classifier, or the identity for features.
+        order: Order of the tokens, [N]; its pads are left out.
     """
-    parts = [copy_norm(norm), Features()]
+    parts = [chain(reorder(order, order[order != PAD]), copy_norm(norm)), Features()]
     if isinstance(head, nn.Linear):
         parts.append(copy_linear(head))
     return nn.Sequential(*parts)

@@ -41,16 +41,33 @@ class Reorder(nn.Module):
         return tokens.index_select(0, self.index)
 
 
-class MergeGather(Reorder):
-    """A gather from tokens [N, B, C] to [N / 4, B, 4, C]: the four that each token is merged from.
+class TokenMask(nn.Module):
+    """The zeroing of pads among tokens [N, B, C], or [N, B, 4, C] before a merge.
 
     Args:
-        index: The gather index, [N], int64, which puts the four next to each other.
+        kept: Factor of each token, 1 or 0 for a pad, [N, 1, 1] or [N, 1, 4, 1].
+    """
+
+    kept: Tensor
+
+    def __init__(self, kept: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kept", kept)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens * self.kept
+
+
+class MergeGather(Reorder):
+    """A gather from tokens [N, B, C] to [M, B, 4, C]: the four that each token is merged from.
+
+    Args:
+        index: The gather index, [4 * M], int64, which puts the four next to each other.
     """
 
     def forward(self, tokens: Tensor) -> Tensor:
         merged = (len(self.index) // 4, 4, -1, tokens.shape[-1])
-        return super().forward(tokens).reshape(merged).transpose(1, 2)  # -> [N / 4, B, 4, C]
+        return super().forward(tokens).reshape(merged).transpose(1, 2)  # -> [M, B, 4, C]
 
 
 class PatchEmbed(nn.Module):
@@ -62,12 +79,20 @@ class PatchEmbed(nn.Module):
         linear: Linear layer from the ``3 * patch_size**2`` values of a patch (channel, row,
             column) to C channels.
         resolution: Size of the token map, in tokens.
-        window_size: Window size of the first stage, in tokens.
+        window_size: Window size of the first stage, in tokens; (1, 1) for tokens row by row.
         patch_size: Patch side, in pixels.
+        image_size: Rows and columns of an image, in pixels. Those past whole patches are cropped,
+            or zeros complete them, to the patches of ``resolution``.
     """
 
     def __init__(
-        self, linear: nn.Linear, *, resolution: Rectangle, window_size: Rectangle, patch_size: int
+        self,
+        linear: nn.Linear,
+        *,
+        resolution: Rectangle,
+        window_size: Rectangle,
+        patch_size: int,
+        image_size: Rectangle,
     ) -> None:
         super().__init__()
         self.linear = linear
@@ -78,8 +103,14 @@ class PatchEmbed(nn.Module):
             *(columns // width, width, patch_size),
         )
         self.patches = (rows * columns, -1, 3 * patch_size**2)
+        more_rows, more_columns = (
+            tokens * patch_size - side for tokens, side in zip(resolution, image_size, strict=True)
+        )
+        self.pads = (0, more_columns, 0, more_rows)  # below zero: cropped
 
     def forward(self, images: Tensor) -> Tensor:
+        if any(self.pads):
+            images = nn.functional.pad(images, self.pads)
         # [B, 3, H, W] -> [B, 3, gh, wh, p, gw, ww, p] -> [wh, ww, gh, gw, B, 3, p, p]
         patches = images.reshape(self.patch_shape).permute(3, 6, 2, 5, 0, 1, 4, 7)
         return self.linear(patches.reshape(self.patches))  # [N, B, 3 * p * p] -> [N, B, C]
@@ -130,9 +161,12 @@ class PixelPatchEmbed(PatchEmbed):
         batch, channels, *axes = embed.patch_shape
         self.patch_shape = (batch, *axes, channels)
         self.patches = embed.patches
+        self.pads = (0, 0, *embed.pads)
 
     def forward(self, pixels: Tensor) -> Tensor:
         images = self.normalize(pixels).to(self.linear.weight.dtype)
+        if any(self.pads):
+            images = nn.functional.pad(images, self.pads)
         # [B, H, W, 3] -> [B, gh, wh, p, gw, ww, p, 3] -> [wh, ww, gh, gw, B, 3, p, p]
         patches = images.reshape(self.patch_shape).permute(2, 5, 1, 4, 0, 7, 3, 6)
         return self.linear(patches.reshape(self.patches))  # [N, B, 3 * p * p] -> [N, B, C]
@@ -265,24 +299,35 @@ class GatheredPositionBias(nn.Module):
 class WindowMask(nn.Module):
     """A mask that differs by window and is added to scores [num_windows * B, num_heads, n, n].
 
-    All heads share one mask, and so do all shifted blocks of a stage; TensorRT fuses both reshapes.
+    Two tokens must not meet where their rows lie on two sides of the seam, or their columns do: one
+    mask for each row of windows and one for each column, instead of one for each window. All heads
+    share them; TensorRT fuses the reshapes and both sums into the attention.
 
     Args:
-        mask: Additive mask, [num_windows, 1, 1, n, n].
+        rows: Additive mask, [rows of windows, 1, 1, 1, n, n], or None if rows are not shifted.
+        columns: Additive mask, [1, columns of windows, 1, 1, n, n], or None.
         num_heads: Number of attention heads.
+        windows: Rows and columns of windows.
     """
 
-    mask: Tensor
+    rows: Tensor | None
+    columns: Tensor | None
 
-    def __init__(self, mask: Tensor, num_heads: int) -> None:
+    def __init__(
+        self, rows: Tensor | None, columns: Tensor | None, *, num_heads: int, windows: Rectangle
+    ) -> None:
         super().__init__()
-        self.register_buffer("mask", mask)
-        self.by_window = (len(mask), -1, num_heads, *mask.shape[3:])
-        self.flat = (-1, num_heads, *mask.shape[3:])
+        self.register_buffer("rows", rows)
+        self.register_buffer("columns", columns)
+        area = next(mask.shape[-1] for mask in (rows, columns) if mask is not None)
+        self.by_window = (*windows, -1, num_heads, area, area)
+        self.flat = (-1, num_heads, area, area)
 
     def forward(self, scores: Tensor) -> Tensor:
-        # [nW * B, h, n, n] -> [nW, B, h, n, n] -> [nW * B, h, n, n]
-        return (scores.reshape(self.by_window) + self.mask).reshape(self.flat)
+        scores = scores.reshape(self.by_window)  # [nW * B, h, n, n] -> [gh, gw, B, h, n, n]
+        for mask in (self.rows, self.columns):
+            scores = scores if mask is None else scores + mask
+        return scores.reshape(self.flat)  # [gh, gw, B, h, n, n] -> [nW * B, h, n, n]
 
 
 class WindowAttention(nn.Module):
@@ -333,9 +378,12 @@ class SwinBlock(nn.Module):
         reorder_before: Gather into this block's window order, or the identity.
         reorder_after: Gather into the next layer's token order. Only post-norm blocks (V2) have
             one: TensorRT fuses gather, norm and sum when the gather comes first. The output is
-            [N / 4, B, 4, C] if it is a ``MergeGather``.
+            [M, B, 4, C] if it is a ``MergeGather``.
         reorder_branch: Extra gather on the attention branch alone. The notebook rolls the branch
-            forward and back by different amounts.
+            forward and back by different amounts. Where windows hold pads and the stream does not,
+            it puts them in, and ``norms`` take them out after the attention.
+        mask_pads: Zeroing of the pads in the output, or the identity. Only post-norm blocks (V2)
+            whose stream holds pads have one; others zero them after the norm before attention.
         attention: The attention branch.
         mlp: The MLP, from C channels to C.
         norms: LayerNorms before attention, after attention, before the MLP, after the MLP.
@@ -350,6 +398,7 @@ class SwinBlock(nn.Module):
         attention: WindowAttention,
         mlp: nn.Sequential,
         norms: tuple[nn.Module, nn.Module, nn.Module, nn.Module],
+        mask_pads: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.reorder_before = reorder_before
@@ -357,6 +406,7 @@ class SwinBlock(nn.Module):
         self.reorder_branch = reorder_branch
         self.attention = attention
         self.mlp = mlp
+        self.mask_pads = nn.Identity() if mask_pads is None else mask_pads
         self.norm_before_attention, self.norm_after_attention = norms[:2]
         self.norm_before_mlp, self.norm_after_mlp = norms[2:]
 
@@ -365,7 +415,9 @@ class SwinBlock(nn.Module):
         branch = self.attention(self.norm_before_attention(self.reorder_branch(tokens)))
         tokens = tokens + self.norm_after_attention(branch)
         branch = self.mlp(self.norm_before_mlp(tokens))
-        return self.reorder_after(tokens) + self.norm_after_mlp(self.reorder_after(branch))
+        return self.mask_pads(
+            self.reorder_after(tokens) + self.norm_after_mlp(self.reorder_after(branch))
+        )
 
 
 class PatchMerge(nn.Module):

@@ -42,7 +42,7 @@ def timm_model(config: SwinConfig) -> nn.Module:
     fields = _sizes(config) | {"img_size": config.img_size, "patch_size": config.patch_size}
     if config.pretrained_window_sizes:
         fields["pretrained_window_sizes"] = config.pretrained_window_sizes
-    if config.always_shift:
+    if config.window_rule == "always":
         fields["always_partition"] = True
     model: nn.Module = getattr(module, f"SwinTransformer{kind}")(
         window_size=timm_windows(config), num_classes=config.num_classes, **fields

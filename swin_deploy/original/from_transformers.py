@@ -61,7 +61,7 @@ def _from_pretrained(
     known = isinstance(kind, type) and issubclass(kind, library.PreTrainedModel)
     if not known:
         raise ComparisonError(f"transformers has no model {name or 'for it'}: see architectures")
-    if config.img_size != reading.saved.img_size:
+    if config.img_size != reading.saved.img_size and not config.built_size:
         _swin_settings(settings).image_size = config.img_size
     if reading.path.is_file():
         local["use_safetensors"] = "safetensors" in reading.path.name

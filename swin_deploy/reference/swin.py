@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from swin_deploy.config import Size, StageSpec, SwinConfig, hidden_channels
 from swin_deploy.config.sizes import NONE
@@ -31,10 +32,14 @@ class PatchEmbed(nn.Module):
     def __init__(self, config: SwinConfig) -> None:
         super().__init__()
         patch, dim = config.patch_size, config.embed_dim
+        self.pads = config.remainder == "pad"
         self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
         self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
 
     def forward(self, images: Tensor) -> Tensor:
+        if self.pads:
+            patch, (rows, columns) = self.proj.kernel_size[0], images.shape[-2:]
+            images = F.pad(images, (0, -columns % patch, 0, -rows % patch))
         return self.norm(rearrange(self.proj(images), "b c h w -> b h w c"))  # [B, H, W, C]
 
 
@@ -121,7 +126,7 @@ class SwinBlock(nn.Module):
         self, config: SwinConfig, stage: StageSpec, *, shift: Size, drop_path: float
     ) -> None:
         super().__init__()
-        self.window_size = stage.window_size
+        self.stage = stage
         self.shift_size = shift
         self.norm1 = nn.LayerNorm(stage.dim, eps=config.layer_norm_eps)
         self.attn = self.attention(stage)
@@ -136,15 +141,30 @@ class SwinBlock(nn.Module):
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        """Return the attention branch of tokens [B, H, W, C], in windows that may be shifted."""
-        (rows, columns), (height, width) = self.shift_size, self.window_size
-        grid = tokens.shape[1] // height, tokens.shape[2] // width
-        tokens = torch.roll(tokens, (-rows, -columns), dims=(1, 2))  # [B, H, W, C], up and left
+        """Return the attention branch of tokens [B, H, W, C], in windows that may be shifted.
+
+        Where windows do not tile the map, zeros pad it below and on the right.
+        """
+        (rows, columns), (whole_rows, whole_columns) = self.stage.resolution, self.stage.padded
+        pads = (0, 0, 0, whole_columns - columns, 0, whole_rows - rows)
+        ahead, back = (-self.shift_size.rows, -self.shift_size.columns), self.shift_size
+        if self.stage.roll_first:
+            tokens = _padded(torch.roll(tokens, ahead, dims=(1, 2)), pads)
+            return torch.roll(self._in_windows(tokens)[:, :rows, :columns], back, dims=(1, 2))
+        tokens = torch.roll(_padded(tokens, pads), ahead, dims=(1, 2))
+        return torch.roll(self._in_windows(tokens), back, dims=(1, 2))[:, :rows, :columns]
+
+    def _in_windows(self, tokens: Tensor) -> Tensor:
+        """Return the attention of a map [B, H, W, C] that windows tile."""
+        (height, width), grid = self.stage.window_size, self.stage.window_grid
         windows = rearrange(tokens, GRID, wh=height, ww=width)  # [B, H, W, C] -> [B * nW, n, C]
         windows = self.attn(windows, self.attn_mask)
         # [B * nW, n, C] -> [B, H, W, C]
-        tokens = rearrange(windows, UNGRID, gh=grid[0], gw=grid[1], wh=height, ww=width)
-        return torch.roll(tokens, (rows, columns), dims=(1, 2))  # [B, H, W, C], down and right
+        return rearrange(windows, UNGRID, gh=grid.rows, gw=grid.columns, wh=height, ww=width)
+
+
+def _padded(tokens: Tensor, pads: tuple[int, ...]) -> Tensor:
+    return F.pad(tokens, pads) if any(pads) else tokens  # F.pad copies even if there are none
 
 
 class PatchMerging(nn.Module):
@@ -165,7 +185,11 @@ class PatchMerging(nn.Module):
 
 
 def merge_neighbours(tokens: Tensor) -> Tensor:
-    """Concatenate 2 x 2 neighbours column by column, [B, H, W, C] to [B, H / 2, W / 2, 4C]."""
+    """Concatenate 2 x 2 neighbours column by column, [B, H, W, C] to [B, H / 2, W / 2, 4C].
+
+    Zeros pad odd rows and columns.
+    """
+    tokens = _padded(tokens, (0, 0, 0, tokens.shape[2] % 2, 0, tokens.shape[1] % 2))
     return rearrange(tokens, "b (h s1) (w s2) c -> b h w (s2 s1 c)", s1=2, s2=2)
 
 
