@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,9 +15,8 @@ from swin_deploy.checkpoints.infer_sizes import (
     shown_pretrained,
     shown_windows,
 )
-from swin_deploy.config import VARIANTS, Output, Size, SwinConfig, nearest, sizes_remedy
+from swin_deploy.config import VARIANTS, Output, Size, SwinConfig
 from swin_deploy.config.assumptions import Assumption
-from swin_deploy.config.sizes import near_rectangles
 from swin_deploy.images.preprocessing import PreprocessingChoice
 
 SHOWN = ("family", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -60,32 +61,57 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
     shown = reference.config.shown_stages if reference.config.output_name == "stages" else ()
     for index, (blocks, merge) in enumerate(reference.parts()):
         stage, tapped = stages[index], index in shown
-        orders = [stream_order(stage, block.shift_size) for block in blocks]
-        moves = [reorder(now, wanted) for now, wanted in pairwise([order, *orders])]
+        following = stream_order(stages[index + 1]) if merge is not None else None
+        orders = [order, *(stream_order(stage, block.shift_size) for block in blocks)]
         order = orders[-1]
-        join, odd = nn.Identity(), nn.Identity()
-        if merge is not None:
-            following = stream_order(stages[index + 1])
-            join, odd = merge_gather(order, stage, following)
-        enter, leave = moves, list[nn.Module](nn.Identity() for _ in blocks)
-        keep = list(leave)
-        if post_norm:
-            enter, leave = [moves[0], *leave[1:]], [*moves[1:], leave[0] if tapped else join]
-            keep = [*map(keep_tokens, orders[1:]), keep[0] if tapped else odd]
-        for block, *parts in zip(blocks, enter, leave, keep, strict=True):
-            layers.append(_fold_block(block, stage, parts))
+        gathers: tuple[nn.Module, nn.Module] = (nn.Identity(), nn.Identity())
+        if following is not None:
+            gathers = merge_gather(order, stage, following)
+        inside = post_norm and not tapped  # the last block gathers for the merge
+        rest = gathers if inside else (nn.Identity(), nn.Identity())
+        for block, moves in zip(blocks, _moves(orders, rest, post_norm=post_norm), strict=True):
+            layers.append(_fold_block(block, stage, moves))
         if tapped:
             norm = getattr(reference, f"norm{index}", nn.Identity())
             heads[len(layers)] = stage_map(norm, order, stage)
         if index == max(shown, default=-1):
             break  # no output comes from the later stages
-        if merge is not None:
-            joined = [] if leave[-1] is join else [join, odd]
-            layers.append(_fold_merge(merge, chain(*joined), following, post_norm))
+        if merge is not None and following is not None:
+            joined = nn.Identity() if inside else chain(*gathers)
+            layers.append(_fold_merge(merge, joined, following, post_norm=post_norm))
             order = following
     if not heads:
         heads[len(layers)] = _fold_tail(reference, order)
     return DeployModel(embed, layers, heads)
+
+
+@dataclass(frozen=True)
+class _Moves:
+    """The gathers before and after a block, and the zeroing of pads in its output."""
+
+    before: nn.Module
+    after: nn.Module
+    mask: nn.Module
+
+
+def _moves(
+    orders: list[Tensor], rest: tuple[nn.Module, nn.Module], *, post_norm: bool
+) -> Iterator[_Moves]:
+    """Yield the moves of each block of a stage.
+
+    Args:
+        orders: Order of the tokens before the stage, and in each block.
+        rest: Gather for the merge that follows the last block, and zeroing after it.
+        post_norm: Whether blocks gather for the next one, where they come to its order.
+    """
+    gathers = [reorder(now, wanted) for now, wanted in pairwise(orders)]
+    if not post_norm:
+        yield from (_Moves(gather, nn.Identity(), nn.Identity()) for gather in gathers)
+        return
+    before = [gathers[0], *(nn.Identity() for _ in gathers[1:])]
+    after = [*gathers[1:], rest[0]]
+    masks = [*map(keep_tokens, orders[2:]), rest[1]]
+    yield from map(_Moves, before, after, masks)
 
 
 def _fold_tail(reference: swin.SwinTransformer, order: Tensor) -> nn.Module:
@@ -95,38 +121,34 @@ def _fold_tail(reference: swin.SwinTransformer, order: Tensor) -> nn.Module:
     return pooled(reference.norm, reference.head if output == "logits" else nn.Identity(), order)
 
 
-def _fold_block(block: swin.SwinBlock, stage: StageSpec, parts: Sequence[nn.Module]) -> SwinBlock:
-    """Fold a block.
-
-    Args:
-        block: The reference's block.
-        stage: The stage, with its token map and windows.
-        parts: Gathers before and after the block, and the zeroing of pads in its output.
-    """
-    norms = (copy_norm(block.norm1), copy_norm(block.norm2))
+def _fold_block(block: swin.SwinBlock, stage: StageSpec, moves: _Moves) -> SwinBlock:
     attention = _fold_attention(block.attn, block.attn_mask, stage)
-    none = nn.Identity()
-    post_norm = isinstance(block, swin_v2.SwinBlockV2)
     windows = block_order(stage, block.shift_size)
-    zero_pads = keep_tokens(windows)
-    put_in, take_out = none, none
+    put_in: nn.Module = nn.Identity()
+    take_out: nn.Module = nn.Identity()
     if not carries_pads(stage):
         stream = raster_order(stage.resolution)
         put_in, take_out = reorder(stream, windows), reorder(windows, stream)
-    if post_norm:
-        norms = (none, chain(take_out, norms[0]), none, norms[1])
-        put_in = put_in if carries_pads(stage) else chain(put_in, zero_pads)
+    none, second = nn.Identity(), copy_norm(block.norm2)
+    if isinstance(block, swin_v2.SwinBlockV2):
+        norms: tuple[nn.Module, nn.Module, nn.Module, nn.Module] = (
+            none,
+            chain(take_out, copy_norm(block.norm1)),
+            none,
+            second,
+        )
+        put_in = put_in if carries_pads(stage) else chain(put_in, keep_tokens(windows))
     else:
-        before = bias_in_norm(block.norm1, attention, has_pads=stage.has_pads)
-        norms = (chain(before, zero_pads), take_out, norms[1], none)
+        first = bias_in_norm(block.norm1, attention, has_pads=stage.has_pads)
+        norms = (chain(first, keep_tokens(windows)), take_out, second, none)
     return SwinBlock(
-        reorder_before=parts[0],
-        reorder_after=parts[1],
+        reorder_before=moves.before,
+        reorder_after=moves.after,
         reorder_branch=put_in,
         attention=attention,
         mlp=nn.Sequential(copy_linear(block.mlp.fc1), nn.GELU(), copy_linear(block.mlp.fc2)),
         norms=norms,
-        mask_pads=parts[2],
+        mask_pads=moves.mask,
     )
 
 
@@ -153,7 +175,7 @@ def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec)
 
 
 def _fold_merge(
-    merging: swin.PatchMerging, joined: nn.Module, following: Tensor, post_norm: bool
+    merging: swin.PatchMerging, joined: nn.Module, following: Tensor, *, post_norm: bool
 ) -> PatchMerge:
     """Fold a merge.
 

@@ -106,7 +106,7 @@ class PatchEmbed(nn.Module):
         more_rows, more_columns = (
             tokens * patch_size - side for tokens, side in zip(resolution, image_size, strict=True)
         )
-        self.pads = (0, more_columns, 0, more_rows)  # below zero: cropped
+        self.pads: tuple[int, ...] = (0, more_columns, 0, more_rows)  # below zero: cropped
 
     def forward(self, images: Tensor) -> Tensor:
         if any(self.pads):
@@ -320,6 +320,7 @@ class WindowMask(nn.Module):
         self.register_buffer("rows", rows)
         self.register_buffer("columns", columns)
         area = next(mask.shape[-1] for mask in (rows, columns) if mask is not None)
+        self.windows = windows
         self.by_window = (*windows, -1, num_heads, area, area)
         self.flat = (-1, num_heads, area, area)
 
@@ -328,6 +329,14 @@ class WindowMask(nn.Module):
         for mask in (self.rows, self.columns):
             scores = scores if mask is None else scores + mask
         return scores.reshape(self.flat)  # [gh, gw, B, h, n, n] -> [nW * B, h, n, n]
+
+    def by_windows(self) -> Tensor:
+        """Return the mask of each window, [num_windows, 1, n, n]."""
+        area = self.flat[-1]
+        parts = [mask for mask in (self.rows, self.columns) if mask is not None]
+        shape = (*self.windows, 1, 1, area, area)
+        total = torch.stack([mask.expand(shape) for mask in parts]).sum(dim=0)
+        return total.reshape(-1, 1, area, area)  # [gh, gw, 1, 1, n, n] -> [nW, 1, n, n]
 
 
 class WindowAttention(nn.Module):
@@ -389,7 +398,7 @@ class SwinBlock(nn.Module):
         norms: LayerNorms before attention, after attention, before the MLP, after the MLP.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a block, by name
         self,
         *,
         reorder_before: nn.Module,

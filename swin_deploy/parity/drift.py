@@ -105,7 +105,7 @@ def _compare_points(
         expected = in_candidate_order(trace.tokens[number][index], orders[index])
         actual = tokens[index]
         if point.place.part != "features":
-            actual = batch_first(actual, len(expected))
+            actual = batch_first(actual, len(expected), orders[index])
         yield (
             point,
             compare(

@@ -191,7 +191,7 @@ def _fresh_agrees(place: _Place, fresh: Probed) -> bool:
     with fresh.open((point.candidate,)) as runner:
         actual = runner.run(place.images)[-1]
     if point.place.part != "features":
-        actual = batch_first(actual, len(expected))
+        actual = batch_first(actual, len(expected), order)
     noise = trace.noise.get("fp32")
     floor = noise.trace[place.number][place.index] if noise else None
     ceiling = without_ceiling(tolerance_for("deploy", "fp32", family=config.family))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from exporters.errors import ComparisonError
 from swin_deploy.config import SwinConfig
-from swin_deploy.deploy.fold_parts import block_order
+from swin_deploy.config.windows import PAD, merge_order
+from swin_deploy.deploy.fold_parts import stream_order
 from swin_deploy.parity.results import Place
 from swin_deploy.reference import Reference
 from swin_deploy.reference.notebook import NotebookSwin, PatchMerging
@@ -94,38 +95,72 @@ def token_orders(
         config: Configuration of the model.
 
     Returns:
-        For each point the raster index of each token, [tokens]; None for features.
+        For each point the raster index of each token, or ``PAD``, [slots]; None for features.
 
     Raises:
         ComparisonError: If a gather does not fit the tokens that it gets.
     """
-    order: Order = block_order(config.stages[0]).numpy()
-    columns = {stage.resolution.area: stage.resolution.columns for stage in config.stages}
+    order: Order = stream_order(config.stages[0]).numpy()
     found: list[Order | None] = []
     for point in points:
-        path = point.candidate.path
-        order = _follow(order, candidate.reorders, path)
-        if point.place.part == "merge":
-            order = _merged(order, columns[len(order)])
-        found.append(None if point.place.part == "features" else order)
+        place, path = point.place, point.candidate.path
+        for child in (f"{path}.reorder_before", f"{path}.reorder_after"):
+            order = _follow(order, candidate.reorders, child)
+        if _joins_neighbours(place, path, candidate.reorders, config):
+            order = _without_pads(order, config, place.stage or 0)
+        if place.part == "merge":
+            order = _merged(order, config.stages[(place.stage or 0) - 1].resolution.columns)
+        found.append(None if place.part == "features" else order)
     return tuple(found)
 
 
-def _follow(order: Order, reorders: Mapping[str, Order], path: str) -> Order:
-    for child in (f"{path}.reorder_before", f"{path}.reorder_after"):
-        index = reorders.get(child)
-        if index is None:
-            continue
-        if len(index) != len(order) or index.min() < 0 or index.max() >= len(order):
-            raise ComparisonError(f"{child} does not fit {len(order)} tokens; export it again")
-        order = order[index]
-    return order
+def _follow(order: Order, reorders: Mapping[str, Order], child: str) -> Order:
+    index = reorders.get(child)
+    if index is None:
+        return order
+    if index.min() < 0 or index.max() >= len(order):
+        raise ComparisonError(f"{child} does not fit {len(order)} tokens; export it again")
+    return order[index]
+
+
+def _joins_neighbours(
+    place: Place, path: str, reorders: Mapping[str, Order], config: SwinConfig
+) -> bool:
+    """Tell whether tokens after a place are the four of each that the next stage has.
+
+    The gather is the merge's own, or follows the last block of the stage (V2).
+    """
+    if place.part == "merge":
+        return True
+    last = place.part == "block" and place.block == config.depths[(place.stage or 0) - 1]
+    return last and f"{path}.reorder_after" in reorders
+
+
+def _without_pads(order: Order, config: SwinConfig, stage: int) -> Order:
+    """Mark the neighbours that odd maps and pads do not have, which a gather fills with any token.
+
+    Args:
+        order: Raster index of each token, [4 * M].
+        config: Configuration of the model.
+        stage: Number of the stage before the merge, from 1.
+
+    Raises:
+        ComparisonError: If there are other numbers of tokens.
+    """
+    merged = stream_order(config.stages[stage])
+    wanted = merge_order(config.stages[stage - 1].resolution, merged).numpy()
+    if len(wanted) != len(order):
+        raise ComparisonError(
+            f"a merge after stage {stage} takes {len(order)} tokens, not {len(wanted)}; export it "
+            "again"
+        )
+    return np.where(wanted == PAD, PAD, order)
 
 
 def _merged(order: Order, columns: int) -> Order:
     """Raster index in the merged map of each group of four tokens of a map of so many columns."""
-    first = order[::4]
-    return first // columns // 2 * (columns // 2) + first % columns // 2
+    first, half = order[::4], (columns + 1) // 2
+    return np.where(first == PAD, PAD, first // columns // 2 * half + first % columns // 2)
 
 
 def in_candidate_order(tokens: NDArray[np.floating], order: Order | None) -> NDArray[np.floating]:
@@ -133,25 +168,29 @@ def in_candidate_order(tokens: NDArray[np.floating], order: Order | None) -> NDA
 
     Args:
         tokens: Tokens in raster order, [B, N, C] or [B, H, W, C].
-        order: Raster index of each of the candidate's tokens, [N]; None for features [B, C].
+        order: Raster index of each of the candidate's tokens, [slots]; None for features [B, C].
 
     Returns:
-        Tokens, [B, N, C]; ``tokens`` itself if ``order`` is None.
+        Tokens, [B, real slots, C]; ``tokens`` itself if ``order`` is None.
     """
     if order is None:
         return tokens
-    return tokens.reshape(len(tokens), -1, tokens.shape[-1])[:, order]
+    flat = tokens.reshape(len(tokens), -1, tokens.shape[-1])  # [B, H, W, C] -> [B, N, C]
+    return flat[:, order[order != PAD]]
 
 
-def batch_first(tokens: NDArray[np.floating], batch: int) -> NDArray[np.floating]:
-    """Move a candidate's batch axis to the front.
+def batch_first(
+    tokens: NDArray[np.floating], batch: int, order: Order | None = None
+) -> NDArray[np.floating]:
+    """Move a candidate's batch axis to the front, and leave out the pads.
 
     Args:
-        tokens: Tokens, [N, B, C], or [N / 4, B, 4, C] before a merge.
+        tokens: Tokens, [slots, B, C], or [M, B, 4, C] before a merge.
         batch: Number of images, B.
+        order: Raster index of each token, or ``PAD``, [slots] or [4 * M]; None without pads.
 
     Returns:
-        Tokens, [B, N, C].
+        Tokens, [B, real slots, C].
 
     Raises:
         ComparisonError: If the tokens are laid out in another way.
@@ -161,4 +200,8 @@ def batch_first(tokens: NDArray[np.floating], batch: int) -> NDArray[np.floating
             f"its tokens have shape {list(tokens.shape)}, not [tokens, {batch}, channels]; export "
             "it again"
         )
-    return np.moveaxis(tokens, 1, 0).reshape(batch, -1, tokens.shape[-1])
+    # [slots, B, C] or [M, B, 4, C] -> [B, slots, C]
+    found = np.moveaxis(tokens, 1, 0).reshape(batch, -1, tokens.shape[-1])
+    if order is None or len(order) != found.shape[1]:
+        return found
+    return found[:, order != PAD]

@@ -81,7 +81,7 @@ def score_tables(plain: WindowAttention, num_heads: int, area: int) -> tuple[Ten
     position = torch.zeros(1, num_heads, area, area, device=device)
     for part in parts:
         if isinstance(part, WindowMask):
-            kinds = part.mask[:, 0].float()
+            kinds = part.by_windows().float()
         else:
             position = part(position)
     if len(position) > 1:  # one head: its bias has the mask in it
