@@ -283,6 +283,11 @@ class SwinConfig:
             )
 
     @property
+    def always_shift(self) -> bool:
+        """Whether windows are shifted also where one covers the map."""
+        return self.window_rule == "always"
+
+    @property
     def image(self) -> Size:
         """Size of an image, in pixels: ``img_size`` as rows and columns."""
         return Size.of(self.img_size)

@@ -14,6 +14,7 @@ from torch import Tensor
 from exporters.errors import CheckpointError, ConfigError
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.config import Size, SwinConfig
+from swin_deploy.config.fit import WindowRule
 from swin_deploy.config.sizes import read_size
 from swin_deploy.deploy.fold import fold
 from swin_deploy.reference import build_reference
@@ -42,7 +43,7 @@ def test_huggingface_rectangle_equals_transformers(
     model = peers.build_huggingface(family, image_size=list(size))
     wanted = model(images).logits
     assert_equal(loaded, wanted, images)
-    other = dataclasses.replace(loaded.config, window_rule="each-axis")
+    other = dataclasses.replace(loaded.config, window_rule="timm")
     wrong = build_reference(other).eval()
     wrong.load_state_dict(loaded.reference.state_dict(), strict=False)
     assert rms_error(wrong(images), wanted) > REJECTED
@@ -126,17 +127,18 @@ def test_window_cut_to_a_map_on_one_axis_is_read(tmp_path: Path) -> None:
 def test_rule_of_small_maps_decides_about_windows_and_shifts() -> None:
     config = SwinConfig(family="swin", img_size=WIDE, window_size=4, depths=(2, 2, 2),
                         num_heads=(2, 4, 8), embed_dim=32)  # fmt: skip
+    rules: tuple[WindowRule, ...] = ("timm", "authors", "huggingface-v2")
     found = {
-        rule: (
-            dataclasses.replace(config, window_rule=rule).stages[-1].shift_size,
-            dataclasses.replace(config, window_rule=rule, img_size=HIGH).stages[-1].shift_size,
+        rule: tuple(
+            dataclasses.replace(config, window_rule=rule, img_size=size).stages[-1].shift_size
+            for size in (WIDE, HIGH)
         )
-        for rule in ("each-axis", "shorter-side", "rows")
+        for rule in rules
     }
     assert found == {
-        "each-axis": ((0, 2), (2, 0)),
-        "shorter-side": ((0, 0), (0, 0)),
-        "rows": ((0, 0), (2, 2)),
+        "timm": ((0, 2), (2, 0)),
+        "authors": ((0, 0), (0, 0)),
+        "huggingface-v2": ((0, 0), (2, 2)),
     }
     with pytest.raises(ConfigError, match="window_rule 'any' is not known"):
         dataclasses.replace(config, window_rule="any")  # type: ignore[arg-type]
@@ -162,9 +164,10 @@ def test_read_size_refuses_what_is_no_size(text: str, swin: Command) -> None:
 
 
 def test_refused_rectangle_names_rectangles_that_are_taken(swin: Command, tmp_path: Path) -> None:
-    path = peers.saved(peers.build_torchvision("swin").state_dict(), tmp_path / "tv.pth")
+    model = peers.build_timm("swin")
+    path = peers.saved(peers.microsoft_state(model), tmp_path / "authors.pth")
     refused = swin("export", "--checkpoint", path, "--image-size", "70x130", "--output", "m.onnx")
-    refused.assert_error("do not fill the maps of image size 70x130")
+    refused.assert_error("image size 70x130 cannot be tiled")
     named = refused.err.rpartition("use one of ")[2].removesuffix(", ...\n").split(", ")
     assert named[0] == "64x128"
     for one in named:

@@ -67,8 +67,12 @@ def test_maskformer_without_its_norms_or_shift_is_another_model(tmp_path: Path) 
     loaded = load_model(None, tmp_path)
     images = seeded_images(loaded.config)
     wanted = encoder_maps(model, images)
-    for field, stage in (("stage_norms", 0), ("always_shift", 3)):
-        config = dataclasses.replace(loaded.config, **{field: False})  # type: ignore[arg-type] # both are flags
+    changes: tuple[tuple[str, Any, int], ...] = (
+        ("stage_norms", False, 0),
+        ("window_rule", "timm", 3),
+    )
+    for field, value, stage in changes:
+        config = dataclasses.replace(loaded.config, **{field: value})
         wrong = type(loaded.reference)(config)
         wrong.load_state_dict(loaded.reference.state_dict(), strict=False)
         with torch.no_grad():

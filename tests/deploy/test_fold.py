@@ -139,29 +139,37 @@ def masking(block: SwinBlock) -> WindowMask:
     assert isinstance(block.attention.bias, nn.Sequential)
     mask = block.attention.bias[1]
     assert isinstance(mask, WindowMask)
-    assert float(mask.mask.min()) == MASKED_FINITE
+    assert float(mask.by_windows().min()) <= MASKED_FINITE
     return mask
 
 
 def drop_one_mask(deploy: DeployModel) -> None:
-    masking(blocks(deploy)[1]).mask.zero_()
+    drop(masking(blocks(deploy)[1]))
+
+
+def drop(mask: WindowMask) -> None:
+    for part in (mask.rows, mask.columns):
+        if part is not None:
+            part.zero_()
 
 
 def drop_the_mask_of_the_only_window(deploy: DeployModel) -> None:
-    mask = masking(blocks(deploy)[3]).mask
-    assert len(mask) == 1
-    mask.zero_()
+    mask = masking(blocks(deploy)[3])
+    assert mask.windows == (1, 1)
+    drop(mask)
 
 
-def drop_the_mask_of_one_window(deploy: DeployModel) -> None:
-    mask = masking(blocks(deploy)[1]).mask
-    assert len(mask) == 4
-    mask[2] = 0.0
+def drop_the_mask_of_one_row_of_windows(deploy: DeployModel) -> None:
+    mask = masking(blocks(deploy)[1])
+    assert mask.rows is not None
+    assert mask.windows == (2, 2)
+    mask.rows[-1] = 0.0
 
 
-def swap_the_masks_of_two_windows(deploy: DeployModel) -> None:
-    mask = masking(blocks(deploy)[1]).mask
-    mask[[1, 2]] = mask[[2, 1]]
+def swap_the_masks_of_two_columns_of_windows(deploy: DeployModel) -> None:
+    mask = masking(blocks(deploy)[1])
+    assert mask.columns is not None
+    mask.columns[:, [0, 1]] = mask.columns[:, [1, 0]]
 
 
 def swap_query_and_key(deploy: DeployModel) -> None:
@@ -199,8 +207,8 @@ MUTATIONS = [
     swap_two_tokens_of_the_merge,
     drop_one_mask,
     drop_the_mask_of_the_only_window,
-    drop_the_mask_of_one_window,
-    swap_the_masks_of_two_windows,
+    drop_the_mask_of_one_row_of_windows,
+    swap_the_masks_of_two_columns_of_windows,
     swap_query_and_key,
     scale_twice,
     remove_displacement,

@@ -1,5 +1,6 @@
 import ast
 import inspect
+import itertools
 import math
 from collections.abc import Iterator
 from types import ModuleType
@@ -77,7 +78,11 @@ def test_patch_embed_equals_a_convolution_in_window_order(
 ) -> None:
     linear = randomised(nn.Linear(3 * patch_size**2, 5))
     embed = PatchEmbed(
-        linear, resolution=resolution, window_size=window_size, patch_size=patch_size
+        linear,
+        resolution=resolution,
+        window_size=window_size,
+        patch_size=patch_size,
+        image_size=Size(*(side * patch_size for side in resolution)),
     )
     images = normal(2, 3, *(side * patch_size for side in resolution))
     kernel = linear.weight.reshape(5, 3, patch_size, patch_size)
@@ -133,13 +138,15 @@ def test_window_attention_equals_a_loop(
     dim: int, heads: int, windows: int, area: int, masked: bool
 ) -> None:
     qkv, proj = randomised(nn.Linear(dim, 3 * dim)), randomised(nn.Linear(dim, dim), seed=1)
-    bias, mask = normal(1, heads, area, area), normal(windows, 1, 1, area, area, seed=2)
+    bias, rows = normal(1, heads, area, area), normal(windows, 1, 1, 1, area, area, seed=2)
+    mask = rows[:, 0]
 
     def added(values: Tensor) -> nn.Module:
         if heads == 1:
             return PositionBias(values + mask[:, 0] if masked else values)
         position = PositionBias(values)
-        return nn.Sequential(position, WindowMask(mask, heads)) if masked else position
+        masking = WindowMask(rows, None, num_heads=heads, windows=(windows, 1))
+        return nn.Sequential(position, masking) if masked else position
 
     attention = WindowAttention(
         qkv,
@@ -180,16 +187,27 @@ def test_gathered_position_bias_equals_the_expanded_table(window_size: Size) -> 
         assert unlike(backwards(scores), PositionBias(expanded)(scores))
 
 
-@pytest.mark.parametrize(("windows", "heads"), [(4, 3), (4, 1), (1, 2)])
-def test_window_mask_is_added_window_by_window(windows: int, heads: int) -> None:
-    mask, scores = normal(windows, 1, 1, 9, 9), normal(windows * 2, heads, 9, 9, seed=1)
-    expected = scores.clone()
-    for image in range(2):
-        for window in range(windows):
-            for head in range(heads):
-                expected[window * 2 + image, head] += mask[window, 0, 0]
-    assert torch.equal(WindowMask(mask, heads)(scores), expected)
-    assert windows == 1 or unlike(WindowMask(mask.flip(0), heads)(scores), expected)
+@pytest.mark.parametrize("masked", ["rows", "columns", "both"])
+@pytest.mark.parametrize(("down", "across", "heads"), [(2, 3, 3), (4, 1, 1), (1, 4, 2), (1, 1, 2)])
+def test_window_mask_is_added_by_rows_and_columns_of_windows(
+    down: int, across: int, heads: int, masked: str
+) -> None:
+    rows = normal(down, 1, 1, 1, 9, 9) if masked != "columns" else None
+    columns = normal(1, across, 1, 1, 9, 9, seed=2) if masked != "rows" else None
+    scores = normal(down * across * 2, heads, 9, 9, seed=1)
+    expected, by_window = scores.clone(), torch.zeros(down * across, 1, 9, 9)
+    for row, column in itertools.product(range(down), range(across)):
+        window = row * across + column
+        if rows is not None:
+            by_window[window] += rows[row, 0, 0]
+        if columns is not None:
+            by_window[window] += columns[0, column, 0]
+        expected[window * 2 : window * 2 + 2] += by_window[window]
+    mask = WindowMask(rows, columns, num_heads=heads, windows=(down, across))
+    assert torch.allclose(mask(scores), expected, atol=1e-6)
+    assert torch.allclose(mask.by_windows(), by_window, atol=1e-6)
+    if down * across > 1:
+        assert unlike(mask(scores.flip(0)).flip(0), expected)
 
 
 @pytest.mark.parametrize("cosine", [False, True], ids=["v1", "v2"])
@@ -272,7 +290,7 @@ def test_patch_merge_joins_the_neighbours_of_each_merged_token(norm_first: bool)
     norms = (norm, nn.Identity()) if norm_first else (nn.Identity(), norm)
     window = Size(4, 4)
     current, following = window_order(Size(8, 8), window), window_order(window, window)
-    index = reorder_index(current, merge_order(Size(8, 8), window))
+    index = reorder_index(current, merge_order(Size(8, 8), following))
     merge = PatchMerge(reorder_before=MergeGather(index), linear=linear, norms=norms, num_tokens=16)
     grid = normal(2, 8, 8, 3)
     merged = merge(grid.flatten(1, 2)[:, current].transpose(0, 1))

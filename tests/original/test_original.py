@@ -152,7 +152,7 @@ def test_wrong_reading_fails(
 def test_shift_where_one_window_covers_the_map_fails(tmp_path: Path) -> None:
     write, asked = FILES["hf-maskformer"]
     loaded = load_model(None, write(tmp_path), **asked)
-    config = dataclasses.replace(loaded.config, always_shift=False)
+    config = dataclasses.replace(loaded.config, window_rule="timm")
     reference = type(loaded.reference)(config).eval()
     reference.load_state_dict(loaded.reference.state_dict())
     hop = hop_of(dataclasses.replace(loaded, config=config, reference=reference))

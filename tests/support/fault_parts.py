@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,21 @@ def shifted(model: DeployModel) -> SwinBlock:
 
 def masks(block: SwinBlock) -> list[WindowMask]:
     return [part for part in block.attention.bias.modules() if isinstance(part, WindowMask)]
+
+
+def mask_parts(model: DeployModel) -> list[Tensor]:
+    """The masks by rows and by columns of the first shifted block."""
+    mask = masks(shifted(model))[0]
+    return [part for part in (mask.rows, mask.columns) if part is not None]
+
+
+def mask_of(model: DeployModel, axis: Literal["rows", "columns"]) -> Tensor:
+    """The mask by rows or by columns of the first shifted block."""
+    mask = masks(shifted(model))[0]
+    part = mask.rows if axis == "rows" else mask.columns
+    if part is None:
+        raise AbsentPartError(f"no mask by {axis}")
+    return part
 
 
 def biased(model: DeployModel) -> PositionBias:

@@ -10,7 +10,8 @@ from fault_parts import (
     biased,
     blocks,
     fault,
-    masks,
+    mask_of,
+    mask_parts,
     merge_index,
     mlp_layers,
     moved,
@@ -19,7 +20,6 @@ from fault_parts import (
     qkv_bias,
     qkv_rows,
     rewire_shifted,
-    shifted,
     swap,
 )
 from torch import Tensor, nn
@@ -102,40 +102,41 @@ def _(model: DeployModel, config: SwinConfig) -> None:
 
 @fault("mask missing")
 def _(model: DeployModel, config: SwinConfig) -> None:
-    masks(shifted(model))[0].mask.zero_()
+    for mask in mask_parts(model):
+        mask.zero_()
 
 
 @fault("mask missing on rows only")
 def _(model: DeployModel, config: SwinConfig) -> None:
-    mask = masks(shifted(model))[0].mask
-    side = round(mask.shape[-1] ** 0.5)
-    column = torch.arange(side * side) % side
-    # A pair in the same column is kept apart by its rows alone.
-    mask.masked_fill_(column[:, None] == column[None], 0.0)
+    mask_of(model, "rows").zero_()
 
 
-@fault("mask of one window missing")
+@fault("mask missing on columns only")
 def _(model: DeployModel, config: SwinConfig) -> None:
-    mask = masks(shifted(model))[0].mask
-    mask[-1].zero_()
+    mask_of(model, "columns").zero_()
+
+
+@fault("mask of the last row of windows missing")
+def _(model: DeployModel, config: SwinConfig) -> None:
+    mask_of(model, "rows")[-1].zero_()
 
 
 @fault("mask lets one pair through")
 def _(model: DeployModel, config: SwinConfig) -> None:
-    mask = masks(shifted(model))[0].mask
+    mask = mask_of(model, "rows")
     place = (mask < 0).nonzero()[0]
     mask[tuple(place)] = 0.0
 
 
 @fault("mask too weak: -2 for minus infinity")
 def _(model: DeployModel, config: SwinConfig) -> None:
-    mask = masks(shifted(model))[0].mask
-    mask.copy_(mask.clamp(min=-2.0))
+    for mask in mask_parts(model):
+        mask.copy_(mask.clamp(min=-2.0))
 
 
 @fault("mask forbids one pair too many")
 def _(model: DeployModel, config: SwinConfig) -> None:
-    mask = masks(shifted(model))[0].mask
+    mask = mask_of(model, "rows")
     place = (mask == 0.0).nonzero()[-2]
     mask[tuple(place)] = mask.min()
 

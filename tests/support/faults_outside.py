@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import torch
-from fault_parts import AbsentPartError, biased, blocks, fault, masks, mlp_layers, qkv_rows, shifted
+from fault_parts import AbsentPartError, biased, blocks, fault, mask_parts, mlp_layers, qkv_rows
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -132,7 +132,8 @@ def _(model: DeployModel, config: SwinConfig) -> None:
 
 @fault("mask missing, float16", precision="fp16")
 def _(model: DeployModel, config: SwinConfig) -> None:
-    masks(shifted(model))[0].mask.zero_()
+    for mask in mask_parts(model):
+        mask.zero_()
 
 
 @fault("bias table transposed, float16", precision="fp16")
