@@ -446,6 +446,8 @@ class SwinConfig:
         """
         try:
             fields = {key: _tuples(value) for key, value in values.items()}
+            if fields.pop("always_shift", False):  # so it is spelt in files of 0.2.0
+                fields["window_rule"] = "always"
             return cls(**fields)
         except (TypeError, AttributeError) as err:
             raise ConfigError(f"not a model config: {shortened(err)}") from err

@@ -191,7 +191,6 @@ DIGITS = VARIANTS["notebook-digits"].to_dict()
         ("family", "vit", "family 'vit' is not known; known are notebook, swin, swinv2"),
         ("family", ["swin"], "family .* is not known"),
         ("output", "masks", "output 'masks' is not known"),
-        ("always_shift", 1, "always_shift 1: true or false"),
         ("final_norm", None, "final_norm None: true or false"),
         ("x" * 10_000, 1, "not a model config"),
     ],

@@ -66,8 +66,6 @@ SIZES = {
     "window-5": sized(40, window_size=5),
     "window-8": sized(128, window_size=8),
     "window-12": sized(96, window_size=12),
-    "wide": sized((56, 112)),
-    "high": sized((168, 56)),
     "patch-2": sized(56, patch_size=2),
     "patch-8": sized(112, patch_size=8),
     "one-head": dataclasses.replace(TINY, num_heads=(1, 1)),

@@ -66,7 +66,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "stages": {"output": "stages"},
     "stages-normed": {"output": "stages", "stage_norms": True, "num_classes": 0},
     "no-final-norm": {"output": "tokens", "final_norm": False, "num_classes": 0},
-    "always-shift": {"always_shift": True},
+    "always-shift": {"window_rule": "always"},
     "window-by-stage": {"img_size": 128, "window_size": (4, 8, 4), **THREE},
 }
 SIZES = {

@@ -32,7 +32,7 @@ CASES: dict[str, tuple[dict[str, Any], Size, Size]] = {
         Size(0, 3),
     ),
     "windows-of-a-square": ({"img_size": 96, "window_size": ((3, 6),) * 3}, Size(3, 6), Size(1, 0)),
-    "always-shift": ({"img_size": (64, 128), "always_shift": True}, Size(4, 4), Size(2, 2)),
+    "always-shift": ({"img_size": (64, 128), "window_rule": "always"}, Size(4, 4), Size(2, 2)),
 }
 PRETRAINED: dict[str, tuple[dict[str, Any], Size, Size]] = {
     "pretrained": (
@@ -70,8 +70,8 @@ def config_of(family: Family, sizes: dict[str, Any]) -> SwinConfig:
 
 def timm_of(family: Family, sizes: dict[str, Any]) -> nn.Module:
     """timm's model, its norms and the biases of qkv as far from 0 as after training."""
-    always = {"always_partition": True} if sizes.get("always_shift") else {}
-    given = {name: value for name, value in sizes.items() if name != "always_shift"}
+    always = {"always_partition": True} if sizes.get("window_rule") else {}
+    given = {name: value for name, value in sizes.items() if name != "window_rule"}
     return build_timm(family, **given, **always)
 
 
@@ -109,7 +109,7 @@ def test_rectangle_equals_timms_model(
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "wrong",
-    [{"always_shift": True}, {"img_size": (128, 64)}, {"window_size": ((4, 4), (4, 4), (4, 2))}],
+    [{"window_rule": "always"}, {"img_size": (128, 64)}, {"window_size": ((4, 4), (4, 4), (4, 2))}],
     ids=["shift-along-both-axes", "rows-for-columns", "other-windows"],
 )
 @torch.no_grad()

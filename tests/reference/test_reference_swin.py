@@ -116,7 +116,7 @@ def test_windows_larger_than_the_map_shrink_and_do_not_shift(family: Family) -> 
 
 
 def test_backbones_shift_the_single_window_too() -> None:
-    model: Any = build_reference(tiny("swin", always_shift=True))
+    model: Any = build_reference(tiny("swin", window_rule="always"))
     assert [layer.blocks[1].shift_size for layer in model.layers] == [(2, 2)] * 2
     assert model.layers[1].blocks[1].attn_mask.shape == (1, 16, 16)
 

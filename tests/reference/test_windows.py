@@ -110,8 +110,8 @@ def test_merge_order_equals_a_loop_over_neighbours(resolution: Size, window_size
         top, left = 2 * (merged // half.columns), 2 * (merged % half.columns)
         for column in (left, left + 1):
             expected += [row * resolution.columns + column for row in (top, top + 1)]
-    merged = window_order(half, window_size)
-    assert merge_order(resolution, merged).tolist() == expected
+    order = window_order(half, window_size)
+    assert merge_order(resolution, order).tolist() == expected
 
 
 def test_merge_order_is_a_concatenation_of_strided_maps() -> None:
