@@ -125,6 +125,7 @@ class Dialect:
             ``sibling_prefixes`` and ``beside`` do not have before them.
         sibling_prefixes: Starts of names that stand next to the encoder but belong to the model.
         unused: Names that only training uses.
+        aside: Starts of names under the prefix that are of a decoder.
         zeroed: Ends of names whose values the library sets to zero when it runs.
 
     Attributes that say what its library does:
@@ -163,6 +164,7 @@ class Dialect:
     sibling_prefixes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ("mask_token",)
     zeroed: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
     hints: ReadHints | None = None
     usual_weights: Callable[[str, bool], str] = lambda _key, _averaged: ""
     padding: tuple[Padding, Padding] = ("none", "none")
@@ -246,18 +248,26 @@ def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> E
             and rest.startswith(dialect.sibling_prefixes)
         ):
             inside[rest] = tensor
-        elif name.startswith(prefix):
+        elif name.startswith(prefix) and not name.removeprefix(prefix).startswith(dialect.aside):
             inside[name.removeprefix(prefix)] = tensor
         else:
             outside.append(name)
     return EncoderTensors(dialect, prefix, dialect.prepare(inside), tuple(outside))
 
 
+def _part(name: str, prefix: str) -> str:
+    """Return the part of a model that a name is of: its first word, after the encoder's own."""
+    inside = name.removeprefix(prefix)
+    start = prefix if inside != name else ""
+    # MMDetection's averaging hook saves names without dots.
+    return "ema_*" if inside.startswith("ema_") else f"{start}{inside.partition('.')[0]}.*"
+
+
 def outside_note(named: EncoderTensors) -> list[str]:
     """Return a note on the tensors outside the encoder, or an empty list if there are none."""
     if not named.outside:
         return []
-    top = dict.fromkeys(name.partition(".")[0] for name in named.outside)
+    top = dict.fromkeys(_part(name, named.prefix) for name in named.outside)
     prefix = named.prefix.removesuffix(".") or "the encoder"
-    parts = listed([f"{name}.*" for name in top])
+    parts = listed(list(top))
     return [f"ignored {len(named.outside)} tensors outside the encoder {prefix}: {parts}"]

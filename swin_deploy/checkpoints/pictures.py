@@ -9,6 +9,7 @@ import msgspec
 
 from exporters.errors import ConfigError
 from exporters.text_files import typed
+from swin_deploy.checkpoints.detectors import StoredNormalisation
 from swin_deploy.checkpoints.dialect import Dialect, SideFiles
 from swin_deploy.checkpoints.infer_config import ConfigRequest, variant_of
 from swin_deploy.checkpoints.known import LIBRARIES
@@ -51,6 +52,7 @@ def pictures_of(
     own: SwinConfig,
     config: SwinConfig,
     asked: ConfigRequest,
+    stored: StoredNormalisation | None = None,
 ) -> Pictures:
     """Find the preprocessing and the class names of a checkpoint.
 
@@ -60,12 +62,14 @@ def pictures_of(
         own: Config of the model as it was saved.
         config: Config of the model that was asked for.
         asked: The user's requests.
+        stored: Mean and std among the tensors of the weights file, or None.
 
     Raises:
         ConfigError: If the steps cannot be done, or are for another number of channels.
         FileError: If a file cannot be read, or has a value of another type.
     """
     rule = dialect.file_rule(files) or library_rule(dialect.source, own)
+    rule = stored.changed(rule) if stored else rule
     sized = asked.img_size is not None
     steps, assumed = prepared(rule, config, asked.preprocessing, size_is_asked=sized)
     if dialect.class_names is not None:

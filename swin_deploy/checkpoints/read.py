@@ -14,6 +14,7 @@ from exporters.errors import CheckpointError, ConfigError
 from exporters.text_files import listed, shortened
 from swin_deploy.checkpoints import notebook
 from swin_deploy.checkpoints.assemble import assemble
+from swin_deploy.checkpoints.detectors import stored_normalisation
 from swin_deploy.checkpoints.dialect import (
     CheckpointHints,
     Dialect,
@@ -137,7 +138,12 @@ def load_checkpoint(
     named = _named(content.tensors, found, prefix)
     model = READERS[named.dialect.family](named, content, asked)
     pictures = pictures_of(
-        content.beside, named.dialect, own=model.own, config=model.config, asked=asked
+        content.beside,
+        named.dialect,
+        own=model.own,
+        config=model.config,
+        asked=asked,
+        stored=stored_normalisation(content.tensors),
     )
     reading = Reading(
         path=path,
