@@ -60,7 +60,8 @@ class StoredNormalisation:
                 refusal=steps.refusal or self._refusal,
             )
 
-        guess = rule.guess and f"{rule.guess}; mean and std are {self.names[0]} and its std"
+        own = f"mean and std are the file's own ({self.names[0]})"
+        guess = rule.guess and f"{rule.guess}; {own}"
         return dataclasses.replace(rule, at=at, guess=guess, own=None)
 
     @property

@@ -137,6 +137,7 @@ class Dialect:
         table_resize: Interpolation of V1's position bias tables to another window.
         library: Package whose own model ``--original`` compares with; ``original/build.py`` has
             the builder of each. Empty where there is none.
+        no_library: Reason why there is none, which the proof tells; empty if none is needed.
 
     Attributes about pictures:
         library_rule: Function of a config and its name in words that gives the library's
@@ -170,6 +171,7 @@ class Dialect:
     padding: tuple[Padding, Padding] = ("none", "none")
     table_resize: TableResize = BICUBIC
     library: str = ""
+    no_library: str = ""
     file_rule: Callable[[SideFiles], Rule | None] = lambda _files: None
     steps_rule: Callable[[dict[str, Any], str], Rule | None] = lambda _values, _where: None
     class_names: Callable[[SideFiles, int], ClassNames | None] | None = None

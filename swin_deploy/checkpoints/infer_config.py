@@ -297,6 +297,19 @@ def _natural_output(sizes: dict[str, Any]) -> Output | Literal[""]:
     return "" if sizes["final_norm"] else "tokens"
 
 
+def shift_notes(config: SwinConfig) -> list[str]:
+    """Return a note on windows that cover the map and shift all the same; empty without any."""
+    covered = [
+        str(index + 1)
+        for index, stage in enumerate(config.stages)
+        if config.always_shift and stage.num_windows == 1 and stage.depth > 1
+    ]
+    if not covered:
+        return []
+    which = f"stage {covered[0]}" if len(covered) == 1 else f"stages {' and '.join(covered)}"
+    return [f"one window covers the map in {which} and is shifted, as in detectors' backbones"]
+
+
 def described(config: SwinConfig) -> str:
     """Return the sizes of a model in words."""
     head = f"{config.num_classes} classes" if config.num_classes else "no classifier"

@@ -135,6 +135,7 @@ def _dialect(*, version: int, head: bool) -> Dialect:
         wrapper_pattern=WRAPPER if head else re.compile(r"(?!)"),
         sibling_prefixes=(HEAD,) if head else (),
         padding=("pad", "pad"),
+        no_library="OpenMMLab's packages are not loaded here; the reference is our own model",
     )
 
 

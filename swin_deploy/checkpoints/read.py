@@ -29,6 +29,7 @@ from swin_deploy.checkpoints.infer_config import (
     check_agreement,
     described,
     own_config,
+    shift_notes,
     wanted_config,
 )
 from swin_deploy.checkpoints.infer_sizes import infer_sizes
@@ -190,7 +191,7 @@ def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigReq
     config, changed = wanted_config(own, asked, pads=pads)
     state, resized = resize_tables(state, own, config, rule=dialect.table_resize)
     read = (*content.chosen.notes, *outside_note(named), *facts.remarks)
-    notes = (described(config), *read, *filled, *changed, *resized)
+    notes = (described(config), *read, *filled, *changed, *resized, *shift_notes(config))
     return _Model(own, config, state, notes, tuple(assumed))
 
 

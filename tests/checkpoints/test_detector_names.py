@@ -121,7 +121,8 @@ class Solider(nn.Module):
             ) -> tuple[Tensor, object]:
                 return output[0] * scale + shift, output[1]
 
-            model.stages[stage].downsample.register_forward_hook(embed)
+            merge = model.get_submodule(f"stages.{stage}.downsample")
+            merge.register_forward_hook(embed)
         return libraries.maps(model, images)
 
 
@@ -157,3 +158,35 @@ def test_with_semantic_weight_refuses_weights_without_an_embedding() -> None:
     del tensors["stages.1.downsample.norm.bias"]
     with pytest.raises(CheckpointError, match=r"lack stages\.1\.downsample\.norm\.bias"):
         with_semantic_weight(tensors, 0.2)
+
+
+def state_of(model: nn.Module, prefix: str = "backbone.") -> dict[str, Tensor]:
+    return {f"{prefix}{name}": value for name, value in model.state_dict().items()}
+
+
+def huge_v2() -> dict[str, Tensor]:
+    arch = {**libraries.V1, "extra_norm_every_n_blocks": 2}
+    return state_of(libraries.build_mmpretrain_v2(arch=arch))
+
+
+def dilated() -> dict[str, Tensor]:
+    return state_of(libraries.build_grounding_dino(dilation=True), "backbone.0.")
+
+
+REFUSED = {
+    "extra-norms": (huge_v2, "unknown keys: backbone.stages.0.blocks.1.norm3.bias"),
+    "no-patch-norm": (
+        lambda: state_of(libraries.build_mmdet(patch_norm=False)),
+        "missing keys: backbone.patch_embed.norm.bias",
+    ),
+    "dilation": (dilated, "missing keys: backbone.0.layers.1.downsample.norm.bias"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_other_architectures_of_these_libraries_are_refused_by_name(
+    case: str, swin: Command, tmp_path: Path
+) -> None:
+    make, message = REFUSED[case]
+    path = peers.saved(make(), tmp_path / "d.pth")
+    swin("export", "--checkpoint", path).assert_error(message)

@@ -111,6 +111,8 @@ def test_backbone_of_a_detector_equals_the_library(case: str, tmp_path: Path) ->
     assert loaded.source == source
     assert loaded.config.output_names == tuple(f"stage{index + 1}" for index in stages)
     assert loaded.config.img_size == 16 * fields.get("window_size", 4)
+    shifts = "one window covers the map in stage 3 and is shifted, as in detectors' backbones"
+    assert (shifts in loaded.notes) == (loaded.config.family == "swin")
     assert_equal(loaded, original)
 
 
@@ -211,6 +213,28 @@ def test_another_rule_of_shifts_is_rejected(case: str, tmp_path: Path) -> None:
     wrong.load_state_dict(loaded.reference.state_dict())
     images = seeded_images(loaded.config)
     assert errors(wrong, images, libraries.maps(original, images))[-1] > REJECTED
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_parity_of_a_library_that_is_not_loaded_says_so(
+    choice: str, swin: Command, tmp_path: Path
+) -> None:
+    original = libraries.Classifier(libraries.build_mmpretrain(), 64)
+    path = saved(original, tmp_path / "c.pth")
+    asked = ("--checkpoint", path, "--source", "openmmlab", "--original", choice, "--json")
+    hops = {hop["stage"]: hop for hop in swin("parity", *asked).assert_done().json["hops"]}
+    assert hops["deploy"]["passed"]
+    assert ("original" in hops) == (choice == "auto")
+    if choice == "auto":
+        assert "OpenMMLab's packages are not loaded here" in hops["original"]["not_run"]
+
+
+def test_original_of_another_library_is_refused(swin: Command, tmp_path: Path) -> None:
+    original = libraries.Classifier(libraries.build_mmpretrain(), 64)
+    path = saved(original, tmp_path / "c.pth")
+    swin("parity", "--checkpoint", path, "--original", "timm").assert_error(
+        "has a checkpoint of openmmlab, which --original timm cannot read"
+    )
 
 
 @pytest.mark.parametrize("case", ["mmdet-two-stages", "grounding-dino"])
