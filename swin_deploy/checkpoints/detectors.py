@@ -89,11 +89,13 @@ def stored_normalisation(tensors: dict[str, Tensor]) -> StoredNormalisation | No
     for mean_end, std_end in STORED:
         for name in tensors:
             names = (name, name.removesuffix(mean_end) + std_end)
-            if name.endswith(mean_end) and names[1] in tensors:
-                mean, std = (tuple(map(float, tensors[one].flatten())) for one in names)
-                unit = LEVELS if max(map(abs, mean + std), default=0.0) > 1 else 1.0
-                if len(mean) == len(std) == CHANNELS and min(std) > 0:
-                    return StoredNormalisation(names, _over(mean, unit), _over(std, unit))
+            found = [tensors[one] for one in names if name.endswith(mean_end) and one in tensors]
+            if [one.numel() for one in found] != [CHANNELS, CHANNELS]:
+                continue
+            mean, std = (tuple(map(float, one.flatten())) for one in found)
+            unit = LEVELS if max(map(abs, mean + std)) > 1 else 1.0
+            if min(std) > 0:
+                return StoredNormalisation(names, _over(mean, unit), _over(std, unit))
     return None
 
 

@@ -36,8 +36,8 @@ ATTENTION = "stages.0.blocks.0.attn.w_msa."
 V2_ATTENTION = f"{ATTENTION}logit_scale"  # what V1's attention does not have
 WRAPPER = re.compile(r"(?:(?<=\.)|^)backbone\.$")
 HEAD = "head.fc."
-STAGE = re.compile(r"stages\.(\d+)\.")
-STAGE_NORM = re.compile(r"norm(\d+)\.(?:weight|bias)")
+STAGE = re.compile(r"stages\.(\d{1,4})\.")
+STAGE_NORM = re.compile(r"norm(\d{1,4})\.(?:weight|bias)")
 MERGE = re.compile(r"stages\.\d+\.downsample\.(?:reduction|norm)\.(?:weight|bias)")
 V2_MERGE = re.compile(r"stages\.\d+\.downsample\.reduction\.weight")  # its norm comes after it
 NEIGHBOURS = 4
@@ -73,7 +73,10 @@ def in_authors_order(tensor: Tensor) -> Tensor:
     Returns:
         [..., 4C]: the channels of each neighbour together, column by column.
     """
-    split = tensor.unflatten(-1, (-1, NEIGHBOURS)).transpose(-1, -2)  # [..., 4C] -> [..., 4, C]
+    channels = tensor.shape[-1] // NEIGHBOURS
+    split = tensor.unflatten(-1, (channels, NEIGHBOURS)).transpose(
+        -1, -2
+    )  # [..., 4C] -> [..., 4, C]
     return split[..., AUTHORS_SLICES, :].flatten(-2)  # [..., 4, C] -> [..., 4C]
 
 

@@ -190,3 +190,30 @@ def test_other_architectures_of_these_libraries_are_refused_by_name(
     make, message = REFUSED[case]
     path = peers.saved(make(), tmp_path / "d.pth")
     swin("export", "--checkpoint", path).assert_error(message)
+
+
+ODD: dict[str, tuple[str, Tensor, str]] = {
+    "empty-merge": ("stages.0.downsample.norm.bias", torch.zeros(0), "is [0], not [64]"),
+    "number-merge": ("stages.0.downsample.norm.bias", torch.tensor(1.0), "is [], not [64]"),
+    "narrow-merge": ("stages.1.downsample.reduction.weight", torch.zeros(64, 6), "is [64, 6], not"),
+    "many-digits": (f"norm{'9' * 5000}.weight", torch.zeros(1), "unknown keys"),
+    "far-stage": (f"stages.{'9' * 5000}.x", torch.zeros(1), "unknown keys"),
+}
+
+
+@pytest.mark.parametrize("case", ODD, ids=str)
+def test_odd_tensors_are_refused_in_one_line(case: str, swin: Command, tmp_path: Path) -> None:
+    name, value, message = ODD[case]
+    state = state_of(libraries.build_mmdet()) | {f"backbone.{name}": value}
+    swin("export", "--checkpoint", peers.saved(state, tmp_path / "d.pth")).assert_error(message)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.", "student.architecture."])
+def test_classifier_inside_another_program_keeps_its_head(prefix: str, tmp_path: Path) -> None:
+    model = libraries.Classifier(libraries.build_mmpretrain(), 64)
+    state = {f"{prefix}{name}": one for name, one in model.state_dict().items()}
+    state["loss.weight"] = torch.zeros(1)
+    loaded = load_model(None, peers.saved(state, tmp_path / "c.pth"))
+    images = seeded_images(loaded.config)
+    with torch.no_grad():
+        assert rms_error(loaded.reference(images), model(images)) < FLOAT32_TOLERANCE

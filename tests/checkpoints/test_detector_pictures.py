@@ -12,6 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from swin_deploy.checkpoints.load import LoadedModel, load_model
+from swin_deploy.checkpoints.preprocessors import library_rule
+from swin_deploy.config import SwinConfig
 from swin_deploy.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, PreprocessingChoice
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -107,3 +109,16 @@ def test_mean_in_the_order_of_bgr_refuses_pictures(swin: Command, tmp_path: Path
     asked = ("--checkpoint", path, "--image-size", 64, "--images", tmp_path / "pictures")
     refused = swin("parity", *asked)
     refused.assert_error("blue, green, red")
+
+
+@pytest.mark.parametrize(
+    ("side", "mode", "resize"),
+    [(224, "shortest", 256), (256, "shortest", 292), (384, "squash", 384)],
+)
+def test_classifiers_of_openmmlab_have_its_pipelines(side: int, mode: str, resize: int) -> None:
+    """The sizes of mmpretrain's ``configs/_base_/datasets/imagenet_bs64_swin_*.py``."""
+    config = SwinConfig(family="swin", img_size=side, window_size=side // 32, num_classes=1000)
+    steps = library_rule("openmmlab", config).steps(config.image)
+    assert (steps.resize_mode, steps.resize, steps.crop) == (mode, resize, side)
+    assert (steps.interpolation, steps.turn) == ("bicubic", True)
+    assert (steps.mean, steps.std) == (IMAGENET_MEAN, IMAGENET_STD)

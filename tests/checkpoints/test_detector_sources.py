@@ -136,6 +136,10 @@ CLASSIFIERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "v1-every-norm": (libraries.build_mmpretrain, {"out_indices": EVERY}),
     "v2": (libraries.build_mmpretrain_v2, {}),
     "v2-windows": (libraries.build_mmpretrain_v2, {"window_size": (4, 4, 2)}),
+    "v2-windows-of-maps": (
+        libraries.build_mmpretrain_v2,
+        {"window_size": (4, 4, 2), "img_size": 32},
+    ),
     "v2-pretrained": (
         libraries.build_mmpretrain_v2,
         {"window_size": (8, 8, 4), "img_size": 128, "pretrained_window_sizes": (6, 6, 3)},
