@@ -57,7 +57,6 @@ class StoredNormalisation:
                 mean=self.mean,
                 std=self.std,
                 origin=f"{steps.origin}, with {' and '.join(self.names)} of the weights file",
-                refusal=steps.refusal or self._refusal,
             )
 
         own = f"mean and std are the file's own ({self.names[0]})"
@@ -65,15 +64,15 @@ class StoredNormalisation:
         return dataclasses.replace(rule, at=at, guess=guess, own=None)
 
     @property
-    def _refusal(self) -> str:
-        """The reason why pictures are refused: this mean is that of blue, green and red."""
+    def refusal(self) -> str:
+        """The reason why pictures are refused: the mean is of blue, green, red; else empty."""
         turned = zip(self.mean, IMAGENET_MEAN[::-1], strict=False)
         if len(self.mean) != CHANNELS or any(abs(a - b) > SAME_MEAN for a, b in turned):
             return ""
         return (
             f"{self.names[0]} of the weights file is ImageNet's mean in the order blue, green, "
-            "red, which pictures are not given in; give --preprocessing FILE or --mean and --std "
-            "if the model takes RGB"
+            "red, and pictures are given as red, green, blue; if the model takes those, give its "
+            "--mean and --std"
         )
 
 

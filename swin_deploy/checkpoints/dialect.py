@@ -125,7 +125,7 @@ class Dialect:
             ``sibling_prefixes`` and ``beside`` do not have before them.
         sibling_prefixes: Starts of names that stand next to the encoder but belong to the model.
         unused: Names that only training uses.
-        aside: Starts of names under the prefix that are of a decoder.
+        aside: Starts of names under the prefix that are of a decoder, if it has the first of them.
         zeroed: Ends of names whose values the library sets to zero when it runs.
 
     Attributes that say what its library does:
@@ -240,6 +240,8 @@ def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> E
         prefix: Start of the encoder's names.
     """
     beside = dialect.wrapper_pattern.sub("", prefix)
+    decoder = [prefix + start for start in dialect.aside[:1]]
+    aside = dialect.aside if any(name.startswith(tuple(decoder)) for name in tensors) else ()
     inside: dict[str, Tensor] = {}
     outside: list[str] = []
     for name, tensor in tensors.items():
@@ -250,7 +252,7 @@ def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> E
             and rest.startswith(dialect.sibling_prefixes)
         ):
             inside[rest] = tensor
-        elif name.startswith(prefix) and not name.removeprefix(prefix).startswith(dialect.aside):
+        elif name.startswith(prefix) and not name.removeprefix(prefix).startswith(aside):
             inside[name.removeprefix(prefix)] = tensor
         else:
             outside.append(name)
@@ -261,8 +263,9 @@ def _part(name: str, prefix: str) -> str:
     """Return the part of a model that a name is of: its first word, after the encoder's own."""
     inside = name.removeprefix(prefix)
     start = prefix if inside != name else ""
+    word, dot, _ = inside.partition(".")
     # MMDetection's averaging hook saves names without dots.
-    return "ema_*" if inside.startswith("ema_") else f"{start}{inside.partition('.')[0]}.*"
+    return "ema_*" if word.startswith("ema_") and not dot else f"{start}{word}.*"
 
 
 def outside_note(named: EncoderTensors) -> list[str]:

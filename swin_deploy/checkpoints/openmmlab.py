@@ -74,9 +74,8 @@ def in_authors_order(tensor: Tensor) -> Tensor:
         [..., 4C]: the channels of each neighbour together, column by column.
     """
     channels = tensor.shape[-1] // NEIGHBOURS
-    split = tensor.unflatten(-1, (channels, NEIGHBOURS)).transpose(
-        -1, -2
-    )  # [..., 4C] -> [..., 4, C]
+    # [..., 4C] -> [..., C, 4] -> [..., 4, C]
+    split = tensor.unflatten(-1, (channels, NEIGHBOURS)).transpose(-1, -2)
     return split[..., AUTHORS_SLICES, :].flatten(-2)  # [..., 4, C] -> [..., 4C]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,10 +69,14 @@ def pictures_of(
         ConfigError: If the steps cannot be done, or are for another number of channels.
         FileError: If a file cannot be read, or has a value of another type.
     """
-    rule = dialect.file_rule(files) or library_rule(dialect.source, own)
-    rule = stored.changed(rule) if stored else rule
-    sized = asked.img_size is not None
-    steps, assumed = prepared(rule, config, asked.preprocessing, size_is_asked=sized)
+    told = dialect.file_rule(files)
+    rule = told or library_rule(dialect.source, own)
+    if stored and told is None:
+        rule = stored.changed(rule)
+    sized, choice = asked.img_size is not None, asked.preprocessing
+    steps, assumed = prepared(rule, config, choice, size_is_asked=sized)
+    if stored and told is None and choice.source is None and choice.mean is None:
+        steps = dataclasses.replace(steps, refusal=steps.refusal or stored.refusal)
     if dialect.class_names is not None:
         names = dialect.class_names(files, config.num_classes)
     else:

@@ -109,6 +109,12 @@ def test_mean_in_the_order_of_bgr_refuses_pictures(swin: Command, tmp_path: Path
     asked = ("--checkpoint", path, "--image-size", 64, "--images", tmp_path / "pictures")
     refused = swin("parity", *asked)
     refused.assert_error("blue, green, red")
+    resized = load_model(
+        None, path, img_size=64, preprocessing=PreprocessingChoice(resize_mode="squash")
+    )
+    assert resized.preprocessing.refusal
+    settled = load_model(None, path, img_size=64, preprocessing=PreprocessingChoice(mean=(0.5,)))
+    assert not settled.preprocessing.refusal
 
 
 @pytest.mark.parametrize(
