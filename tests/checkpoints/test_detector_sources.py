@@ -171,7 +171,7 @@ def test_backbone_of_mmpretrain_without_a_head_gives_normed_tokens(
 
 
 def test_classifier_of_the_first_version_has_norm_and_masks(tmp_path: Path) -> None:
-    """The first version of MMClassification named the norm ``norm`` and saved masks, which are compared."""
+    """The first Swin of MMClassification named its norm ``norm`` and saved masks; both are read."""
     original = libraries.Classifier(libraries.build_mmpretrain(), 64)
     state = {name.replace(".norm2.", ".norm.") if ".blocks." not in name else name: value
              for name, value in original.state_dict().items()}  # fmt: skip
