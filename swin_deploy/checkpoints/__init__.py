@@ -6,6 +6,7 @@
 ``config_fields``     the effect of every field of other libraries' configs
 ``config_json``       the fields of other libraries' ``config.json`` that change what a model
                       computes, typed
+``detectors``         the preprocessing of detectors' backbones, and mean and std in their files
 ``dialect``           the definition of a dialect: all that is particular to a source
 ``files``             the tensors of a weights file, whatever wraps them, read without running
                       what is in it
@@ -19,12 +20,14 @@
 ``load``              a reference model with its weights, from a model name or a checkpoint
 ``microsoft``         checkpoints of the authors' code (microsoft/Swin-Transformer)
 ``notebook``          checkpoints of the notebook's model
+``openmmlab``         checkpoints of OpenMMLab: MMPretrain, MMDetection, MMSegmentation
 ``pickles``           the imports and the memory of a pickle, found from its instructions without
                       running them
 ``pictures``          the preprocessing and the class names of a checkpoint, from its own files
 ``preprocessors``     the preprocessing of each library
 ``read``              the library that a checkpoint comes from, and its model in our names
 ``resize``            other image and window sizes than the checkpoint's
+``semantic``          SOLIDER's semantic embedding, folded into the merges
 ``timm``              checkpoints of timm
 ``torchvision``       checkpoints of torchvision
 ``weights``           the choice among a file's weights

@@ -124,6 +124,7 @@ class Dialect:
             ``sibling_prefixes`` and ``beside`` do not have before them.
         sibling_prefixes: Starts of names that stand next to the encoder but belong to the model.
         unused: Names that only training uses.
+        aside: Starts of names under the prefix that are of a decoder, if it has the first of them.
         zeroed: Ends of names whose values the library sets to zero when it runs.
 
     Attributes that say what its library does:
@@ -136,6 +137,7 @@ class Dialect:
         table_resize: Interpolation of V1's position bias tables to another window.
         library: Package whose own model ``--original`` compares with; ``original/build.py`` has
             the builder of each. Empty where there is none.
+        no_library: Reason why there is none, which the proof tells; empty if none is needed.
 
     Attributes about pictures:
         library_rule: Function of a config and its name in words that gives the library's
@@ -163,12 +165,14 @@ class Dialect:
     sibling_prefixes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ("mask_token",)
     zeroed: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
     hints: ReadHints | None = None
     usual_weights: Callable[[str, bool], str] = lambda _key, _averaged: ""
     padding: tuple[Padding, Padding] = ("none", "none")
     window_rules: tuple[WindowRule, WindowRule] = ("each-axis", "each-axis")
     table_resize: TableResize = BICUBIC
     library: str = ""
+    no_library: str = ""
     file_rule: Callable[[SideFiles], Rule | None] = lambda _files: None
     steps_rule: Callable[[dict[str, Any], str], Rule | None] = lambda _values, _where: None
     class_names: Callable[[SideFiles, int], ClassNames | None] | None = None
@@ -241,6 +245,8 @@ def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> E
         prefix: Start of the encoder's names.
     """
     beside = dialect.wrapper_pattern.sub("", prefix)
+    decoder = [prefix + start for start in dialect.aside[:1]]
+    aside = dialect.aside if any(name.startswith(tuple(decoder)) for name in tensors) else ()
     inside: dict[str, Tensor] = {}
     outside: list[str] = []
     for name, tensor in tensors.items():
@@ -251,18 +257,27 @@ def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> E
             and rest.startswith(dialect.sibling_prefixes)
         ):
             inside[rest] = tensor
-        elif name.startswith(prefix):
+        elif name.startswith(prefix) and not name.removeprefix(prefix).startswith(aside):
             inside[name.removeprefix(prefix)] = tensor
         else:
             outside.append(name)
     return EncoderTensors(dialect, prefix, dialect.prepare(inside), tuple(outside))
 
 
+def _part(name: str, prefix: str) -> str:
+    """Return the part of a model that a name is of: its first word, after the encoder's own."""
+    inside = name.removeprefix(prefix)
+    start = prefix if inside != name else ""
+    word, dot, _ = inside.partition(".")
+    # MMDetection's averaging hook saves names without dots.
+    return "ema_*" if word.startswith("ema_") and not dot else f"{start}{word}.*"
+
+
 def outside_note(named: EncoderTensors) -> list[str]:
     """Return a note on the tensors outside the encoder, or an empty list if there are none."""
     if not named.outside:
         return []
-    top = dict.fromkeys(name.partition(".")[0] for name in named.outside)
+    top = dict.fromkeys(_part(name, named.prefix) for name in named.outside)
     prefix = named.prefix.removesuffix(".") or "the encoder"
-    parts = listed([f"{name}.*" for name in top])
+    parts = listed(list(top))
     return [f"ignored {len(named.outside)} tensors outside the encoder {prefix}: {parts}"]

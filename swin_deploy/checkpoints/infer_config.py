@@ -85,7 +85,8 @@ def own_config(
         _check_window(own, facts)
     if asked.known is not None:
         check_agreement(asked.name, asked.known, own)
-    own = dataclasses.replace(_as_asked(own), output=facts.output or _natural_output(sizes))
+    own = _as_asked(own, shrinks=not (own.always_shift or named.dialect.pads(own.family)))
+    own = dataclasses.replace(own, output=facts.output or _natural_output(sizes))
     return own, assumed
 
 
@@ -279,8 +280,15 @@ def _tiled(
         return SwinConfig(**fields, img_size=fallback)
 
 
-def _as_asked(config: SwinConfig) -> SwinConfig:
-    """Replace the windows by the widest one if the smaller ones only come from smaller maps."""
+def _as_asked(config: SwinConfig, *, shrinks: bool) -> SwinConfig:
+    """Replace the windows by the widest one if the smaller ones only come from smaller maps.
+
+    Args:
+        config: Config with a window for each stage.
+        shrinks: True if the original's windows shrink to smaller maps, which others pad.
+    """
+    if not shrinks and len(set(config.window_sizes)) > 1:
+        return config
     try:
         widest = dataclasses.replace(config, window_size=max(config.window_sizes))
     except ConfigError:
@@ -304,9 +312,22 @@ def _check_window(own: SwinConfig, facts: CheckpointHints) -> None:
 
 def _natural_output(sizes: dict[str, Any]) -> Output | Literal[""]:
     """Return the default output: stages for backbones, tokens without a final norm, else empty."""
-    if sizes["stage_norms"]:
+    if sizes["stage_norms"] and not sizes["num_classes"]:
         return "stages"
     return "" if sizes["final_norm"] else "tokens"
+
+
+def shift_notes(config: SwinConfig) -> list[str]:
+    """Return a note on windows that cover the map and shift all the same; empty without any."""
+    covered = [
+        str(index + 1)
+        for index, stage in enumerate(config.stages)
+        if config.always_shift and stage.num_windows == 1 and stage.depth > 1
+    ]
+    if not covered:
+        return []
+    which = f"stage {covered[0]}" if len(covered) == 1 else f"stages {' and '.join(covered)}"
+    return [f"one window covers the map in {which} and is shifted, as in detectors' backbones"]
 
 
 def described(config: SwinConfig) -> str:

@@ -65,7 +65,7 @@ def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]
         "out_stages": facts.out_stages or _some(normed, depths),
         "final_norm": named.has("norm.weight") or named.has("norm.bias") or named.has("head.bias"),
         # Backbones of detectors shift also where one window covers the map; V2's do not.
-        "always_shift": facts.always_shift or (bool(normed) and family == "swin"),
+        "always_shift": facts.always_shift or (bool(normed) and head is None and family == "swin"),
     }
     found = sizes | {"qkv_bias": _has_qkv_bias(named, depths)}
     for field, said in (facts.sizes | {"qkv_bias": facts.qkv_bias}).items():

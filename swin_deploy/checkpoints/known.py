@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from swin_deploy.checkpoints import huggingface, microsoft, notebook, timm, torchvision
+from swin_deploy.checkpoints import (
+    huggingface,
+    microsoft,
+    notebook,
+    openmmlab,
+    timm,
+    torchvision,
+)
 from swin_deploy.checkpoints.dialect import Dialect
 from swin_deploy.config import Family
 
@@ -12,6 +19,7 @@ DIALECTS: tuple[Dialect, ...] = (
     timm.DIALECT,
     torchvision.DIALECT,
     *huggingface.DIALECTS,
+    *openmmlab.DIALECTS,
 )
 SOURCES = {dialect.source: dialect for dialect in DIALECTS}
 # Choice of --original to its library: the source of that name, else one that it loads.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 
 from exporters.errors import ConfigError
 from exporters.text_files import typed
+from swin_deploy.checkpoints.detectors import StoredNormalisation
 from swin_deploy.checkpoints.dialect import Dialect, SideFiles
 from swin_deploy.checkpoints.infer_config import ConfigRequest, variant_of
 from swin_deploy.checkpoints.known import LIBRARIES
@@ -51,6 +53,7 @@ def pictures_of(
     own: SwinConfig,
     config: SwinConfig,
     asked: ConfigRequest,
+    stored: StoredNormalisation | None = None,
 ) -> Pictures:
     """Find the preprocessing and the class names of a checkpoint.
 
@@ -60,14 +63,20 @@ def pictures_of(
         own: Config of the model as it was saved.
         config: Config of the model that was asked for.
         asked: The user's requests.
+        stored: Mean and std among the tensors of the weights file, or None.
 
     Raises:
         ConfigError: If the steps cannot be done, or are for another number of channels.
         FileError: If a file cannot be read, or has a value of another type.
     """
-    rule = dialect.file_rule(files) or library_rule(dialect.source, own)
-    sized = asked.img_size is not None
-    steps, assumed = prepared(rule, config, asked.preprocessing, size_is_asked=sized)
+    told = dialect.file_rule(files)
+    rule = told or library_rule(dialect.source, own)
+    if stored and told is None:
+        rule = stored.changed(rule)
+    sized, choice = asked.img_size is not None, asked.preprocessing
+    steps, assumed = prepared(rule, config, choice, size_is_asked=sized)
+    if stored and told is None and choice.source is None and choice.mean is None:
+        steps = dataclasses.replace(steps, refusal=steps.refusal or stored.refusal)
     if dialect.class_names is not None:
         names = dialect.class_names(files, config.num_classes)
     else:

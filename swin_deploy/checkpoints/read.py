@@ -14,6 +14,7 @@ from exporters.errors import CheckpointError, ConfigError
 from exporters.text_files import listed, shortened
 from swin_deploy.checkpoints import notebook
 from swin_deploy.checkpoints.assemble import assemble
+from swin_deploy.checkpoints.detectors import stored_normalisation
 from swin_deploy.checkpoints.dialect import (
     CheckpointHints,
     Dialect,
@@ -28,6 +29,7 @@ from swin_deploy.checkpoints.infer_config import (
     check_agreement,
     described,
     own_config,
+    shift_notes,
     wanted_config,
 )
 from swin_deploy.checkpoints.infer_sizes import infer_sizes
@@ -137,7 +139,12 @@ def load_checkpoint(
     named = _named(content.tensors, found, prefix)
     model = READERS[named.dialect.family](named, content, asked)
     pictures = pictures_of(
-        content.beside, named.dialect, own=model.own, config=model.config, asked=asked
+        content.beside,
+        named.dialect,
+        own=model.own,
+        config=model.config,
+        asked=asked,
+        stored=stored_normalisation(content.tensors),
     )
     reading = Reading(
         path=path,
@@ -184,7 +191,7 @@ def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigReq
     config, changed = wanted_config(own, asked, pads=pads)
     state, resized = resize_tables(state, own, config, rule=dialect.table_resize)
     read = (*content.chosen.notes, *outside_note(named), *facts.remarks)
-    notes = (described(config), *read, *filled, *changed, *resized)
+    notes = (described(config), *read, *filled, *changed, *resized, *shift_notes(config))
     return _Model(own, config, state, notes, tuple(assumed))
 
 

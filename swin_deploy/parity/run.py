@@ -119,6 +119,7 @@ def prove_parity(
     outputs = reference_outputs(loaded, images, precisions=precisions, progress=first_parts)
     third = within(progress, 2 / parts, 3 / parts)
     source = judge_original(loaded, outputs, library, progress=third)
+    source = source or untested_original(loaded, original)
     hops = judge(outputs, found, batches=batches, progress=within(progress, 3 / parts, 1))
     return parity_report(loaded, outputs, (*source, *hops))
 
@@ -158,6 +159,20 @@ def judge_original(
         why = f"{why} ({str(err).removeprefix(f'{name}, ')})"
     fault = None if hop.passed else FirstFault("reading", detail=why)
     return (dataclasses.replace(hop, first_fault=fault),)
+
+
+def untested_original(loaded: LoadedModel, choice: str) -> tuple[Hop, ...]:
+    """Return a hop that did not run if the checkpoint's own library is one that is not loaded here.
+
+    Args:
+        loaded: The model.
+        choice: Name from ``ORIGINAL_CHOICES``; there is no hop unless it is ``auto``.
+    """
+    if choice != "auto" or loaded.reading is None or not loaded.reading.dialect.no_library:
+        return ()
+    dialect, file = loaded.reading.dialect, loaded.reading.path.name
+    name = f"original ({dialect.source})"
+    return (Hop(name, "original", "fp32", file, dialect.source, not_run=dialect.no_library),)
 
 
 def reference_outputs(
