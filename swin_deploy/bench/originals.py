@@ -24,6 +24,7 @@ from swin_deploy.original.construct import (
     one_window,
     timm_model,
     torchvision_model,
+    transformers_activation,
 )
 
 # Endings of names that need no weights of ours: tables that libraries compute from the sizes.
@@ -80,6 +81,7 @@ def _transformers_model(config: SwinConfig) -> nn.Module:
         "patch_size": config.patch_size,
         "window_size": one_window(config, "transformers").plain,
         "num_labels": config.num_classes,
+        "hidden_act": transformers_activation(config),
     }
     if config.pretrained_window_sizes:
         fields["pretrained_window_sizes"] = list(config.pretrained_window_sizes)

@@ -25,6 +25,7 @@
 ``preprocessors``     the preprocessing of each library
 ``read``              the library that a checkpoint comes from, and its model in our names
 ``resize``            other image and window sizes than the checkpoint's
+``settings``          fields that no tensor shows, as libraries write them
 ``timm``              checkpoints of timm
 ``torchvision``       checkpoints of torchvision
 ``weights``           the choice among a file's weights

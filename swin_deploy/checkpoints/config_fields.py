@@ -101,6 +101,7 @@ HUGGINGFACE: dict[str, Field] = {
         pretrained_window_sizes="V2: scale of the coordinates of the position bias",
         out_features="backbones: the stages whose maps are given; `stem` is refused",
         out_indices="the same by number, where there is no `out_features`",
+        hidden_act="activation of the MLPs",
     ),
     **_fields(
         "compared",
@@ -114,7 +115,6 @@ HUGGINGFACE: dict[str, Field] = {
     ),
     **_fields(
         "refused",
-        hidden_act="must be `gelu`",
         use_absolute_embeddings="must be false: no published Swin has them",
         layer_norm_eps="must be 1e-05: the library uses it in some norms only",
     ),
@@ -135,6 +135,7 @@ TIMM_ARGUMENTS: dict[str, Field] = {
         img_size="one side; rectangles are refused; `--image-size` overrides",
         window_size="of all stages or of each; V1's must be those of the tables",
         pretrained_window_sizes="V2: scale of the coordinates of the position bias",
+        act_layer="activation of the MLPs; V2 only, timm's V1 does not have it",
         always_partition="windows neither shrink to the map nor stop shifting",
     ),
     **_fields(
@@ -152,7 +153,6 @@ TIMM_ARGUMENTS: dict[str, Field] = {
     **_fields(
         "refused",
         global_pool="must be `avg`",
-        act_layer="must be `gelu`",
         norm_layer="must be the default, a LayerNorm with an epsilon of 1e-05",
         embed_layer="must be the default",
         features_only="must be false: save the model, not timm's feature extractor",

@@ -51,6 +51,7 @@ class CheckpointHints:
         pretrained_window_sizes: Window side of V2's pretraining, in tokens, of each stage.
         always_shift: Field of ``SwinConfig``, as are ``out_stages`` and ``output``.
         qkv_bias: True if q, k and v have a bias.
+        settings: Fields of ``SwinConfig`` that no tensor shows, such as ``activation``.
         remarks: Notes on anything else that was found, for the user to read.
     """
 
@@ -62,6 +63,7 @@ class CheckpointHints:
     always_shift: bool = False
     out_stages: tuple[int, ...] = ()
     qkv_bias: bool | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     output: Output | Literal[""] = ""
     remarks: tuple[str, ...] = ()
 

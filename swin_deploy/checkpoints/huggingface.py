@@ -21,6 +21,7 @@ from swin_deploy.checkpoints.dialect import (
     respelt,
 )
 from swin_deploy.checkpoints.image_processors import huggingface_rule, steps_rule
+from swin_deploy.checkpoints.settings import read_activation
 from swin_deploy.checkpoints.timm import image_side, square
 from swin_deploy.config import SwinConfig
 from swin_deploy.images.preprocessing import Rule, squash_rule
@@ -139,6 +140,7 @@ def facts(
         pretrained_window_sizes=tuple(swin.pretrained_window_sizes or ()) or None,
         sizes=_sizes(model, swin),
         qkv_bias=swin.qkv_bias,
+        settings=_settings(swin),
         always_shift=swin.model_type == MASKFORMER,
         out_stages=_out_stages(swin) if backbone else (),
         output="stages" if backbone else "",
@@ -198,6 +200,14 @@ def _sizes(model: HuggingFaceModel, swin: HuggingFaceSwin) -> dict[str, Any]:
     return {name: value for name, value in sizes.items() if value is not None}
 
 
+def _settings(swin: HuggingFaceSwin) -> dict[str, Any]:
+    """Return the fields of ``SwinConfig`` that no tensor shows."""
+    settings: dict[str, Any] = {}
+    if swin.hidden_act is not None:
+        settings["activation"] = read_activation(swin.hidden_act, "hidden_act")
+    return settings
+
+
 def _out_stages(swin: HuggingFaceSwin) -> tuple[int, ...]:
     """Return the stages, from 1, whose maps a backbone gives; by default the library's, the last.
 
@@ -227,8 +237,6 @@ def _check_supported(model: HuggingFaceModel, swin: HuggingFaceSwin) -> None:
             f"{asks} use_absolute_embeddings, which is not supported: "
             "no published Swin has absolute position embeddings"
         )
-    if swin.hidden_act not in (None, "gelu"):
-        raise CheckpointError(f"{asks} hidden_act {shortened(swin.hidden_act)}; supported is gelu")
     if swin.layer_norm_eps not in (None, LAYER_NORM_EPS):
         raise CheckpointError(
             f"{asks} layer_norm_eps {swin.layer_norm_eps}, which transformers uses in some norms "

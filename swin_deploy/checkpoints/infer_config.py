@@ -12,10 +12,12 @@ from exporters.errors import CheckpointError, ConfigError
 from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
 from swin_deploy.checkpoints.infer_sizes import shown_img_size, shown_pretrained, shown_windows
 from swin_deploy.config import VARIANTS, Output, Size, SwinConfig, nearest, sizes_remedy
+from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.preprocessing import PreprocessingChoice
 
 SHOWN = ("family", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
+SETTINGS = ("activation",)  # of every variant the default
 
 
 DEFAULT_CHOICE = PreprocessingChoice()
@@ -32,6 +34,7 @@ class ConfigRequest:
         window_size: Window side, in tokens.
         source: Library that the checkpoint comes from.
         weights: Weights to take out of several in a file.
+        activation: Activation of the MLPs.
         preprocessing: The user's choices about the preprocessing.
     """
 
@@ -41,6 +44,7 @@ class ConfigRequest:
     window_size: int | None = None
     source: str | None = None
     weights: str | None = None
+    activation: Activation | None = None
     preprocessing: PreprocessingChoice = DEFAULT_CHOICE
 
 
@@ -70,7 +74,7 @@ def own_config(
     pretrained: Sequence[int | tuple[int, int]] | None = shown_pretrained(named, sizes, by_stage)
     if pretrained is None:
         pretrained = (facts.pretrained_window_sizes or ())[:stages]
-    fields = sizes | {"window_size": windows}
+    fields = sizes | {"window_size": windows} | _settings(facts, asked)
     if sizes["family"] == "swinv2" and any(pretrained):
         fields["pretrained_window_sizes"] = pretrained
     img_size = shown_img_size(named, sizes, shown) or facts.img_size
@@ -86,6 +90,22 @@ def own_config(
         check_agreement(asked.name, asked.known, own)
     own = dataclasses.replace(_as_asked(own), output=facts.output or _natural_output(sizes))
     return own, assumed
+
+
+def _settings(facts: CheckpointHints, asked: ConfigRequest) -> dict[str, Any]:
+    """Return the fields that no tensor shows, from the files and the user.
+
+    Raises:
+        CheckpointError: If the two contradict each other.
+    """
+    said = facts.settings.get("activation")
+    if asked.activation is None:
+        return facts.settings
+    if said not in (None, asked.activation):
+        raise CheckpointError(
+            f"{facts.origin} says activation {said}, not {asked.activation}; leave --activation out"
+        )
+    return facts.settings | {"activation": asked.activation}
 
 
 def wanted_config(
@@ -158,7 +178,7 @@ def check_agreement(name: str, wanted: SwinConfig, found: SwinConfig) -> None:
     Raises:
         ConfigError: If sizes differ; the message names all that do.
     """
-    fields = [*SHOWN, "window_size"]
+    fields = [*SHOWN, *SETTINGS, "window_size"]
     if found.family == "notebook":
         fields.append("num_classes")
     differences = [
@@ -186,7 +206,9 @@ def variant_of(config: SwinConfig, *, any_head: bool = False) -> str | None:
     for name, known in VARIANTS.items():
         same_head = any_head or known.num_classes == config.num_classes
         same_image = known.family == "notebook" or known.img_size == config.img_size
-        same_sizes = all(getattr(known, field) == getattr(config, field) for field in SHOWN)
+        same_sizes = all(
+            getattr(known, field) == getattr(config, field) for field in (*SHOWN, *SETTINGS)
+        )
         if same_head and same_image and same_sizes and _same_windows(known, config):
             return name
     return None
@@ -292,11 +314,19 @@ def _natural_output(sizes: dict[str, Any]) -> Output | Literal[""]:
 def described(config: SwinConfig) -> str:
     """Return the sizes of a model in words."""
     head = f"{config.num_classes} classes" if config.num_classes else "no classifier"
+    other = ", ".join(f"{field} {getattr(config, field)}" for field in unusual(config))
     return (
         f"{'Swin V2' if config.family == 'swinv2' else 'Swin'}: {config.embed_dim} channels, "
         f"depths {_listed(config.depths)}, heads {_listed(config.num_heads)}, "
         f"windows of {_listed(config.window_size)}, images of {config.img_size}, {head}"
+        f"{', ' if other else ''}{other}"
     )
+
+
+def unusual(config: SwinConfig) -> list[str]:
+    """Return the fields of ``SETTINGS`` that are not those of the papers' models."""
+    usual = {field.name: field.default for field in dataclasses.fields(SwinConfig)}
+    return [field for field in SETTINGS if getattr(config, field) != usual[field]]
 
 
 def _listed(value: Any) -> str:  # noqa: ANN401 - a field of a config

@@ -36,6 +36,7 @@ from swin_deploy.checkpoints.pictures import pictures_of
 from swin_deploy.checkpoints.resize import resize_tables
 from swin_deploy.checkpoints.weights import Encoder
 from swin_deploy.config import SwinConfig, variant
+from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
@@ -102,6 +103,8 @@ class CheckpointOptions(TypedDict, total=False):
         window_size: Window side in tokens, instead of the checkpoint's.
         weights: The weights to take out of several in a file: ``ema``, ``raw`` or their key; by
             default those that the source's library takes, which is then an assumption.
+        activation: Activation of the MLPs, where no file next to the weights says it; by default
+            ``gelu``, as in the papers.
         preprocessing: The user's choices about the preprocessing.
     """
 
@@ -109,6 +112,7 @@ class CheckpointOptions(TypedDict, total=False):
     img_size: int | None
     window_size: int | None
     weights: str | None
+    activation: Activation | None
     preprocessing: PreprocessingChoice
 
 
@@ -266,6 +270,8 @@ def _read_notebook(named: EncoderTensors, content: CheckpointFiles, asked: Confi
         )
     if asked.known is not None:
         check_agreement(asked.name, asked.known, config)
+    if asked.activation is not None:
+        config = dataclasses.replace(config, activation=asked.activation)
     return _Model(config, config, content.tensors, content.chosen.notes)
 
 

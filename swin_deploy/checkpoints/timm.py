@@ -21,6 +21,7 @@ from swin_deploy.checkpoints.config_fields import (
 from swin_deploy.checkpoints.config_json import TimmArguments, TimmModel, TimmWeights
 from swin_deploy.checkpoints.dialect import MERGE_NAME, CheckpointHints, Dialect, SideFiles
 from swin_deploy.checkpoints.resize import TableResize
+from swin_deploy.checkpoints.settings import read_activation
 from swin_deploy.config import VARIANTS, SwinConfig
 from swin_deploy.images.preprocessing import (
     IMAGENET_MEAN,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 # Fields that may ask for another model than is built, and their supported values.
 SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "global_pool": ((None, "avg"), "avg"),
-    "act_layer": ((None, "gelu"), "gelu"),
     "norm_layer": ((None,), "its default"),
     "embed_layer": ((None,), "its default"),
     "in_chans": ((None, 3), "3, RGB images"),
@@ -114,6 +114,7 @@ def facts(
         pretrained_window_sizes=sizes.pop("pretrained_window_sizes", None),
         always_shift=bool(arguments.always_partition),
         qkv_bias=arguments.qkv_bias,
+        settings=_settings(model, arguments),
         sizes=sizes,
         remarks=_unknown(config_json, model),
     )
@@ -136,6 +137,23 @@ def _sizes(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> 
     sizes |= {name: value for name, value in said.items() if value is not None}
     _check_head_dim(arguments.head_dim, sizes)
     return sizes
+
+
+def _settings(model: TimmModel, arguments: TimmArguments) -> dict[str, Any]:
+    """Return the fields of ``SwinConfig`` that no tensor shows.
+
+    Raises:
+        CheckpointError: If the file asks for what the library's model does not have.
+    """
+    if arguments.act_layer is None:
+        return {}
+    found = read_activation(str(arguments.act_layer), "act_layer")
+    if found != "gelu" and (model.architecture or "").startswith("swin_"):
+        raise CheckpointError(
+            f"config.json asks for act_layer {found}, which timm's Swin V1 does not have; remove "
+            "it, and give --activation if your own model has it"
+        )
+    return {"activation": found}
 
 
 def _same(value: float | list[float] | None, name: str) -> float | None:

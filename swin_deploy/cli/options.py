@@ -27,6 +27,7 @@ from swin_deploy.cli.inputs import (
 )
 from swin_deploy.cli.values import FILE, MAX_BATCH, crop_share, number_list
 from swin_deploy.config import VARIANTS
+from swin_deploy.config.activations import ACTIVATIONS
 from swin_deploy.config.names import SHORT_NAMES, variant_name
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from swin_deploy.api.models import Model
     from swin_deploy.checkpoints.load import LoadOptions
     from swin_deploy.config import Output
+    from swin_deploy.config.activations import Activation
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,6 +50,7 @@ class ModelRequest:
         source: Library that the checkpoint comes from.
         image_size: Image side, in pixels.
         window_size: Window side, in tokens.
+        activation: Activation of the MLPs.
         outputs: Kind of the model's outputs.
         weights: Name of the weights in a checkpoint with several.
         classes: File of class names.
@@ -59,6 +62,7 @@ class ModelRequest:
     source: str | None
     image_size: int | None
     window_size: int | None
+    activation: Activation | None
     outputs: Output | None
     weights: str | None
     classes: Path | None
@@ -81,6 +85,7 @@ class ModelRequest:
         return {
             "img_size": self.image_size,
             "window_size": self.window_size,
+            "activation": self.activation,
             "source": self.source,
             "output": self.outputs,
             "weights": self.weights,
@@ -107,6 +112,7 @@ class ModelRequest:
             sizes = {
                 "img_size": self.image_size,
                 "window_size": self.window_size,
+                "activation": self.activation,
                 "output": self.outputs,
             }
             require_sizes(self.model, sizes)
@@ -236,6 +242,11 @@ def checkpoint_options(command: Command) -> Command:
             type=click.Choice(["logits", "features", "stages", "tokens"]),
             help="What the model gives: class logits, pooled features, every stage's feature map, "
             "or tokens.  [default: what the checkpoint is made for]",
+        ),
+        click.option(
+            "--activation",
+            type=click.Choice(ACTIVATIONS),
+            help="Activation of the MLPs, if it is not GELU and no config.json says it.",
         ),
         click.option(
             "--window-size",

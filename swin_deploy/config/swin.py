@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from exporters.errors import ConfigError
 from exporters.text_files import listed, shortened
+from swin_deploy.config.activations import ACTIVATIONS, Activation
 from swin_deploy.config.sizes import (
     MOST_SIDE,
     NONE,
@@ -26,6 +27,12 @@ Output = Literal["logits", "features", "stages", "tokens"]
 # 512 channels, 42 blocks in a stage and images of 1536 pixels a side.
 MOST_STAGES = 8
 SINGLE = ("patch_size", "embed_dim", "num_classes")  # one number for the whole model
+# Words that a field may be.
+WORDS: dict[str, tuple[str, ...]] = {
+    "family": get_args(Family),
+    "activation": ACTIVATIONS,
+    "output": ("", *get_args(Output)),
+}
 MOST_REAL = {"mlp_ratio": 64.0, "layer_norm_eps": 1.0}
 MOST = {
     "img_size": MOST_SIDE,
@@ -102,6 +109,7 @@ class SwinConfig:
         depths: Number of blocks of each stage.
         num_heads: Number of attention heads of each stage.
         mlp_ratio: Channels between the layers of an MLP over those of the stage.
+        activation: Activation between the layers of an MLP, such as ``gelu``.
         pretrained_window_sizes: Window sizes of pretraining, one for each stage; V2 only.
         always_shift: Whether windows are shifted also if one window covers the map, as in Hugging
             Face's backbones; the notebook always does so.
@@ -128,6 +136,7 @@ class SwinConfig:
     depths: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
     mlp_ratio: float = 4.0
+    activation: Activation = "gelu"
     pretrained_window_sizes: tuple[int | tuple[int, int], ...] = ()
     always_shift: bool = False
     stage_norms: bool = False
@@ -193,7 +202,7 @@ class SwinConfig:
         for field in ("always_shift", "stage_norms", "final_norm"):
             if type(getattr(self, field)) is not bool:
                 raise ConfigError(f"{field} {shortened(repr(getattr(self, field)))}: true or false")
-        for field, known in (("family", get_args(Family)), ("output", ("", *get_args(Output)))):
+        for field, known in WORDS.items():
             if getattr(self, field) not in known:
                 shown = shortened(repr(getattr(self, field)))
                 raise ConfigError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,7 @@ from swin_deploy.deploy.model import (
     WindowAttention,
     WindowMask,
 )
+from swin_deploy.reference.activations import QUICK_SCALE, QuickGelu
 
 # Tokens in a window whose position bias is a constant: 64 x 64 values a head, 18 x its table.
 LARGEST_EXPANDED_AREA = 64
@@ -63,6 +66,25 @@ def copy_linear(layer: nn.Module) -> nn.Linear:
     if not isinstance(layer, nn.Linear):
         raise TypeError(f"expected a linear layer, not {type(layer).__name__}")
     return linear(layer.weight, layer.bias)
+
+
+def mlp(first: nn.Module, between: nn.Module, last: nn.Module) -> nn.Sequential:
+    """Return an MLP's two layers and its activation, with weights of their own.
+
+    Quick GELU is SiLU of a multiple, over that factor: the layers take the factor, and the
+    activation is one that kernels have.
+
+    Args:
+        first: The layer before the activation.
+        between: The activation.
+        last: The layer after it.
+    """
+    wide, narrow = copy_linear(first), copy_linear(last)
+    if not isinstance(between, QuickGelu):
+        return nn.Sequential(wide, copy.deepcopy(between), narrow)
+    weight, bias = (value.double() * QUICK_SCALE for value in (wide.weight, wide.bias))
+    narrow = linear(narrow.weight.double() / QUICK_SCALE, narrow.bias)
+    return nn.Sequential(linear(weight, bias), nn.SiLU(), narrow)
 
 
 def copy_norm(layer: nn.Module) -> nn.Module:

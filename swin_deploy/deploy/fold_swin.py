@@ -16,6 +16,7 @@ from swin_deploy.deploy.fold_parts import (
     copy_norm,
     linear,
     merge_gather,
+    mlp,
     patch_embed,
     pooled,
     raster_tokens,
@@ -97,7 +98,7 @@ def _fold_block(
         reorder_after=reorders[1],
         reorder_branch=none,
         attention=attention,
-        mlp=nn.Sequential(copy_linear(block.mlp.fc1), nn.GELU(), copy_linear(block.mlp.fc2)),
+        mlp=mlp(block.mlp.fc1, block.mlp.act, block.mlp.fc2),
         norms=(none, norms[0], none, norms[1]) if behind else (norms[0], none, norms[1], none),
     )
 

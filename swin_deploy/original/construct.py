@@ -44,6 +44,8 @@ def timm_model(config: SwinConfig) -> nn.Module:
         fields["pretrained_window_sizes"] = config.pretrained_window_sizes
     if config.always_shift:
         fields["always_partition"] = True
+    if config.activation != "gelu":
+        fields["act_layer"] = timm_activation(config)
     model: nn.Module = getattr(module, f"SwinTransformer{kind}")(
         window_size=timm_windows(config), num_classes=config.num_classes, **fields
     )
@@ -56,6 +58,29 @@ def timm_windows(config: SwinConfig) -> int | Size | tuple[Size, ...]:
     return windows[0].plain if len(set(windows)) == 1 else windows
 
 
+def timm_activation(config: SwinConfig) -> str:
+    """Return timm's name of the activation, which is ours.
+
+    Raises:
+        ComparisonError: If it is not the one that timm's model has.
+    """
+    if config.family == "swin":
+        raise ComparisonError(f"timm's Swin V1 has GELU, not {config.activation}")
+    return config.activation
+
+
+def transformers_activation(config: SwinConfig) -> str:
+    """Return transformers' name of the activation.
+
+    Raises:
+        ComparisonError: If transformers does not have it.
+    """
+    if config.activation in ("elu", "selu", "hard_sigmoid"):
+        raise ComparisonError(f"transformers has no activation {config.activation}")
+    others = {"gelu_tanh": "gelu_pytorch_tanh", "hard_swish": "hardswish"}
+    return others.get(config.activation, config.activation)
+
+
 def torchvision_model(config: SwinConfig) -> nn.Module:
     """Build torchvision's model of these sizes; without classes its head is the identity.
 
@@ -63,6 +88,8 @@ def torchvision_model(config: SwinConfig) -> nn.Module:
         ComparisonError: If torchvision has no such model.
         MissingBackendError: If torchvision is not installed, or does not load.
     """
+    if config.activation != "gelu":
+        raise ComparisonError(f"torchvision's model has GELU, not {config.activation}")
     module = import_library("torchvision.models.swin_transformer", "torchvision")
     fields = _sizes(config) | {"depths": list(config.depths), "num_heads": list(config.num_heads)}
     if config.family == "swinv2":

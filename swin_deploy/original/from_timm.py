@@ -14,6 +14,7 @@ from swin_deploy.config import SwinConfig
 from swin_deploy.original.construct import (
     has_other_windows,
     import_library,
+    timm_activation,
     timm_model,
     timm_windows,
 )
@@ -62,6 +63,8 @@ def _changes(config: SwinConfig, saved: SwinConfig) -> dict[str, Any]:
         changes["img_size"] = config.img_size
     if config.window_sizes != saved.window_sizes:
         changes["window_size"] = timm_windows(config)
+    if config.activation != "gelu":
+        changes["act_layer"] = timm_activation(config)
     if config.pretrained_window_sizes != saved.pretrained_window_sizes:
         changes["pretrained_window_sizes"] = config.pretrained_window_sizes
     return changes

@@ -16,7 +16,12 @@ from exporters.text_files import listed
 from swin_deploy.checkpoints.huggingface import FAMILIES
 from swin_deploy.checkpoints.read import Reading
 from swin_deploy.config import SwinConfig
-from swin_deploy.original.construct import has_other_windows, import_library
+from swin_deploy.config.activations import find_activation
+from swin_deploy.original.construct import (
+    has_other_windows,
+    import_library,
+    transformers_activation,
+)
 from swin_deploy.original.outputs import OriginalModel
 
 BACKBONES = ("SwinBackbone", "Swinv2Backbone", "MaskFormerSwinBackbone")
@@ -63,6 +68,9 @@ def _from_pretrained(
         raise ComparisonError(f"transformers has no model {name or 'for it'}: see architectures")
     if config.img_size != reading.saved.img_size:
         _swin_settings(settings).image_size = config.img_size
+    swin = _swin_settings(settings)
+    if find_activation(str(swin.hidden_act)) != config.activation:
+        swin.hidden_act = transformers_activation(config)
     if reading.path.is_file():
         local["use_safetensors"] = "safetensors" in reading.path.name
     model, info = kind.from_pretrained(

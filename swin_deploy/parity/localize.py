@@ -52,7 +52,7 @@ BLOCK_PARTS: tuple[tuple[str, str, Side], ...] = (
     ("norm behind attention", "norm_after_attention", "out"),
     ("residual behind attention, or the norm before the MLP", "mlp", "in"),
     ("MLP, first layer", "mlp.0", "out"),
-    ("MLP, GELU", "mlp.1", "out"),
+    ("MLP, activation", "mlp.1", "out"),
     ("MLP, second layer", "mlp.2", "out"),
     ("norm behind the MLP", "norm_after_mlp", "out"),
     ("residual behind the MLP, or the order that follows", "", "out"),

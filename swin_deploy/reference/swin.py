@@ -14,8 +14,10 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from swin_deploy.config import Size, StageSpec, SwinConfig, hidden_channels
+from swin_deploy.config.activations import Activation
 from swin_deploy.config.sizes import NONE
 from swin_deploy.config.windows import offsets, relative_position_index, shifted_window_mask
+from swin_deploy.reference.activations import activation
 from swin_deploy.reference.parts import StochasticDepth, drop_path_rates
 
 DROP_PATH = 0.1  # of the last block; the authors use 0.1 to 0.5 by size
@@ -39,12 +41,12 @@ class PatchEmbed(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers around an exact GELU."""
+    """Two linear layers around an activation, an exact GELU in the paper."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, kind: Activation) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
-        self.act = nn.GELU()
+        self.act = activation(kind)
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -127,7 +129,7 @@ class SwinBlock(nn.Module):
         self.attn = self.attention(stage)
         self.drop_path = StochasticDepth(drop_path)
         self.norm2 = nn.LayerNorm(stage.dim, eps=config.layer_norm_eps)
-        self.mlp = Mlp(stage.dim, hidden_channels(stage.dim, config.mlp_ratio))
+        self.mlp = Mlp(stage.dim, hidden_channels(stage.dim, config.mlp_ratio), config.activation)
         mask = shifted_window_mask(dataclasses.replace(stage, shift_size=shift), MASKED)
         self.register_buffer("attn_mask", mask, persistent=False)
 

@@ -150,7 +150,11 @@ TIMM_REFUSED: dict[str, tuple[str, Change, str]] = {
     "pool": ("model_args", {"global_pool": "max"}, "global_pool 'max'; supported is avg"),
     "pool-on-top": ("", {"global_pool": "max"}, "global_pool 'max'; supported is avg"),
     "no-pool": ("model_args", {"global_pool": ""}, "global_pool ''; supported is avg"),
-    "activation": ("model_args", {"act_layer": "silu"}, "act_layer 'silu'; supported is gelu"),
+    "activation": (
+        "model_args",
+        {"act_layer": "silu"},
+        "act_layer silu, which timm's Swin V1 does not have",
+    ),
     "norm": ("model_args", {"norm_layer": "rmsnorm"}, "norm_layer 'rmsnorm'"),
     "stem": ("model_args", {"embed_layer": "conv"}, "embed_layer 'conv'"),
     "channels": ("model_args", {"in_chans": 1}, "in_chans 1; supported is 3"),
