@@ -22,6 +22,7 @@
 ``pickles``           the imports and the memory of a pickle, found from its instructions without
                       running them
 ``pictures``          the preprocessing and the class names of a checkpoint, from its own files
+``positions``         absolute position embeddings: the values of each place
 ``preprocessors``     the preprocessing of each library
 ``read``              the library that a checkpoint comes from, and its model in our names
 ``resize``            other image and window sizes than the checkpoint's

@@ -136,6 +136,7 @@ class Dialect:
         padding: For V1 and V2: ``pad`` if maps that windows do not tile are padded, which is
             refused here, or ``none`` if a window shrinks to a smaller map.
         table_resize: Interpolation of V1's position bias tables to another window.
+        bare_patches: True if its models may have no norm after the patch embedding.
         library: Package whose own model ``--original`` compares with; ``original/build.py`` has
             the builder of each. Empty where there is none.
 
@@ -169,6 +170,7 @@ class Dialect:
     usual_weights: Callable[[str, bool], str] = lambda _key, _averaged: ""
     padding: tuple[Padding, Padding] = ("none", "none")
     table_resize: TableResize = BICUBIC
+    bare_patches: bool = False
     library: str = ""
     file_rule: Callable[[SideFiles], Rule | None] = lambda _files: None
     steps_rule: Callable[[dict[str, Any], str], Rule | None] = lambda _values, _where: None
@@ -223,6 +225,10 @@ class EncoderTensors:
     def find(self, ours: str) -> Tensor | None:
         """Return the first of the tensors that make up one of ours; None if it is absent."""
         return self.tensors.get(self.names(ours)[0])
+
+    def saved(self, ours: str) -> tuple[Tensor | None, str]:
+        """Return ``find`` of one of our names, and its full name in the file."""
+        return self.find(ours), self.full(self.names(ours)[0])
 
     def has(self, ours: str) -> bool:
         """Tell whether the encoder has any of the tensors that make up one of ours."""

@@ -14,10 +14,12 @@ from swin_deploy.checkpoints.infer_sizes import shown_img_size, shown_pretrained
 from swin_deploy.config import VARIANTS, Output, Size, SwinConfig, nearest, sizes_remedy
 from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
+from swin_deploy.config.swin import Pool
 from swin_deploy.images.preprocessing import PreprocessingChoice
 
 SHOWN = ("family", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
-SETTINGS = ("activation",)  # of every variant the default
+# Fields that are the defaults in every variant.
+SETTINGS = ("activation", "patch_norm", "absolute_positions", "pool", "layer_norm_eps")
 
 
 DEFAULT_CHOICE = PreprocessingChoice()
@@ -35,6 +37,7 @@ class ConfigRequest:
         source: Library that the checkpoint comes from.
         weights: Weights to take out of several in a file.
         activation: Activation of the MLPs.
+        pool: Pooling of tokens to features.
         preprocessing: The user's choices about the preprocessing.
     """
 
@@ -45,6 +48,7 @@ class ConfigRequest:
     source: str | None = None
     weights: str | None = None
     activation: Activation | None = None
+    pool: Pool | None = None
     preprocessing: PreprocessingChoice = DEFAULT_CHOICE
 
 
@@ -77,7 +81,7 @@ def own_config(
     fields = sizes | {"window_size": windows} | _settings(facts, asked)
     if sizes["family"] == "swinv2" and any(pretrained):
         fields["pretrained_window_sizes"] = pretrained
-    img_size = shown_img_size(named, sizes, shown) or facts.img_size
+    img_size = _saved_img_size(shown_img_size(named, sizes, shown), sizes, facts)
     if img_size is None:
         img_size = _guess_img_size(sizes, by_stage)
         if asked.img_size is None:
@@ -92,20 +96,39 @@ def own_config(
     return own, assumed
 
 
+def _saved_img_size(
+    shown: int | tuple[int, int] | None, sizes: dict[str, Any], facts: CheckpointHints
+) -> int | tuple[int, int] | None:
+    """Return the image size that the weights show, else the one that files say; None if none.
+
+    Raises:
+        CheckpointError: If a file says another size than absolute positions have places for.
+    """
+    if shown is None or facts.img_size is None:
+        return shown or facts.img_size
+    if sizes["absolute_positions"] and facts.origin and Size.of(shown) != Size.of(facts.img_size):
+        raise CheckpointError(
+            f"{facts.origin} says image size {Size.of(facts.img_size)}, and the absolute positions "
+            f"have the places of {Size.of(shown)}"
+        )
+    return shown
+
+
 def _settings(facts: CheckpointHints, asked: ConfigRequest) -> dict[str, Any]:
     """Return the fields that no tensor shows, from the files and the user.
 
     Raises:
         CheckpointError: If the two contradict each other.
     """
-    said = facts.settings.get("activation")
-    if asked.activation is None:
-        return facts.settings
-    if said not in (None, asked.activation):
-        raise CheckpointError(
-            f"{facts.origin} says activation {said}, not {asked.activation}; leave --activation out"
-        )
-    return facts.settings | {"activation": asked.activation}
+    settings = dict(facts.settings)
+    for field, wanted in (("activation", asked.activation), ("pool", asked.pool)):
+        if wanted is None:
+            continue
+        if settings.setdefault(field, wanted) != wanted:
+            raise CheckpointError(
+                f"{facts.origin} says {field} {settings[field]}, not {wanted}; leave --{field} out"
+            )
+    return settings
 
 
 def wanted_config(

@@ -36,5 +36,6 @@ DIALECT = Dialect(
     fits=lambda names, config_json: timm.merges_first(names, config_json) is not True,
     told_by=timm.DIALECT.told_by,
     usual_weights=timm.usual_weights,
+    bare_patches=True,
     library="timm",  # their code is not a package; timm loads their files by its own code
 )

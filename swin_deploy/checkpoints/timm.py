@@ -6,12 +6,12 @@ Source of the steps: timm 1.0.31, ``data/transforms_factory.py``.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
 from exporters.errors import CheckpointError
-from exporters.text_files import listed, shortened, typed
+from exporters.text_files import shortened, typed
 from swin_deploy.checkpoints.config_fields import (
     TIMM,
     TIMM_ARGUMENTS,
@@ -21,8 +21,9 @@ from swin_deploy.checkpoints.config_fields import (
 from swin_deploy.checkpoints.config_json import TimmArguments, TimmModel, TimmWeights
 from swin_deploy.checkpoints.dialect import MERGE_NAME, CheckpointHints, Dialect, SideFiles
 from swin_deploy.checkpoints.resize import TableResize
-from swin_deploy.checkpoints.settings import read_activation
-from swin_deploy.config import VARIANTS, SwinConfig
+from swin_deploy.checkpoints.settings import read_activation, read_pool
+from swin_deploy.config import VARIANTS, Output, SwinConfig
+from swin_deploy.config.swin import Pool
 from swin_deploy.images.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 # Fields that may ask for another model than is built, and their supported values.
 SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "global_pool": ((None, "avg"), "avg"),
     "norm_layer": ((None,), "its default"),
     "embed_layer": ((None,), "its default"),
     "in_chans": ((None, 3), "3, RGB images"),
@@ -114,7 +114,8 @@ def facts(
         pretrained_window_sizes=sizes.pop("pretrained_window_sizes", None),
         always_shift=bool(arguments.always_partition),
         qkv_bias=arguments.qkv_bias,
-        settings=_settings(model, arguments),
+        settings=_settings(model, arguments, weights),
+        output=_output(model, arguments, weights),
         sizes=sizes,
         remarks=_unknown(config_json, model),
     )
@@ -128,7 +129,7 @@ def _sizes(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> 
         "embed_dim": arguments.embed_dim,
         "depths": tuple(arguments.depths or ()) or None,
         "num_heads": tuple(arguments.num_heads or ()) or None,
-        "mlp_ratio": _same(arguments.mlp_ratio, "mlp_ratio"),
+        "mlp_ratio": _ratios(arguments.mlp_ratio),
         "patch_size": square(arguments.patch_size, "patch_size of config.json"),
         "window_size": _window_size(arguments.window_size),
         "pretrained_window_sizes": tuple(arguments.pretrained_window_sizes or ()) or None,
@@ -139,37 +140,69 @@ def _sizes(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> 
     return sizes
 
 
-def _settings(model: TimmModel, arguments: TimmArguments) -> dict[str, Any]:
+def _settings(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> dict[str, Any]:
     """Return the fields of ``SwinConfig`` that no tensor shows.
 
     Raises:
         CheckpointError: If the file asks for what the library's model does not have.
     """
+    settings: dict[str, Any] = {}
+    pool = _pool(model, arguments, weights)
+    if pool:
+        settings["pool"] = pool
     if arguments.act_layer is None:
-        return {}
+        return settings
     found = read_activation(str(arguments.act_layer), "act_layer")
     if found != "gelu" and (model.architecture or "").startswith("swin_"):
         raise CheckpointError(
             f"config.json asks for act_layer {found}, which timm's Swin V1 does not have; remove "
             "it, and give --activation if your own model has it"
         )
-    return {"activation": found}
+    return settings | {"activation": found}
 
 
-def _same(value: float | list[float] | None, name: str) -> float | None:
-    """Return the one value of all stages.
+def _output(
+    model: TimmModel, arguments: TimmArguments, weights: TimmWeights
+) -> Output | Literal[""]:
+    """Return the output of a model without pooling, its tokens; empty for any other model.
 
     Raises:
-        CheckpointError: If stages differ.
+        CheckpointError: If it has a classifier, which the library runs on every token then.
     """
+    if _pool(model, arguments, weights):
+        return ""
+    classes = (arguments.num_classes, model.num_classes, weights.num_classes)
+    if next((count for count in classes if count is not None), None) != 0:
+        raise CheckpointError(
+            "config.json asks for global_pool '' with a classifier, which would give classes for "
+            "every token; supported is the one without the other (num_classes 0)"
+        )
+    return "tokens"
+
+
+def _pool(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> Pool | None:
+    """Return the pooling of the model that the library builds; None for none.
+
+    Raises:
+        CheckpointError: If the file says two, or one that is not supported.
+    """
+    said = (arguments.global_pool, weights.global_pool)
+    name = next((one for one in said if one is not None), "avg")
+    pool = read_pool(name, "global_pool")
+    if model.global_pool is not None and read_pool(model.global_pool, "global_pool") != pool:
+        raise CheckpointError(
+            f"config.json has global_pool {shortened(repr(model.global_pool))}, and "
+            f"{shortened(repr(name))} in model_args, which timm builds the model from; make them "
+            "the same"
+        )
+    return pool
+
+
+def _ratios(value: float | list[float] | None) -> float | tuple[float, ...] | None:
+    """Return the one ratio of all stages, or one for each."""
     if not isinstance(value, list):
         return value
-    if len(set(value)) != 1:
-        raise CheckpointError(
-            f"config.json asks for {name} {listed([str(one) for one in value])}; supported is one "
-            "for all stages"
-        )
-    return value[0]
+    return value[0] if len(set(value)) == 1 else tuple(value)
 
 
 def _window_size(value: int | list[int | list[int]] | None) -> int | tuple[int, ...] | None:
@@ -390,6 +423,7 @@ DIALECT = Dialect(
     hints=facts,
     usual_weights=usual_weights,
     table_resize=TableResize("linear on timm's widening grid", widening),
+    bare_patches=True,
     library="timm",
     file_rule=_file_rule,
     steps_rule=_steps_rule,

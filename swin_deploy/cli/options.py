@@ -29,6 +29,7 @@ from swin_deploy.cli.values import FILE, MAX_BATCH, crop_share, number_list
 from swin_deploy.config import VARIANTS
 from swin_deploy.config.activations import ACTIVATIONS
 from swin_deploy.config.names import SHORT_NAMES, variant_name
+from swin_deploy.config.swin import Pool
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class ModelRequest:
         image_size: Image side, in pixels.
         window_size: Window side, in tokens.
         activation: Activation of the MLPs.
+        pool: Pooling of tokens to features.
         outputs: Kind of the model's outputs.
         weights: Name of the weights in a checkpoint with several.
         classes: File of class names.
@@ -63,6 +65,7 @@ class ModelRequest:
     image_size: int | None
     window_size: int | None
     activation: Activation | None
+    pool: Pool | None
     outputs: Output | None
     weights: str | None
     classes: Path | None
@@ -86,6 +89,7 @@ class ModelRequest:
             "img_size": self.image_size,
             "window_size": self.window_size,
             "activation": self.activation,
+            "pool": self.pool,
             "source": self.source,
             "output": self.outputs,
             "weights": self.weights,
@@ -113,6 +117,7 @@ class ModelRequest:
                 "img_size": self.image_size,
                 "window_size": self.window_size,
                 "activation": self.activation,
+                "pool": self.pool,
                 "output": self.outputs,
             }
             require_sizes(self.model, sizes)
@@ -242,6 +247,11 @@ def checkpoint_options(command: Command) -> Command:
             type=click.Choice(["logits", "features", "stages", "tokens"]),
             help="What the model gives: class logits, pooled features, every stage's feature map, "
             "or tokens.  [default: what the checkpoint is made for]",
+        ),
+        click.option(
+            "--pool",
+            type=click.Choice(get_args(Pool)),
+            help="How tokens become features, if it is not their mean and no config.json says it.",
         ),
         click.option(
             "--activation",

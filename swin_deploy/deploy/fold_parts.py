@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from swin_deploy.config import Size, StageSpec
 from swin_deploy.config.sizes import NONE
+from swin_deploy.config.swin import Pool
 from swin_deploy.config.windows import (
     MASKED,
     merge_order,
@@ -22,7 +23,9 @@ from swin_deploy.deploy.model import (
     BatchFirst,
     Features,
     GatheredPositionBias,
+    LargestFeatures,
     MergeGather,
+    MixedFeatures,
     PatchEmbed,
     PositionBias,
     Reorder,
@@ -247,14 +250,22 @@ def raster_tokens(norm: nn.Module, order: Tensor, stage: StageSpec) -> nn.Module
     )
 
 
-def pooled(norm: nn.Module, head: nn.Module) -> nn.Module:
+POOLS: dict[Pool, type[nn.Module]] = {
+    "avg": Features,
+    "max": LargestFeatures,
+    "avgmax": MixedFeatures,
+}
+
+
+def pooled(norm: nn.Module, head: nn.Module, kind: Pool = "avg") -> nn.Module:
     """Return the head that turns tokens [N, B, C] into features [B, C] or logits.
 
     Args:
-        norm: The norm of the tokens before their mean, or the identity.
+        norm: The norm of the tokens before they are pooled, or the identity.
         head: The linear classifier, or the identity for features.
+        kind: Pooling of the tokens.
     """
-    parts = [copy_norm(norm), Features()]
+    parts = [copy_norm(norm), POOLS[kind]()]
     if isinstance(head, nn.Linear):
         parts.append(copy_linear(head))
     return nn.Sequential(*parts)

@@ -14,8 +14,8 @@ from swin_deploy.config import SwinConfig
 from swin_deploy.original.construct import (
     has_other_windows,
     import_library,
-    timm_activation,
     timm_model,
+    timm_settings,
     timm_windows,
 )
 from swin_deploy.original.outputs import OriginalModel, tokens_of
@@ -58,13 +58,11 @@ def _check_form(config: SwinConfig, reading: Reading) -> None:
 
 def _changes(config: SwinConfig, saved: SwinConfig) -> dict[str, Any]:
     """Return the arguments of timm's ``create_model`` that differ from the saved config."""
-    changes: dict[str, Any] = {}
+    changes = timm_settings(config)
     if config.img_size != saved.img_size:
         changes["img_size"] = config.img_size
     if config.window_sizes != saved.window_sizes:
         changes["window_size"] = timm_windows(config)
-    if config.activation != "gelu":
-        changes["act_layer"] = timm_activation(config)
     if config.pretrained_window_sizes != saved.pretrained_window_sizes:
         changes["pretrained_window_sizes"] = config.pretrained_window_sizes
     return changes

@@ -66,7 +66,8 @@ MERGE_PARTS: tuple[tuple[str, str, Side], ...] = (
 EMBED_PARTS: tuple[tuple[str, str, Side], ...] = (
     ("patches", "0.linear", "in"),
     ("linear layer", "0", "out"),
-    ("norm", "", "out"),
+    ("norm", "1", "out"),
+    ("norm, activation or absolute positions", "", "out"),
 )
 PARTS = {"block": BLOCK_PARTS, "merge": MERGE_PARTS, "embed": EMBED_PARTS}
 SCORES = "attention bias and mask"

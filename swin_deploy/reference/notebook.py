@@ -21,7 +21,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from swin_deploy.config import StageSpec, SwinConfig, hidden_channels
+from swin_deploy.config import StageSpec, SwinConfig
 from swin_deploy.reference.activations import activation
 from swin_deploy.reference.parts import StochasticDepth, drop_path_rates
 
@@ -150,11 +150,10 @@ class SwinEncoderBlock(nn.Module):
         self, config: SwinConfig, stage: StageSpec, *, mask: bool, drop_path: float
     ) -> None:
         super().__init__()
-        hidden = hidden_channels(stage.dim, config.mlp_ratio)
         self.layer_norm = nn.LayerNorm(stage.dim)
         self.stochastic_depth = StochasticDepth(drop_path)
         self.WMSA = ShiftedWindowMSA(stage, mask)
-        layers = (nn.Linear(stage.dim, hidden), nn.Linear(hidden, stage.dim))
+        layers = (nn.Linear(stage.dim, stage.hidden), nn.Linear(stage.hidden, stage.dim))
         between = activation(config.activation)
         self.MLP = nn.Sequential(layers[0], between, nn.Dropout(DROPOUT), layers[1])
         for layer in layers:
