@@ -48,7 +48,7 @@ class HuggingFaceSwin(msgspec.Struct, frozen=True):
     qkv_bias: bool | None = None
     hidden_act: str | None = None
     use_absolute_embeddings: bool | None = None
-    layer_norm_eps: float | None = None
+    layer_norm_eps: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     out_features: Names | None = None
     out_indices: Annotated[list[int], msgspec.Meta(max_length=64)] | None = None
 

@@ -6,7 +6,7 @@ Source of the steps: timm 1.0.31, ``data/transforms_factory.py``.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -21,9 +21,8 @@ from swin_deploy.checkpoints.config_fields import (
 from swin_deploy.checkpoints.config_json import TimmArguments, TimmModel, TimmWeights
 from swin_deploy.checkpoints.dialect import MERGE_NAME, CheckpointHints, Dialect, SideFiles
 from swin_deploy.checkpoints.resize import TableResize
-from swin_deploy.checkpoints.settings import read_activation, read_pool
-from swin_deploy.config import VARIANTS, Output, SwinConfig
-from swin_deploy.config.swin import Pool
+from swin_deploy.checkpoints.settings import timm_output, timm_settings
+from swin_deploy.config import VARIANTS, SwinConfig
 from swin_deploy.images.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -114,8 +113,8 @@ def facts(
         pretrained_window_sizes=sizes.pop("pretrained_window_sizes", None),
         always_shift=bool(arguments.always_partition),
         qkv_bias=arguments.qkv_bias,
-        settings=_settings(model, arguments, weights),
-        output=_output(model, arguments, weights),
+        settings=timm_settings(model, arguments, weights),
+        output=timm_output(model, arguments, weights),
         sizes=sizes,
         remarks=_unknown(config_json, model),
     )
@@ -138,64 +137,6 @@ def _sizes(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> 
     sizes |= {name: value for name, value in said.items() if value is not None}
     _check_head_dim(arguments.head_dim, sizes)
     return sizes
-
-
-def _settings(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> dict[str, Any]:
-    """Return the fields of ``SwinConfig`` that no tensor shows.
-
-    Raises:
-        CheckpointError: If the file asks for what the library's model does not have.
-    """
-    settings: dict[str, Any] = {}
-    pool = _pool(model, arguments, weights)
-    if pool:
-        settings["pool"] = pool
-    if arguments.act_layer is None:
-        return settings
-    found = read_activation(str(arguments.act_layer), "act_layer")
-    if found != "gelu" and (model.architecture or "").startswith("swin_"):
-        raise CheckpointError(
-            f"config.json asks for act_layer {found}, which timm's Swin V1 does not have; remove "
-            "it, and give --activation if your own model has it"
-        )
-    return settings | {"activation": found}
-
-
-def _output(
-    model: TimmModel, arguments: TimmArguments, weights: TimmWeights
-) -> Output | Literal[""]:
-    """Return the output of a model without pooling, its tokens; empty for any other model.
-
-    Raises:
-        CheckpointError: If it has a classifier, which the library runs on every token then.
-    """
-    if _pool(model, arguments, weights):
-        return ""
-    classes = (arguments.num_classes, model.num_classes, weights.num_classes)
-    if next((count for count in classes if count is not None), None) != 0:
-        raise CheckpointError(
-            "config.json asks for global_pool '' with a classifier, which would give classes for "
-            "every token; supported is the one without the other (num_classes 0)"
-        )
-    return "tokens"
-
-
-def _pool(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> Pool | None:
-    """Return the pooling of the model that the library builds; None for none.
-
-    Raises:
-        CheckpointError: If the file says two, or one that is not supported.
-    """
-    said = (arguments.global_pool, weights.global_pool)
-    name = next((one for one in said if one is not None), "avg")
-    pool = read_pool(name, "global_pool")
-    if model.global_pool is not None and read_pool(model.global_pool, "global_pool") != pool:
-        raise CheckpointError(
-            f"config.json has global_pool {shortened(repr(model.global_pool))}, and "
-            f"{shortened(repr(name))} in model_args, which timm builds the model from; make them "
-            "the same"
-        )
-    return pool
 
 
 def _ratios(value: float | list[float] | None) -> float | tuple[float, ...] | None:

@@ -126,6 +126,7 @@ HUGGINGFACE_REFUSED: dict[str, tuple[Change, str]] = {
     "ratio-nan": ({"mlp_ratio": float("nan")}, "mlp_ratio"),
     "bias-text": ({"qkv_bias": "no"}, "qkv_bias: expected bool"),
     "heads-twice": ({"num_attention_heads": [1, 2, 4]}, r"num_heads \(1, 2, 4\), the weights"),
+    "epsilon": ({"layer_norm_eps": -1.0}, "layer_norm_eps: expected float > 0"),
     "labels-list": ({"id2label": ["a"]}, "id2label: expected object"),
     "many-stages": ({"depths": [1] * 100}, "depths: expected array of length <= 64"),
 }

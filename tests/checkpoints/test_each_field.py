@@ -8,7 +8,7 @@ import peers
 import pytest
 import torch
 from conftest import FLOAT32_TOLERANCE, rms_error, seeded_images
-from test_settings import TINY, huggingface, timm
+from library_folders import TINY, huggingface, timm
 from torch import nn
 
 from exporters.errors import CheckpointError

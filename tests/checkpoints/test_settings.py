@@ -10,6 +10,7 @@ import pytest
 import torch
 from command_line import Command
 from conftest import FLOAT32_TOLERANCE, REJECTED, rms_error, seeded_images
+from library_folders import TINY, huggingface, timm
 from torch import Tensor, nn
 
 from exporters.errors import CheckpointError
@@ -21,25 +22,6 @@ from swin_deploy.config.activations import ACTIVATIONS, OTHER_NAMES, find_activa
 from swin_deploy.reference.activations import activation
 
 Fields = dict[str, Any]
-TINY: Fields = {"embed_dim": 16, "depths": (2, 1), "num_heads": (1, 2)}
-TIMM_NAMES = {"swin": "swin_tiny_patch4_window7_224", "swinv2": "swinv2_tiny_window8_256"}
-
-
-def huggingface(folder: Path, family: str, **fields: Any) -> nn.Module:  # noqa: ANN401
-    """A folder of transformers with trained-like weights, and its model."""
-    sizes = {**TINY, "image_size": 32, **fields}
-    model = peers.build_huggingface(family, **sizes)
-    model.save_pretrained(folder)
-    return model
-
-
-def timm(folder: Path, family: str, **fields: Any) -> nn.Module:  # noqa: ANN401
-    """A folder of timm with trained-like weights, and its model."""
-    library = peers.import_peer("timm")
-    sizes = {"img_size": 32, "window_size": 4, "num_classes": 10, **TINY, **fields}
-    model = peers.trained_like(library.create_model(TIMM_NAMES[family], **sizes))
-    library.models.save_for_hf(model, str(folder), model_args=sizes)
-    return model
 
 
 def onnx_output(loaded: LoadedModel, images: Tensor) -> Tensor:

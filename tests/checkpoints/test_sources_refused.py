@@ -226,7 +226,6 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "classes": ({"id2label": {"0": "cat", "1": "dog"}}, "num_classes 2, the weights have 10"),
     "activation": ({"hidden_act": "xielu"}, "hidden_act xielu; supported are gelu, gelu_tanh"),
     "absolute": ({"use_absolute_embeddings": True}, "absolute_positions True, the weights have"),
-    "epsilon": ({"layer_norm_eps": -1.0}, "layer_norm_eps"),
     "rectangle": ({"image_size": [64, 128]}, "64 x 128.*--image-size"),
 }
 
