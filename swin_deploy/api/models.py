@@ -126,7 +126,8 @@ def load(model: StrPath, *, variant: str | None = None, **asked: Unpack[LoadOpti
             name that ``swin-deploy models`` lists; an existing path takes precedence.
         variant: Name of the variant that the checkpoint must be, if the weights do not tell.
         asked: Options of loading, see ``LoadOptions``: ``img_size``, ``window_size``,
-            ``output``, ``weights``, ``source``, ``preprocessing``, ``classes``.
+            ``activation``, ``pool``, ``output``, ``weights``, ``source``, ``preprocessing``,
+            ``classes``.
 
     Returns:
         The model. A name without bundled weights gives random ones; ``notes`` and ``assumptions``

@@ -152,7 +152,7 @@ def check_origin(path: Path, facts: ModelFacts | None, loaded: LoadedModel) -> N
         ]
         raise ComparisonError(
             f"{path} was made with other settings than the reference: "
-            f"{listed(other, between='; ')}; use the same --model and --image-size"
+            f"{listed(other, between='; ')}; use the same --model, --image-size and other options"
         )
 
 

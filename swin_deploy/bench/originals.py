@@ -21,9 +21,11 @@ from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config import SwinConfig
 from swin_deploy.original.construct import (
     import_library,
+    library_ratio,
     one_window,
     timm_model,
     torchvision_model,
+    transformers_settings,
 )
 
 # Endings of names that need no weights of ours: tables that libraries compute from the sizes.
@@ -75,12 +77,18 @@ def _transformers_model(config: SwinConfig) -> nn.Module:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing may be downloaded
     library = import_library("transformers", "transformers")
     start = {"swin": "Swin", "swinv2": "Swinv2"}[config.family]
-    fields = _sizes(config) | {
-        "image_size": config.img_size,
-        "patch_size": config.patch_size,
-        "window_size": one_window(config, "transformers").plain,
-        "num_labels": config.num_classes,
-    }
+    fields = (
+        _sizes(config)
+        | {
+            "image_size": config.img_size,
+            "patch_size": config.patch_size,
+            "window_size": one_window(config, "transformers").plain,
+            "num_labels": config.num_classes,
+        }
+        | transformers_settings(config)
+    )
+    if isinstance(config.mlp_ratio, tuple):
+        raise ComparisonError("transformers' model has one mlp_ratio for all stages")
     if config.pretrained_window_sizes:
         fields["pretrained_window_sizes"] = list(config.pretrained_window_sizes)
     settings = getattr(library, f"{start}Config")(**fields)
@@ -101,7 +109,7 @@ def _sizes(config: SwinConfig) -> dict[str, Any]:
         "embed_dim": config.embed_dim,
         "depths": config.depths,
         "num_heads": config.num_heads,
-        "mlp_ratio": config.mlp_ratio,
+        "mlp_ratio": library_ratio(config),
     }
 
 

@@ -24,10 +24,12 @@
 ``pickles``           the imports and the memory of a pickle, found from its instructions without
                       running them
 ``pictures``          the preprocessing and the class names of a checkpoint, from its own files
+``positions``         absolute position embeddings: the values of each place
 ``preprocessors``     the preprocessing of each library
 ``read``              the library that a checkpoint comes from, and its model in our names
 ``resize``            other image and window sizes than the checkpoint's
 ``semantic``          SOLIDER's semantic embedding, folded into the merges
+``settings``          fields that no tensor shows, as libraries write them
 ``timm``              checkpoints of timm
 ``torchvision``       checkpoints of torchvision
 ``weights``           the choice among a file's weights

@@ -10,6 +10,7 @@ from torch import Tensor
 from exporters.errors import CheckpointError
 from exporters.text_files import listed
 from swin_deploy.checkpoints.dialect import EncoderTensors
+from swin_deploy.checkpoints.positions import POSITIONS, positions_map
 from swin_deploy.config import SwinConfig
 from swin_deploy.config.windows import (
     relative_coords_table,
@@ -32,7 +33,8 @@ def assemble(named: EncoderTensors, config: SwinConfig) -> tuple[dict[str, Tenso
         config: Config of the model that was saved.
 
     Returns:
-        Our name to tensor, and notes on what was filled in or ignored.
+        Our name to tensor, and notes on what was filled in or ignored. Absolute positions are the
+        saved map [1, C, H, W], which ``resize_tables`` brings to the image size.
 
     Raises:
         CheckpointError: If a key is missing or unknown, a shape differs, or a saved buffer differs
@@ -40,6 +42,7 @@ def assemble(named: EncoderTensors, config: SwinConfig) -> tuple[dict[str, Tenso
     """
     with torch.device("meta"):
         wanted = {name: value.shape for name, value in build_reference(config).state_dict().items()}
+    positions = positions_map(*named.saved(POSITIONS)) if wanted.pop(POSITIONS, None) else None
     filled, notes = _absent_by_design(named, config, set(wanted))
     expected = {ours: named.names(ours) for ours in wanted if ours not in filled}
     problems = _Problems(named)
@@ -50,6 +53,10 @@ def assemble(named: EncoderTensors, config: SwinConfig) -> tuple[dict[str, Tenso
             state[ours] = joined
     used = {name for names in expected.values() for name in names}
     derived = _derived(named, config)
+    if positions is not None:
+        problems.check_channels(named.names(POSITIONS)[0], positions, config.embed_dim)
+        state[POSITIONS] = positions
+        used.update(named.names(POSITIONS))
     unused = [name for name in named.tensors if name in named.dialect.unused]
     known = used | derived.keys() | set(unused) | set(hidden := _hidden_norms(named, config))
     problems.unknown = [named.full(name) for name in named.tensors if name not in known]
@@ -113,6 +120,12 @@ class _Problems:
         if wrong or len(found) < len(names):
             return None
         return torch.cat(found) if len(found) > 1 else found[0]
+
+    def check_channels(self, name: str, positions: Tensor, channels: int) -> None:
+        """Note a map of positions [1, C, H, W] of another number of channels."""
+        if positions.shape[1] != channels:
+            found = f"{self.named.full(name)} has {positions.shape[1]} channels, not {channels}"
+            self.shapes.append(found)
 
     def raise_any(self) -> None:
         problems = [

@@ -101,6 +101,8 @@ HUGGINGFACE: dict[str, Field] = {
         pretrained_window_sizes="V2: scale of the coordinates of the position bias",
         out_features="backbones: the stages whose maps are given; `stem` is refused",
         out_indices="the same by number, where there is no `out_features`",
+        hidden_act="activation of the MLPs",
+        layer_norm_eps="of the blocks and the final norm; the library has 1e-05 in all others",
     ),
     **_fields(
         "compared",
@@ -111,18 +113,14 @@ HUGGINGFACE: dict[str, Field] = {
         patch_size="squares only",
         num_channels="must be 3: RGB",
         qkv_bias="",
-    ),
-    **_fields(
-        "refused",
-        hidden_act="must be `gelu`",
-        use_absolute_embeddings="must be false: no published Swin has them",
-        layer_norm_eps="must be 1e-05: the library uses it in some norms only",
+        use_absolute_embeddings="V1 only: the others cannot run with them",
+        num_attention_heads="another name of `num_heads`",
     ),
     **_none(
         _TRAINING,
         "hidden_dropout_prob attention_probs_dropout_prob drop_path_rate initializer_range",
     ),
-    **_none(_DERIVED, "hidden_size num_layers stage_names"),
+    **_none(_DERIVED, "hidden_size num_layers num_hidden_layers stage_names"),
     **_none("of the decoder for masked images", "encoder_stride"),
     **_none("the library does not read it", "path_norm patch_norm"),
     **GENERAL,
@@ -135,6 +133,8 @@ TIMM_ARGUMENTS: dict[str, Field] = {
         img_size="one side, or rows and columns; `--image-size` overrides",
         window_size="of all stages or of each; V1's must be those of the tables",
         pretrained_window_sizes="V2: scale of the coordinates of the position bias",
+        global_pool="`avg`, `max` or `avgmax`, also with `fast`; an empty one gives tokens",
+        act_layer="activation of the MLPs; V2 only, timm's V1 does not have it",
         always_partition="windows neither shrink to the map nor stop shifting",
     ),
     **_fields(
@@ -151,8 +151,6 @@ TIMM_ARGUMENTS: dict[str, Field] = {
     ),
     **_fields(
         "refused",
-        global_pool="must be `avg`",
-        act_layer="must be `gelu`",
         norm_layer="must be the default, a LayerNorm with an epsilon of 1e-05",
         embed_layer="must be the default",
         features_only="must be false: save the model, not timm's feature extractor",
@@ -172,6 +170,7 @@ TIMM_PRETRAINED: dict[str, Field] = {
     **_fields(
         "honoured",
         input_size="image side, where `model_args` has none",
+        global_pool="pooling, where `model_args` has none",
     ),
     **_fields("compared", num_classes="where nothing else says it"),
     **_fields(
@@ -206,8 +205,11 @@ TIMM: dict[str, Field] = {
         model_args="see `model_args.*`",
         pretrained_cfg="see `pretrained_cfg.*`",
     ),
-    **_fields("compared", num_classes="where `model_args` has none"),
-    **_fields("refused", global_pool="must be `avg`"),
+    **_fields(
+        "compared",
+        num_classes="where `model_args` has none",
+        global_pool="must be that of `model_args`, which the library builds from",
+    ),
     **_none(_DERIVED, "num_features"),
     **_none("`--outputs` chooses between tokens and their mean", "do_pooling"),
     **_none(_TRAINING, "initializer_range"),

@@ -41,13 +41,14 @@ class HuggingFaceSwin(msgspec.Struct, frozen=True):
     embed_dim: Side | None = None
     depths: Depths | None = None
     num_heads: Sides | None = None
+    num_attention_heads: Sides | None = None
     window_size: Side | None = None
     pretrained_window_sizes: Windows | None = None
     mlp_ratio: Ratio | None = None
     qkv_bias: bool | None = None
     hidden_act: str | None = None
     use_absolute_embeddings: bool | None = None
-    layer_norm_eps: float | None = None
+    layer_norm_eps: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     out_features: Names | None = None
     out_indices: Annotated[list[int], msgspec.Meta(max_length=64)] | None = None
 
@@ -79,6 +80,7 @@ class TimmWeights(msgspec.Struct, frozen=True):
     """Fields of ``pretrained_cfg``, or of the whole file in the old form."""
 
     input_size: Sides | None = None
+    global_pool: str | None = None
     num_classes: Classes | None = None
     label_offset: int | None = None
     custom_load: bool | str | None = None

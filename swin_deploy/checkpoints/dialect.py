@@ -52,6 +52,7 @@ class CheckpointHints:
         pretrained_window_sizes: Window side of V2's pretraining, in tokens, of each stage.
         always_shift: Field of ``SwinConfig``, as are ``out_stages`` and ``output``.
         qkv_bias: True if q, k and v have a bias.
+        settings: Fields of ``SwinConfig`` that no tensor shows, such as ``activation``.
         remarks: Notes on anything else that was found, for the user to read.
     """
 
@@ -63,6 +64,7 @@ class CheckpointHints:
     always_shift: bool = False
     out_stages: tuple[int, ...] = ()
     qkv_bias: bool | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     output: Output | Literal[""] = ""
     remarks: tuple[str, ...] = ()
 
@@ -135,6 +137,7 @@ class Dialect:
             refused here, or ``none`` if a window shrinks to a smaller map.
         window_rules: For V1 and V2: the ``SwinConfig.window_rule`` of its code.
         table_resize: Interpolation of V1's position bias tables to another window.
+        bare_patches: True if its models may have no norm after the patch embedding.
         library: Package whose own model ``--original`` compares with; ``original/build.py`` has
             the builder of each. Empty where there is none.
         no_library: Reason why there is none, which the proof tells; empty if none is needed.
@@ -171,6 +174,7 @@ class Dialect:
     padding: tuple[Padding, Padding] = ("none", "none")
     window_rules: tuple[WindowRule, WindowRule] = ("each-axis", "each-axis")
     table_resize: TableResize = BICUBIC
+    bare_patches: bool = False
     library: str = ""
     no_library: str = ""
     file_rule: Callable[[SideFiles], Rule | None] = lambda _files: None
@@ -230,6 +234,10 @@ class EncoderTensors:
     def find(self, ours: str) -> Tensor | None:
         """Return the first of the tensors that make up one of ours; None if it is absent."""
         return self.tensors.get(self.names(ours)[0])
+
+    def saved(self, ours: str) -> tuple[Tensor | None, str]:
+        """Return ``find`` of one of our names, and its full name in the file."""
+        return self.find(ours), self.full(self.names(ours)[0])
 
     def has(self, ours: str) -> bool:
         """Tell whether the encoder has any of the tensors that make up one of ours."""

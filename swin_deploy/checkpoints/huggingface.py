@@ -21,6 +21,7 @@ from swin_deploy.checkpoints.dialect import (
     respelt,
 )
 from swin_deploy.checkpoints.image_processors import huggingface_rule, steps_rule
+from swin_deploy.checkpoints.settings import read_activation
 from swin_deploy.checkpoints.timm import image_size, square
 from swin_deploy.config import SwinConfig
 from swin_deploy.images.preprocessing import Rule, squash_rule
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 MASKFORMER = "maskformer-swin"
 FAMILIES = {"swin": "swin", "swinv2": "swinv2", "donut-swin": "swin", MASKFORMER: "swin"}
 DEFAULT_STAGES = 4
-LAYER_NORM_EPS = 1e-5  # epsilon of the norms that config.json does not set
 NORMS = "hidden_states_norms."
 STAGE_NORM = re.compile(r"norm(\d+)\.(.*)")
 WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:swin|swinv2)\.$")
@@ -41,6 +41,7 @@ MASKFORMER_WRAPPER = re.compile(r"(?:(?<=\.)|^)model\.$")
 STEM = {
     "patch_embed.proj.": "embeddings.patch_embeddings.projection.",
     "patch_embed.norm.": "embeddings.norm.",
+    "absolute_pos_embed": "embeddings.position_embeddings",
     "norm.": "layernorm.",
     "head.": "classifier.",
 }
@@ -136,6 +137,7 @@ def facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
         pretrained_window_sizes=tuple(swin.pretrained_window_sizes or ()) or None,
         sizes=_sizes(model, swin),
         qkv_bias=swin.qkv_bias,
+        settings=_settings(swin),
         always_shift=swin.model_type == MASKFORMER,
         out_stages=_out_stages(swin) if backbone else (),
         output="stages" if backbone else "",
@@ -181,18 +183,30 @@ def _is(model: HuggingFaceModel, kind: str) -> bool:
 
 def _sizes(model: HuggingFaceModel, swin: HuggingFaceSwin) -> dict[str, Any]:
     """Return the sizes that the weights must show, too."""
+    heads = swin.num_heads if swin.num_attention_heads is None else swin.num_attention_heads
     sizes: dict[str, Any] = {
         "family": FAMILIES.get(swin.model_type or ""),
         "embed_dim": swin.embed_dim,
         "depths": tuple(swin.depths) if swin.depths is not None else None,
-        "num_heads": tuple(swin.num_heads) if swin.num_heads is not None else None,
+        "num_heads": tuple(heads) if heads is not None else None,
         "mlp_ratio": swin.mlp_ratio,
         "patch_size": square(swin.patch_size, "patch_size of config.json"),
+        "absolute_positions": bool(swin.use_absolute_embeddings),
     }
     if _is(model, "ForImageClassification"):
         classes = model.num_labels if model.id2label is None else len(model.id2label)
         sizes["num_classes"] = classes
     return {name: value for name, value in sizes.items() if value is not None}
+
+
+def _settings(swin: HuggingFaceSwin) -> dict[str, Any]:
+    """Return the fields of ``SwinConfig`` that no tensor shows."""
+    settings: dict[str, Any] = {}
+    if swin.hidden_act is not None:
+        settings["activation"] = read_activation(swin.hidden_act, "hidden_act")
+    if swin.layer_norm_eps is not None:
+        settings["layer_norm_eps"] = swin.layer_norm_eps
+    return settings
 
 
 def _out_stages(swin: HuggingFaceSwin) -> tuple[int, ...]:
@@ -219,17 +233,10 @@ def _out_stages(swin: HuggingFaceSwin) -> tuple[int, ...]:
 
 def _check_supported(model: HuggingFaceModel, swin: HuggingFaceSwin) -> None:
     asks = "config.json asks for"
-    if swin.use_absolute_embeddings:
+    if swin.use_absolute_embeddings and swin.model_type not in (None, "swin"):
         raise CheckpointError(
-            f"{asks} use_absolute_embeddings, which is not supported: "
-            "no published Swin has absolute position embeddings"
-        )
-    if swin.hidden_act not in (None, "gelu"):
-        raise CheckpointError(f"{asks} hidden_act {shortened(swin.hidden_act)}; supported is gelu")
-    if swin.layer_norm_eps not in (None, LAYER_NORM_EPS):
-        raise CheckpointError(
-            f"{asks} layer_norm_eps {swin.layer_norm_eps}, which transformers uses in some norms "
-            f"only; supported is {LAYER_NORM_EPS}"
+            f"{asks} use_absolute_embeddings, with which transformers' {swin.model_type} cannot "
+            "run: it has one place more than patches"
         )
     if swin.num_channels not in (None, 3):
         raise CheckpointError(

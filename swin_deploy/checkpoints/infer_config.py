@@ -17,11 +17,15 @@ from swin_deploy.checkpoints.infer_sizes import (
     shown_windows,
 )
 from swin_deploy.config import VARIANTS, Output, Size, SwinConfig, nearest, sizes_remedy
+from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.sizes import near_rectangles
+from swin_deploy.config.swin import Pool
 from swin_deploy.images.preprocessing import PreprocessingChoice
 
 SHOWN = ("family", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
+# Fields that are the defaults in every variant.
+SETTINGS = ("activation", "patch_norm", "absolute_positions", "pool", "layer_norm_eps")
 
 
 DEFAULT_CHOICE = PreprocessingChoice()
@@ -38,6 +42,8 @@ class ConfigRequest:
         window_size: Window side, in tokens.
         source: Library that the checkpoint comes from.
         weights: Weights to take out of several in a file.
+        activation: Activation of the MLPs.
+        pool: Pooling of tokens to features.
         preprocessing: The user's choices about the preprocessing.
     """
 
@@ -47,6 +53,8 @@ class ConfigRequest:
     window_size: int | None = None
     source: str | None = None
     weights: str | None = None
+    activation: Activation | None = None
+    pool: Pool | None = None
     preprocessing: PreprocessingChoice = DEFAULT_CHOICE
 
 
@@ -76,7 +84,7 @@ def own_config(
     if pretrained is None:
         pretrained = (facts.pretrained_window_sizes or ())[:stages]
     rule = named.dialect.window_rule(sizes["family"])
-    fields = sizes | {"window_size": windows, "window_rule": rule}
+    fields = sizes | {"window_size": windows, "window_rule": rule} | _settings(facts, asked)
     if sizes["family"] == "swinv2" and any(pretrained):
         fields["pretrained_window_sizes"] = pretrained
     img_size, assumed = _own_img_size(named, sizes, facts, asked)
@@ -95,7 +103,7 @@ def _own_img_size(
 ) -> tuple[int | tuple[int, int], list[Assumption]]:
     """Find the image size of the model as it was saved, and what is assumed."""
     shown = shown_windows(named, sizes)
-    known = shown_img_size(named, sizes, shown) or facts.img_size
+    known = _saved_img_size(shown_img_size(named, sizes, shown), sizes, facts)
     if known is None and asked.img_size is not None and has_cut_windows(named, sizes):
         known = asked.img_size
     if known is not None:
@@ -106,6 +114,41 @@ def _own_img_size(
     reason = "the smallest whose last stage is one window: the weights do not tell it"
     assumed = [Assumption("image size", f"{guess} px", reason, "--image-size")]
     return guess, assumed if asked.img_size is None else []
+
+
+def _saved_img_size(
+    shown: int | tuple[int, int] | None, sizes: dict[str, Any], facts: CheckpointHints
+) -> int | tuple[int, int] | None:
+    """Return the image size that the weights show, else the one that files say; None if none.
+
+    Raises:
+        CheckpointError: If a file says another size than absolute positions have places for.
+    """
+    if shown is None or facts.img_size is None:
+        return shown or facts.img_size
+    if sizes["absolute_positions"] and facts.origin and Size.of(shown) != Size.of(facts.img_size):
+        raise CheckpointError(
+            f"{facts.origin} says image size {Size.of(facts.img_size)}, and the absolute positions "
+            f"have the places of {Size.of(shown)}"
+        )
+    return shown
+
+
+def _settings(facts: CheckpointHints, asked: ConfigRequest) -> dict[str, Any]:
+    """Return the fields that no tensor shows, from the files and the user.
+
+    Raises:
+        CheckpointError: If the two contradict each other.
+    """
+    settings = dict(facts.settings)
+    for field, wanted in (("activation", asked.activation), ("pool", asked.pool)):
+        if wanted is None:
+            continue
+        if settings.setdefault(field, wanted) != wanted:
+            raise CheckpointError(
+                f"{facts.origin} says {field} {settings[field]}, not {wanted}; leave --{field} out"
+            )
+    return settings
 
 
 def wanted_config(
@@ -184,7 +227,7 @@ def check_agreement(name: str, wanted: SwinConfig, found: SwinConfig) -> None:
     Raises:
         ConfigError: If sizes differ; the message names all that do.
     """
-    fields = [*SHOWN, "window_size"]
+    fields = [*SHOWN, *SETTINGS, "window_size"]
     if found.family == "notebook":
         fields.append("num_classes")
     differences = [
@@ -212,7 +255,9 @@ def variant_of(config: SwinConfig, *, any_head: bool = False) -> str | None:
     for name, known in VARIANTS.items():
         same_head = any_head or known.num_classes == config.num_classes
         same_image = known.family == "notebook" or known.img_size == config.img_size
-        same_sizes = all(getattr(known, field) == getattr(config, field) for field in SHOWN)
+        same_sizes = all(
+            getattr(known, field) == getattr(config, field) for field in (*SHOWN, *SETTINGS)
+        )
         if same_head and same_image and same_sizes and _same_windows(known, config):
             return name
     return None
@@ -333,11 +378,19 @@ def shift_notes(config: SwinConfig) -> list[str]:
 def described(config: SwinConfig) -> str:
     """Return the sizes of a model in words."""
     head = f"{config.num_classes} classes" if config.num_classes else "no classifier"
+    other = ", ".join(f"{field} {getattr(config, field)}" for field in unusual(config))
     return (
         f"{'Swin V2' if config.family == 'swinv2' else 'Swin'}: {config.embed_dim} channels, "
         f"depths {_listed(config.depths)}, heads {_listed(config.num_heads)}, "
         f"windows of {_listed(config.window_size)}, images of {config.img_size}, {head}"
+        f"{', ' if other else ''}{other}"
     )
+
+
+def unusual(config: SwinConfig) -> list[str]:
+    """Return the fields of ``SETTINGS`` that are not those of the papers' models."""
+    usual = {field.name: field.default for field in dataclasses.fields(SwinConfig)}
+    return [field for field in SETTINGS if getattr(config, field) != usual[field]]
 
 
 def _listed(value: Any) -> str:  # noqa: ANN401 - a field of a config

@@ -8,15 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from exporters.errors import CheckpointError
-from exporters.text_files import listed
 from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
+from swin_deploy.checkpoints.positions import POSITIONS, positions_map
 from swin_deploy.checkpoints.resize import BIAS_TABLE
 from swin_deploy.config import Family, Size, hidden_channels
 
 COORDS_TABLE = "attn.relative_coords_table"
 INDEX = "attn.relative_position_index"
 MOST_BLOCKS = 100  # most blocks that are looked for in a stage
-ABSOLUTE = ("absolute_pos_embed", "embeddings.position_embeddings")
 
 
 def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]:
@@ -30,15 +29,9 @@ def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]
         Name of the field to its value.
 
     Raises:
-        CheckpointError: If tensors that show them are missing or of other shapes, if there are
-            absolute position embeddings, or if ``facts`` say otherwise.
+        CheckpointError: If tensors that show them are missing or of other shapes, or if ``facts``
+            say otherwise.
     """
-    absolute = [named.full(name) for name in ABSOLUTE if name in named.tensors]
-    if absolute:
-        raise CheckpointError(
-            f"absolute position embeddings ({listed(absolute)}) are not supported: "
-            "no published Swin has them"
-        )
     embed_dim, channels, patch_size, columns = _shape(named, "patch_embed.proj.weight", 4)
     if channels != 3:
         raise CheckpointError(
@@ -58,6 +51,9 @@ def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]
         "num_heads": tuple(
             _num_heads(named, family, stage, depth) for stage, depth in enumerate(depths)
         ),
+        "patch_norm": not named.dialect.bare_patches
+        or any(named.has(f"patch_embed.norm.{leaf}") for leaf in ("weight", "bias")),
+        "absolute_positions": named.has(POSITIONS),
         "mlp_ratio": _mlp_ratio(named, embed_dim, depths, facts),
         "num_classes": 0 if head is None else len(head),
         "stage_norms": bool(normed),
@@ -83,17 +79,20 @@ def _some(normed: list[int], depths: tuple[int, ...]) -> tuple[int, ...]:
 
 def _mlp_ratio(
     named: EncoderTensors, embed_dim: int, depths: tuple[int, ...], facts: CheckpointHints
-) -> float:
+) -> float | tuple[float, ...]:
     """Return the ratio of hidden channels, whose number every library rounds down.
 
-    Several ratios give the same channels: the one in the facts is taken, else the smallest.
+    Several ratios give the same channels: the one in the facts is taken, else the smallest; or one
+    for each stage, where no number gives the channels of all.
     """
     rows = [_shape(named, f"layers.{i}.blocks.0.mlp.fc1.weight", 2)[0] for i in range(len(depths))]
     dims = [embed_dim << stage for stage in range(len(depths))]
-    said = facts.sizes.get("mlp_ratio")
-    if said and [hidden_channels(dim, said) for dim in dims] == rows:
-        return float(said)
-    return max(hidden / dim for hidden, dim in zip(rows, dims, strict=True))
+    own = tuple(hidden / dim for hidden, dim in zip(rows, dims, strict=True))
+    for ratio in (facts.sizes.get("mlp_ratio"), max(own)):
+        each = ratio if isinstance(ratio, tuple) else (ratio or 0.0,) * len(dims)
+        if [hidden_channels(dim, one) for dim, one in zip(dims, each, strict=False)] == rows:
+            return ratio if isinstance(ratio, tuple) else float(ratio or 0.0)
+    return own
 
 
 def _has_qkv_bias(named: EncoderTensors, depths: tuple[int, ...]) -> bool:
@@ -255,8 +254,8 @@ def shown_pretrained(
 
 def shown_img_size(
     named: EncoderTensors, sizes: dict[str, Any], windows: tuple[int, ...] | None
-) -> int | Size | None:
-    """Read the image size from a saved attention mask.
+) -> int | tuple[int, int] | None:
+    """Read the image size from embeddings of places, or from a saved attention mask.
 
     Args:
         named: The encoder's tensors in their dialect.
@@ -264,11 +263,15 @@ def shown_img_size(
         windows: Window side of each stage, in tokens, or None.
 
     Returns:
-        Image size, in pixels; None if no mask is saved.
+        Image side, or rows and columns, in pixels; None if neither is saved.
 
     Raises:
         CheckpointError: If the mask is not that of a grid of windows.
     """
+    positions = positions_map(*named.saved(POSITIONS))
+    if positions is not None:
+        rows, columns = (side * sizes["patch_size"] for side in positions.shape[2:])
+        return rows, columns
     for stage, window in enumerate(windows or ()):
         found = first_of_stage(named, stage, sizes["depths"][stage], "attn_mask")
         if found is None or found[1].ndim != 3 or found[1].shape[1:] != (window**2,) * 2:

@@ -151,6 +151,8 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
         "img_size": asked.get("img_size"),
         "window_size": asked.get("window_size"),
         "weights": asked.get("weights"),
+        "activation": asked.get("activation"),
+        "pool": asked.get("pool"),
         "preprocessing": asked.get("preprocessing", DEFAULT_CHOICE),
     }
     with naming(checkpoint):
@@ -204,9 +206,8 @@ def _is_real(tensor: Tensor | None) -> bool:
 def _random(name: str | None, asked: LoadOptions) -> LoadedModel:
     name = DEFAULT_MODEL if name is None else name
     known = variant(name)
-    config = _replaced(
-        known, {key: asked.get(key) for key in ("img_size", "window_size", "output")}
-    )
+    fields = ("img_size", "window_size", "activation", "pool", "output")
+    config = _replaced(known, {key: asked.get(key) for key in fields})
     choice = asked.get("preprocessing", DEFAULT_CHOICE)
     rule = variant_rule(known)  # nothing depends on a guess
     steps, _ = prepared(rule, config, choice, size_is_asked=True)

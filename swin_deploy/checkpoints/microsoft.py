@@ -41,5 +41,6 @@ DIALECT = Dialect(
     aside=SWIN_UNET_DECODER,
     usual_weights=timm.usual_weights,
     window_rules=("shorter-side", "shorter-side"),
+    bare_patches=True,
     library="timm",  # their code is not a package; timm loads their files by its own code
 )

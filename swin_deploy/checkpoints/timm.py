@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from exporters.errors import CheckpointError
-from exporters.text_files import listed, shortened, typed
+from exporters.text_files import shortened, typed
 from swin_deploy.checkpoints.config_fields import (
     TIMM,
     TIMM_ARGUMENTS,
@@ -21,6 +21,7 @@ from swin_deploy.checkpoints.config_fields import (
 from swin_deploy.checkpoints.config_json import TimmArguments, TimmModel, TimmWeights
 from swin_deploy.checkpoints.dialect import MERGE_NAME, CheckpointHints, Dialect, SideFiles
 from swin_deploy.checkpoints.resize import TableResize
+from swin_deploy.checkpoints.settings import timm_output, timm_settings
 from swin_deploy.config import VARIANTS, Size, SwinConfig
 from swin_deploy.images.preprocessing import (
     IMAGENET_MEAN,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 # Fields that may ask for another model than is built, and their supported values.
 SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "global_pool": ((None, "avg"), "avg"),
-    "act_layer": ((None, "gelu"), "gelu"),
     "norm_layer": ((None,), "its default"),
     "embed_layer": ((None,), "its default"),
     "in_chans": ((None, 3), "3, RGB images"),
@@ -111,6 +110,8 @@ def facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
         pretrained_window_sizes=sizes.pop("pretrained_window_sizes", None),
         always_shift=bool(arguments.always_partition),
         qkv_bias=arguments.qkv_bias,
+        settings=timm_settings(model, arguments, weights),
+        output=timm_output(model, arguments, weights),
         sizes=sizes,
         remarks=_unknown(config_json, model),
     )
@@ -124,7 +125,7 @@ def _sizes(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> 
         "embed_dim": arguments.embed_dim,
         "depths": tuple(arguments.depths or ()) or None,
         "num_heads": tuple(arguments.num_heads or ()) or None,
-        "mlp_ratio": _same(arguments.mlp_ratio, "mlp_ratio"),
+        "mlp_ratio": _ratios(arguments.mlp_ratio),
         "patch_size": square(arguments.patch_size, "patch_size of config.json"),
         "window_size": _window_size(arguments.window_size),
         "pretrained_window_sizes": tuple(arguments.pretrained_window_sizes or ()) or None,
@@ -135,20 +136,11 @@ def _sizes(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> 
     return sizes
 
 
-def _same(value: float | list[float] | None, name: str) -> float | None:
-    """Return the one value of all stages.
-
-    Raises:
-        CheckpointError: If stages differ.
-    """
+def _ratios(value: float | list[float] | None) -> float | tuple[float, ...] | None:
+    """Return the one ratio of all stages, or one for each."""
     if not isinstance(value, list):
         return value
-    if len(set(value)) != 1:
-        raise CheckpointError(
-            f"config.json asks for {name} {listed([str(one) for one in value])}; supported is one "
-            "for all stages"
-        )
-    return value[0]
+    return value[0] if len(set(value)) == 1 else tuple(value)
 
 
 def _window_size(value: int | list[int | list[int]] | None) -> int | tuple[int, ...] | None:
@@ -366,6 +358,7 @@ DIALECT = Dialect(
     hints=facts,
     usual_weights=usual_weights,
     table_resize=TableResize("linear on timm's widening grid", widening),
+    bare_patches=True,
     library="timm",
     file_rule=_file_rule,
     steps_rule=_steps_rule,

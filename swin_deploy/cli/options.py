@@ -27,13 +27,16 @@ from swin_deploy.cli.inputs import (
 )
 from swin_deploy.cli.values import FILE, IMAGE_SIZE, MAX_BATCH, crop_share, number_list
 from swin_deploy.config import VARIANTS, Size
+from swin_deploy.config.activations import ACTIVATIONS
 from swin_deploy.config.names import SHORT_NAMES, variant_name
+from swin_deploy.config.swin import Pool
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
 
 if TYPE_CHECKING:
     from swin_deploy.api.models import Model
     from swin_deploy.checkpoints.load import LoadOptions
     from swin_deploy.config import Output
+    from swin_deploy.config.activations import Activation
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,6 +51,8 @@ class ModelRequest:
         source: Library that the checkpoint comes from.
         image_size: Image side in pixels, or rows and columns.
         window_size: Window side, in tokens.
+        activation: Activation of the MLPs.
+        pool: Pooling of tokens to features.
         outputs: Kind of the model's outputs.
         weights: Name of the weights in a checkpoint with several.
         classes: File of class names.
@@ -59,6 +64,8 @@ class ModelRequest:
     source: str | None
     image_size: int | Size | None
     window_size: int | None
+    activation: Activation | None
+    pool: Pool | None
     outputs: Output | None
     weights: str | None
     classes: Path | None
@@ -81,6 +88,8 @@ class ModelRequest:
         return {
             "img_size": self.image_size,
             "window_size": self.window_size,
+            "activation": self.activation,
+            "pool": self.pool,
             "source": self.source,
             "output": self.outputs,
             "weights": self.weights,
@@ -107,6 +116,8 @@ class ModelRequest:
             sizes = {
                 "img_size": self.image_size,
                 "window_size": self.window_size,
+                "activation": self.activation,
+                "pool": self.pool,
                 "output": self.outputs,
             }
             require_sizes(self.model, sizes)
@@ -238,6 +249,16 @@ def checkpoint_options(command: Command) -> Command:
             type=click.Choice(["logits", "features", "stages", "tokens"]),
             help="What the model gives: class logits, pooled features, every stage's feature map, "
             "or tokens.  [default: what the checkpoint is made for]",
+        ),
+        click.option(
+            "--pool",
+            type=click.Choice(get_args(Pool)),
+            help="How tokens become features, if it is not their mean and no config.json says it.",
+        ),
+        click.option(
+            "--activation",
+            type=click.Choice(ACTIVATIONS),
+            help="Activation of the MLPs, if it is not GELU and no config.json says it.",
         ),
         click.option(
             "--window-size",

@@ -1,6 +1,7 @@
 """The sizes of Swin models and what follows from them; only ``windows`` needs PyTorch.
 
 ===============  ==================================================================
+``activations``  activations of an MLP, and libraries' names of them
 ``sizes``        sizes as rows and columns
 ``swin``         sizes of a model, and the geometry that follows from them
 ``published``    the models that have names, and the files of those in the package

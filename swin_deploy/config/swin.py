@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from exporters.errors import ConfigError
 from exporters.text_files import listed, shortened
+from swin_deploy.config.activations import ACTIVATIONS, Activation
 from swin_deploy.config.sizes import (
     MOST_SIDE,
     NONE,
@@ -23,12 +24,24 @@ from swin_deploy.config.sizes import (
 
 Family = Literal["notebook", "swin", "swinv2"]
 Output = Literal["logits", "features", "stages", "tokens"]
+Pool = Literal["avg", "max", "avgmax"]
 WindowRule = Literal["each-axis", "shorter-side", "rows"]
 # The largest numbers that a config accepts. The largest Swin known has windows of 48 tokens a side,
 # 512 channels, 42 blocks in a stage and images of 1536 pixels a side.
 MOST_STAGES = 8
 SINGLE = ("patch_size", "embed_dim", "num_classes")  # one number for the whole model
+# Words that a field may be.
+WORDS: dict[str, tuple[str, ...]] = {
+    "family": get_args(Family),
+    "activation": ACTIVATIONS,
+    "pool": get_args(Pool),
+    "window_rule": get_args(WindowRule),
+    "output": ("", *get_args(Output)),
+}
 MOST_REAL = {"mlp_ratio": 64.0, "layer_norm_eps": 1.0}
+SWITCHES = ("patch_norm", "absolute_positions", "always_shift", "stage_norms", "final_norm")
+# Fields that the notebook's model does not have, and their values in it.
+NOT_NOTEBOOK = {"patch_norm": True, "absolute_positions": False, "pool": "avg"}
 MOST = {
     "img_size": MOST_SIDE,
     "patch_size": 256,
@@ -62,6 +75,7 @@ class StageSpec:
         window_size: Window size, no larger than the map.
         shift_size: Tokens that odd blocks shift their windows by; 0 along an axis without a shift.
         pretrained_window_size: Window size that V2's position bias is scaled to; 0 for none.
+        hidden: Number of channels between the layers of an MLP.
     """
 
     resolution: Size
@@ -71,6 +85,7 @@ class StageSpec:
     window_size: Size
     shift_size: Size = NONE
     pretrained_window_size: Size = NONE
+    hidden: int = 0
 
     @property
     def window_grid(self) -> Size:
@@ -103,7 +118,11 @@ class SwinConfig:
         embed_dim: Number of channels of the first stage; each merge doubles it.
         depths: Number of blocks of each stage.
         num_heads: Number of attention heads of each stage.
-        mlp_ratio: Channels between the layers of an MLP over those of the stage.
+        mlp_ratio: Channels between the layers of an MLP over those of the stage, one number for all
+            stages or one for each.
+        patch_norm: Whether a norm follows the patch embedding.
+        absolute_positions: Whether a learned value of each place is added to the embedding.
+        activation: Activation between the layers of an MLP, such as ``gelu``.
         pretrained_window_sizes: Window sizes of pretraining, one for each stage; V2 only.
         window_rule: Side of a small map that a window is cut to, and that decides whether it is
             shifted: ``each-axis``, the map's side along that axis, as in timm; ``shorter-side``,
@@ -115,10 +134,13 @@ class SwinConfig:
             detectors).
         out_stages: Stages whose maps are outputs with ``stages``, from 1 up; empty for all.
         final_norm: Whether a norm follows the last stage.
-        layer_norm_eps: Epsilon of every LayerNorm of the papers' models.
+        layer_norm_eps: Epsilon of the LayerNorms of the papers' blocks and of the final one; that
+            of the embedding, the merges and the stage maps is 1e-5, as in transformers.
         num_classes: Number of classes of the head; 0 for no head.
-        output: Name of the output: ``logits`` [B, num_classes]; ``features`` [B, C], the mean of
-            the tokens; ``stages``, every stage's feature map [B, C, H, W]; ``tokens`` [B, N, C] in
+        pool: Pooling of tokens to features: their mean (``avg``), their largest values (``max``),
+            or half the sum of both (``avgmax``).
+        output: Name of the output: ``logits`` [B, num_classes]; ``features`` [B, C], the pooled
+            tokens; ``stages``, every stage's feature map [B, C, H, W]; ``tokens`` [B, N, C] in
             raster order. Empty for ``logits`` with a head, and without one for the family's own
             output: tokens of the notebook, features of the others.
 
@@ -133,7 +155,10 @@ class SwinConfig:
     embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
-    mlp_ratio: float = 4.0
+    mlp_ratio: float | tuple[float, ...] = 4.0
+    patch_norm: bool = True
+    absolute_positions: bool = False
+    activation: Activation = "gelu"
     pretrained_window_sizes: tuple[int | tuple[int, int], ...] = ()
     window_rule: WindowRule = "each-axis"
     always_shift: bool = False
@@ -142,6 +167,7 @@ class SwinConfig:
     final_norm: bool = True
     layer_norm_eps: float = 1e-5
     num_classes: int = 0
+    pool: Pool = "avg"
     output: Output | Literal[""] = ""
 
     def __post_init__(self) -> None:
@@ -166,7 +192,7 @@ class SwinConfig:
             raise ConfigError("output logits needs a classifier, and this model has none")
 
     def _spell_sizes(self) -> None:
-        """Spell squares as their sides, so that configs of the same sizes compare equal."""
+        """Spell squares as sides and one ratio as a number: configs of the same sizes are equal."""
         object.__setattr__(self, "img_size", spelt(self.img_size, "img_size"))
         for field in ("window_size", "pretrained_window_sizes"):
             given = getattr(self, field)
@@ -175,6 +201,8 @@ class SwinConfig:
             if isinstance(given, tuple):
                 given = tuple(spelt(one, field) for one in given)
             object.__setattr__(self, field, given)
+        if isinstance(self.mlp_ratio, tuple) and len(set(self.mlp_ratio)) == 1:
+            object.__setattr__(self, "mlp_ratio", self.mlp_ratio[0])
 
     def _check_numbers(self) -> None:
         if len(self.depths) > MOST_STAGES:
@@ -189,22 +217,18 @@ class SwinConfig:
                     f"up to {most:,} are needed"
                 )
         for field, most_ratio in MOST_REAL.items():
-            number = getattr(self, field)
-            if type(number) not in (int, float) or not 0 < number <= most_ratio:
-                shown = shortened(repr(number))
-                raise ConfigError(f"{field} {shown}: a number above 0, up to {most_ratio:g}")
-        if hidden_channels(self.embed_dim, self.mlp_ratio) < 1:
-            raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
+            given = getattr(self, field)
+            each = given if isinstance(given, tuple) and field == "mlp_ratio" else (given,)
+            for number in each:
+                if type(number) not in (int, float) or not 0 < number <= most_ratio:
+                    shown = shortened(repr(number))
+                    raise ConfigError(f"{field} {shown}: a number above 0, up to {most_ratio:g}")
 
     def _check_words(self) -> None:
-        for field in ("always_shift", "stage_norms", "final_norm"):
+        for field in SWITCHES:
             if type(getattr(self, field)) is not bool:
                 raise ConfigError(f"{field} {shortened(repr(getattr(self, field)))}: true or false")
-        for field, known in (
-            ("family", get_args(Family)),
-            ("output", ("", *get_args(Output))),
-            ("window_rule", get_args(WindowRule)),
-        ):
+        for field, known in WORDS.items():
             if getattr(self, field) not in known:
                 shown = shortened(repr(getattr(self, field)))
                 raise ConfigError(
@@ -225,15 +249,16 @@ class SwinConfig:
                 f"depths {self.depths} and num_heads {shortened(self.num_heads)} need one entry "
                 "for each stage"
             )
-        for field in ("window_sizes", "pretrained_window_sizes"):
+        for field in ("window_sizes", "pretrained_window_sizes", "mlp_ratios"):
             values = getattr(self, field)
             absent = field == "pretrained_window_sizes" and not values
             if not absent and len(values) != len(self.depths):
                 raise ConfigError(
                     f"{field} {shortened(values)} need one entry for each of the stages"
                 )
-        if self.family == "notebook":
-            self._check_notebook()
+        if any(hidden_channels(self.embed_dim << i, r) < 1 for i, r in enumerate(self.mlp_ratios)):
+            raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
+        self._check_notebook()
         for stage, heads in enumerate(self.num_heads):
             if (self.embed_dim << stage) % heads:
                 raise ConfigError(
@@ -242,7 +267,8 @@ class SwinConfig:
                 )
 
     def _check_notebook(self) -> None:
-        """Refuse what the notebook's code cannot do."""
+        if self.family != "notebook":
+            return
         if any(depth % 2 for depth in self.depths):
             raise ConfigError(f"depths {self.depths}: blocks come in pairs, use even numbers")
         if not all(window.is_square for window in self.window_sizes):
@@ -252,6 +278,11 @@ class SwinConfig:
                 f"image size {self.image}: the notebook's code takes the root of the number of "
                 "tokens for rows and columns; give one side"
             )
+        for field, value in NOT_NOTEBOOK.items():
+            if getattr(self, field) != value:
+                raise ConfigError(
+                    f"{field} {getattr(self, field)}: the notebook's model has {value}"
+                )
 
     @property
     def image(self) -> Size:
@@ -264,6 +295,13 @@ class SwinConfig:
         if isinstance(self.window_size, tuple):
             return tuple(map(Size.of, self.window_size))
         return (Size.square(self.window_size),) * len(self.depths)
+
+    @property
+    def mlp_ratios(self) -> tuple[float, ...]:
+        """Channels between the layers of an MLP over those of the stage, for each stage."""
+        if isinstance(self.mlp_ratio, tuple):
+            return self.mlp_ratio
+        return (self.mlp_ratio,) * len(self.depths)
 
     def _resolution(self, stage: int, image: Size) -> Size:
         """Return the size of the token map of a stage for an image, in tokens."""
@@ -351,6 +389,7 @@ class SwinConfig:
                 )
             ),
             pretrained_window_size=Size.of(pretrained[index]) if pretrained else NONE,
+            hidden=hidden_channels(self.embed_dim << index, self.mlp_ratios[index]),
         )
 
     @property
@@ -360,11 +399,10 @@ class SwinConfig:
         total = tokens * 3 * self.patch_size**2 * self.embed_dim
         for index, stage in enumerate(self.stages):
             tokens, dim = stage.resolution.area, stage.dim
-            hidden = hidden_channels(dim, self.mlp_ratio)
             if index:
                 total += tokens * 2 * dim * dim  # the merge: 4 * dim / 2 channels to dim
             attention = 2 * stage.window_area * dim
-            total += stage.depth * tokens * (4 * dim * dim + attention + 2 * dim * hidden)
+            total += stage.depth * tokens * (4 * dim * dim + attention + 2 * dim * stage.hidden)
         return (total + self.stages[-1].dim * self.num_classes) / 1e9
 
     @property

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
 from swin_deploy.config import Size, StageSpec
 from swin_deploy.config.sizes import NONE
+from swin_deploy.config.swin import Pool
 from swin_deploy.config.windows import (
     MASKED,
     merge_order,
@@ -20,7 +23,9 @@ from swin_deploy.deploy.model import (
     BatchFirst,
     Features,
     GatheredPositionBias,
+    LargestFeatures,
     MergeGather,
+    MixedFeatures,
     PatchEmbed,
     PositionBias,
     Reorder,
@@ -30,6 +35,7 @@ from swin_deploy.deploy.model import (
     WindowAttention,
     WindowMask,
 )
+from swin_deploy.reference.activations import QUICK_SCALE, QuickGelu
 
 # Tokens in a window whose position bias is a constant: 64 x 64 values a head, 18 x its table.
 LARGEST_EXPANDED_AREA = 64
@@ -63,6 +69,25 @@ def copy_linear(layer: nn.Module) -> nn.Linear:
     if not isinstance(layer, nn.Linear):
         raise TypeError(f"expected a linear layer, not {type(layer).__name__}")
     return linear(layer.weight, layer.bias)
+
+
+def mlp(first: nn.Module, between: nn.Module, last: nn.Module) -> nn.Sequential:
+    """Return an MLP's two layers and its activation, with weights of their own.
+
+    Quick GELU is SiLU of a multiple, over that factor: the layers take the factor, and the
+    activation is one that kernels have.
+
+    Args:
+        first: The layer before the activation.
+        between: The activation.
+        last: The layer after it.
+    """
+    wide, narrow = copy_linear(first), copy_linear(last)
+    if not isinstance(between, QuickGelu):
+        return nn.Sequential(wide, copy.deepcopy(between), narrow)
+    weight, bias = (value.double() * QUICK_SCALE for value in (wide.weight, wide.bias))
+    narrow = linear(narrow.weight.double() / QUICK_SCALE, narrow.bias)
+    return nn.Sequential(linear(weight, bias), nn.SiLU(), narrow)
 
 
 def copy_norm(layer: nn.Module) -> nn.Module:
@@ -225,14 +250,22 @@ def raster_tokens(norm: nn.Module, order: Tensor, stage: StageSpec) -> nn.Module
     )
 
 
-def pooled(norm: nn.Module, head: nn.Module) -> nn.Module:
+POOLS: dict[Pool, type[nn.Module]] = {
+    "avg": Features,
+    "max": LargestFeatures,
+    "avgmax": MixedFeatures,
+}
+
+
+def pooled(norm: nn.Module, head: nn.Module, kind: Pool = "avg") -> nn.Module:
     """Return the head that turns tokens [N, B, C] into features [B, C] or logits.
 
     Args:
-        norm: The norm of the tokens before their mean, or the identity.
+        norm: The norm of the tokens before they are pooled, or the identity.
         head: The linear classifier, or the identity for features.
+        kind: Pooling of the tokens.
     """
-    parts = [copy_norm(norm), Features()]
+    parts = [copy_norm(norm), POOLS[kind]()]
     if isinstance(head, nn.Linear):
         parts.append(copy_linear(head))
     return nn.Sequential(*parts)

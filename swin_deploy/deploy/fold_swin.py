@@ -16,6 +16,7 @@ from swin_deploy.deploy.fold_parts import (
     copy_norm,
     linear,
     merge_gather,
+    mlp,
     patch_embed,
     pooled,
     raster_tokens,
@@ -25,6 +26,7 @@ from swin_deploy.deploy.fold_parts import (
     stage_map,
 )
 from swin_deploy.deploy.model import (
+    AbsolutePositions,
     DeployModel,
     PatchMerge,
     SwinBlock,
@@ -41,13 +43,11 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
         reference: The model of the paper, on the CPU; it is not changed.
     """
     stages = reference.config.stages
-    embed = nn.Sequential(
-        patch_embed(reference.patch_embed.proj, stages[0]), copy_norm(reference.patch_embed.norm)
-    )
+    order = block_order(stages[0])
+    embed = _fold_embed(reference, order)
     layers: list[nn.Module] = []
     heads: dict[int, nn.Module] = {}
     shown = reference.config.shown_stages if reference.config.output_name == "stages" else ()
-    order = block_order(stages[0])
     for index, (blocks, merge) in enumerate(reference.parts()):
         stage, tapped = stages[index], index in shown
         orders = [block_order(stage, block.shift_size) for block in blocks]
@@ -76,11 +76,21 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
     return DeployModel(embed, layers, heads)
 
 
+def _fold_embed(reference: swin.SwinTransformer, order: Tensor) -> nn.Sequential:
+    stage, embed = reference.config.stages[0], reference.patch_embed
+    parts = [patch_embed(embed.proj, stage), copy_norm(embed.norm)]
+    places = reference.absolute_pos_embed
+    if places is not None:  # [1, N, C] in raster order -> [N, 1, C] in window order
+        parts.append(AbsolutePositions(places.transpose(0, 1)[order].float().contiguous()))
+    return nn.Sequential(*parts)
+
+
 def _fold_tail(reference: swin.SwinTransformer, order: Tensor) -> nn.Module:
     output = reference.config.output_name
     if output == "tokens":
         return raster_tokens(reference.norm, order, reference.config.stages[-1])
-    return pooled(reference.norm, reference.head if output == "logits" else nn.Identity())
+    head = reference.head if output == "logits" else nn.Identity()
+    return pooled(reference.norm, head, reference.config.pool)
 
 
 def _fold_block(
@@ -97,7 +107,7 @@ def _fold_block(
         reorder_after=reorders[1],
         reorder_branch=none,
         attention=attention,
-        mlp=nn.Sequential(copy_linear(block.mlp.fc1), nn.GELU(), copy_linear(block.mlp.fc2)),
+        mlp=mlp(block.mlp.fc1, block.mlp.act, block.mlp.fc2),
         norms=(none, norms[0], none, norms[1]) if behind else (norms[0], none, norms[1], none),
     )
 

@@ -397,11 +397,42 @@ class PatchMerge(nn.Module):
         return self.norm_after(self.linear(self.norm_before(merged)))
 
 
+class AbsolutePositions(nn.Module):
+    """The learned values of each place, added to the embedded tokens [N, B, C].
+
+    Args:
+        positions: Additive constant in the order of the tokens, [N, 1, C].
+    """
+
+    positions: Tensor
+
+    def __init__(self, positions: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("positions", positions)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens + self.positions
+
+
 class Features(nn.Module):
     """The mean [B, C] of tokens [N, B, C], in any order."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         return tokens.mean(dim=0)  # [N, B, C] -> [B, C]
+
+
+class LargestFeatures(nn.Module):
+    """The largest values [B, C] of tokens [N, B, C], in any order."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.amax(dim=0)  # [N, B, C] -> [B, C]
+
+
+class MixedFeatures(nn.Module):
+    """Half the sum of the mean and the largest values [B, C] of tokens [N, B, C], in any order."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return (tokens.mean(dim=0) + tokens.amax(dim=0)) * 0.5  # [N, B, C] -> [B, C]
 
 
 class BatchFirst(nn.Module):
@@ -431,7 +462,8 @@ class DeployModel(nn.Module):
     """A Swin Transformer from images [B, 3, H, W] to one output or several.
 
     Args:
-        embed: Patch embedding, norm and, for the notebook, ReLU: images to tokens [N, B, C].
+        embed: Patch embedding, norm, and the notebook's ReLU or ``AbsolutePositions``, if the model
+            has them: images to tokens [N, B, C].
         layers: Blocks and merges, in the order they are run.
         heads: Modules that turn tokens into an output, by the number of layers run before.
     """

@@ -16,6 +16,7 @@ from swin_deploy.original.construct import (
     has_other_windows,
     import_library,
     timm_model,
+    timm_settings,
     timm_windows,
 )
 from swin_deploy.original.outputs import OriginalModel, tokens_of
@@ -63,7 +64,7 @@ def _check_form(config: SwinConfig, reading: Reading) -> None:
 
 def _changes(config: SwinConfig, saved: SwinConfig) -> dict[str, Any]:
     """Return the arguments of timm's ``create_model`` that differ from the saved config."""
-    changes: dict[str, Any] = {}
+    changes = timm_settings(config)
     if config.img_size != saved.img_size:
         changes["img_size"] = config.img_size
     if config.window_sizes != saved.window_sizes:

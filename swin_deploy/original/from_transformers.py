@@ -16,7 +16,13 @@ from exporters.text_files import listed
 from swin_deploy.checkpoints.huggingface import FAMILIES
 from swin_deploy.checkpoints.read import Reading
 from swin_deploy.config import SwinConfig
-from swin_deploy.original.construct import has_other_windows, import_library
+from swin_deploy.config.activations import find_activation
+from swin_deploy.original.construct import (
+    has_other_windows,
+    import_library,
+    require_usual,
+    transformers_settings,
+)
 from swin_deploy.original.outputs import OriginalModel
 
 BACKBONES = ("SwinBackbone", "Swinv2Backbone", "MaskFormerSwinBackbone")
@@ -35,6 +41,7 @@ def transformers_original(config: SwinConfig, reading: Reading) -> nn.Module:
             f"transformers builds its model from a folder with a config.json, and "
             f"{reading.path.name} is a file alone"
         )
+    require_usual(config, "transformers' model", "patch_norm", "pool")
     if reading.key or has_other_windows(config, reading.saved):
         what = f"the key {reading.key}" if reading.key else "other windows than the checkpoint's"
         raise ComparisonError(f"transformers has no way to {what}")
@@ -62,7 +69,15 @@ def _from_pretrained(
     if not known:
         raise ComparisonError(f"transformers has no model {name or 'for it'}: see architectures")
     if config.img_size != reading.saved.img_size:
+        if config.absolute_positions:
+            raise ComparisonError(
+                "transformers' model does not run at another image size by itself: it has "
+                "absolute positions"
+            )
         _swin_settings(settings).image_size = config.img_size
+    swin = _swin_settings(settings)
+    if find_activation(str(swin.hidden_act)) != config.activation:
+        swin.hidden_act = transformers_settings(config)["hidden_act"]
     if reading.path.is_file():
         local["use_safetensors"] = "safetensors" in reading.path.name
     model, info = kind.from_pretrained(

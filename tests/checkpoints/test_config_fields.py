@@ -125,6 +125,8 @@ HUGGINGFACE_REFUSED: dict[str, tuple[Change, str]] = {
     "ratio-text": ({"mlp_ratio": "4"}, "mlp_ratio: expected float"),
     "ratio-nan": ({"mlp_ratio": float("nan")}, "mlp_ratio"),
     "bias-text": ({"qkv_bias": "no"}, "qkv_bias: expected bool"),
+    "heads-twice": ({"num_attention_heads": [1, 2, 4]}, r"num_heads \(1, 2, 4\), the weights"),
+    "epsilon": ({"layer_norm_eps": -1.0}, "layer_norm_eps: expected float > 0"),
     "labels-list": ({"id2label": ["a"]}, "id2label: expected object"),
     "many-stages": ({"depths": [1] * 100}, "depths: expected array of length <= 64"),
 }
@@ -147,10 +149,16 @@ def test_huggingface_fields_are_refused_by_file_and_name(
 
 
 TIMM_REFUSED: dict[str, tuple[str, Change, str]] = {
-    "pool": ("model_args", {"global_pool": "max"}, "global_pool 'max'; supported is avg"),
-    "pool-on-top": ("", {"global_pool": "max"}, "global_pool 'max'; supported is avg"),
-    "no-pool": ("model_args", {"global_pool": ""}, "global_pool ''; supported is avg"),
-    "activation": ("model_args", {"act_layer": "silu"}, "act_layer 'silu'; supported is gelu"),
+    "pool": ("model_args", {"global_pool": "max"}, "global_pool 'avg', and 'max' in model_args"),
+    "pool-on-top": ("", {"global_pool": "max"}, "global_pool 'max', and 'avg' in model_args"),
+    "pools": ("model_args", {"global_pool": "catavgmax"}, "'catavgmax'; supported are avg, max"),
+    "pool-unknown": ("", {"global_pool": "fastest"}, "global_pool 'fastest'; supported are"),
+    "no-pool": ("model_args", {"global_pool": ""}, "global_pool 'avg', and '' in model_args"),
+    "activation": (
+        "model_args",
+        {"act_layer": "silu"},
+        "act_layer silu, which timm's Swin V1 does not have",
+    ),
     "norm": ("model_args", {"norm_layer": "rmsnorm"}, "norm_layer 'rmsnorm'"),
     "stem": ("model_args", {"embed_layer": "conv"}, "embed_layer 'conv'"),
     "channels": ("model_args", {"in_chans": 1}, "in_chans 1; supported is 3"),
@@ -158,7 +166,7 @@ TIMM_REFUSED: dict[str, tuple[str, Change, str]] = {
     "offset": ("pretrained_cfg", {"label_offset": 1}, "label_offset 1; supported is 0"),
     "custom": ("pretrained_cfg", {"custom_load": True}, "custom_load True"),
     "head-dim": ("model_args", {"head_dim": 8}, "head_dim 8"),
-    "ratios": ("model_args", {"mlp_ratio": [4, 2, 4]}, "mlp_ratio 4.0, 2.0, 4.0"),
+    "ratios": ("model_args", {"mlp_ratio": [4, 2, 4]}, "mlp_ratio (4.0, 2.0, 4.0), the weights"),
     "bias": ("model_args", {"qkv_bias": False}, "qkv_bias False, the weights have True"),
     "patch": ("model_args", {"patch_size": 2}, "patch_size 2, the weights have 4"),
     "classes": ("model_args", {"num_classes": 7}, "num_classes 7, the weights have 10"),

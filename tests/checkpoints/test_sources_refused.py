@@ -224,9 +224,8 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "family": ({"model_type": "swinv2"}, "family swinv2"),
     "window": ({"window_size": 8}, "window_size 8, the weights have 4"),
     "classes": ({"id2label": {"0": "cat", "1": "dog"}}, "num_classes 2, the weights have 10"),
-    "activation": ({"hidden_act": "relu"}, "hidden_act relu; supported is gelu"),
-    "absolute": ({"use_absolute_embeddings": True}, "use_absolute_embeddings"),
-    "epsilon": ({"layer_norm_eps": 1e-6}, "layer_norm_eps"),
+    "activation": ({"hidden_act": "xielu"}, "hidden_act xielu; supported are gelu, gelu_tanh"),
+    "absolute": ({"use_absolute_embeddings": True}, "absolute_positions True, the weights have"),
     "volume": ({"image_size": [64, 64, 64]}, "has 3 numbers, not two"),
 }
 

@@ -31,9 +31,14 @@ def hop_of(loaded: LoadedModel) -> Hop:
     return hop
 
 
-def timm_file(family: str, suffix: str = ".pth") -> Callable[[Path], Path]:
+def timm_file(
+    family: str,
+    suffix: str = ".pth",
+    **arguments: Any,  # noqa: ANN401
+) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
-        return peers.saved(peers.build_timm(family, **TINY).state_dict(), folder / f"w{suffix}")
+        model = peers.build_timm(family, **TINY, **arguments)
+        return peers.saved(model.state_dict(), folder / f"w{suffix}")
 
     return write
 
@@ -182,6 +187,11 @@ FILES: dict[str, tuple[Callable[[Path], Path], Asked]] = {
     "timm-windows": (timm_folder("swin", window_size=((4, 4), (8, 8)), img_size=128), {}),
     "timm-ratio": (timm_folder("swin", mlp_ratio=2.6), {}),
     "timm-no-bias": (timm_folder("swin", qkv_bias=False), {}),
+    "timm-ratios": (timm_folder("swin", mlp_ratio=[2.0, 3.0]), {}),
+    "timm-pool": (timm_folder("swin", global_pool="max"), {}),
+    "timm-v2-activation": (timm_folder("swinv2", act_layer="silu", global_pool="avgmax"), {}),
+    "timm-v2-asked": (timm_file("swinv2", act_layer="relu"), {**V2, "activation": "relu"}),
+    "timm-asked-pool": (timm_file("swin", global_pool="max"), {**SIZE, "pool": "max"}),
     "timm-wrapper": (timm_wrapper, {}),
     "timm-ema": (ema_file, SIZE),
     "timm-ema-raw": (ema_file, {**SIZE, "weights": "raw"}),
@@ -198,6 +208,9 @@ FILES: dict[str, tuple[Callable[[Path], Path], Asked]] = {
     "torchvision-ema": (torchvision_ema_file, SIZE),
     "hf": (hf_folder("swin", "ForImageClassification"), {}),
     "hf-v2": (hf_folder("swinv2", "ForImageClassification"), {}),
+    "hf-activation": (hf_folder("swin", CLASSIFIER, hidden_act="gelu_new"), {}),
+    "hf-places": (hf_folder("swin", CLASSIFIER, use_absolute_embeddings=True), {}),
+    "hf-v2-epsilon": (hf_folder("swinv2", CLASSIFIER, layer_norm_eps=0.1), {}),
     "hf-larger": (hf_folder("swin", "ForImageClassification"), {"img_size": 128}),
     "hf-v2-larger": (hf_folder("swinv2", CLASSIFIER, window_size=16), {"img_size": 128}),
     "hf-encoder": (hf_folder("swin", "Model"), {}),
