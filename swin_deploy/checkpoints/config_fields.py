@@ -109,7 +109,7 @@ HUGGINGFACE: dict[str, Field] = {
         num_heads="",
         mlp_ratio="hidden channels are rounded down, as the library does",
         patch_size="squares only",
-        num_channels="must be 3: RGB",
+        num_channels="",
         qkv_bias="",
     ),
     **_fields(
@@ -144,7 +144,7 @@ TIMM_ARGUMENTS: dict[str, Field] = {
         num_heads="",
         mlp_ratio="hidden channels are rounded down, as the library does",
         patch_size="squares only",
-        in_chans="must be 3: RGB",
+        in_chans="",
         num_classes="",
         qkv_bias="",
         head_dim="must be channels over heads",

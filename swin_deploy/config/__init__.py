@@ -27,6 +27,7 @@ from swin_deploy.config.swin import (
     Output,
     StageSpec,
     SwinConfig,
+    channels_text,
     hidden_channels,
 )
 
@@ -43,6 +44,7 @@ __all__ = [
     "Size",
     "StageSpec",
     "SwinConfig",
+    "channels_text",
     "hidden_channels",
     "nearest",
     "notebook_config",
