@@ -88,10 +88,12 @@ def _read(stream: BinaryIO, channels: int) -> NDArray[Any]:
     _check_type(dtype)
     _check_shape(shape, channels)
     wanted = math.prod(shape) * dtype.itemsize
-    data = stream.read(wanted)
-    if len(data) < wanted:
-        raise UnfitError(f"ends after {len(data):,} of {wanted:,} bytes; save it again")
-    array = np.frombuffer(data, dtype)
+    start = stream.tell()
+    left = stream.seek(0, io.SEEK_END) - start
+    if left < wanted:  # found out before memory for what is wanted is taken
+        raise UnfitError(f"ends after {left:,} of {wanted:,} bytes; save it again")
+    stream.seek(start)
+    array = np.frombuffer(stream.read(wanted), dtype)
     return array.reshape(shape, order="F" if by_columns else "C")
 
 
