@@ -65,7 +65,7 @@ def load_image(
         Normalised image, [channels, rows, columns], float32.
 
     Raises:
-        FileError: As of ``load_pixels``.
+        FileError: Reasons as in ``load_pixels``.
         ConfigError: If the source's steps are not known.
     """
     return normalise(load_pixels(path, steps, tell=tell), steps)

@@ -83,7 +83,7 @@ def test_grey_model_is_exported_and_sees_pictures_as_grey(swin: Command) -> None
         assert first == second  # Pillow's grey of the coloured picture is the grey picture
         answers.append(first)
     assert answers[0] == answers[1] == answers[2]
-    command = [sys.executable, EXAMPLE, "grey.onnx", "pictures/colour.png"]
+    command = [sys.executable, str(EXAMPLE), "grey.onnx", "pictures/colour.png"]
     alone = subprocess.run(command, check=False, capture_output=True, text=True)
     assert alone.returncode == 0, alone.stderr
     share, _, _, label = answers[0][0].split()  # "61.2 %  class 1"
