@@ -38,7 +38,8 @@ class ExportOptions(TypedDict, total=False):
         batch: Number of images a call; None (default) for any number.
         io_precision: Precision of input and outputs; ``fp16`` with ``precision="fp16"`` only.
         keep: Parts that stay float32 in half precision, such as ``layers.3.mlp``.
-        pixels: True for a file that takes pixels [B, H, W, 3], uint8, and normalises them inside.
+        pixels: True for a file that takes pixels [B, H, W, in_channels], uint8, and normalises
+            them inside.
     """
 
     precision: Precision
@@ -57,7 +58,8 @@ class Model(LoadedModel):
         name: Name of the variant, or of the checkpoint's file or folder.
         config: Sizes of the model.
         reference: The model as it was trained, readable: a ``torch.nn.Module``, float32, in
-            evaluation mode, on the CPU. It takes normalised images [B, 3, img_size, img_size].
+            evaluation mode, on the CPU. It takes normalised images [B, in_channels, H, W] of the
+            sizes in ``config``.
         deploy: The same weights in export-friendly modules, made on first use; with the same input
             and outputs.
         checkpoint: The weights file or folder; None for random weights.
@@ -79,7 +81,7 @@ class Model(LoadedModel):
     """
 
     def __repr__(self) -> str:
-        return f"Model({self.name!r}, {self.config.img_size} px, {self.weights})"
+        return f"Model({self.name!r}, {self.config.image_text}, {self.weights})"
 
     def export(
         self, path: StrPath, *, force: bool = False, **asked: Unpack[ExportOptions]

@@ -82,6 +82,7 @@ def _transformers_model(config: SwinConfig) -> nn.Module:
         | {
             "image_size": config.img_size,
             "patch_size": config.patch_size,
+            "num_channels": config.in_channels,
             "window_size": one_window(config, "transformers").plain,
             "num_labels": config.num_classes,
         }

@@ -187,6 +187,7 @@ def _sizes(model: HuggingFaceModel, swin: HuggingFaceSwin) -> dict[str, Any]:
     sizes: dict[str, Any] = {
         "family": FAMILIES.get(swin.model_type or ""),
         "embed_dim": swin.embed_dim,
+        "in_channels": swin.num_channels,
         "depths": tuple(swin.depths) if swin.depths is not None else None,
         "num_heads": tuple(heads) if heads is not None else None,
         "mlp_ratio": swin.mlp_ratio,
@@ -237,10 +238,6 @@ def _check_supported(model: HuggingFaceModel, swin: HuggingFaceSwin) -> None:
         raise CheckpointError(
             f"{asks} use_absolute_embeddings, with which transformers' {swin.model_type} cannot "
             "run: it has one place more than patches"
-        )
-    if swin.num_channels not in (None, 3):
-        raise CheckpointError(
-            f"{asks} num_channels {swin.num_channels}; supported are 3, RGB images"
         )
     for field in ("pruned_heads", "quantization_config"):
         if getattr(model, field):

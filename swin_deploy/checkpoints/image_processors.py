@@ -19,11 +19,13 @@ from swin_deploy.images.preprocessing import (
     Preprocessing,
     ResizeMode,
     Rule,
+    by_channel,
     squash_rule,
 )
 
 Side = Annotated[int, msgspec.Meta(ge=1, le=MOST_SIDE)]
 HALVES = (0.5, 0.5, 0.5)
+RAW = by_channel(0.0, 1.0)  # nothing subtracted, nothing divided by
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 RESAMPLE: tuple[Interpolation, ...] = (  # by number, as PIL.Image.Resampling
@@ -200,8 +202,7 @@ def huggingface_rule(values: dict[str, Any], *, where: str) -> Rule:
             "--resize-mode or --preprocessing"
         )
     fixed: dict[str, Any] = {
-        "mean": _numbers(steps["image_mean"]) if steps["do_normalize"] else (0.0,) * 3,
-        "std": _numbers(steps["image_std"]) if steps["do_normalize"] else (1.0,) * 3,
+        **(by_channel(steps["image_mean"], steps["image_std"]) if steps["do_normalize"] else RAW),
         "rescale": steps["rescale_factor"] if steps["do_rescale"] else 1.0,
         "interpolation": RESAMPLE[steps["resample"]],
         "crop_rounding": "huggingface",
@@ -213,10 +214,6 @@ def huggingface_rule(values: dict[str, Any], *, where: str) -> Rule:
     if refusal:
         return squash_rule(**fixed)
     return _shape_rule(steps, stem, fixed)
-
-
-def _numbers(values: float | list[float] | tuple[float, ...]) -> tuple[float, ...]:
-    return (float(values),) * 3 if isinstance(values, int | float) else tuple(values)
 
 
 def _refusal(steps: dict[str, Any], stem: str, unknown: list[str], kind: str) -> str:

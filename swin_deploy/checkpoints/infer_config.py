@@ -16,7 +16,15 @@ from swin_deploy.checkpoints.infer_sizes import (
     shown_pretrained,
     shown_windows,
 )
-from swin_deploy.config import VARIANTS, Output, Size, SwinConfig, nearest, sizes_remedy
+from swin_deploy.config import (
+    VARIANTS,
+    Output,
+    Size,
+    SwinConfig,
+    channels_text,
+    nearest,
+    sizes_remedy,
+)
 from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.sizes import near_rectangles
@@ -217,7 +225,8 @@ def effective_windows(config: SwinConfig) -> tuple[Size, ...]:
 def check_agreement(name: str, wanted: SwinConfig, found: SwinConfig) -> None:
     """Refuse a checkpoint that is not of the variant asked for.
 
-    The papers' models may have any head, and may have been saved at another image size.
+    The papers' models may have any head and any number of input channels, and may have been saved
+    at another image size.
 
     Args:
         name: Name of the variant.
@@ -256,7 +265,8 @@ def variant_of(config: SwinConfig, *, any_head: bool = False) -> str | None:
         same_head = any_head or known.num_classes == config.num_classes
         same_image = known.family == "notebook" or known.img_size == config.img_size
         same_sizes = all(
-            getattr(known, field) == getattr(config, field) for field in (*SHOWN, *SETTINGS)
+            getattr(known, field) == getattr(config, field)
+            for field in (*SHOWN, *SETTINGS, "in_channels")
         )
         if same_head and same_image and same_sizes and _same_windows(known, config):
             return name
@@ -379,10 +389,13 @@ def described(config: SwinConfig) -> str:
     """Return the sizes of a model in words."""
     head = f"{config.num_classes} classes" if config.num_classes else "no classifier"
     other = ", ".join(f"{field} {getattr(config, field)}" for field in unusual(config))
+    images = str(config.img_size)
+    if config.in_channels != 3:
+        images += f" with {channels_text(config.in_channels)}"
     return (
         f"{'Swin V2' if config.family == 'swinv2' else 'Swin'}: {config.embed_dim} channels, "
         f"depths {_listed(config.depths)}, heads {_listed(config.num_heads)}, "
-        f"windows of {_listed(config.window_size)}, images of {config.img_size}, {head}"
+        f"windows of {_listed(config.window_size)}, images of {images}, {head}"
         f"{', ' if other else ''}{other}"
     )
 

@@ -33,10 +33,6 @@ def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]
             say otherwise.
     """
     embed_dim, channels, patch_size, columns = _shape(named, "patch_embed.proj.weight", 4)
-    if channels != 3:
-        raise CheckpointError(
-            f"the weights take images of {channels} channels; supported are 3, RGB images"
-        )
     if patch_size != columns:
         raise CheckpointError(f"patches of {patch_size} x {columns} pixels are no squares")
     family: Family = "swinv2" if any("logit_scale" in name for name in named.tensors) else "swin"
@@ -46,6 +42,7 @@ def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]
     sizes: dict[str, Any] = {
         "family": family,
         "embed_dim": embed_dim,
+        "in_channels": channels,
         "patch_size": patch_size,
         "depths": depths,
         "num_heads": tuple(

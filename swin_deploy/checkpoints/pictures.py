@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -15,7 +14,7 @@ from swin_deploy.checkpoints.dialect import Dialect, SideFiles
 from swin_deploy.checkpoints.infer_config import ConfigRequest, variant_of
 from swin_deploy.checkpoints.known import LIBRARIES
 from swin_deploy.checkpoints.preprocessors import chosen_rule, library_rule
-from swin_deploy.config import SwinConfig
+from swin_deploy.config import SwinConfig, channels_text
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.class_names import (
     PUBLISHED,
@@ -25,7 +24,7 @@ from swin_deploy.images.class_names import (
 )
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice, Rule
 
-CHANNELS = 3
+RGB = 3
 PREPROCESSING_OPTION = f"--preprocessing {'|'.join(LIBRARIES)}|FILE"
 
 
@@ -76,7 +75,7 @@ def pictures_of(
     sized, choice = asked.img_size is not None, asked.preprocessing
     steps, assumed = prepared(rule, config, choice, size_is_asked=sized)
     if stored and told is None and choice.source is None and choice.mean is None:
-        steps = dataclasses.replace(steps, refusal=steps.refusal or stored.refusal)
+        steps = replace(steps, refusal=steps.refusal or stored.refusal)
     if dialect.class_names is not None:
         names = dialect.class_names(files, config.num_classes)
     else:
@@ -101,19 +100,61 @@ def prepared(
     """
     if choice.source is not None:
         rule = chosen_rule(choice.source, config)
-    steps = choice.apply(rule.steps(config.image))
-    if len(steps.mean) != CHANNELS:
-        raise ConfigError(
-            f"mean and std of {steps.origin} have {len(steps.mean)} numbers, the model takes "
-            f"{CHANNELS} channels; give --mean and --std"
-        )
-    assumed: list[Assumption] = []
+    own, assumed = _for_channels(rule.steps(config.image), config.in_channels, choice)
+    steps = choice.apply(own)
     if rule.guess and not choice.settles:
         assumed.append(Assumption("preprocessing", steps.text, rule.guess, PREPROCESSING_OPTION))
     if rule.native not in (None, config.img_size) and not size_is_asked:
         reason = f"though {steps.origin} prepares images of {rule.native} px"
         assumed.append(Assumption("image size", f"{config.img_size} px", reason, "--image-size"))
     return steps, tuple(assumed)
+
+
+def _for_channels(
+    steps: Preprocessing, channels: int, choice: PreprocessingChoice
+) -> tuple[Preprocessing, list[Assumption]]:
+    """Return the steps with mean and std for a model's channels, and what is assumed of them.
+
+    Steps for RGB have the same numbers for any other channels: their own if all three are the same,
+    else their averages, as in timm 1.0.31 (``data/model_config.py``), which is an assumption.
+
+    Raises:
+        ConfigError: If the steps or the user's values are for another number of channels.
+    """
+    given = {"mean": choice.mean, "std": choice.std}
+    for name, values in given.items():
+        if values is not None and len(values) not in (1, channels):
+            raise ConfigError(
+                f"--{name} has {len(values)} numbers, the model takes {channels_text(channels)}; "
+                f"give one number for all, or {channels}"
+            )
+    if steps.channels == channels:
+        return steps, []
+    missing = [name for name, values in given.items() if values is None]
+    if missing and steps.channels != RGB:
+        raise ConfigError(
+            f"mean and std of {steps.origin} have {steps.channels} numbers, the model takes "
+            f"{channels_text(channels)}; give --mean and --std"
+        )
+    mean, std = map(_one_for_all, (steps.mean, steps.std))
+    spread = replace(steps, mean=(mean,) * channels, std=(std,) * channels)
+    numbers = {"mean": (steps.mean, mean), "std": (steps.std, std)}
+    guessed = [name for name in missing if len(set(numbers[name][0])) > 1]
+    if not guessed:
+        return spread, []
+    assumption = Assumption(
+        " and ".join(guessed),
+        f"{' and '.join(f'{name} {numbers[name][1]:g}' for name in guessed)} for every channel",
+        f"the averages of those of {steps.origin}, which are for RGB, where the model takes "
+        f"{channels_text(channels)}",
+        " with ".join(f"--{name}" for name in guessed),
+    )
+    return spread, [assumption]
+
+
+def _one_for_all(values: tuple[float, ...]) -> float:
+    """Return the number that all values are, else their average."""
+    return values[0] if len(set(values)) == 1 else sum(values) / len(values)
 
 
 def _notes(steps: Preprocessing, assumed: tuple[Assumption, ...]) -> tuple[str, ...]:

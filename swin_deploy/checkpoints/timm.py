@@ -28,6 +28,7 @@ from swin_deploy.images.preprocessing import (
     IMAGENET_STD,
     INTERPOLATIONS,
     Rule,
+    by_channel,
     centre_crop_rule,
 )
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "norm_layer": ((None,), "its default"),
     "embed_layer": ((None,), "its default"),
-    "in_chans": ((None, 3), "3, RGB images"),
     "features_only": ((None, False), "the whole model"),
     "label_offset": ((None, 0), "0"),
     "custom_load": ((None, False), "false"),
@@ -123,6 +123,7 @@ def _sizes(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> 
     classes = (arguments.num_classes, model.num_classes, weights.num_classes)
     said: dict[str, Any] = {
         "embed_dim": arguments.embed_dim,
+        "in_channels": arguments.in_chans,
         "depths": tuple(arguments.depths or ()) or None,
         "num_heads": tuple(arguments.num_heads or ()) or None,
         "mlp_ratio": _ratios(arguments.mlp_ratio),
@@ -234,8 +235,8 @@ def _check_supported(model: TimmModel, arguments: TimmArguments, weights: TimmWe
 class _TimmSteps(msgspec.Struct, kw_only=True):
     """The fields of timm's ``pretrained_cfg`` that change pixels, every one optional."""
 
-    mean: list[float] | None = None
-    std: list[float] | None = None
+    mean: float | list[float] | None = None
+    std: float | list[float] | None = None
     interpolation: str | None = None
     crop_pct: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     crop_mode: str | None = None
@@ -270,8 +271,7 @@ def timm_rule(values: dict[str, Any], *, where: str) -> Rule:
                 f"{where} asks for {name} {value}; supported are {', '.join(known)}"
             )
     fixed: dict[str, Any] = {
-        "mean": tuple(read.mean or IMAGENET_MEAN),
-        "std": tuple(read.std or IMAGENET_STD),
+        **by_channel(read.mean or IMAGENET_MEAN, read.std or IMAGENET_STD),
         "interpolation": interpolation,
         "origin": where,
     }

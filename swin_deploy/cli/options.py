@@ -225,9 +225,14 @@ def checkpoint_options(command: Command) -> Command:
             help="Image size over the size that images are resized to.",
         ),
         click.option(
-            "--std", metavar="N,N,N", callback=number_list, help="Standard deviation by channel."
+            "--std",
+            metavar="N,N,N",
+            callback=number_list,
+            help="Standard deviation by channel, or one for all.",
         ),
-        click.option("--mean", metavar="N,N,N", callback=number_list, help="Mean by channel."),
+        click.option(
+            "--mean", metavar="N,N,N", callback=number_list, help="Mean by channel, or one for all."
+        ),
         click.option(
             "--preprocessing",
             "source_of_steps",

@@ -145,7 +145,7 @@ def _require_answers(predictor: Predictor, *, table: Path | None, features: Path
 def _announce(console: Console, predictor: Predictor) -> None:
     """Show the model, its runner, weights, notes and assumptions."""
     facts = predictor.facts
-    console.note(f"  {predictor.name}, {facts.config.img_size} px; {predictor.runner.backend}")
+    console.note(f"  {predictor.name}, {facts.config.image_text}; {predictor.runner.backend}")
     console.note(f"  {facts.weights}")
     notes = predictor.notes
     if not any(facts.preprocessing.text in note for note in notes):

@@ -28,6 +28,7 @@ from swin_deploy.config.swin import (
     Output,
     StageSpec,
     SwinConfig,
+    channels_text,
     hidden_channels,
 )
 
@@ -44,6 +45,7 @@ __all__ = [
     "Size",
     "StageSpec",
     "SwinConfig",
+    "channels_text",
     "hidden_channels",
     "nearest",
     "notebook_config",

@@ -29,7 +29,7 @@ WindowRule = Literal["each-axis", "shorter-side", "rows"]
 # The largest numbers that a config accepts. The largest Swin known has windows of 48 tokens a side,
 # 512 channels, 42 blocks in a stage and images of 1536 pixels a side.
 MOST_STAGES = 8
-SINGLE = ("patch_size", "embed_dim", "num_classes")  # one number for the whole model
+SINGLE = ("in_channels", "patch_size", "embed_dim", "num_classes")  # one number for the whole model
 # Words that a field may be.
 WORDS: dict[str, tuple[str, ...]] = {
     "family": get_args(Family),
@@ -44,6 +44,7 @@ SWITCHES = ("patch_norm", "absolute_positions", "always_shift", "stage_norms", "
 NOT_NOTEBOOK = {"patch_norm": True, "absolute_positions": False, "pool": "avg"}
 MOST = {
     "img_size": MOST_SIDE,
+    "in_channels": 1024,
     "patch_size": 256,
     "window_size": 128,
     "embed_dim": 8192,
@@ -61,6 +62,11 @@ def hidden_channels(dim: int, mlp_ratio: float) -> int:
     is made up for.
     """
     return int(dim * mlp_ratio + 1e-6)
+
+
+def channels_text(count: int) -> str:
+    """Return a number of channels in words."""
+    return "1 channel" if count == 1 else f"{count} channels"
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,7 @@ class SwinConfig:
         family: Family of the model: ``notebook``; ``swin``, arXiv 2103.14030; or ``swinv2``, arXiv
             2111.09883.
         img_size: Side of an image in pixels, or rows and columns; kept as a side if it is a square.
+        in_channels: Number of channels of an image; the notebook takes 3.
         patch_size: Side of a patch, in pixels.
         window_size: Side of a window in tokens, one for all stages or one for each, or rows and
             columns for each stage.
@@ -150,6 +157,7 @@ class SwinConfig:
 
     family: Family = "notebook"
     img_size: int | tuple[int, int] = 224
+    in_channels: int = 3
     patch_size: int = 4
     window_size: int | tuple[int | tuple[int, int], ...] = 7
     embed_dim: int = 96
@@ -273,6 +281,8 @@ class SwinConfig:
             raise ConfigError(f"depths {self.depths}: blocks come in pairs, use even numbers")
         if not all(window.is_square for window in self.window_sizes):
             raise ConfigError(f"window_size {self.window_size}: the notebook's windows are squares")
+        if self.in_channels != 3:
+            raise ConfigError(f"in_channels {self.in_channels}: the notebook takes 3, RGB")
         if not self.image.is_square:
             raise ConfigError(
                 f"image size {self.image}: the notebook's code takes the root of the number of "
@@ -283,6 +293,12 @@ class SwinConfig:
                 raise ConfigError(
                     f"{field} {getattr(self, field)}: the notebook's model has {value}"
                 )
+
+    @property
+    def image_text(self) -> str:
+        """The size of an image in words, with the number of channels if it is not three."""
+        size = f"{self.img_size} px"
+        return size if self.in_channels == 3 else f"{size}, {channels_text(self.in_channels)}"
 
     @property
     def image(self) -> Size:
@@ -396,7 +412,7 @@ class SwinConfig:
     def gmacs(self) -> float:
         """Multiply-accumulates of matrix products for one image, in billions."""
         tokens = self._resolution(0, self.image).area
-        total = tokens * 3 * self.patch_size**2 * self.embed_dim
+        total = tokens * self.in_channels * self.patch_size**2 * self.embed_dim
         for index, stage in enumerate(self.stages):
             tokens, dim = stage.resolution.area, stage.dim
             if index:

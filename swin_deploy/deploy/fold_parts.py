@@ -157,7 +157,7 @@ def _by_place(windows: Tensor, stage: StageSpec) -> Tensor:
 def patch_embed(convolution: nn.Conv2d, stage: StageSpec) -> PatchEmbed:
     """Return the patch convolution as a linear layer, its tokens in the stage's window order."""
     return PatchEmbed(
-        linear(convolution.weight.flatten(1), convolution.bias),  # [C, 3, p, p] -> [C, 3 * p * p]
+        linear(convolution.weight.flatten(1), convolution.bias),  # [C, I, p, p] -> [C, I * p * p]
         resolution=stage.resolution,
         window_size=stage.window_size,
         patch_size=convolution.kernel_size[0],

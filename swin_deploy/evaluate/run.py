@@ -242,7 +242,7 @@ def _answer(
 def _logits(
     runner: Runner, images: NDArray[np.float32], loaded: LoadedModel
 ) -> NDArray[np.float32]:
-    """Run images [n, 3, H, W] and return their class logits, [n, num_classes]."""
+    """Run images [n, in_channels, H, W] and return their class logits, [n, num_classes]."""
     names, outputs = loaded.config.output_names, run_images(runner, images)
     shapes = [list(one.shape) for one in outputs]
     where = names.index("logits")
@@ -306,7 +306,7 @@ def _evaluation(
         assumptions=(*loaded.assumptions, *images.order.assumptions),
         conditions={
             "images": f"{images.fingerprint[:16]}... (SHA-256 of paths, sizes and times)",
-            "image size": f"{loaded.config.img_size} px",
+            "image size": loaded.config.image_text,
             "batch": str(settings.batch),
             "machine": platform.platform(),
             "pillow": PIL.__version__,

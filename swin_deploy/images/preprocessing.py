@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -42,7 +42,8 @@ class Preprocessing:
             smaller picture is padded: with the mean for ``pad``, else with black.
         crop_rounding: Library whose rounding an odd margin takes.
         rescale: Factor for pixels of 0 to 255.
-        mean: Values subtracted after that, by channel.
+        mean: Values subtracted after that, by channel: one channel is grey, three are RGB, four
+            RGBA, and pictures of another number are arrays.
         std: Values divided by after that, by channel.
         on_white: Whether the transparent colour of a picture with a transparency entry becomes
             white, as in Hugging Face's ``do_convert_rgb``; an alpha channel is always dropped.
@@ -94,6 +95,11 @@ class Preprocessing:
                 "std zero, and rescale must not be zero"
             )
         return ""
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images."""
+        return len(self.mean)
 
     @property
     def crop_size(self) -> Size:
@@ -151,6 +157,25 @@ class Preprocessing:
             ConfigError: If the steps cannot be done.
         """
         return typed(values, cls, where=where)
+
+
+def by_channel(
+    mean: float | Sequence[float], std: float | Sequence[float]
+) -> dict[str, tuple[float, ...]]:
+    """Return mean and std of a library's file, where one number stands for all channels.
+
+    Args:
+        mean: One number, or one for each channel.
+        std: The same.
+
+    Returns:
+        ``mean`` and ``std`` by name; if both are one number, three times that, for RGB.
+    """
+    given = {"mean": mean, "std": std}
+    listed = {k: (v,) if isinstance(v, int | float) else tuple(v) for k, v in given.items()}
+    count = max(map(len, listed.values()))
+    channels = len(IMAGENET_MEAN) if count == 1 else count
+    return {k: values * channels if len(values) == 1 else values for k, values in listed.items()}
 
 
 def _spaced(numbers: tuple[float, ...]) -> str:

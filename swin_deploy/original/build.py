@@ -68,7 +68,7 @@ def build_original(config: SwinConfig, reading: Reading, library: str) -> nn.Mod
         with _quiet():
             model = BUILDERS[library](config, reading).eval()
             with torch.inference_mode():
-                model(torch.zeros(1, 3, *config.image))
+                model(torch.zeros(1, config.in_channels, *config.image))
     except DeployError:
         raise
     except Exception as err:  # a foreign library fails in ways of its own

@@ -39,7 +39,11 @@ def timm_model(config: SwinConfig) -> nn.Module:
     """
     suffix, kind = ("", "") if config.family == "swin" else ("_v2", "V2")
     module = import_library(f"timm.models.swin_transformer{suffix}", "timm")
-    fields = _sizes(config) | {"img_size": config.img_size, "patch_size": config.patch_size}
+    fields = _sizes(config) | {
+        "img_size": config.img_size,
+        "patch_size": config.patch_size,
+        "in_chans": config.in_channels,
+    }
     if config.pretrained_window_sizes:
         fields["pretrained_window_sizes"] = config.pretrained_window_sizes
     if config.always_shift:
@@ -135,6 +139,10 @@ def torchvision_model(config: SwinConfig) -> nn.Module:
     )
     if not config.num_classes:
         model.head = nn.Identity()
+    if config.in_channels != 3:  # torchvision's users replace its first layer by hand
+        side = config.patch_size
+        layer = nn.Conv2d(config.in_channels, config.embed_dim, kernel_size=side, stride=side)
+        model.get_submodule("features.0").register_module("0", layer)
     return model
 
 

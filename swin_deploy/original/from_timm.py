@@ -38,6 +38,8 @@ def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
     models = import_library("timm.models", "timm")
     if reading.config_path is not None:
         whole = reading.path.is_dir() and reading.wanted is None and not reading.encoder.prefix
+        # Versions of timm that only adapt first layers of 3 channels fill others at random.
+        whole = whole and config.in_channels == 3
         name = f"local-dir:{reading.config_path.parent}"
         model = models.create_model(name, pretrained=whole, **_changes(config, reading.saved))
         if whole:  # 1
@@ -64,7 +66,7 @@ def _check_form(config: SwinConfig, reading: Reading) -> None:
 
 def _changes(config: SwinConfig, saved: SwinConfig) -> dict[str, Any]:
     """Return the arguments of timm's ``create_model`` that differ from the saved config."""
-    changes = timm_settings(config)
+    changes = timm_settings(config) | {"in_chans": config.in_channels}
     if config.img_size != saved.img_size:
         changes["img_size"] = config.img_size
     if config.window_sizes != saved.window_sizes:

@@ -81,7 +81,7 @@ class _Place:
         trace: The reference's trace.
         number: Index of the image set.
         index: Index of the point in ``trace.points``.
-        images: The images of that set that were traced, [TRACE_ROWS, 3, H, W].
+        images: The images of that set that were traced, [TRACE_ROWS, in_channels, H, W].
     """
 
     trace: Trace

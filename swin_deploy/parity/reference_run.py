@@ -210,7 +210,7 @@ def noise_rows(images: ImageSet) -> NDArray[np.int64]:
 
 
 def trace_images(images: ImageSet) -> NDArray[np.float32]:
-    """Return the images whose intermediate tokens are compared, [TRACE_ROWS, 3, H, W]."""
+    """Return the images whose intermediate tokens are compared, [TRACE_ROWS, in_channels, H, W]."""
     return images.images[noise_rows(images)[-TRACE_ROWS:]]
 
 

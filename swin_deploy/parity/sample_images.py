@@ -135,13 +135,17 @@ def _name(images: ImageSet, index: int) -> str:
 
 
 def _thumbnail(image: NDArray[np.float32], steps: Preprocessing) -> str:
-    """Encode a normalised image [3, H, W] as a small JPEG in base64."""
+    """Encode a normalised image [channels, H, W] as a small JPEG in base64.
+
+    RGB is shown, or the first three channels, or the first alone if there are fewer.
+    """
     from PIL import Image
 
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (steps.mean, steps.std))
     levels = (image * std + mean) / np.float32(steps.rescale)
     pixels = np.clip(levels, 0, 255).round().astype(np.uint8)
-    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    shown = pixels[:3].transpose(1, 2, 0) if len(pixels) >= 3 else pixels[0]
+    picture = Image.fromarray(np.ascontiguousarray(shown))
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     memory = io.BytesIO()
     picture.save(memory, "JPEG", quality=JPEG_QUALITY)

@@ -18,7 +18,7 @@ from PIL import Image
 from exporters.errors import ComparisonError, ConfigError, FileError
 from swin_deploy.checkpoints.load import LoadedModel, LoadOptions
 from swin_deploy.images.batches import decode_ahead
-from swin_deploy.images.decode import load_pixels, normalise
+from swin_deploy.images.decode import Pixels, load_pixels, normalise
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.predict.opened import open_artifact
 from swin_deploy.predict.pictures import NamedPicture, Picture, named_picture
@@ -149,8 +149,9 @@ class Predictor:
         """Answer to pictures.
 
         Args:
-            pictures: One picture or several: the path of an image file, the bytes of one, a Pillow
-                image, or RGB pixels [height, width, 3], uint8.
+            pictures: One picture or several: the path of an image or `.npy` file, the bytes of one,
+                a Pillow image, or an array [height, width, channels]: pixels of 0 to 255, uint8, or
+                as in a `.npy` file.
 
         Returns:
             One answer a picture, in order.
@@ -164,7 +165,7 @@ class Predictor:
             pictures = (pictures,)
         if not isinstance(pictures, Iterable):
             raise ConfigError(
-                f"{pictures!r} is no picture; give paths, bytes, Pillow images or RGB pixels"
+                f"{pictures!r} is no picture; give paths, bytes, Pillow images or arrays of pixels"
             )
         if self._closed:
             raise ConfigError(f"the predictor of {self.name} is closed; make another one")
@@ -215,7 +216,7 @@ class Predictor:
                 yield self._answer(named.name, next(rows))
 
     def _run(self, images: NDArray[np.float32]) -> Outputs:
-        """Run images [n, 3, H, W]; a runner has room for one call, so threads take turns."""
+        """Run normalised images; a runner has room for one call, so threads take turns."""
         with self._turn:
             if self._closed:
                 raise ConfigError(f"the predictor of {self.name} is closed; make another one")
@@ -280,23 +281,14 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return total
 
 
-def _pixels(
-    named: NamedPicture, steps: Preprocessing, tell: Callable[[str], None]
-) -> NDArray[np.uint8]:
-    """Return the model's pixels, [rows, columns, 3], of a picture in any of its forms."""
+def _pixels(named: NamedPicture, steps: Preprocessing, tell: Callable[[str], None]) -> Pixels:
+    """Return the model's pixels, [rows, columns, channels], of a picture in any of its forms."""
     picture = named.picture
     if isinstance(picture, str | Path):
         return load_pixels(Path(picture), steps, tell=tell)
-    if isinstance(picture, bytes | Image.Image):
-        return load_pixels(picture, steps, name=named.name, tell=tell)
-    if not isinstance(picture, np.ndarray):
+    if not isinstance(picture, bytes | Image.Image | np.ndarray):
         raise FileError(
-            f"{named.name} is a {type(picture).__name__}; give a path, bytes, a Pillow image or "
-            "RGB pixels"
+            f"{named.name} is a {type(picture).__name__}; give a path, bytes, a Pillow image or an "
+            "array of pixels"
         )
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise FileError(
-            f"{named.name} is {picture.dtype} of shape {list(picture.shape)}; give RGB pixels "
-            "[height, width, 3], uint8, a Pillow image or a path"
-        )
-    return load_pixels(Image.fromarray(picture), steps, name=named.name, tell=tell)
+    return load_pixels(picture, steps, name=named.name.removeprefix("image "), tell=tell)

@@ -29,12 +29,12 @@ UNGRID = "(b gh gw) (wh ww) c -> b (gh wh) (gw ww) c"
 
 
 class PatchEmbed(nn.Module):
-    """The embedding of images [B, 3, H, W] as tokens [B, H, W, C]."""
+    """The embedding of images [B, in_channels, H, W] as tokens [B, H, W, C]."""
 
     def __init__(self, config: SwinConfig) -> None:
         super().__init__()
         patch, dim = config.patch_size, config.embed_dim
-        self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
+        self.proj = nn.Conv2d(config.in_channels, dim, kernel_size=patch, stride=patch)
         self.norm = nn.LayerNorm(dim) if config.patch_norm else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ class BasicLayer(nn.Module):
 
 
 class SwinTransformer(nn.Module):
-    """The paper's model, from images [B, 3, H, W] to the output that ``config.output`` names.
+    """The paper's model, from images [B, in_channels, H, W] to ``config.output``.
 
     ``norm`` is the identity unless ``config.final_norm``. ``norm0``, ``norm1``, ... normalise the
     feature maps that are outputs, with ``config.stage_norms``.
@@ -272,7 +272,7 @@ class SwinTransformer(nn.Module):
         """Return the output that ``config.output`` names; by default logits or features.
 
         Args:
-            images: Normalised images, [B, 3, H, W].
+            images: Normalised images, [B, in_channels, H, W].
         """
         stages = self.stage_tokens(images)
         output = self.config.output_name

@@ -108,7 +108,7 @@ def change_timm(folder: Path, part: str, change: Change) -> None:
 
 
 HUGGINGFACE_REFUSED: dict[str, tuple[Change, str]] = {
-    "channels": ({"num_channels": 4}, "num_channels 4; supported are 3"),
+    "channels": ({"num_channels": 4}, "in_channels 4, the weights have 3"),
     "patch": ({"patch_size": 8}, "patch_size 8, the weights have 4"),
     "patch-rectangle": ({"patch_size": [4, 8]}, "patch_size of config.json is 4 x 8"),
     "no-bias": ({"qkv_bias": False}, "qkv_bias False, the weights have True"),
@@ -161,7 +161,7 @@ TIMM_REFUSED: dict[str, tuple[str, Change, str]] = {
     ),
     "norm": ("model_args", {"norm_layer": "rmsnorm"}, "norm_layer 'rmsnorm'"),
     "stem": ("model_args", {"embed_layer": "conv"}, "embed_layer 'conv'"),
-    "channels": ("model_args", {"in_chans": 1}, "in_chans 1; supported is 3"),
+    "channels": ("model_args", {"in_chans": 1}, "in_channels 1, the weights have 3"),
     "features": ("model_args", {"features_only": True}, "features_only True"),
     "offset": ("pretrained_cfg", {"label_offset": 1}, "label_offset 1; supported is 0"),
     "custom": ("pretrained_cfg", {"custom_load": True}, "custom_load True"),

@@ -470,7 +470,7 @@ def test_options_that_cannot_be_are_wrong_usage(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--mean", "0.5,0.5"), "need one number for each channel"),
+        (("--mean", "0.5,0.5"), "--mean has 2 numbers, the model takes 3 channels"),
         (("--std", "0"), "none of std zero"),
         (("--preprocessing", "absent.json"), "absent.json does not exist"),
         (("--preprocessing", "."), "holds none of preprocessor_config.json"),

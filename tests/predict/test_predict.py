@@ -374,9 +374,10 @@ def test_predictor_takes_a_picture_in_any_form(form: str, predictor: Predictor) 
 @pytest.mark.parametrize(
     "wrong",
     [
-        np.zeros((8, 8, 3), np.float32),
+        np.full((8, 8, 3), 255, np.float32),
+        np.zeros((8, 8, 3), np.int64),
         np.zeros((8, 8), np.uint8),
-        np.zeros((3, 8, 8), np.uint8),
+        np.zeros((4, 8, 8), np.uint8),
         np.zeros((0, 8, 3), np.uint8),
         b"nothing",
         "nothing.png",
