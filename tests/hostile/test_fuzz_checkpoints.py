@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 
 from swin_deploy.checkpoints.files import read_tensors
 from swin_deploy.checkpoints.load import load_model
-from swin_deploy.checkpoints.pickles import TooLargeError, look_at
+from swin_deploy.checkpoints.pickles import TooLargeError, read_pickle
 
 MARKER = "made-by-a-pickle"
 
@@ -139,10 +139,12 @@ def test_read_tensors_instructions_of_any_kind(
     assert [found.name for found in folder.iterdir()] == ["w.pt"]
 
 
-def test_look_at_notices_what_asks_for_too_much() -> None:
-    for stream in (NESTED, DOUBLING, b"]" * 600_000):
-        with pytest.raises(TooLargeError):
-            look_at(io.BytesIO(instructions(stream, 2)))
+def test_read_pickle_follows_what_would_take_for_ever_or_all_memory() -> None:
+    """A tuple that takes years to hash, a text that doubles: neither is hashed nor made."""
+    for stream in (b"}" + NESTED + b"Ns", NESTED, DOUBLING):
+        read_pickle(io.BytesIO(instructions(stream, 2)))
+    with pytest.raises(TooLargeError):
+        read_pickle(io.BytesIO(instructions(b"]" * 600_000, 2)))
 
 
 def test_instructions_do_run_code_in_an_ordinary_reader(
