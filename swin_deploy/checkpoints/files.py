@@ -49,6 +49,11 @@ TRAINING = frozenset({
     "optimizers", "rng_state", "scaler", "scaler_state_dict", "scheduler",
     "scheduler_state_dict", "step",
 })  # fmt: skip
+PYTORCH = frozenset({
+    "argparse.Namespace", "collections.OrderedDict", "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_tensor_v2",
+})  # fmt: skip
+PYTORCH_PROTOCOL = 2  # the only pickle protocol that PyTorch's safe reader knows
 STATES = ({"state", "param_groups"}, {"last_epoch", "_step_count"}, {"scale", "growth_factor"})
 
 
@@ -129,6 +134,23 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def read_values(path: Path) -> object:
     """Read everything in a file, as ``plain_values`` gives it; raise as ``read_weights``."""
     return _read(path).values
+
+
+def pytorch_reads(path: Path) -> bool:
+    """Tell whether ``torch.load`` may read a file with ``weights_only=True``.
+
+    It may if it holds tensors, dicts, lists, numbers, texts and ``argparse.Namespace`` alone: then
+    PyTorch's reader makes nothing that is large or takes long.
+
+    Args:
+        path: Path of a file that this module has read.
+    """
+    try:
+        found = read_torch_file(path).pickled
+    except DAMAGE:
+        return False
+    names = [name for name in found.names if not name.endswith("Storage")]
+    return PYTORCH.issuperset(names) and found.protocol == PYTORCH_PROTOCOL and not found.odd_keys
 
 
 def _read(path: Path) -> _Content:

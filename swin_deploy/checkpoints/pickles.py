@@ -59,11 +59,15 @@ class Pickle:
         value: The value, of plain types, ``Inert`` and ``Stored``; it may contain itself.
         names: Names of its imports, such as ``torch._utils._rebuild_tensor_v2``, each once.
         stored: Stand-ins of what is kept outside, in order.
+        protocol: Highest protocol that it names; 0 for 0 and 1.
+        odd_keys: Number of keys in dicts and sets that became stand-ins.
     """
 
     value: Any
     names: tuple[str, ...]
     stored: tuple[Stored, ...]
+    protocol: int = 0
+    odd_keys: int = 0
 
 
 class TooLargeError(ValueError):
@@ -86,7 +90,13 @@ def read_pickle(stream: IO[bytes]) -> Pickle:
             raise TooLargeError(f"a pickle of more than {MOST_STEPS:,} instructions")
         if opcode.name != "STOP":
             machine.follow(opcode.name, argument)
-    return Pickle(machine.stack.pop(), tuple(machine.names), tuple(machine.stored))
+    return Pickle(
+        machine.stack.pop(),
+        tuple(machine.names),
+        tuple(machine.stored),
+        machine.protocol,
+        machine.odd_keys,
+    )
 
 
 @dataclass
@@ -98,6 +108,8 @@ class _Machine:
     memo: dict[int, Any] = field(default_factory=dict)
     names: dict[str, None] = field(default_factory=dict)
     stored: list[Stored] = field(default_factory=list)
+    protocol: int = 0
+    odd_keys: int = 0
 
     def follow(self, name: str, argument: Any) -> None:  # noqa: ANN401 - of any instruction
         """Follow one instruction."""
@@ -127,6 +139,12 @@ class _Machine:
             raise TypeError(f"a {type(self.stack[-1]).__name__} cannot be added to")
         return self.stack[-1]
 
+    def key(self, key: object) -> object:
+        """Return a key as ``safe_key`` does, and count those that became stand-ins."""
+        safe = safe_key(key)
+        self.odd_keys += safe is not key
+        return safe
+
     def call(self, function: object, args: object) -> None:
         """Push a record of a call; nothing is called."""
         if not isinstance(function, Inert) or function.made or not isinstance(args, tuple):
@@ -140,7 +158,7 @@ def _set_items(machine: _Machine, pairs: list[Any]) -> None:
     target = machine.top((dict, Inert))
     items = zip(pairs[::2], pairs[1::2], strict=True)
     if isinstance(target, dict):
-        target.update((safe_key(key), value) for key, value in items)
+        target.update((machine.key(key), value) for key, value in items)
     else:
         target.items += items
 
@@ -161,9 +179,13 @@ def _append(machine: _Machine, values: list[Any]) -> None:
 def _add(machine: _Machine, values: list[Any]) -> None:
     target = machine.top((set, Inert))
     if isinstance(target, set):
-        target.update(map(safe_key, values))
+        target.update(map(machine.key, values))
     else:
         target.entries += values
+
+
+def _protocol(machine: _Machine, number: int) -> None:
+    machine.protocol = max(machine.protocol, number)
 
 
 def _mark(machine: _Machine, _: object) -> None:
@@ -197,6 +219,11 @@ def _from_mark(make: Callable[[list[Any]], Any]) -> Callable[[_Machine, object],
         machine.stack.append(made)
 
     return push
+
+
+def _frozen_set(machine: _Machine, _: object) -> None:
+    values = machine.since_mark()
+    machine.stack.append(frozenset(map(machine.key, values)))
 
 
 def _dict(machine: _Machine, _: object) -> None:
@@ -269,8 +296,9 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": set,
     "EMPTY_TUPLE": tuple,
 }
-IGNORED = frozenset({"PROTO", "FRAME"})
+IGNORED = frozenset({"FRAME"})
 ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    "PROTO": _protocol,
     "MARK": _mark,
     "POP": _pop,
     "POP_MARK": _pop_mark,
@@ -282,7 +310,7 @@ ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "SETITEMS": lambda machine, _: _set_items(machine, machine.since_mark()),
     "LIST": _from_mark(list),
     "TUPLE": _from_mark(tuple),
-    "FROZENSET": _from_mark(lambda values: frozenset(map(safe_key, values))),
+    "FROZENSET": _frozen_set,
     "DICT": _dict,
     **{f"TUPLE{count}": _tuple(count) for count in (1, 2, 3)},
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _put),

@@ -9,10 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import Command
-from hostile_pickles import STREAMS, WAYS, WRONG, rezipped, saved, text, view, whole
+from hostile_pickles import (
+    DOUBLING,
+    NESTED,
+    STREAMS,
+    WAYS,
+    WRONG,
+    imported,
+    rezipped,
+    saved,
+    text,
+    view,
+    whole,
+)  # fmt: skip
 
 from exporters.errors import CheckpointError
-from swin_deploy.checkpoints.files import read_values, read_weights
+from swin_deploy.checkpoints.files import pytorch_reads, read_values, read_weights
 
 TENSORS = saved({"a": torch.arange(4.0)})
 LARGE = 1_000_000
@@ -161,3 +173,24 @@ def test_file_that_would_run_code_through_the_cli_is_read_inertly(
     (tmp_path / "bad.pt").write_bytes(rezipped(TENSORS, stream))
     swin("export", "--checkpoint", "bad.pt").assert_error("bad.pt")
     assert [one.name for one in tmp_path.iterdir()] == ["bad.pt"]
+
+
+@pytest.mark.parametrize(
+    ("stream", "fits"),
+    [
+        (b"}" + text("a") + view(b"K\x00", whole(2), whole(1)) + b"s.", True),
+        (b"}" + text("a") + view(b"K\x00", whole(2), whole(1)) + b"s" + NESTED + b"Ns.", False),
+        (b"}" + text("a") + DOUBLING + b"s.", False),
+        (b"}" + text("a") + WAYS["reduce"] + b"s.", False),
+        (b"}" + text("a") + imported("argparse.Namespace") + b")\x81}bs.", True),
+    ],
+    ids=["tensor", "key-that-hashes-for-ever", "text-that-doubles", "code", "namespace"],
+)
+def test_pytorch_reads_only_what_its_reader_can_neither_run_nor_blow_up(
+    stream: bytes, fits: bool, tmp_path: Path
+) -> None:
+    """The originals are loaded by PyTorch and timm, after this check."""
+    (tmp_path / "w.pt").write_bytes(rezipped(TENSORS, b"\x80\x02" + stream))
+    assert pytorch_reads(tmp_path / "w.pt") == fits
+    (tmp_path / "w.pt").write_bytes(rezipped(TENSORS, b"\x80\x04" + stream))
+    assert not pytorch_reads(tmp_path / "w.pt")  # PyTorch's reader knows protocol 2 alone
