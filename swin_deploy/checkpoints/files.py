@@ -169,9 +169,10 @@ def _read(path: Path) -> _Content:
         if not kind:
             return _load_torch(path)
     except _DamagedError:
-        kind = text_kind(start)  # a pickle may be a text, too
-        if known or not kind:
+        if known:
             raise
+        # A pickle may be a text, too: only now it is known that this is none.
+        kind = text_kind(start) or "neither a torch.save file nor safetensors; copy it again"
     raise CheckpointError(f"{shortened(path)} is not a checkpoint: it is {kind}")
 
 

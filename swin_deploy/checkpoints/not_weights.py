@@ -11,6 +11,10 @@ from exporters.text_files import shortened
 
 SEEN = 2048  # bytes from the start that are looked at
 WEIGHTS_ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pkl", ".tar")
+TAR_DAMAGE = (
+    tarfile.TarError, OSError, ValueError, LookupError, ArithmeticError, EOFError, MemoryError,
+    RuntimeError, TypeError,
+)  # fmt: skip
 MOST_MEMBERS = 1000  # of a tar file, looked at in turn
 LIBRARY = "this tool reads PyTorch and safetensors files; save the weights from there"
 UNPACK = "unpack it and give the file inside"
@@ -20,10 +24,10 @@ RENAMED = "give the PyTorch checkpoint that it was made from"
 SIGNS: tuple[tuple[bytes, int, str], ...] = (
     (b"version https://git-lfs", 0,
      "a Git LFS pointer, not the file itself; run git lfs pull in its repository"),
-    (b"\x1f\x8b", 0, f"compressed with gzip; {UNPACK} (gunzip)"),
-    (b"\x28\xb5\x2f\xfd", 0, f"compressed with Zstandard; {UNPACK} (zstd -d)"),
-    (b"\xfd7zXZ\0", 0, f"compressed with xz; {UNPACK} (xz -d)"),
-    (b"BZh", 0, f"compressed with bzip2; {UNPACK} (bunzip2)"),
+    (b"\x1f\x8b", 0, f"compressed with gzip; {UNPACK} (zcat FILE > weights.pth)"),
+    (b"\x28\xb5\x2f\xfd", 0, f"compressed with Zstandard; {UNPACK} (zstdcat FILE > weights.pth)"),
+    (b"\xfd7zXZ\0", 0, f"compressed with xz; {UNPACK} (xzcat FILE > weights.pth)"),
+    (b"BZh", 0, f"compressed with bzip2; {UNPACK} (bzcat FILE > weights.pth)"),
     (b"7z\xbc\xaf\x27\x1c", 0, f"a 7z archive; {UNPACK}"),
     (b"Rar!\x1a\x07", 0, f"a RAR archive; {UNPACK}"),
     (b"\x89HDF\r\n\x1a\n", 0, f"an HDF5 file, as Keras and TensorFlow write; {LIBRARY}"),
@@ -87,7 +91,7 @@ def zip_kind(path: Path, names: Sequence[str]) -> str:
         if any(re.fullmatch(pattern, name) for name in names):
             return words
     if any(EXPORTED.fullmatch(name) for name in names):
-        load = f"p = torch.export.load({path.name!r}); torch.save(p.state_dict, 'weights.pt')"
+        load = f"p = torch.export.load({str(path)!r}); torch.save(p.state_dict, 'weights.pt')"
         return f'a program of torch.export; take its weights: python -c "import torch; {load}"'
     return _archive_kind("a zip archive", names)
 
@@ -108,7 +112,7 @@ def _tar_kind(path: Path) -> str:
         with tarfile.open(path, "r:") as archive:
             for member, _ in zip(archive, range(MOST_MEMBERS), strict=False):
                 names.append(member.name)
-    except (tarfile.TarError, OSError, ValueError, LookupError, OverflowError):
+    except TAR_DAMAGE:
         return "a damaged tar archive; copy it again"
     if {"storages", "tensors", "pickle"} <= {PurePosixPath(name).name for name in names}:
         return (
