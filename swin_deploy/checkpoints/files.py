@@ -237,7 +237,8 @@ def _check_kind(path: Path, values: object) -> None:
     if names and (TRAINING.issuperset(names) or any(one.issubset(names) for one in STATES)):
         raise CheckpointError(
             f"{shortened(path)} holds what training keeps next to the weights "
-            f"({listed([str(name) for name in names])}) and no weights; give the file of the model "
+            f"({listed([name for name in names if isinstance(name, str)])}) and no weights; "
+            "give the file of the model "
             "that was saved with it"
         )
 

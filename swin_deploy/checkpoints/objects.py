@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
+from swin_deploy.checkpoints.limits import MOST_GROWTH, SPARE
 from swin_deploy.checkpoints.pickles import Inert, Stored, TooLargeError, safe_key
 from swin_deploy.checkpoints.tensors import TORCH_TYPES, rebuilt
 from swin_deploy.checkpoints.torch_files import TorchFile, as_bytes
 
 MOST_DEPTH = 150  # values in values; a module in a module takes two
-MOST_MODULES = 50_000  # modules in a module, those that are met twice counted twice
+MOST_ENTRIES = 500_000  # of dicts, sets and modules, those that are met twice counted twice
 SCRIPTED = "__torch__."  # start of the names of classes in TorchScript archives
 OMEGACONF = "omegaconf."
 # Attributes of a module or of one in it that tell how it is used.
@@ -99,7 +100,9 @@ class _Converter:
     def __init__(self, file: TorchFile) -> None:
         self.fetch = file.fetch
         self.done: dict[int, Any] = {}
-        self.modules = 0
+        self.entries = self.bytes = 0
+        self.held: dict[int, int] = {}  # bytes of each piece of memory
+        self.most_bytes = MOST_GROWTH * file.size + SPARE
 
     def plain(self, value: Any, depth: int = 0) -> Any:  # noqa: ANN401 - whatever a file holds
         """Convert a value and what is in it."""
@@ -127,12 +130,15 @@ class _Converter:
     ) -> dict[Any, Any]:
         self.done[id(value)] = into
         for key, one in items:
+            self._count()
             into[safe_key(key)] = self.plain(one, depth + 1)
         return into
 
     def _object(self, value: Inert, depth: int) -> Any:  # noqa: ANN401 - whatever it was
         found = rebuilt(value, self.fetch) if value.made else None
         if found is not None:  # 1
+            if isinstance(found, Tensor):
+                self._keep(found.untyped_storage().data_ptr(), found.untyped_storage().nbytes())
             self.done[id(value)] = found
             return found
         if value.made and value.name.startswith((*BUILTINS, "_codecs.")):
@@ -146,25 +152,47 @@ class _Converter:
         held.kind, held.about = _class_of(value), {}
         if not _is_module(value):
             return self._fill(held, value, _items(value) or _attributes(value), depth)  # 3
+        return self._module(value, held, depth)  # 2
+
+    def _module(self, value: Inert, held: Held, depth: int) -> Held:
+        """Fill in the state dict of a module, and what its attributes tell."""
         self.done[id(value)] = held
         about: dict[str, Any] = {}
-        for name, one in self._state(value, "", about):  # 2
+        for name, one in self._state(value, "", about):
             tensor = self.plain(one, depth + 1)
             if isinstance(tensor, Tensor):
                 held[name] = tensor
         held.about |= {name: self.plain(one, depth + 1) for name, one in about.items()}
         return held
 
+    def _count(self, entries: int = 1) -> None:
+        """Count entries of dicts, sets and modules; what is shared in the file may be many."""
+        self.entries += entries
+        if self.entries > MOST_ENTRIES:
+            raise TooLargeError(f"more than {MOST_ENTRIES:,} entries in its objects")
+
+    def _keep(self, place: int, size: int) -> None:
+        """Count memory that was made; the same data may be the data of many arrays."""
+        self.bytes += size - self.held.get(place, 0)
+        self.held[place] = size
+        if self.bytes > self.most_bytes:
+            raise TooLargeError(f"{self.bytes:,} bytes of values, far more than it has")
+
     def _spelt(self, value: Inert, depth: int) -> Any:  # noqa: ANN401 - of these types
         """Return bytes and sets, which protocols before 3 and 4 spell as calls."""
         if value.name.endswith("set"):
-            return tuple(self.plain(one, depth + 1) for one in _members(value))
+            members = _members(value)
+            self._count(len(members))
+            return tuple(self.plain(one, depth + 1) for one in members)
         try:
-            return as_bytes(value)
+            data = as_bytes(value)
         except ValueError:
             held = Held()
             held.kind, held.about = value.name, {}
             return held
+        self._keep(id(value), len(data))
+        self.done[id(value)] = data
+        return data
 
     def _state(
         self, module: Inert, prefix: str, about: dict[str, Any]
@@ -173,13 +201,14 @@ class _Converter:
 
         Attributes that tell how it is used go to ``about``, those of the outermost module first.
         """
-        self.modules += 1
-        if self.modules > MOST_MODULES or prefix.count(".") > MOST_DEPTH:
-            raise TooLargeError(f"more than {MOST_MODULES:,} modules, or modules in themselves")
+        self._count()
+        if prefix.count(".") > MOST_DEPTH:
+            raise TooLargeError(f"modules in modules, more than {MOST_DEPTH} deep")
         for name in ABOUT & module.state.keys():
             about.setdefault(name, module.state[name])
         inner: list[tuple[str, Inert]] = []
         for name, one in _parts(module):
+            self._count()
             if isinstance(one, Inert) and _is_module(one):
                 inner.append((name, one))
             elif isinstance(one, Inert) and one.made:

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 MOST_STEPS = 500_000  # instructions; the weights of the largest Swin take 10,000
 SCALARS = (str, bytes, int, float, type(None))
+MOST_LETTERS = 2000  # of the name of an import, which is made of two texts
 MOST_KEYS = 8  # entries of a tuple that is a key of a dict
 MOST_INTEGER = 1 << 60  # of a key: larger ones take long to hash, or have the hash of others
 MARK_NEEDED = "an instruction takes more than there is"
@@ -244,6 +245,8 @@ def _stack_global(machine: _Machine, _: object) -> None:
     name, module = machine.stack.pop(), machine.stack.pop()
     if not (isinstance(name, str) and isinstance(module, str)):
         raise ValueError("an import without a name")  # noqa: TRY004 - damage
+    if len(module) + len(name) > MOST_LETTERS:
+        raise TooLargeError(f"an import with a name of {len(module) + len(name):,} letters")
     machine.push_name(f"{module}.{name}")
 
 
@@ -266,8 +269,7 @@ def _reduce(machine: _Machine, _: object) -> None:
 def _new_with_names(machine: _Machine, _: object) -> None:
     names = machine.stack.pop()
     _reduce(machine, None)
-    if isinstance(names, dict):
-        machine.stack[-1].items += names.items()
+    machine.stack[-1].args += (names,)
 
 
 def _build(machine: _Machine, _: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import zipfile
@@ -42,10 +43,12 @@ class TorchFile:
         pickled: The pickle of its values.
         fetch: Function that gives the values of a storage, [n] in its own type; it raises
             ``ValueError`` or ``LookupError`` for a persistent id of another form.
+        size: Number of bytes of the file.
     """
 
     pickled: Pickle
     fetch: Fetch
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def read_torch_file(path: Path) -> TorchFile:
     if zipped:
         return _read_zip(path, size)
     with _Bounded(path, size) as stream:
-        return read_stream(stream)
+        return dataclasses.replace(read_stream(stream), size=size)
 
 
 class _Bounded(io.BufferedReader):
@@ -106,7 +109,7 @@ def _read_zip(path: Path, size: int) -> TorchFile:
         found = _typed(data(place.key), place)
         return _swapped(found) if order == b"big" else found
 
-    return TorchFile(pickled, fetch)
+    return TorchFile(pickled, fetch, size)
 
 
 def read_stream(stream: IO[bytes]) -> TorchFile:
@@ -213,7 +216,9 @@ def storage_of(value: Any, fetch: Fetch) -> Tensor:  # noqa: ANN401 - whatever a
         return fetch(value)
     if isinstance(value, Inert) and value.made and value.name == "torch.storage._load_from_bytes":
         (data,) = value.args
-        return nested_storage(as_bytes(data))
+        if not isinstance(value.state, Tensor):  # several tensors may share it
+            value.state = nested_storage(as_bytes(data))
+        return value.state
     raise ValueError("a tensor without a storage")
 
 

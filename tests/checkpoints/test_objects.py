@@ -313,7 +313,7 @@ def test_read_weights_of_a_module_in_itself_ends(tmp_path: Path) -> None:
     loop = nn.Module()
     loop._modules["again"] = loop
     torch.save(loop, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match=r"asks for more than .* modules"):
+    with pytest.raises(CheckpointError, match="asks for modules in modules"):
         read_weights(tmp_path / "w.pt")
 
 
@@ -324,5 +324,5 @@ def test_read_weights_of_modules_that_double_ends(tmp_path: Path) -> None:
         outer.left = outer.right = inner
         inner = outer
     torch.save(inner, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match=r"asks for more than .* modules"):
+    with pytest.raises(CheckpointError, match="asks for more than 500,000 entries"):
         read_weights(tmp_path / "w.pt")

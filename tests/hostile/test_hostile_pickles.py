@@ -1,7 +1,10 @@
 """Pickles that would run code or read out of bounds: nothing runs, and all is one line."""
 
+import contextlib
 import io
 import pickle
+import resource
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -194,3 +197,55 @@ def test_pytorch_reads_only_what_its_reader_can_neither_run_nor_blow_up(
     assert pytorch_reads(tmp_path / "w.pt") == fits
     (tmp_path / "w.pt").write_bytes(rezipped(TENSORS, b"\x80\x04" + stream))
     assert not pytorch_reads(tmp_path / "w.pt")  # PyTorch's reader knows protocol 2 alone
+
+
+def memo(stream: bytes, times: int, more: bytes) -> bytes:
+    """A value that is kept in the memo, and that many calls share."""
+    return b"}" + text("a") + b"]" + stream + b"q\x010(" + more * times + b"es."
+
+
+STORED = saved(torch.UntypedStorage(16), "legacy")
+LONG = b"B" + struct.pack("<I", 1 << 20) + bytes(1 << 20)
+LETTERS = text("a" * (1 << 20))
+ENTRIES = b"}(" + b"".join(text(str(index)) + b"N" for index in range(50_000)) + b"u"
+MANY = b"](" + b"N" * 100_000 + b"e"
+LARGE_ARRAY = (
+    imported("numpy.core.multiarray._reconstruct") + imported("numpy.ndarray")
+    + b"K\x00\x85C\x01b\x87R(K\x01" + whole(1 << 20) + imported("numpy.dtype") + text("u1")
+    + b"\x89\x88\x87R\x89h\x01tb"
+)  # fmt: skip
+MODULE = (
+    b"}(" + text("_parameters") + b"h\x01" + text("_modules") + b"}" + text("_buffers") + b"}ub"
+)
+SHARED: dict[str, tuple[bytes, int, bytes]] = {
+    "data of arrays": (LONG, 2000, LARGE_ARRAY),
+    "text of calls": (
+        LETTERS, 2000, imported("_codecs.encode") + b"h\x01" + text("latin1") + b"\x86R"
+    ),
+    "names of imports": (LETTERS, 2000, b"h\x01h\x01\x93"),
+    "states": (ENTRIES, 2000, imported("a.B") + b")\x81h\x01b"),
+    "keywords": (ENTRIES, 2000, imported("a.B") + b")h\x01\x92"),
+    "dicts of counters": (ENTRIES, 2000, imported("collections.Counter") + b"h\x01\x85R"),
+    "members of sets": (MANY, 2000, imported("builtins.set") + b"h\x01\x85R"),
+    "parameters of modules": (ENTRIES, 2000, imported("a.B") + b")\x81" + MODULE),
+    "bytes of storages": (
+        b"B" + struct.pack("<I", len(STORED)) + STORED, 2000,
+        view(b"K\x00", whole(4), whole(1),
+             storage=imported("torch.storage._load_from_bytes") + b"h\x01\x85R"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["zip", "pickle"])
+@pytest.mark.parametrize("name", SHARED)
+def test_read_values_of_what_many_calls_share_takes_little_memory(
+    name: str, form: str, tmp_path: Path
+) -> None:
+    """A value in the memo is one value, however many calls take it as theirs."""
+    (tmp_path / "bad.pt").write_bytes(in_form(b"\x80\x04" + memo(*SHARED[name]), form))
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    with contextlib.suppress(CheckpointError):
+        read_values(tmp_path / "bad.pt")
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert (after.ru_maxrss - before.ru_maxrss) * 1024 < 1 << 30
+    assert after.ru_utime - before.ru_utime < 10
