@@ -20,9 +20,10 @@
 ``load``              a reference model with its weights, from a model name or a checkpoint
 ``microsoft``         checkpoints of the authors' code (microsoft/Swin-Transformer)
 ``notebook``          checkpoints of the notebook's model
+``not_weights``       the kind of a file that is not a weights file, and what to do with it
+``objects``           plain values from the stand-ins of a pickle, and the state of modules
 ``openmmlab``         checkpoints of OpenMMLab: MMPretrain, MMDetection, MMSegmentation
-``pickles``           the imports and the memory of a pickle, found from its instructions without
-                      running them
+``pickles``           the values of a pickle, with inert stand-ins for whatever it would import
 ``pictures``          the preprocessing and the class names of a checkpoint, from its own files
 ``positions``         absolute position embeddings: the values of each place
 ``preprocessors``     the preprocessing of each library
@@ -31,7 +32,10 @@
 ``semantic``          SOLIDER's semantic embedding, folded into the merges
 ``settings``          fields that no tensor shows, as libraries write them
 ``timm``              checkpoints of timm
+``tensors``           tensors and arrays, rebuilt from arguments that are checked
+``torch_files``       the pickle and the storages of a PyTorch file
 ``torchvision``       checkpoints of torchvision
+``training``          the hints that a training script left next to the weights
 ``weights``           the choice among a file's weights
 ====================  ============================================================================
 """

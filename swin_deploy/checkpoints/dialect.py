@@ -79,12 +79,17 @@ class SideFiles:
         config_path: Path of the ``config.json``, or None if there is none.
         preprocessor: Content of the ``preprocessor_config.json`` or ``processor_config.json``, or
             an empty dict.
+        training: Content of what a training script saved in the file next to the weights
+            (``args``, ``config``, ``meta``, ...), by key; see ``training``.
+        training_file: Name of that file, for messages.
     """
 
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     config_json: dict[str, Any] = dataclasses.field(default_factory=dict)
     config_path: Path | None = None
     preprocessor: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training_file: str = ""
 
 
 class ReadHints(Protocol):

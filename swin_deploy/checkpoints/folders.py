@@ -64,6 +64,7 @@ def read_content(path: Path, *, wanted: str | None = None) -> CheckpointFiles:
     weights = _weights_in(path) if path.is_dir() else path
     # A lone file may be in a folder of unrelated files; these names show that it is not.
     beside = weights.parent if weights.name in WEIGHTS else None
+    training: dict[str, Any] = {}
     if weights.name.endswith(INDEX_SUFFIX):
         chosen = read_parts(weights, _parts(weights), wanted=wanted)
         _check_parts(weights, chosen.tensors)
@@ -71,12 +72,15 @@ def read_content(path: Path, *, wanted: str | None = None) -> CheckpointFiles:
     else:
         found = read_weights(weights, wanted=wanted)
         chosen, metadata, sha256 = found.chosen, found.metadata, sha256_of(weights)
+        training = found.beside
     config = beside / "config.json" if beside else None
     files = SideFiles(
         metadata,
         _read_json(config) if config else {},
         config if config and config.is_file() else None,
         _preprocessor(beside) if beside else {},
+        training,
+        str(shortened(weights.name)),
     )
     return CheckpointFiles(chosen, files, sha256, weights)
 

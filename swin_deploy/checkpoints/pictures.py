@@ -14,6 +14,7 @@ from swin_deploy.checkpoints.dialect import Dialect, SideFiles
 from swin_deploy.checkpoints.infer_config import ConfigRequest, variant_of
 from swin_deploy.checkpoints.known import LIBRARIES
 from swin_deploy.checkpoints.preprocessors import chosen_rule, library_rule
+from swin_deploy.checkpoints.training import training_classes, training_rule
 from swin_deploy.config import SwinConfig, channels_text
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.class_names import (
@@ -68,8 +69,9 @@ def pictures_of(
         ConfigError: If the steps cannot be done, or are for another number of channels.
         FileError: If a file cannot be read, or has a value of another type.
     """
-    told = dialect.file_rule(files)
-    rule = told or library_rule(dialect.source, own)
+    library = library_rule(dialect.source, own)
+    told = dialect.file_rule(files) or training_rule(files, library)
+    rule = told or library
     if stored and told is None:
         rule = stored.changed(rule)
     sized, choice = asked.img_size is not None, asked.preprocessing
@@ -79,7 +81,7 @@ def pictures_of(
     if dialect.class_names is not None:
         names = dialect.class_names(files, config.num_classes)
     else:
-        names = _class_names(files, config.num_classes) or _published_names(own)
+        names = _class_names(files, config.num_classes) or _trained_names(files, own)
     return Pictures(steps, names, _notes(steps, assumed), assumed)
 
 
@@ -188,6 +190,13 @@ def _class_names(files: SideFiles, num_classes: int) -> ClassNames | None:
         num_classes,
         source="label_names of config.json",
     )
+
+
+def _trained_names(files: SideFiles, own: SwinConfig) -> ClassNames | None:
+    """Return the names that a training script left, else ImageNet's for a published model."""
+    labels, place = training_classes(files, own.num_classes)
+    found = class_names_of(labels, own.num_classes, source=place) if labels else None
+    return found or _published_names(own)
 
 
 def _published_names(config: SwinConfig) -> ClassNames | None:

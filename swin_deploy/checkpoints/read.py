@@ -36,6 +36,7 @@ from swin_deploy.checkpoints.infer_sizes import infer_sizes
 from swin_deploy.checkpoints.known import DIALECTS, SOURCES
 from swin_deploy.checkpoints.pictures import pictures_of
 from swin_deploy.checkpoints.resize import resize_tables
+from swin_deploy.checkpoints.training import with_training
 from swin_deploy.checkpoints.weights import Encoder
 from swin_deploy.config import SwinConfig, variant
 from swin_deploy.config.activations import Activation
@@ -192,12 +193,14 @@ def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigReq
     dialect = named.dialect
     facts = _facts(content.beside, dialect, asked)
     sizes = infer_sizes(named, facts)
+    facts, hinted = with_training(facts, content.beside, named, sizes)
+    facts = _of_variant(facts, asked)
     own, assumed = own_config(named, sizes, facts, asked)
     state, filled = assemble(named, own)
     pads = own.always_shift or dialect.pads(own.family)
     config, changed = wanted_config(own, asked, pads=pads)
     state, resized = resize_tables(state, own, config, rule=dialect.table_resize)
-    read = (*content.chosen.notes, *outside_note(named), *facts.remarks)
+    read = (*content.chosen.notes, *outside_note(named), *facts.remarks, *hinted)
     notes = (described(config), *read, *filled, *changed, *resized, *shift_notes(config))
     return _Model(own, config, state, notes, tuple(assumed))
 
@@ -252,11 +255,15 @@ def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> EncoderTenso
 
 
 def _facts(files: SideFiles, dialect: Dialect, asked: ConfigRequest) -> CheckpointHints:
-    """Read the facts in the files next to the weights; complete them from the variant."""
-    facts = CheckpointHints()
-    if dialect.hints is not None:
-        where = str(shortened(files.config_path or "config.json"))
-        facts = dialect.hints(files.config_json, where=where)
+    """Read the facts in the files next to the weights."""
+    if dialect.hints is None:
+        return CheckpointHints()
+    where = str(shortened(files.config_path or "config.json"))
+    return dialect.hints(files.config_json, where=where)
+
+
+def _of_variant(facts: CheckpointHints, asked: ConfigRequest) -> CheckpointHints:
+    """Complete facts from the variant that the user names."""
     known = asked.known
     if known is None:
         return facts

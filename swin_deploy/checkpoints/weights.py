@@ -14,6 +14,7 @@ from exporters.errors import CheckpointError
 from exporters.text_files import listed, shortened
 from swin_deploy.checkpoints.dialect import Dialect
 from swin_deploy.checkpoints.known import DIALECTS
+from swin_deploy.checkpoints.objects import Held
 from swin_deploy.checkpoints.timm import WEIGHTS_KEYS
 from swin_deploy.config.assumptions import Assumption
 
@@ -41,6 +42,7 @@ DATA_PARALLEL_PREFIX = "module."
 SAVE_WEIGHTS = "save the weights alone: torch.save(model.state_dict(), path)"
 MOST_DEPTH = 5  # dicts in dicts that are looked into
 MOST_DICTS = 10_000
+PLAIN = (bool, int, float, str, Held)  # values that may stand among weights
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _state_dicts(values: object) -> Iterator[tuple[str, tuple[dict[str, Tensor],
 def _holds_tensors(values: dict[str, object]) -> bool:
     """Tell whether a dict holds tensors by name, and otherwise only numbers, texts and None."""
     others = [value for value in values.values() if not isinstance(value, Tensor)]
-    plain = all(value is None or isinstance(value, bool | int | float | str) for value in others)
+    plain = all(value is None or isinstance(value, PLAIN) for value in others)
     return plain and len(others) < len(values)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
+from swin_deploy.checkpoints.files import pytorch_reads
 from swin_deploy.checkpoints.read import Reading
 from swin_deploy.checkpoints.timm import DIALECT, WEIGHTS_KEYS
 from swin_deploy.checkpoints.weights import EMA, RAW
@@ -81,9 +82,11 @@ def _load(models: Any, model: nn.Module, reading: Reading) -> None:  # noqa: ANN
     if path.name.endswith(".index.json"):
         raise ComparisonError("timm reads no weights that are split over several files")
     state: Any = {}
-    if reading.key in ("", *WEIGHTS_KEYS) and reading.wanted in (None, EMA, RAW):
+    own = path.suffix == ".safetensors" or pytorch_reads(path)
+    if own and reading.key in ("", *WEIGHTS_KEYS) and reading.wanted in (None, EMA, RAW):
         # This is timm's own choice; ours must come to the same one by itself.
-        state = models.load_state_dict(str(path), use_ema=reading.wanted != RAW)
+        ema = reading.wanted != RAW
+        state = models.load_state_dict(str(path), use_ema=ema, weights_only=True)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         state = read_state(path, reading.encoder.key)
     # timm removes the prefixes of DataParallel and torch.compile by itself.

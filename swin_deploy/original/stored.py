@@ -1,10 +1,12 @@
 """A state dict from the user's file, as a library's users take it out by hand.
 
-This code is on purpose not that of ``checkpoints``: a fault there must not be here, too.
+This code is on purpose not that of ``checkpoints``: a fault there must not be here, too. Only files
+that PyTorch's safe reader refuses, for the objects in them, are read as there.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
 from exporters.text_files import listed
+from swin_deploy.checkpoints.files import pytorch_reads, read_values
 from swin_deploy.checkpoints.weights import COUNTERS, DATA_PARALLEL_PREFIX
 
 # Buffers that every library computes from the sizes, and what only training uses.
@@ -21,10 +24,10 @@ DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask", "mas
 
 
 def read_state(path: Path, key: str) -> dict[str, Tensor]:
-    """Read the tensors under a key of a ``torch.save`` or safetensors file.
+    """Read the tensors under a key of a weights file.
 
     Args:
-        path: Path of the file.
+        path: Path of a file that was loaded before.
         key: Keys that lead to the tensors, joined by dots; empty for the file itself.
 
     Returns:
@@ -35,8 +38,11 @@ def read_state(path: Path, key: str) -> dict[str, Tensor]:
     """
     if path.suffix == ".safetensors":
         values: object = safetensors.torch.load_file(path)
+    elif pytorch_reads(path):
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            values = torch.load(path, map_location="cpu", weights_only=True)
     else:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        values = read_values(path)
     found = _under(values, key)
     if not isinstance(found, dict):
         raise ComparisonError(f"{path.name} has no state dict {key}")

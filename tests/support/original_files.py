@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gone
 import peers
 import torch
 
@@ -172,6 +175,41 @@ def torchvision_ema_file(folder: Path) -> Path:
     return folder / "checkpoint.pth"
 
 
+def args_file(folder: Path) -> Path:
+    """As timm's train.py saves it."""
+    path = ema_file(folder)
+    values = torch.load(path, weights_only=True)
+    torch.save(values | {"args": argparse.Namespace(model="swin", img_size=64)}, path)
+    return path
+
+
+def config_file(folder: Path) -> Path:
+    """As the authors' main.py saves it, with a config of a class that is gone."""
+    state = peers.microsoft_state(peers.build_timm("swin", **TINY))
+    with gone.package() as package:
+        config = package.CfgNode({"DATA": {"IMG_SIZE": 64}})
+        torch.save({"model": state, "config": config, "epoch": 3}, folder / "ckpt_epoch_60.pth")
+    return folder / "ckpt_epoch_60.pth"
+
+
+def arrays_file(folder: Path) -> Path:
+    """As Detectron2's converters write it: a pickle of NumPy arrays."""
+    state = peers.build_timm("swin", **TINY).state_dict()
+    arrays = {name: value.numpy() for name, value in state.items()}
+    (folder / "w.pkl").write_bytes(pickle.dumps({"model": arrays, "__author__": "me"}))
+    return folder / "w.pkl"
+
+
+def module_file(folder: Path) -> Path:
+    torch.save({"model": peers.build_timm("swin", **TINY)}, folder / "whole.pt")
+    return folder / "whole.pt"
+
+
+def torchvision_module_file(folder: Path) -> Path:
+    torch.save(peers.build_torchvision("swin", **TINY), folder / "tv_whole.pt")
+    return folder / "tv_whole.pt"
+
+
 SIZE = {"img_size": 64}
 CLASSIFIER = "ForImageClassification"
 FILES: dict[str, tuple[Callable[[Path], Path], Asked]] = {
@@ -201,6 +239,11 @@ FILES: dict[str, tuple[Callable[[Path], Path], Asked]] = {
     "timm-compiled-parallel": (compiled_file("module._orig_mod."), SIZE),
     "timm-inside": (compiled_file("model.backbone."), SIZE),
     "timm-references": (references_file, SIZE),
+    "timm-args": (args_file, {}),
+    "timm-arrays": (arrays_file, SIZE),
+    "timm-module": (module_file, {}),
+    "torchvision-module": (torchvision_module_file, SIZE),
+    "authors-config": (config_file, {}),
     "authors-file": (authors_file("swin"), {}),
     "authors-v2-file": (authors_file("swinv2"), {}),
     "torchvision": (torchvision_file("swin"), SIZE),
