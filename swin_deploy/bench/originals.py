@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import os
@@ -60,12 +61,18 @@ def build_original(loaded: LoadedModel, library: str) -> nn.Module:
         "torchvision": torchvision_model,
         "transformers": _transformers_model,
     }
-    model = builders[library](config)
+    one_layer = dataclasses.replace(config, head_hidden=0, head_activation="none")
+    model = builders[library](one_layer)
     # transformers' classifiers have the encoder under a name; names are those of several releases.
     base = str(getattr(model, "base_model_prefix", ""))
     prefix = f"{base}." if base else ""
     dialects = tuple(_under(prefix, one) for one in DIALECTS if one.library == library)
-    _copy_weights(model, dict(loaded.reference.named_parameters()), dialects)
+    ours = dict(loaded.reference.named_parameters())
+    if config.head_hidden:
+        place = dialects[0].source_keys("head.weight")[0].removesuffix(".weight")
+        model.set_submodule(place, copy.deepcopy(loaded.reference.get_submodule("head")))
+        ours = {name: value for name, value in ours.items() if not name.startswith("head.")}
+    _copy_weights(model, ours, dialects)
     return model.eval().requires_grad_(requires_grad=False)
 
 

@@ -11,7 +11,15 @@ from typing import Any, Literal
 from exporters.errors import CheckpointError, ConfigError
 from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
 from swin_deploy.checkpoints.infer_sizes import shown_img_size, shown_pretrained, shown_windows
-from swin_deploy.config import VARIANTS, Output, Size, SwinConfig, nearest, sizes_remedy
+from swin_deploy.config import (
+    VARIANTS,
+    HeadActivation,
+    Output,
+    Size,
+    SwinConfig,
+    nearest,
+    sizes_remedy,
+)
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.preprocessing import PreprocessingChoice
 
@@ -33,6 +41,9 @@ class ConfigRequest:
         source: Library that the checkpoint comes from.
         weights: Weights to take out of several in a file.
         preprocessing: The user's choices about the preprocessing.
+        head: Name of the classifier in the file, or of one of its layers.
+        head_activation: Activation between the two layers of the classifier.
+        output: Kind of output.
     """
 
     known: SwinConfig | None = None
@@ -42,6 +53,9 @@ class ConfigRequest:
     source: str | None = None
     weights: str | None = None
     preprocessing: PreprocessingChoice = DEFAULT_CHOICE
+    head: str | None = None
+    head_activation: HeadActivation | None = None
+    output: Output | None = None
 
 
 def own_config(
@@ -292,6 +306,8 @@ def _natural_output(sizes: dict[str, Any]) -> Output | Literal[""]:
 def described(config: SwinConfig) -> str:
     """Return the sizes of a model in words."""
     head = f"{config.num_classes} classes" if config.num_classes else "no classifier"
+    if config.head_hidden:
+        head += f" by a head of {config.head_hidden} channels, activation {config.head_activation}"
     return (
         f"{'Swin V2' if config.family == 'swinv2' else 'Swin'}: {config.embed_dim} channels, "
         f"depths {_listed(config.depths)}, heads {_listed(config.num_heads)}, "

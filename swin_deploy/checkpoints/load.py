@@ -14,10 +14,11 @@ from exporters.errors import CheckpointError, ConfigError
 from exporters.text_files import listed, naming
 from swin_deploy.checkpoints.assemble import derived_buffers
 from swin_deploy.checkpoints.infer_config import DEFAULT_CHOICE, variant_of
+from swin_deploy.checkpoints.known import refuse_without_file
 from swin_deploy.checkpoints.pictures import prepared
 from swin_deploy.checkpoints.preprocessors import variant_rule
 from swin_deploy.checkpoints.read import CheckpointOptions, Reading, load_checkpoint
-from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Output, SwinConfig, variant
+from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, SwinConfig, variant
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.names import variant_name
 from swin_deploy.deploy.fold import fold
@@ -82,11 +83,9 @@ class LoadOptions(CheckpointOptions, total=False):
     """Options of a model to load, in addition to ``CheckpointOptions``.
 
     Attributes:
-        output: Kind of output; by default the one that the checkpoint is made for.
         classes: Path of the file of class names; by default those of the checkpoint.
     """
 
-    output: Output | None
     classes: str | Path | None
 
 
@@ -131,8 +130,8 @@ def load_model(
         FileError: If a file next to the weights, or one that the user names, cannot be read.
     """
     require_known(asked)
-    if asked.get("weights") is not None and checkpoint is None:
-        raise ConfigError("--weights chooses among the weights of a file; give --checkpoint")
+    if checkpoint is None:
+        refuse_without_file(asked)
     name = None if name is None else variant_name(name)
     if checkpoint is None and name in BUNDLED_WEIGHTS:
         checkpoint = BUNDLED_WEIGHTS[name]
@@ -152,6 +151,9 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
         "window_size": asked.get("window_size"),
         "weights": asked.get("weights"),
         "preprocessing": asked.get("preprocessing", DEFAULT_CHOICE),
+        "head": asked.get("head"),
+        "head_activation": asked.get("head_activation"),
+        "output": asked.get("output"),
     }
     with naming(checkpoint):
         loaded = load_checkpoint(checkpoint, name, **options)

@@ -23,6 +23,7 @@ from swin_deploy.checkpoints.dialect import (
     take_encoder,
 )
 from swin_deploy.checkpoints.folders import CheckpointFiles, read_content
+from swin_deploy.checkpoints.heads import OwnHead, take_head
 from swin_deploy.checkpoints.infer_config import (
     ConfigRequest,
     check_agreement,
@@ -35,7 +36,7 @@ from swin_deploy.checkpoints.known import DIALECTS, SOURCES
 from swin_deploy.checkpoints.pictures import pictures_of
 from swin_deploy.checkpoints.resize import resize_tables
 from swin_deploy.checkpoints.weights import Encoder
-from swin_deploy.config import SwinConfig, variant
+from swin_deploy.config import HeadActivation, Output, SwinConfig, variant
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
@@ -54,6 +55,9 @@ class Reading:
         key: Shortest name that tells them from others in the file; empty for the file itself.
         wanted: The weights that the user asked for with ``--weights``, or None.
         config_path: Path of the ``config.json`` that the source's library reads, or None.
+        head: The classifier if its form is not the library's own; None for the library's own, and
+            for none.
+        beside: Full names of tensors in the file that the library's own model does not have.
     """
 
     path: Path
@@ -64,6 +68,8 @@ class Reading:
     key: str = ""
     wanted: str | None = None
     config_path: Path | None = None
+    head: OwnHead | None = None
+    beside: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,10 @@ class CheckpointOptions(TypedDict, total=False):
         weights: The weights to take out of several in a file: ``ema``, ``raw`` or their key; by
             default those that the source's library takes, which is then an assumption.
         preprocessing: The user's choices about the preprocessing.
+        head: Name of the classifier in the file, or of one of its layers; by default the only one.
+        head_activation: Activation between the two layers of the classifier, which weights do not
+            tell.
+        output: Kind of output; by default the one that the checkpoint is made for.
     """
 
     source: str | None
@@ -110,6 +120,9 @@ class CheckpointOptions(TypedDict, total=False):
     window_size: int | None
     weights: str | None
     preprocessing: PreprocessingChoice
+    head: str | None
+    head_activation: HeadActivation | None
+    output: Output | None
 
 
 def load_checkpoint(
@@ -148,6 +161,8 @@ def load_checkpoint(
         key=content.chosen.name,
         wanted=asked.weights,
         config_path=content.beside.config_path if named.dialect.hints else None,
+        head=model.head,
+        beside=model.beside,
     )
     return LoadedCheckpoint(
         config=model.config,
@@ -171,21 +186,29 @@ class _Model:
     state_dict: dict[str, Tensor]
     notes: tuple[str, ...]
     assumptions: tuple[Assumption, ...] = ()
+    head: OwnHead | None = None
+    beside: frozenset[str] = frozenset()
 
 
 def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigRequest) -> _Model:
     """Read a model of V1 or V2 in any dialect."""
     dialect = named.dialect
+    taken = take_head(named, content.tensors, asked)
+    named = taken.named
     facts = _facts(content.beside, dialect, asked)
-    sizes = infer_sizes(named, facts)
+    if not taken.comparable:
+        said = {name: value for name, value in facts.sizes.items() if name != "num_classes"}
+        facts = dataclasses.replace(facts, sizes=said)
+    sizes = infer_sizes(named, facts) | taken.sizes
     own, assumed = own_config(named, sizes, facts, asked)
     state, filled = assemble(named, own)
     pads = own.always_shift or dialect.pads(own.family)
     config, changed = wanted_config(own, asked, pads=pads)
     state, resized = resize_tables(state, own, config, rule=dialect.table_resize)
-    read = (*content.chosen.notes, *outside_note(named), *facts.remarks)
+    read = (*content.chosen.notes, *taken.notes, *outside_note(named), *facts.remarks)
     notes = (described(config), *read, *filled, *changed, *resized)
-    return _Model(own, config, state, notes, tuple(assumed))
+    assumptions = (*assumed, *taken.assumptions)
+    return _Model(own, config, state, notes, assumptions, taken.own, taken.beside)
 
 
 def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: str = "") -> str:

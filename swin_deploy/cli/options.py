@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 import click
 from click.shell_completion import CompletionItem
 
-from exporters.errors import ConfigError
 from exporters.spec import Flavor
 from exporters.text_files import read_text
-from swin_deploy.checkpoints.known import LIBRARIES, ORIGINAL_CHOICES, SOURCES
+from swin_deploy.checkpoints.known import (
+    LIBRARIES,
+    ORIGINAL_CHOICES,
+    SOURCES,
+    refuse_without_file,
+)
 from swin_deploy.cli.console import Console
 from swin_deploy.cli.inputs import (
     require_checkpoint,
@@ -26,7 +30,7 @@ from swin_deploy.cli.inputs import (
     requiring,
 )
 from swin_deploy.cli.values import FILE, MAX_BATCH, crop_share, number_list
-from swin_deploy.config import VARIANTS
+from swin_deploy.config import VARIANTS, HeadActivation
 from swin_deploy.config.names import SHORT_NAMES, variant_name
 from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
 
@@ -50,6 +54,8 @@ class ModelRequest:
         window_size: Window side, in tokens.
         outputs: Kind of the model's outputs.
         weights: Name of the weights in a checkpoint with several.
+        head: Name of the classifier in a checkpoint with several.
+        head_activation: Activation between the two layers of a classifier.
         classes: File of class names.
         preprocessing: The preprocessing options.
     """
@@ -61,6 +67,8 @@ class ModelRequest:
     window_size: int | None
     outputs: Output | None
     weights: str | None
+    head: str | None
+    head_activation: HeadActivation | None
     classes: Path | None
     preprocessing: PreprocessingChoice
 
@@ -84,6 +92,8 @@ class ModelRequest:
             "source": self.source,
             "output": self.outputs,
             "weights": self.weights,
+            "head": self.head,
+            "head_activation": self.head_activation,
             "preprocessing": self.preprocessing,
             "classes": self.classes,
         }
@@ -100,10 +110,7 @@ class ModelRequest:
             ConfigError: If the variant cannot have a size or an output, or --weights has no file.
         """
         if self.checkpoint is None:
-            if self.weights is not None:
-                raise ConfigError(
-                    "--weights chooses among the weights of a file; give --checkpoint"
-                )
+            refuse_without_file(vars(self))
             sizes = {
                 "img_size": self.image_size,
                 "window_size": self.window_size,
@@ -230,6 +237,18 @@ def checkpoint_options(command: Command) -> Command:
             callback=requiring(read_text),
             help="The model's class names in its order: one a line, or JSON.  [default: the "
             "checkpoint's]",
+        ),
+        click.option(
+            "--head-activation",
+            type=click.Choice(get_args(HeadActivation)),
+            help="What stands between the two layers of a classifier, which weights do not tell.  "
+            "[default: relu, with a warning]",
+        ),
+        click.option(
+            "--head",
+            metavar="NAME",
+            help="Which classifier of a checkpoint with several, by its name in the file.  "
+            "[default: the only one, else none]",
         ),
         click.option(
             "--outputs",

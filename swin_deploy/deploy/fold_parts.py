@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,7 @@ from swin_deploy.deploy.model import (
     WindowAttention,
     WindowMask,
 )
+from swin_deploy.reference.head import TwoLayerHead
 
 # Tokens in a window whose position bias is a constant: 64 x 64 values a head, 18 x its table.
 LARGEST_EXPANDED_AREA = 64
@@ -230,9 +233,19 @@ def pooled(norm: nn.Module, head: nn.Module) -> nn.Module:
 
     Args:
         norm: The norm of the tokens before their mean, or the identity.
-        head: The linear classifier, or the identity for features.
+        head: The classifier of one linear layer or two, or the identity for features.
     """
-    parts = [copy_norm(norm), Features()]
+    return nn.Sequential(copy_norm(norm), Features(), *_classifier(head))
+
+
+def _classifier(head: nn.Module) -> list[nn.Module]:
+    """Return the layers of a classifier; two without an activation between them become one."""
     if isinstance(head, nn.Linear):
-        parts.append(copy_linear(head))
-    return nn.Sequential(*parts)
+        return [copy_linear(head)]
+    if not isinstance(head, TwoLayerHead):
+        return []
+    first, last = head.fc1, head.fc2
+    if not isinstance(head.act, nn.Identity):
+        return [copy_linear(first), copy.deepcopy(head.act), copy_linear(last)]
+    weight = last.weight.double()
+    return [linear(weight @ first.weight.double(), weight @ first.bias.double() + last.bias)]

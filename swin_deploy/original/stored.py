@@ -5,6 +5,7 @@ This code is on purpose not that of ``checkpoints``: a fault there must not be h
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from exporters.text_files import listed
 from swin_deploy.checkpoints.weights import COUNTERS, DATA_PARALLEL_PREFIX
 
 # Buffers that every library computes from the sizes, and what only training uses.
+COMPILED = "_orig_mod."
 DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask", "mask_token", "k_bias")
 
 
@@ -69,6 +71,17 @@ def under_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
+
+
+def library_state(state: dict[str, Tensor], beside: Collection[str]) -> dict[str, Tensor]:
+    """Return a state dict without the tensors that the library's own model does not have.
+
+    Args:
+        state: Tensors by name; timm removes the prefix of ``torch.compile`` from the names.
+        beside: Full names in the file of a classifier of another form.
+    """
+    names = {name.removeprefix(COMPILED) for name in beside} | set(beside)
+    return {name: value for name, value in state.items() if name not in names}
 
 
 def load_strictly(model: nn.Module, state: dict[str, Tensor], library: str) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from swin_deploy.config import Size, StageSpec, SwinConfig, hidden_channels
 from swin_deploy.config.sizes import NONE
 from swin_deploy.config.windows import offsets, relative_position_index, shifted_window_mask
+from swin_deploy.reference.head import build_head
 from swin_deploy.reference.parts import StochasticDepth, drop_path_rates
 
 DROP_PATH = 0.1  # of the last block; the authors use 0.1 to 0.5 by size
@@ -229,9 +230,7 @@ class SwinTransformer(nn.Module):
         for index in config.shown_stages if config.stage_norms else ():
             norm = nn.LayerNorm(stages[index].dim, eps=config.layer_norm_eps)
             self.add_module(f"norm{index}", norm)
-        self.head: nn.Module = nn.Identity()
-        if config.num_classes:
-            self.head = nn.Linear(stages[-1].dim, config.num_classes)
+        self.head = build_head(config)
         self.apply(_initialise)
 
     def parts(self) -> Iterator[tuple[list[SwinBlock], PatchMerging | None]]:
