@@ -76,12 +76,14 @@ class SideFiles:
         config_path: Path of the ``config.json``, or None if there is none.
         preprocessor: Content of the ``preprocessor_config.json`` or ``processor_config.json``, or
             an empty dict.
+        tags_path: Path of a tagger's ``selected_tags.csv``, or None if there is none.
     """
 
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     config_json: dict[str, Any] = dataclasses.field(default_factory=dict)
     config_path: Path | None = None
     preprocessor: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tags_path: Path | None = None
 
 
 class ReadHints(Protocol):

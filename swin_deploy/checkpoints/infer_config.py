@@ -22,6 +22,7 @@ from swin_deploy.config import (
 )
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.preprocessing import PreprocessingChoice
+from swin_deploy.images.scores import Scores
 
 SHOWN = ("family", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
 
@@ -44,6 +45,7 @@ class ConfigRequest:
         head: Name of the classifier in the file, or of one of its layers.
         head_activation: Activation between the two layers of the classifier.
         output: Kind of output.
+        scores: Kind of the classes' scores.
     """
 
     known: SwinConfig | None = None
@@ -56,6 +58,7 @@ class ConfigRequest:
     head: str | None = None
     head_activation: HeadActivation | None = None
     output: Output | None = None
+    scores: Scores | None = None
 
 
 def own_config(

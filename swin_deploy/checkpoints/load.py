@@ -25,6 +25,7 @@ from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.model import DeployModel
 from swin_deploy.images.class_names import ClassNames, read_class_names
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
+from swin_deploy.images.scores import SCORES, Scores
 from swin_deploy.reference import Reference, build_reference
 
 RANDOM_SEED = 0
@@ -42,6 +43,7 @@ class LoadedModel:
         sha256: SHA-256 of the weights; empty for random weights.
         preprocessing: Steps from a picture to an input.
         class_names: Names of the classes; None if they are unknown.
+        scores: Kind of the classes' scores.
         source: The library that the checkpoint comes from, or an empty string.
         notes: Notes on what was found, ignored or changed while loading.
         assumptions: Choices that neither the checkpoint nor the user made.
@@ -59,6 +61,7 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
     reading: Reading | None = None
+    scores: Scores = "softmax"
 
     @property
     def weights_key(self) -> str:
@@ -103,6 +106,8 @@ def require_known(asked: LoadOptions) -> None:
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise ConfigError(f"{unknown[0]} is not an option of a model; known are {listed(known)}")
+    if asked.get("scores") not in (None, *SCORES):
+        raise ConfigError(f"scores {asked.get('scores')!r}: one of {', '.join(SCORES)} is needed")
     steps = asked.get("preprocessing", DEFAULT_CHOICE)
     if not isinstance(steps, PreprocessingChoice):
         raise ConfigError(
@@ -136,6 +141,7 @@ def load_model(
     if checkpoint is None and name in BUNDLED_WEIGHTS:
         checkpoint = BUNDLED_WEIGHTS[name]
     loaded = _random(name, asked) if checkpoint is None else _from_file(name, checkpoint, asked)
+    loaded = replace(loaded, scores=asked.get("scores") or loaded.scores)
     classes = asked.get("classes")
     if classes is None:
         return loaded
@@ -154,6 +160,7 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
         "head": asked.get("head"),
         "head_activation": asked.get("head_activation"),
         "output": asked.get("output"),
+        "scores": asked.get("scores"),
     }
     with naming(checkpoint):
         loaded = load_checkpoint(checkpoint, name, **options)
@@ -170,6 +177,7 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
         notes=loaded.notes,
         assumptions=loaded.assumptions,
         reading=loaded.reading,
+        scores=loaded.scores,
     )
 
 

@@ -40,6 +40,7 @@ from swin_deploy.config import HeadActivation, Output, SwinConfig, variant
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
+from swin_deploy.images.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class LoadedCheckpoint:
         reading: Record of the place of the weights, and of their config before any resizing.
         preprocessing: Steps from a picture to an input of the model.
         class_names: Names of the classes that the checkpoint's own files give, or None.
+        scores: Kind of the classes' scores.
         assumptions: Choices that neither the checkpoint nor the user made.
     """
 
@@ -96,6 +98,7 @@ class LoadedCheckpoint:
     reading: Reading
     preprocessing: Preprocessing
     class_names: ClassNames | None = None
+    scores: Scores = "softmax"
     assumptions: tuple[Assumption, ...] = ()
 
 
@@ -113,6 +116,9 @@ class CheckpointOptions(TypedDict, total=False):
         head_activation: Activation between the two layers of the classifier, which weights do not
             tell.
         output: Kind of output; by default the one that the checkpoint is made for.
+        scores: Kind of the classes' scores: ``softmax``, ``sigmoid`` where several classes may be
+            right at once, or ``none`` for the logits; by default what the checkpoint's files say,
+            else ``softmax``.
     """
 
     source: str | None
@@ -123,6 +129,7 @@ class CheckpointOptions(TypedDict, total=False):
     head: str | None
     head_activation: HeadActivation | None
     output: Output | None
+    scores: Scores | None
 
 
 def load_checkpoint(
@@ -173,6 +180,7 @@ def load_checkpoint(
         reading=reading,
         preprocessing=pictures.preprocessing,
         class_names=pictures.class_names,
+        scores=pictures.scores,
         assumptions=(*content.chosen.assumptions, *model.assumptions, *pictures.assumptions),
     )
 

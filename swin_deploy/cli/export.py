@@ -125,7 +125,9 @@ def export(
         )
     if pixels:
         rows, columns = loaded.config.image
-        console.note(f"  takes RGB pixels [{batch or 'batch'}, {rows}, {columns}, 3], uint8, after")
+        order = loaded.preprocessing.channels.upper()
+        shape = f"[{batch or 'batch'}, {rows}, {columns}, 3]"
+        console.note(f"  takes {order} pixels {shape}, uint8, after")
         console.note(f"  {loaded.preprocessing.to_pixels}")
     flag = "fp16" if precision == "fp32" else precision
     console.next_step("build-trt", path, f"--{flag}", why="the engine, its precision proved")

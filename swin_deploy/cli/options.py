@@ -29,15 +29,22 @@ from swin_deploy.cli.inputs import (
     require_steps,
     requiring,
 )
-from swin_deploy.cli.values import FILE, MAX_BATCH, crop_share, number_list
+from swin_deploy.cli.values import FILE, MAX_BATCH, color, crop_share, number_list
 from swin_deploy.config import VARIANTS, HeadActivation
 from swin_deploy.config.names import SHORT_NAMES, variant_name
-from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
+from swin_deploy.images.preprocessing import (
+    CHANNEL_ORDERS,
+    INTERPOLATIONS,
+    RESIZE_MODES,
+    PreprocessingChoice,
+)
+from swin_deploy.images.scores import SCORES
 
 if TYPE_CHECKING:
     from swin_deploy.api.models import Model
     from swin_deploy.checkpoints.load import LoadOptions
     from swin_deploy.config import Output
+    from swin_deploy.images.scores import Scores
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -57,6 +64,7 @@ class ModelRequest:
         head: Name of the classifier in a checkpoint with several.
         head_activation: Activation between the two layers of a classifier.
         classes: File of class names.
+        scores: Kind of the classes' scores.
         preprocessing: The preprocessing options.
     """
 
@@ -70,6 +78,7 @@ class ModelRequest:
     head: str | None
     head_activation: HeadActivation | None
     classes: Path | None
+    scores: Scores | None
     preprocessing: PreprocessingChoice
 
     def words(self) -> list[str]:
@@ -96,6 +105,7 @@ class ModelRequest:
             "head_activation": self.head_activation,
             "preprocessing": self.preprocessing,
             "classes": self.classes,
+            "scores": self.scores,
         }
 
     def inputs(self) -> list[Path]:
@@ -202,6 +212,18 @@ def checkpoint_options(command: Command) -> Command:
     command = with_options(
         command,
         click.option(
+            "--pad-color",
+            metavar="N,N,N",
+            callback=color,
+            help="Colour of what is padded, red, green and blue from 0 to 255; 255,255,255 is "
+            "white.  [default: the mean, black with square]",
+        ),
+        click.option(
+            "--channel-order",
+            type=click.Choice(CHANNEL_ORDERS),
+            help="Order of the channels that the model takes.  [default: rgb]",
+        ),
+        click.option(
             "--interpolation",
             type=click.Choice(INTERPOLATIONS),
             help="Filter that images are resized with.",
@@ -210,7 +232,8 @@ def checkpoint_options(command: Command) -> Command:
             "--resize-mode",
             type=click.Choice(RESIZE_MODES),
             help="shortest: the shorter side is resized, the centre cropped; squash: both sides; "
-            "pad: the longer side, the rest filled; none: cropped only.",
+            "pad: the longer side, the rest filled; square: padded to a square, then both sides; "
+            "none: cropped only.",
         ),
         click.option(
             "--crop-ratio",
@@ -235,8 +258,15 @@ def checkpoint_options(command: Command) -> Command:
             "--classes",
             type=FILE,
             callback=requiring(read_text),
-            help="The model's class names in its order: one a line, or JSON.  [default: the "
-            "checkpoint's]",
+            help="The model's class names in its order: one a line, JSON, or CSV with a column "
+            "name.  [default: the checkpoint's]",
+        ),
+        click.option(
+            "--scores",
+            type=click.Choice(SCORES),
+            help="How logits become scores: softmax where one class is right, sigmoid where any "
+            "number is, none for the logits.  [default: what the checkpoint's files say, else "
+            "softmax]",
         ),
         click.option(
             "--head-activation",

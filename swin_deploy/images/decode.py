@@ -190,7 +190,7 @@ def pixels_of(
         tell: Function as in ``load_pixels``.
 
     Returns:
-        Pixels, [rows, columns, channels], uint8.
+        Pixels, [rows, columns, channels], uint8, with the channels in the model's order.
     """
     from PIL import Image, ImageOps
 
@@ -200,19 +200,46 @@ def pixels_of(
         tell(NOT_TURNED)
     if image.mode.startswith(("I", "F")):
         tell(SIXTEEN_BITS)
+    if steps.resize_mode == "square":
+        image = _squared(image, steps)
     size = _resized(image.size, steps)
     if size[0] * size[1] > MOST_RESIZED:
         raise _TooLargeError(
             f"of {image.width:,} x {image.height:,} pixels becomes {size[0]:,} x {size[1]:,} "
             f"before the crop, more than the {MOST_RESIZED:,} pixels that are resized to"
         )
+    image = _coloured(image, steps)
+    if size != image.size:
+        image = image.resize(size, Image.Resampling[steps.interpolation.upper()])
+    pixels = np.asarray(_centred(image, steps), np.uint8)
+    return pixels if steps.channels == "rgb" else np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _squared(image: Image.Image, steps: Preprocessing) -> Image.Image:
+    """Return a picture in the middle of a square of the fill, its transparent pixels filled too."""
+    from PIL import Image
+
+    side, fill = max(image.size), steps.fill or (0, 0, 0)
+    if side**2 > MOST_PIXELS:
+        raise _TooLargeError(
+            f"of {image.width:,} x {image.height:,} pixels becomes {side:,} x {side:,} padded to a "
+            f"square, more than the {MOST_PIXELS:,} pixels that are decoded"
+        )
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*fill, 255)), layer)
+    square = Image.new("RGB", (side, side), fill)
+    square.paste(image.convert("RGB"), ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def _coloured(image: Image.Image, steps: Preprocessing) -> Image.Image:
+    """Return a picture as RGB."""
     if image.mode != "RGB":
         image = image.convert("RGB")
     if steps.on_white and image.info.get("transparency") is not None:
-        image = _on_white(image)
-    if size != image.size:
-        image = image.resize(size, Image.Resampling[steps.interpolation.upper()])
-    return np.asarray(_centred(image, steps), np.uint8)
+        return _on_white(image)
+    return image
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -237,7 +264,7 @@ def _resized(size: tuple[int, int], steps: Preprocessing) -> tuple[int, int]:
     box = steps.resize_size
     if steps.resize_mode == "none":
         return size
-    if steps.resize_mode == "squash":
+    if steps.resize_mode in ("squash", "square"):
         return box.columns, box.rows
     if steps.resize_mode == "shortest" and box.is_square:
         width, height = (int(box.rows * one / min(size)) for one in size)
@@ -255,7 +282,10 @@ def _centred(image: Image.Image, steps: Preprocessing) -> Image.Image:
     rows, columns = steps.crop_size
     if image.size == (columns, rows):
         return image
-    fill = tuple(round(255 * value) for value in steps.mean) if steps.resize_mode == "pad" else 0
+    fill: tuple[int, ...] = steps.fill or (0, 0, 0)
+    if steps.resize_mode == "pad" and steps.fill is None:
+        mean = steps.mean if steps.channels == "rgb" else steps.mean[::-1]
+        fill = tuple(round(255 * value) for value in mean)
     canvas = Image.new(image.mode, (columns, rows), fill)
     left, top = _offset(image.width, columns, steps), _offset(image.height, rows, steps)
     canvas.paste(image, (left, top))
