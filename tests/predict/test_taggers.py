@@ -17,6 +17,7 @@ from exporters.artifact import manifest_path, read_manifest
 from exporters.errors import ConfigError, FileError
 from swin_deploy.artifacts.facts import ModelFacts
 from swin_deploy.checkpoints.load import load_model
+from swin_deploy.config import SwinConfig
 from swin_deploy.images.class_names import read_class_names
 from swin_deploy.images.decode import load_pixels
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
@@ -55,6 +56,21 @@ def test_predict_tagger_folder_gives_its_users_scores(
     assert "channel order: assuming" not in done.err
     rgb = users_scores(model, picture, bgr=False)
     assert (rgb - wanted).abs().max() > 1e-2  # the order of the channels matters
+
+
+@pytest.mark.skipif(
+    "activation" not in SwinConfig.__dataclass_fields__, reason="the MLPs have exact GELU alone"
+)
+def test_predict_tagger_with_tanh_gelu_gives_its_users_scores(
+    swin: Command, picture: Path, tmp_path: Path
+) -> None:
+    model = write_tagger(tmp_path / "tagger", act_layer="gelu_tanh")
+    wanted = users_scores(model, picture)
+    done = swin("predict", tmp_path / "tagger", picture, *USERS, "--json", "--threshold", 0)
+    found = tags_of(done.assert_done().out)
+    assert len(found) == TAGS
+    for name, score in found.items():
+        assert score == pytest.approx(float(wanted[tag_names().index(name)]), abs=1e-4)
 
 
 def test_export_tagger_records_scores_tags_and_steps(
