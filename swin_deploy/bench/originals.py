@@ -67,12 +67,11 @@ def build_original(loaded: LoadedModel, library: str) -> nn.Module:
     base = str(getattr(model, "base_model_prefix", ""))
     prefix = f"{base}." if base else ""
     dialects = tuple(_under(prefix, one) for one in DIALECTS if one.library == library)
-    ours = dict(loaded.reference.named_parameters())
     if config.head_hidden:
-        place = dialects[0].source_keys("head.weight")[0].removesuffix(".weight")
+        names = [dialect.source_keys("head.weight")[0] for dialect in dialects]
+        place = next(name for name in names if name in model.state_dict()).removesuffix(".weight")
         model.set_submodule(place, copy.deepcopy(loaded.reference.get_submodule("head")))
-        ours = {name: value for name, value in ours.items() if not name.startswith("head.")}
-    _copy_weights(model, ours, dialects)
+    _copy_weights(model, dict(loaded.reference.named_parameters()), dialects)
     return model.eval().requires_grad_(requires_grad=False)
 
 

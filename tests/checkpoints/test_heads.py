@@ -1,5 +1,6 @@
 """Classifiers of the user's own: taken, named, or left aside, never taken wrongly in silence."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,25 @@ def test_original_with_own_sequential_equals_the_reference(
     hop = hop_of(load_model(None, path, img_size=64, output=output))
     assert hop.not_run == ""
     assert hop.passed, hop
+
+
+def test_original_of_a_timm_folder_with_own_head_equals_the_reference(tmp_path: Path) -> None:
+    """timm's own folder, whose config.json says the classes of the head that was put there."""
+    timm = peers.import_peer("timm")
+    sizes = {"img_size": 64, "window_size": 4, "num_classes": 3, **own_heads.TINY}
+    model = timm.create_model("swin_tiny_patch4_window7_224", **sizes)
+    model.head.fc = SEQUENTIALS["relu"]()
+    timm.models.save_for_hf(peers.trained_like(model), str(tmp_path), model_args=sizes)
+    loaded = load_model(None, tmp_path)
+    assert_gives(loaded, model)
+    assert hop_of(loaded).passed
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_args"]["num_classes"] = 7
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        CheckpointError, match=r"config.json says num_classes 7, the weights have 3"
+    ):
+        load_model(None, tmp_path)
 
 
 def test_original_with_own_head_rejects_another_activation(tmp_path: Path) -> None:
