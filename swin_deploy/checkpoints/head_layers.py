@@ -54,7 +54,7 @@ class Part:
         found = {
             name.removesuffix(".weight"): tensor
             for name, tensor in self.tensors.items()
-            if name.endswith(".weight") and tensor.ndim == 2
+            if name.endswith(".weight") and tensor.ndim == 2 and tensor.numel()
         }
         return dict(sorted(found.items(), key=lambda layer: _natural(layer[0])))
 

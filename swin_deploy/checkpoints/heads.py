@@ -104,7 +104,8 @@ class _Found:
         if self._in(part):
             return listed(self._in(part))
         if part.others:
-            return f"{part.root} has more than linear layers ({listed(part.others)})"
+            others = [f"{name} {list(part.tensors[name].shape)}" for name in part.others]
+            return f"{part.root} is not linear layers alone ({listed(others)})"
         shapes = [f"{name} {list(weight.shape)}" for name, weight in part.weights.items()]
         return f"{part.root} does not fit the features ({listed(shapes)})"
 

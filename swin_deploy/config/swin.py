@@ -37,7 +37,7 @@ MOST = {
     "depths": 128,
     "num_heads": 1024,
     "num_classes": 1 << 24,
-    "head_hidden": 1 << 16,
+    "head_hidden": 1 << 24,
     "pretrained_window_sizes": 128,
 }
 
