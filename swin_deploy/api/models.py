@@ -71,6 +71,7 @@ class Model(LoadedModel):
         assumptions: Choices that neither the checkpoint nor the caller decided; show them to the
             user.
         reading: Place of the weights in the checkpoint; None for random weights.
+        scores: Kind of the classes' scores: ``softmax``, ``sigmoid`` or ``none``.
 
     Example:
         >>> import torch

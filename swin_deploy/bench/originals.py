@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import os
@@ -62,11 +63,16 @@ def build_original(loaded: LoadedModel, library: str) -> nn.Module:
         "torchvision": torchvision_model,
         "transformers": _transformers_model,
     }
-    model = builders[library](config)
+    one_layer = dataclasses.replace(config, head_hidden=0, head_activation="none")
+    model = builders[library](one_layer)
     # transformers' classifiers have the encoder under a name; names are those of several releases.
     base = str(getattr(model, "base_model_prefix", ""))
     prefix = f"{base}." if base else ""
     dialects = tuple(_under(prefix, one) for one in DIALECTS if one.library == library)
+    if config.head_hidden:
+        names = [dialect.source_keys("head.weight")[0] for dialect in dialects]
+        place = next(name for name in names if name in model.state_dict()).removesuffix(".weight")
+        model.set_submodule(place, copy.deepcopy(loaded.reference.get_submodule("head")))
     _copy_weights(model, dict(loaded.reference.named_parameters()), dialects)
     return model.eval().requires_grad_(requires_grad=False)
 

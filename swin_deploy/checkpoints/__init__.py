@@ -11,6 +11,8 @@
 ``files``             the tensors of a weights file, whatever wraps them, read without running
                       what is in it
 ``folders``           a checkpoint file or folder
+``head_layers``       the modules next to an encoder's layers that may be its classifier
+``heads``             the classifier, whatever its name and its form
 ``huggingface``       checkpoints of Hugging Face transformers
 ``image_processors``  image processors of transformers
 ``infer_config``      the config of a checkpoint as it was saved, and as it is asked for

@@ -82,6 +82,17 @@ def _absent_by_design(
     if not any(named.has(name) for name in biases):
         filled |= dict.fromkeys(biases, 0.0)
         notes.append("no bias of q, k and v in the checkpoint: zeros")
+    head = [
+        name
+        for name in wanted
+        if name.startswith("head.")
+        and name.endswith(".bias")
+        and not named.has(name)
+        and named.has(f"{name.removesuffix('bias')}weight")
+    ]
+    if head:
+        filled |= dict.fromkeys(head, 0.0)
+        notes.append("a layer of the head has no bias in the checkpoint: zeros")
     return filled, notes
 
 

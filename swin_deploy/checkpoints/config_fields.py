@@ -73,7 +73,8 @@ GENERAL: dict[str, Field] = {
         "attn_implementation _attn_implementation _attn_implementation_autoset use_cache",
     ),
     **_none("another order of the same sums", "chunk_size_feed_forward"),
-    **_none(_TRAINING, "problem_type gradient_checkpointing finetuning_task"),
+    **_none(_TRAINING, "gradient_checkpointing finetuning_task"),
+    **_fields("images", problem_type="scores: softmax, sigmoid for `multi_label_classification`"),
     **_none(
         _BOOKS,
         "_name_or_path _commit_hash transformers_version label2id task_specific_params "
@@ -214,7 +215,7 @@ TIMM: dict[str, Field] = {
     **_none("`--outputs` chooses between tokens and their mean", "do_pooling"),
     **_none(_TRAINING, "initializer_range"),
     **_plain("images", "names of the classes", "label_names label_descriptions labels"),
-    **{name: field for name, field in GENERAL.items() if field.effect == "none"},
+    **{name: field for name, field in GENERAL.items() if field.effect in ("none", "images")},
     **_none("TimmWrapper's own", "model_type architectures id2label num_labels"),
 }
 

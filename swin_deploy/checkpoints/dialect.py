@@ -82,6 +82,7 @@ class SideFiles:
         training: Content of what a training script saved in the file next to the weights
             (``args``, ``config``, ``meta``, ...), by key; see ``training``.
         training_file: Name of that file, for messages.
+        tags_path: Path of a tagger's ``selected_tags.csv``, or None if there is none.
     """
 
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -90,6 +91,7 @@ class SideFiles:
     preprocessor: dict[str, Any] = dataclasses.field(default_factory=dict)
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     training_file: str = ""
+    tags_path: Path | None = None
 
 
 class ReadHints(Protocol):

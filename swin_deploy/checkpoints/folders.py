@@ -16,6 +16,7 @@ from exporters.text_files import listed, read_json, shortened, typed
 from swin_deploy.checkpoints.dialect import SideFiles
 from swin_deploy.checkpoints.files import read_parts, read_weights
 from swin_deploy.checkpoints.weights import DATA_PARALLEL_PREFIX, Chosen
+from swin_deploy.images.tag_list import TAGS_FILE
 
 # Names that libraries give to the weights in a folder: the first that exists is taken. An index
 # lists parts.
@@ -81,6 +82,7 @@ def read_content(path: Path, *, wanted: str | None = None) -> CheckpointFiles:
         _preprocessor(beside) if beside else {},
         training,
         str(shortened(weights.name)),
+        beside / TAGS_FILE if beside and (beside / TAGS_FILE).is_file() else None,
     )
     return CheckpointFiles(chosen, files, sha256, weights)
 

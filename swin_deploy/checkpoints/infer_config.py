@@ -18,6 +18,7 @@ from swin_deploy.checkpoints.infer_sizes import (
 )
 from swin_deploy.config import (
     VARIANTS,
+    HeadActivation,
     Output,
     Size,
     SwinConfig,
@@ -30,6 +31,7 @@ from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.sizes import near_rectangles
 from swin_deploy.config.swin import Pool
 from swin_deploy.images.preprocessing import PreprocessingChoice
+from swin_deploy.images.scores import Scores
 
 SHOWN = ("family", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
 # Fields that are the defaults in every variant.
@@ -53,6 +55,10 @@ class ConfigRequest:
         activation: Activation of the MLPs.
         pool: Pooling of tokens to features.
         preprocessing: The user's choices about the preprocessing.
+        head: Name of the classifier in the file, or of one of its layers.
+        head_activation: Activation between the two layers of the classifier.
+        output: Kind of output.
+        scores: Kind of the classes' scores.
     """
 
     known: SwinConfig | None = None
@@ -64,6 +70,10 @@ class ConfigRequest:
     activation: Activation | None = None
     pool: Pool | None = None
     preprocessing: PreprocessingChoice = DEFAULT_CHOICE
+    head: str | None = None
+    head_activation: HeadActivation | None = None
+    output: Output | None = None
+    scores: Scores | None = None
 
 
 def own_config(
@@ -388,6 +398,8 @@ def shift_notes(config: SwinConfig) -> list[str]:
 def described(config: SwinConfig) -> str:
     """Return the sizes of a model in words."""
     head = f"{config.num_classes} classes" if config.num_classes else "no classifier"
+    if config.head_hidden:
+        head += f" by a head of {config.head_hidden} channels, activation {config.head_activation}"
     other = ", ".join(f"{field} {getattr(config, field)}" for field in unusual(config))
     images = str(config.img_size)
     if config.in_channels != 3:

@@ -38,6 +38,7 @@ def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]
     family: Family = "swinv2" if any("logit_scale" in name for name in named.tensors) else "swin"
     depths = _depths(named)
     head = named.find("head.weight")
+    head = named.find("head.fc2.weight") if head is None else head
     normed = [stage + 1 for stage in range(len(depths)) if named.has(f"norm{stage}.weight")]
     sizes: dict[str, Any] = {
         "family": family,

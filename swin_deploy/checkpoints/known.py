@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from exporters.errors import ConfigError
 from swin_deploy.checkpoints import (
     huggingface,
     microsoft,
@@ -40,3 +43,23 @@ OF_VARIANTS: dict[Family, Dialect] = {
     "swin": timm.DIALECT,
     "swinv2": timm.DIALECT,
 }
+# Options that only a file of weights can have.
+OF_FILES = {
+    "weights": "chooses among the weights of a file",
+    "head": "chooses among the classifiers of a file",
+    "head_activation": "is about the classifier of a file",
+}
+
+
+def refuse_without_file(asked: Mapping[str, object]) -> None:
+    """Refuse options that a model without a checkpoint cannot have.
+
+    Args:
+        asked: The options by name; None where they are not given.
+
+    Raises:
+        ConfigError: If one of ``OF_FILES`` is given.
+    """
+    for option, what in OF_FILES.items():
+        if asked.get(option) is not None:
+            raise ConfigError(f"--{option.replace('_', '-')} {what}; give --checkpoint")

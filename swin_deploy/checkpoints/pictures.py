@@ -22,10 +22,19 @@ from swin_deploy.images.class_names import (
     ClassNames,
     class_names_of,
     published_class_names,
+    read_class_names,
 )
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice, Rule
+from swin_deploy.images.scores import Scores
+from swin_deploy.images.tag_list import TAGS_FILE
 
 RGB = 3
+# transformers' problem types and the scores that its pipelines give.
+PROBLEMS: dict[str | None, Scores] = {
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
+    "regression": "none",
+}
 PREPROCESSING_OPTION = f"--preprocessing {'|'.join(LIBRARIES)}|FILE"
 
 
@@ -36,12 +45,14 @@ class Pictures:
     Attributes:
         preprocessing: Steps from a picture to an input of the model.
         class_names: Names of the classes; None if they are unknown.
+        scores: Kind of the classes' scores.
         notes: Notes on what was found, for the user to read.
         assumptions: Choices that neither the files nor the user made.
     """
 
     preprocessing: Preprocessing
     class_names: ClassNames | None
+    scores: Scores
     notes: tuple[str, ...]
     assumptions: tuple[Assumption, ...]
 
@@ -82,7 +93,36 @@ def pictures_of(
         names = dialect.class_names(files, config.num_classes)
     else:
         names = _class_names(files, config.num_classes) or _trained_names(files, own)
-    return Pictures(steps, names, _notes(steps, assumed), assumed)
+    scores, noted = _scores(files, asked)
+    assumed += _tagger_assumptions(files, asked.preprocessing)
+    return Pictures(steps, names, scores, (*_notes(steps, assumed), *noted), assumed)
+
+
+def _scores(files: SideFiles, asked: ConfigRequest) -> tuple[Scores, tuple[str, ...]]:
+    """Return the kind of the classes' scores, and a note on a file that says it."""
+    if asked.scores is not None:
+        return asked.scores, ()
+    problem = typed(files.config_json, _Labels, where="config.json").problem_type
+    if problem in PROBLEMS:
+        return PROBLEMS[problem], (f"scores: {PROBLEMS[problem]} (problem_type {problem})",)
+    if files.tags_path is not None:
+        return "sigmoid", (f"scores: sigmoid, any number of tags at once ({TAGS_FILE})",)
+    return "softmax", ()
+
+
+def _tagger_assumptions(files: SideFiles, choice: PreprocessingChoice) -> tuple[Assumption, ...]:
+    """Return what a tagger's files do not say of its pictures, and its users do otherwise."""
+    if files.tags_path is None or choice.source or choice.channel_order:
+        return ()
+    return (
+        Assumption(
+            "channel order",
+            "RGB, the picture's edges cropped",
+            f"as config.json says; users of taggers with a {TAGS_FILE} give BGR pixels, the "
+            "picture padded to a white square (--resize-mode square --pad-color 255,255,255)",
+            "--channel-order rgb|bgr",
+        ),
+    )
 
 
 def prepared(
@@ -170,12 +210,19 @@ class _Labels(msgspec.Struct, kw_only=True):
     """The class names that a ``config.json`` may have."""
 
     id2label: dict[int, str] | None = None
+    problem_type: str | None = None
     label_names: list[str] | dict[int, str] | None = None
     pretrained_cfg: Any = None
 
 
 def _class_names(files: SideFiles, num_classes: int) -> ClassNames | None:
-    """Read the names in ``config.json``: Hugging Face's ``id2label``, timm's ``label_names``."""
+    """Read the names next to the weights.
+
+    They are a tagger's ``selected_tags.csv``, Hugging Face's ``id2label`` or timm's
+    ``label_names``.
+    """
+    if files.tags_path is not None and num_classes:
+        return replace(read_class_names(files.tags_path, num_classes), asked=False)
     read = typed(files.config_json, _Labels, where="config.json")
     inner = read.pretrained_cfg if isinstance(read.pretrained_cfg, dict) else {}
     names = read.label_names or typed(inner, _Labels, where="config.json").label_names

@@ -24,6 +24,7 @@ from swin_deploy.checkpoints.dialect import (
     take_encoder,
 )
 from swin_deploy.checkpoints.folders import CheckpointFiles, read_content
+from swin_deploy.checkpoints.heads import OwnHead, take_head
 from swin_deploy.checkpoints.infer_config import (
     ConfigRequest,
     check_agreement,
@@ -38,12 +39,13 @@ from swin_deploy.checkpoints.pictures import pictures_of
 from swin_deploy.checkpoints.resize import resize_tables
 from swin_deploy.checkpoints.training import with_training
 from swin_deploy.checkpoints.weights import Encoder
-from swin_deploy.config import SwinConfig, variant
+from swin_deploy.config import HeadActivation, Output, SwinConfig, variant
 from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.swin import Pool
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
+from swin_deploy.images.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class Reading:
         key: Shortest name that tells them from others in the file; empty for the file itself.
         wanted: The weights that the user asked for with ``--weights``, or None.
         config_path: Path of the ``config.json`` that the source's library reads, or None.
+        head: The classifier if its form is not the library's own; None for the library's own, and
+            for none.
+        beside: Full names of tensors in the file that the library's own model does not have.
     """
 
     path: Path
@@ -69,6 +74,8 @@ class Reading:
     key: str = ""
     wanted: str | None = None
     config_path: Path | None = None
+    head: OwnHead | None = None
+    beside: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,7 @@ class LoadedCheckpoint:
         reading: Record of the place of the weights, and of their config before any resizing.
         preprocessing: Steps from a picture to an input of the model.
         class_names: Names of the classes that the checkpoint's own files give, or None.
+        scores: Kind of the classes' scores.
         assumptions: Choices that neither the checkpoint nor the user made.
     """
 
@@ -95,6 +103,7 @@ class LoadedCheckpoint:
     reading: Reading
     preprocessing: Preprocessing
     class_names: ClassNames | None = None
+    scores: Scores = "softmax"
     assumptions: tuple[Assumption, ...] = ()
 
 
@@ -111,6 +120,13 @@ class CheckpointOptions(TypedDict, total=False):
             ``gelu``, as in the papers.
         pool: Pooling of tokens to features, where no file says it; by default ``avg``, their mean.
         preprocessing: The user's choices about the preprocessing.
+        head: Name of the classifier in the file, or of one of its layers; by default the only one.
+        head_activation: Activation between the two layers of the classifier, which weights do not
+            tell.
+        output: Kind of output; by default the one that the checkpoint is made for.
+        scores: Kind of the classes' scores: ``softmax``, ``sigmoid`` where several classes may be
+            right at once, or ``none`` for the logits; by default what the checkpoint's files say,
+            else ``softmax``.
     """
 
     source: str | None
@@ -120,6 +136,10 @@ class CheckpointOptions(TypedDict, total=False):
     activation: Activation | None
     pool: Pool | None
     preprocessing: PreprocessingChoice
+    head: str | None
+    head_activation: HeadActivation | None
+    output: Output | None
+    scores: Scores | None
 
 
 def load_checkpoint(
@@ -163,6 +183,8 @@ def load_checkpoint(
         key=content.chosen.name,
         wanted=asked.weights,
         config_path=content.beside.config_path if named.dialect.hints else None,
+        head=model.head,
+        beside=model.beside,
     )
     return LoadedCheckpoint(
         config=model.config,
@@ -173,6 +195,7 @@ def load_checkpoint(
         reading=reading,
         preprocessing=pictures.preprocessing,
         class_names=pictures.class_names,
+        scores=pictures.scores,
         assumptions=(*content.chosen.assumptions, *model.assumptions, *pictures.assumptions),
     )
 
@@ -186,13 +209,20 @@ class _Model:
     state_dict: dict[str, Tensor]
     notes: tuple[str, ...]
     assumptions: tuple[Assumption, ...] = ()
+    head: OwnHead | None = None
+    beside: frozenset[str] = frozenset()
 
 
 def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigRequest) -> _Model:
     """Read a model of V1 or V2 in any dialect."""
     dialect = named.dialect
+    taken = take_head(named, content.tensors, asked)
+    named = taken.named
     facts = _facts(content.beside, dialect, asked)
-    sizes = infer_sizes(named, facts)
+    if not taken.comparable:
+        said = {name: value for name, value in facts.sizes.items() if name != "num_classes"}
+        facts = dataclasses.replace(facts, sizes=said)
+    sizes = infer_sizes(named, facts) | taken.sizes
     facts, hinted = with_training(facts, content.beside, named, sizes)
     facts = _of_variant(facts, asked)
     own, assumed = own_config(named, sizes, facts, asked)
@@ -200,9 +230,10 @@ def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigReq
     pads = own.always_shift or dialect.pads(own.family)
     config, changed = wanted_config(own, asked, pads=pads)
     state, resized = resize_tables(state, own, config, rule=dialect.table_resize)
-    read = (*content.chosen.notes, *outside_note(named), *facts.remarks, *hinted)
+    read = (*content.chosen.notes, *taken.notes, *outside_note(named), *facts.remarks, *hinted)
     notes = (described(config), *read, *filled, *changed, *resized, *shift_notes(config))
-    return _Model(own, config, state, notes, tuple(assumed))
+    assumptions = (*assumed, *taken.assumptions)
+    return _Model(own, config, state, notes, assumptions, taken.own, taken.beside)
 
 
 def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: str = "") -> str:

@@ -126,7 +126,8 @@ def export(
     if pixels:
         (rows, columns), channels = loaded.config.image, loaded.config.in_channels
         shape = f"[{batch or 'batch'}, {rows}, {columns}, {channels}]"
-        console.note(f"  takes {'RGB ' if channels == 3 else ''}pixels {shape}, uint8, after")
+        order = f"{loaded.preprocessing.channel_order.upper()} " if channels == 3 else ""
+        console.note(f"  takes {order}pixels {shape}, uint8, after")
         console.note(f"  {loaded.preprocessing.to_pixels}")
     flag = "fp16" if precision == "fp32" else precision
     console.next_step("build-trt", path, f"--{flag}", why="the engine, its precision proved")

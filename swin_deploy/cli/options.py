@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 import click
 from click.shell_completion import CompletionItem
 
-from exporters.errors import ConfigError
 from exporters.spec import Flavor
 from exporters.text_files import read_text
-from swin_deploy.checkpoints.known import LIBRARIES, ORIGINAL_CHOICES, SOURCES
+from swin_deploy.checkpoints.known import (
+    LIBRARIES,
+    ORIGINAL_CHOICES,
+    SOURCES,
+    refuse_without_file,
+)
 from swin_deploy.cli.console import Console
 from swin_deploy.cli.inputs import (
     require_checkpoint,
@@ -25,18 +29,25 @@ from swin_deploy.cli.inputs import (
     require_steps,
     requiring,
 )
-from swin_deploy.cli.values import FILE, IMAGE_SIZE, MAX_BATCH, crop_share, number_list
-from swin_deploy.config import VARIANTS, Size
+from swin_deploy.cli.values import FILE, IMAGE_SIZE, MAX_BATCH, color, crop_share, number_list
+from swin_deploy.config import VARIANTS, HeadActivation, Size
 from swin_deploy.config.activations import ACTIVATIONS
 from swin_deploy.config.names import SHORT_NAMES, variant_name
 from swin_deploy.config.swin import Pool
-from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
+from swin_deploy.images.preprocessing import (
+    CHANNEL_ORDERS,
+    INTERPOLATIONS,
+    RESIZE_MODES,
+    PreprocessingChoice,
+)
+from swin_deploy.images.scores import SCORES
 
 if TYPE_CHECKING:
     from swin_deploy.api.models import Model
     from swin_deploy.checkpoints.load import LoadOptions
     from swin_deploy.config import Output
     from swin_deploy.config.activations import Activation
+    from swin_deploy.images.scores import Scores
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -55,7 +66,10 @@ class ModelRequest:
         pool: Pooling of tokens to features.
         outputs: Kind of the model's outputs.
         weights: Name of the weights in a checkpoint with several.
+        head: Name of the classifier in a checkpoint with several.
+        head_activation: Activation between the two layers of a classifier.
         classes: File of class names.
+        scores: Kind of the classes' scores.
         preprocessing: The preprocessing options.
     """
 
@@ -68,7 +82,10 @@ class ModelRequest:
     pool: Pool | None
     outputs: Output | None
     weights: str | None
+    head: str | None
+    head_activation: HeadActivation | None
     classes: Path | None
+    scores: Scores | None
     preprocessing: PreprocessingChoice
 
     def words(self) -> list[str]:
@@ -93,8 +110,11 @@ class ModelRequest:
             "source": self.source,
             "output": self.outputs,
             "weights": self.weights,
+            "head": self.head,
+            "head_activation": self.head_activation,
             "preprocessing": self.preprocessing,
             "classes": self.classes,
+            "scores": self.scores,
         }
 
     def inputs(self) -> list[Path]:
@@ -109,10 +129,7 @@ class ModelRequest:
             ConfigError: If the variant cannot have a size or an output, or --weights has no file.
         """
         if self.checkpoint is None:
-            if self.weights is not None:
-                raise ConfigError(
-                    "--weights chooses among the weights of a file; give --checkpoint"
-                )
+            refuse_without_file(vars(self))
             sizes = {
                 "img_size": self.image_size,
                 "window_size": self.window_size,
@@ -208,6 +225,18 @@ def checkpoint_options(command: Command) -> Command:
     command = with_options(
         command,
         click.option(
+            "--pad-color",
+            metavar="N,N,N",
+            callback=color,
+            help="Colour of what is padded, red, green and blue from 0 to 255; 255,255,255 is "
+            "white.  [default: the mean, black with square]",
+        ),
+        click.option(
+            "--channel-order",
+            type=click.Choice(CHANNEL_ORDERS),
+            help="Order of the channels that the model takes.  [default: rgb]",
+        ),
+        click.option(
             "--interpolation",
             type=click.Choice(INTERPOLATIONS),
             help="Filter that images are resized with.",
@@ -216,7 +245,8 @@ def checkpoint_options(command: Command) -> Command:
             "--resize-mode",
             type=click.Choice(RESIZE_MODES),
             help="shortest: the shorter side is resized, the centre cropped; squash: both sides; "
-            "pad: the longer side, the rest filled; none: cropped only.",
+            "pad: the longer side, the rest filled; square: padded to a square, then both sides; "
+            "none: cropped only.",
         ),
         click.option(
             "--crop-ratio",
@@ -246,8 +276,27 @@ def checkpoint_options(command: Command) -> Command:
             "--classes",
             type=FILE,
             callback=requiring(read_text),
-            help="The model's class names in its order: one a line, or JSON.  [default: the "
-            "checkpoint's]",
+            help="The model's class names in its order: one a line, JSON, or CSV with a column "
+            "name.  [default: the checkpoint's]",
+        ),
+        click.option(
+            "--scores",
+            type=click.Choice(SCORES),
+            help="How logits become scores: softmax where one class is right, sigmoid where any "
+            "number is, none for the logits.  [default: what the checkpoint's files say, else "
+            "softmax]",
+        ),
+        click.option(
+            "--head-activation",
+            type=click.Choice(get_args(HeadActivation)),
+            help="What stands between the two layers of a classifier, which weights do not tell.  "
+            "[default: relu, with a warning]",
+        ),
+        click.option(
+            "--head",
+            metavar="NAME",
+            help="Which classifier of a checkpoint with several, by its name in the file.  "
+            "[default: the only one, else none]",
         ),
         click.option(
             "--outputs",

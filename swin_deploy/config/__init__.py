@@ -25,6 +25,7 @@ from swin_deploy.config.sizes import MOST_SIDE, Size, nearest, sizes_remedy
 from swin_deploy.config.swin import (
     MOST,
     Family,
+    HeadActivation,
     Output,
     StageSpec,
     SwinConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "MOST_SIDE",
     "VARIANTS",
     "Family",
+    "HeadActivation",
     "Output",
     "Size",
     "StageSpec",

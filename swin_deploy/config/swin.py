@@ -26,16 +26,20 @@ Family = Literal["notebook", "swin", "swinv2"]
 Output = Literal["logits", "features", "stages", "tokens"]
 Pool = Literal["avg", "max", "avgmax"]
 WindowRule = Literal["each-axis", "shorter-side", "rows"]
+HeadActivation = Literal["none", "relu", "gelu", "gelu_tanh", "silu", "tanh"]
 # The largest numbers that a config accepts. The largest Swin known has windows of 48 tokens a side,
 # 512 channels, 42 blocks in a stage and images of 1536 pixels a side.
 MOST_STAGES = 8
-SINGLE = ("in_channels", "patch_size", "embed_dim", "num_classes")  # one number for the whole model
+# Fields that are one number for the whole model.
+SINGLE = ("in_channels", "patch_size", "embed_dim", "num_classes", "head_hidden")
+MAY_BE_ZERO = ("num_classes", "head_hidden", "pretrained_window_sizes")
 # Words that a field may be.
 WORDS: dict[str, tuple[str, ...]] = {
     "family": get_args(Family),
     "activation": ACTIVATIONS,
     "pool": get_args(Pool),
     "window_rule": get_args(WindowRule),
+    "head_activation": get_args(HeadActivation),
     "output": ("", *get_args(Output)),
 }
 MOST_REAL = {"mlp_ratio": 64.0, "layer_norm_eps": 1.0}
@@ -51,6 +55,7 @@ MOST = {
     "depths": 128,
     "num_heads": 1024,
     "num_classes": 1 << 24,
+    "head_hidden": 1 << 24,
     "pretrained_window_sizes": 128,
 }
 
@@ -146,6 +151,8 @@ class SwinConfig:
         num_classes: Number of classes of the head; 0 for no head.
         pool: Pooling of tokens to features: their mean (``avg``), their largest values (``max``),
             or half the sum of both (``avgmax``).
+        head_hidden: Channels between the two layers of the head; 0 for a head of one layer.
+        head_activation: Activation between the two layers of the head; ``none`` without one.
         output: Name of the output: ``logits`` [B, num_classes]; ``features`` [B, C], the pooled
             tokens; ``stages``, every stage's feature map [B, C, H, W]; ``tokens`` [B, N, C] in
             raster order. Empty for ``logits`` with a head, and without one for the family's own
@@ -176,6 +183,8 @@ class SwinConfig:
     layer_norm_eps: float = 1e-5
     num_classes: int = 0
     pool: Pool = "avg"
+    head_hidden: int = 0
+    head_activation: HeadActivation = "none"
     output: Output | Literal[""] = ""
 
     def __post_init__(self) -> None:
@@ -196,6 +205,7 @@ class SwinConfig:
                 f"image size {self.img_size} cannot be tiled by windows of {windows} "
                 f"tokens in every stage; {sizes_remedy(self._near_sizes())}"
             )
+        self._check_head()
         if self.output_name == "logits" and not self.num_classes:
             raise ConfigError("output logits needs a classifier, and this model has none")
 
@@ -218,7 +228,7 @@ class SwinConfig:
         for field, most in MOST.items():
             given = getattr(self, field)
             values = [given] if field in SINGLE else list(numbers(given))
-            least = 0 if field in ("num_classes", "pretrained_window_sizes") else 1
+            least = 0 if field in MAY_BE_ZERO else 1
             if not all(type(one) is int and least <= one <= most for one in values):
                 raise ConfigError(
                     f"{field} {listed([repr(one) for one in values])}: whole numbers from {least} "
@@ -249,6 +259,16 @@ class SwinConfig:
             raise ConfigError(
                 f"out_stages {shortened(self.out_stages)}: stages are numbered from 1 to "
                 f"{len(known)}"
+            )
+
+    def _check_head(self) -> None:
+        if self.head_hidden and (self.family == "notebook" or not self.num_classes):
+            what = "the notebook's head has one layer" if self.num_classes else "there is no head"
+            raise ConfigError(f"head_hidden {self.head_hidden}: {what}; use 0")
+        if self.head_activation != "none" and not self.head_hidden:
+            raise ConfigError(
+                f"head_activation {self.head_activation} stands between two layers, and "
+                "head_hidden is 0; use none"
             )
 
     def _check_stages(self) -> None:
@@ -419,7 +439,9 @@ class SwinConfig:
                 total += tokens * 2 * dim * dim  # the merge: 4 * dim / 2 channels to dim
             attention = 2 * stage.window_area * dim
             total += stage.depth * tokens * (4 * dim * dim + attention + 2 * dim * stage.hidden)
-        return (total + self.stages[-1].dim * self.num_classes) / 1e9
+        dim, hidden = self.stages[-1].dim, self.head_hidden
+        head = hidden * (dim + self.num_classes) if hidden else dim * self.num_classes
+        return (total + head) / 1e9
 
     @property
     def output_name(self) -> Output:

@@ -36,6 +36,7 @@ from swin_deploy.deploy.model import (
     WindowMask,
 )
 from swin_deploy.reference.activations import QUICK_SCALE, QuickGelu
+from swin_deploy.reference.head import TwoLayerHead
 
 # Tokens in a window whose position bias is a constant: 64 x 64 values a head, 18 x its table.
 LARGEST_EXPANDED_AREA = 64
@@ -262,10 +263,20 @@ def pooled(norm: nn.Module, head: nn.Module, kind: Pool = "avg") -> nn.Module:
 
     Args:
         norm: The norm of the tokens before they are pooled, or the identity.
-        head: The linear classifier, or the identity for features.
+        head: The classifier of one linear layer or two, or the identity for features.
         kind: Pooling of the tokens.
     """
-    parts = [copy_norm(norm), POOLS[kind]()]
+    return nn.Sequential(copy_norm(norm), POOLS[kind](), *_classifier(head))
+
+
+def _classifier(head: nn.Module) -> list[nn.Module]:
+    """Return the layers of a classifier; two without an activation between them become one."""
     if isinstance(head, nn.Linear):
-        parts.append(copy_linear(head))
-    return nn.Sequential(*parts)
+        return [copy_linear(head)]
+    if not isinstance(head, TwoLayerHead):
+        return []
+    first, last = head.fc1, head.fc2
+    if not isinstance(head.act, nn.Identity):
+        return [copy_linear(first), copy.deepcopy(head.act), copy_linear(last)]
+    weight = last.weight.double()
+    return [linear(weight @ first.weight.double(), weight @ first.bias.double() + last.bias)]

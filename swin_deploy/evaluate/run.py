@@ -77,12 +77,18 @@ def require_logits(loaded: LoadedModel) -> int:
     """Return the number of classes of a model that gives class logits.
 
     Raises:
-        ConfigError: If the model gives something else.
+        ConfigError: If the model gives something else, or several classes may be right at once.
     """
     if "logits" not in loaded.config.output_names or loaded.config.num_classes < 1:
         raise ConfigError(
             f"{loaded.name} gives {', '.join(loaded.config.output_names)}, accuracy needs class "
             "logits; give a checkpoint with a classifier, and no --outputs but logits"
+        )
+    if loaded.scores != "softmax":
+        raise ConfigError(
+            f"the classes of {loaded.name} have {loaded.scores} scores: any number of them may be "
+            "right at once, and accuracy needs one right class a picture; compare it with parity, "
+            "or give --scores softmax if one class is right"
         )
     return loaded.config.num_classes
 

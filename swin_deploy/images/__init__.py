@@ -7,6 +7,8 @@
 ``sets``           images, seeded noise and extreme inputs, ready for a model
 ``labelled``       image files with their classes, none opened yet
 ``class_names``    names of classes and their indices in a model
+``scores``         scores of classes from logits: softmax, sigmoid or none
+``tag_list``       the tags of a tagger, from its CSV file
 ``batches``        images decoded ahead of a model, a few batches at a time
 ``chance``         a check that a model's right answers are more than guessing would give
 =================  =================================================================

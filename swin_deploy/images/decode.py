@@ -204,7 +204,7 @@ def pixels_of(
         tell: Function as in ``load_pixels``.
 
     Returns:
-        Pixels, [rows, columns, channels], uint8.
+        Pixels, [rows, columns, channels], uint8, with the channels in the model's order.
 
     Raises:
         UnfitError: If the picture has other channels than the steps, or is too large.
@@ -217,6 +217,8 @@ def pixels_of(
         tell(NOT_TURNED)
     if image.mode.startswith(("I", "F")):
         tell(SIXTEEN_BITS)
+    if steps.resize_mode == "square":
+        image = _squared(image, steps)
     size = _resized(image.size, steps)
     mode = MODES.get(steps.channels)
     if mode is None or (mode == "RGBA" and not _has_alpha(image)):
@@ -225,9 +227,38 @@ def pixels_of(
         image = _on_white(image)
     if image.mode != mode:
         image = image.convert(mode)
-    edge = tuple(round(255 * value) for value in steps.mean)
+    bgr = steps.channel_order == "bgr"
+    levels = _edges(steps)[::-1] if bgr else _edges(steps)  # pictures are RGB
+    edge = tuple(round(level) for level in levels)
     fitted = _centred(_resize(image, size, steps), steps, edge)
-    return np.atleast_3d(np.asarray(fitted, np.uint8))  # one channel: [H, W] -> [H, W, 1]
+    pixels = np.atleast_3d(np.asarray(fitted, np.uint8))  # one channel: [H, W] -> [H, W, 1]
+    return np.ascontiguousarray(pixels[..., ::-1]) if bgr else pixels
+
+
+def _edges(steps: Preprocessing) -> tuple[float, ...]:
+    """Return the pixel level of what is padded, for each channel in the model's order."""
+    if steps.fill is None:
+        return tuple(255 * value for value in steps.mean)
+    return steps.fill[::-1] if steps.channel_order == "bgr" else steps.fill
+
+
+def _squared(image: Image.Image, steps: Preprocessing) -> Image.Image:
+    """Return a picture in the middle of a square of the fill, its transparent pixels filled too."""
+    from PIL import Image
+
+    side, fill = max(image.size), steps.fill or (0, 0, 0)
+    if side**2 > MOST_PIXELS:
+        raise UnfitError(
+            f"of {image.width:,} x {image.height:,} pixels becomes {side:,} x {side:,} padded to a "
+            f"square, more than the {MOST_PIXELS:,} pixels that are decoded; crop it, or remove "
+            "the file"
+        )
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*fill, 255)), layer)
+    square = Image.new("RGB", (side, side), fill)
+    square.paste(image.convert("RGB"), ((side - image.width) // 2, (side - image.height) // 2))
+    return square
 
 
 def pixels_of_array(array: NDArray[Any], steps: Preprocessing) -> Pixels:
@@ -250,11 +281,13 @@ def pixels_of_array(array: NDArray[Any], steps: Preprocessing) -> Pixels:
         _check_scaled(array, steps)
     elif not whole:
         array = array * np.float32(steps.rescale * LEVELS)
+    if steps.resize_mode == "square":
+        raise UnfitError("is an array, and square pads pictures; give it another --resize-mode")
     planes = []
-    for channel, mean in enumerate(steps.mean):
+    for channel, level in enumerate(_edges(steps)):
         plane = Image.fromarray(np.ascontiguousarray(array[..., channel]))
         resized = _resize(plane, _resized(plane.size, steps), steps)
-        edge = round(255 * mean) if whole else mean
+        edge = round(level) if whole else level / 255
         planes.append(np.asarray(_centred(resized, steps, edge)))
     return np.stack(planes, axis=-1)  # [H, W] of each channel -> [H, W, C]
 
@@ -324,7 +357,7 @@ def _resized(size: tuple[int, int], steps: Preprocessing) -> tuple[int, int]:
     box = steps.resize_size
     if steps.resize_mode == "none":
         return size
-    if steps.resize_mode == "squash":
+    if steps.resize_mode in ("squash", "square"):
         return box.columns, box.rows
     if steps.resize_mode == "shortest" and box.is_square:
         width, height = (int(box.rows * one / min(size)) for one in size)
@@ -350,7 +383,7 @@ def _centred(
     rows, columns = steps.crop_size
     if image.size == (columns, rows):
         return image
-    fill = edge if steps.resize_mode == "pad" else 0
+    fill = edge if steps.resize_mode == "pad" or steps.fill is not None else 0
     canvas = Image.new(image.mode, (columns, rows), fill)
     left, top = _offset(image.width, columns, steps), _offset(image.height, rows, steps)
     canvas.paste(image, (left, top))

@@ -21,7 +21,7 @@ from swin_deploy.original.construct import (
     timm_windows,
 )
 from swin_deploy.original.outputs import OriginalModel, tokens_of
-from swin_deploy.original.stored import load_strictly, read_state, under_prefix
+from swin_deploy.original.stored import library_state, load_strictly, read_state, under_prefix
 
 
 def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
@@ -40,9 +40,9 @@ def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
     if reading.config_path is not None:
         whole = reading.path.is_dir() and reading.wanted is None and not reading.encoder.prefix
         # Versions of timm that only adapt first layers of 3 channels fill others at random.
-        whole = whole and config.in_channels == 3
+        whole = whole and not reading.beside and config.in_channels == 3
         name = f"local-dir:{reading.config_path.parent}"
-        model = models.create_model(name, pretrained=whole, **_changes(config, reading.saved))
+        model = models.create_model(name, pretrained=whole, **_changes(config, reading))
         if whole:  # 1
             return OriginalModel(model, config, _outputs)
     else:
@@ -65,9 +65,12 @@ def _check_form(config: SwinConfig, reading: Reading) -> None:
         raise ComparisonError("timm resizes the tables of biases otherwise than the authors do")
 
 
-def _changes(config: SwinConfig, saved: SwinConfig) -> dict[str, Any]:
+def _changes(config: SwinConfig, reading: Reading) -> dict[str, Any]:
     """Return the arguments of timm's ``create_model`` that differ from the saved config."""
+    saved = reading.saved
     changes = timm_settings(config) | {"in_chans": config.in_channels}
+    if reading.beside:  # the file's own classifier is not timm's
+        changes["num_classes"] = config.num_classes
     if config.img_size != saved.img_size:
         changes["img_size"] = config.img_size
     if config.window_sizes != saved.window_sizes:
@@ -90,7 +93,8 @@ def _load(models: Any, model: nn.Module, reading: Reading) -> None:  # noqa: ANN
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         state = read_state(path, reading.encoder.key)
     # timm removes the prefixes of DataParallel and torch.compile by itself.
-    state = under_prefix(state, reading.encoder.prefix) or state
+    kept = library_state(state, reading.beside)
+    state = under_prefix(kept, reading.encoder.prefix) or kept
     version = "" if reading.saved.family == "swin" else "_v2"
     module = import_library(f"timm.models.swin_transformer{version}", "timm")
     load_strictly(model, module.checkpoint_filter_fn(state, model), "timm")

@@ -7,6 +7,7 @@ that PyTorch's safe reader refuses, for the objects in them, are read as there.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from swin_deploy.checkpoints.files import pytorch_reads, read_values
 from swin_deploy.checkpoints.weights import COUNTERS, DATA_PARALLEL_PREFIX
 
 # Buffers that every library computes from the sizes, and what only training uses.
+COMPILED = "_orig_mod."
 DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask", "mask_token", "k_bias")
 
 
@@ -75,6 +77,17 @@ def under_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
+
+
+def library_state(state: dict[str, Tensor], beside: Collection[str]) -> dict[str, Tensor]:
+    """Return a state dict without the tensors that the library's own model does not have.
+
+    Args:
+        state: Tensors by name; timm removes the prefix of ``torch.compile`` from the names.
+        beside: Full names in the file of a classifier of another form.
+    """
+    names = {name.removeprefix(COMPILED) for name in beside} | set(beside)
+    return {name: value for name, value in state.items() if name not in names}
 
 
 def load_strictly(model: nn.Module, state: dict[str, Tensor], library: str) -> None:

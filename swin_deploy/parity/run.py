@@ -77,7 +77,8 @@ def image_sets(loaded: LoadedModel, folder: Path | None, *, limit: int) -> tuple
     folder = folder or BUNDLED_IMAGES.get(loaded.name)
     if folder is None:
         return made
-    classes = config.num_classes if config.output_name == "logits" else 0
+    labelled = config.output_name == "logits" and loaded.scores == "softmax"
+    classes = config.num_classes if labelled else 0
     pictures = load_images(
         folder, steps, num_classes=classes, known=loaded.class_names, limit=limit
     )
@@ -200,6 +201,7 @@ def reference_outputs(
         names=loaded.config.output_names,
         progress=within(progress, 0, 0.5),
     )
+    outputs = dataclasses.replace(outputs, scores=loaded.scores)
     return trace_reference(
         outputs, loaded.reference, precisions=precisions, progress=within(progress, 0.5, 1)
     )

@@ -3,6 +3,7 @@
 ===============  ===============================================================================
 ``activations``  modules of the activations of an MLP
 ``alias``        copies of a module that cost no memory until they are cast or moved
+``head``         the classifier: one linear layer, or two around an activation
 ``notebook``     the notebook's Swin Transformer, with its habits kept so that its checkpoints keep
                  their numbers
 ``parts``        stochastic depth, which all reference models share

@@ -19,6 +19,7 @@ from swin_deploy.config.sizes import NONE
 from swin_deploy.config.swin import Pool
 from swin_deploy.config.windows import offsets, relative_position_index, shifted_window_mask
 from swin_deploy.reference.activations import activation
+from swin_deploy.reference.head import build_head
 from swin_deploy.reference.parts import StochasticDepth, drop_path_rates
 
 DROP_PATH = 0.1  # of the last block; the authors use 0.1 to 0.5 by size
@@ -236,9 +237,7 @@ class SwinTransformer(nn.Module):
             self.norm = nn.LayerNorm(stages[-1].dim, eps=config.layer_norm_eps)
         for index in config.shown_stages if config.stage_norms else ():
             self.add_module(f"norm{index}", nn.LayerNorm(stages[index].dim))
-        self.head: nn.Module = nn.Identity()
-        if config.num_classes:
-            self.head = nn.Linear(stages[-1].dim, config.num_classes)
+        self.head = build_head(config)
         self.apply(_initialise)
 
     def parts(self) -> Iterator[tuple[list[SwinBlock], PatchMerging | None]]:

@@ -69,8 +69,8 @@ DAMAGES = {
     "ms-missing": Damage(
         "microsoft",
         "swin",
-        drop(f"{BLOCK}norm1.weight", "head.bias"),
-        ("missing keys", f"{BLOCK}norm1.weight", "head.bias"),
+        drop(f"{BLOCK}norm1.weight", "norm.bias"),
+        ("missing keys", f"{BLOCK}norm1.weight", "norm.bias"),
     ),
     "ms-missing-first": Damage(
         "microsoft", "swin", drop("patch_embed.proj.weight"), ("missing", "patch_embed.proj.weight")
@@ -115,8 +115,8 @@ DAMAGES = {
     "timm-missing": Damage(
         "timm",
         "swin",
-        drop("layers.2.downsample.norm.weight", "head.fc.bias"),
-        ("missing keys: head.fc.bias, layers.2.downsample.norm.weight",),
+        drop("layers.2.downsample.norm.weight", "norm.bias"),
+        ("missing keys: layers.2.downsample.norm.weight, norm.bias",),
     ),
     "timm-unknown": Damage("timm", "swin", add("head.other.bias"), ("unknown", "head.other.bias")),
     "timm-shape": Damage(
@@ -150,8 +150,8 @@ DAMAGES = {
     "hf-missing": Damage(
         "huggingface",
         "swin",
-        drop(f"{HF_ATTENTION}key.bias", "classifier.bias"),
-        ("missing keys: classifier.bias", f"{HF_ATTENTION}key.bias"),
+        drop(f"{HF_ATTENTION}key.bias", "swin.layernorm.bias"),
+        ("missing keys", "swin.layernorm.bias", f"{HF_ATTENTION}key.bias"),
     ),
     "hf-unknown": Damage("huggingface", "swin", add("swin.extra"), ("unknown keys: swin.extra",)),
     "hf-shape": Damage(
