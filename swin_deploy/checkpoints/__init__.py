@@ -18,10 +18,12 @@
 ``limits``            the limits of a weights file, checked before it is read and used
 ``load``              a reference model with its weights, from a model name or a checkpoint
 ``microsoft``         checkpoints of the authors' code (microsoft/Swin-Transformer)
+``nearest_names``     the names that are nearest to another one, for messages
 ``notebook``          checkpoints of the notebook's model
 ``pickles``           the imports and the memory of a pickle, found from its instructions without
                       running them
 ``pictures``          the preprocessing and the class names of a checkpoint, from its own files
+``plain_names``       weights without what wrappers and pruning put around them
 ``preprocessors``     the preprocessing of each library
 ``read``              the library that a checkpoint comes from, and its model in our names
 ``resize``            other image and window sizes than the checkpoint's

@@ -62,13 +62,14 @@ class Weights:
     metadata: dict[str, str]
 
 
-def read_weights(path: Path, *, wanted: str | None = None) -> Weights:
+def read_weights(path: Path, *, wanted: str | None = None, encoder: str | None = None) -> Weights:
     """Read the weights of a checkpoint file.
 
     Args:
         path: Path of a ``torch.save`` file (.pt, .pth), read with ``weights_only=True``, or of a
-            safetensors file. Wrapping dicts and the prefix of ``DataParallel`` are removed.
+            safetensors file. Wrapping dicts and the names of wrappers are removed.
         wanted: The weights to take out of several; see ``choose_weights``.
+        encoder: The encoder to take out of several; see ``choose_weights``.
 
     Returns:
         Tensors on the CPU; index and mask tensors keep their type.
@@ -78,22 +79,31 @@ def read_weights(path: Path, *, wanted: str | None = None) -> Weights:
             would run code, lacks the weights that are wanted, or holds values that are not finite.
     """
     values, metadata = _read(path)
-    return Weights(_usable(choose_weights(values, shortened(path), wanted=wanted), path), metadata)
+    chosen = choose_weights(values, shortened(path), wanted=wanted, encoder=encoder)
+    return Weights(_usable(chosen, path), metadata)
 
 
-def read_parts(index: Path, parts: Sequence[Path], *, wanted: str | None = None) -> Chosen:
+def read_parts(
+    index: Path,
+    parts: Sequence[Path],
+    *,
+    wanted: str | None = None,
+    encoder: str | None = None,
+) -> Chosen:
     """Read weights that are split over several files; raise the errors of ``read_weights``.
 
     Args:
         index: Path of the file that lists the parts, for messages.
         parts: Paths of the parts, each a dict of tensors.
         wanted: The weights to take out of several; see ``choose_weights``.
+        encoder: The encoder to take out of several; see ``choose_weights``.
     """
     values: dict[Any, Any] = {}
     for part in parts:
         found, _ = _read(part)
         values |= found if isinstance(found, dict) else {}
-    return _usable(choose_weights(values, shortened(index), wanted=wanted), index)
+    chosen = choose_weights(values, shortened(index), wanted=wanted, encoder=encoder)
+    return _usable(chosen, index)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -15,7 +15,8 @@ from exporters.errors import CheckpointError, FileError
 from exporters.text_files import listed, read_json, shortened, typed
 from swin_deploy.checkpoints.dialect import SideFiles
 from swin_deploy.checkpoints.files import read_parts, read_weights
-from swin_deploy.checkpoints.weights import DATA_PARALLEL_PREFIX, Chosen
+from swin_deploy.checkpoints.plain_names import without_wrappers
+from swin_deploy.checkpoints.weights import Chosen
 
 # Names that libraries give to the weights in a folder: the first that exists is taken. An index
 # lists parts.
@@ -50,12 +51,15 @@ class CheckpointFiles:
         return self.chosen.tensors
 
 
-def read_content(path: Path, *, wanted: str | None = None) -> CheckpointFiles:
+def read_content(
+    path: Path, *, wanted: str | None = None, encoder: str | None = None
+) -> CheckpointFiles:
     """Read a weights file, or a folder as libraries save it.
 
     Args:
         path: Path of the file or folder.
         wanted: The weights to take out of several; see ``choose_weights``.
+        encoder: The encoder to take out of several; see ``choose_weights``.
 
     Raises:
         CheckpointError: If there are no weights, or they or the JSON cannot be read.
@@ -65,11 +69,11 @@ def read_content(path: Path, *, wanted: str | None = None) -> CheckpointFiles:
     # A lone file may be in a folder of unrelated files; these names show that it is not.
     beside = weights.parent if weights.name in WEIGHTS else None
     if weights.name.endswith(INDEX_SUFFIX):
-        chosen = read_parts(weights, _parts(weights), wanted=wanted)
+        chosen = read_parts(weights, _parts(weights), wanted=wanted, encoder=encoder)
         _check_parts(weights, chosen.tensors)
         metadata, sha256 = {}, _digest_of_parts(weights)
     else:
-        found = read_weights(weights, wanted=wanted)
+        found = read_weights(weights, wanted=wanted, encoder=encoder)
         chosen, metadata, sha256 = found.chosen, found.metadata, sha256_of(weights)
     config = beside / "config.json" if beside else None
     files = SideFiles(
@@ -118,9 +122,8 @@ def _parts(index: Path) -> list[Path]:
 
 
 def _check_parts(index: Path, tensors: dict[str, Tensor]) -> None:
-    prefix = DATA_PARALLEL_PREFIX
-    names = _weight_map(index)
-    absent = [n for n in names if n not in tensors and n.removeprefix(prefix) not in tensors]
+    bare = without_wrappers(_weight_map(index))
+    absent = [name for name in bare if name not in tensors and bare[name] not in tensors]
     if absent:
         raise CheckpointError(f"{index} names tensors that its parts lack: {listed(absent)}")
 

@@ -32,6 +32,7 @@ class ConfigRequest:
         window_size: Window side, in tokens.
         source: Library that the checkpoint comes from.
         weights: Weights to take out of several in a file.
+        encoder: Start of the names of the encoder to take out of several in a dict.
         preprocessing: The user's choices about the preprocessing.
     """
 
@@ -41,6 +42,7 @@ class ConfigRequest:
     window_size: int | None = None
     source: str | None = None
     weights: str | None = None
+    encoder: str | None = None
     preprocessing: PreprocessingChoice = DEFAULT_CHOICE
 
 

@@ -131,8 +131,9 @@ def load_model(
         FileError: If a file next to the weights, or one that the user names, cannot be read.
     """
     require_known(asked)
-    if asked.get("weights") is not None and checkpoint is None:
-        raise ConfigError("--weights chooses among the weights of a file; give --checkpoint")
+    for option in ("weights", "encoder"):
+        if asked.get(option) is not None and checkpoint is None:
+            raise ConfigError(f"--{option} chooses among the weights of a file; give --checkpoint")
     name = None if name is None else variant_name(name)
     if checkpoint is None and name in BUNDLED_WEIGHTS:
         checkpoint = BUNDLED_WEIGHTS[name]
@@ -151,6 +152,7 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
         "img_size": asked.get("img_size"),
         "window_size": asked.get("window_size"),
         "weights": asked.get("weights"),
+        "encoder": asked.get("encoder"),
         "preprocessing": asked.get("preprocessing", DEFAULT_CHOICE),
     }
     with naming(checkpoint):

@@ -33,6 +33,7 @@ from swin_deploy.checkpoints.infer_config import (
 from swin_deploy.checkpoints.infer_sizes import infer_sizes
 from swin_deploy.checkpoints.known import DIALECTS, SOURCES
 from swin_deploy.checkpoints.pictures import pictures_of
+from swin_deploy.checkpoints.plain_names import unpruned
 from swin_deploy.checkpoints.resize import resize_tables
 from swin_deploy.checkpoints.weights import Encoder
 from swin_deploy.config import SwinConfig, variant
@@ -102,6 +103,8 @@ class CheckpointOptions(TypedDict, total=False):
         window_size: Window side in tokens, instead of the checkpoint's.
         weights: The weights to take out of several in a file: ``ema``, ``raw`` or their key; by
             default those that the source's library takes, which is then an assumption.
+        encoder: The start of the names of the Swin in a dict that has several; by default the only
+            one.
         preprocessing: The user's choices about the preprocessing.
     """
 
@@ -109,6 +112,7 @@ class CheckpointOptions(TypedDict, total=False):
     img_size: int | None
     window_size: int | None
     weights: str | None
+    encoder: str | None
     preprocessing: PreprocessingChoice
 
 
@@ -129,7 +133,7 @@ def load_checkpoint(
         FileError: If a JSON file next to the weights cannot be read.
     """
     asked = ConfigRequest(variant(name) if name is not None else None, name or "", **options)
-    content = read_content(path, wanted=asked.weights)
+    content = _restored(read_content(path, wanted=asked.weights, encoder=asked.encoder))
     prefix = content.chosen.encoder.prefix
     found = asked.source or detect_source(
         content.tensors, content.beside.config_json, prefix=prefix
@@ -160,6 +164,15 @@ def load_checkpoint(
         class_names=pictures.class_names,
         assumptions=(*content.chosen.assumptions, *model.assumptions, *pictures.assumptions),
     )
+
+
+def _restored(content: CheckpointFiles) -> CheckpointFiles:
+    """Multiply pruned weights by their masks, and leave out other encoders inside this one."""
+    chosen = content.chosen
+    outer = {n: one for n, one in chosen.tensors.items() if not n.startswith(chosen.inner)}
+    tensors, notes = unpruned(outer)
+    whole = dataclasses.replace(chosen, tensors=tensors, notes=(*chosen.notes, *notes))
+    return dataclasses.replace(content, chosen=whole)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ class ModelRequest:
     window_size: int | None
     outputs: Output | None
     weights: str | None
+    encoder: str | None
     classes: Path | None
     preprocessing: PreprocessingChoice
 
@@ -84,6 +85,7 @@ class ModelRequest:
             "source": self.source,
             "output": self.outputs,
             "weights": self.weights,
+            "encoder": self.encoder,
             "preprocessing": self.preprocessing,
             "classes": self.classes,
         }
@@ -97,13 +99,15 @@ class ModelRequest:
         """Refuse options that a variant without a checkpoint cannot have, before PyTorch loads.
 
         Raises:
-            ConfigError: If the variant cannot have a size or an output, or --weights has no file.
+            ConfigError: If the variant cannot have a size or an output, or there is no file to
+                choose weights in.
         """
         if self.checkpoint is None:
-            if self.weights is not None:
-                raise ConfigError(
-                    "--weights chooses among the weights of a file; give --checkpoint"
-                )
+            for option in ("weights", "encoder"):
+                if getattr(self, option) is not None:
+                    raise ConfigError(
+                        f"--{option} chooses among the weights of a file; give --checkpoint"
+                    )
             sizes = {
                 "img_size": self.image_size,
                 "window_size": self.window_size,
@@ -257,6 +261,12 @@ def checkpoint_options(command: Command) -> Command:
             metavar="ema|raw|KEY",
             help="Which weights of a checkpoint with several: averaged, raw, or those under a key."
             "  [default: what the library it comes from takes]",
+        ),
+        click.option(
+            "--encoder",
+            metavar="PREFIX",
+            help="Which Swin of weights with several: the start of its names.  [default: the only "
+            "one]",
         ),
     )
 

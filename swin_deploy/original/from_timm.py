@@ -18,7 +18,7 @@ from swin_deploy.original.construct import (
     timm_windows,
 )
 from swin_deploy.original.outputs import OriginalModel, tokens_of
-from swin_deploy.original.stored import load_strictly, read_state, under_prefix
+from swin_deploy.original.stored import load_strictly, read_state, under_prefix, unwrapped
 
 
 def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
@@ -77,7 +77,8 @@ def _load(models: Any, model: nn.Module, reading: Reading) -> None:  # noqa: ANN
         state = models.load_state_dict(str(path), use_ema=reading.wanted != RAW)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         state = read_state(path, reading.encoder.key)
-    # timm removes the prefixes of DataParallel and torch.compile by itself.
+    # timm removes the names of DataParallel and torch.compile only where they come first.
+    state = unwrapped(state)
     state = under_prefix(state, reading.encoder.prefix) or state
     version = "" if reading.saved.family == "swin" else "_v2"
     module = import_library(f"timm.models.swin_transformer{version}", "timm")
