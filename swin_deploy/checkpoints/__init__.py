@@ -20,6 +20,7 @@
 ``microsoft``         checkpoints of the authors' code (microsoft/Swin-Transformer)
 ``nearest_names``     the names that are nearest to another one, for messages
 ``notebook``          checkpoints of the notebook's model
+``other_models``      weights that are not a plain Swin's, told by their names
 ``pickles``           the imports and the memory of a pickle, found from its instructions without
                       running them
 ``pictures``          the preprocessing and the class names of a checkpoint, from its own files
@@ -27,8 +28,10 @@
 ``preprocessors``     the preprocessing of each library
 ``read``              the library that a checkpoint comes from, and its model in our names
 ``resize``            other image and window sizes than the checkpoint's
+``roles``             the roles of keys whose names mislead
 ``timm``              checkpoints of timm
 ``torchvision``       checkpoints of torchvision
 ``weights``           the choice among a file's weights
+``weights_file``      the weights file in a folder
 ====================  ============================================================================
 """

@@ -124,6 +124,7 @@ class Dialect:
         wrapper_pattern: Pattern of the encoder's own name at the end of the prefix, which
             ``sibling_prefixes`` and ``beside`` do not have before them.
         sibling_prefixes: Starts of names that stand next to the encoder but belong to the model.
+        decoder: Starts of names of a decoder among the encoder's; it is there if the first is.
         unused: Names that only training uses.
         zeroed: Ends of names whose values the library sets to zero when it runs.
 
@@ -161,6 +162,7 @@ class Dialect:
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     wrapper_pattern: re.Pattern[str] = re.compile(r"(?!)")
     sibling_prefixes: tuple[str, ...] = ()
+    decoder: tuple[str, ...] = ()
     unused: tuple[str, ...] = ("mask_token",)
     zeroed: tuple[str, ...] = ()
     hints: ReadHints | None = None
@@ -186,6 +188,11 @@ class Dialect:
             return ("",) if any(here for _, here in found) else ()
         heads = [head for head, here in found if here and (not head or head.endswith("."))]
         return tuple(dict.fromkeys(heads))
+
+    def decoder_prefixes(self, names: Iterable[str], prefix: str) -> tuple[str, ...]:
+        """Return the starts of names under ``prefix`` that are a decoder's; empty without one."""
+        starts = tuple(prefix + one for one in self.decoder)
+        return starts if starts and any(name.startswith(starts[0]) for name in names) else ()
 
     def pads(self, family: Family) -> bool:
         """Tell whether the library pads maps that windows do not tile."""
@@ -236,6 +243,7 @@ def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> E
         prefix: Start of the encoder's names.
     """
     beside = dialect.wrapper_pattern.sub("", prefix)
+    decoder = dialect.decoder_prefixes(tensors, prefix)
     inside: dict[str, Tensor] = {}
     outside: list[str] = []
     for name, tensor in tensors.items():
@@ -246,7 +254,7 @@ def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> E
             and rest.startswith(dialect.sibling_prefixes)
         ):
             inside[rest] = tensor
-        elif name.startswith(prefix):
+        elif name.startswith(prefix) and not name.startswith(decoder):
             inside[name.removeprefix(prefix)] = tensor
         else:
             outside.append(name)

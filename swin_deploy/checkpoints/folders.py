@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,7 @@ from swin_deploy.checkpoints.dialect import SideFiles
 from swin_deploy.checkpoints.files import read_parts, read_weights
 from swin_deploy.checkpoints.plain_names import without_wrappers
 from swin_deploy.checkpoints.weights import Chosen
-
-# Names that libraries give to the weights in a folder: the first that exists is taken. An index
-# lists parts.
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-INDEX_SUFFIX = ".index.json"
+from swin_deploy.checkpoints.weights_file import INDEX_SUFFIX, WEIGHTS, weights_in
 
 
 @dataclass(frozen=True)
@@ -65,9 +56,10 @@ def read_content(
         CheckpointError: If there are no weights, or they or the JSON cannot be read.
         FileError: If a JSON file does not hold JSON, or is too large.
     """
-    weights = _weights_in(path) if path.is_dir() else path
-    # A lone file may be in a folder of unrelated files; these names show that it is not.
-    beside = weights.parent if weights.name in WEIGHTS else None
+    weights, took = weights_in(path) if path.is_dir() else (path, [])
+    # A lone file may be in a folder of unrelated files; these names show that it is not, and so
+    # does a folder that is given as one.
+    beside = weights.parent if path.is_dir() or weights.name in WEIGHTS else None
     if weights.name.endswith(INDEX_SUFFIX):
         chosen = read_parts(weights, _parts(weights), wanted=wanted, encoder=encoder)
         _check_parts(weights, chosen.tensors)
@@ -82,19 +74,13 @@ def read_content(
         config if config and config.is_file() else None,
         _preprocessor(beside) if beside else {},
     )
+    chosen = replace(chosen, notes=(*took, *chosen.notes))
     return CheckpointFiles(chosen, files, sha256, weights)
 
 
 def _preprocessor(folder: Path) -> dict[str, Any]:
     alone = _read_json(folder / "preprocessor_config.json")
     return alone or _read_json(folder / "processor_config.json")
-
-
-def _weights_in(folder: Path) -> Path:
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(f"{folder} holds none of {', '.join(WEIGHTS)}; give a checkpoint file")
 
 
 class _Index(msgspec.Struct):

@@ -35,6 +35,7 @@ DIALECT = Dialect(
     summary="the authors' .pth, V1 and V2, detector backbones",
     fits=lambda names, config_json: timm.merges_first(names, config_json) is not True,
     told_by=timm.DIALECT.told_by,
+    decoder=("layers_up.", "norm_up.", "concat_back_dim.", "up.", "output."),  # Swin-Unet
     usual_weights=timm.usual_weights,
     library="timm",  # their code is not a package; timm loads their files by its own code
 )

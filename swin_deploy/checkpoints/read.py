@@ -32,6 +32,7 @@ from swin_deploy.checkpoints.infer_config import (
 )
 from swin_deploy.checkpoints.infer_sizes import infer_sizes
 from swin_deploy.checkpoints.known import DIALECTS, SOURCES
+from swin_deploy.checkpoints.other_models import other_model, refuse_changed
 from swin_deploy.checkpoints.pictures import pictures_of
 from swin_deploy.checkpoints.plain_names import unpruned
 from swin_deploy.checkpoints.resize import resize_tables
@@ -135,6 +136,8 @@ def load_checkpoint(
     asked = ConfigRequest(variant(name) if name is not None else None, name or "", **options)
     content = _restored(read_content(path, wanted=asked.weights, encoder=asked.encoder))
     prefix = content.chosen.encoder.prefix
+    if content.chosen.encoder.dialect:
+        refuse_changed(content.tensors, prefix)
     found = asked.source or detect_source(
         content.tensors, content.beside.config_json, prefix=prefix
     )
@@ -220,10 +223,8 @@ def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: 
         return found[0]
     some = listed([prefix + key for key in sorted(keys)[:3]])
     if not found:
-        raise CheckpointError(
-            f"no Swin checkpoint of {', '.join(SOURCES)}: "
-            f"it has {len(keys)} tensors, such as {some}"
-        )
+        told = other_model(keys) or f"it has {len(keys)} tensors, such as {some}"
+        raise CheckpointError(f"no Swin checkpoint of {', '.join(SOURCES)}: {told}")
     differ = {dialect.told_by for dialect in fitting}
     which = f", which differ in {differ.pop()}" if len(differ) == 1 and all(differ) else ""
     these = "the keys" if which else f"the keys ({some}, ...)"
@@ -244,7 +245,10 @@ def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> EncoderTenso
             return take_encoder(dialect, tensors, prefix)
     wanted = [dialect.key_prefix for dialect in own]
     others = [dialect.source for dialect in DIALECTS if dialect.prefixes(tensors)]
-    hint = f"; its keys are those of {' or '.join(dict.fromkeys(others))}" if others else ""
+    told = other_model(tensors)
+    hint = f"; {told}" if told and not others else ""
+    if others:
+        hint = f"; its keys are those of {' or '.join(dict.fromkeys(others))}"
     raise CheckpointError(
         f"no checkpoint of {source}: no key starts with {' or '.join(wanted)}{hint}"
     )

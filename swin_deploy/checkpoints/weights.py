@@ -21,6 +21,7 @@ from swin_deploy.checkpoints.plain_names import (
     without_counters,
     without_wrappers,
 )
+from swin_deploy.checkpoints.roles import told_roles
 from swin_deploy.checkpoints.timm import WEIGHTS_KEYS
 from swin_deploy.config.assumptions import Assumption
 
@@ -213,7 +214,7 @@ def _plain(values: dict[str, object]) -> _Found:
 
 def _encoders(dicts: dict[str, _Found], values: object) -> list[Encoder]:
     """Find the sets of weights that are a Swin's; if none is, all state dicts, largest first."""
-    told = _told_roles(values)
+    told = told_roles(values)
     found: dict[tuple[str, str], Encoder] = {}
     for key, one in dicts.items():
         for dialect, prefix in _places(one.tensors):
@@ -231,27 +232,6 @@ def _places(tensors: dict[str, Tensor]) -> Iterator[tuple[Dialect, str]]:
     for dialect in DIALECTS:
         for prefix in dialect.prefixes(tensors):
             yield dialect, prefix
-
-
-def _told_roles(values: object) -> dict[str, tuple[bool, str]]:
-    """Return the roles of keys with misleading names: averaged or not, and who saves them so."""
-    if not isinstance(values, dict) or "state_dict" not in values:
-        return {}
-    if "current_model_state" in values:
-        why = "where Lightning's WeightAveraging saves the average"
-        return {"state_dict": (True, why), "current_model_state": (False, "")}
-    averages, meta = values.get("ema_state_dict"), values.get("meta")
-    marks = ("message_hub" in values, "steps" in _names(averages))
-    if averages is not None and (any(marks) or "mmengine_version" in _names(meta)):
-        # MMEngine swaps the two when it saves: "the original model parameters are actually saved
-        # in ema field" (mmengine/hooks/ema_hook.py).
-        why = "where MMEngine's EMAHook saves the average"
-        return {"state_dict": (True, why), "ema_state_dict": (False, "")}
-    return {}
-
-
-def _names(values: object) -> set[object]:
-    return set(values) if isinstance(values, dict) else set()
 
 
 def _fitting(every: list[Encoder], wanted: str | None, where: str) -> list[Encoder]:
@@ -368,6 +348,9 @@ def _no_tensors(values: object, where: str) -> CheckpointError:
         if isinstance(values, dict):
             inner = [values[key] for key in ORDER if isinstance(values.get(key), dict)]
             values = inner[0] if inner else values
+    told = _other_content(values)
+    if told:
+        return CheckpointError(f"{where} holds {told}")
     if not isinstance(values, dict):
         what = f"a {type(values).__name__}, not a dict of tensors"
     elif not values:
@@ -376,6 +359,22 @@ def _no_tensors(values: object, where: str) -> CheckpointError:
         others = [_shown(key) for key, one in values.items() if not _is_named_tensor(key, one)]
         what = f"values that are not tensors by name: {listed(others)}"
     return CheckpointError(f"{where} holds {what}; {SAVE_WEIGHTS}")
+
+
+def _other_content(values: object) -> str:
+    """Say what a file without weights by name holds; empty if that is not known."""
+    if not isinstance(values, dict):
+        return ""
+    if values.keys() >= OPTIMIZER:
+        return f"the state of an optimizer and no weights; {SAVE_WEIGHTS}"
+    if "shadow_params" in values:
+        return (
+            "an average as a list of tensors without names (shadow_params); copy it into the "
+            "model, ema.copy_to(model.parameters()), and save model.state_dict()"
+        )
+    if values.keys() >= {"last_epoch", "_step_count"}:
+        return f"the state of a learning rate scheduler and no weights; {SAVE_WEIGHTS}"
+    return ""
 
 
 def _shown(key: object) -> str:

@@ -10,6 +10,7 @@ from exporters.errors import ComparisonError
 from swin_deploy.checkpoints.read import Reading
 from swin_deploy.checkpoints.timm import DIALECT, WEIGHTS_KEYS
 from swin_deploy.checkpoints.weights import EMA, RAW
+from swin_deploy.checkpoints.weights_file import WEIGHTS
 from swin_deploy.config import SwinConfig
 from swin_deploy.original.construct import (
     has_other_windows,
@@ -35,7 +36,8 @@ def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
     _check_form(config, reading)
     models = import_library("timm.models", "timm")
     if reading.config_path is not None:
-        whole = reading.path.is_dir() and reading.wanted is None and not reading.encoder.prefix
+        usual = reading.path.is_dir() and reading.weights_path.name in WEIGHTS
+        whole = usual and reading.wanted is None and not reading.encoder.prefix
         name = f"local-dir:{reading.config_path.parent}"
         model = models.create_model(name, pretrained=whole, **_changes(config, reading.saved))
         if whole:  # 1
