@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
 from swin_deploy.checkpoints.infer_sizes import shown_img_size, shown_pretrained, shown_windows
 from swin_deploy.config import VARIANTS, Output, Size, SwinConfig, nearest, sizes_remedy
 from swin_deploy.config.assumptions import Assumption
+from swin_deploy.config.sizes import MOST_PROPOSED
 from swin_deploy.images.preprocessing import PreprocessingChoice
 
 SHOWN = ("family", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
@@ -48,8 +50,10 @@ class ConfigRequest:
 
 def own_config(
     named: EncoderTensors, sizes: dict[str, Any], facts: CheckpointHints, asked: ConfigRequest
-) -> tuple[SwinConfig, list[Assumption]]:
-    """Find the config of the model as it was saved, and what is assumed.
+) -> tuple[SwinConfig, list[Assumption], int | tuple[int, int]]:
+    """Find the config of the model as it was saved, what is assumed, and its image size.
+
+    The size is another than the config's if windows do not tile it, where the library pads.
 
     Args:
         named: The encoder's tensors in their dialect.
@@ -59,7 +63,7 @@ def own_config(
 
     Raises:
         CheckpointError: If nothing tells the window size, or files contradict each other.
-        ConfigError: If it is not the variant asked for, or windows cannot tile the image.
+        ConfigError: If it is not the variant asked for, or windows cannot tile any image.
     """
     assumed: list[Assumption] = []
     stages = len(sizes["depths"])
@@ -76,37 +80,36 @@ def own_config(
     if sizes["family"] == "swinv2" and any(pretrained):
         fields["pretrained_window_sizes"] = pretrained
     img_size = shown_img_size(named, sizes, shown) or facts.img_size
+    own = _tiled(fields, img_size or _guess_img_size(sizes, by_stage), asked.img_size)
     if img_size is None:
-        img_size = _guess_img_size(sizes, by_stage)
+        img_size = own.img_size
         if asked.img_size is None:
             reason = "the smallest whose last stage is one window: the weights do not tell it"
             assumed.append(Assumption("image size", f"{img_size} px", reason, "--image-size"))
-    own = _tiled(fields, img_size, asked.img_size)
     if shown is not None and facts.origin and facts.window_size is not None:
         _check_window(own, facts)
     if asked.known is not None:
         check_agreement(asked.name, asked.known, own)
     own = dataclasses.replace(_as_asked(own), output=facts.output or _natural_output(sizes))
-    return own, assumed
+    return own, assumed, img_size
 
 
 def wanted_config(
-    own: SwinConfig, asked: ConfigRequest, *, pads: bool
+    own: SwinConfig, asked: ConfigRequest, *, img_size: int | tuple[int, int], pads: bool
 ) -> tuple[SwinConfig, list[str]]:
     """Return the config at the image and window size asked for, and notes on the changes.
 
     Args:
         own: Config of the model as it was saved.
         asked: The user's requests.
+        img_size: Image side in pixels, or rows and columns: the user's, else the file's.
         pads: True if the original pads maps that windows do not fill.
 
     Raises:
         ConfigError: If windows cannot tile the image, or a map would have to be padded.
     """
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"img_size": img_size}
     notes: list[str] = []
-    if asked.img_size is not None:
-        changes["img_size"] = asked.img_size
     other = any(window != (asked.window_size,) * 2 for window in own.window_sizes)
     if asked.window_size is not None and other:
         changes["window_size"] = asked.window_size
@@ -122,7 +125,7 @@ def wanted_config(
         windows = own.window_sizes
         if asked.window_size:
             windows = (Size.square(asked.window_size),) * len(own.depths)
-        _refuse_padding(own, Size.of(asked.img_size or own.img_size), windows)
+        _refuse_padding(own, Size.of(img_size), windows)
     return dataclasses.replace(own, **changes), notes
 
 
@@ -132,14 +135,25 @@ def _refuse_padding(own: SwinConfig, image: Size, windows: tuple[Size, ...]) -> 
     Raises:
         ConfigError: If the size is not a multiple of every window's side in pixels.
     """
-    sides = (own.patch_size * max(window) << stage for stage, window in enumerate(windows))
-    unit = math.lcm(own.patch_size << (len(windows) - 1), *sides)
+    unit = _filled_by(own.patch_size, windows)
     if any(side % unit for side in image):
-        near = nearest(range(unit, max(image) + 5 * unit, unit), max(image), 4)
-        raise ConfigError(
-            f"windows of {_listed(windows)} do not fill the maps of image size {image} in every "
-            f"stage, which the original pads and this tool does not; {sizes_remedy(near)}"
+        near = nearest(
+            range(unit, min(MOST_PROPOSED, max(image) + 5 * unit) + 1, unit), max(image), 4
         )
+        raise ConfigError(
+            f"windows of {_listed(_once(windows))} do not fill the maps of image size {image} "
+            f"in every stage, which the original pads and this tool does not; {sizes_remedy(near)}"
+        )
+
+
+def _once(windows: tuple[Size, ...]) -> Size | tuple[Size, ...]:
+    return windows[0] if len(set(windows)) == 1 else windows
+
+
+def _filled_by(patch_size: int, windows: Sequence[Size]) -> int:
+    """Return the smallest image side, in pixels, whose maps whole windows fill in every stage."""
+    sides = (patch_size * max(window) << stage for stage, window in enumerate(windows))
+    return math.lcm(patch_size << (len(windows) - 1), *sides)
 
 
 def effective_windows(config: SwinConfig) -> tuple[Size, ...]:
@@ -250,15 +264,23 @@ def _guess_img_size(sizes: dict[str, Any], windows: tuple[int, ...]) -> int:
 
 
 def _tiled(
-    fields: dict[str, Any], img_size: int | tuple[int, int], fallback: int | None
+    fields: dict[str, Any], img_size: int | tuple[int, int], asked: int | tuple[int, int] | None
 ) -> SwinConfig:
-    """Return the config at the file's own image size, or at the fallback if windows do not fit."""
+    """Return the config at the file's image size, at the one asked for, or at one that fits.
+
+    Only the size that is built must fit, which ``wanted_config`` sees to.
+    """
     try:
         return SwinConfig(**fields, img_size=img_size)
     except ConfigError:
-        if fallback is None:
-            raise
-        return SwinConfig(**fields, img_size=fallback)
+        windows = fields["window_size"]
+        each = windows if isinstance(windows, tuple) else (windows,) * len(fields["depths"])
+        unit = _filled_by(fields["patch_size"], [Size.of(window) for window in each])
+        for side in (asked, unit):
+            with contextlib.suppress(ConfigError):
+                if side is not None:
+                    return SwinConfig(**fields, img_size=side)
+        raise
 
 
 def _as_asked(config: SwinConfig) -> SwinConfig:
@@ -276,8 +298,12 @@ def _check_window(own: SwinConfig, facts: CheckpointHints) -> None:
     Raises:
         CheckpointError: If the two contradict each other.
     """
-    said = dataclasses.replace(own, window_size=facts.window_size or 0)
-    if effective_windows(said) != effective_windows(own):
+    try:
+        said = dataclasses.replace(own, window_size=facts.window_size or 0)
+        same = effective_windows(said) == effective_windows(own)
+    except ConfigError:  # its windows do not even tile the image
+        same = False
+    if not same:
         raise CheckpointError(
             f"{facts.origin} says window_size {_listed(facts.window_size)}, "
             f"the weights have {_listed(own.window_size)}"
@@ -302,4 +328,5 @@ def described(config: SwinConfig) -> str:
 
 
 def _listed(value: Any) -> str:  # noqa: ANN401 - a field of a config
-    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    several = isinstance(value, tuple) and not isinstance(value, Size)
+    return "/".join(map(str, value)) if several else str(value)

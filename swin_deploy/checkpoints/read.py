@@ -194,10 +194,10 @@ def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigReq
     dialect = named.dialect
     facts = _facts(content.beside, dialect, asked)
     sizes = infer_sizes(named, facts)
-    own, assumed = own_config(named, sizes, facts, asked)
+    own, assumed, img_size = own_config(named, sizes, facts, asked)
     state, filled = assemble(named, own)
     pads = own.always_shift or dialect.pads(own.family)
-    config, changed = wanted_config(own, asked, pads=pads)
+    config, changed = wanted_config(own, asked, img_size=asked.img_size or img_size, pads=pads)
     state, resized = resize_tables(state, own, config, rule=dialect.table_resize)
     read = (*content.chosen.notes, *outside_note(named), *facts.remarks)
     notes = (described(config), *read, *filled, *changed, *resized)
@@ -274,13 +274,14 @@ def _facts(files: SideFiles, dialect: Dialect, asked: ConfigRequest) -> Checkpoi
 def _read_notebook(named: EncoderTensors, content: CheckpointFiles, asked: ConfigRequest) -> _Model:
     """Read a notebook checkpoint, which has our names and whose windows cannot be changed."""
     metadata = content.beside.metadata
-    config = notebook.infer_config(content.tensors, metadata, img_size=asked.img_size)
-    notebook.check_state(content.tensors, config)
-    if asked.window_size not in (None, config.window_size):
+    saved = notebook.infer_config(content.tensors, metadata, img_size=None)
+    if asked.window_size not in (None, saved.window_size):
         raise ConfigError(
             f"window size {asked.window_size}: the notebook's position table is made for "
-            f"{config.window_size} and cannot be resized"
+            f"{saved.window_size} and cannot be resized"
         )
+    config = notebook.infer_config(content.tensors, metadata, img_size=asked.img_size)
+    notebook.check_state(content.tensors, config)
     if asked.known is not None:
         check_agreement(asked.name, asked.known, config)
     return _Model(config, config, content.tensors, content.chosen.notes)
