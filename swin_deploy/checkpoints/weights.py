@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,6 @@ OPTIMIZER = frozenset({"state", "param_groups"})  # keys of an optimizer's state
 SAVE_WEIGHTS = "save the weights alone: torch.save(model.state_dict(), path)"
 MOST_DEPTH = 5  # dicts in dicts that are looked into
 MOST_DICTS = 10_000
-QUOTES = "''"  # the empty text on a command line
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,11 @@ def _under(fitting: list[Encoder], start: str | None, where: str) -> list[Encode
     prefixes = dict.fromkeys(one.prefix.removesuffix(".") for one in fitting)
     near = nearest_first(start, [prefix for prefix in prefixes if prefix])
     there = f"it has {listed(near)}" if near else "its only one's names have no prefix"
-    choose = f"choose with {ENCODER_OPTION} {near[0]}, or leave it out" if near else "leave it out"
+    choose = (
+        f"choose with {shortened(shlex.join([ENCODER_OPTION, near[0]]))}, or leave it out"
+        if near
+        else "leave it out"
+    )
     raise CheckpointError(f"{where} has no encoder {shortened(start)}: {there}; {choose}")
 
 
@@ -306,17 +310,16 @@ def _is_doubtful(taken: Encoder, among: Sequence[Encoder]) -> bool:
 
 
 def _choices(fitting: Sequence[Encoder]) -> list[str]:
-    """Return the options that choose each of several sets of weights."""
+    """Return the options that choose each of several sets of weights, to be copied."""
     several_keys = len({one.key for one in fitting}) > 1
     several_prefixes = len({one.prefix for one in fitting}) > 1
-    return [
-        " ".join(
-            [f"{OPTION} {one.key or one.name}"] * (several_keys and bool(one.name))
-            + [f"{ENCODER_OPTION} {one.prefix.removesuffix('.') or QUOTES}"]
-            * (several_prefixes or not one.name)
-        )
-        for one in fitting
-    ]
+    choices = []
+    for one in fitting:
+        words = [OPTION, one.key] if several_keys and one.key else []
+        if several_prefixes or not words:
+            words += [ENCODER_OPTION, one.prefix.removesuffix(".")]
+        choices.append(shlex.join(words))
+    return choices
 
 
 def _rank(encoder: Encoder) -> int:

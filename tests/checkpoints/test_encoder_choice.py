@@ -243,3 +243,16 @@ def test_two_dicts_under_the_same_key_are_refused(first: nn.Module, tmp_path: Pa
     path = save({"a.b": first.state_dict(), "a": {"b": first.state_dict()}}, tmp_path)
     with pytest.raises(CheckpointError, match=r"two sets of weights a\.b"):
         load_checkpoint(path)
+
+
+def test_odd_names_are_quoted_and_long_ones_bounded(
+    first: nn.Module, second: nn.Module, tmp_path: Path
+) -> None:
+    path = save(flat(**{"my net": first, "b" * 9000: second}), tmp_path)
+    for asked in ({}, {"encoder": "no"}):
+        with pytest.raises(CheckpointError) as refusal:
+            load_checkpoint(path, **asked)  # type: ignore[arg-type]
+        assert len(str(refusal.value)) < 1500
+    with pytest.raises(CheckpointError, match="say which with --encoder 'my net' or "):
+        load_checkpoint(path)
+    assert_weights_of(load_checkpoint(path, encoder="my net"), first)
