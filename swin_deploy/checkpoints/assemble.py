@@ -116,12 +116,13 @@ class _Problems:
         return torch.cat(found) if len(found) > 1 else found[0]
 
     def raise_any(self) -> None:
-        problems = [missing_keys(self.missing, self._present())] if self.missing else []
-        problems += [
+        problems = [
             f"{kind}: {listed(sorted(names))}"
             for kind, names in (("unknown keys", self.unknown), ("wrong shapes", self.shapes))
             if names
         ]
+        if self.missing:
+            problems = [missing_keys(self.missing, self._present(), *problems)]
         if problems:
             raise CheckpointError(f"the checkpoint does not fit its model; {'; '.join(problems)}")
 

@@ -31,19 +31,20 @@ def nearest_first(name: str, others: Collection[str]) -> list[str]:
     return sorted(near, key=lambda one: -_likeness(name, one)) + rest
 
 
-def missing_keys(missing: Sequence[str], present: Collection[str]) -> str:
+def missing_keys(missing: Sequence[str], present: Collection[str], *others: str) -> str:
     """Say which names are missing, and which of those that are there are nearest to them.
 
     Args:
         missing: Names that are not there, at least one.
         present: Names that are there.
+        others: Other problems in words, which come between the two.
     """
-    said = f"missing keys: {listed(sorted(missing))}"
     near: dict[str, None] = {}
     for name in sorted(missing)[:SOUGHT]:
         first = nearest_first(name, present)[:1]
         near |= dict.fromkeys(one for one in first if _likeness(name, one) >= LIKE)
-    return f"{said}; nearest present: {listed(list(near)[:NEAR])}" if near else said
+    said = [f"missing keys: {listed(sorted(missing))}", *others]
+    return "; ".join([*said, f"nearest present: {listed(list(near)[:NEAR])}"] if near else said)
 
 
 def _likeness(name: str, other: str) -> float:

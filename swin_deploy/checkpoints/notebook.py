@@ -103,8 +103,7 @@ def check_state(tensors: dict[str, Tensor], config: SwinConfig) -> None:
         for key in sorted(wanted.keys() & tensors.keys())
         if not tensors[key].is_floating_point()
     ]
-    problems = [missing_keys(missing, tensors)] if missing else []
-    problems += [
+    problems = [
         f"{kind}: {listed(names)}"
         for kind, names in (
             ("unknown keys", unknown),
@@ -113,6 +112,8 @@ def check_state(tensors: dict[str, Tensor], config: SwinConfig) -> None:
         )
         if names
     ]
+    if missing:
+        problems = [missing_keys(missing, tensors, *problems)]
     if problems:
         raise CheckpointError(f"the checkpoint does not fit its model; {'; '.join(problems)}")
 

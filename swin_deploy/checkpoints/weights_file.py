@@ -65,14 +65,13 @@ def weights_in(folder: Path) -> tuple[Path, list[str]]:
     _refuse_divided(folder)
     if len(candidates) == 1:
         return folder / candidates[0], [f"took {candidates[0]}, the only weights in the folder"]
+    none = f"{shortened(folder)} holds none of {', '.join(WEIGHTS)}"
     if candidates:
         names = listed([str(folder / name) for name in candidates])
-        raise CheckpointError(
-            f"{shortened(folder)} holds {len(candidates)} weights files; give one of: {names}"
-        )
+        raise CheckpointError(f"{none}, but {len(candidates)} weights files; give one of: {names}")
     inside = listed(sorted({str(path) for path in _folders_with_weights(folder)}))
     remedy = f"give one of its folders: {inside}" if inside else "give a checkpoint file"
-    raise CheckpointError(f"{shortened(folder)} holds none of {', '.join(WEIGHTS)}; {remedy}")
+    raise CheckpointError(f"{none}; {remedy}")
 
 
 def _candidates(folder: Path) -> list[str]:

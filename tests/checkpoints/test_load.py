@@ -153,8 +153,7 @@ def test_load_model_names_every_unfit_key(tmp_path: Path) -> None:
     bias = state.pop("head.bias")
     save_file({**state, "head.offset": bias}, tmp_path / "w.safetensors")
     with pytest.raises(
-        CheckpointError,
-        match=r"missing keys: head\.bias; nearest present: head\.offset; unknown keys: head\.o",
+        CheckpointError, match=r"missing keys: head\.bias; unknown keys: head\.offset"
     ):
         load_model(checkpoint=tmp_path / "w.safetensors")
 
