@@ -145,7 +145,7 @@ def check_origin(path: Path, facts: ModelFacts | None, loaded: LoadedModel) -> N
     if facts.weights_key != ours.weights_key:
         raise ComparisonError(
             f"{path} was made from {facts.weights}, the reference has {ours.weights}; give the "
-            "same --weights"
+            "same --weights and --encoder"
         )
     if facts.config != ours.config:
         theirs, wanted = facts.config.to_dict(), ours.config.to_dict()

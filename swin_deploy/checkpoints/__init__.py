@@ -21,16 +21,20 @@
 ``limits``            the limits of a weights file, checked before it is read and used
 ``load``              a reference model with its weights, from a model name or a checkpoint
 ``microsoft``         checkpoints of the authors' code (microsoft/Swin-Transformer)
+``nearest_names``     the names that are nearest to another one, for messages
 ``notebook``          checkpoints of the notebook's model
 ``not_weights``       the kind of a file that is not a weights file, and what to do with it
 ``objects``           plain values from the stand-ins of a pickle, and the state of modules
 ``openmmlab``         checkpoints of OpenMMLab: MMPretrain, MMDetection, MMSegmentation
+``other_models``      weights that are not a plain Swin's, told by their names
 ``pickles``           the values of a pickle, with inert stand-ins for whatever it would import
 ``pictures``          the preprocessing and the class names of a checkpoint, from its own files
+``plain_names``       weights without what wrappers and pruning put around them
 ``positions``         absolute position embeddings: the values of each place
 ``preprocessors``     the preprocessing of each library
 ``read``              the library that a checkpoint comes from, and its model in our names
 ``resize``            other image and window sizes than the checkpoint's
+``roles``             the roles of keys whose names mislead
 ``semantic``          SOLIDER's semantic embedding, folded into the merges
 ``settings``          fields that no tensor shows, as libraries write them
 ``timm``              checkpoints of timm
@@ -39,5 +43,6 @@
 ``torchvision``       checkpoints of torchvision
 ``training``          the hints that a training script left next to the weights
 ``weights``           the choice among a file's weights
+``weights_file``      the weights file in a folder
 ====================  ============================================================================
 """

@@ -10,6 +10,7 @@ from torch import Tensor
 from exporters.errors import CheckpointError
 from exporters.text_files import listed
 from swin_deploy.checkpoints.dialect import EncoderTensors
+from swin_deploy.checkpoints.nearest_names import missing_keys
 from swin_deploy.checkpoints.positions import POSITIONS, positions_map
 from swin_deploy.config import SwinConfig
 from swin_deploy.config.windows import (
@@ -141,15 +142,16 @@ class _Problems:
     def raise_any(self) -> None:
         problems = [
             f"{kind}: {listed(sorted(names))}"
-            for kind, names in (
-                ("missing keys", self.missing),
-                ("unknown keys", self.unknown),
-                ("wrong shapes", self.shapes),
-            )
+            for kind, names in (("unknown keys", self.unknown), ("wrong shapes", self.shapes))
             if names
         ]
+        if self.missing:
+            problems = [missing_keys(self.missing, self._present(), *problems)]
         if problems:
             raise CheckpointError(f"the checkpoint does not fit its model; {'; '.join(problems)}")
+
+    def _present(self) -> list[str]:
+        return [self.named.full(name) for name in self.named.tensors]
 
 
 def derived_buffers(config: SwinConfig) -> Iterator[tuple[str, Tensor]]:

@@ -81,14 +81,15 @@ class _Content:
     objects: tuple[str, ...] = ()
 
 
-def read_weights(path: Path, *, wanted: str | None = None) -> Weights:
+def read_weights(path: Path, *, wanted: str | None = None, encoder: str | None = None) -> Weights:
     """Read the weights of a checkpoint file.
 
     Args:
         path: Path of a ``torch.save`` file (.pt, .pth), of a pickle of tensors or arrays (.pkl),
-            of a TorchScript archive, or of a safetensors file. Wrapping dicts and the prefix of
-            ``DataParallel`` are removed; objects are read without importing their classes.
+            of a TorchScript archive, or of a safetensors file. Wrapping dicts and the names of
+            wrappers are removed; objects are read without importing their classes.
         wanted: The weights to take out of several; see ``choose_weights``.
+        encoder: The encoder to take out of several; see ``choose_weights``.
 
     Returns:
         Tensors on the CPU; index and mask tensors keep their type.
@@ -98,7 +99,7 @@ def read_weights(path: Path, *, wanted: str | None = None) -> Weights:
             that are wanted, or holds values that are not finite.
     """
     content = _read(path)
-    chosen = choose_weights(content.values, shortened(path), wanted=wanted)
+    chosen = choose_weights(content.values, shortened(path), wanted=wanted, encoder=encoder)
     if content.objects:
         chosen = replace(chosen, notes=(*chosen.notes, _objects_note(content.objects)))
     return Weights(_usable(chosen, path), content.metadata, kept_beside(content.values))
@@ -110,19 +111,27 @@ def _objects_note(names: tuple[str, ...]) -> str:
     return f"left aside objects of {listed(names)}: not imported"
 
 
-def read_parts(index: Path, parts: Sequence[Path], *, wanted: str | None = None) -> Chosen:
+def read_parts(
+    index: Path,
+    parts: Sequence[Path],
+    *,
+    wanted: str | None = None,
+    encoder: str | None = None,
+) -> Chosen:
     """Read weights that are split over several files; raise the errors of ``read_weights``.
 
     Args:
         index: Path of the file that lists the parts, for messages.
         parts: Paths of the parts, each a dict of tensors.
         wanted: The weights to take out of several; see ``choose_weights``.
+        encoder: The encoder to take out of several; see ``choose_weights``.
     """
     values: dict[Any, Any] = {}
     for part in parts:
         found = _read(part).values
         values |= found if isinstance(found, dict) else {}
-    return _usable(choose_weights(values, shortened(index), wanted=wanted), index)
+    chosen = choose_weights(values, shortened(index), wanted=wanted, encoder=encoder)
+    return _usable(chosen, index)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

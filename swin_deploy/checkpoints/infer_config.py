@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from swin_deploy.config import (
 )
 from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
-from swin_deploy.config.sizes import near_rectangles
+from swin_deploy.config.sizes import MOST_PROPOSED, near_rectangles
 from swin_deploy.config.swin import Pool
 from swin_deploy.images.preprocessing import PreprocessingChoice
 from swin_deploy.images.scores import Scores
@@ -54,6 +55,7 @@ class ConfigRequest:
         weights: Weights to take out of several in a file.
         activation: Activation of the MLPs.
         pool: Pooling of tokens to features.
+        encoder: Start of the names of the encoder to take out of several in a dict.
         preprocessing: The user's choices about the preprocessing.
         head: Name of the classifier in the file, or of one of its layers.
         head_activation: Activation between the two layers of the classifier.
@@ -69,6 +71,7 @@ class ConfigRequest:
     weights: str | None = None
     activation: Activation | None = None
     pool: Pool | None = None
+    encoder: str | None = None
     preprocessing: PreprocessingChoice = DEFAULT_CHOICE
     head: str | None = None
     head_activation: HeadActivation | None = None
@@ -78,8 +81,10 @@ class ConfigRequest:
 
 def own_config(
     named: EncoderTensors, sizes: dict[str, Any], facts: CheckpointHints, asked: ConfigRequest
-) -> tuple[SwinConfig, list[Assumption]]:
-    """Find the config of the model as it was saved, and what is assumed.
+) -> tuple[SwinConfig, list[Assumption], int | tuple[int, int]]:
+    """Find the config of the model as it was saved, what is assumed, and its image size.
+
+    The size is another than the config's if windows do not tile it, where the library pads.
 
     Args:
         named: The encoder's tensors in their dialect.
@@ -89,7 +94,7 @@ def own_config(
 
     Raises:
         CheckpointError: If nothing tells the window size, or files contradict each other.
-        ConfigError: If it is not the variant asked for, or windows cannot tile the image.
+        ConfigError: If it is not the variant asked for, or windows cannot tile any image.
     """
     stages = len(sizes["depths"])
     shown = shown_windows(named, sizes)
@@ -107,13 +112,15 @@ def own_config(
         fields["pretrained_window_sizes"] = pretrained
     img_size, assumed = _own_img_size(named, sizes, facts, asked)
     own = _tiled(fields, img_size, asked.img_size)
+    if assumed:
+        img_size = own.img_size
     if shown is not None and facts.origin and facts.window_size is not None:
         _check_window(own, facts)
     if asked.known is not None:
         check_agreement(asked.name, asked.known, own)
     own = _as_asked(own, shrinks=not (own.always_shift or named.dialect.pads(own.family)))
     own = dataclasses.replace(own, output=facts.output or _natural_output(sizes))
-    return own, assumed
+    return own, assumed, img_size
 
 
 def _own_img_size(
@@ -170,22 +177,21 @@ def _settings(facts: CheckpointHints, asked: ConfigRequest) -> dict[str, Any]:
 
 
 def wanted_config(
-    own: SwinConfig, asked: ConfigRequest, *, pads: bool
+    own: SwinConfig, asked: ConfigRequest, *, img_size: int | tuple[int, int], pads: bool
 ) -> tuple[SwinConfig, list[str]]:
     """Return the config at the image and window size asked for, and notes on the changes.
 
     Args:
         own: Config of the model as it was saved.
         asked: The user's requests.
+        img_size: Image side in pixels, or rows and columns: the user's, else the file's.
         pads: True if the original pads maps that windows do not fill.
 
     Raises:
         ConfigError: If windows cannot tile the image, or a map would have to be padded.
     """
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"img_size": img_size}
     notes: list[str] = []
-    if asked.img_size is not None:
-        changes["img_size"] = asked.img_size
     other = any(window != (asked.window_size,) * 2 for window in own.window_sizes)
     if asked.window_size is not None and other:
         changes["window_size"] = asked.window_size
@@ -201,7 +207,7 @@ def wanted_config(
         windows = own.window_sizes
         if asked.window_size:
             windows = (Size.square(asked.window_size),) * len(own.depths)
-        _refuse_padding(own, Size.of(asked.img_size or own.img_size), windows)
+        _refuse_padding(own, Size.of(img_size), windows)
     return dataclasses.replace(own, **changes), notes
 
 
@@ -211,20 +217,29 @@ def _refuse_padding(own: SwinConfig, image: Size, windows: tuple[Size, ...]) -> 
     Raises:
         ConfigError: If the size is not a multiple of every window's side in pixels.
     """
-    sides = (own.patch_size * max(window) << stage for stage, window in enumerate(windows))
-    unit = math.lcm(own.patch_size << (len(windows) - 1), *sides)
+    unit = _filled_by(own.patch_size, windows)
     if any(side % unit for side in image):
         near: Sequence[int | Size] = _multiples_near(unit, image.rows)
         if not image.is_square:
             near = near_rectangles([_multiples_near(unit, side) for side in image], image)
         raise ConfigError(
-            f"windows of {_listed(windows)} do not fill the maps of image size {image} in every "
-            f"stage, which the original pads and this tool does not; {sizes_remedy(near)}"
+            f"windows of {_listed(_once(windows))} do not fill the maps of image size {image} "
+            f"in every stage, which the original pads and this tool does not; {sizes_remedy(near)}"
         )
 
 
+def _once(windows: tuple[Size, ...]) -> Size | tuple[Size, ...]:
+    return windows[0] if len(set(windows)) == 1 else windows
+
+
+def _filled_by(patch_size: int, windows: Sequence[Size]) -> int:
+    """Return the smallest image side, in pixels, whose maps whole windows fill in every stage."""
+    sides = (patch_size * max(window) << stage for stage, window in enumerate(windows))
+    return math.lcm(patch_size << (len(windows) - 1), *sides)
+
+
 def _multiples_near(unit: int, side: int) -> tuple[int, ...]:
-    return nearest(range(unit, side + 5 * unit, unit), side, 4)
+    return nearest(range(unit, min(MOST_PROPOSED, side + 5 * unit) + 1, unit), side, 4)
 
 
 def effective_windows(config: SwinConfig) -> tuple[Size, ...]:
@@ -334,15 +349,23 @@ def _asked_window(
 
 
 def _tiled(
-    fields: dict[str, Any], img_size: int | tuple[int, int], fallback: int | tuple[int, int] | None
+    fields: dict[str, Any], img_size: int | tuple[int, int], asked: int | tuple[int, int] | None
 ) -> SwinConfig:
-    """Return the config at the file's own image size, or at the fallback if windows do not fit."""
+    """Return the config at the file's image size, at the one asked for, or at one that fits.
+
+    Only the size that is built must fit, which ``wanted_config`` sees to.
+    """
     try:
         return SwinConfig(**fields, img_size=img_size)
     except ConfigError:
-        if fallback is None:
-            raise
-        return SwinConfig(**fields, img_size=fallback)
+        windows = fields["window_size"]
+        each = windows if isinstance(windows, tuple) else (windows,) * len(fields["depths"])
+        unit = _filled_by(fields["patch_size"], [Size.of(window) for window in each])
+        for side in (asked, unit):
+            with contextlib.suppress(ConfigError):
+                if side is not None:
+                    return SwinConfig(**fields, img_size=side)
+        raise
 
 
 def _as_asked(config: SwinConfig, *, shrinks: bool) -> SwinConfig:
@@ -367,8 +390,12 @@ def _check_window(own: SwinConfig, facts: CheckpointHints) -> None:
     Raises:
         CheckpointError: If the two contradict each other.
     """
-    said = dataclasses.replace(own, window_size=facts.window_size or 0)
-    if effective_windows(said) != effective_windows(own):
+    try:
+        said = dataclasses.replace(own, window_size=facts.window_size or 0)
+        same = effective_windows(said) == effective_windows(own)
+    except ConfigError:  # its windows do not even tile the image
+        same = False
+    if not same:
         raise CheckpointError(
             f"{facts.origin} says window_size {_listed(facts.window_size)}, "
             f"the weights have {_listed(own.window_size)}"
@@ -419,4 +446,5 @@ def unusual(config: SwinConfig) -> list[str]:
 
 
 def _listed(value: Any) -> str:  # noqa: ANN401 - a field of a config
-    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    several = isinstance(value, tuple) and not isinstance(value, Size)
+    return "/".join(map(str, value)) if several else str(value)

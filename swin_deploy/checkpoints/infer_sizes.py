@@ -9,6 +9,7 @@ from torch import Tensor
 
 from exporters.errors import CheckpointError
 from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
+from swin_deploy.checkpoints.nearest_names import missing_keys
 from swin_deploy.checkpoints.positions import POSITIONS, positions_map
 from swin_deploy.checkpoints.resize import BIAS_TABLE
 from swin_deploy.config import Family, Size, hidden_channels
@@ -144,7 +145,7 @@ def _shape(named: EncoderTensors, ours: str, ndim: int) -> tuple[int, ...]:
     tensor = named.find(ours)
     name = named.full(named.names(ours)[0])
     if tensor is None:
-        raise CheckpointError(f"the checkpoint does not fit its model; missing keys: {name}")
+        raise _missing(named, name)
     if tensor.ndim != ndim:
         raise CheckpointError(
             f"wrong shapes: {name} is {list(tensor.shape)}, not of {ndim} dimensions"
@@ -152,12 +153,17 @@ def _shape(named: EncoderTensors, ours: str, ndim: int) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
+def _missing(named: EncoderTensors, name: str) -> CheckpointError:
+    keys = missing_keys([name], [named.full(one) for one in named.tensors])
+    return CheckpointError(f"the checkpoint does not fit its model; {keys}")
+
+
 def _num_heads(named: EncoderTensors, family: Family, stage: int, depth: int) -> int:
     part, axis = ("attn.logit_scale", 0) if family == "swinv2" else (BIAS_TABLE, 1)
     found = first_of_stage(named, stage, depth, part)
     if found is None:
         name = named.full(named.names(f"layers.{stage}.blocks.0.{part}")[0])
-        raise CheckpointError(f"the checkpoint does not fit its model; missing keys: {name}")
+        raise _missing(named, name)
     name, tensor = found
     if tensor.ndim <= axis:
         raise CheckpointError(f"wrong shapes: {name} is {list(tensor.shape)}")

@@ -46,6 +46,7 @@ OF_VARIANTS: dict[Family, Dialect] = {
 # Options that only a file of weights can have.
 OF_FILES = {
     "weights": "chooses among the weights of a file",
+    "encoder": "chooses among the weights of a file",
     "head": "chooses among the classifiers of a file",
     "head_activation": "is about the classifier of a file",
 }

@@ -158,6 +158,7 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
         "weights": asked.get("weights"),
         "activation": asked.get("activation"),
         "pool": asked.get("pool"),
+        "encoder": asked.get("encoder"),
         "preprocessing": asked.get("preprocessing", DEFAULT_CHOICE),
         "head": asked.get("head"),
         "head_activation": asked.get("head_activation"),

@@ -35,7 +35,9 @@ from swin_deploy.checkpoints.infer_config import (
 )
 from swin_deploy.checkpoints.infer_sizes import infer_sizes
 from swin_deploy.checkpoints.known import DIALECTS, SOURCES
+from swin_deploy.checkpoints.other_models import other_model, refuse_changed
 from swin_deploy.checkpoints.pictures import pictures_of
+from swin_deploy.checkpoints.plain_names import unpruned
 from swin_deploy.checkpoints.resize import resize_tables
 from swin_deploy.checkpoints.training import with_training
 from swin_deploy.checkpoints.weights import Encoder
@@ -119,6 +121,8 @@ class CheckpointOptions(TypedDict, total=False):
         activation: Activation of the MLPs, where no file next to the weights says it; by default
             ``gelu``, as in the papers.
         pool: Pooling of tokens to features, where no file says it; by default ``avg``, their mean.
+        encoder: The start of the names of the Swin in a dict that has several; by default the only
+            one.
         preprocessing: The user's choices about the preprocessing.
         head: Name of the classifier in the file, or of one of its layers; by default the only one.
         head_activation: Activation between the two layers of the classifier, which weights do not
@@ -135,6 +139,7 @@ class CheckpointOptions(TypedDict, total=False):
     weights: str | None
     activation: Activation | None
     pool: Pool | None
+    encoder: str | None
     preprocessing: PreprocessingChoice
     head: str | None
     head_activation: HeadActivation | None
@@ -159,8 +164,10 @@ def load_checkpoint(
         FileError: If a JSON file next to the weights cannot be read.
     """
     asked = ConfigRequest(variant(name) if name is not None else None, name or "", **options)
-    content = read_content(path, wanted=asked.weights)
+    content = _restored(read_content(path, wanted=asked.weights, encoder=asked.encoder))
     prefix = content.chosen.encoder.prefix
+    if content.chosen.encoder.dialect:
+        refuse_changed(content.tensors, prefix)
     found = asked.source or detect_source(
         content.tensors, content.beside.config_json, prefix=prefix
     )
@@ -200,6 +207,15 @@ def load_checkpoint(
     )
 
 
+def _restored(content: CheckpointFiles) -> CheckpointFiles:
+    """Multiply pruned weights by their masks, and leave out other encoders inside this one."""
+    chosen = content.chosen
+    outer = {n: one for n, one in chosen.tensors.items() if not n.startswith(chosen.inner)}
+    tensors, notes = unpruned(outer)
+    whole = dataclasses.replace(chosen, tensors=tensors, notes=(*chosen.notes, *notes))
+    return dataclasses.replace(content, chosen=whole)
+
+
 @dataclass(frozen=True)
 class _Model:
     """A model in our names: as it was saved (``own``), and as it was asked for."""
@@ -225,10 +241,10 @@ def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigReq
     sizes = infer_sizes(named, facts) | taken.sizes
     facts, hinted = with_training(facts, content.beside, named, sizes)
     facts = _of_variant(facts, asked)
-    own, assumed = own_config(named, sizes, facts, asked)
+    own, assumed, img_size = own_config(named, sizes, facts, asked)
     state, filled = assemble(named, own)
     pads = own.always_shift or dialect.pads(own.family)
-    config, changed = wanted_config(own, asked, pads=pads)
+    config, changed = wanted_config(own, asked, img_size=asked.img_size or img_size, pads=pads)
     state, resized = resize_tables(state, own, config, rule=dialect.table_resize)
     read = (*content.chosen.notes, *taken.notes, *outside_note(named), *facts.remarks, *hinted)
     notes = (described(config), *read, *filled, *changed, *resized, *shift_notes(config))
@@ -255,10 +271,8 @@ def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: 
         return found[0]
     some = listed([prefix + key for key in sorted(keys)[:3]])
     if not found:
-        raise CheckpointError(
-            f"no Swin checkpoint of {', '.join(SOURCES)}: "
-            f"it has {len(keys)} tensors, such as {some}"
-        )
+        told = other_model(keys) or f"it has {len(keys)} tensors, such as {some}"
+        raise CheckpointError(f"no Swin checkpoint of {', '.join(SOURCES)}: {told}")
     differ = {dialect.told_by for dialect in fitting}
     which = f", which differ in {differ.pop()}" if len(differ) == 1 and all(differ) else ""
     these = "the keys" if which else f"the keys ({some}, ...)"
@@ -279,7 +293,10 @@ def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> EncoderTenso
             return take_encoder(dialect, tensors, prefix)
     wanted = [dialect.key_prefix for dialect in own]
     others = [dialect.source for dialect in DIALECTS if dialect.prefixes(tensors)]
-    hint = f"; its keys are those of {' or '.join(dict.fromkeys(others))}" if others else ""
+    told = other_model(tensors)
+    hint = f"; {told}" if told and not others else ""
+    if others:
+        hint = f"; its keys are those of {' or '.join(dict.fromkeys(others))}"
     raise CheckpointError(
         f"no checkpoint of {source}: no key starts with {' or '.join(wanted)}{hint}"
     )
@@ -309,13 +326,14 @@ def _of_variant(facts: CheckpointHints, asked: ConfigRequest) -> CheckpointHints
 def _read_notebook(named: EncoderTensors, content: CheckpointFiles, asked: ConfigRequest) -> _Model:
     """Read a notebook checkpoint, which has our names and whose windows cannot be changed."""
     metadata = content.beside.metadata
-    config = notebook.infer_config(content.tensors, metadata, img_size=asked.img_size)
-    notebook.check_state(content.tensors, config)
-    if asked.window_size not in (None, config.window_size):
+    saved = notebook.infer_config(content.tensors, metadata, img_size=None)
+    if asked.window_size not in (None, saved.window_size):
         raise ConfigError(
             f"window size {asked.window_size}: the notebook's position table is made for "
-            f"{config.window_size} and cannot be resized"
+            f"{saved.window_size} and cannot be resized"
         )
+    config = notebook.infer_config(content.tensors, metadata, img_size=asked.img_size)
+    notebook.check_state(content.tensors, config)
     if asked.known is not None:
         check_agreement(asked.name, asked.known, config)
     settings: dict[str, Any] = {"activation": asked.activation, "pool": asked.pool}

@@ -84,6 +84,7 @@ class ModelRequest:
     weights: str | None
     head: str | None
     head_activation: HeadActivation | None
+    encoder: str | None
     classes: Path | None
     scores: Scores | None
     preprocessing: PreprocessingChoice
@@ -112,6 +113,7 @@ class ModelRequest:
             "weights": self.weights,
             "head": self.head,
             "head_activation": self.head_activation,
+            "encoder": self.encoder,
             "preprocessing": self.preprocessing,
             "classes": self.classes,
             "scores": self.scores,
@@ -126,7 +128,8 @@ class ModelRequest:
         """Refuse options that a variant without a checkpoint cannot have, before PyTorch loads.
 
         Raises:
-            ConfigError: If the variant cannot have a size or an output, or --weights has no file.
+            ConfigError: If the variant cannot have a size or an output, or there is no file to
+                choose weights in.
         """
         if self.checkpoint is None:
             refuse_without_file(vars(self))
@@ -335,6 +338,12 @@ def checkpoint_options(command: Command) -> Command:
             metavar="ema|raw|KEY",
             help="Which weights of a checkpoint with several: averaged, raw, or those under a key."
             "  [default: what the library it comes from takes]",
+        ),
+        click.option(
+            "--encoder",
+            metavar="PREFIX",
+            help="Which Swin of weights with several: the start of its names.  [default: the only "
+            "one]",
         ),
     )
 

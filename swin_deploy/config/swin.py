@@ -12,6 +12,7 @@ from exporters.errors import ConfigError
 from exporters.text_files import listed, shortened
 from swin_deploy.config.activations import ACTIVATIONS, Activation
 from swin_deploy.config.sizes import (
+    MOST_PROPOSED,
     MOST_SIDE,
     NONE,
     Size,
@@ -381,13 +382,14 @@ class SwinConfig:
     def near_img_sizes(self, img_size: int, count: int = 4) -> tuple[int, ...]:
         """Return the sides of the ``count`` square images nearest in size that windows tile.
 
-        Sides are in pixels, nearest first; there may be fewer than ``count`` up to ``MOST_SIDE``.
+        Sides are in pixels, nearest first; there may be fewer than ``count`` up to
+        ``MOST_PROPOSED``.
         """
         step = self.patch_size << (len(self.depths) - 1)
         period = step * math.lcm(
             *itertools.chain(*self.window_sizes)
         )  # windows tile every multiple of it
-        last = min(MOST_SIDE, max(img_size, 0) + count * period)
+        last = min(MOST_PROPOSED, max(img_size, 0) + count * period)
         sizes = filter(self._tiles_square, range(step, last + 1, step))
         return nearest(sizes, img_size, count)
 

@@ -12,6 +12,7 @@ from swin_deploy.checkpoints.files import pytorch_reads
 from swin_deploy.checkpoints.read import Reading
 from swin_deploy.checkpoints.timm import DIALECT, WEIGHTS_KEYS
 from swin_deploy.checkpoints.weights import EMA, RAW
+from swin_deploy.checkpoints.weights_file import WEIGHTS
 from swin_deploy.config import SwinConfig
 from swin_deploy.original.construct import (
     has_other_windows,
@@ -21,7 +22,13 @@ from swin_deploy.original.construct import (
     timm_windows,
 )
 from swin_deploy.original.outputs import OriginalModel, tokens_of
-from swin_deploy.original.stored import library_state, load_strictly, read_state, under_prefix
+from swin_deploy.original.stored import (
+    library_state,
+    load_strictly,
+    read_state,
+    under_prefix,
+    unwrapped,
+)
 
 
 def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
@@ -38,7 +45,8 @@ def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
     _check_form(config, reading)
     models = import_library("timm.models", "timm")
     if reading.config_path is not None:
-        whole = reading.path.is_dir() and reading.wanted is None and not reading.encoder.prefix
+        usual = reading.path.is_dir() and reading.weights_path.name in WEIGHTS
+        whole = usual and reading.wanted is None and not reading.encoder.prefix
         # Versions of timm that only adapt first layers of 3 channels fill others at random.
         whole = whole and not reading.beside and config.in_channels == 3
         name = f"local-dir:{reading.config_path.parent}"
@@ -92,8 +100,8 @@ def _load(models: Any, model: nn.Module, reading: Reading) -> None:  # noqa: ANN
         state = models.load_state_dict(str(path), use_ema=ema, weights_only=True)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         state = read_state(path, reading.encoder.key)
-    # timm removes the prefixes of DataParallel and torch.compile by itself.
-    kept = library_state(state, reading.beside)
+    # timm removes the names of DataParallel and torch.compile only where they come first.
+    kept = library_state(unwrapped(state), reading.beside)
     state = under_prefix(kept, reading.encoder.prefix) or kept
     version = "" if reading.saved.family == "swin" else "_v2"
     module = import_library(f"timm.models.swin_transformer{version}", "timm")

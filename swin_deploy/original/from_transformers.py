@@ -15,6 +15,7 @@ from exporters.errors import ComparisonError
 from exporters.text_files import listed
 from swin_deploy.checkpoints.huggingface import FAMILIES
 from swin_deploy.checkpoints.read import Reading
+from swin_deploy.checkpoints.weights_file import WEIGHTS
 from swin_deploy.config import SwinConfig
 from swin_deploy.config.activations import find_activation
 from swin_deploy.original.construct import (
@@ -45,6 +46,11 @@ def transformers_original(config: SwinConfig, reading: Reading) -> nn.Module:
     if reading.key or has_other_windows(config, reading.saved):
         what = f"the key {reading.key}" if reading.key else "other windows than the checkpoint's"
         raise ComparisonError(f"transformers has no way to {what}")
+    if reading.weights_path.name not in WEIGHTS:
+        raise ComparisonError(
+            f"transformers reads {' or '.join(WEIGHTS[::2])} in a folder, not "
+            f"{reading.weights_path.name}"
+        )
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the library must not download anything
     library = import_library("transformers", "transformers")
     with _without_progress(library):

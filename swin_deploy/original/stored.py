@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from exporters.errors import ComparisonError
 from exporters.text_files import listed
 from swin_deploy.checkpoints.files import pytorch_reads, read_values
-from swin_deploy.checkpoints.weights import COUNTERS, DATA_PARALLEL_PREFIX
+from swin_deploy.checkpoints.plain_names import COUNTERS, PLAIN_WRAPPER, WRAPPERS
 
 # Buffers that every library computes from the sizes, and what only training uses.
 COMPILED = "_orig_mod."
@@ -33,7 +33,8 @@ def read_state(path: Path, key: str) -> dict[str, Tensor]:
         key: Keys that lead to the tensors, joined by dots; empty for the file itself.
 
     Returns:
-        Tensors by name, without counters and the prefix of ``DataParallel``.
+        Tensors by name, without counters and the names of wrappers; pruned weights are multiplied
+        by their masks.
 
     Raises:
         ComparisonError: If there is no dict under the key.
@@ -53,27 +54,46 @@ def read_state(path: Path, key: str) -> dict[str, Tensor]:
         for name, value in found.items()
         if isinstance(value, Tensor) and not (name in COUNTERS and value.numel() == 1)
     }
-    if all(name.startswith(DATA_PARALLEL_PREFIX) for name in tensors):
-        return {name.removeprefix(DATA_PARALLEL_PREFIX): one for name, one in tensors.items()}
-    return tensors
+    return unwrapped(tensors)
+
+
+def unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict without the names of wrappers, and pruned weights times their masks."""
+    bare = {_bare(name): value for name, value in state.items()}
+    return _multiplied(bare if len(bare) == len(state) else state)
+
+
+def _bare(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in {*WRAPPERS, PLAIN_WRAPPER})
+
+
+def _multiplied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict in which each ``*_orig`` and ``*_mask`` is their product."""
+    for name in [name for name in state if name.endswith("_orig")]:
+        start = name.removesuffix("_orig")
+        if f"{start}_mask" in state:
+            state[start] = state.pop(name) * state.pop(f"{start}_mask")
+    return state
 
 
 def _under(values: Any, key: str) -> object:  # noqa: ANN401 - whatever a file holds
     """Return the value under keys joined by dots; keys may contain dots, too. None if absent."""
     if not key:
         return values
-    for name in values if isinstance(values, dict) else ():
-        if key == name:
-            return values[name]
-        if isinstance(name, str) and key.startswith(f"{name}."):
-            found = _under(values[name], key.removeprefix(f"{name}."))
+    items = enumerate(values) if isinstance(values, list | tuple) else ()
+    for name, value in values.items() if isinstance(values, dict) else items:
+        if key == str(name):
+            return value
+        if key.startswith(f"{name}."):
+            found = _under(value, key.removeprefix(f"{name}."))
             if found is not None:
                 return found
     return None
 
 
 def under_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names start with ``prefix``, by name without it."""
+    """Return the tensors whose names start with ``prefix``, by name without it and wrappers."""
+    prefix = prefix if any(name.startswith(prefix) for name in state) else _bare(prefix)
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }

@@ -298,7 +298,10 @@ def test_detect_source_of_other_models_is_refused() -> None:
 def test_two_encoders_are_refused(tmp_path: Path) -> None:
     state = peers.build_timm("swin").state_dict()
     both = {f"{side}.{name}": value for side in ("left", "right") for name, value in state.items()}
-    with pytest.raises(CheckpointError, match="2 encoders: left, right; say which with --weights"):
+    with pytest.raises(
+        CheckpointError,
+        match="2 encoders: left, right; say which with --encoder left or --encoder right",
+    ):
         load_checkpoint(peers.saved(both, tmp_path / "both.pth"))
 
 
