@@ -3,6 +3,7 @@
 ====================  ============================================================================
 ``assemble``          a state dict in our names from one in another dialect; every key is
                       accounted for
+``backbone_config``   the part about the Swin in the ``config.json`` of transformers' models
 ``config_fields``     the effect of every field of other libraries' configs
 ``config_json``       the fields of other libraries' ``config.json`` that change what a model
                       computes, typed
@@ -26,6 +27,8 @@
 ``read``              the library that a checkpoint comes from, and its model in our names
 ``resize``            other image and window sizes than the checkpoint's
 ``timm``              checkpoints of timm
+``timm_features``     timm's feature extractors: names in their files, and their stages
+``timm_steps``        the steps from a picture to an input in timm's ``config.json``
 ``torchvision``       checkpoints of torchvision
 ``weights``           the choice among a file's weights
 ====================  ============================================================================

@@ -136,6 +136,8 @@ TIMM_ARGUMENTS: dict[str, Field] = {
         window_size="of all stages or of each; V1's must be those of the tables",
         pretrained_window_sizes="V2: scale of the coordinates of the position bias",
         always_partition="windows neither shrink to the map nor stop shifting",
+        features_only="stage maps",
+        out_indices="the stages whose maps are given, with `features_only`",
     ),
     **_fields(
         "compared",
@@ -151,15 +153,15 @@ TIMM_ARGUMENTS: dict[str, Field] = {
     ),
     **_fields(
         "refused",
-        global_pool="must be `avg`",
+        global_pool="must be `avg`; without classes, none gives tokens",
         act_layer="must be `gelu`",
         norm_layer="must be the default, a LayerNorm with an epsilon of 1e-05",
         embed_layer="must be the default",
-        features_only="must be false: save the model, not timm's feature extractor",
     ),
     **_none(_TRAINING, "drop_rate proj_drop_rate attn_drop_rate drop_path_rate weight_init"),
     **_none(_ONE_SIZE, "strict_img_size dynamic_img_size"),
     **_none("where and in which type the library builds it", "device dtype"),
+    **_none("names of the extractor's tensors, which the file shows", "feature_cls"),
     **_none(
         "of the call that builds the model",
         "pretrained pretrained_cfg pretrained_cfg_overlay checkpoint_path cache_dir scriptable "
@@ -205,15 +207,16 @@ TIMM: dict[str, Field] = {
         architecture="sizes of that variant, where `model_args` does not say otherwise",
         model_args="see `model_args.*`",
         pretrained_cfg="see `pretrained_cfg.*`",
+        architectures="a `TimmWrapperModel` has no classes, whatever `num_classes` says",
     ),
     **_fields("compared", num_classes="where `model_args` has none"),
-    **_fields("refused", global_pool="must be `avg`"),
+    **_fields("refused", global_pool="must be `avg`; without classes, none gives tokens"),
     **_none(_DERIVED, "num_features"),
     **_none("`--outputs` chooses between tokens and their mean", "do_pooling"),
     **_none(_TRAINING, "initializer_range"),
     **_plain("images", "names of the classes", "label_names label_descriptions labels"),
     **{name: field for name, field in GENERAL.items() if field.effect == "none"},
-    **_none("TimmWrapper's own", "model_type architectures id2label num_labels"),
+    **_none("TimmWrapper's own", "model_type id2label num_labels"),
 }
 
 

@@ -124,6 +124,7 @@ class Dialect:
         wrapper_pattern: Pattern of the encoder's own name at the end of the prefix, which
             ``sibling_prefixes`` and ``beside`` do not have before them.
         sibling_prefixes: Starts of names that stand next to the encoder but belong to the model.
+        normless: Pattern of the prefix of encoders whose classifier has no norm before its head.
         unused: Names that only training uses.
         zeroed: Ends of names whose values the library sets to zero when it runs.
 
@@ -161,6 +162,7 @@ class Dialect:
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     wrapper_pattern: re.Pattern[str] = re.compile(r"(?!)")
     sibling_prefixes: tuple[str, ...] = ()
+    normless: re.Pattern[str] = re.compile(r"(?!)")
     unused: tuple[str, ...] = ("mask_token",)
     zeroed: tuple[str, ...] = ()
     hints: ReadHints | None = None

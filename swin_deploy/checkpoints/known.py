@@ -9,7 +9,7 @@ from swin_deploy.config import Family
 DIALECTS: tuple[Dialect, ...] = (
     notebook.DIALECT,
     microsoft.DIALECT,
-    timm.DIALECT,
+    *timm.DIALECTS,
     torchvision.DIALECT,
     *huggingface.DIALECTS,
 )

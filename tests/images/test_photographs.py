@@ -25,7 +25,7 @@ from swin_deploy.checkpoints.image_processors import (
 )
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.preprocessors import library_rule
-from swin_deploy.checkpoints.timm import timm_rule
+from swin_deploy.checkpoints.timm_steps import timm_rule
 from swin_deploy.config import VARIANTS, Size
 from swin_deploy.images.decode import load_image
 from swin_deploy.images.preprocessing import Preprocessing
