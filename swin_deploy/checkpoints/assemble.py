@@ -50,7 +50,7 @@ def assemble(named: EncoderTensors, config: SwinConfig) -> tuple[dict[str, Tenso
             state[ours] = joined
     used = {name for names in expected.values() for name in names}
     derived = _derived(named, config)
-    unused = [name for name in named.tensors if name in named.dialect.unused]
+    unused = [name for name in named.tensors if named.dialect.is_unused(name)]
     known = used | derived.keys() | set(unused) | set(hidden := _hidden_norms(named, config))
     problems.unknown = [named.full(name) for name in named.tensors if name not in known]
     problems.raise_any()

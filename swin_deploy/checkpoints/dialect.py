@@ -125,7 +125,7 @@ class Dialect:
             ``sibling_prefixes`` and ``beside`` do not have before them.
         sibling_prefixes: Starts of names that stand next to the encoder but belong to the model.
         normless: Pattern of the prefix of encoders whose classifier has no norm before its head.
-        unused: Names that only training uses.
+        unused: Names that only training uses; one that ends in a dot is the start of several.
         zeroed: Ends of names whose values the library sets to zero when it runs.
 
     Attributes that say what its library does:
@@ -180,6 +180,11 @@ class Dialect:
         beside = self.wrapper_pattern.sub("", prefix) + self.beside
         inside = self.whole or any(name.startswith(prefix + self.key_prefix) for name in known)
         return inside and (not self.beside or beside in known)
+
+    def is_unused(self, name: str) -> bool:
+        """Tell whether only training uses a tensor, given by its name without prefix."""
+        starts = tuple(start for start in self.unused if start.endswith("."))
+        return name in self.unused or name.startswith(starts)
 
     def prefixes(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the prefixes of this dialect's encoders in these names, each once, in order."""

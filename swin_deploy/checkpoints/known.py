@@ -9,7 +9,8 @@ from swin_deploy.config import Family
 DIALECTS: tuple[Dialect, ...] = (
     notebook.DIALECT,
     microsoft.DIALECT,
-    *timm.DIALECTS,
+    timm.EXTRACTOR,
+    timm.DIALECT,
     torchvision.DIALECT,
     *huggingface.DIALECTS,
 )
@@ -25,6 +26,13 @@ ORIGINAL_CHOICES = ("auto", "none", *ORIGINALS)
 LIBRARIES = tuple(
     dict.fromkeys((*ORIGINALS, *(s for s, one in SOURCES.items() if one.family != "notebook")))
 )
+# Parts of names of other models with Swin's blocks, which are refused by what they are.
+RELATIVES = {
+    "encoder.stages.0.layers.0.attention.self.": "Swin2SR, which enlarges pictures",
+    "residual_group.blocks.0.attn.": "SwinIR or another restorer of pictures",
+    "audio_encoder.layers.0.blocks.0.": "CLAP, whose Swin reads sounds",
+    "stages.0.blocks.0.attn.meta_mlp.": "timm's swinv2_cr, another form of Swin V2",
+}
 # The libraries that our variants are named after: a model without a checkpoint has their
 # preprocessing.
 OF_VARIANTS: dict[Family, Dialect] = {

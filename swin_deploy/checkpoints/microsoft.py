@@ -10,6 +10,9 @@ from swin_deploy.checkpoints.dialect import Dialect
 from swin_deploy.config import SwinConfig
 from swin_deploy.images.preprocessing import Preprocessing, Rule
 
+# Training without labels: SimMIM's token of a masked patch (microsoft/SimMIM, models/simmim.py), and
+# the heads of EsViT, as DINO's (microsoft/esvit, models/vision_transformer.py).
+SELF_SUPERVISED = ("mask_token", "head.mlp.", "head.last_layer.", "head_dense.")
 SMALLEST_RESIZED = 32  # pixels: up to here the authors' code does not resize
 
 
@@ -35,6 +38,7 @@ DIALECT = Dialect(
     summary="the authors' .pth, V1 and V2, detector backbones",
     fits=lambda names, config_json: timm.merges_first(names, config_json) is not True,
     told_by=timm.DIALECT.told_by,
+    unused=SELF_SUPERVISED,
     usual_weights=timm.usual_weights,
     library="timm",  # their code is not a package; timm loads their files by its own code
 )

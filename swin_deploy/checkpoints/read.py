@@ -31,7 +31,7 @@ from swin_deploy.checkpoints.infer_config import (
     wanted_config,
 )
 from swin_deploy.checkpoints.infer_sizes import infer_sizes
-from swin_deploy.checkpoints.known import DIALECTS, SOURCES
+from swin_deploy.checkpoints.known import DIALECTS, RELATIVES, SOURCES
 from swin_deploy.checkpoints.pictures import pictures_of
 from swin_deploy.checkpoints.resize import resize_tables
 from swin_deploy.checkpoints.weights import Encoder
@@ -206,6 +206,9 @@ def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: 
     if len(found) == 1:
         return found[0]
     some = listed([prefix + key for key in sorted(keys)[:3]])
+    relatives = [what for part, what in RELATIVES.items() if any(part in key for key in keys)]
+    if relatives:
+        raise CheckpointError(f"weights of {relatives[0]}: it is none of the Swins that are read")
     if not found:
         raise CheckpointError(
             f"no Swin checkpoint of {', '.join(SOURCES)}: "

@@ -365,4 +365,3 @@ EXTRACTOR = dataclasses.replace(
     told_by="",
     hints=_extractor_facts,
 )
-DIALECTS = (EXTRACTOR, DIALECT)

@@ -95,6 +95,7 @@ def _load(models: Any, model: nn.Module, reading: Reading) -> None:  # noqa: ANN
     state = under_prefix(state, reading.encoder.prefix) or state
     version = "" if reading.saved.family == "swin" else "_v2"
     module = import_library(f"timm.models.swin_transformer{version}", "timm")
+    state = {name: one for name, one in state.items() if not reading.dialect.is_unused(name)}
     if reading.dialect is not EXTRACTOR:
         state = module.checkpoint_filter_fn(state, model)
     load_strictly(model, state, "timm")
