@@ -154,8 +154,9 @@ def facts(
 
 
 def _known(encoder: dict[str, Any]) -> bool:
-    """Tell whether a config is a Swin's; one without a model type counts as one."""
-    return encoder.get("model_type") is None or is_kind(encoder, FAMILIES)
+    """Tell whether a config is a Swin's; one that tells no model type counts as one."""
+    untold = encoder.get("model_type") is None and not swin_parts(encoder)
+    return untold or is_kind(encoder, FAMILIES)
 
 
 def _unread(config_json: dict[str, Any]) -> str:

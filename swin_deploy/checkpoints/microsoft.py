@@ -10,8 +10,8 @@ from swin_deploy.checkpoints.dialect import Dialect
 from swin_deploy.config import SwinConfig
 from swin_deploy.images.preprocessing import Preprocessing, Rule
 
-# Training without labels: SimMIM's token of a masked patch (microsoft/SimMIM, models/simmim.py), and
-# the heads of EsViT, as DINO's (microsoft/esvit, models/vision_transformer.py).
+# Training without labels: SimMIM's token of masked patches (microsoft/SimMIM, models/simmim.py)
+# and EsViT's heads, which are DINO's (microsoft/esvit, models/vision_transformer.py).
 SELF_SUPERVISED = ("mask_token", "head.mlp.", "head.last_layer.", "head_dense.")
 SMALLEST_RESIZED = 32  # pixels: up to here the authors' code does not resize
 
