@@ -75,8 +75,8 @@ def _named_swin(config_json: dict[str, Any]) -> dict[str, Any]:
     sizes = ("embed_dim", "depths", "num_heads", "mlp_ratio", "patch_size", "window_size")
     fields = {size: getattr(known, size) for size in (*sizes, "pretrained_window_sizes")}
     lists = {size: list(value) for size, value in fields.items() if isinstance(value, tuple)}
-    own = {"model_type": known.family, "image_size": known.img_size}
-    return own | fields | lists | _keywords(config_json)
+    own = {"image_size": known.img_size, **fields, **lists}
+    return own | _keywords(config_json) | {"model_type": known.family}
 
 
 def _keywords(config_json: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from original_files import hop_of
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from exporters.errors import CheckpointError
+from exporters.errors import CheckpointError, DeployError
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 
 EVERY = pytest.mark.parametrize("composite", COMPOSITES.values(), ids=COMPOSITES.keys())
@@ -134,6 +134,20 @@ def test_backbone_named_by_a_text_has_its_sizes(
     if family == "swin":
         notes = load_model(None, tmp_path, img_size=224).notes
         assert "config.json is of upernet: the weights tell the sizes" in notes
+
+
+@pytest.mark.parametrize("chosen", [{"model_type": ["swin"]}, {"out_indices": "x"}, [1], "x", {}])
+def test_any_keywords_of_a_named_backbone_give_a_model_or_one_line(
+    chosen: object, tmp_path: Path
+) -> None:
+    model = peers.build_huggingface("swin", "Backbone")
+    state = {f"b.{name}": value for name, value in model.state_dict().items()}
+    peers.saved(state, tmp_path / "model.safetensors")
+    fields = {"backbone": NAMES["swin"][0], "backbone_kwargs": chosen}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(DeployError, match=r"config\.json") as refusal:  # it is a smaller model
+        load_model(None, tmp_path, img_size=64)
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("path", [("vision_config",), ("model", "vision_config"), ("tower",)])
