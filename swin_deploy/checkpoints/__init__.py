@@ -3,6 +3,7 @@
 ====================  ============================================================================
 ``assemble``          a state dict in our names from one in another dialect; every key is
                       accounted for
+``backbone_config``   the part about the Swin in the ``config.json`` of transformers' models
 ``config_fields``     the effect of every field of other libraries' configs
 ``config_json``       the fields of other libraries' ``config.json`` that change what a model
                       computes, typed
@@ -39,6 +40,8 @@
 ``settings``          fields that no tensor shows, as libraries write them
 ``timm``              checkpoints of timm
 ``tensors``           tensors and arrays, rebuilt from arguments that are checked
+``timm_features``     timm's feature extractors: names in their files, and their stages
+``timm_steps``        the steps from a picture to an input in timm's ``config.json``
 ``torch_files``       the pickle and the storages of a PyTorch file
 ``torchvision``       checkpoints of torchvision
 ``training``          the hints that a training script left next to the weights

@@ -58,7 +58,7 @@ def assemble(named: EncoderTensors, config: SwinConfig) -> tuple[dict[str, Tenso
         problems.check_channels(named.names(POSITIONS)[0], positions, config.embed_dim)
         state[POSITIONS] = positions
         used.update(named.names(POSITIONS))
-    unused = [name for name in named.tensors if name in named.dialect.unused]
+    unused = [name for name in named.tensors if named.dialect.is_unused(name)]
     known = used | derived.keys() | set(unused) | set(hidden := _hidden_norms(named, config))
     problems.unknown = [named.full(name) for name in named.tensors if name not in known]
     problems.raise_any()

@@ -137,6 +137,8 @@ TIMM_ARGUMENTS: dict[str, Field] = {
         global_pool="`avg`, `max` or `avgmax`, also with `fast`; an empty one gives tokens",
         act_layer="activation of the MLPs; V2 only, timm's V1 does not have it",
         always_partition="windows neither shrink to the map nor stop shifting",
+        features_only="stage maps",
+        out_indices="the stages whose maps are given, with `features_only`",
     ),
     **_fields(
         "compared",
@@ -154,11 +156,11 @@ TIMM_ARGUMENTS: dict[str, Field] = {
         "refused",
         norm_layer="must be the default, a LayerNorm with an epsilon of 1e-05",
         embed_layer="must be the default",
-        features_only="must be false: save the model, not timm's feature extractor",
     ),
     **_none(_TRAINING, "drop_rate proj_drop_rate attn_drop_rate drop_path_rate weight_init"),
     **_none(_ONE_SIZE, "strict_img_size dynamic_img_size"),
     **_none("where and in which type the library builds it", "device dtype"),
+    **_none("names of the extractor's tensors, which the file shows", "feature_cls"),
     **_none(
         "of the call that builds the model",
         "pretrained pretrained_cfg pretrained_cfg_overlay checkpoint_path cache_dir scriptable "
@@ -205,6 +207,7 @@ TIMM: dict[str, Field] = {
         architecture="sizes of that variant, where `model_args` does not say otherwise",
         model_args="see `model_args.*`",
         pretrained_cfg="see `pretrained_cfg.*`",
+        architectures="a `TimmWrapperModel` has no classes, whatever `num_classes` says",
     ),
     **_fields(
         "compared",
@@ -216,7 +219,7 @@ TIMM: dict[str, Field] = {
     **_none(_TRAINING, "initializer_range"),
     **_plain("images", "names of the classes", "label_names label_descriptions labels"),
     **{name: field for name, field in GENERAL.items() if field.effect in ("none", "images")},
-    **_none("TimmWrapper's own", "model_type architectures id2label num_labels"),
+    **_none("TimmWrapper's own", "model_type id2label num_labels"),
 }
 
 

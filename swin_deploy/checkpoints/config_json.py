@@ -18,6 +18,7 @@ Windows = Annotated[list[Window], msgspec.Meta(max_length=64)]
 Depths = Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=1000)]], msgspec.Meta(max_length=64)]
 Classes = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 Ratio = Annotated[float, msgspec.Meta(gt=0, le=1000)]
+Indices = Annotated[list[int], msgspec.Meta(max_length=64)]
 Names = Annotated[list[str], msgspec.Meta(max_length=64)]
 
 
@@ -50,7 +51,7 @@ class HuggingFaceSwin(msgspec.Struct, frozen=True):
     use_absolute_embeddings: bool | None = None
     layer_norm_eps: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     out_features: Names | None = None
-    out_indices: Annotated[list[int], msgspec.Meta(max_length=64)] | None = None
+    out_indices: Indices | None = None
 
 
 class TimmArguments(msgspec.Struct, frozen=True):
@@ -74,6 +75,7 @@ class TimmArguments(msgspec.Struct, frozen=True):
     norm_layer: Any = None
     embed_layer: Any = None
     features_only: bool | None = None
+    out_indices: Annotated[int, msgspec.Meta(ge=1, le=64)] | Indices | None = None
 
 
 class TimmWeights(msgspec.Struct, frozen=True):
@@ -90,6 +92,7 @@ class TimmModel(msgspec.Struct, frozen=True):
     """Fields of timm's ``config.json``."""
 
     architecture: str | None = None
+    architectures: Names | None = None
     num_classes: Classes | None = None
     global_pool: str | None = None
     model_args: TimmArguments | None = None

@@ -132,7 +132,8 @@ class Dialect:
         wrapper_pattern: Pattern of the encoder's own name at the end of the prefix, which
             ``sibling_prefixes`` and ``beside`` do not have before them.
         sibling_prefixes: Starts of names that stand next to the encoder but belong to the model.
-        unused: Names that only training uses.
+        normless: Pattern of the prefix of encoders whose classifier has no norm before its head.
+        unused: Names that only training uses; one that ends in a dot is the start of several.
         aside: Starts of names under the prefix that are of a decoder, if it has the first of them.
         zeroed: Ends of names whose values the library sets to zero when it runs.
 
@@ -173,6 +174,7 @@ class Dialect:
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     wrapper_pattern: re.Pattern[str] = re.compile(r"(?!)")
     sibling_prefixes: tuple[str, ...] = ()
+    normless: re.Pattern[str] = re.compile(r"(?!)")
     unused: tuple[str, ...] = ("mask_token",)
     zeroed: tuple[str, ...] = ()
     aside: tuple[str, ...] = ()
@@ -194,6 +196,11 @@ class Dialect:
         beside = self.wrapper_pattern.sub("", prefix) + self.beside
         inside = self.whole or any(name.startswith(prefix + self.key_prefix) for name in known)
         return inside and (not self.beside or beside in known)
+
+    def is_unused(self, name: str) -> bool:
+        """Tell whether only training uses a tensor, given by its name without prefix."""
+        starts = tuple(start for start in self.unused if start.endswith("."))
+        return name in self.unused or name.startswith(starts)
 
     def prefixes(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the prefixes of this dialect's encoders in these names, each once, in order."""

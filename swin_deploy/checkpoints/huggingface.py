@@ -10,6 +10,14 @@ import msgspec
 
 from exporters.errors import CheckpointError
 from exporters.text_files import listed, shortened, typed
+from swin_deploy.checkpoints.backbone_config import (
+    FAMILIES,
+    MASKFORMER,
+    NAMED,
+    is_kind,
+    swin_part,
+    swin_parts,
+)
 from swin_deploy.checkpoints.config_fields import HUGGINGFACE, unknown_note
 from swin_deploy.checkpoints.config_json import HuggingFaceModel, HuggingFaceSwin
 from swin_deploy.checkpoints.dialect import (
@@ -29,12 +37,11 @@ from swin_deploy.images.preprocessing import Rule, squash_rule
 if TYPE_CHECKING:
     from torch import Tensor
 
-MASKFORMER = "maskformer-swin"
-FAMILIES = {"swin": "swin", "swinv2": "swinv2", "donut-swin": "swin", MASKFORMER: "swin"}
 DEFAULT_STAGES = 4
 NORMS = "hidden_states_norms."
 STAGE_NORM = re.compile(r"norm(\d+)\.(.*)")
-WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:swin|swinv2)\.$")
+WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:swin|swinv2|donut)\.$")
+DONUT = re.compile(r"(?:(?<=\.)|^)donut\.$")  # its classifier has no norm before the head
 OUTER = ("classifier.", NORMS)
 MASKFORMER_WRAPPER = re.compile(r"(?:(?<=\.)|^)model\.$")
 
@@ -119,17 +126,16 @@ def facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
     """
     if not config_json:
         return CheckpointHints()
-    key, encoder = encoder_config(config_json)
+    key, encoder = swin_part(config_json)
     if not _known(encoder):
-        kind = shortened(encoder["model_type"])
-        remark = f"config.json is of {kind}: the weights tell the sizes"
-        return CheckpointHints(remarks=(remark,))
+        return CheckpointHints(remarks=(_unread(config_json),))
     model = typed(config_json, HuggingFaceModel, where=where)
     swin = _swin(encoder, f"{where}, {key}" if key else where)
     if config_json.get("model_type") == "maskformer" and swin.model_type == "swin":
         swin = _as_maskformers(swin)
     _check_supported(model, swin)
-    backbone = key == "backbone_config" or _is(model, "Backbone")
+    part = key.rpartition(".")[2]
+    backbone = part in ("backbone_config", NAMED) or _is(model, "Backbone")
     return CheckpointHints(
         origin="config.json",
         img_size=image_size(swin.image_size),
@@ -139,24 +145,32 @@ def facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
         qkv_bias=swin.qkv_bias,
         settings=_settings(swin),
         always_shift=swin.model_type == MASKFORMER,
-        out_stages=_out_stages(swin) if backbone else (),
-        output="stages" if backbone else "",
+        out_stages=_out_stages(swin) if backbone and not _norms_tell(part, swin) else (),
+        # Decoders of text look at every token of the encoder.
+        output="stages" if backbone else "tokens" if part == "encoder" else "",
         remarks=unknown_note(encoder, HUGGINGFACE),
     )
 
 
-def encoder_config(config_json: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return key and fields of the Swin encoder in ``config.json``; no key for the whole file."""
-    for key in ("encoder", "backbone_config", "vision_config"):
-        inner = config_json.get(key)
-        if isinstance(inner, dict) and inner.get("model_type") in tuple(FAMILIES):
-            return key, inner
-    return "", config_json
-
-
 def _known(encoder: dict[str, Any]) -> bool:
-    """Tell whether a config is a Swin's; one without a model type counts as one."""
-    return encoder.get("model_type") in (None, *FAMILIES)
+    """Tell whether a config is a Swin's; one that tells no model type counts as one."""
+    untold = encoder.get("model_type") is None and not swin_parts(encoder)
+    return untold or is_kind(encoder, FAMILIES)
+
+
+def _unread(config_json: dict[str, Any]) -> str:
+    """Say why a config tells no sizes."""
+    several = list(swin_parts(config_json))
+    if several:
+        return f"config.json has several Swins, {listed(several)}: the weights tell the sizes"
+    kind = shortened(config_json["model_type"])
+    return f"config.json is of {kind}: the weights tell the sizes"
+
+
+def _norms_tell(part: str, swin: HuggingFaceSwin) -> bool:
+    """Tell whether a backbone that a text names has its stages from its norms alone."""
+    chosen = (swin.out_features, swin.out_indices)
+    return part == NAMED and swin.model_type == "swin" and chosen == (None, None)
 
 
 def _as_maskformers(swin: HuggingFaceSwin) -> HuggingFaceSwin:
@@ -266,6 +280,7 @@ def _dialect(key_prefix: str, memory: bool) -> Dialect:
         prepare=_prepare,
         wrapper_pattern=WRAPPER,
         sibling_prefixes=OUTER,
+        normless=DONUT,
         unused=("embeddings.mask_token",),
         hints=facts,
         padding=("pad", "none"),

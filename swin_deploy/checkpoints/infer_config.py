@@ -403,10 +403,10 @@ def _check_window(own: SwinConfig, facts: CheckpointHints) -> None:
 
 
 def _natural_output(sizes: dict[str, Any]) -> Output | Literal[""]:
-    """Return the default output: stages for backbones, tokens without a final norm, else empty."""
+    """Return the default output: stages for backbones, tokens without norm and head, else empty."""
     if sizes["stage_norms"] and not sizes["num_classes"]:
         return "stages"
-    return "" if sizes["final_norm"] else "tokens"
+    return "" if sizes["final_norm"] or sizes["num_classes"] else "tokens"
 
 
 def shift_notes(config: SwinConfig) -> list[str]:

@@ -16,6 +16,7 @@ from swin_deploy.config import Family, Size, hidden_channels
 
 COORDS_TABLE = "attn.relative_coords_table"
 INDEX = "attn.relative_position_index"
+SCALE = ".logit_scale"  # of V2's attention; a model of pictures and texts has one at its top
 MOST_BLOCKS = 100  # most blocks that are looked for in a stage
 
 
@@ -36,7 +37,7 @@ def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]
     embed_dim, channels, patch_size, columns = _shape(named, "patch_embed.proj.weight", 4)
     if patch_size != columns:
         raise CheckpointError(f"patches of {patch_size} x {columns} pixels are no squares")
-    family: Family = "swinv2" if any("logit_scale" in name for name in named.tensors) else "swin"
+    family: Family = "swinv2" if any(n.endswith(SCALE) for n in named.tensors) else "swin"
     depths = _depths(named)
     head = named.find("head.weight")
     head = named.find("head.fc2.weight") if head is None else head
@@ -58,7 +59,7 @@ def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]
         "stage_norms": bool(normed),
         # Backbones of detectors give the maps that they have norms for.
         "out_stages": facts.out_stages or _some(normed, depths),
-        "final_norm": named.has("norm.weight") or named.has("norm.bias") or named.has("head.bias"),
+        "final_norm": _has_final_norm(named),
         # Backbones of detectors shift also where one window covers the map; V2's do not.
         "always_shift": facts.always_shift or (bool(normed) and head is None and family == "swin"),
     }
@@ -69,6 +70,12 @@ def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]
                 f"{facts.origin} says {field} {said}, the weights have {found[field]}"
             )
     return sizes
+
+
+def _has_final_norm(named: EncoderTensors) -> bool:
+    """Tell whether a norm follows the last stage, as it does before any library's head."""
+    headed = named.has("head.bias") and not named.dialect.normless.search(named.prefix)
+    return named.has("norm.weight") or named.has("norm.bias") or headed
 
 
 def _some(normed: list[int], depths: tuple[int, ...]) -> tuple[int, ...]:

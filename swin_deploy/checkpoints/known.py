@@ -19,6 +19,7 @@ from swin_deploy.config import Family
 DIALECTS: tuple[Dialect, ...] = (
     notebook.DIALECT,
     microsoft.DIALECT,
+    timm.EXTRACTOR,
     timm.DIALECT,
     torchvision.DIALECT,
     *huggingface.DIALECTS,

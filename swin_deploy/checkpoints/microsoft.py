@@ -13,6 +13,9 @@ from swin_deploy.images.preprocessing import Preprocessing, Rule
 
 # Decoder of Swin-UNet, among the names of its encoder.
 SWIN_UNET_DECODER = ("layers_up.", "concat_back_dim.", "norm_up.", "up.", "output.")
+# Training without labels: SimMIM's token of masked patches (microsoft/SimMIM, models/simmim.py)
+# and EsViT's heads, which are DINO's (microsoft/esvit, models/vision_transformer.py).
+SELF_SUPERVISED = ("mask_token", "head.mlp.", "head.last_layer.", "head_dense.")
 SMALLEST_RESIZED = 32  # pixels: up to here the authors' code does not resize
 
 
@@ -39,6 +42,7 @@ DIALECT = Dialect(
     fits=lambda names, config_json: timm.merges_first(names, config_json) is not True,
     told_by=timm.DIALECT.told_by,
     aside=SWIN_UNET_DECODER,
+    unused=SELF_SUPERVISED,
     usual_weights=timm.usual_weights,
     window_rules=("shorter-side", "shorter-side"),
     bare_patches=True,

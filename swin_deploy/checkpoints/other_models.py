@@ -100,6 +100,7 @@ OTHERS = (
     Sign("Swin2SR of transformers", (r"encoder\.stages\.0\.layers\.0\.attention\.self\.",)),
     Sign("a Swin of MONAI, for volumes", (r"layers1\.0\.blocks\.0\.attn\.qkv\.",)),
     Sign("a Swin for video, of torchvision", (r"features\.0\.0\.attn\.relative_position_bias",)),
+    Sign("CLAP, whose Swin reads sounds", (r"audio_encoder\.layers\.0\.blocks\.0\.",)),
     Sign("Swin-MLP", (r"layers\.0\.blocks\.0\.spatial_mlp\.",)),
     Sign("CSWin", (r"stage1\.0\.attns\.0\.get_v\.",)),
     Sign("FocalNet", (r"layers\.0\.blocks\.0\.modulation\.",)),

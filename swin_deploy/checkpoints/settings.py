@@ -83,7 +83,7 @@ def timm_settings(
 
 
 def timm_output(
-    model: TimmModel, arguments: TimmArguments, weights: TimmWeights
+    model: TimmModel, arguments: TimmArguments, weights: TimmWeights, *, classes: int | None
 ) -> Output | Literal[""]:
     """Return the output of a model without pooling, its tokens; empty for any other model.
 
@@ -91,14 +91,14 @@ def timm_output(
         model: Top of timm's file.
         arguments: Its ``model_args``.
         weights: Its ``pretrained_cfg``.
+        classes: Number of its classes; None if it is not known.
 
     Raises:
         CheckpointError: If it has a classifier, which the library runs on every token then.
     """
     if _pool(model, arguments, weights):
         return ""
-    classes = (arguments.num_classes, model.num_classes, weights.num_classes)
-    if next((count for count in classes if count is not None), None) != 0:
+    if classes != 0:
         raise CheckpointError(
             "config.json asks for global_pool '' with a classifier, which would give classes for "
             "every token; supported is the one without the other (num_classes 0)"

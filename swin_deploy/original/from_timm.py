@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
+from exporters.text_files import read_json
 from swin_deploy.checkpoints.files import pytorch_reads
 from swin_deploy.checkpoints.read import Reading
-from swin_deploy.checkpoints.timm import DIALECT, WEIGHTS_KEYS
+from swin_deploy.checkpoints.timm import DIALECT, EXTRACTOR, WEIGHTS_KEYS
 from swin_deploy.checkpoints.weights import EMA, RAW
 from swin_deploy.checkpoints.weights_file import WEIGHTS
 from swin_deploy.config import SwinConfig
@@ -21,7 +22,7 @@ from swin_deploy.original.construct import (
     timm_settings,
     timm_windows,
 )
-from swin_deploy.original.outputs import OriginalModel, tokens_of
+from swin_deploy.original.outputs import OriginalModel, channels_first, tokens_of
 from swin_deploy.original.stored import (
     library_state,
     load_strictly,
@@ -34,9 +35,10 @@ from swin_deploy.original.stored import (
 def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
     """Build timm's model of a checkpoint, with its weights.
 
-    1. A folder with a ``config.json`` of timm: ``timm.create_model("local-dir:...")``.
+    1. A folder as timm saves it: ``timm.create_model("local-dir:...")``.
     2. Anything else of timm or the authors: its class with the sizes that were read, its
        ``load_state_dict`` with its own choice among several weights, its ``checkpoint_filter_fn``.
+    3. A feature extractor: the same class in ``FeatureListNet``, which ``local-dir`` cannot load.
 
     Raises:
         ComparisonError: If timm has no such model, or cannot load it.
@@ -44,23 +46,35 @@ def timm_original(config: SwinConfig, reading: Reading) -> nn.Module:
     """
     _check_form(config, reading)
     models = import_library("timm.models", "timm")
-    if reading.config_path is not None:
+    extractor = reading.dialect is EXTRACTOR
+    if config.final_norm and _is_timms(reading):
         usual = reading.path.is_dir() and reading.weights_path.name in WEIGHTS
         whole = usual and reading.wanted is None and not reading.encoder.prefix
         # Versions of timm that only adapt first layers of 3 channels fill others at random.
         whole = whole and not reading.beside and config.in_channels == 3
-        name = f"local-dir:{reading.config_path.parent}"
+        name = f"local-dir:{reading.weights_path.parent}"
         model = models.create_model(name, pretrained=whole, **_changes(config, reading))
         if whole:  # 1
             return OriginalModel(model, config, _outputs)
     else:
         model = timm_model(config)  # 2
+    if not config.final_norm:
+        model.norm = nn.Identity()
+    if extractor:  # 3
+        every = range(len(config.depths))
+        model = models.FeatureListNet(model, every, output_fmt="NHWC", flatten_sequential=True)
     _load(models, model, reading)
-    return OriginalModel(model, config, _outputs)
+    return OriginalModel(model, config, _maps if extractor else _outputs)
+
+
+def _is_timms(reading: Reading) -> bool:
+    """Tell whether timm wrote the ``config.json``, not transformers' wrapper."""
+    values = read_json(reading.config_path) if reading.config_path else {}
+    return isinstance(values, dict) and "pretrained_cfg" in values
 
 
 def _check_form(config: SwinConfig, reading: Reading) -> None:
-    if config.stage_norms or not config.final_norm:
+    if config.stage_norms:
         raise ComparisonError("timm's model has one norm, after the last stage, not one a stage")
     if config.stages != dataclasses.replace(config, window_rule="each-axis").stages:
         raise ComparisonError(
@@ -76,7 +90,8 @@ def _check_form(config: SwinConfig, reading: Reading) -> None:
 def _changes(config: SwinConfig, reading: Reading) -> dict[str, Any]:
     """Return the arguments of timm's ``create_model`` that differ from the saved config."""
     saved = reading.saved
-    changes = timm_settings(config) | {"in_chans": config.in_channels}
+    # The model is built, and its maps are taken out here.
+    changes = timm_settings(config) | {"in_chans": config.in_channels, "features_only": False}
     if reading.beside:  # the file's own classifier is not timm's
         changes["num_classes"] = config.num_classes
     if config.img_size != saved.img_size:
@@ -105,7 +120,20 @@ def _load(models: Any, model: nn.Module, reading: Reading) -> None:  # noqa: ANN
     state = under_prefix(kept, reading.encoder.prefix) or kept
     version = "" if reading.saved.family == "swin" else "_v2"
     module = import_library(f"timm.models.swin_transformer{version}", "timm")
-    load_strictly(model, module.checkpoint_filter_fn(state, model), "timm")
+    state = {name: one for name, one in state.items() if not reading.dialect.is_unused(name)}
+    if reading.dialect is not EXTRACTOR:
+        state = module.checkpoint_filter_fn(state, model)
+    load_strictly(model, state, "timm")
+
+
+def _maps(model: Any, images: Tensor, config: SwinConfig) -> tuple[Tensor, ...]:  # noqa: ANN401
+    """Return the maps of a feature extractor, whose layout is [B, H, W, C]."""
+    if config.output_name != "stages":
+        raise ComparisonError(
+            f"timm's feature extractor gives stage maps, not {config.output_name}"
+        )
+    maps = model(images)
+    return tuple(channels_first(maps[index]) for index in config.shown_stages)
 
 
 def _outputs(model: Any, images: Tensor, config: SwinConfig) -> tuple[Tensor, ...]:  # noqa: ANN401

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
 from exporters.text_files import listed
-from swin_deploy.checkpoints.huggingface import FAMILIES
+from swin_deploy.checkpoints.backbone_config import swin_part
 from swin_deploy.checkpoints.read import Reading
 from swin_deploy.checkpoints.weights_file import WEIGHTS
 from swin_deploy.config import SwinConfig
@@ -95,10 +95,9 @@ def _from_pretrained(
 
 def _swin_settings(settings: Any) -> Any:  # noqa: ANN401 - a config of transformers
     """Return the part of a config that is the Swin encoder's."""
-    for key in ("encoder", "backbone_config", "vision_config"):
-        inner = getattr(settings, key, None)
-        if getattr(inner, "model_type", None) in FAMILIES:
-            return inner
+    key, _ = swin_part(settings.to_dict())
+    for name in filter(None, key.split(".")):
+        settings = getattr(settings, name)
     return settings
 
 

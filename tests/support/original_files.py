@@ -58,6 +58,26 @@ def timm_folder(family: str, **arguments: Any) -> Callable[[Path], Path]:  # noq
     return write
 
 
+def timm_extractor(folder: Path) -> Path:
+    """A file of ``features_only=True`` inside another model."""
+    timm = peers.import_peer("timm")
+    fields = {"img_size": 64, "window_size": 4, "features_only": True, **TINY}
+    model = peers.trained_like(timm.create_model("swin_tiny_patch4_window7_224", **fields))
+    state = {f"encoder.model.{name}": value for name, value in model.state_dict().items()}
+    return peers.saved(state, folder / "unet.pth")
+
+
+def esvit(folder: Path) -> Path:
+    """The authors' names, a student and a teacher, and heads of training without labels."""
+    heads = {"head.mlp.0.weight": torch.ones(4, 32), "head_dense.mlp.0.weight": torch.ones(4, 32)}
+    models = [
+        peers.trained_like(peers.build_timm("swin", **TINY, num_classes=0), seed) for seed in (0, 1)
+    ]
+    student, teacher = (peers.microsoft_state(model) | heads for model in models)
+    torch.save({"student": student, "teacher": teacher}, folder / "checkpoint.pth")
+    return folder / "checkpoint.pth"
+
+
 def timm_wrapper(folder: Path) -> Path:
     """A folder as transformers' TimmWrapper saves it."""
     timm_folder("swin")(folder)
@@ -244,6 +264,8 @@ FILES: dict[str, tuple[Callable[[Path], Path], Asked]] = {
     "timm-module": (module_file, {}),
     "torchvision-module": (torchvision_module_file, SIZE),
     "authors-config": (config_file, {}),
+    "timm-extractor": (timm_extractor, SIZE),
+    "authors-esvit": (esvit, SIZE),
     "authors-file": (authors_file("swin"), {}),
     "authors-v2-file": (authors_file("swinv2"), {}),
     "torchvision": (torchvision_file("swin"), SIZE),
@@ -262,6 +284,7 @@ FILES: dict[str, tuple[Callable[[Path], Path], Asked]] = {
     "hf-backbone": (hf_folder("swin", "Backbone", out_features=["stage1", "stage2"]), {}),
     "hf-v2-backbone": (hf_folder("swinv2", "Backbone", out_features=["stage1"]), {}),
     "hf-donut": (donut, {}),
+    "hf-donut-classifier": (hf_folder("donut", CLASSIFIER), {}),
     "hf-maskformer": (maskformer, {}),
     "hf-maskformer-larger": (maskformer, {"img_size": 128}),
     "hf-mask2former": (mask2former, {}),
