@@ -54,9 +54,9 @@ def rms_error(actual: Tensor, reference: Tensor) -> float:
 
 
 def seeded_images(config: SwinConfig, batch: int = 2, seed: int = 0) -> Tensor:
-    """Images [batch, 3, img_size, img_size] with the statistics of normalised ones."""
+    """Images [batch, in_channels, rows, columns] with the statistics of normalised ones."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, 3, *config.image, generator=generator)
+    return torch.randn(batch, config.in_channels, *config.image, generator=generator)
 
 
 def build_reference(config: SwinConfig, seed: int = 0) -> NotebookSwin:

@@ -38,7 +38,8 @@ class ExportOptions(TypedDict, total=False):
         batch: Number of images a call; None (default) for any number.
         io_precision: Precision of input and outputs; ``fp16`` with ``precision="fp16"`` only.
         keep: Parts that stay float32 in half precision, such as ``layers.3.mlp``.
-        pixels: True for a file that takes pixels [B, H, W, 3], uint8, and normalises them inside.
+        pixels: True for a file that takes pixels [B, H, W, in_channels], uint8, and normalises
+            them inside.
     """
 
     precision: Precision
@@ -57,7 +58,8 @@ class Model(LoadedModel):
         name: Name of the variant, or of the checkpoint's file or folder.
         config: Sizes of the model.
         reference: The model as it was trained, readable: a ``torch.nn.Module``, float32, in
-            evaluation mode, on the CPU. It takes normalised images [B, 3, img_size, img_size].
+            evaluation mode, on the CPU. It takes normalised images [B, in_channels, H, W] of the
+            sizes in ``config``.
         deploy: The same weights in export-friendly modules, made on first use; with the same input
             and outputs.
         checkpoint: The weights file or folder; None for random weights.
@@ -69,6 +71,7 @@ class Model(LoadedModel):
         assumptions: Choices that neither the checkpoint nor the caller decided; show them to the
             user.
         reading: Place of the weights in the checkpoint; None for random weights.
+        scores: Kind of the classes' scores: ``softmax``, ``sigmoid`` or ``none``.
 
     Example:
         >>> import torch
@@ -79,7 +82,7 @@ class Model(LoadedModel):
     """
 
     def __repr__(self) -> str:
-        return f"Model({self.name!r}, {self.config.img_size} px, {self.weights})"
+        return f"Model({self.name!r}, {self.config.image_text}, {self.weights})"
 
     def export(
         self, path: StrPath, *, force: bool = False, **asked: Unpack[ExportOptions]
@@ -126,7 +129,8 @@ def load(model: StrPath, *, variant: str | None = None, **asked: Unpack[LoadOpti
             name that ``swin-deploy models`` lists; an existing path takes precedence.
         variant: Name of the variant that the checkpoint must be, if the weights do not tell.
         asked: Options of loading, see ``LoadOptions``: ``img_size``, ``window_size``,
-            ``output``, ``weights``, ``source``, ``preprocessing``, ``classes``.
+            ``activation``, ``pool``, ``output``, ``weights``, ``source``, ``preprocessing``,
+            ``classes``.
 
     Returns:
         The model. A name without bundled weights gives random ones; ``notes`` and ``assumptions``

@@ -28,6 +28,7 @@ from swin_deploy.config import SwinConfig
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.images.scores import Scores
 
 MARK = "checkpoint_sha256"  # a file with this is one of ours
 TEXTS = ("model", "weights", "weights_key", "checkpoint_sha256", "class_names_source")
@@ -47,6 +48,7 @@ class ModelFacts:
         class_names: Name of each class, empty if it has none; no entries if no name is known.
         class_names_source: Name of the place that the class names come from.
         assumptions: Choices made for settings that neither the checkpoint nor the user gave.
+        scores: Kind of the classes' scores; softmax in files of earlier versions.
     """
 
     model: str
@@ -58,6 +60,7 @@ class ModelFacts:
     class_names: tuple[str, ...]
     class_names_source: str
     assumptions: tuple[Assumption, ...]
+    scores: Scores = "softmax"
 
     @property
     def labels(self) -> ClassNames | None:
@@ -95,7 +98,7 @@ class ModelFacts:
             return None
         config = values.get("config")
         strange = config.keys() - SIZES if isinstance(config, dict) else set()
-        missing = [name for name in NAMES if name not in values]
+        missing = [name for name in NAMES if name not in values and name not in LATER]
         if strange or missing:
             problem = f"{min(strange)} in its config" if strange else f"no {missing[0]}"
             raise FileError(
@@ -116,6 +119,7 @@ class ModelFacts:
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(ModelFacts))
+LATER = ("scores",)  # facts that files of earlier versions do not have
 SIZES = {field.name for field in dataclasses.fields(SwinConfig)}
 
 
@@ -141,7 +145,7 @@ def check_origin(path: Path, facts: ModelFacts | None, loaded: LoadedModel) -> N
     if facts.weights_key != ours.weights_key:
         raise ComparisonError(
             f"{path} was made from {facts.weights}, the reference has {ours.weights}; give the "
-            "same --weights"
+            "same --weights and --encoder"
         )
     if facts.config != ours.config:
         theirs, wanted = facts.config.to_dict(), ours.config.to_dict()
@@ -152,7 +156,7 @@ def check_origin(path: Path, facts: ModelFacts | None, loaded: LoadedModel) -> N
         ]
         raise ComparisonError(
             f"{path} was made with other settings than the reference: "
-            f"{listed(other, between='; ')}; use the same --model and --image-size"
+            f"{listed(other, between='; ')}; use the same --model, --image-size and other options"
         )
 
 
@@ -193,6 +197,7 @@ def facts_of(loaded: LoadedModel) -> ModelFacts:
         class_names=() if names is None else names.shown,
         class_names_source="" if names is None else names.source,
         assumptions=loaded.assumptions,
+        scores=loaded.scores,
     )
 
 

@@ -150,16 +150,17 @@ def export_spec(
 
     Args:
         loaded: The model.
-        pixels: True to take pixels [B, H, W, 3] of 0 to 255, normalised inside the graph; False to
-            take normalised images [B, 3, H, W].
+        pixels: True to take pixels [B, H, W, in_channels] of 0 to 255, normalised inside the graph;
+            False to take normalised images [B, in_channels, H, W].
         choices: Values of other fields of ``ExportSpec``, by name.
     """
     (rows, columns), names = loaded.config.image, loaded.config.output_names
+    channels = loaded.config.in_channels
     if pixels:
         return ExportSpec(
-            (rows, columns, 3), names, input_type="uint8", input_name=PIXELS_NAME, **choices
+            (rows, columns, channels), names, input_type="uint8", input_name=PIXELS_NAME, **choices
         )
-    return ExportSpec((3, rows, columns), names, **choices)
+    return ExportSpec((channels, rows, columns), names, **choices)
 
 
 def write_onnx(

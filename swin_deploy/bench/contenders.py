@@ -121,7 +121,7 @@ class TimedRunner:
         """Time a call from images on the host to outputs on the host.
 
         Args:
-            images: Normalised images, [B, 3, H, W].
+            images: Normalised images, [B, in_channels, H, W].
 
         Returns:
             Milliseconds of the call; empty if it was skipped or failed.
@@ -220,7 +220,7 @@ def prepare_lanes(
 
     Args:
         lanes: The lanes, open.
-        images: Images [B, 3, H, W] of one batch.
+        images: Images [B, in_channels, H, W] of one batch.
         clock: Budget of time for compiling.
         alone: Number of calls of each lane to time at once, on its own.
         progress: Function that is told what is done, before it is done.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import os
@@ -21,9 +22,11 @@ from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config import SwinConfig
 from swin_deploy.original.construct import (
     import_library,
+    library_ratio,
     one_window,
     timm_model,
     torchvision_model,
+    transformers_settings,
 )
 
 # Endings of names that need no weights of ours: tables that libraries compute from the sizes.
@@ -60,11 +63,16 @@ def build_original(loaded: LoadedModel, library: str) -> nn.Module:
         "torchvision": torchvision_model,
         "transformers": _transformers_model,
     }
-    model = builders[library](config)
+    one_layer = dataclasses.replace(config, head_hidden=0, head_activation="none")
+    model = builders[library](one_layer)
     # transformers' classifiers have the encoder under a name; names are those of several releases.
     base = str(getattr(model, "base_model_prefix", ""))
     prefix = f"{base}." if base else ""
     dialects = tuple(_under(prefix, one) for one in DIALECTS if one.library == library)
+    if config.head_hidden:
+        names = [dialect.source_keys("head.weight")[0] for dialect in dialects]
+        place = next(name for name in names if name in model.state_dict()).removesuffix(".weight")
+        model.set_submodule(place, copy.deepcopy(loaded.reference.get_submodule("head")))
     _copy_weights(model, dict(loaded.reference.named_parameters()), dialects)
     return model.eval().requires_grad_(requires_grad=False)
 
@@ -75,12 +83,19 @@ def _transformers_model(config: SwinConfig) -> nn.Module:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing may be downloaded
     library = import_library("transformers", "transformers")
     start = {"swin": "Swin", "swinv2": "Swinv2"}[config.family]
-    fields = _sizes(config) | {
-        "image_size": config.img_size,
-        "patch_size": config.patch_size,
-        "window_size": one_window(config, "transformers").plain,
-        "num_labels": config.num_classes,
-    }
+    fields = (
+        _sizes(config)
+        | {
+            "image_size": config.img_size,
+            "patch_size": config.patch_size,
+            "num_channels": config.in_channels,
+            "window_size": one_window(config, "transformers").plain,
+            "num_labels": config.num_classes,
+        }
+        | transformers_settings(config)
+    )
+    if isinstance(config.mlp_ratio, tuple):
+        raise ComparisonError("transformers' model has one mlp_ratio for all stages")
     if config.pretrained_window_sizes:
         fields["pretrained_window_sizes"] = list(config.pretrained_window_sizes)
     settings = getattr(library, f"{start}Config")(**fields)
@@ -101,7 +116,7 @@ def _sizes(config: SwinConfig) -> dict[str, Any]:
         "embed_dim": config.embed_dim,
         "depths": config.depths,
         "num_heads": config.num_heads,
-        "mlp_ratio": config.mlp_ratio,
+        "mlp_ratio": library_ratio(config),
     }
 
 

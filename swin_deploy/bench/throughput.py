@@ -73,8 +73,10 @@ def measure_throughput(
         effort=effort,
         progress=progress,
     )
-    left_out = _left_out(loaded, against)
-    return report if not left_out else _with_condition(report, left_out)
+    conditions = {"left out": _left_out(loaded, against)}
+    if loaded.config.in_channels != 3:
+        conditions["channels"] = str(loaded.config.in_channels)
+    return _with_conditions(report, {name: text for name, text in conditions.items() if text})
 
 
 def graphed_engines(made: Made, steps: Preprocessing) -> list[Contender]:
@@ -154,8 +156,8 @@ def _left_out(loaded: LoadedModel, against: Sequence[Against]) -> str:
     return "; ".join(notes)
 
 
-def _with_condition(report: BenchReport, left_out: str) -> BenchReport:
-    conditions = report.conditions | {"left out": left_out}
+def _with_conditions(report: BenchReport, more: dict[str, str]) -> BenchReport:
+    conditions = report.conditions | more
     return BenchReport(
         report.model, report.img_size, report.results, conditions, report.comparisons
     )

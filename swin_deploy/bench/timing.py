@@ -51,7 +51,7 @@ def time_runners(
 
     Args:
         contenders: The contenders, the baseline first. All are open at the same time.
-        images: Images [n, 3, H, W]; repeated if a batch is larger.
+        images: Images [n, in_channels, H, W]; repeated if a batch is larger.
         model: Model name, for the report.
         batches: Batch sizes, in images a call; a repeated one is timed once.
         effort: Method and length of the measurement.
@@ -110,7 +110,7 @@ class _Race:
 
     Args:
         contenders: The contenders, the baseline first.
-        images: Images [n, 3, H, W].
+        images: Images [n, in_channels, H, W].
         model: Model name.
         batches: Batch sizes.
         effort: Method and length of the measurement.

@@ -10,6 +10,8 @@ from torch import Tensor
 from exporters.errors import CheckpointError
 from exporters.text_files import listed
 from swin_deploy.checkpoints.dialect import EncoderTensors
+from swin_deploy.checkpoints.nearest_names import missing_keys
+from swin_deploy.checkpoints.positions import POSITIONS, positions_map
 from swin_deploy.config import SwinConfig
 from swin_deploy.config.windows import (
     relative_coords_table,
@@ -32,7 +34,8 @@ def assemble(named: EncoderTensors, config: SwinConfig) -> tuple[dict[str, Tenso
         config: Config of the model that was saved.
 
     Returns:
-        Our name to tensor, and notes on what was filled in or ignored.
+        Our name to tensor, and notes on what was filled in or ignored. Absolute positions are the
+        saved map [1, C, H, W], which ``resize_tables`` brings to the image size.
 
     Raises:
         CheckpointError: If a key is missing or unknown, a shape differs, or a saved buffer differs
@@ -40,6 +43,7 @@ def assemble(named: EncoderTensors, config: SwinConfig) -> tuple[dict[str, Tenso
     """
     with torch.device("meta"):
         wanted = {name: value.shape for name, value in build_reference(config).state_dict().items()}
+    positions = positions_map(*named.saved(POSITIONS)) if wanted.pop(POSITIONS, None) else None
     filled, notes = _absent_by_design(named, config, set(wanted))
     expected = {ours: named.names(ours) for ours in wanted if ours not in filled}
     problems = _Problems(named)
@@ -50,7 +54,11 @@ def assemble(named: EncoderTensors, config: SwinConfig) -> tuple[dict[str, Tenso
             state[ours] = joined
     used = {name for names in expected.values() for name in names}
     derived = _derived(named, config)
-    unused = [name for name in named.tensors if name in named.dialect.unused]
+    if positions is not None:
+        problems.check_channels(named.names(POSITIONS)[0], positions, config.embed_dim)
+        state[POSITIONS] = positions
+        used.update(named.names(POSITIONS))
+    unused = [name for name in named.tensors if named.dialect.is_unused(name)]
     known = used | derived.keys() | set(unused) | set(hidden := _hidden_norms(named, config))
     problems.unknown = [named.full(name) for name in named.tensors if name not in known]
     problems.raise_any()
@@ -75,6 +83,17 @@ def _absent_by_design(
     if not any(named.has(name) for name in biases):
         filled |= dict.fromkeys(biases, 0.0)
         notes.append("no bias of q, k and v in the checkpoint: zeros")
+    head = [
+        name
+        for name in wanted
+        if name.startswith("head.")
+        and name.endswith(".bias")
+        and not named.has(name)
+        and named.has(f"{name.removesuffix('bias')}weight")
+    ]
+    if head:
+        filled |= dict.fromkeys(head, 0.0)
+        notes.append("a layer of the head has no bias in the checkpoint: zeros")
     return filled, notes
 
 
@@ -114,18 +133,25 @@ class _Problems:
             return None
         return torch.cat(found) if len(found) > 1 else found[0]
 
+    def check_channels(self, name: str, positions: Tensor, channels: int) -> None:
+        """Note a map of positions [1, C, H, W] of another number of channels."""
+        if positions.shape[1] != channels:
+            found = f"{self.named.full(name)} has {positions.shape[1]} channels, not {channels}"
+            self.shapes.append(found)
+
     def raise_any(self) -> None:
         problems = [
             f"{kind}: {listed(sorted(names))}"
-            for kind, names in (
-                ("missing keys", self.missing),
-                ("unknown keys", self.unknown),
-                ("wrong shapes", self.shapes),
-            )
+            for kind, names in (("unknown keys", self.unknown), ("wrong shapes", self.shapes))
             if names
         ]
+        if self.missing:
+            problems = [missing_keys(self.missing, self._present(), *problems)]
         if problems:
             raise CheckpointError(f"the checkpoint does not fit its model; {'; '.join(problems)}")
+
+    def _present(self) -> list[str]:
+        return [self.named.full(name) for name in self.named.tensors]
 
 
 def derived_buffers(config: SwinConfig) -> Iterator[tuple[str, Tensor]]:

@@ -73,7 +73,8 @@ GENERAL: dict[str, Field] = {
         "attn_implementation _attn_implementation _attn_implementation_autoset use_cache",
     ),
     **_none("another order of the same sums", "chunk_size_feed_forward"),
-    **_none(_TRAINING, "problem_type gradient_checkpointing finetuning_task"),
+    **_none(_TRAINING, "gradient_checkpointing finetuning_task"),
+    **_fields("images", problem_type="scores: softmax, sigmoid for `multi_label_classification`"),
     **_none(
         _BOOKS,
         "_name_or_path _commit_hash transformers_version label2id task_specific_params "
@@ -101,6 +102,8 @@ HUGGINGFACE: dict[str, Field] = {
         pretrained_window_sizes="V2: scale of the coordinates of the position bias",
         out_features="backbones: the stages whose maps are given; `stem` is refused",
         out_indices="the same by number, where there is no `out_features`",
+        hidden_act="activation of the MLPs",
+        layer_norm_eps="of the blocks and the final norm; the library has 1e-05 in all others",
     ),
     **_fields(
         "compared",
@@ -109,20 +112,16 @@ HUGGINGFACE: dict[str, Field] = {
         num_heads="",
         mlp_ratio="hidden channels are rounded down, as the library does",
         patch_size="squares only",
-        num_channels="must be 3: RGB",
+        num_channels="",
         qkv_bias="",
-    ),
-    **_fields(
-        "refused",
-        hidden_act="must be `gelu`",
-        use_absolute_embeddings="must be false: no published Swin has them",
-        layer_norm_eps="must be 1e-05: the library uses it in some norms only",
+        use_absolute_embeddings="V1 only: the others cannot run with them",
+        num_attention_heads="another name of `num_heads`",
     ),
     **_none(
         _TRAINING,
         "hidden_dropout_prob attention_probs_dropout_prob drop_path_rate initializer_range",
     ),
-    **_none(_DERIVED, "hidden_size num_layers stage_names"),
+    **_none(_DERIVED, "hidden_size num_layers num_hidden_layers stage_names"),
     **_none("of the decoder for masked images", "encoder_stride"),
     **_none("the library does not read it", "path_norm patch_norm"),
     **GENERAL,
@@ -135,7 +134,11 @@ TIMM_ARGUMENTS: dict[str, Field] = {
         img_size="one side, or rows and columns; `--image-size` overrides",
         window_size="of all stages or of each; V1's must be those of the tables",
         pretrained_window_sizes="V2: scale of the coordinates of the position bias",
+        global_pool="`avg`, `max` or `avgmax`, also with `fast`; an empty one gives tokens",
+        act_layer="activation of the MLPs; V2 only, timm's V1 does not have it",
         always_partition="windows neither shrink to the map nor stop shifting",
+        features_only="stage maps",
+        out_indices="the stages whose maps are given, with `features_only`",
     ),
     **_fields(
         "compared",
@@ -144,22 +147,20 @@ TIMM_ARGUMENTS: dict[str, Field] = {
         num_heads="",
         mlp_ratio="hidden channels are rounded down, as the library does",
         patch_size="squares only",
-        in_chans="must be 3: RGB",
+        in_chans="",
         num_classes="",
         qkv_bias="",
         head_dim="must be channels over heads",
     ),
     **_fields(
         "refused",
-        global_pool="must be `avg`",
-        act_layer="must be `gelu`",
         norm_layer="must be the default, a LayerNorm with an epsilon of 1e-05",
         embed_layer="must be the default",
-        features_only="must be false: save the model, not timm's feature extractor",
     ),
     **_none(_TRAINING, "drop_rate proj_drop_rate attn_drop_rate drop_path_rate weight_init"),
     **_none(_ONE_SIZE, "strict_img_size dynamic_img_size"),
     **_none("where and in which type the library builds it", "device dtype"),
+    **_none("names of the extractor's tensors, which the file shows", "feature_cls"),
     **_none(
         "of the call that builds the model",
         "pretrained pretrained_cfg pretrained_cfg_overlay checkpoint_path cache_dir scriptable "
@@ -172,6 +173,7 @@ TIMM_PRETRAINED: dict[str, Field] = {
     **_fields(
         "honoured",
         input_size="image side, where `model_args` has none",
+        global_pool="pooling, where `model_args` has none",
     ),
     **_fields("compared", num_classes="where nothing else says it"),
     **_fields(
@@ -205,15 +207,19 @@ TIMM: dict[str, Field] = {
         architecture="sizes of that variant, where `model_args` does not say otherwise",
         model_args="see `model_args.*`",
         pretrained_cfg="see `pretrained_cfg.*`",
+        architectures="a `TimmWrapperModel` has no classes, whatever `num_classes` says",
     ),
-    **_fields("compared", num_classes="where `model_args` has none"),
-    **_fields("refused", global_pool="must be `avg`"),
+    **_fields(
+        "compared",
+        num_classes="where `model_args` has none",
+        global_pool="must be that of `model_args`, which the library builds from",
+    ),
     **_none(_DERIVED, "num_features"),
     **_none("`--outputs` chooses between tokens and their mean", "do_pooling"),
     **_none(_TRAINING, "initializer_range"),
     **_plain("images", "names of the classes", "label_names label_descriptions labels"),
-    **{name: field for name, field in GENERAL.items() if field.effect == "none"},
-    **_none("TimmWrapper's own", "model_type architectures id2label num_labels"),
+    **{name: field for name, field in GENERAL.items() if field.effect in ("none", "images")},
+    **_none("TimmWrapper's own", "model_type id2label num_labels"),
 }
 
 

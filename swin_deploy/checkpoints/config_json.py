@@ -18,6 +18,7 @@ Windows = Annotated[list[Window], msgspec.Meta(max_length=64)]
 Depths = Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=1000)]], msgspec.Meta(max_length=64)]
 Classes = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 Ratio = Annotated[float, msgspec.Meta(gt=0, le=1000)]
+Indices = Annotated[list[int], msgspec.Meta(max_length=64)]
 Names = Annotated[list[str], msgspec.Meta(max_length=64)]
 
 
@@ -41,15 +42,16 @@ class HuggingFaceSwin(msgspec.Struct, frozen=True):
     embed_dim: Side | None = None
     depths: Depths | None = None
     num_heads: Sides | None = None
+    num_attention_heads: Sides | None = None
     window_size: Side | None = None
     pretrained_window_sizes: Windows | None = None
     mlp_ratio: Ratio | None = None
     qkv_bias: bool | None = None
     hidden_act: str | None = None
     use_absolute_embeddings: bool | None = None
-    layer_norm_eps: float | None = None
+    layer_norm_eps: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     out_features: Names | None = None
-    out_indices: Annotated[list[int], msgspec.Meta(max_length=64)] | None = None
+    out_indices: Indices | None = None
 
 
 class TimmArguments(msgspec.Struct, frozen=True):
@@ -74,12 +76,14 @@ class TimmArguments(msgspec.Struct, frozen=True):
     norm_layer: Any = None
     embed_layer: Any = None
     features_only: bool | None = None
+    out_indices: Annotated[int, msgspec.Meta(ge=1, le=64)] | Indices | None = None
 
 
 class TimmWeights(msgspec.Struct, frozen=True):
     """Fields of ``pretrained_cfg``, or of the whole file in the old form."""
 
     input_size: Sides | None = None
+    global_pool: str | None = None
     num_classes: Classes | None = None
     label_offset: int | None = None
     custom_load: bool | str | None = None
@@ -89,6 +93,7 @@ class TimmModel(msgspec.Struct, frozen=True):
     """Fields of timm's ``config.json``."""
 
     architecture: str | None = None
+    architectures: Names | None = None
     num_classes: Classes | None = None
     global_pool: str | None = None
     model_args: TimmArguments | None = None

@@ -52,6 +52,7 @@ class CheckpointHints:
         always_shift: Field of ``SwinConfig``, as are ``out_stages`` and ``output``.
         qkv_bias: True if q, k and v have a bias.
         built_size: Image size, in pixels, that decides about windows at every size; else None.
+        settings: Fields of ``SwinConfig`` that no tensor shows, such as ``activation``.
         remarks: Notes on anything else that was found, for the user to read.
     """
 
@@ -63,6 +64,7 @@ class CheckpointHints:
     always_shift: bool = False
     out_stages: tuple[int, ...] = ()
     qkv_bias: bool | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     output: Output | Literal[""] = ""
     built_size: int | tuple[int, int] | None = None
     remarks: tuple[str, ...] = ()
@@ -78,12 +80,19 @@ class SideFiles:
         config_path: Path of the ``config.json``, or None if there is none.
         preprocessor: Content of the ``preprocessor_config.json`` or ``processor_config.json``, or
             an empty dict.
+        training: Content of what a training script saved in the file next to the weights
+            (``args``, ``config``, ``meta``, ...), by key; see ``training``.
+        training_file: Name of that file, for messages.
+        tags_path: Path of a tagger's ``selected_tags.csv``, or None if there is none.
     """
 
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     config_json: dict[str, Any] = dataclasses.field(default_factory=dict)
     config_path: Path | None = None
     preprocessor: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training_file: str = ""
+    tags_path: Path | None = None
 
 
 class ReadHints(Protocol):
@@ -124,7 +133,9 @@ class Dialect:
         wrapper_pattern: Pattern of the encoder's own name at the end of the prefix, which
             ``sibling_prefixes`` and ``beside`` do not have before them.
         sibling_prefixes: Starts of names that stand next to the encoder but belong to the model.
-        unused: Names that only training uses.
+        normless: Pattern of the prefix of encoders whose classifier has no norm before its head.
+        unused: Names that only training uses; one that ends in a dot is the start of several.
+        aside: Starts of names under the prefix that are of a decoder, if it has the first of them.
         zeroed: Ends of names whose values the library sets to zero when it runs.
 
     Attributes that say what its library does:
@@ -135,8 +146,10 @@ class Dialect:
         pads: For V1 and V2: its ``SwinConfig.pads``, ``none`` if it takes only what windows tile.
         remainder: Its ``SwinConfig.remainder``.
         table_resize: Interpolation of V1's position bias tables to another window.
+        bare_patches: True if its models may have no norm after the patch embedding.
         library: Package whose own model ``--original`` compares with; ``original/build.py`` has
             the builder of each. Empty where there is none.
+        no_library: Reason why there is none, which the proof tells; empty if none is needed.
 
     Attributes about pictures:
         library_rule: Function of a config and its name in words that gives the library's
@@ -162,15 +175,19 @@ class Dialect:
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     wrapper_pattern: re.Pattern[str] = re.compile(r"(?!)")
     sibling_prefixes: tuple[str, ...] = ()
+    normless: re.Pattern[str] = re.compile(r"(?!)")
     unused: tuple[str, ...] = ("mask_token",)
     zeroed: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
     hints: ReadHints | None = None
     usual_weights: Callable[[str, bool], str] = lambda _key, _averaged: ""
     window_rules: tuple[WindowRule, WindowRule] = ("timm", "timm")
     pads: tuple[Pads, Pads] = ("none", "none")
     remainder: Remainder = "refuse"
     table_resize: TableResize = BICUBIC
+    bare_patches: bool = False
     library: str = ""
+    no_library: str = ""
     file_rule: Callable[[SideFiles], Rule | None] = lambda _files: None
     steps_rule: Callable[[dict[str, Any], str], Rule | None] = lambda _values, _where: None
     class_names: Callable[[SideFiles, int], ClassNames | None] | None = None
@@ -181,6 +198,11 @@ class Dialect:
         beside = self.wrapper_pattern.sub("", prefix) + self.beside
         inside = self.whole or any(name.startswith(prefix + self.key_prefix) for name in known)
         return inside and (not self.beside or beside in known)
+
+    def is_unused(self, name: str) -> bool:
+        """Tell whether only training uses a tensor, given by its name without prefix."""
+        starts = tuple(start for start in self.unused if start.endswith("."))
+        return name in self.unused or name.startswith(starts)
 
     def prefixes(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the prefixes of this dialect's encoders in these names, each once, in order."""
@@ -230,6 +252,10 @@ class EncoderTensors:
         """Return the first of the tensors that make up one of ours; None if it is absent."""
         return self.tensors.get(self.names(ours)[0])
 
+    def saved(self, ours: str) -> tuple[Tensor | None, str]:
+        """Return ``find`` of one of our names, and its full name in the file."""
+        return self.find(ours), self.full(self.names(ours)[0])
+
     def has(self, ours: str) -> bool:
         """Tell whether the encoder has any of the tensors that make up one of ours."""
         return any(name in self.tensors for name in self.names(ours))
@@ -244,6 +270,8 @@ def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> E
         prefix: Start of the encoder's names.
     """
     beside = dialect.wrapper_pattern.sub("", prefix)
+    decoder = [prefix + start for start in dialect.aside[:1]]
+    aside = dialect.aside if any(name.startswith(tuple(decoder)) for name in tensors) else ()
     inside: dict[str, Tensor] = {}
     outside: list[str] = []
     for name, tensor in tensors.items():
@@ -254,18 +282,27 @@ def take_encoder(dialect: Dialect, tensors: dict[str, Tensor], prefix: str) -> E
             and rest.startswith(dialect.sibling_prefixes)
         ):
             inside[rest] = tensor
-        elif name.startswith(prefix):
+        elif name.startswith(prefix) and not name.removeprefix(prefix).startswith(aside):
             inside[name.removeprefix(prefix)] = tensor
         else:
             outside.append(name)
     return EncoderTensors(dialect, prefix, dialect.prepare(inside), tuple(outside))
 
 
+def _part(name: str, prefix: str) -> str:
+    """Return the part of a model that a name is of: its first word, after the encoder's own."""
+    inside = name.removeprefix(prefix)
+    start = prefix if inside != name else ""
+    word, dot, _ = inside.partition(".")
+    # MMDetection's averaging hook saves names without dots.
+    return "ema_*" if word.startswith("ema_") and not dot else f"{start}{word}.*"
+
+
 def outside_note(named: EncoderTensors) -> list[str]:
     """Return a note on the tensors outside the encoder, or an empty list if there are none."""
     if not named.outside:
         return []
-    top = dict.fromkeys(name.partition(".")[0] for name in named.outside)
+    top = dict.fromkeys(_part(name, named.prefix) for name in named.outside)
     prefix = named.prefix.removesuffix(".") or "the encoder"
-    parts = listed([f"{name}.*" for name in top])
+    parts = listed(list(top))
     return [f"ignored {len(named.outside)} tensors outside the encoder {prefix}: {parts}"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -18,17 +16,15 @@ from torch import Tensor
 
 from exporters.errors import CheckpointError
 from exporters.text_files import listed, shortened
-from swin_deploy.checkpoints.limits import (
-    ObjectsError,
-    check_header,
-    excess,
-    look_into,
-    unusable,
-)
+from swin_deploy.checkpoints.limits import check_header, excess, unusable
+from swin_deploy.checkpoints.not_weights import SEEN, foreign_kind, text_kind
+from swin_deploy.checkpoints.objects import SCRIPTED, Held, foreign_names, plain_values
 from swin_deploy.checkpoints.pickles import TooLargeError
+from swin_deploy.checkpoints.torch_files import NotTorchError, read_torch_file
+from swin_deploy.checkpoints.training import kept_beside
 from swin_deploy.checkpoints.weights import SAVE_WEIGHTS, Chosen, choose_weights
 
-# Errors that PyTorch's reader raises on damaged files, found by changing bytes at random.
+# Errors that damaged files raise, found by changing bytes at random.
 DAMAGE = (
     ArithmeticError,
     AssertionError,
@@ -44,9 +40,21 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-SAFE_PROTOCOL = 2  # the latest pickle protocol that PyTorch's safe reader knows
-# Words of PyTorch's errors about files that make it import and call something.
-OBJECTS = ("Unsupported global", "Unsupported class", "TorchScript")
+# Keys of what training scripts keep next to the weights, and of the states of optimizers,
+# schedulers and scalers themselves.
+TRAINING = frozenset({
+    "amp", "amp_scaler", "args", "best_acc", "best_metric", "config", "epoch", "global_step",
+    "grad_scaler", "iter", "iteration", "loss", "lr_scheduler", "lr_schedulers", "metric",
+    "opt", "optim", "optimizer", "optimizer_state", "optimizer_state_dict", "optimizer_states",
+    "optimizers", "rng_state", "scaler", "scaler_state_dict", "scheduler",
+    "scheduler_state_dict", "step",
+})  # fmt: skip
+PYTORCH = frozenset({
+    "argparse.Namespace", "collections.OrderedDict", "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_tensor_v2",
+})  # fmt: skip
+PYTORCH_PROTOCOL = 2  # the only pickle protocol that PyTorch's safe reader knows
+STATES = ({"state", "param_groups"}, {"last_epoch", "_step_count"}, {"scale", "growth_factor"})
 
 
 @dataclass(frozen=True)
@@ -56,44 +64,74 @@ class Weights:
     Attributes:
         chosen: The weights and their place; floating point tensors are float32 and finite.
         metadata: Texts by name in a safetensors file; empty for other files.
+        beside: Numbers, texts, lists and dicts that stand next to the weights, by name.
     """
 
     chosen: Chosen
     metadata: dict[str, str]
+    beside: dict[str, Any]
 
 
-def read_weights(path: Path, *, wanted: str | None = None) -> Weights:
+@dataclass(frozen=True)
+class _Content:
+    """The values of a file, its metadata, and the classes of its objects, none imported."""
+
+    values: object
+    metadata: dict[str, str]
+    objects: tuple[str, ...] = ()
+
+
+def read_weights(path: Path, *, wanted: str | None = None, encoder: str | None = None) -> Weights:
     """Read the weights of a checkpoint file.
 
     Args:
-        path: Path of a ``torch.save`` file (.pt, .pth), read with ``weights_only=True``, or of a
-            safetensors file. Wrapping dicts and the prefix of ``DataParallel`` are removed.
+        path: Path of a ``torch.save`` file (.pt, .pth), of a pickle of tensors or arrays (.pkl),
+            of a TorchScript archive, or of a safetensors file. Wrapping dicts and the names of
+            wrappers are removed; objects are read without importing their classes.
         wanted: The weights to take out of several; see ``choose_weights``.
+        encoder: The encoder to take out of several; see ``choose_weights``.
 
     Returns:
         Tensors on the CPU; index and mask tensors keep their type.
 
     Raises:
-        CheckpointError: If the file is missing, truncated, not a checkpoint, holds objects that
-            would run code, lacks the weights that are wanted, or holds values that are not finite.
+        CheckpointError: If the file is missing, truncated, not a checkpoint, lacks the weights
+            that are wanted, or holds values that are not finite.
     """
-    values, metadata = _read(path)
-    return Weights(_usable(choose_weights(values, shortened(path), wanted=wanted), path), metadata)
+    content = _read(path)
+    chosen = choose_weights(content.values, shortened(path), wanted=wanted, encoder=encoder)
+    if content.objects:
+        chosen = replace(chosen, notes=(*chosen.notes, _objects_note(content.objects)))
+    return Weights(_usable(chosen, path), content.metadata, kept_beside(content.values))
 
 
-def read_parts(index: Path, parts: Sequence[Path], *, wanted: str | None = None) -> Chosen:
+def _objects_note(names: tuple[str, ...]) -> str:
+    if any(name.startswith(("torch.nn.", "TorchScript")) for name in names):
+        return f"read a module as a state dict, its classes not imported: {listed(names)}"
+    return f"left aside objects of {listed(names)}: not imported"
+
+
+def read_parts(
+    index: Path,
+    parts: Sequence[Path],
+    *,
+    wanted: str | None = None,
+    encoder: str | None = None,
+) -> Chosen:
     """Read weights that are split over several files; raise the errors of ``read_weights``.
 
     Args:
         index: Path of the file that lists the parts, for messages.
         parts: Paths of the parts, each a dict of tensors.
         wanted: The weights to take out of several; see ``choose_weights``.
+        encoder: The encoder to take out of several; see ``choose_weights``.
     """
     values: dict[Any, Any] = {}
     for part in parts:
-        found, _ = _read(part)
+        found = _read(part).values
         values |= found if isinstance(found, dict) else {}
-    return _usable(choose_weights(values, shortened(index), wanted=wanted), index)
+    chosen = choose_weights(values, shortened(index), wanted=wanted, encoder=encoder)
+    return _usable(chosen, index)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -102,15 +140,49 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return weights.chosen.tensors, weights.metadata
 
 
-def _read(path: Path) -> tuple[object, dict[str, str]]:
-    head = _head(path)
-    # Safetensors first: its leading length can be spelt with the bytes of a pickle or a zip file.
-    if head[8:9] == b"{":
-        return _load_safetensors(path)
-    if head[:2] == b"PK" or head[:1] == b"\x80":
-        return _load_torch(path), {}
-    what = "it is empty" if not head else "neither a torch.save file nor safetensors"
-    raise CheckpointError(f"{shortened(path)} is not a checkpoint: {what}")
+def read_values(path: Path) -> object:
+    """Read everything in a file, as ``plain_values`` gives it; raise as ``read_weights``."""
+    return _read(path).values
+
+
+def pytorch_reads(path: Path) -> bool:
+    """Tell whether ``torch.load`` may read a file with ``weights_only=True``.
+
+    It may if it holds tensors, dicts, lists, numbers, texts and ``argparse.Namespace`` alone: then
+    PyTorch's reader makes nothing that is large or takes long.
+
+    Args:
+        path: Path of a file that this module has read.
+    """
+    try:
+        found = read_torch_file(path).pickled
+    except DAMAGE:
+        return False
+    names = [name for name in found.names if not name.endswith("Storage")]
+    return PYTORCH.issuperset(names) and found.protocol == PYTORCH_PROTOCOL and not found.odd_keys
+
+
+def _read(path: Path) -> _Content:
+    start = _start(path)
+    if not start:
+        raise CheckpointError(
+            f"{shortened(path)} is not a checkpoint: it is empty; copy or download it again"
+        )
+    # Safetensors first: its leading length can be spelt with the bytes of a pickle or a zip file,
+    # but not with those of a text.
+    if start[8:9] == b"{" and b"\0" in start[:8]:
+        return _Content(*_load_safetensors(path))
+    known = start[:2] == b"PK" or start[:1] == b"\x80"
+    kind = "" if known else foreign_kind(path, start)
+    try:
+        if not kind:
+            return _load_torch(path)
+    except _DamagedError:
+        if known:
+            raise
+        # A pickle may be a text, too: only now it is known that this is none.
+        kind = text_kind(start) or "neither a torch.save file nor safetensors; copy it again"
+    raise CheckpointError(f"{shortened(path)} is not a checkpoint: it is {kind}")
 
 
 def _usable(chosen: Chosen, path: Path) -> Chosen:
@@ -126,7 +198,7 @@ def _usable(chosen: Chosen, path: Path) -> Chosen:
     return replace(chosen, tensors=found)
 
 
-def _head(path: Path) -> bytes:
+def _start(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise CheckpointError(f"{shortened(path)} is a folder; give a checkpoint file in it")
@@ -135,7 +207,7 @@ def _head(path: Path) -> bytes:
                 f"{shortened(path)} is a device or a pipe; give a checkpoint file"
             )
         with path.open("rb") as stream:
-            return stream.read(16)
+            return stream.read(SEEN)
     except FileNotFoundError as err:
         raise CheckpointError(f"{shortened(path)} does not exist; give a checkpoint file") from err
     except (OSError, ValueError) as err:  # ValueError: a NUL in the name
@@ -143,33 +215,41 @@ def _head(path: Path) -> bytes:
         raise CheckpointError(f"cannot read {shortened(path)}: {reason}") from err
 
 
-def _load_torch(path: Path) -> object:
-    protocol = SAFE_PROTOCOL
+def _load_torch(path: Path) -> _Content:
     try:
-        protocol = look_into(path).protocol
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters is in the error
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except ObjectsError as err:
-        raise _runs_code(path, f" ({err})") from err
+        file = read_torch_file(path)
+        values = plain_values(file)
+    except NotTorchError as err:
+        raise CheckpointError(f"{shortened(path)} is not a checkpoint: it is {err}") from err
     except TooLargeError as err:
         raise _too_large(path, str(err)) from err
-    except (pickle.UnpicklingError, *DAMAGE) as err:
-        if any(sign in str(err) for sign in OBJECTS):
-            raise _runs_code(path, "") from err
-        if protocol > SAFE_PROTOCOL:
-            raise CheckpointError(
-                f"{shortened(path)} is a pickle of protocol {protocol}, which PyTorch does not "
-                "read without running code; save the weights with torch.save as it is"
-            ) from err
+    except DAMAGE as err:
         raise _damaged(path, err) from err
+    _check_kind(path, values)
+    return _Content(values, {}, tuple(foreign_names(file.pickled.names)))
 
 
-def _runs_code(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"{shortened(path)} holds Python objects{what}, which could run code, and was not loaded; "
-        f"{SAVE_WEIGHTS}"
-    )
+def _check_kind(path: Path, values: object) -> None:
+    """Refuse by name what holds no weights: an object alone, or the state of an optimizer."""
+    if isinstance(values, Held) and not values and values.kind.startswith(SCRIPTED):
+        raise CheckpointError(
+            f"{shortened(path)} is a TorchScript archive that was frozen, in which weights have no "
+            "names; give the checkpoint that it was made from, or an archive from before "
+            "torch.jit.freeze"
+        )
+    if isinstance(values, Held) and not values:
+        raise CheckpointError(
+            f"{shortened(path)} holds an object of {shortened(values.kind)} whose weights have no "
+            f"names; {SAVE_WEIGHTS}"
+        )
+    names = list(values) if isinstance(values, dict) else []
+    if names and (TRAINING.issuperset(names) or any(one.issubset(names) for one in STATES)):
+        raise CheckpointError(
+            f"{shortened(path)} holds what training keeps next to the weights "
+            f"({listed([name for name in names if isinstance(name, str)])}) and no weights; "
+            "give the file of the model "
+            "that was saved with it"
+        )
 
 
 def _too_large(where: object, what: str) -> CheckpointError:
@@ -191,10 +271,13 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise _damaged(path, err) from err
 
 
+class _DamagedError(CheckpointError):
+    """A file that cannot be read to its end."""
+
+
 def _damaged(path: Path, err: Exception) -> CheckpointError:
-    text = str(err).rpartition("WeightsUnpickler error:")[2]  # the rest is advice to developers
-    reason = " ".join([type(err).__name__, *text[:1000].split()])[:120]
-    return CheckpointError(
+    reason = " ".join([type(err).__name__, *str(err)[:1000].split()])[:120]
+    return _DamagedError(
         f"{shortened(path)} is truncated or damaged, or no checkpoint ({reason}); "
         "copy or save it again"
     )

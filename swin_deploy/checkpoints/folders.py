@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,10 @@ from exporters.errors import CheckpointError, FileError
 from exporters.text_files import listed, read_json, shortened, typed
 from swin_deploy.checkpoints.dialect import SideFiles
 from swin_deploy.checkpoints.files import read_parts, read_weights
-from swin_deploy.checkpoints.weights import DATA_PARALLEL_PREFIX, Chosen
-
-# Names that libraries give to the weights in a folder: the first that exists is taken. An index
-# lists parts.
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-INDEX_SUFFIX = ".index.json"
+from swin_deploy.checkpoints.plain_names import without_wrappers
+from swin_deploy.checkpoints.weights import Chosen
+from swin_deploy.checkpoints.weights_file import INDEX_SUFFIX, WEIGHTS, weights_in
+from swin_deploy.images.tag_list import TAGS_FILE
 
 
 @dataclass(frozen=True)
@@ -50,47 +43,50 @@ class CheckpointFiles:
         return self.chosen.tensors
 
 
-def read_content(path: Path, *, wanted: str | None = None) -> CheckpointFiles:
+def read_content(
+    path: Path, *, wanted: str | None = None, encoder: str | None = None
+) -> CheckpointFiles:
     """Read a weights file, or a folder as libraries save it.
 
     Args:
         path: Path of the file or folder.
         wanted: The weights to take out of several; see ``choose_weights``.
+        encoder: The encoder to take out of several; see ``choose_weights``.
 
     Raises:
         CheckpointError: If there are no weights, or they or the JSON cannot be read.
         FileError: If a JSON file does not hold JSON, or is too large.
     """
-    weights = _weights_in(path) if path.is_dir() else path
-    # A lone file may be in a folder of unrelated files; these names show that it is not.
-    beside = weights.parent if weights.name in WEIGHTS else None
+    weights, took = weights_in(path) if path.is_dir() else (path, [])
+    # A lone file may be in a folder of unrelated files; these names show that it is not, and so
+    # does a folder that is given as one.
+    beside = weights.parent if path.is_dir() or weights.name in WEIGHTS else None
+    training: dict[str, Any] = {}
     if weights.name.endswith(INDEX_SUFFIX):
-        chosen = read_parts(weights, _parts(weights), wanted=wanted)
+        chosen = read_parts(weights, _parts(weights), wanted=wanted, encoder=encoder)
         _check_parts(weights, chosen.tensors)
         metadata, sha256 = {}, _digest_of_parts(weights)
     else:
-        found = read_weights(weights, wanted=wanted)
+        found = read_weights(weights, wanted=wanted, encoder=encoder)
         chosen, metadata, sha256 = found.chosen, found.metadata, sha256_of(weights)
+        training = found.beside
     config = beside / "config.json" if beside else None
     files = SideFiles(
         metadata,
         _read_json(config) if config else {},
         config if config and config.is_file() else None,
         _preprocessor(beside) if beside else {},
+        training,
+        str(shortened(weights.name)),
+        beside / TAGS_FILE if beside and (beside / TAGS_FILE).is_file() else None,
     )
+    chosen = replace(chosen, notes=(*took, *chosen.notes))
     return CheckpointFiles(chosen, files, sha256, weights)
 
 
 def _preprocessor(folder: Path) -> dict[str, Any]:
     alone = _read_json(folder / "preprocessor_config.json")
     return alone or _read_json(folder / "processor_config.json")
-
-
-def _weights_in(folder: Path) -> Path:
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(f"{folder} holds none of {', '.join(WEIGHTS)}; give a checkpoint file")
 
 
 class _Index(msgspec.Struct):
@@ -118,9 +114,8 @@ def _parts(index: Path) -> list[Path]:
 
 
 def _check_parts(index: Path, tensors: dict[str, Tensor]) -> None:
-    prefix = DATA_PARALLEL_PREFIX
-    names = _weight_map(index)
-    absent = [n for n in names if n not in tensors and n.removeprefix(prefix) not in tensors]
+    bare = without_wrappers(_weight_map(index))
+    absent = [name for name in bare if name not in tensors and bare[name] not in tensors]
     if absent:
         raise CheckpointError(f"{index} names tensors that its parts lack: {listed(absent)}")
 

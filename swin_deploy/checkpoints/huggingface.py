@@ -10,6 +10,14 @@ import msgspec
 
 from exporters.errors import CheckpointError
 from exporters.text_files import listed, shortened, typed
+from swin_deploy.checkpoints.backbone_config import (
+    FAMILIES,
+    MASKFORMER,
+    NAMED,
+    is_kind,
+    swin_part,
+    swin_parts,
+)
 from swin_deploy.checkpoints.config_fields import HUGGINGFACE, unknown_note
 from swin_deploy.checkpoints.config_json import HuggingFaceModel, HuggingFaceSwin
 from swin_deploy.checkpoints.dialect import (
@@ -21,6 +29,7 @@ from swin_deploy.checkpoints.dialect import (
     respelt,
 )
 from swin_deploy.checkpoints.image_processors import huggingface_rule, steps_rule
+from swin_deploy.checkpoints.settings import read_activation
 from swin_deploy.checkpoints.timm import image_size, square
 from swin_deploy.config import SwinConfig
 from swin_deploy.images.preprocessing import Rule, squash_rule
@@ -28,19 +37,18 @@ from swin_deploy.images.preprocessing import Rule, squash_rule
 if TYPE_CHECKING:
     from torch import Tensor
 
-MASKFORMER = "maskformer-swin"
-FAMILIES = {"swin": "swin", "swinv2": "swinv2", "donut-swin": "swin", MASKFORMER: "swin"}
 DEFAULT_STAGES = 4
-LAYER_NORM_EPS = 1e-5  # epsilon of the norms that config.json does not set
 NORMS = "hidden_states_norms."
 STAGE_NORM = re.compile(r"norm(\d+)\.(.*)")
-WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:swin|swinv2)\.$")
+WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:swin|swinv2|donut)\.$")
+DONUT = re.compile(r"(?:(?<=\.)|^)donut\.$")  # its classifier has no norm before the head
 OUTER = ("classifier.", NORMS)
 MASKFORMER_WRAPPER = re.compile(r"(?:(?<=\.)|^)model\.$")
 
 STEM = {
     "patch_embed.proj.": "embeddings.patch_embeddings.projection.",
     "patch_embed.norm.": "embeddings.norm.",
+    "absolute_pos_embed": "embeddings.position_embeddings",
     "norm.": "layernorm.",
     "head.": "classifier.",
 }
@@ -118,17 +126,16 @@ def facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
     """
     if not config_json:
         return CheckpointHints()
-    key, encoder = encoder_config(config_json)
+    key, encoder = swin_part(config_json)
     if not _known(encoder):
-        kind = shortened(encoder["model_type"])
-        remark = f"config.json is of {kind}: the weights tell the sizes"
-        return CheckpointHints(remarks=(remark,))
+        return CheckpointHints(remarks=(_unread(config_json),))
     model = typed(config_json, HuggingFaceModel, where=where)
     swin = _swin(encoder, f"{where}, {key}" if key else where)
     if config_json.get("model_type") == "maskformer" and swin.model_type == "swin":
         swin = _as_maskformers(swin)
     _check_supported(model, swin)
-    backbone = key == "backbone_config" or _is(model, "Backbone")
+    part = key.rpartition(".")[2]
+    backbone = part in ("backbone_config", NAMED) or _is(model, "Backbone")
     return CheckpointHints(
         origin="config.json",
         img_size=image_size(swin.image_size),
@@ -137,25 +144,34 @@ def facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
         pretrained_window_sizes=tuple(swin.pretrained_window_sizes or ()) or None,
         sizes=_sizes(model, swin),
         qkv_bias=swin.qkv_bias,
+        settings=_settings(swin),
         always_shift=swin.model_type == MASKFORMER,
-        out_stages=_out_stages(swin) if backbone else (),
-        output="stages" if backbone else "",
+        out_stages=_out_stages(swin) if backbone and not _norms_tell(part, swin) else (),
+        # Decoders of text look at every token of the encoder.
+        output="stages" if backbone else "tokens" if part == "encoder" else "",
         remarks=unknown_note(encoder, HUGGINGFACE),
     )
 
 
-def encoder_config(config_json: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return key and fields of the Swin encoder in ``config.json``; no key for the whole file."""
-    for key in ("encoder", "backbone_config", "vision_config"):
-        inner = config_json.get(key)
-        if isinstance(inner, dict) and inner.get("model_type") in tuple(FAMILIES):
-            return key, inner
-    return "", config_json
-
-
 def _known(encoder: dict[str, Any]) -> bool:
-    """Tell whether a config is a Swin's; one without a model type counts as one."""
-    return encoder.get("model_type") in (None, *FAMILIES)
+    """Tell whether a config is a Swin's; one that tells no model type counts as one."""
+    untold = encoder.get("model_type") is None and not swin_parts(encoder)
+    return untold or is_kind(encoder, FAMILIES)
+
+
+def _unread(config_json: dict[str, Any]) -> str:
+    """Say why a config tells no sizes."""
+    several = list(swin_parts(config_json))
+    if several:
+        return f"config.json has several Swins, {listed(several)}: the weights tell the sizes"
+    kind = shortened(config_json["model_type"])
+    return f"config.json is of {kind}: the weights tell the sizes"
+
+
+def _norms_tell(part: str, swin: HuggingFaceSwin) -> bool:
+    """Tell whether a backbone that a text names has its stages from its norms alone."""
+    chosen = (swin.out_features, swin.out_indices)
+    return part == NAMED and swin.model_type == "swin" and chosen == (None, None)
 
 
 def _as_maskformers(swin: HuggingFaceSwin) -> HuggingFaceSwin:
@@ -182,18 +198,31 @@ def _is(model: HuggingFaceModel, kind: str) -> bool:
 
 def _sizes(model: HuggingFaceModel, swin: HuggingFaceSwin) -> dict[str, Any]:
     """Return the sizes that the weights must show, too."""
+    heads = swin.num_heads if swin.num_attention_heads is None else swin.num_attention_heads
     sizes: dict[str, Any] = {
         "family": FAMILIES.get(swin.model_type or ""),
         "embed_dim": swin.embed_dim,
+        "in_channels": swin.num_channels,
         "depths": tuple(swin.depths) if swin.depths is not None else None,
-        "num_heads": tuple(swin.num_heads) if swin.num_heads is not None else None,
+        "num_heads": tuple(heads) if heads is not None else None,
         "mlp_ratio": swin.mlp_ratio,
         "patch_size": square(swin.patch_size, "patch_size of config.json"),
+        "absolute_positions": bool(swin.use_absolute_embeddings),
     }
     if _is(model, "ForImageClassification"):
         classes = model.num_labels if model.id2label is None else len(model.id2label)
         sizes["num_classes"] = classes
     return {name: value for name, value in sizes.items() if value is not None}
+
+
+def _settings(swin: HuggingFaceSwin) -> dict[str, Any]:
+    """Return the fields of ``SwinConfig`` that no tensor shows."""
+    settings: dict[str, Any] = {}
+    if swin.hidden_act is not None:
+        settings["activation"] = read_activation(swin.hidden_act, "hidden_act")
+    if swin.layer_norm_eps is not None:
+        settings["layer_norm_eps"] = swin.layer_norm_eps
+    return settings
 
 
 def _out_stages(swin: HuggingFaceSwin) -> tuple[int, ...]:
@@ -220,21 +249,10 @@ def _out_stages(swin: HuggingFaceSwin) -> tuple[int, ...]:
 
 def _check_supported(model: HuggingFaceModel, swin: HuggingFaceSwin) -> None:
     asks = "config.json asks for"
-    if swin.use_absolute_embeddings:
+    if swin.use_absolute_embeddings and swin.model_type not in (None, "swin"):
         raise CheckpointError(
-            f"{asks} use_absolute_embeddings, which is not supported: "
-            "no published Swin has absolute position embeddings"
-        )
-    if swin.hidden_act not in (None, "gelu"):
-        raise CheckpointError(f"{asks} hidden_act {shortened(swin.hidden_act)}; supported is gelu")
-    if swin.layer_norm_eps not in (None, LAYER_NORM_EPS):
-        raise CheckpointError(
-            f"{asks} layer_norm_eps {swin.layer_norm_eps}, which transformers uses in some norms "
-            f"only; supported is {LAYER_NORM_EPS}"
-        )
-    if swin.num_channels not in (None, 3):
-        raise CheckpointError(
-            f"{asks} num_channels {swin.num_channels}; supported are 3, RGB images"
+            f"{asks} use_absolute_embeddings, with which transformers' {swin.model_type} cannot "
+            "run: it has one place more than patches"
         )
     for field in ("pruned_heads", "quantization_config"):
         if getattr(model, field):
@@ -263,6 +281,7 @@ def _dialect(key_prefix: str, memory: bool) -> Dialect:
         prepare=_prepare,
         wrapper_pattern=WRAPPER,
         sibling_prefixes=OUTER,
+        normless=DONUT,
         unused=("embeddings.mask_token",),
         hints=facts,
         window_rules=("huggingface", "huggingface-v2"),

@@ -19,11 +19,13 @@ from swin_deploy.images.preprocessing import (
     Preprocessing,
     ResizeMode,
     Rule,
+    by_channel,
     squash_rule,
 )
 
 Side = Annotated[int, msgspec.Meta(ge=1, le=MOST_SIDE)]
 HALVES = (0.5, 0.5, 0.5)
+RAW = by_channel(0.0, 1.0)  # nothing subtracted, nothing divided by
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 RESAMPLE: tuple[Interpolation, ...] = (  # by number, as PIL.Image.Resampling
@@ -96,29 +98,47 @@ SHAPE_KEEPERS = {
     "image_std": IMAGENET_STD,
     "default_to_square": False,
 }
-PROCESSORS |= dict.fromkeys(
-    ("MaskFormer", "Mask2Former", "OneFormer", "Detr", "DeformableDetr", "GroundingDino"),
-    SHAPE_KEEPERS,
-)
+DETECTORS = ("Detr", "DeformableDetr", "ConditionalDetr", "GroundingDino", "RTDetr")
+SEGMENTERS = ("MaskFormer", "Mask2Former", "OneFormer")
+PROCESSORS |= dict.fromkeys((*DETECTORS, *SEGMENTERS), SHAPE_KEEPERS)
 PROCESSORS["OneFormer"] = SHAPE_KEEPERS | {"do_convert_rgb": True}
+PROCESSORS["RTDetr"] = SHAPE_KEEPERS | {
+    "size": {"height": 640, "width": 640},
+    "do_normalize": False,
+}
+# Readers of documents turn, shrink and pad a page to a rectangle, in steps that are not built.
+PAGES = {"do_thumbnail": True, "do_pad": True, "do_align_long_axis": False}
+PROCESSORS["Donut"] = PAGES | {"size": {"height": 2560, "width": 1920}}
+PROCESSORS["Nougat"] = PAGES | {
+    "size": {"height": 896, "width": 672},
+    "do_crop_margin": True,
+    "image_mean": IMAGENET_MEAN,
+    "image_std": IMAGENET_STD,
+}
 # Fields of a processor's file that change no pixel of a single picture here.
 WITHOUT_EFFECT = {
     "_processor_class",
     "_valid_processor_keys",
     "auto_map",
     "backend",
+    "class_info_file",
     "data_format",
     "device",
     "disable_grouping",
+    "do_convert_annotations",
     "do_reduce_labels",
     "ignore_index",
+    "format",
     "image_processor_type",
     "feature_extractor_type",
     "input_data_format",
+    "metadata",
     "model_input_names",
     "num_labels",
+    "num_text",
     "processor_class",
     "reduce_labels",
+    "repo_path",
     "return_tensors",
     "size_divisibility",
     "size_divisor",
@@ -129,7 +149,24 @@ WITHOUT_EFFECT = {
 }
 
 
-REFUSED_SWITCHES = ("do_pad", "rescale_offset", "keep_aspect_ratio")
+REFUSED_SWITCHES = (
+    "do_crop_margin",
+    "do_align_long_axis",
+    "do_thumbnail",
+    "do_pad",
+    "rescale_offset",
+    "keep_aspect_ratio",
+)
+# Fields whose meaning and type are the same in every image processor.
+SHARED = (
+    "image_processor_type",
+    "feature_extractor_type",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
 
 
 class ImageProcessor(msgspec.Struct, kw_only=True):
@@ -154,6 +191,10 @@ class ImageProcessor(msgspec.Struct, kw_only=True):
     ensure_multiple_of: int | None = None
     do_convert_rgb: bool | None = None
     rescale_offset: bool | None = None
+    do_thumbnail: bool | None = None
+    do_align_long_axis: bool | None = None
+    do_crop_margin: bool | None = None
+    pad_size: Any = None
 
 
 def steps_rule(values: dict[str, Any], where: str) -> Rule | None:
@@ -186,13 +227,16 @@ def huggingface_rule(values: dict[str, Any], *, where: str) -> Rule:
     """
     if isinstance(values.get("image_processor"), dict):  # a processor_config.json
         values = values["image_processor"]
-    read = typed(values, ImageProcessor, where=where)
-    said = {n: value for n, value in msgspec.structs.asdict(read).items() if value is not None}
-    kind = str(said.get("image_processor_type") or said.get("feature_extractor_type") or "ViT")
+    kind = str(values.get("image_processor_type") or values.get("feature_extractor_type") or "ViT")
     stem = kind.removesuffix("Fast").removesuffix("Pil")
     stem = stem.removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
+    if stem not in PROCESSORS:  # its other fields may be of any type
+        values = {name: values[name] for name in SHARED if name in values}
+    read = typed(values, ImageProcessor, where=where)
+    said = {n: value for n, value in msgspec.structs.asdict(read).items() if value is not None}
     steps = DEFAULTS | PROCESSORS.get(stem, {}) | said
-    unknown = sorted(values.keys() - set(ImageProcessor.__struct_fields__) - WITHOUT_EFFECT)
+    known = {*ImageProcessor.__struct_fields__, *WITHOUT_EFFECT}
+    unknown = sorted(name for name in values.keys() - known if values[name] is not None)
     refusal = _refusal(steps, stem, unknown, kind)
     if refusal:
         refusal = (
@@ -200,8 +244,7 @@ def huggingface_rule(values: dict[str, Any], *, where: str) -> Rule:
             "--resize-mode or --preprocessing"
         )
     fixed: dict[str, Any] = {
-        "mean": _numbers(steps["image_mean"]) if steps["do_normalize"] else (0.0,) * 3,
-        "std": _numbers(steps["image_std"]) if steps["do_normalize"] else (1.0,) * 3,
+        **(by_channel(steps["image_mean"], steps["image_std"]) if steps["do_normalize"] else RAW),
         "rescale": steps["rescale_factor"] if steps["do_rescale"] else 1.0,
         "interpolation": RESAMPLE[steps["resample"]],
         "crop_rounding": "huggingface",
@@ -215,27 +258,29 @@ def huggingface_rule(values: dict[str, Any], *, where: str) -> Rule:
     return _shape_rule(steps, stem, fixed)
 
 
-def _numbers(values: float | list[float] | tuple[float, ...]) -> tuple[float, ...]:
-    return (float(values),) * 3 if isinstance(values, int | float) else tuple(values)
-
-
 def _refusal(steps: dict[str, Any], stem: str, unknown: list[str], kind: str) -> str:
     """Name the setting of a processor that is not supported; empty if there is none."""
     if stem not in PROCESSORS:
         return f"the image processor {kind}"
     if unknown:
         return f"the fields {listed(unknown)}"
+    size = _size(steps["size"], square=steps["default_to_square"])
     multiple = steps.get("ensure_multiple_of") or 1
-    if multiple > 1 and steps["do_resize"]:
+    if steps["do_resize"] and any(side % multiple for side in size.values()):
         return f"ensure_multiple_of {multiple}"
-    switched = [name for name in REFUSED_SWITCHES if steps.get(name)]
-    return f"{switched[0]} true" if switched else _refused_shape(steps, stem)
+    # Detectors and segmenters pad to the largest picture of a batch, unless they have a size.
+    alone = stem in (*DETECTORS, *SEGMENTERS) and not steps.get("pad_size")
+    none = ("do_pad",) if alone else ()
+    switched = [name for name in REFUSED_SWITCHES if steps.get(name) and name not in none]
+    return f"{' and '.join(switched)} true" if switched else _refused_shape(steps, stem)
 
 
 def _refused_shape(steps: dict[str, Any], stem: str) -> str:
     """Name the size that does not end in a square of one size; empty if there is none."""
     size = _size(steps["size"], square=steps["default_to_square"])
     crop = _size(steps["crop_size"], square=True) if steps["do_center_crop"] else {}
+    if steps["do_resize"] and "do_thumbnail" in PROCESSORS[stem]:
+        return f"the shape of the picture, which {stem}'s resize keeps"
     if steps["do_resize"] and set(size) not in ({"height", "width"}, {"shortest_edge"}):
         return f"size {listed([f'{name} {value}' for name, value in size.items()])}"
     for name, sides in (("size", size), ("crop_size", crop)):

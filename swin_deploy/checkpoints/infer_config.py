@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,11 +17,24 @@ from swin_deploy.checkpoints.infer_sizes import (
     shown_pretrained,
     shown_windows,
 )
-from swin_deploy.config import VARIANTS, Output, Size, SwinConfig
+from swin_deploy.config import (
+    VARIANTS,
+    HeadActivation,
+    Output,
+    Size,
+    SwinConfig,
+    channels_text,
+)
+from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
+from swin_deploy.config.fit import CUTS
+from swin_deploy.config.swin import Pool
 from swin_deploy.images.preprocessing import PreprocessingChoice
+from swin_deploy.images.scores import Scores
 
 SHOWN = ("family", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
+# Fields that are the defaults in every variant.
+SETTINGS = ("activation", "patch_norm", "absolute_positions", "pool", "layer_norm_eps")
 
 
 DEFAULT_CHOICE = PreprocessingChoice()
@@ -36,7 +51,14 @@ class ConfigRequest:
         window_size: Window side, in tokens.
         source: Library that the checkpoint comes from.
         weights: Weights to take out of several in a file.
+        activation: Activation of the MLPs.
+        pool: Pooling of tokens to features.
+        encoder: Start of the names of the encoder to take out of several in a dict.
         preprocessing: The user's choices about the preprocessing.
+        head: Name of the classifier in the file, or of one of its layers.
+        head_activation: Activation between the two layers of the classifier.
+        output: Kind of output.
+        scores: Kind of the classes' scores.
     """
 
     known: SwinConfig | None = None
@@ -45,13 +67,22 @@ class ConfigRequest:
     window_size: int | None = None
     source: str | None = None
     weights: str | None = None
+    activation: Activation | None = None
+    pool: Pool | None = None
+    encoder: str | None = None
     preprocessing: PreprocessingChoice = DEFAULT_CHOICE
+    head: str | None = None
+    head_activation: HeadActivation | None = None
+    output: Output | None = None
+    scores: Scores | None = None
 
 
 def own_config(
     named: EncoderTensors, sizes: dict[str, Any], facts: CheckpointHints, asked: ConfigRequest
-) -> tuple[SwinConfig, list[Assumption]]:
-    """Find the config of the model as it was saved, and what is assumed.
+) -> tuple[SwinConfig, list[Assumption], int | tuple[int, int]]:
+    """Find the config of the model as it was saved, what is assumed, and its image size.
+
+    The size is another than the config's if windows do not tile it, where the library pads.
 
     Args:
         named: The encoder's tensors in their dialect.
@@ -61,7 +92,7 @@ def own_config(
 
     Raises:
         CheckpointError: If nothing tells the window size, or files contradict each other.
-        ConfigError: If it is not the variant asked for, or windows cannot tile the image.
+        ConfigError: If it is not the variant asked for, or windows cannot tile any image.
     """
     stages = len(sizes["depths"])
     shown = shown_windows(named, sizes)
@@ -73,17 +104,21 @@ def own_config(
     pretrained: Sequence[int | tuple[int, int]] | None = shown_pretrained(named, sizes, by_stage)
     if pretrained is None:
         pretrained = (facts.pretrained_window_sizes or ())[:stages]
-    fields = sizes | {"window_size": windows} | _geometry(named.dialect, sizes, facts)
+    fields = sizes | {"window_size": windows} | _settings(facts, asked)
+    fields |= _geometry(named.dialect, sizes, facts)
     if sizes["family"] == "swinv2" and any(pretrained):
         fields["pretrained_window_sizes"] = pretrained
     img_size, assumed = _own_img_size(named, sizes, facts, asked)
     own = _tiled(fields, img_size, asked.img_size)
+    if assumed:
+        img_size = own.img_size
     if shown is not None and facts.origin and facts.window_size is not None:
         _check_window(own, facts)
     if asked.known is not None:
         check_agreement(asked.name, asked.known, own)
-    own = dataclasses.replace(_as_asked(own), output=facts.output or _natural_output(sizes))
-    return own, assumed
+    own = _as_asked(own, shrinks=own.window_rule in CUTS)
+    own = dataclasses.replace(own, output=facts.output or _natural_output(sizes))
+    return own, assumed, img_size
 
 
 def _own_img_size(
@@ -91,7 +126,7 @@ def _own_img_size(
 ) -> tuple[int | tuple[int, int], list[Assumption]]:
     """Find the image size of the model as it was saved, and what is assumed."""
     shown = shown_windows(named, sizes)
-    known = shown_img_size(named, sizes, shown) or facts.img_size
+    known = _saved_img_size(shown_img_size(named, sizes, shown), sizes, facts)
     if known is None and asked.img_size is not None and has_cut_windows(named, sizes):
         known = asked.img_size
     if known is not None:
@@ -111,27 +146,64 @@ def _geometry(dialect: Dialect, sizes: dict[str, Any], facts: CheckpointHints) -
     the norms of their stages.
     """
     fields = dialect.geometry(sizes["family"]) | {"built_size": facts.built_size or 0}
-    if facts.always_shift or (sizes["stage_norms"] and sizes["family"] == "swin"):
+    detector = sizes["stage_norms"] and not sizes["num_classes"]
+    if facts.always_shift or (detector and sizes["family"] == "swin"):
         fields["window_rule"] = "always"
         if fields["pads"] == "none":
             fields |= {"pads": "pad-then-roll", "remainder": "pad"}
     return fields
 
 
-def wanted_config(own: SwinConfig, asked: ConfigRequest) -> tuple[SwinConfig, list[str]]:
+def _saved_img_size(
+    shown: int | tuple[int, int] | None, sizes: dict[str, Any], facts: CheckpointHints
+) -> int | tuple[int, int] | None:
+    """Return the image size that the weights show, else the one that files say; None if none.
+
+    Raises:
+        CheckpointError: If a file says another size than absolute positions have places for.
+    """
+    if shown is None or facts.img_size is None:
+        return shown or facts.img_size
+    if sizes["absolute_positions"] and facts.origin and Size.of(shown) != Size.of(facts.img_size):
+        raise CheckpointError(
+            f"{facts.origin} says image size {Size.of(facts.img_size)}, and the absolute positions "
+            f"have the places of {Size.of(shown)}"
+        )
+    return shown
+
+
+def _settings(facts: CheckpointHints, asked: ConfigRequest) -> dict[str, Any]:
+    """Return the fields that no tensor shows, from the files and the user.
+
+    Raises:
+        CheckpointError: If the two contradict each other.
+    """
+    settings = dict(facts.settings)
+    for field, wanted in (("activation", asked.activation), ("pool", asked.pool)):
+        if wanted is None:
+            continue
+        if settings.setdefault(field, wanted) != wanted:
+            raise CheckpointError(
+                f"{facts.origin} says {field} {settings[field]}, not {wanted}; leave --{field} out"
+            )
+    return settings
+
+
+def wanted_config(
+    own: SwinConfig, asked: ConfigRequest, *, img_size: int | tuple[int, int]
+) -> tuple[SwinConfig, list[str]]:
     """Return the config at the image and window size asked for, and notes on the changes.
 
     Args:
         own: Config of the model as it was saved.
         asked: The user's requests.
+        img_size: Image side in pixels, or rows and columns: the user's, else the file's.
 
     Raises:
         ConfigError: If the library that the model comes from does not take the image size.
     """
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"img_size": img_size}
     notes: list[str] = []
-    if asked.img_size is not None:
-        changes["img_size"] = asked.img_size
     other = any(window != (asked.window_size,) * 2 for window in own.window_sizes)
     if asked.window_size is not None and other:
         changes["window_size"] = asked.window_size
@@ -146,6 +218,12 @@ def wanted_config(own: SwinConfig, asked: ConfigRequest) -> tuple[SwinConfig, li
     return dataclasses.replace(own, **changes), notes
 
 
+def _filled_by(patch_size: int, windows: Sequence[Size]) -> int:
+    """Return the smallest image side, in pixels, whose maps whole windows fill in every stage."""
+    sides = (patch_size * max(window) << stage for stage, window in enumerate(windows))
+    return math.lcm(patch_size << (len(windows) - 1), *sides)
+
+
 def effective_windows(config: SwinConfig) -> tuple[Size, ...]:
     """Return the window of each stage as built."""
     return tuple(stage.window_size for stage in config.stages)
@@ -154,7 +232,8 @@ def effective_windows(config: SwinConfig) -> tuple[Size, ...]:
 def check_agreement(name: str, wanted: SwinConfig, found: SwinConfig) -> None:
     """Refuse a checkpoint that is not of the variant asked for.
 
-    The papers' models may have any head, and may have been saved at another image size.
+    The papers' models may have any head and any number of input channels, and may have been saved
+    at another image size.
 
     Args:
         name: Name of the variant.
@@ -164,7 +243,7 @@ def check_agreement(name: str, wanted: SwinConfig, found: SwinConfig) -> None:
     Raises:
         ConfigError: If sizes differ; the message names all that do.
     """
-    fields = [*SHOWN, "window_size"]
+    fields = [*SHOWN, *SETTINGS, "window_size"]
     if found.family == "notebook":
         fields.append("num_classes")
     differences = [
@@ -192,7 +271,10 @@ def variant_of(config: SwinConfig, *, any_head: bool = False) -> str | None:
     for name, known in VARIANTS.items():
         same_head = any_head or known.num_classes == config.num_classes
         same_image = known.family == "notebook" or known.img_size == config.img_size
-        same_sizes = all(getattr(known, field) == getattr(config, field) for field in SHOWN)
+        same_sizes = all(
+            getattr(known, field) == getattr(config, field)
+            for field in (*SHOWN, *SETTINGS, "in_channels")
+        )
         if same_head and same_image and same_sizes and _same_windows(known, config):
             return name
     return None
@@ -249,19 +331,34 @@ def _asked_window(
 
 
 def _tiled(
-    fields: dict[str, Any], img_size: int | tuple[int, int], fallback: int | tuple[int, int] | None
+    fields: dict[str, Any], img_size: int | tuple[int, int], asked: int | tuple[int, int] | None
 ) -> SwinConfig:
-    """Return the config at the file's own image size, or at the fallback if windows do not fit."""
+    """Return the config at the file's image size, at the one asked for, or at one that fits.
+
+    Only the size that is built must fit, which ``wanted_config`` sees to.
+    """
     try:
         return SwinConfig(**fields, img_size=img_size)
     except ConfigError:
-        if fallback is None:
-            raise
-        return SwinConfig(**fields, img_size=fallback)
+        windows = fields["window_size"]
+        each = windows if isinstance(windows, tuple) else (windows,) * len(fields["depths"])
+        unit = _filled_by(fields["patch_size"], [Size.of(window) for window in each])
+        for side in (asked, unit):
+            with contextlib.suppress(ConfigError):
+                if side is not None:
+                    return SwinConfig(**fields, img_size=side)
+        raise
 
 
-def _as_asked(config: SwinConfig) -> SwinConfig:
-    """Replace the windows by the widest one if the smaller ones only come from smaller maps."""
+def _as_asked(config: SwinConfig, *, shrinks: bool) -> SwinConfig:
+    """Replace the windows by the widest one if the smaller ones only come from smaller maps.
+
+    Args:
+        config: Config with a window for each stage.
+        shrinks: True if the original's windows shrink to smaller maps, which others pad.
+    """
+    if not shrinks and len(set(config.window_sizes)) > 1:
+        return config
     try:
         widest = dataclasses.replace(config, window_size=max(config.window_sizes))
     except ConfigError:
@@ -275,8 +372,12 @@ def _check_window(own: SwinConfig, facts: CheckpointHints) -> None:
     Raises:
         CheckpointError: If the two contradict each other.
     """
-    said = dataclasses.replace(own, window_size=facts.window_size or 0)
-    if effective_windows(said) != effective_windows(own):
+    try:
+        said = dataclasses.replace(own, window_size=facts.window_size or 0)
+        same = effective_windows(said) == effective_windows(own)
+    except ConfigError:  # its windows do not even tile the image
+        same = False
+    if not same:
         raise CheckpointError(
             f"{facts.origin} says window_size {_listed(facts.window_size)}, "
             f"the weights have {_listed(own.window_size)}"
@@ -284,21 +385,48 @@ def _check_window(own: SwinConfig, facts: CheckpointHints) -> None:
 
 
 def _natural_output(sizes: dict[str, Any]) -> Output | Literal[""]:
-    """Return the default output: stages for backbones, tokens without a final norm, else empty."""
-    if sizes["stage_norms"]:
+    """Return the default output: stages for backbones, tokens without norm and head, else empty."""
+    if sizes["stage_norms"] and not sizes["num_classes"]:
         return "stages"
-    return "" if sizes["final_norm"] else "tokens"
+    return "" if sizes["final_norm"] or sizes["num_classes"] else "tokens"
+
+
+def shift_notes(config: SwinConfig) -> list[str]:
+    """Return a note on windows that cover the map and shift all the same; empty without any."""
+    covered = [
+        str(index + 1)
+        for index, stage in enumerate(config.stages)
+        if config.always_shift and stage.num_windows == 1 and stage.depth > 1
+    ]
+    if not covered:
+        return []
+    which = f"stage {covered[0]}" if len(covered) == 1 else f"stages {' and '.join(covered)}"
+    return [f"one window covers the map in {which} and is shifted, as in detectors' backbones"]
 
 
 def described(config: SwinConfig) -> str:
     """Return the sizes of a model in words."""
     head = f"{config.num_classes} classes" if config.num_classes else "no classifier"
+    if config.head_hidden:
+        head += f" by a head of {config.head_hidden} channels, activation {config.head_activation}"
+    other = ", ".join(f"{field} {getattr(config, field)}" for field in unusual(config))
+    images = str(config.img_size)
+    if config.in_channels != 3:
+        images += f" with {channels_text(config.in_channels)}"
     return (
         f"{'Swin V2' if config.family == 'swinv2' else 'Swin'}: {config.embed_dim} channels, "
         f"depths {_listed(config.depths)}, heads {_listed(config.num_heads)}, "
-        f"windows of {_listed(config.window_size)}, images of {config.img_size}, {head}"
+        f"windows of {_listed(config.window_size)}, images of {images}, {head}"
+        f"{', ' if other else ''}{other}"
     )
 
 
+def unusual(config: SwinConfig) -> list[str]:
+    """Return the fields of ``SETTINGS`` that are not those of the papers' models."""
+    usual = {field.name: field.default for field in dataclasses.fields(SwinConfig)}
+    return [field for field in SETTINGS if getattr(config, field) != usual[field]]
+
+
 def _listed(value: Any) -> str:  # noqa: ANN401 - a field of a config
-    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    several = isinstance(value, tuple) and not isinstance(value, Size)
+    return "/".join(map(str, value)) if several else str(value)

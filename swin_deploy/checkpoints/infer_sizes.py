@@ -8,15 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from exporters.errors import CheckpointError
-from exporters.text_files import listed
 from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
+from swin_deploy.checkpoints.nearest_names import missing_keys
+from swin_deploy.checkpoints.positions import POSITIONS, positions_map
 from swin_deploy.checkpoints.resize import BIAS_TABLE
 from swin_deploy.config import Family, Size, hidden_channels
 
 COORDS_TABLE = "attn.relative_coords_table"
 INDEX = "attn.relative_position_index"
+SCALE = ".logit_scale"  # of V2's attention; a model of pictures and texts has one at its top
 MOST_BLOCKS = 100  # most blocks that are looked for in a stage
-ABSOLUTE = ("absolute_pos_embed", "embeddings.position_embeddings")
 
 
 def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]:
@@ -30,40 +31,35 @@ def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]
         Name of the field to its value.
 
     Raises:
-        CheckpointError: If tensors that show them are missing or of other shapes, if there are
-            absolute position embeddings, or if ``facts`` say otherwise.
+        CheckpointError: If tensors that show them are missing or of other shapes, or if ``facts``
+            say otherwise.
     """
-    absolute = [named.full(name) for name in ABSOLUTE if name in named.tensors]
-    if absolute:
-        raise CheckpointError(
-            f"absolute position embeddings ({listed(absolute)}) are not supported: "
-            "no published Swin has them"
-        )
     embed_dim, channels, patch_size, columns = _shape(named, "patch_embed.proj.weight", 4)
-    if channels != 3:
-        raise CheckpointError(
-            f"the weights take images of {channels} channels; supported are 3, RGB images"
-        )
     if patch_size != columns:
         raise CheckpointError(f"patches of {patch_size} x {columns} pixels are no squares")
-    family: Family = "swinv2" if any("logit_scale" in name for name in named.tensors) else "swin"
+    family: Family = "swinv2" if any(n.endswith(SCALE) for n in named.tensors) else "swin"
     depths = _depths(named)
     head = named.find("head.weight")
+    head = named.find("head.fc2.weight") if head is None else head
     normed = [stage + 1 for stage in range(len(depths)) if named.has(f"norm{stage}.weight")]
     sizes: dict[str, Any] = {
         "family": family,
         "embed_dim": embed_dim,
+        "in_channels": channels,
         "patch_size": patch_size,
         "depths": depths,
         "num_heads": tuple(
             _num_heads(named, family, stage, depth) for stage, depth in enumerate(depths)
         ),
+        "patch_norm": not named.dialect.bare_patches
+        or any(named.has(f"patch_embed.norm.{leaf}") for leaf in ("weight", "bias")),
+        "absolute_positions": named.has(POSITIONS),
         "mlp_ratio": _mlp_ratio(named, embed_dim, depths, facts),
         "num_classes": 0 if head is None else len(head),
         "stage_norms": bool(normed),
         # Backbones of detectors give the maps that they have norms for.
         "out_stages": facts.out_stages or _some(normed, depths),
-        "final_norm": named.has("norm.weight") or named.has("norm.bias") or named.has("head.bias"),
+        "final_norm": _has_final_norm(named),
     }
     found = sizes | {"qkv_bias": _has_qkv_bias(named, depths)}
     for field, said in (facts.sizes | {"qkv_bias": facts.qkv_bias}).items():
@@ -74,6 +70,12 @@ def infer_sizes(named: EncoderTensors, facts: CheckpointHints) -> dict[str, Any]
     return sizes
 
 
+def _has_final_norm(named: EncoderTensors) -> bool:
+    """Tell whether a norm follows the last stage, as it does before any library's head."""
+    headed = named.has("head.bias") and not named.dialect.normless.search(named.prefix)
+    return named.has("norm.weight") or named.has("norm.bias") or headed
+
+
 def _some(normed: list[int], depths: tuple[int, ...]) -> tuple[int, ...]:
     """Return the stages with norms; empty if all have one."""
     return tuple(normed) if len(normed) < len(depths) else ()
@@ -81,17 +83,20 @@ def _some(normed: list[int], depths: tuple[int, ...]) -> tuple[int, ...]:
 
 def _mlp_ratio(
     named: EncoderTensors, embed_dim: int, depths: tuple[int, ...], facts: CheckpointHints
-) -> float:
+) -> float | tuple[float, ...]:
     """Return the ratio of hidden channels, whose number every library rounds down.
 
-    Several ratios give the same channels: the one in the facts is taken, else the smallest.
+    Several ratios give the same channels: the one in the facts is taken, else the smallest; or one
+    for each stage, where no number gives the channels of all.
     """
     rows = [_shape(named, f"layers.{i}.blocks.0.mlp.fc1.weight", 2)[0] for i in range(len(depths))]
     dims = [embed_dim << stage for stage in range(len(depths))]
-    said = facts.sizes.get("mlp_ratio")
-    if said and [hidden_channels(dim, said) for dim in dims] == rows:
-        return float(said)
-    return max(hidden / dim for hidden, dim in zip(rows, dims, strict=True))
+    own = tuple(hidden / dim for hidden, dim in zip(rows, dims, strict=True))
+    for ratio in (facts.sizes.get("mlp_ratio"), max(own)):
+        each = ratio if isinstance(ratio, tuple) else (ratio or 0.0,) * len(dims)
+        if [hidden_channels(dim, one) for dim, one in zip(dims, each, strict=False)] == rows:
+            return ratio if isinstance(ratio, tuple) else float(ratio or 0.0)
+    return own
 
 
 def _has_qkv_bias(named: EncoderTensors, depths: tuple[int, ...]) -> bool:
@@ -145,7 +150,7 @@ def _shape(named: EncoderTensors, ours: str, ndim: int) -> tuple[int, ...]:
     tensor = named.find(ours)
     name = named.full(named.names(ours)[0])
     if tensor is None:
-        raise CheckpointError(f"the checkpoint does not fit its model; missing keys: {name}")
+        raise _missing(named, name)
     if tensor.ndim != ndim:
         raise CheckpointError(
             f"wrong shapes: {name} is {list(tensor.shape)}, not of {ndim} dimensions"
@@ -153,12 +158,17 @@ def _shape(named: EncoderTensors, ours: str, ndim: int) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
+def _missing(named: EncoderTensors, name: str) -> CheckpointError:
+    keys = missing_keys([name], [named.full(one) for one in named.tensors])
+    return CheckpointError(f"the checkpoint does not fit its model; {keys}")
+
+
 def _num_heads(named: EncoderTensors, family: Family, stage: int, depth: int) -> int:
     part, axis = ("attn.logit_scale", 0) if family == "swinv2" else (BIAS_TABLE, 1)
     found = first_of_stage(named, stage, depth, part)
     if found is None:
         name = named.full(named.names(f"layers.{stage}.blocks.0.{part}")[0])
-        raise CheckpointError(f"the checkpoint does not fit its model; missing keys: {name}")
+        raise _missing(named, name)
     name, tensor = found
     if tensor.ndim <= axis:
         raise CheckpointError(f"wrong shapes: {name} is {list(tensor.shape)}")
@@ -253,8 +263,8 @@ def shown_pretrained(
 
 def shown_img_size(
     named: EncoderTensors, sizes: dict[str, Any], windows: tuple[int, ...] | None
-) -> int | Size | None:
-    """Read the image size from a saved attention mask.
+) -> int | tuple[int, int] | None:
+    """Read the image size from embeddings of places, or from a saved attention mask.
 
     Args:
         named: The encoder's tensors in their dialect.
@@ -262,11 +272,15 @@ def shown_img_size(
         windows: Window side of each stage, in tokens, or None.
 
     Returns:
-        Image size, in pixels; None if no mask is saved.
+        Image side, or rows and columns, in pixels; None if neither is saved.
 
     Raises:
         CheckpointError: If the mask is not that of a grid of windows.
     """
+    positions = positions_map(*named.saved(POSITIONS))
+    if positions is not None:
+        rows, columns = (side * sizes["patch_size"] for side in positions.shape[2:])
+        return rows, columns
     for stage, window in enumerate(windows or ()):
         found = first_of_stage(named, stage, sizes["depths"][stage], "attn_mask")
         if found is None or found[1].ndim != 3 or found[1].shape[1:] != (window**2,) * 2:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from swin_deploy.checkpoints import huggingface, microsoft, notebook, timm, torchvision
+from collections.abc import Mapping
+
+from exporters.errors import ConfigError
+from swin_deploy.checkpoints import (
+    huggingface,
+    microsoft,
+    notebook,
+    openmmlab,
+    timm,
+    torchvision,
+)
 from swin_deploy.checkpoints.dialect import Dialect
 from swin_deploy.config import Family
 
 DIALECTS: tuple[Dialect, ...] = (
     notebook.DIALECT,
     microsoft.DIALECT,
+    timm.EXTRACTOR,
     timm.DIALECT,
     torchvision.DIALECT,
     *huggingface.DIALECTS,
+    *openmmlab.DIALECTS,
 )
 SOURCES = {dialect.source: dialect for dialect in DIALECTS}
 # Choice of --original to its library: the source of that name, else one that it loads.
@@ -32,3 +44,24 @@ OF_VARIANTS: dict[Family, Dialect] = {
     "swin": timm.DIALECT,
     "swinv2": timm.DIALECT,
 }
+# Options that only a file of weights can have.
+OF_FILES = {
+    "weights": "chooses among the weights of a file",
+    "encoder": "chooses among the weights of a file",
+    "head": "chooses among the classifiers of a file",
+    "head_activation": "is about the classifier of a file",
+}
+
+
+def refuse_without_file(asked: Mapping[str, object]) -> None:
+    """Refuse options that a model without a checkpoint cannot have.
+
+    Args:
+        asked: The options by name; None where they are not given.
+
+    Raises:
+        ConfigError: If one of ``OF_FILES`` is given.
+    """
+    for option, what in OF_FILES.items():
+        if asked.get(option) is not None:
+            raise ConfigError(f"--{option.replace('_', '-')} {what}; give --checkpoint")

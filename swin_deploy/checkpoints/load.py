@@ -14,16 +14,18 @@ from exporters.errors import CheckpointError, ConfigError
 from exporters.text_files import listed, naming
 from swin_deploy.checkpoints.assemble import derived_buffers
 from swin_deploy.checkpoints.infer_config import DEFAULT_CHOICE, variant_of
+from swin_deploy.checkpoints.known import refuse_without_file
 from swin_deploy.checkpoints.pictures import prepared
 from swin_deploy.checkpoints.preprocessors import variant_rule
 from swin_deploy.checkpoints.read import CheckpointOptions, Reading, load_checkpoint
-from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Output, SwinConfig, variant
+from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, SwinConfig, variant
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.names import variant_name
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.model import DeployModel
 from swin_deploy.images.class_names import ClassNames, read_class_names
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
+from swin_deploy.images.scores import SCORES, Scores
 from swin_deploy.reference import Reference, build_reference
 
 RANDOM_SEED = 0
@@ -41,6 +43,7 @@ class LoadedModel:
         sha256: SHA-256 of the weights; empty for random weights.
         preprocessing: Steps from a picture to an input.
         class_names: Names of the classes; None if they are unknown.
+        scores: Kind of the classes' scores.
         source: The library that the checkpoint comes from, or an empty string.
         notes: Notes on what was found, ignored or changed while loading.
         assumptions: Choices that neither the checkpoint nor the user made.
@@ -58,6 +61,7 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
     reading: Reading | None = None
+    scores: Scores = "softmax"
 
     @property
     def weights_key(self) -> str:
@@ -82,11 +86,9 @@ class LoadOptions(CheckpointOptions, total=False):
     """Options of a model to load, in addition to ``CheckpointOptions``.
 
     Attributes:
-        output: Kind of output; by default the one that the checkpoint is made for.
         classes: Path of the file of class names; by default those of the checkpoint.
     """
 
-    output: Output | None
     classes: str | Path | None
 
 
@@ -104,6 +106,8 @@ def require_known(asked: LoadOptions) -> None:
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise ConfigError(f"{unknown[0]} is not an option of a model; known are {listed(known)}")
+    if asked.get("scores") not in (None, *SCORES):
+        raise ConfigError(f"scores {asked.get('scores')!r}: one of {', '.join(SCORES)} is needed")
     steps = asked.get("preprocessing", DEFAULT_CHOICE)
     if not isinstance(steps, PreprocessingChoice):
         raise ConfigError(
@@ -131,12 +135,13 @@ def load_model(
         FileError: If a file next to the weights, or one that the user names, cannot be read.
     """
     require_known(asked)
-    if asked.get("weights") is not None and checkpoint is None:
-        raise ConfigError("--weights chooses among the weights of a file; give --checkpoint")
+    if checkpoint is None:
+        refuse_without_file(asked)
     name = None if name is None else variant_name(name)
     if checkpoint is None and name in BUNDLED_WEIGHTS:
         checkpoint = BUNDLED_WEIGHTS[name]
     loaded = _random(name, asked) if checkpoint is None else _from_file(name, checkpoint, asked)
+    loaded = replace(loaded, scores=asked.get("scores") or loaded.scores)
     classes = asked.get("classes")
     if classes is None:
         return loaded
@@ -151,7 +156,14 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
         "img_size": asked.get("img_size"),
         "window_size": asked.get("window_size"),
         "weights": asked.get("weights"),
+        "activation": asked.get("activation"),
+        "pool": asked.get("pool"),
+        "encoder": asked.get("encoder"),
         "preprocessing": asked.get("preprocessing", DEFAULT_CHOICE),
+        "head": asked.get("head"),
+        "head_activation": asked.get("head_activation"),
+        "output": asked.get("output"),
+        "scores": asked.get("scores"),
     }
     with naming(checkpoint):
         loaded = load_checkpoint(checkpoint, name, **options)
@@ -168,6 +180,7 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
         notes=loaded.notes,
         assumptions=loaded.assumptions,
         reading=loaded.reading,
+        scores=loaded.scores,
     )
 
 
@@ -204,9 +217,8 @@ def _is_real(tensor: Tensor | None) -> bool:
 def _random(name: str | None, asked: LoadOptions) -> LoadedModel:
     name = DEFAULT_MODEL if name is None else name
     known = variant(name)
-    config = _replaced(
-        known, {key: asked.get(key) for key in ("img_size", "window_size", "output")}
-    )
+    fields = ("img_size", "window_size", "activation", "pool", "output")
+    config = _replaced(known, {key: asked.get(key) for key in fields})
     choice = asked.get("preprocessing", DEFAULT_CHOICE)
     rule = variant_rule(known)  # nothing depends on a guess
     steps, _ = prepared(rule, config, choice, size_is_asked=True)

@@ -12,6 +12,7 @@ import msgspec
 from exporters.errors import CheckpointError, ConfigError
 from exporters.text_files import listed, parse_json, shortened, typed
 from swin_deploy.checkpoints.dialect import Dialect, SideFiles
+from swin_deploy.checkpoints.nearest_names import missing_keys
 from swin_deploy.config import VARIANTS, SwinConfig, notebook_config
 from swin_deploy.images.class_names import ClassNames, class_names_of
 from swin_deploy.images.preprocessing import (
@@ -105,13 +106,14 @@ def check_state(tensors: dict[str, Tensor], config: SwinConfig) -> None:
     problems = [
         f"{kind}: {listed(names)}"
         for kind, names in (
-            ("missing keys", missing),
             ("unknown keys", unknown),
             ("wrong shapes", shapes),
             ("not floating point", types),
         )
         if names
     ]
+    if missing:
+        problems = [missing_keys(missing, tensors, *problems)]
     if problems:
         raise CheckpointError(f"the checkpoint does not fit its model; {'; '.join(problems)}")
 

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from exporters.errors import ConfigError
 from exporters.text_files import typed
+from swin_deploy.checkpoints.detectors import StoredNormalisation
 from swin_deploy.checkpoints.dialect import Dialect, SideFiles
 from swin_deploy.checkpoints.infer_config import ConfigRequest, variant_of
 from swin_deploy.checkpoints.known import LIBRARIES
 from swin_deploy.checkpoints.preprocessors import chosen_rule, library_rule
-from swin_deploy.config import SwinConfig
+from swin_deploy.checkpoints.training import training_classes, training_rule
+from swin_deploy.config import SwinConfig, channels_text
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.class_names import (
     PUBLISHED,
     ClassNames,
     class_names_of,
     published_class_names,
+    read_class_names,
 )
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice, Rule
+from swin_deploy.images.scores import Scores
+from swin_deploy.images.tag_list import TAGS_FILE
 
-CHANNELS = 3
+RGB = 3
+# transformers' problem types and the scores that its pipelines give.
+PROBLEMS: dict[str | None, Scores] = {
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
+    "regression": "none",
+}
 PREPROCESSING_OPTION = f"--preprocessing {'|'.join(LIBRARIES)}|FILE"
 
 
@@ -34,12 +45,14 @@ class Pictures:
     Attributes:
         preprocessing: Steps from a picture to an input of the model.
         class_names: Names of the classes; None if they are unknown.
+        scores: Kind of the classes' scores.
         notes: Notes on what was found, for the user to read.
         assumptions: Choices that neither the files nor the user made.
     """
 
     preprocessing: Preprocessing
     class_names: ClassNames | None
+    scores: Scores
     notes: tuple[str, ...]
     assumptions: tuple[Assumption, ...]
 
@@ -51,6 +64,7 @@ def pictures_of(
     own: SwinConfig,
     config: SwinConfig,
     asked: ConfigRequest,
+    stored: StoredNormalisation | None = None,
 ) -> Pictures:
     """Find the preprocessing and the class names of a checkpoint.
 
@@ -60,19 +74,55 @@ def pictures_of(
         own: Config of the model as it was saved.
         config: Config of the model that was asked for.
         asked: The user's requests.
+        stored: Mean and std among the tensors of the weights file, or None.
 
     Raises:
         ConfigError: If the steps cannot be done, or are for another number of channels.
         FileError: If a file cannot be read, or has a value of another type.
     """
-    rule = dialect.file_rule(files) or library_rule(dialect.source, own)
-    sized = asked.img_size is not None
-    steps, assumed = prepared(rule, config, asked.preprocessing, size_is_asked=sized)
+    library = library_rule(dialect.source, own)
+    told = dialect.file_rule(files) or training_rule(files, library)
+    rule = told or library
+    if stored and told is None:
+        rule = stored.changed(rule)
+    sized, choice = asked.img_size is not None, asked.preprocessing
+    steps, assumed = prepared(rule, config, choice, size_is_asked=sized)
+    if stored and told is None and choice.source is None and choice.mean is None:
+        steps = replace(steps, refusal=steps.refusal or stored.refusal)
     if dialect.class_names is not None:
         names = dialect.class_names(files, config.num_classes)
     else:
-        names = _class_names(files, config.num_classes) or _published_names(own)
-    return Pictures(steps, names, _notes(steps, assumed), assumed)
+        names = _class_names(files, config.num_classes) or _trained_names(files, own)
+    scores, noted = _scores(files, asked)
+    assumed += _tagger_assumptions(files, asked.preprocessing)
+    return Pictures(steps, names, scores, (*_notes(steps, assumed), *noted), assumed)
+
+
+def _scores(files: SideFiles, asked: ConfigRequest) -> tuple[Scores, tuple[str, ...]]:
+    """Return the kind of the classes' scores, and a note on a file that says it."""
+    if asked.scores is not None:
+        return asked.scores, ()
+    problem = typed(files.config_json, _Labels, where="config.json").problem_type
+    if problem in PROBLEMS:
+        return PROBLEMS[problem], (f"scores: {PROBLEMS[problem]} (problem_type {problem})",)
+    if files.tags_path is not None:
+        return "sigmoid", (f"scores: sigmoid, any number of tags at once ({TAGS_FILE})",)
+    return "softmax", ()
+
+
+def _tagger_assumptions(files: SideFiles, choice: PreprocessingChoice) -> tuple[Assumption, ...]:
+    """Return what a tagger's files do not say of its pictures, and its users do otherwise."""
+    if files.tags_path is None or choice.source or choice.channel_order:
+        return ()
+    return (
+        Assumption(
+            "channel order",
+            "RGB, the picture's edges cropped",
+            f"as config.json says; users of taggers with a {TAGS_FILE} give BGR pixels, the "
+            "picture padded to a white square (--resize-mode square --pad-color 255,255,255)",
+            "--channel-order rgb|bgr",
+        ),
+    )
 
 
 def prepared(
@@ -92,19 +142,61 @@ def prepared(
     """
     if choice.source is not None:
         rule = chosen_rule(choice.source, config)
-    steps = choice.apply(rule.steps(config.image))
-    if len(steps.mean) != CHANNELS:
-        raise ConfigError(
-            f"mean and std of {steps.origin} have {len(steps.mean)} numbers, the model takes "
-            f"{CHANNELS} channels; give --mean and --std"
-        )
-    assumed: list[Assumption] = []
+    own, assumed = _for_channels(rule.steps(config.image), config.in_channels, choice)
+    steps = choice.apply(own)
     if rule.guess and not choice.settles:
         assumed.append(Assumption("preprocessing", steps.text, rule.guess, PREPROCESSING_OPTION))
     if rule.native not in (None, config.img_size) and not size_is_asked:
         reason = f"though {steps.origin} prepares images of {rule.native} px"
         assumed.append(Assumption("image size", f"{config.img_size} px", reason, "--image-size"))
     return steps, tuple(assumed)
+
+
+def _for_channels(
+    steps: Preprocessing, channels: int, choice: PreprocessingChoice
+) -> tuple[Preprocessing, list[Assumption]]:
+    """Return the steps with mean and std for a model's channels, and what is assumed of them.
+
+    Steps for RGB have the same numbers for any other channels: their own if all three are the same,
+    else their averages, as in timm 1.0.31 (``data/model_config.py``), which is an assumption.
+
+    Raises:
+        ConfigError: If the steps or the user's values are for another number of channels.
+    """
+    given = {"mean": choice.mean, "std": choice.std}
+    for name, values in given.items():
+        if values is not None and len(values) not in (1, channels):
+            raise ConfigError(
+                f"--{name} has {len(values)} numbers, the model takes {channels_text(channels)}; "
+                f"give one number for all, or {channels}"
+            )
+    if steps.channels == channels:
+        return steps, []
+    missing = [name for name, values in given.items() if values is None]
+    if missing and steps.channels != RGB:
+        raise ConfigError(
+            f"mean and std of {steps.origin} have {steps.channels} numbers, the model takes "
+            f"{channels_text(channels)}; give --mean and --std"
+        )
+    mean, std = map(_one_for_all, (steps.mean, steps.std))
+    spread = replace(steps, mean=(mean,) * channels, std=(std,) * channels)
+    numbers = {"mean": (steps.mean, mean), "std": (steps.std, std)}
+    guessed = [name for name in missing if len(set(numbers[name][0])) > 1]
+    if not guessed:
+        return spread, []
+    assumption = Assumption(
+        " and ".join(guessed),
+        f"{' and '.join(f'{name} {numbers[name][1]:g}' for name in guessed)} for every channel",
+        f"the averages of those of {steps.origin}, which are for RGB, where the model takes "
+        f"{channels_text(channels)}",
+        " with ".join(f"--{name}" for name in guessed),
+    )
+    return spread, [assumption]
+
+
+def _one_for_all(values: tuple[float, ...]) -> float:
+    """Return the number that all values are, else their average."""
+    return values[0] if len(set(values)) == 1 else sum(values) / len(values)
 
 
 def _notes(steps: Preprocessing, assumed: tuple[Assumption, ...]) -> tuple[str, ...]:
@@ -118,12 +210,19 @@ class _Labels(msgspec.Struct, kw_only=True):
     """The class names that a ``config.json`` may have."""
 
     id2label: dict[int, str] | None = None
+    problem_type: str | None = None
     label_names: list[str] | dict[int, str] | None = None
     pretrained_cfg: Any = None
 
 
 def _class_names(files: SideFiles, num_classes: int) -> ClassNames | None:
-    """Read the names in ``config.json``: Hugging Face's ``id2label``, timm's ``label_names``."""
+    """Read the names next to the weights.
+
+    They are a tagger's ``selected_tags.csv``, Hugging Face's ``id2label`` or timm's
+    ``label_names``.
+    """
+    if files.tags_path is not None and num_classes:
+        return replace(read_class_names(files.tags_path, num_classes), asked=False)
     read = typed(files.config_json, _Labels, where="config.json")
     inner = read.pretrained_cfg if isinstance(read.pretrained_cfg, dict) else {}
     names = read.label_names or typed(inner, _Labels, where="config.json").label_names
@@ -138,6 +237,13 @@ def _class_names(files: SideFiles, num_classes: int) -> ClassNames | None:
         num_classes,
         source="label_names of config.json",
     )
+
+
+def _trained_names(files: SideFiles, own: SwinConfig) -> ClassNames | None:
+    """Return the names that a training script left, else ImageNet's for a published model."""
+    labels, place = training_classes(files, own.num_classes)
+    found = class_names_of(labels, own.num_classes, source=place) if labels else None
+    return found or _published_names(own)
 
 
 def _published_names(config: SwinConfig) -> ClassNames | None:

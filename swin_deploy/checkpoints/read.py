@@ -14,6 +14,7 @@ from exporters.errors import CheckpointError, ConfigError
 from exporters.text_files import listed, shortened
 from swin_deploy.checkpoints import notebook
 from swin_deploy.checkpoints.assemble import assemble
+from swin_deploy.checkpoints.detectors import stored_normalisation
 from swin_deploy.checkpoints.dialect import (
     CheckpointHints,
     Dialect,
@@ -23,22 +24,30 @@ from swin_deploy.checkpoints.dialect import (
     take_encoder,
 )
 from swin_deploy.checkpoints.folders import CheckpointFiles, read_content
+from swin_deploy.checkpoints.heads import OwnHead, take_head
 from swin_deploy.checkpoints.infer_config import (
     ConfigRequest,
     check_agreement,
     described,
     own_config,
+    shift_notes,
     wanted_config,
 )
 from swin_deploy.checkpoints.infer_sizes import infer_sizes
 from swin_deploy.checkpoints.known import DIALECTS, SOURCES
+from swin_deploy.checkpoints.other_models import other_model, refuse_changed
 from swin_deploy.checkpoints.pictures import pictures_of
+from swin_deploy.checkpoints.plain_names import unpruned
 from swin_deploy.checkpoints.resize import resize_tables
+from swin_deploy.checkpoints.training import with_training
 from swin_deploy.checkpoints.weights import Encoder
-from swin_deploy.config import SwinConfig, variant
+from swin_deploy.config import HeadActivation, Output, SwinConfig, variant
+from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
+from swin_deploy.config.swin import Pool
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
+from swin_deploy.images.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,9 @@ class Reading:
         key: Shortest name that tells them from others in the file; empty for the file itself.
         wanted: The weights that the user asked for with ``--weights``, or None.
         config_path: Path of the ``config.json`` that the source's library reads, or None.
+        head: The classifier if its form is not the library's own; None for the library's own, and
+            for none.
+        beside: Full names of tensors in the file that the library's own model does not have.
     """
 
     path: Path
@@ -64,6 +76,8 @@ class Reading:
     key: str = ""
     wanted: str | None = None
     config_path: Path | None = None
+    head: OwnHead | None = None
+    beside: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,7 @@ class LoadedCheckpoint:
         reading: Record of the place of the weights, and of their config before any resizing.
         preprocessing: Steps from a picture to an input of the model.
         class_names: Names of the classes that the checkpoint's own files give, or None.
+        scores: Kind of the classes' scores.
         assumptions: Choices that neither the checkpoint nor the user made.
     """
 
@@ -90,6 +105,7 @@ class LoadedCheckpoint:
     reading: Reading
     preprocessing: Preprocessing
     class_names: ClassNames | None = None
+    scores: Scores = "softmax"
     assumptions: tuple[Assumption, ...] = ()
 
 
@@ -102,14 +118,33 @@ class CheckpointOptions(TypedDict, total=False):
         window_size: Window side in tokens, instead of the checkpoint's.
         weights: The weights to take out of several in a file: ``ema``, ``raw`` or their key; by
             default those that the source's library takes, which is then an assumption.
+        activation: Activation of the MLPs, where no file next to the weights says it; by default
+            ``gelu``, as in the papers.
+        pool: Pooling of tokens to features, where no file says it; by default ``avg``, their mean.
+        encoder: The start of the names of the Swin in a dict that has several; by default the only
+            one.
         preprocessing: The user's choices about the preprocessing.
+        head: Name of the classifier in the file, or of one of its layers; by default the only one.
+        head_activation: Activation between the two layers of the classifier, which weights do not
+            tell.
+        output: Kind of output; by default the one that the checkpoint is made for.
+        scores: Kind of the classes' scores: ``softmax``, ``sigmoid`` where several classes may be
+            right at once, or ``none`` for the logits; by default what the checkpoint's files say,
+            else ``softmax``.
     """
 
     source: str | None
     img_size: int | tuple[int, int] | None
     window_size: int | None
     weights: str | None
+    activation: Activation | None
+    pool: Pool | None
+    encoder: str | None
     preprocessing: PreprocessingChoice
+    head: str | None
+    head_activation: HeadActivation | None
+    output: Output | None
+    scores: Scores | None
 
 
 def load_checkpoint(
@@ -129,15 +164,22 @@ def load_checkpoint(
         FileError: If a JSON file next to the weights cannot be read.
     """
     asked = ConfigRequest(variant(name) if name is not None else None, name or "", **options)
-    content = read_content(path, wanted=asked.weights)
+    content = _restored(read_content(path, wanted=asked.weights, encoder=asked.encoder))
     prefix = content.chosen.encoder.prefix
+    if content.chosen.encoder.dialect:
+        refuse_changed(content.tensors, prefix)
     found = asked.source or detect_source(
         content.tensors, content.beside.config_json, prefix=prefix
     )
     named = _named(content.tensors, found, prefix)
     model = READERS[named.dialect.family](named, content, asked)
     pictures = pictures_of(
-        content.beside, named.dialect, own=model.own, config=model.config, asked=asked
+        content.beside,
+        named.dialect,
+        own=model.own,
+        config=model.config,
+        asked=asked,
+        stored=stored_normalisation(content.tensors),
     )
     reading = Reading(
         path=path,
@@ -148,6 +190,8 @@ def load_checkpoint(
         key=content.chosen.name,
         wanted=asked.weights,
         config_path=content.beside.config_path if named.dialect.hints else None,
+        head=model.head,
+        beside=model.beside,
     )
     return LoadedCheckpoint(
         config=model.config,
@@ -158,8 +202,18 @@ def load_checkpoint(
         reading=reading,
         preprocessing=pictures.preprocessing,
         class_names=pictures.class_names,
+        scores=pictures.scores,
         assumptions=(*content.chosen.assumptions, *model.assumptions, *pictures.assumptions),
     )
+
+
+def _restored(content: CheckpointFiles) -> CheckpointFiles:
+    """Multiply pruned weights by their masks, and leave out other encoders inside this one."""
+    chosen = content.chosen
+    outer = {n: one for n, one in chosen.tensors.items() if not n.startswith(chosen.inner)}
+    tensors, notes = unpruned(outer)
+    whole = dataclasses.replace(chosen, tensors=tensors, notes=(*chosen.notes, *notes))
+    return dataclasses.replace(content, chosen=whole)
 
 
 @dataclass(frozen=True)
@@ -171,20 +225,30 @@ class _Model:
     state_dict: dict[str, Tensor]
     notes: tuple[str, ...]
     assumptions: tuple[Assumption, ...] = ()
+    head: OwnHead | None = None
+    beside: frozenset[str] = frozenset()
 
 
 def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigRequest) -> _Model:
     """Read a model of V1 or V2 in any dialect."""
     dialect = named.dialect
+    taken = take_head(named, content.tensors, asked)
+    named = taken.named
     facts = _facts(content.beside, dialect, asked)
-    sizes = infer_sizes(named, facts)
-    own, assumed = own_config(named, sizes, facts, asked)
+    if not taken.comparable:
+        said = {name: value for name, value in facts.sizes.items() if name != "num_classes"}
+        facts = dataclasses.replace(facts, sizes=said)
+    sizes = infer_sizes(named, facts) | taken.sizes
+    facts, hinted = with_training(facts, content.beside, named, sizes)
+    facts = _of_variant(facts, asked)
+    own, assumed, img_size = own_config(named, sizes, facts, asked)
     state, filled = assemble(named, own)
-    config, changed = wanted_config(own, asked)
+    config, changed = wanted_config(own, asked, img_size=asked.img_size or img_size)
     state, resized = resize_tables(state, own, config, rule=dialect.table_resize)
-    read = (*content.chosen.notes, *outside_note(named), *facts.remarks)
-    notes = (described(config), *read, *filled, *changed, *resized)
-    return _Model(own, config, state, notes, tuple(assumed))
+    read = (*content.chosen.notes, *taken.notes, *outside_note(named), *facts.remarks, *hinted)
+    notes = (described(config), *read, *filled, *changed, *resized, *shift_notes(config))
+    assumptions = (*assumed, *taken.assumptions)
+    return _Model(own, config, state, notes, assumptions, taken.own, taken.beside)
 
 
 def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: str = "") -> str:
@@ -206,10 +270,8 @@ def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: 
         return found[0]
     some = listed([prefix + key for key in sorted(keys)[:3]])
     if not found:
-        raise CheckpointError(
-            f"no Swin checkpoint of {', '.join(SOURCES)}: "
-            f"it has {len(keys)} tensors, such as {some}"
-        )
+        told = other_model(keys) or f"it has {len(keys)} tensors, such as {some}"
+        raise CheckpointError(f"no Swin checkpoint of {', '.join(SOURCES)}: {told}")
     differ = {dialect.told_by for dialect in fitting}
     which = f", which differ in {differ.pop()}" if len(differ) == 1 and all(differ) else ""
     these = "the keys" if which else f"the keys ({some}, ...)"
@@ -230,18 +292,25 @@ def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> EncoderTenso
             return take_encoder(dialect, tensors, prefix)
     wanted = [dialect.key_prefix for dialect in own]
     others = [dialect.source for dialect in DIALECTS if dialect.prefixes(tensors)]
-    hint = f"; its keys are those of {' or '.join(dict.fromkeys(others))}" if others else ""
+    told = other_model(tensors)
+    hint = f"; {told}" if told and not others else ""
+    if others:
+        hint = f"; its keys are those of {' or '.join(dict.fromkeys(others))}"
     raise CheckpointError(
         f"no checkpoint of {source}: no key starts with {' or '.join(wanted)}{hint}"
     )
 
 
 def _facts(files: SideFiles, dialect: Dialect, asked: ConfigRequest) -> CheckpointHints:
-    """Read the facts in the files next to the weights; complete them from the variant."""
-    facts = CheckpointHints()
-    if dialect.hints is not None:
-        where = str(shortened(files.config_path or "config.json"))
-        facts = dialect.hints(files.config_json, where=where)
+    """Read the facts in the files next to the weights."""
+    if dialect.hints is None:
+        return CheckpointHints()
+    where = str(shortened(files.config_path or "config.json"))
+    return dialect.hints(files.config_json, where=where)
+
+
+def _of_variant(facts: CheckpointHints, asked: ConfigRequest) -> CheckpointHints:
+    """Complete facts from the variant that the user names."""
     known = asked.known
     if known is None:
         return facts
@@ -256,15 +325,19 @@ def _facts(files: SideFiles, dialect: Dialect, asked: ConfigRequest) -> Checkpoi
 def _read_notebook(named: EncoderTensors, content: CheckpointFiles, asked: ConfigRequest) -> _Model:
     """Read a notebook checkpoint, which has our names and whose windows cannot be changed."""
     metadata = content.beside.metadata
-    config = notebook.infer_config(content.tensors, metadata, img_size=asked.img_size)
-    notebook.check_state(content.tensors, config)
-    if asked.window_size not in (None, config.window_size):
+    saved = notebook.infer_config(content.tensors, metadata, img_size=None)
+    if asked.window_size not in (None, saved.window_size):
         raise ConfigError(
             f"window size {asked.window_size}: the notebook's position table is made for "
-            f"{config.window_size} and cannot be resized"
+            f"{saved.window_size} and cannot be resized"
         )
+    config = notebook.infer_config(content.tensors, metadata, img_size=asked.img_size)
+    notebook.check_state(content.tensors, config)
     if asked.known is not None:
         check_agreement(asked.name, asked.known, config)
+    settings: dict[str, Any] = {"activation": asked.activation, "pool": asked.pool}
+    given = {field: value for field, value in settings.items() if value is not None}
+    config = dataclasses.replace(config, **given)
     return _Model(config, config, content.tensors, content.chosen.notes)
 
 

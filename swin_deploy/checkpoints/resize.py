@@ -1,4 +1,4 @@
-"""Other image and window sizes than the checkpoint's: interpolate V1's position bias tables."""
+"""Other image and window sizes than the checkpoint's: interpolate positions and V1's tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporters.errors import ConfigError
-from swin_deploy.config import SwinConfig
+from swin_deploy.checkpoints.positions import POSITIONS, placed
+from swin_deploy.config import Size, SwinConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +33,9 @@ class TableResize:
 def resize_tables(
     state: dict[str, Tensor], own: SwinConfig, wanted: SwinConfig, *, rule: TableResize
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Bring V1's position bias tables to other windows, as the source's library does.
+    """Bring V1's position bias tables to other windows, and absolute positions to the image.
+
+    The tables are brought there as the source's library does.
 
     Args:
         state: State dict in our names.
@@ -46,9 +49,22 @@ def resize_tables(
     Raises:
         ConfigError: If a window is no square, for which the libraries have several ways.
     """
-    if own.family != "swin":
-        return state, []
     resized = dict(state)
+    notes: list[str] = []
+    if wanted.absolute_positions:
+        before, after = Size(*state[POSITIONS].shape[2:]), wanted.stages[0].resolution
+        resized[POSITIONS] = placed(state[POSITIONS], after)
+        if before != after:
+            notes.append(f"absolute positions of {before} tokens interpolated to {after}, bicubic")
+    if own.family == "swin":
+        notes += _resize_biases(resized, own, wanted, rule=rule)
+    return resized, notes
+
+
+def _resize_biases(
+    state: dict[str, Tensor], own: SwinConfig, wanted: SwinConfig, *, rule: TableResize
+) -> list[str]:
+    """Bring V1's tables in a state dict to other windows; return what was done, in words."""
     steps: dict[str, None] = {}
     for index, (before, after) in enumerate(zip(own.stages, wanted.stages, strict=True)):
         windows = before.window_size, after.window_size
@@ -62,9 +78,9 @@ def resize_tables(
         old, new = (2 * window.rows - 1 for window in windows)
         for block in range(before.depth):
             name = f"layers.{index}.blocks.{block}.{BIAS_TABLE}"
-            resized[name] = rule.resize(state[name], windows[1].rows)
+            state[name] = rule.resize(state[name], windows[1].rows)
         steps[f"{old} x {old} interpolated to {new} x {new}, {rule.words}"] = None
-    return resized, [f"position bias tables of {step}" for step in steps]
+    return [f"position bias tables of {step}" for step in steps]
 
 
 def bicubic(table: Tensor, window_size: int) -> Tensor:

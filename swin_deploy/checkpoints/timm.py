@@ -1,17 +1,14 @@
-"""Checkpoints of timm: the merge stands before its stage, the classifier is ``head.fc``.
-
-Source of the steps: timm 1.0.31, ``data/transforms_factory.py``.
-"""
+"""Checkpoints of timm: the merge stands before its stage, the classifier is ``head.fc``."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from exporters.errors import CheckpointError
-from exporters.text_files import listed, shortened, typed
+from exporters.text_files import shortened, typed
+from swin_deploy.checkpoints.backbone_config import timm_part
 from swin_deploy.checkpoints.config_fields import (
     TIMM,
     TIMM_ARGUMENTS,
@@ -19,28 +16,27 @@ from swin_deploy.checkpoints.config_fields import (
     unknown_note,
 )
 from swin_deploy.checkpoints.config_json import TimmArguments, TimmModel, TimmWeights
-from swin_deploy.checkpoints.dialect import MERGE_NAME, CheckpointHints, Dialect, SideFiles
+from swin_deploy.checkpoints.dialect import MERGE_NAME, CheckpointHints, Dialect
 from swin_deploy.checkpoints.resize import TableResize
-from swin_deploy.config import VARIANTS, Size, SwinConfig
-from swin_deploy.images.preprocessing import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    INTERPOLATIONS,
-    Rule,
-    centre_crop_rule,
+from swin_deploy.checkpoints.settings import timm_output, timm_settings
+from swin_deploy.checkpoints.timm_features import (
+    ALL_STAGES,
+    CUT,
+    REMARK,
+    flat_name,
+    out_stages,
 )
+from swin_deploy.checkpoints.timm_steps import file_rule, steps_rule
+from swin_deploy.config import VARIANTS, Size, SwinConfig
+from swin_deploy.images.preprocessing import Rule, centre_crop_rule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Fields that may ask for another model than is built, and their supported values.
 SUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "global_pool": ((None, "avg"), "avg"),
-    "act_layer": ((None, "gelu"), "gelu"),
     "norm_layer": ((None,), "its default"),
     "embed_layer": ((None,), "its default"),
-    "in_chans": ((None, 3), "3, RGB images"),
-    "features_only": ((None, False), "the whole model"),
     "label_offset": ((None, 0), "0"),
     "custom_load": ((None, False), "false"),
 }
@@ -96,14 +92,21 @@ def facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
     """
     if not config_json:
         return CheckpointHints()
+    config_json = timm_part(config_json)
     model = typed(config_json, TimmModel, where=where)
     arguments = model.model_args or TimmArguments()
     # The old form is one dict, which is the description of the weights, too.
     inner = config_json if model.pretrained_cfg is None else model.pretrained_cfg
     weights = typed(inner, TimmWeights, where=f"{where}, pretrained_cfg")
+    known = VARIANTS.get((model.architecture or "").partition(".")[0])
+    classes = _classes(model, arguments, weights)
+    sizes = _sizes(known, arguments, classes)
     _check_supported(model, arguments, weights)
-    sizes = _sizes(model, arguments, weights)
-    side = arguments.img_size or (weights.input_size or [])[-2:] or None
+    side = arguments.img_size or (weights.input_size or [])[-2:] or _image_side(known)
+    stages = out_stages(arguments, sizes)
+    features = bool(arguments.features_only)
+    for name in CUT if features else ():
+        sizes.pop(name, None)
     return CheckpointHints(
         origin="config.json",
         img_size=image_size(side),
@@ -112,44 +115,51 @@ def facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
         pretrained_window_sizes=sizes.pop("pretrained_window_sizes", None),
         always_shift=bool(arguments.always_partition),
         qkv_bias=arguments.qkv_bias,
+        out_stages=stages,
+        settings=timm_settings(model, arguments, weights),
+        output="stages" if features else timm_output(model, arguments, weights, classes=classes),
         sizes=sizes,
         remarks=_unknown(config_json, model),
     )
 
 
-def _sizes(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> dict[str, Any]:
-    """Return the variant's sizes, replaced by those that the file gives."""
-    sizes = _variant_sizes(VARIANTS.get((model.architecture or "").partition(".")[0]))
+def _classes(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> int | None:
+    """Return the number of classes; transformers' wrapper without a head writes one all the same.
+
+    Source: transformers/models/timm_wrapper/modeling_timm_wrapper.py, TimmWrapperModel.
+    """
+    if "TimmWrapperModel" in (model.architectures or ()):
+        return 0
     classes = (arguments.num_classes, model.num_classes, weights.num_classes)
+    return next((count for count in classes if count is not None), None)
+
+
+def _sizes(
+    known: SwinConfig | None, arguments: TimmArguments, classes: int | None
+) -> dict[str, Any]:
+    """Return the variant's sizes, replaced by those that the file gives."""
+    sizes = _variant_sizes(known)
     said: dict[str, Any] = {
         "embed_dim": arguments.embed_dim,
+        "in_channels": arguments.in_chans,
         "depths": tuple(arguments.depths or ()) or None,
         "num_heads": tuple(arguments.num_heads or ()) or None,
-        "mlp_ratio": _same(arguments.mlp_ratio, "mlp_ratio"),
+        "mlp_ratio": _ratios(arguments.mlp_ratio),
         "patch_size": square(arguments.patch_size, "patch_size of config.json"),
         "window_size": _window_size(arguments.window_size),
         "pretrained_window_sizes": tuple(arguments.pretrained_window_sizes or ()) or None,
-        "num_classes": next((count for count in classes if count is not None), None),
+        "num_classes": classes,
     }
     sizes |= {name: value for name, value in said.items() if value is not None}
     _check_head_dim(arguments.head_dim, sizes)
     return sizes
 
 
-def _same(value: float | list[float] | None, name: str) -> float | None:
-    """Return the one value of all stages.
-
-    Raises:
-        CheckpointError: If stages differ.
-    """
+def _ratios(value: float | list[float] | None) -> float | tuple[float, ...] | None:
+    """Return the one ratio of all stages, or one for each."""
     if not isinstance(value, list):
         return value
-    if len(set(value)) != 1:
-        raise CheckpointError(
-            f"config.json asks for {name} {listed([str(one) for one in value])}; supported is one "
-            "for all stages"
-        )
-    return value[0]
+    return value[0] if len(set(value)) == 1 else tuple(value)
 
 
 def _window_size(value: int | list[int | list[int]] | None) -> int | tuple[int, ...] | None:
@@ -223,6 +233,10 @@ def image_size(sides: int | list[int] | None) -> int | Size | None:
     return Size(sides[0], sides[-1]).plain
 
 
+def _image_side(known: SwinConfig | None) -> int | None:
+    return known.image.rows if known else None
+
+
 def _variant_sizes(known: SwinConfig | None) -> dict[str, Any]:
     if known is None:
         return {}
@@ -230,8 +244,9 @@ def _variant_sizes(known: SwinConfig | None) -> dict[str, Any]:
     return {field: getattr(known, field) for field in (*fields, "pretrained_window_sizes")}
 
 
-def _check_supported(model: TimmModel, arguments: TimmArguments, weights: TimmWeights) -> None:
-    for part in (arguments, model, weights):
+def _check_supported(*parts: TimmModel | TimmArguments | TimmWeights) -> None:
+    """Refuse what is not built."""
+    for part in parts:
         for name, (supported, words) in SUPPORTED.items():
             value = getattr(part, name, None)
             if (value.lower() if isinstance(value, str) else value) not in supported:
@@ -240,66 +255,7 @@ def _check_supported(model: TimmModel, arguments: TimmArguments, weights: TimmWe
                 )
 
 
-class _TimmSteps(msgspec.Struct, kw_only=True):
-    """The fields of timm's ``pretrained_cfg`` that change pixels, every one optional."""
-
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    interpolation: str | None = None
-    crop_pct: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    crop_mode: str | None = None
-    pretrained_cfg: dict[str, Any] | None = None
-
-
-TIMM_CROP_PCT = 0.875  # for a pretrained_cfg without one
-TIMM_MODES = ("center", "squash", "border")
-
-
-def timm_rule(values: dict[str, Any], *, where: str) -> Rule:
-    """Read the steps of a timm ``config.json``, as ``resolve_data_config`` does.
-
-    Args:
-        values: Content of the file.
-        where: Name of the file, for messages.
-
-    Raises:
-        FileError: If a value is of another type or range.
-        CheckpointError: If the file asks for something that is not supported.
-    """
-    inner = values.get("pretrained_cfg")
-    read = typed({**values, **(inner if isinstance(inner, dict) else {})}, _TimmSteps, where=where)
-    interpolation = read.interpolation or "bicubic"
-    mode = read.crop_mode or "center"
-    for name, value, known in (
-        ("interpolation", interpolation, INTERPOLATIONS),
-        ("crop_mode", mode, TIMM_MODES),
-    ):
-        if value not in known:
-            raise CheckpointError(
-                f"{where} asks for {name} {value}; supported are {', '.join(known)}"
-            )
-    fixed: dict[str, Any] = {
-        "mean": tuple(read.mean or IMAGENET_MEAN),
-        "std": tuple(read.std or IMAGENET_STD),
-        "interpolation": interpolation,
-        "origin": where,
-    }
-    if mode != "center":
-        fixed["resize_mode"] = {"squash": "squash", "border": "pad"}[mode]
-    return centre_crop_rule(read.crop_pct or TIMM_CROP_PCT, **fixed)
-
-
-STEPS_FIELDS = {"crop_pct", "crop_mode", "interpolation", "input_size"}  # in timm's files alone
 UNCROPPED = 384  # pixels: published models of this size see the whole picture
-
-
-def _steps_rule(values: dict[str, Any], where: str) -> Rule | None:
-    known = isinstance(values.get("pretrained_cfg"), dict) or values.keys() & STEPS_FIELDS
-    return timm_rule(values, where=where) if known else None
-
-
-def _file_rule(files: SideFiles) -> Rule | None:
-    return timm_rule(files.config_json, where="config.json") if files.config_json else None
 
 
 def _library_rule(config: SwinConfig, name: str) -> Rule:
@@ -369,7 +325,26 @@ DIALECT = Dialect(
     pads=("roll-then-pad", "roll-then-pad"),
     remainder="crop",
     table_resize=TableResize("linear on timm's widening grid", widening),
+    bare_patches=True,
     library="timm",
-    file_rule=_file_rule,
-    steps_rule=_steps_rule,
+    file_rule=file_rule,
+    steps_rule=steps_rule,
+)
+
+
+def _extractor_facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
+    """Read the facts of a feature extractor, whose output is stage maps; raise as ``facts``."""
+    found = facts(config_json, where=where)
+    stages = () if found.out_stages else (ALL_STAGES,)
+    remarks = (REMARK, *stages, *found.remarks)
+    return dataclasses.replace(found, output="stages", remarks=remarks)
+
+
+EXTRACTOR = dataclasses.replace(
+    DIALECT,
+    key_prefix="layers_0.blocks.0.attn.",
+    source_keys=lambda ours: tuple(map(flat_name, _source_keys(ours))),
+    fits=lambda _names, _config_json: True,
+    told_by="",
+    hints=_extractor_facts,
 )

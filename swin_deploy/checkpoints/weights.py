@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,20 @@ from exporters.errors import CheckpointError
 from exporters.text_files import listed, shortened
 from swin_deploy.checkpoints.dialect import Dialect
 from swin_deploy.checkpoints.known import DIALECTS
+from swin_deploy.checkpoints.nearest_names import nearest_first
+from swin_deploy.checkpoints.objects import Held
+from swin_deploy.checkpoints.plain_names import (
+    PLAIN_WRAPPER,
+    WRAPPERS,
+    without_counters,
+    without_wrappers,
+)
+from swin_deploy.checkpoints.roles import told_roles
 from swin_deploy.checkpoints.timm import WEIGHTS_KEYS
 from swin_deploy.config.assumptions import Assumption
 
 EMA, RAW = "ema", "raw"
-OPTION = "--weights"
+OPTION, ENCODER_OPTION = "--weights", "--encoder"
 # Keys of state dicts in files of training scripts, in order of preference.
 ORDER = (
     *WEIGHTS_KEYS,
@@ -30,17 +40,18 @@ ORDER = (
     "model_state_dict",
     "module",  # DeepSpeed
     "net",
+    "network",
     "model_state",
     "weights",
+    "params",  # BasicSR
 )
 # Words in a key or prefix that say that its weights are an average over training.
-AVERAGED = frozenset({"ema", "avg", "average", "averaged", "swa", "teacher"})
-# Names that averaging adds to a state dict (PyTorch, timm, MMEngine, ema-pytorch).
-COUNTERS = frozenset({"n_averaged", "num_updates", "decay", "step", "steps", "updates", "initted"})
-DATA_PARALLEL_PREFIX = "module."
+AVERAGED = frozenset({"ema", "avg", "average", "averaged", "polyak", "shadow", "swa", "teacher"})
+OPTIMIZER = frozenset({"state", "param_groups"})  # keys of an optimizer's state
 SAVE_WEIGHTS = "save the weights alone: torch.save(model.state_dict(), path)"
 MOST_DEPTH = 5  # dicts in dicts that are looked into
 MOST_DICTS = 10_000
+PLAIN = (bool, int, float, str, Held)  # values that may stand among weights
 
 
 @dataclass(frozen=True)
@@ -74,9 +85,10 @@ class Chosen:
     Attributes:
         encoder: Place of the weights in the file.
         name: The shortest name that tells them from the others; empty for the file itself.
-        tensors: All tensors of their dict by name, without counters.
+        tensors: All tensors of their dict by name, without counters and wrappers.
         notes: Notes on what was taken and what was ignored.
         assumptions: The choice, if the user did not make it.
+        inner: Starts of the names of other encoders among those of this one.
     """
 
     encoder: Encoder
@@ -84,9 +96,12 @@ class Chosen:
     tensors: dict[str, Tensor]
     notes: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
+    inner: tuple[str, ...] = ()
 
 
-def choose_weights(values: object, where: str, *, wanted: str | None = None) -> Chosen:
+def choose_weights(
+    values: object, where: str, *, wanted: str | None = None, encoder: str | None = None
+) -> Chosen:
     """Choose the weights to load from a file.
 
     1. Without a request and with one set of weights, that one.
@@ -95,78 +110,123 @@ def choose_weights(values: object, where: str, *, wanted: str | None = None) -> 
     3. With a request, the one that it names.
 
     Args:
-        values: Content of a weights file: a dict of tensors, or dicts around some.
+        values: Content of a weights file: a dict of tensors, or dicts and lists around some.
         where: Name of the file, for messages.
         wanted: ``ema``, ``raw``, or the name of a set of weights.
+        encoder: Start of the names of the encoder that is meant, where a dict has several.
 
     Raises:
         CheckpointError: If there are no tensors by name, no such weights, or several and none of
             them is the usual one.
     """
-    dicts = dict(_state_dicts(values))
-    if not dicts:
+    dicts = _dicts_by_key(values, where)
+    every = _encoders(dicts, values)
+    if not every:
         raise _no_tensors(values, where)
-    every = _encoders({key: tensors for key, (tensors, _) in dicts.items()}, values)
-    fitting = _fitting(every, wanted, where)  # 3
+    fitting = _under(_fitting(every, wanted, where), encoder, where)  # 3
     taken, assumed = _usual(fitting, where)  # 1 and 2
-    tensors, aside = dicts[taken.key]
+    found = dicts[taken.key]
     name = taken.name if sum(one.key == taken.key for one in every) > 1 else taken.key
     notes = [] if assumed or not name else [_taken_note(taken, name, every)]
-    if aside:
-        notes.append(f"left aside what is no weight: {listed(aside)}")
-    return Chosen(taken, name, tensors, tuple(notes), tuple(assumed))
+    if found.aside:
+        notes.append(f"left aside what is no weight: {listed(found.aside)}")
+    return Chosen(taken, name, found.tensors, tuple(notes), tuple(assumed), _inner(taken, every))
 
 
-def _state_dicts(values: object) -> Iterator[tuple[str, tuple[dict[str, Tensor], list[str]]]]:
-    """Yield every dict of tensors by name: its key, its tensors, and the names of other values."""
+@dataclass(frozen=True)
+class _Found:
+    """A dict with tensors: those, the names of its other values, and whether these are plain.
+
+    Numbers, texts and None are plain; a state dict has no others.
+    """
+
+    tensors: dict[str, Tensor]
+    aside: list[str]
+    is_plain: bool
+
+
+def _inner(taken: Encoder, every: list[Encoder]) -> tuple[str, ...]:
+    """Return the prefixes of other encoders whose names start with the taken one's prefix."""
+    return tuple(
+        one.prefix
+        for one in every
+        if one.key == taken.key
+        and one.prefix != taken.prefix
+        and one.prefix.startswith(taken.prefix)
+    )
+
+
+def _dicts_by_key(values: object, where: str) -> dict[str, _Found]:
+    """Return every dict with tensors by its key.
+
+    Raises:
+        CheckpointError: If two have the same key, as ``{"a.b": ...}`` and ``{"a": {"b": ...}}``.
+    """
+    dicts: dict[str, _Found] = {}
+    for key, value in _state_dicts(values):
+        if key in dicts:
+            raise CheckpointError(
+                f"{where} has two sets of weights {shortened(key)}; {SAVE_WEIGHTS}"
+            )
+        dicts[key] = _plain(value)
+    return dicts
+
+
+def _state_dicts(values: object) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield every dict that holds tensors, all by name, with its key."""
     looked_at = 0
-    waiting: deque[tuple[tuple[str, ...], dict[str, Any]]] = deque()
-    if isinstance(values, dict):
-        waiting.append(((), values))
+    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), values)])
     while waiting and looked_at < MOST_DICTS:
         path, value = waiting.popleft()
         looked_at += 1
-        if not all(isinstance(key, str) for key in value):
-            continue
-        if _holds_tensors(value):
-            yield ".".join(path), _without_counters(value)
-        elif len(path) < MOST_DEPTH:
-            inner = [(key, one) for key, one in value.items() if isinstance(one, dict)]
+        if isinstance(value, dict) and _has_tensors(value):
+            yield ".".join(path), value
+        if len(path) < MOST_DEPTH:
+            inner = [pair for pair in _items(value) if isinstance(pair[1], dict | list | tuple)]
             room = max(0, MOST_DICTS - len(waiting))
-            waiting += [((*path, key), one) for key, one in inner[:room]]
+            waiting += [((*path, str(key)), one) for key, one in inner[:room]]
 
 
-def _holds_tensors(values: dict[str, object]) -> bool:
-    """Tell whether a dict holds tensors by name, and otherwise only numbers, texts and None."""
-    others = [value for value in values.values() if not isinstance(value, Tensor)]
-    plain = all(value is None or isinstance(value, bool | int | float | str) for value in others)
-    return plain and len(others) < len(values)
+def _items(value: object) -> Iterable[tuple[object, object]]:
+    """Return what a dict or a list holds, by name or number; nothing of an optimizer's state."""
+    if not isinstance(value, dict):
+        return enumerate(value) if isinstance(value, list | tuple) else ()
+    if value.keys() >= OPTIMIZER or not all(type(key) in (str, int) for key in value):
+        return ()
+    return value.items()
 
 
-def _without_counters(values: dict[str, object]) -> tuple[dict[str, Tensor], list[str]]:
-    tensors: dict[str, Tensor] = {}
-    aside: list[str] = []
-    for name, value in values.items():
-        if isinstance(value, Tensor) and not (name in COUNTERS and value.numel() == 1):
-            tensors[name] = value
-        else:
-            aside.append(name)
-    if all(name.startswith(DATA_PARALLEL_PREFIX) for name in tensors):
-        tensors = {name.removeprefix(DATA_PARALLEL_PREFIX): one for name, one in tensors.items()}
-    return tensors, aside
+def _has_tensors(values: dict[Any, object]) -> bool:
+    """Tell whether a dict holds tensors, and all by name."""
+    return all(isinstance(key, str) for key in values) and any(
+        isinstance(value, Tensor) for value in values.values()
+    )
 
 
-def _encoders(dicts: dict[str, dict[str, Tensor]], values: object) -> list[Encoder]:
-    """Find the sets of weights that are a Swin's; return every dict of tensors if none is."""
-    told = _told_roles(values)
+def _plain(values: dict[str, object]) -> _Found:
+    """Return the tensors of a dict without wrappers, and the names of its other values."""
+    every = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    tensors, counters = without_counters(every)
+    bare = without_wrappers(tensors)
+    others = {name: value for name, value in values.items() if name not in every}
+    plain = all(value is None or isinstance(value, PLAIN) for value in others.values())
+    named = {bare[name]: value for name, value in tensors.items()}
+    return _Found(named, [*counters, *others], plain)
+
+
+def _encoders(dicts: dict[str, _Found], values: object) -> list[Encoder]:
+    """Find the sets of weights that are a Swin's; if none is, all state dicts, largest first."""
+    told = told_roles(values)
     found: dict[tuple[str, str], Encoder] = {}
-    for key, tensors in dicts.items():
-        for dialect, prefix in _places(tensors):
+    for key, one in dicts.items():
+        for dialect, prefix in _places(one.tensors):
             averaged, why = told.get(key, (None, ""))
             if averaged is None:
                 averaged = bool(AVERAGED & set(re.split(r"[^a-z]+", f"{key}.{prefix}".lower())))
             found.setdefault((key, prefix), Encoder(key, prefix, dialect, averaged, why))
-    return list(found.values()) or [Encoder(key) for key in dicts]
+    plain = [key for key, one in dicts.items() if one.is_plain]
+    largest_first = sorted(plain, key=lambda key: -len(dicts[key].tensors))
+    return list(found.values()) or [Encoder(key) for key in largest_first]
 
 
 def _places(tensors: dict[str, Tensor]) -> Iterator[tuple[Dialect, str]]:
@@ -174,27 +234,6 @@ def _places(tensors: dict[str, Tensor]) -> Iterator[tuple[Dialect, str]]:
     for dialect in DIALECTS:
         for prefix in dialect.prefixes(tensors):
             yield dialect, prefix
-
-
-def _told_roles(values: object) -> dict[str, tuple[bool, str]]:
-    """Return the roles of keys with misleading names: averaged or not, and who saves them so."""
-    if not isinstance(values, dict) or "state_dict" not in values:
-        return {}
-    if "current_model_state" in values:
-        why = "where Lightning's WeightAveraging saves the average"
-        return {"state_dict": (True, why), "current_model_state": (False, "")}
-    averages, meta = values.get("ema_state_dict"), values.get("meta")
-    marks = ("message_hub" in values, "steps" in _names(averages))
-    if averages is not None and (any(marks) or "mmengine_version" in _names(meta)):
-        # MMEngine swaps the two when it saves: "the original model parameters are actually saved
-        # in ema field" (mmengine/hooks/ema_hook.py).
-        why = "where MMEngine's EMAHook saves the average"
-        return {"state_dict": (True, why), "ema_state_dict": (False, "")}
-    return {}
-
-
-def _names(values: object) -> set[object]:
-    return set(values) if isinstance(values, dict) else set()
 
 
 def _fitting(every: list[Encoder], wanted: str | None, where: str) -> list[Encoder]:
@@ -216,6 +255,33 @@ def _fitting(every: list[Encoder], wanted: str | None, where: str) -> list[Encod
     raise CheckpointError(f"{where} has no {kind}: {there}; choose with {OPTION}, or leave it out")
 
 
+def _under(fitting: list[Encoder], start: str | None, where: str) -> list[Encoder]:
+    """Return the encoders whose names start as a request says.
+
+    Raises:
+        CheckpointError: If there are none.
+    """
+    if start is None or not any(one.dialect for one in fitting):
+        return fitting
+    bare = ".".join(part for part in start.split(".") if part not in {*WRAPPERS, ""})
+    starts = {bare, bare.removeprefix(f"{PLAIN_WRAPPER}."), start.removesuffix(".")}
+    found = [one for one in fitting if one.prefix.removesuffix(".") in starts]
+    found = found or [
+        one for one in fitting if one.prefix.startswith(tuple(f"{s}." for s in starts if s))
+    ]
+    if found:
+        return found
+    prefixes = dict.fromkeys(one.prefix.removesuffix(".") for one in fitting)
+    near = nearest_first(start, [prefix for prefix in prefixes if prefix])
+    there = f"it has {listed(near)}" if near else "its only one's names have no prefix"
+    choose = (
+        f"choose with {shortened(shlex.join([ENCODER_OPTION, near[0]]))}, or leave it out"
+        if near
+        else "leave it out"
+    )
+    raise CheckpointError(f"{where} has no encoder {shortened(start)}: {there}; {choose}")
+
+
 def _usual(fitting: Sequence[Encoder], where: str) -> tuple[Encoder, list[Assumption]]:
     """Choose the set of weights that is evaluated by default.
 
@@ -226,15 +292,36 @@ def _usual(fitting: Sequence[Encoder], where: str) -> tuple[Encoder, list[Assump
         return fitting[0], []
     averaged = [one for one in fitting if one.averaged]
     taken = min(averaged or fitting, key=_rank)
-    if not averaged and _rank(taken) == len(ORDER) and taken.dialect:
-        names = listed([one.name for one in fitting])
+    if taken.dialect and _is_doubtful(taken, averaged or fitting):
+        names = listed([one.name or "one under no key" for one in fitting])
+        choices = listed(_choices(fitting), between=" or ")
         raise CheckpointError(
-            f"{where} holds {len(fitting)} encoders: {names}; say which with {OPTION}"
+            f"{where} holds {len(fitting)} encoders: {names}; say which with {choices}"
         )
     others = listed([one.name or "those under no key" for one in fitting if one is not taken])
     kind = ", the averaged ones" if taken.averaged else ""
     value = f"{taken.name or 'those under no key'}{kind} (the file has {others}, too)"
     return taken, [Assumption("weights", value, _reason(taken), OPTION)]
+
+
+def _is_doubtful(taken: Encoder, among: Sequence[Encoder]) -> bool:
+    """Tell whether nothing speaks for one of several sets of weights more than for another."""
+    if not taken.averaged and _rank(taken) == len(ORDER):
+        return True
+    return sum(one.key == taken.key for one in among) > 1
+
+
+def _choices(fitting: Sequence[Encoder]) -> list[str]:
+    """Return the options that choose each of several sets of weights, to be copied."""
+    several_keys = len({one.key for one in fitting}) > 1
+    several_prefixes = len({one.prefix for one in fitting}) > 1
+    choices = []
+    for one in fitting:
+        words = [OPTION, one.key] if several_keys and one.key else []
+        if several_prefixes or not words:
+            words += [ENCODER_OPTION, one.prefix.removesuffix(".")]
+        choices.append(shlex.join(words))
+    return choices
 
 
 def _rank(encoder: Encoder) -> int:
@@ -266,6 +353,9 @@ def _no_tensors(values: object, where: str) -> CheckpointError:
         if isinstance(values, dict):
             inner = [values[key] for key in ORDER if isinstance(values.get(key), dict)]
             values = inner[0] if inner else values
+    told = _other_content(values)
+    if told:
+        return CheckpointError(f"{where} holds {told}")
     if not isinstance(values, dict):
         what = f"a {type(values).__name__}, not a dict of tensors"
     elif not values:
@@ -274,6 +364,22 @@ def _no_tensors(values: object, where: str) -> CheckpointError:
         others = [_shown(key) for key, one in values.items() if not _is_named_tensor(key, one)]
         what = f"values that are not tensors by name: {listed(others)}"
     return CheckpointError(f"{where} holds {what}; {SAVE_WEIGHTS}")
+
+
+def _other_content(values: object) -> str:
+    """Say what a file without weights by name holds; empty if that is not known."""
+    if not isinstance(values, dict):
+        return ""
+    if values.keys() >= OPTIMIZER:
+        return f"the state of an optimizer and no weights; {SAVE_WEIGHTS}"
+    if "shadow_params" in values:
+        return (
+            "an average as a list of tensors without names (shadow_params); copy it into the "
+            "model, ema.copy_to(model.parameters()), and save model.state_dict()"
+        )
+    if values.keys() >= {"last_epoch", "_step_count"}:
+        return f"the state of a learning rate scheduler and no weights; {SAVE_WEIGHTS}"
+    return ""
 
 
 def _shown(key: object) -> str:

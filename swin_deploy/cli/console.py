@@ -241,7 +241,7 @@ def announce(console: Console, loaded: LoadedModel) -> None:
     """Show the loaded model, its weights, notes and assumptions; warn of random weights."""
     config = loaded.config
     console.note(
-        f"  {loaded.name}, {config.img_size} px, {', '.join(config.output_names)}; {loaded.weights}"
+        f"  {loaded.name}, {config.image_text}, {', '.join(config.output_names)}; {loaded.weights}"
     )
     for note in loaded.notes:
         console.note(f"  {note}")

@@ -59,7 +59,7 @@ Examples:
     "--bake-preprocessing",
     "pixels",
     is_flag=True,
-    help="Take pixels, uint8 [B, H, W, 3] of the model's size, and normalise them inside.",
+    help="Take pixels, uint8 [B, H, W, C] of the model's size, and normalise them inside.",
 )
 @click.option(
     "--batch",
@@ -124,8 +124,10 @@ def export(
             f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
         )
     if pixels:
-        rows, columns = loaded.config.image
-        console.note(f"  takes RGB pixels [{batch or 'batch'}, {rows}, {columns}, 3], uint8, after")
+        (rows, columns), channels = loaded.config.image, loaded.config.in_channels
+        shape = f"[{batch or 'batch'}, {rows}, {columns}, {channels}]"
+        order = f"{loaded.preprocessing.channel_order.upper()} " if channels == 3 else ""
+        console.note(f"  takes {order}pixels {shape}, uint8, after")
         console.note(f"  {loaded.preprocessing.to_pixels}")
     flag = "fp16" if precision == "fp32" else precision
     console.next_step("build-trt", path, f"--{flag}", why="the engine, its precision proved")

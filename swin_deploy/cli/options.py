@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 import click
 from click.shell_completion import CompletionItem
 
-from exporters.errors import ConfigError
 from exporters.spec import Flavor
 from exporters.text_files import read_text
-from swin_deploy.checkpoints.known import LIBRARIES, ORIGINAL_CHOICES, SOURCES
+from swin_deploy.checkpoints.known import (
+    LIBRARIES,
+    ORIGINAL_CHOICES,
+    SOURCES,
+    refuse_without_file,
+)
 from swin_deploy.cli.console import Console
 from swin_deploy.cli.inputs import (
     require_checkpoint,
@@ -25,15 +29,25 @@ from swin_deploy.cli.inputs import (
     require_steps,
     requiring,
 )
-from swin_deploy.cli.values import FILE, IMAGE_SIZE, MAX_BATCH, crop_share, number_list
-from swin_deploy.config import VARIANTS, Size
+from swin_deploy.cli.values import FILE, IMAGE_SIZE, MAX_BATCH, color, crop_share, number_list
+from swin_deploy.config import VARIANTS, HeadActivation, Size
+from swin_deploy.config.activations import ACTIVATIONS
 from swin_deploy.config.names import SHORT_NAMES, variant_name
-from swin_deploy.images.preprocessing import INTERPOLATIONS, RESIZE_MODES, PreprocessingChoice
+from swin_deploy.config.swin import Pool
+from swin_deploy.images.preprocessing import (
+    CHANNEL_ORDERS,
+    INTERPOLATIONS,
+    RESIZE_MODES,
+    PreprocessingChoice,
+)
+from swin_deploy.images.scores import SCORES
 
 if TYPE_CHECKING:
     from swin_deploy.api.models import Model
     from swin_deploy.checkpoints.load import LoadOptions
     from swin_deploy.config import Output
+    from swin_deploy.config.activations import Activation
+    from swin_deploy.images.scores import Scores
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,9 +62,14 @@ class ModelRequest:
         source: Library that the checkpoint comes from.
         image_size: Image side in pixels, or rows and columns.
         window_size: Window side, in tokens.
+        activation: Activation of the MLPs.
+        pool: Pooling of tokens to features.
         outputs: Kind of the model's outputs.
         weights: Name of the weights in a checkpoint with several.
+        head: Name of the classifier in a checkpoint with several.
+        head_activation: Activation between the two layers of a classifier.
         classes: File of class names.
+        scores: Kind of the classes' scores.
         preprocessing: The preprocessing options.
     """
 
@@ -59,9 +78,15 @@ class ModelRequest:
     source: str | None
     image_size: int | Size | None
     window_size: int | None
+    activation: Activation | None
+    pool: Pool | None
     outputs: Output | None
     weights: str | None
+    head: str | None
+    head_activation: HeadActivation | None
+    encoder: str | None
     classes: Path | None
+    scores: Scores | None
     preprocessing: PreprocessingChoice
 
     def words(self) -> list[str]:
@@ -81,11 +106,17 @@ class ModelRequest:
         return {
             "img_size": self.image_size,
             "window_size": self.window_size,
+            "activation": self.activation,
+            "pool": self.pool,
             "source": self.source,
             "output": self.outputs,
             "weights": self.weights,
+            "head": self.head,
+            "head_activation": self.head_activation,
+            "encoder": self.encoder,
             "preprocessing": self.preprocessing,
             "classes": self.classes,
+            "scores": self.scores,
         }
 
     def inputs(self) -> list[Path]:
@@ -97,16 +128,16 @@ class ModelRequest:
         """Refuse options that a variant without a checkpoint cannot have, before PyTorch loads.
 
         Raises:
-            ConfigError: If the variant cannot have a size or an output, or --weights has no file.
+            ConfigError: If the variant cannot have a size or an output, or there is no file to
+                choose weights in.
         """
         if self.checkpoint is None:
-            if self.weights is not None:
-                raise ConfigError(
-                    "--weights chooses among the weights of a file; give --checkpoint"
-                )
+            refuse_without_file(vars(self))
             sizes = {
                 "img_size": self.image_size,
                 "window_size": self.window_size,
+                "activation": self.activation,
+                "pool": self.pool,
                 "output": self.outputs,
             }
             require_sizes(self.model, sizes)
@@ -197,6 +228,18 @@ def checkpoint_options(command: Command) -> Command:
     command = with_options(
         command,
         click.option(
+            "--pad-color",
+            metavar="N,N,N",
+            callback=color,
+            help="Colour of what is padded, red, green and blue from 0 to 255; 255,255,255 is "
+            "white.  [default: the mean, black with square]",
+        ),
+        click.option(
+            "--channel-order",
+            type=click.Choice(CHANNEL_ORDERS),
+            help="Order of the channels that the model takes.  [default: rgb]",
+        ),
+        click.option(
             "--interpolation",
             type=click.Choice(INTERPOLATIONS),
             help="Filter that images are resized with.",
@@ -205,7 +248,8 @@ def checkpoint_options(command: Command) -> Command:
             "--resize-mode",
             type=click.Choice(RESIZE_MODES),
             help="shortest: the shorter side is resized, the centre cropped; squash: both sides; "
-            "pad: the longer side, the rest filled; none: cropped only.",
+            "pad: the longer side, the rest filled; square: padded to a square, then both sides; "
+            "none: cropped only.",
         ),
         click.option(
             "--crop-ratio",
@@ -214,9 +258,14 @@ def checkpoint_options(command: Command) -> Command:
             help="Image size over the size that images are resized to.",
         ),
         click.option(
-            "--std", metavar="N,N,N", callback=number_list, help="Standard deviation by channel."
+            "--std",
+            metavar="N,N,N",
+            callback=number_list,
+            help="Standard deviation by channel, or one for all.",
         ),
-        click.option("--mean", metavar="N,N,N", callback=number_list, help="Mean by channel."),
+        click.option(
+            "--mean", metavar="N,N,N", callback=number_list, help="Mean by channel, or one for all."
+        ),
         click.option(
             "--preprocessing",
             "source_of_steps",
@@ -230,14 +279,43 @@ def checkpoint_options(command: Command) -> Command:
             "--classes",
             type=FILE,
             callback=requiring(read_text),
-            help="The model's class names in its order: one a line, or JSON.  [default: the "
-            "checkpoint's]",
+            help="The model's class names in its order: one a line, JSON, or CSV with a column "
+            "name.  [default: the checkpoint's]",
+        ),
+        click.option(
+            "--scores",
+            type=click.Choice(SCORES),
+            help="How logits become scores: softmax where one class is right, sigmoid where any "
+            "number is, none for the logits.  [default: what the checkpoint's files say, else "
+            "softmax]",
+        ),
+        click.option(
+            "--head-activation",
+            type=click.Choice(get_args(HeadActivation)),
+            help="What stands between the two layers of a classifier, which weights do not tell.  "
+            "[default: relu, with a warning]",
+        ),
+        click.option(
+            "--head",
+            metavar="NAME",
+            help="Which classifier of a checkpoint with several, by its name in the file.  "
+            "[default: the only one, else none]",
         ),
         click.option(
             "--outputs",
             type=click.Choice(["logits", "features", "stages", "tokens"]),
             help="What the model gives: class logits, pooled features, every stage's feature map, "
             "or tokens.  [default: what the checkpoint is made for]",
+        ),
+        click.option(
+            "--pool",
+            type=click.Choice(get_args(Pool)),
+            help="How tokens become features, if it is not their mean and no config.json says it.",
+        ),
+        click.option(
+            "--activation",
+            type=click.Choice(ACTIVATIONS),
+            help="Activation of the MLPs, if it is not GELU and no config.json says it.",
         ),
         click.option(
             "--window-size",
@@ -260,6 +338,12 @@ def checkpoint_options(command: Command) -> Command:
             metavar="ema|raw|KEY",
             help="Which weights of a checkpoint with several: averaged, raw, or those under a key."
             "  [default: what the library it comes from takes]",
+        ),
+        click.option(
+            "--encoder",
+            metavar="PREFIX",
+            help="Which Swin of weights with several: the start of its names.  [default: the only "
+            "one]",
         ),
     )
 

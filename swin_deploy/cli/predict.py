@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -21,14 +22,16 @@ from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_line, show_text
 from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import claim_outputs, force_option
-from swin_deploy.cli.values import FILE
+from swin_deploy.cli.values import FILE, finite
 
 if TYPE_CHECKING:
+    from swin_deploy.images.scores import Scores
     from swin_deploy.predict.pictures import NamedPicture, Pictures
-    from swin_deploy.predict.predictor import Prediction, Predictor
+    from swin_deploy.predict.predictor import Prediction, Predictor, Scored
     from swin_deploy.runners import TorchWay
 
 MOST_CLASSES = 1000
+TABLE_CLASSES, TABLE_TAGS = 5, 50  # columns of a table: one class is right, or any number
 
 EPILOG = """\b
 Examples:
@@ -37,6 +40,7 @@ Examples:
   swin-deploy predict engines/swin-fp16-opset17.engine photos/ --csv predictions.csv
   swin-deploy predict swin.pt photos/ --features features.npz
   swin-deploy predict swin.pt photos/ --runner torch --csv predictions.csv
+  swin-deploy predict wd-swinv2-tagger-v3/ photo.jpg --threshold 0.5
   curl -s https://example.com/cat.jpg | swin-deploy predict swin.onnx - --json
 
 \b
@@ -59,9 +63,14 @@ warning), 2 wrong usage, 3 could not run.
 @click.option(
     "--top",
     type=click.IntRange(1, MOST_CLASSES),
-    default=5,
-    show_default=True,
-    help="Classes to name, the most probable first.",
+    help="Classes to name, the most probable first.  [default: 5; all that reach the threshold "
+    "where any number is right, 50 in a table]",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    callback=finite,
+    help="Least score of a class to be named.  [default: 0.35 where any number is right]",
 )
 @shared.batch_option(help="Pictures a call.")
 @click.option("--csv", "table", type=FILE, metavar="FILE", help="Write the answers as a table.")
@@ -80,7 +89,8 @@ def predict(
     images: tuple[str, ...],
     asked: ModelRequest,
     runner: TorchWay | None,
-    top: int,
+    top: int | None,
+    threshold: float | None,
     batch: int,
     table: Path | None,
     features: Path | None,
@@ -108,21 +118,26 @@ def predict(
         from swin_deploy.predict.predictor import Predictor
 
         options = asked.options()
-        predictor = Predictor(artifact, top=top, batch=batch, runner=runner, **options)
+        load = functools.partial(
+            Predictor, artifact, top=top, threshold=threshold, batch=batch, runner=runner
+        )
+        predictor = load(**options)
         if features and predictor.classifies and form == "checkpoint" and asked.outputs is None:
             predictor.close()
             options["output"] = "features"
-            predictor = Predictor(artifact, top=top, batch=batch, runner=runner, **options)
+            predictor = load(**options)
     with predictor:
         _require_answers(predictor, table=table, features=features)
         _announce(console, predictor)
         run = _Run(console, predictor, pictures)
         if table:
-            run.to_table(table, top, force=force)
+            several = predictor.facts.scores == "sigmoid"
+            columns = top or (TABLE_TAGS if several else TABLE_CLASSES)
+            run.to_table(table, columns, force=force)
         elif features:
             run.to_features(features, force=force)
         else:
-            run.print(_json_line if as_json else _text)
+            run.print(as_json=as_json)
     run.conclude(table or features, as_json=as_json)
     if run.failed:
         click.get_current_context().exit(CHECK_FAILED)
@@ -145,13 +160,18 @@ def _require_answers(predictor: Predictor, *, table: Path | None, features: Path
 def _announce(console: Console, predictor: Predictor) -> None:
     """Show the model, its runner, weights, notes and assumptions."""
     facts = predictor.facts
-    console.note(f"  {predictor.name}, {facts.config.img_size} px; {predictor.runner.backend}")
+    console.note(f"  {predictor.name}, {facts.config.image_text}; {predictor.runner.backend}")
     console.note(f"  {facts.weights}")
     notes = predictor.notes
     if not any(facts.preprocessing.text in note for note in notes):
         notes = (facts.preprocessing.text, *notes)
     for note in notes:
         console.note(f"  {note}")
+    if predictor.classifies and predictor.threshold is not None:
+        console.note(
+            f"  {facts.scores} of each class, those of at least {predictor.threshold:g} "
+            "(--threshold)"
+        )
     for assumption in facts.assumptions:
         console.warn(assumption.text)
     if not facts.checkpoint_sha256:
@@ -175,7 +195,8 @@ class _Run:
         """Write a CSV file, or continue one of an earlier run."""
         from swin_deploy.predict.table import PredictionTable
 
-        with PredictionTable(path, _key(self._predictor), top=top, force=force) as rows:
+        key, score = _key(self._predictor), self._score
+        with PredictionTable(path, key, top=top, score=score, force=force) as rows:
             missing = [one for one in self._pictures if one.name not in rows.done]
             taken_over = len(self._pictures) - len(missing)
             if taken_over:
@@ -197,11 +218,32 @@ class _Run:
             claim_outputs([features_output(path)], inputs=(), force=force)
             outputs.finish()
 
-    def print(self, shown: Callable[[Prediction], str]) -> None:
-        """Print each answer as it comes, in the form that ``shown`` gives."""
+    def print(self, *, as_json: bool) -> None:
+        """Print each answer as it comes."""
         for answer in self._answers(self._pictures):
-            if shown is _json_line or not answer.error:
-                show_text(shown(answer))
+            if as_json or not answer.error:
+                show_text(self._json_line(answer) if as_json else self._text(answer))
+
+    @property
+    def _score(self) -> str:
+        """Name of a class's score."""
+        return "logit" if self._predictor.facts.scores == "none" else "probability"
+
+    def _json_line(self, answer: Prediction) -> str:
+        """Return an answer as one line of JSON."""
+        top = [
+            {"class": one.name, "index": one.index, self._score: one.probability}
+            for one in answer.top
+        ]
+        told = {"error": answer.error} if answer.error else {"top": top}
+        return json.dumps({"image": answer.image, **told})
+
+    def _text(self, answer: Prediction) -> str:
+        """Return a picture's name and its classes with their scores, a line each."""
+        lines = [_line(one, self._predictor.facts.scores) for one in answer.top]
+        if not lines:
+            lines = [f"  none reaches {self._predictor.threshold:g}"]
+        return "\n".join(map(visible, (answer.image, *lines)))
 
     def _with_progress(
         self, pictures: list[NamedPicture], add: Callable[[Prediction], None]
@@ -257,6 +299,9 @@ class _Run:
             show_line(f"{path}: {total:,} {pictures}, {self.failed:,} without an answer")
 
 
+KEY_FACTS = ("config", "weights", "preprocessing", "class_names", "scores")
+
+
 def _key(predictor: Predictor) -> dict[str, Any]:
     """Return the conditions of the answers: the model, its runner, versions, preprocessing."""
     import PIL
@@ -267,22 +312,12 @@ def _key(predictor: Predictor) -> dict[str, Any]:
         "sha256": predictor.sha256,
         "runs_on": predictor.runner.backend,
         "versions": f"swin-deploy {__version__}, Pillow {PIL.__version__}",
-        **{name: facts[name] for name in ("config", "weights", "preprocessing", "class_names")},
+        **{name: facts[name] for name in KEY_FACTS},
+        "threshold": predictor.threshold,
     }
 
 
-def _text(answer: Prediction) -> str:
-    """Return a picture's name and its classes with their probabilities, a line each."""
-    lines = (f"{100 * one.probability:7.1f} %  {one.label}" for one in answer.top)
-    return "\n".join(map(visible, (answer.image, *lines)))
-
-
-def _json_line(answer: Prediction) -> str:
-    """Return an answer as one line of JSON."""
-    top = [
-        {"class": one.name, "index": one.index, "probability": one.probability}
-        for one in answer.top
-    ]
-    return json.dumps(
-        {"image": answer.image, **({"error": answer.error} if answer.error else {"top": top})}
-    )
+def _line(one: Scored, scores: Scores) -> str:
+    if scores == "none":
+        return f"{one.probability:9.3f}  {one.label}"
+    return f"{100 * one.probability:7.1f} %  {one.label}"

@@ -128,6 +128,26 @@ def number_list(
     return numbers
 
 
+def finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    """Check that a number is finite; a click callback."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def color(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int, int] | None:
+    """Read three pixel levels such as ``255,255,255``; a click callback."""
+    if value is None:
+        return None
+    levels = [part.strip() for part in value.split(",")]
+    if len(levels) != 3 or not all(one.isdecimal() and len(one) <= 3 for one in levels):
+        raise click.BadParameter(f"{value!r} is not a colour such as 255,255,255")
+    red, green, blue = map(int, levels)
+    if max(red, green, blue) > 255:
+        raise click.BadParameter(f"{value!r} has a level above 255")
+    return red, green, blue
+
+
 def crop_share(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
     """Check a share, above 0 and at most 1; a click callback."""
     if value is not None and not 0 < value <= 1:  # false for NaN too

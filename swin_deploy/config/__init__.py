@@ -1,6 +1,7 @@
 """The sizes of Swin models and what follows from them; only ``windows`` needs PyTorch.
 
 ===============  ==================================================================
+``activations``  activations of an MLP, and libraries' names of them
 ``sizes``        sizes as rows and columns
 ``swin``         sizes of a model, and the geometry that follows from them
 ``published``    the models that have names, and the files of those in the package
@@ -24,9 +25,11 @@ from swin_deploy.config.sizes import MOST_SIDE, Size, nearest, sizes_remedy
 from swin_deploy.config.swin import (
     MOST,
     Family,
+    HeadActivation,
     Output,
     StageSpec,
     SwinConfig,
+    channels_text,
     hidden_channels,
 )
 
@@ -39,10 +42,12 @@ __all__ = [
     "MOST_SIDE",
     "VARIANTS",
     "Family",
+    "HeadActivation",
     "Output",
     "Size",
     "StageSpec",
     "SwinConfig",
+    "channels_text",
     "hidden_channels",
     "nearest",
     "notebook_config",

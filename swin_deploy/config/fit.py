@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from exporters.errors import ConfigError
-from swin_deploy.config.sizes import NONE, Size
+from swin_deploy.config.sizes import Size
 
 WindowRule = Literal["timm", "authors", "torchvision", "huggingface", "huggingface-v2", "always"]
 Pads = Literal["none", "pad-then-roll", "roll-then-pad"]
@@ -34,7 +34,7 @@ def fit_window(rule: WindowRule, *, tokens: Size, window: Size) -> WindowFit:
       that. Source: ``SwinTransformerBlock`` of microsoft/Swin-Transformer.
     - ``torchvision``: a window keeps its size; an axis that it covers is not shifted.
     - ``huggingface``: a window keeps its size; neither axis is shifted if it covers the shorter
-      side. Transformers' own model fails where the shorter side is smaller than the window.
+      side, as in MMPretrain. Their own models fail where the shorter side is smaller.
     - ``huggingface-v2``: a window is cut to the rows on both axes, and not shifted if it covers
       them.
     - ``always``: a window keeps its size and is always shifted, as in the backbones of detectors.
@@ -51,8 +51,8 @@ def fit_window(rule: WindowRule, *, tokens: Size, window: Size) -> WindowFit:
     cut = Size(*map(min, window, decisive)) if rule in CUTS else window
     if rule == "huggingface" and any(w > side for w, side in zip(window, decisive, strict=True)):
         raise ConfigError(
-            f"a map of {tokens} tokens is smaller than the window of {window}, for which "
-            "transformers' own model fails"
+            f"a map of {tokens} tokens, smaller than the window of {window}, for which the "
+            "library's own model fails"
         )
     if rule == "always":
         return WindowFit(cut, Size(window.rows // 2, window.columns // 2))
@@ -93,7 +93,7 @@ def merged_map(tokens: Size) -> Size:
 
 
 __all__ = [
-    "NONE",
+    "CUTS",
     "Pads",
     "Remainder",
     "WindowFit",

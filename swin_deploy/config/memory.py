@@ -19,13 +19,14 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 def needed_bytes(config: SwinConfig, batch: int = 1) -> int:
     """Return the fewest bytes that a model's buffers and one float32 call take, without weights.
 
-    The call is counted as its largest attention: input, queries, keys, values and scores.
+    The call is counted as the larger one of the images, also cut to patches, and of the largest
+    attention: input, queries, keys, values and scores.
 
     Args:
         config: The model's config.
         batch: Number of images of the call.
     """
-    buffers = largest = 0
+    buffers, largest = 0, 2 * config.in_channels * config.image.area
     for stage in config.stages:
         tokens = stage.resolution.area
         scores = stage.num_heads * stage.window_area

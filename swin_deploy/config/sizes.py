@@ -11,6 +11,9 @@ from exporters.errors import ConfigError
 from exporters.text_files import shortened
 
 MOST_SIDE = 1 << 16  # pixels, of any step
+# The largest side that a message proposes: pictures may be resized to more before a crop, up to 8/7
+# of it by the libraries' rules.
+MOST_PROPOSED = MOST_SIDE * 7 // 8
 
 
 class Size(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from exporters.errors import ConfigError
 from exporters.text_files import listed, shortened
+from swin_deploy.config.activations import ACTIVATIONS, Activation
 from swin_deploy.config.fit import (
     Pads,
     Remainder,
@@ -21,6 +22,7 @@ from swin_deploy.config.fit import (
     padded,
 )
 from swin_deploy.config.sizes import (
+    MOST_PROPOSED,
     MOST_SIDE,
     NONE,
     Size,
@@ -33,20 +35,40 @@ from swin_deploy.config.sizes import (
 
 Family = Literal["notebook", "swin", "swinv2"]
 Output = Literal["logits", "features", "stages", "tokens"]
+Pool = Literal["avg", "max", "avgmax"]
+HeadActivation = Literal["none", "relu", "gelu", "gelu_tanh", "silu", "tanh"]
 # The largest numbers that a config accepts. The largest Swin known has windows of 48 tokens a side,
 # 512 channels, 42 blocks in a stage and images of 1536 pixels a side.
 MOST_STAGES = 8
-SINGLE = ("patch_size", "embed_dim", "num_classes")  # one number for the whole model
+# Fields that are one number for the whole model.
+SINGLE = ("in_channels", "patch_size", "embed_dim", "num_classes", "head_hidden")
+MAY_BE_ZERO = ("num_classes", "head_hidden", "pretrained_window_sizes", "built_size")
+# Words that a field may be.
+WORDS: dict[str, tuple[str, ...]] = {
+    "family": get_args(Family),
+    "activation": ACTIVATIONS,
+    "pool": get_args(Pool),
+    "window_rule": get_args(WindowRule),
+    "pads": get_args(Pads),
+    "remainder": get_args(Remainder),
+    "head_activation": get_args(HeadActivation),
+    "output": ("", *get_args(Output)),
+}
 MOST_REAL = {"mlp_ratio": 64.0, "layer_norm_eps": 1.0}
+SWITCHES = ("patch_norm", "absolute_positions", "stage_norms", "final_norm")
+# Fields that the notebook's model does not have, and their values in it.
+NOT_NOTEBOOK = {"patch_norm": True, "absolute_positions": False, "pool": "avg"}
 MOST = {
     "img_size": MOST_SIDE,
     "built_size": MOST_SIDE,
+    "in_channels": 1024,
     "patch_size": 256,
     "window_size": 128,
     "embed_dim": 8192,
     "depths": 128,
     "num_heads": 1024,
     "num_classes": 1 << 24,
+    "head_hidden": 1 << 24,
     "pretrained_window_sizes": 128,
 }
 
@@ -58,6 +80,11 @@ def hidden_channels(dim: int, mlp_ratio: float) -> int:
     is made up for.
     """
     return int(dim * mlp_ratio + 1e-6)
+
+
+def channels_text(count: int) -> str:
+    """Return a number of channels in words."""
+    return "1 channel" if count == 1 else f"{count} channels"
 
 
 @dataclass(frozen=True)
@@ -74,6 +101,7 @@ class StageSpec:
         pretrained_window_size: Window size that V2's position bias is scaled to; 0 for none.
         roll_first: Whether a shifted map is rolled before it is padded to whole windows, as in
             timm, or after, as everywhere else.
+        hidden: Number of channels between the layers of an MLP.
     """
 
     resolution: Size
@@ -83,6 +111,7 @@ class StageSpec:
     window_size: Size
     shift_size: Size = NONE
     pretrained_window_size: Size = NONE
+    hidden: int = 0
     roll_first: bool = False
 
     @property
@@ -120,13 +149,18 @@ class SwinConfig:
         family: Family of the model: ``notebook``; ``swin``, arXiv 2103.14030; or ``swinv2``, arXiv
             2111.09883.
         img_size: Side of an image in pixels, or rows and columns; kept as a side if it is a square.
+        in_channels: Number of channels of an image; the notebook takes 3.
         patch_size: Side of a patch, in pixels.
         window_size: Side of a window in tokens, one for all stages or one for each, or rows and
             columns for each stage.
         embed_dim: Number of channels of the first stage; each merge doubles it.
         depths: Number of blocks of each stage.
         num_heads: Number of attention heads of each stage.
-        mlp_ratio: Channels between the layers of an MLP over those of the stage.
+        mlp_ratio: Channels between the layers of an MLP over those of the stage, one number for all
+            stages or one for each.
+        patch_norm: Whether a norm follows the patch embedding.
+        absolute_positions: Whether a learned value of each place is added to the embedding.
+        activation: Activation between the layers of an MLP, such as ``gelu``.
         pretrained_window_sizes: Window sizes of pretraining, one for each stage; V2 only.
         window_rule: Name of the library whose rule fits windows to small maps (``fit_window``).
         pads: Order of the pad to whole windows and the roll of shifted ones, where windows do not
@@ -138,10 +172,15 @@ class SwinConfig:
             detectors).
         out_stages: Stages whose maps are outputs with ``stages``, from 1 up; empty for all.
         final_norm: Whether a norm follows the last stage.
-        layer_norm_eps: Epsilon of every LayerNorm of the papers' models.
+        layer_norm_eps: Epsilon of the LayerNorms of the papers' blocks and of the final one; that
+            of the embedding, the merges and the stage maps is 1e-5, as in transformers.
         num_classes: Number of classes of the head; 0 for no head.
-        output: Name of the output: ``logits`` [B, num_classes]; ``features`` [B, C], the mean of
-            the tokens; ``stages``, every stage's feature map [B, C, H, W]; ``tokens`` [B, N, C] in
+        pool: Pooling of tokens to features: their mean (``avg``), their largest values (``max``),
+            or half the sum of both (``avgmax``).
+        head_hidden: Channels between the two layers of the head; 0 for a head of one layer.
+        head_activation: Activation between the two layers of the head; ``none`` without one.
+        output: Name of the output: ``logits`` [B, num_classes]; ``features`` [B, C], the pooled
+            tokens; ``stages``, every stage's feature map [B, C, H, W]; ``tokens`` [B, N, C] in
             raster order. Empty for ``logits`` with a head, and without one for the family's own
             output: tokens of the notebook, features of the others.
 
@@ -151,12 +190,16 @@ class SwinConfig:
 
     family: Family = "notebook"
     img_size: int | tuple[int, int] = 224
+    in_channels: int = 3
     patch_size: int = 4
     window_size: int | tuple[int | tuple[int, int], ...] = 7
     embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
-    mlp_ratio: float = 4.0
+    mlp_ratio: float | tuple[float, ...] = 4.0
+    patch_norm: bool = True
+    absolute_positions: bool = False
+    activation: Activation = "gelu"
     pretrained_window_sizes: tuple[int | tuple[int, int], ...] = ()
     window_rule: WindowRule = "timm"
     pads: Pads = "none"
@@ -167,6 +210,9 @@ class SwinConfig:
     final_norm: bool = True
     layer_norm_eps: float = 1e-5
     num_classes: int = 0
+    pool: Pool = "avg"
+    head_hidden: int = 0
+    head_activation: HeadActivation = "none"
     output: Output | Literal[""] = ""
 
     def __post_init__(self) -> None:
@@ -180,6 +226,7 @@ class SwinConfig:
         self._check_stages()
         self._check_out_stages()
         self._check_image()
+        self._check_head()
         if self.output_name == "logits" and not self.num_classes:
             raise ConfigError("output logits needs a classifier, and this model has none")
 
@@ -192,7 +239,7 @@ class SwinConfig:
             )
 
     def _spell_sizes(self) -> None:
-        """Spell squares as their sides, so that configs of the same sizes compare equal."""
+        """Spell squares as sides and one ratio as a number: configs of the same sizes are equal."""
         for field in ("img_size", "built_size"):
             object.__setattr__(self, field, spelt(getattr(self, field), field))
         for field in ("window_size", "pretrained_window_sizes"):
@@ -202,6 +249,8 @@ class SwinConfig:
             if isinstance(given, tuple):
                 given = tuple(spelt(one, field) for one in given)
             object.__setattr__(self, field, given)
+        if isinstance(self.mlp_ratio, tuple) and len(set(self.mlp_ratio)) == 1:
+            object.__setattr__(self, "mlp_ratio", self.mlp_ratio[0])
 
     def _check_numbers(self) -> None:
         if len(self.depths) > MOST_STAGES:
@@ -209,31 +258,25 @@ class SwinConfig:
         for field, most in MOST.items():
             given = getattr(self, field)
             values = [given] if field in SINGLE else list(numbers(given))
-            least = 0 if field in ("num_classes", "pretrained_window_sizes", "built_size") else 1
+            least = 0 if field in MAY_BE_ZERO else 1
             if not all(type(one) is int and least <= one <= most for one in values):
                 raise ConfigError(
                     f"{field} {listed([repr(one) for one in values])}: whole numbers from {least} "
                     f"up to {most:,} are needed"
                 )
         for field, most_ratio in MOST_REAL.items():
-            number = getattr(self, field)
-            if type(number) not in (int, float) or not 0 < number <= most_ratio:
-                shown = shortened(repr(number))
-                raise ConfigError(f"{field} {shown}: a number above 0, up to {most_ratio:g}")
-        if hidden_channels(self.embed_dim, self.mlp_ratio) < 1:
-            raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
+            given = getattr(self, field)
+            each = given if isinstance(given, tuple) and field == "mlp_ratio" else (given,)
+            for number in each:
+                if type(number) not in (int, float) or not 0 < number <= most_ratio:
+                    shown = shortened(repr(number))
+                    raise ConfigError(f"{field} {shown}: a number above 0, up to {most_ratio:g}")
 
     def _check_words(self) -> None:
-        for field in ("stage_norms", "final_norm"):
+        for field in SWITCHES:
             if type(getattr(self, field)) is not bool:
                 raise ConfigError(f"{field} {shortened(repr(getattr(self, field)))}: true or false")
-        for field, known in (
-            ("family", get_args(Family)),
-            ("output", ("", *get_args(Output))),
-            ("window_rule", get_args(WindowRule)),
-            ("pads", get_args(Pads)),
-            ("remainder", get_args(Remainder)),
-        ):
+        for field, known in WORDS.items():
             if getattr(self, field) not in known:
                 shown = shortened(repr(getattr(self, field)))
                 raise ConfigError(
@@ -248,21 +291,32 @@ class SwinConfig:
                 f"{len(known)}"
             )
 
+    def _check_head(self) -> None:
+        if self.head_hidden and (self.family == "notebook" or not self.num_classes):
+            what = "the notebook's head has one layer" if self.num_classes else "there is no head"
+            raise ConfigError(f"head_hidden {self.head_hidden}: {what}; use 0")
+        if self.head_activation != "none" and not self.head_hidden:
+            raise ConfigError(
+                f"head_activation {self.head_activation} stands between two layers, and "
+                "head_hidden is 0; use none"
+            )
+
     def _check_stages(self) -> None:
         if len(self.depths) != len(self.num_heads) or not self.depths:
             raise ConfigError(
                 f"depths {self.depths} and num_heads {shortened(self.num_heads)} need one entry "
                 "for each stage"
             )
-        for field in ("window_sizes", "pretrained_window_sizes"):
+        for field in ("window_sizes", "pretrained_window_sizes", "mlp_ratios"):
             values = getattr(self, field)
             absent = field == "pretrained_window_sizes" and not values
             if not absent and len(values) != len(self.depths):
                 raise ConfigError(
                     f"{field} {shortened(values)} need one entry for each of the stages"
                 )
-        if self.family == "notebook":
-            self._check_notebook()
+        if any(hidden_channels(self.embed_dim << i, r) < 1 for i, r in enumerate(self.mlp_ratios)):
+            raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP without channels")
+        self._check_notebook()
         for stage, heads in enumerate(self.num_heads):
             if (self.embed_dim << stage) % heads:
                 raise ConfigError(
@@ -271,16 +325,30 @@ class SwinConfig:
                 )
 
     def _check_notebook(self) -> None:
-        """Refuse what the notebook's code cannot do."""
+        if self.family != "notebook":
+            return
         if any(depth % 2 for depth in self.depths):
             raise ConfigError(f"depths {self.depths}: blocks come in pairs, use even numbers")
         if not all(window.is_square for window in self.window_sizes):
             raise ConfigError(f"window_size {self.window_size}: the notebook's windows are squares")
+        if self.in_channels != 3:
+            raise ConfigError(f"in_channels {self.in_channels}: the notebook takes 3, RGB")
         if not self.image.is_square:
             raise ConfigError(
                 f"image size {self.image}: the notebook's code takes the root of the number of "
                 "tokens for rows and columns; give one side"
             )
+        for field, value in NOT_NOTEBOOK.items():
+            if getattr(self, field) != value:
+                raise ConfigError(
+                    f"{field} {getattr(self, field)}: the notebook's model has {value}"
+                )
+
+    @property
+    def image_text(self) -> str:
+        """The size of an image in words, with the number of channels if it is not three."""
+        size = f"{self.img_size} px"
+        return size if self.in_channels == 3 else f"{size}, {channels_text(self.in_channels)}"
 
     @property
     def always_shift(self) -> bool:
@@ -298,6 +366,13 @@ class SwinConfig:
         if isinstance(self.window_size, tuple):
             return tuple(map(Size.of, self.window_size))
         return (Size.square(self.window_size),) * len(self.depths)
+
+    @property
+    def mlp_ratios(self) -> tuple[float, ...]:
+        """Channels between the layers of an MLP over those of the stage, for each stage."""
+        if isinstance(self.mlp_ratio, tuple):
+            return self.mlp_ratio
+        return (self.mlp_ratio,) * len(self.depths)
 
     def _maps(self, image: Size) -> list[Size]:
         """Return the size of the token map of each stage for an image, in tokens."""
@@ -355,13 +430,14 @@ class SwinConfig:
     def near_img_sizes(self, img_size: int, count: int = 4) -> tuple[int, ...]:
         """Return the sides of the ``count`` square images nearest in size that windows tile.
 
-        Sides are in pixels, nearest first; there may be fewer than ``count`` up to ``MOST_SIDE``.
+        Sides are in pixels, nearest first; there may be fewer than ``count`` up to
+        ``MOST_PROPOSED``.
         """
         step = self.patch_size << (len(self.depths) - 1)
         period = step * math.lcm(
             *itertools.chain(*self.window_sizes)
         )  # windows tile every multiple of it
-        last = min(MOST_SIDE, max(img_size, 0) + count * period)
+        last = min(MOST_PROPOSED, max(img_size, 0) + count * period)
         sizes = filter(self._tiles_square, range(step, last + 1, step))
         return nearest(sizes, img_size, count)
 
@@ -394,21 +470,23 @@ class SwinConfig:
             shift_size=fit.shift,
             pretrained_window_size=Size.of(pretrained[index]) if pretrained else NONE,
             roll_first=self.pads == "roll-then-pad",
+            hidden=hidden_channels(self.embed_dim << index, self.mlp_ratios[index]),
         )
 
     @property
     def gmacs(self) -> float:
         """Multiply-accumulates of matrix products for one image, in billions."""
         tokens = self.stages[0].resolution.area
-        total = tokens * 3 * self.patch_size**2 * self.embed_dim
+        total = tokens * self.in_channels * self.patch_size**2 * self.embed_dim
         for index, stage in enumerate(self.stages):
             tokens, dim = stage.resolution.area, stage.dim
-            hidden = hidden_channels(dim, self.mlp_ratio)
             if index:
                 total += tokens * 2 * dim * dim  # the merge: 4 * dim / 2 channels to dim
             attention = 2 * stage.window_area * dim
-            total += stage.depth * tokens * (4 * dim * dim + attention + 2 * dim * hidden)
-        return (total + self.stages[-1].dim * self.num_classes) / 1e9
+            total += stage.depth * tokens * (4 * dim * dim + attention + 2 * dim * stage.hidden)
+        dim, hidden = self.stages[-1].dim, self.head_hidden
+        head = hidden * (dim + self.num_classes) if hidden else dim * self.num_classes
+        return (total + head) / 1e9
 
     @property
     def output_name(self) -> Output:

@@ -14,6 +14,7 @@ from swin_deploy.deploy.fold_parts import (
     copy_norm,
     linear,
     merge_gather,
+    mlp,
     patch_embed,
     pooled,
     raster_tokens,
@@ -99,7 +100,7 @@ def _fold_block(
         reorder_after=nn.Identity(),
         reorder_branch=reorder(residual, branch),
         attention=attention,
-        mlp=nn.Sequential(copy_linear(block.MLP[0]), nn.GELU(), copy_linear(block.MLP[3])),
+        mlp=mlp(block.MLP[0], block.MLP[1], block.MLP[3]),
         norms=(before, nn.Identity(), copy_norm(block.layer_norm), nn.Identity()),
     )
     return folded, residual

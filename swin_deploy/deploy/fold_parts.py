@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
 from swin_deploy.config import Size, StageSpec
 from swin_deploy.config.sizes import NONE
+from swin_deploy.config.swin import Pool
 from swin_deploy.config.windows import (
     MASKED,
     PAD,
@@ -21,7 +24,9 @@ from swin_deploy.deploy.model import (
     BatchFirst,
     Features,
     GatheredPositionBias,
+    LargestFeatures,
     MergeGather,
+    MixedFeatures,
     PatchEmbed,
     PositionBias,
     Reorder,
@@ -32,6 +37,8 @@ from swin_deploy.deploy.model import (
     WindowAttention,
     WindowMask,
 )
+from swin_deploy.reference.activations import QUICK_SCALE, QuickGelu
+from swin_deploy.reference.head import TwoLayerHead
 
 # Tokens in a window whose position bias is a constant: 64 x 64 values a head, 18 x its table.
 LARGEST_EXPANDED_AREA = 64
@@ -68,6 +75,25 @@ def copy_linear(layer: nn.Module) -> nn.Linear:
     if not isinstance(layer, nn.Linear):
         raise TypeError(f"expected a linear layer, not {type(layer).__name__}")
     return linear(layer.weight, layer.bias)
+
+
+def mlp(first: nn.Module, between: nn.Module, last: nn.Module) -> nn.Sequential:
+    """Return an MLP's two layers and its activation, with weights of their own.
+
+    Quick GELU is SiLU of a multiple, over that factor: the layers take the factor, and the
+    activation is one that kernels have.
+
+    Args:
+        first: The layer before the activation.
+        between: The activation.
+        last: The layer after it.
+    """
+    wide, narrow = copy_linear(first), copy_linear(last)
+    if not isinstance(between, QuickGelu):
+        return nn.Sequential(wide, copy.deepcopy(between), narrow)
+    weight, bias = (value.double() * QUICK_SCALE for value in (wide.weight, wide.bias))
+    narrow = linear(narrow.weight.double() / QUICK_SCALE, narrow.bias)
+    return nn.Sequential(linear(weight, bias), nn.SiLU(), narrow)
 
 
 def copy_norm(layer: nn.Module) -> nn.Module:
@@ -205,7 +231,7 @@ def patch_embed(
     """
     in_windows = torch.equal(order, block_order(stage)) and not stage.has_pads
     embed = PatchEmbed(
-        linear(convolution.weight.flatten(1), convolution.bias),  # [C, 3, p, p] -> [C, 3 * p * p]
+        linear(convolution.weight.flatten(1), convolution.bias),  # [C, I, p, p] -> [C, I * p * p]
         resolution=stage.resolution,
         window_size=stage.window_size if in_windows else (1, 1),
         patch_size=convolution.kernel_size[0],
@@ -331,15 +357,34 @@ def raster_tokens(norm: nn.Module, order: Tensor, stage: StageSpec) -> nn.Module
     )
 
 
-def pooled(norm: nn.Module, head: nn.Module, order: Tensor) -> nn.Module:
+POOLS: dict[Pool, type[nn.Module]] = {
+    "avg": Features,
+    "max": LargestFeatures,
+    "avgmax": MixedFeatures,
+}
+
+
+def pooled(norm: nn.Module, head: nn.Module, order: Tensor, kind: Pool = "avg") -> nn.Module:
     """Return the head that turns tokens [N, B, C] into features [B, C] or logits.
 
     Args:
-        norm: The norm of the tokens before their mean, or the identity.
-        head: The linear classifier, or the identity for features.
+        norm: The norm of the tokens before they are pooled, or the identity.
+        head: The classifier of one linear layer or two, or the identity for features.
         order: Order of the tokens, [N]; its pads are left out.
+        kind: Pooling of the tokens.
     """
-    parts = [chain(reorder(order, order[order != PAD]), copy_norm(norm)), Features()]
+    real = chain(reorder(order, order[order != PAD]), copy_norm(norm))
+    return nn.Sequential(real, POOLS[kind](), *_classifier(head))
+
+
+def _classifier(head: nn.Module) -> list[nn.Module]:
+    """Return the layers of a classifier; two without an activation between them become one."""
     if isinstance(head, nn.Linear):
-        parts.append(copy_linear(head))
-    return nn.Sequential(*parts)
+        return [copy_linear(head)]
+    if not isinstance(head, TwoLayerHead):
+        return []
+    first, last = head.fc1, head.fc2
+    if not isinstance(head.act, nn.Identity):
+        return [copy_linear(first), copy.deepcopy(head.act), copy_linear(last)]
+    weight = last.weight.double()
+    return [linear(weight @ first.weight.double(), weight @ first.bias.double() + last.bias)]

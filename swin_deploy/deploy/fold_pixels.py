@@ -11,21 +11,22 @@ from exporters.errors import ConfigError
 from swin_deploy.deploy.model import DeployModel, NormalizePixels, PatchEmbed, PixelPatchEmbed
 from swin_deploy.images.preprocessing import Preprocessing
 
-CHANNELS = 3
-
 
 def taking_pixels(model: DeployModel, steps: Preprocessing) -> DeployModel:
-    """Return a deploy model of pixels [B, H, W, 3], uint8, not normalised images [B, 3, H, W].
+    """Return a deploy model of pixels [B, H, W, I], uint8, not normalised images [B, I, H, W].
 
     Args:
         model: The deploy model of normalised images; it is not changed, the weights are shared.
         steps: The preprocessing with the factor, mean and standard deviation of those images.
 
     Raises:
-        ConfigError: If the steps are not known, or are not of three channels.
+        ConfigError: If the steps are not known, or are of other channels.
     """
-    if steps.refusal or len(steps.mean) != CHANNELS:
-        why = steps.refusal or f"its mean has {len(steps.mean)} values, pixels have {CHANNELS}"
+    cut, *rest = model.embed
+    embedding = cast(PatchEmbed, cut)
+    channels = embedding.patch_shape[1]
+    if steps.refusal or len(steps.mean) != channels:
+        why = steps.refusal or f"its mean has {len(steps.mean)} values, pixels have {channels}"
         raise ConfigError(
             f"the preprocessing cannot be part of the model ({why}); choose one with "
             "--preprocessing"
@@ -33,7 +34,6 @@ def taking_pixels(model: DeployModel, steps: Preprocessing) -> DeployModel:
     normalize = NormalizePixels(
         1 / steps.rescale, torch.tensor(steps.mean), torch.tensor(steps.std)
     )
-    cut, *rest = model.embed
-    embed = nn.Sequential(PixelPatchEmbed(cast(PatchEmbed, cut), normalize), *rest)
+    embed = nn.Sequential(PixelPatchEmbed(embedding, normalize), *rest)
     heads = {int(passed): head for passed, head in model.heads.items()}
     return DeployModel(embed, list(model.layers), heads).eval()

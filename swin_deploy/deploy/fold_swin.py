@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from swin_deploy.config import StageSpec
-from swin_deploy.config.windows import raster_order
+from swin_deploy.config.windows import PAD, raster_order
 from swin_deploy.deploy.fold_parts import (
     bias_in_norm,
     block_order,
@@ -21,6 +21,7 @@ from swin_deploy.deploy.fold_parts import (
     keep_tokens,
     linear,
     merge_gather,
+    mlp,
     patch_embed,
     pooled,
     raster_tokens,
@@ -31,6 +32,7 @@ from swin_deploy.deploy.fold_parts import (
     stream_order,
 )
 from swin_deploy.deploy.model import (
+    AbsolutePositions,
     DeployModel,
     PatchMerge,
     SwinBlock,
@@ -49,13 +51,7 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
     stages = reference.config.stages
     post_norm = isinstance(reference, swin_v2.SwinTransformerV2)
     order = stream_order(stages[0])
-    embed = nn.Sequential(
-        patch_embed(
-            reference.patch_embed.proj, stages[0], image=reference.config.image, order=order
-        ),
-        copy_norm(reference.patch_embed.norm),
-        keep_tokens(order) if post_norm else nn.Identity(),
-    )
+    embed = _fold_embed(reference, order)
     layers: list[nn.Module] = []
     heads: dict[int, nn.Module] = {}
     shown = reference.config.shown_stages if reference.config.output_name == "stages" else ()
@@ -114,11 +110,25 @@ def _moves(
     yield from map(_Moves, before, after, masks)
 
 
+def _fold_embed(reference: swin.SwinTransformer, order: Tensor) -> nn.Sequential:
+    stage, embed = reference.config.stages[0], reference.patch_embed
+    patches = patch_embed(embed.proj, stage, image=reference.config.image, order=order)
+    parts = [patches, copy_norm(embed.norm)]
+    places = reference.absolute_pos_embed
+    if places is not None:  # [1, N, C] in raster order -> [N, 1, C] in the stream's
+        values = places.transpose(0, 1)[order.clamp(min=0)]
+        parts.append(AbsolutePositions(values.float().contiguous()))
+    if isinstance(reference, swin_v2.SwinTransformerV2) and (order == PAD).any():
+        parts.append(keep_tokens(order))
+    return nn.Sequential(*parts)
+
+
 def _fold_tail(reference: swin.SwinTransformer, order: Tensor) -> nn.Module:
     output = reference.config.output_name
     if output == "tokens":
         return raster_tokens(reference.norm, order, reference.config.stages[-1])
-    return pooled(reference.norm, reference.head if output == "logits" else nn.Identity(), order)
+    head = reference.head if output == "logits" else nn.Identity()
+    return pooled(reference.norm, head, order, reference.config.pool)
 
 
 def _fold_block(block: swin.SwinBlock, stage: StageSpec, moves: _Moves) -> SwinBlock:
@@ -146,7 +156,7 @@ def _fold_block(block: swin.SwinBlock, stage: StageSpec, moves: _Moves) -> SwinB
         reorder_after=moves.after,
         reorder_branch=put_in,
         attention=attention,
-        mlp=nn.Sequential(copy_linear(block.mlp.fc1), nn.GELU(), copy_linear(block.mlp.fc2)),
+        mlp=mlp(block.mlp.fc1, block.mlp.act, block.mlp.fc2),
         norms=norms,
         mask_pads=moves.mask,
     )

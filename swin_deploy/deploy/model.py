@@ -9,8 +9,9 @@ spellings of reshapes, splits and contractions were chosen because TensorRT fuse
 fuse another spelling of the same mathematics.
 
 Letters in shapes: B images, N tokens of an image, C channels, H and W rows and columns, nW windows
-of an image, n tokens of a window, h heads, d channels of a head; in a patch embedding p is the side
-of a patch, gh and gw the rows and columns of windows, wh and ww those of tokens in a window.
+of an image, n tokens of a window, h heads, d channels of a head; in a patch embedding I are the
+channels of an image, p is the side of a patch, gh and gw are the rows and columns of windows, wh
+and ww those of tokens in a window.
 """
 
 from __future__ import annotations
@@ -71,12 +72,12 @@ class MergeGather(Reorder):
 
 
 class PatchEmbed(nn.Module):
-    """The embedding of images [B, 3, H, W] as tokens [N, B, C] in window order.
+    """The embedding of images [B, I, H, W] as tokens [N, B, C] in window order.
 
     It has a linear layer in the place of the convolution.
 
     Args:
-        linear: Linear layer from the ``3 * patch_size**2`` values of a patch (channel, row,
+        linear: Linear layer from the ``I * patch_size**2`` values of a patch (channel, row,
             column) to C channels.
         resolution: Size of the token map, in tokens.
         window_size: Window size of the first stage, in tokens; (1, 1) for tokens row by row.
@@ -97,12 +98,13 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.linear = linear
         (rows, columns), (height, width) = resolution, window_size
+        channels = linear.in_features // patch_size**2
         self.patch_shape: tuple[int, ...] = (
-            *(-1, 3),
+            *(-1, channels),
             *(rows // height, height, patch_size),
             *(columns // width, width, patch_size),
         )
-        self.patches = (rows * columns, -1, 3 * patch_size**2)
+        self.patches = (rows * columns, -1, linear.in_features)
         more_rows, more_columns = (
             tokens * patch_size - side for tokens, side in zip(resolution, image_size, strict=True)
         )
@@ -111,13 +113,13 @@ class PatchEmbed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if any(self.pads):
             images = nn.functional.pad(images, self.pads)
-        # [B, 3, H, W] -> [B, 3, gh, wh, p, gw, ww, p] -> [wh, ww, gh, gw, B, 3, p, p]
+        # [B, I, H, W] -> [B, I, gh, wh, p, gw, ww, p] -> [wh, ww, gh, gw, B, I, p, p]
         patches = images.reshape(self.patch_shape).permute(3, 6, 2, 5, 0, 1, 4, 7)
-        return self.linear(patches.reshape(self.patches))  # [N, B, 3 * p * p] -> [N, B, C]
+        return self.linear(patches.reshape(self.patches))  # [N, B, I * p * p] -> [N, B, C]
 
 
 class NormalizePixels(nn.Module):
-    """The normalisation of pixels [..., 3] of 0 to 255 to the range of training, in float32.
+    """The normalisation of pixels [..., I] of 0 to 255 to the range of training, in float32.
 
     The operations are the ones that normalise a picture outside the model, in the same order, so
     that the results are equal to the bit: pixels over ``levels``, minus the mean, over the
@@ -125,8 +127,8 @@ class NormalizePixels(nn.Module):
 
     Args:
         levels: Number of pixel levels in one unit, 1 over the factor of the preprocessing.
-        mean: Values subtracted from the channels, [3].
-        std: Values that the channels are divided by after that, [3].
+        mean: Values subtracted from the channels, [I].
+        std: Values that the channels are divided by after that, [I].
     """
 
     keep_float32 = True  # a mean of 0.485 * 255 has more digits than float16 keeps
@@ -144,7 +146,7 @@ class NormalizePixels(nn.Module):
 
 
 class PixelPatchEmbed(PatchEmbed):
-    """The embedding of pixels [B, H, W, 3], uint8, as tokens [N, B, C] in window order.
+    """The embedding of pixels [B, H, W, I], uint8, as tokens [N, B, C] in window order.
 
     TensorRT runs the normalisation in the kernel that cuts the image into patches, which then reads
     a quarter of the bytes.
@@ -167,9 +169,9 @@ class PixelPatchEmbed(PatchEmbed):
         images = self.normalize(pixels).to(self.linear.weight.dtype)
         if any(self.pads):
             images = nn.functional.pad(images, self.pads)
-        # [B, H, W, 3] -> [B, gh, wh, p, gw, ww, p, 3] -> [wh, ww, gh, gw, B, 3, p, p]
+        # [B, H, W, I] -> [B, gh, wh, p, gw, ww, p, I] -> [wh, ww, gh, gw, B, I, p, p]
         patches = images.reshape(self.patch_shape).permute(2, 5, 1, 4, 0, 7, 3, 6)
-        return self.linear(patches.reshape(self.patches))  # [N, B, 3 * p * p] -> [N, B, C]
+        return self.linear(patches.reshape(self.patches))  # [N, B, I * p * p] -> [N, B, C]
 
 
 class CosineNormalize(nn.Module):
@@ -458,11 +460,42 @@ class PatchMerge(nn.Module):
         return self.norm_after(self.linear(self.norm_before(merged)))
 
 
+class AbsolutePositions(nn.Module):
+    """The learned values of each place, added to the embedded tokens [N, B, C].
+
+    Args:
+        positions: Additive constant in the order of the tokens, [N, 1, C].
+    """
+
+    positions: Tensor
+
+    def __init__(self, positions: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("positions", positions)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens + self.positions
+
+
 class Features(nn.Module):
     """The mean [B, C] of tokens [N, B, C], in any order."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         return tokens.mean(dim=0)  # [N, B, C] -> [B, C]
+
+
+class LargestFeatures(nn.Module):
+    """The largest values [B, C] of tokens [N, B, C], in any order."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.amax(dim=0)  # [N, B, C] -> [B, C]
+
+
+class MixedFeatures(nn.Module):
+    """Half the sum of the mean and the largest values [B, C] of tokens [N, B, C], in any order."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return (tokens.mean(dim=0) + tokens.amax(dim=0)) * 0.5  # [N, B, C] -> [B, C]
 
 
 class BatchFirst(nn.Module):
@@ -489,10 +522,11 @@ class StageMap(nn.Module):
 
 
 class DeployModel(nn.Module):
-    """A Swin Transformer from images [B, 3, H, W] to one output or several.
+    """A Swin Transformer from images [B, I, H, W] to one output or several.
 
     Args:
-        embed: Patch embedding, norm and, for the notebook, ReLU: images to tokens [N, B, C].
+        embed: Patch embedding, norm, and the notebook's ReLU or ``AbsolutePositions``, if the model
+            has them: images to tokens [N, B, C].
         layers: Blocks and merges, in the order they are run.
         heads: Modules that turn tokens into an output, by the number of layers run before.
     """

@@ -77,12 +77,18 @@ def require_logits(loaded: LoadedModel) -> int:
     """Return the number of classes of a model that gives class logits.
 
     Raises:
-        ConfigError: If the model gives something else.
+        ConfigError: If the model gives something else, or several classes may be right at once.
     """
     if "logits" not in loaded.config.output_names or loaded.config.num_classes < 1:
         raise ConfigError(
             f"{loaded.name} gives {', '.join(loaded.config.output_names)}, accuracy needs class "
             "logits; give a checkpoint with a classifier, and no --outputs but logits"
+        )
+    if loaded.scores != "softmax":
+        raise ConfigError(
+            f"the classes of {loaded.name} have {loaded.scores} scores: any number of them may be "
+            "right at once, and accuracy needs one right class a picture; compare it with parity, "
+            "or give --scores softmax if one class is right"
         )
     return loaded.config.num_classes
 
@@ -242,7 +248,7 @@ def _answer(
 def _logits(
     runner: Runner, images: NDArray[np.float32], loaded: LoadedModel
 ) -> NDArray[np.float32]:
-    """Run images [n, 3, H, W] and return their class logits, [n, num_classes]."""
+    """Run images [n, in_channels, H, W] and return their class logits, [n, num_classes]."""
     names, outputs = loaded.config.output_names, run_images(runner, images)
     shapes = [list(one.shape) for one in outputs]
     where = names.index("logits")
@@ -306,7 +312,7 @@ def _evaluation(
         assumptions=(*loaded.assumptions, *images.order.assumptions),
         conditions={
             "images": f"{images.fingerprint[:16]}... (SHA-256 of paths, sizes and times)",
-            "image size": f"{loaded.config.img_size} px",
+            "image size": loaded.config.image_text,
             "batch": str(settings.batch),
             "machine": platform.platform(),
             "pillow": PIL.__version__,

@@ -2,10 +2,13 @@
 
 =================  =================================================================
 ``preprocessing``  the steps from a picture to a model's input, as values
+``arrays``         pictures as arrays of any number of channels, and in `.npy` files
 ``decode``         one image file through these steps
 ``sets``           images, seeded noise and extreme inputs, ready for a model
 ``labelled``       image files with their classes, none opened yet
 ``class_names``    names of classes and their indices in a model
+``scores``         scores of classes from logits: softmax, sigmoid or none
+``tag_list``       the tags of a tagger, from its CSV file
 ``batches``        images decoded ahead of a model, a few batches at a time
 ``chance``         a check that a model's right answers are more than guessing would give
 =================  =================================================================

@@ -14,6 +14,7 @@ from exporters.errors import ConfigError, FileError
 from exporters.text_files import listed, parse_json, read_text, shortened
 from swin_deploy.config import ASSETS
 from swin_deploy.config.assumptions import Assumption
+from swin_deploy.images.tag_list import read_tags
 
 # Synsets and words of WordNet, one class a line, in the order of the logits. The 22k order is that
 # of the authors' data/imagenet22k_dataset.py: sorted synsets, of which two without images give
@@ -92,13 +93,14 @@ class ClassOrder:
 
 
 def read_class_names(path: Path, num_classes: int) -> ClassNames:
-    """Read the names of a model's classes from a text or JSON file.
+    """Read the names of a model's classes from a text, JSON or CSV file.
 
     1. Text: one name a line, in the order of the model's indices. A line such as ``n01440764
        tench, Tinca tinca`` is known by its synset and by its words.
     2. JSON list: names, or lists of names of one class, in that order.
     3. JSON object, index to name or names (``id2label``, also inside a ``config.json``, or
        Keras' ``imagenet_class_index.json``), or name to index (torchvision's ``class_to_idx``).
+    4. CSV with a column ``name``: a tag a row, in that order (``read_tags``).
 
     Args:
         path: Path of the file.
@@ -108,13 +110,7 @@ def read_class_names(path: Path, num_classes: int) -> ClassNames:
         FileError: If the file cannot be read or has none of these forms.
         ConfigError: If it names another number of classes.
     """
-    text = read_text(path)
-    if path.suffix.lower() == ".json" or text.lstrip()[:1] in ("{", "["):
-        pairs, whole = _from_json(text, path)
-    else:
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        pairs = [(name, index) for index, line in enumerate(lines) for name in _line_names(line)]
-        whole = True
+    pairs, whole = _pairs(path)
     found = max((index for _, index in pairs), default=-1) + 1
     if found > num_classes or (whole and found != num_classes) or not pairs:
         raise ConfigError(
@@ -125,6 +121,18 @@ def read_class_names(path: Path, num_classes: int) -> ClassNames:
     for name, index in pairs:
         names[index].append(name)
     return ClassNames(tuple(map(tuple, names)), str(path), asked=True)
+
+
+def _pairs(path: Path) -> tuple[list[tuple[str, int]], bool]:
+    """Return names with their indices, and whether the file must name every class."""
+    if path.suffix.lower() == ".csv":
+        return [(name, index) for index, name in enumerate(read_tags(path))], True
+    text = read_text(path)
+    if path.suffix.lower() == ".json" or text.lstrip()[:1] in ("{", "["):
+        return _from_json(text, path)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    pairs = [(name, index) for index, line in enumerate(lines) for name in _line_names(line)]
+    return pairs, True
 
 
 def class_names_of(

@@ -9,13 +9,15 @@ import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import ConfigError, FileError
 from exporters.text_files import shortened
+from swin_deploy.config import channels_text
+from swin_deploy.images.arrays import LEVELS, UnfitError, is_npy, read_array
 from swin_deploy.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tif
 MOST_PIXELS = 120_000_000
 # Pixels of the resized picture: 1 x 60,000 pixels would become 256 x 15,360,000.
 MOST_RESIZED = 50_000_000
+# Values of floating point that are farther from the mean and from 0 than both are not scaled.
+MOST_DEVIATIONS, MOST_WHITES = 100, 10
 ORIENTATION = 0x0112  # EXIF's tag
 # Errors that Pillow's decoders raise on damaged files.
 DAMAGE = (
@@ -42,7 +46,9 @@ DAMAGE = (
 )
 SIXTEEN_BITS = "16 bits a channel, clipped to 8 as Pillow does"
 NOT_TURNED = "EXIF orientation, not applied"
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode of a picture, by number of channels
 Tell = Callable[[str], None]
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
 def load_image(
@@ -59,32 +65,35 @@ def load_image(
         Normalised image, [channels, rows, columns], float32.
 
     Raises:
-        FileError: If the file is missing, not a regular file, cannot be decoded or is too large.
+        FileError: Reasons as in ``load_pixels``.
         ConfigError: If the source's steps are not known.
     """
     return normalise(load_pixels(path, steps, tell=tell), steps)
 
 
 def load_pixels(
-    picture: Path | bytes | Image.Image,
+    picture: Path | bytes | Image.Image | NDArray[Any],
     steps: Preprocessing,
     *,
     name: str = "",
     tell: Tell = lambda _: None,
-) -> NDArray[np.uint8]:
+) -> Pixels:
     """Decode one picture, resize and crop it.
 
     Args:
-        picture: Path of an image file, the bytes of one, or a Pillow picture; it is not changed.
+        picture: Path of an image file or of a `.npy` file, the bytes of one, a Pillow picture, or
+            an array; it is not changed.
         steps: Preprocessing of the picture.
         name: Name of the picture for messages; by default its path.
         tell: Function that is told ``SIXTEEN_BITS`` or ``NOT_TURNED`` if that applies.
 
     Returns:
-        Pixels, [rows, columns, channels], uint8.
+        Pixels, [rows, columns, channels]: uint8, or float32 that is scaled already for an array of
+        another type.
 
     Raises:
-        FileError: If the file is missing, not a regular file, cannot be decoded or is too large.
+        FileError: If the file is missing, not a regular file, cannot be decoded or is too large, or
+            the picture has other channels than the steps.
         ConfigError: If the source's steps are not known.
     """
     from PIL import Image
@@ -94,10 +103,11 @@ def load_pixels(
     name = shortened(name or picture)
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS
     try:
-        if isinstance(picture, Path) and not stat.S_ISREG(picture.stat().st_mode):
-            if picture.is_dir():
-                raise FileError(f"image {name} is a folder; give image files")
-            raise FileError(f"image {name} is not a file; give image files")
+        if isinstance(picture, Path):
+            _require_file(picture, name)
+        if isinstance(picture, np.ndarray) or is_npy(picture):
+            array = read_array(picture, channels=steps.channels)
+            return pixels_of_array(array, steps)
         with _opened(picture) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise FileError(
@@ -110,8 +120,14 @@ def load_pixels(
         raise FileError(
             f"image {name} cannot be read ({_one_line(err)}); replace or remove the file"
         ) from err
-    except _TooLargeError as err:
-        raise FileError(f"image {name} {err}; crop it, or remove the file") from err
+    except UnfitError as err:
+        raise FileError(f"image {name} {err}") from err
+
+
+def _require_file(path: Path, name: str) -> None:
+    if not stat.S_ISREG(path.stat().st_mode):
+        what = "a folder" if path.is_dir() else "not a file"
+        raise FileError(f"image {name} is {what}; give image files")
 
 
 def _opened(
@@ -123,10 +139,6 @@ def _opened(
     if isinstance(picture, Image.Image):
         return contextlib.nullcontext(picture)
     return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
-
-
-class _TooLargeError(Exception):
-    """A picture whose resized form would take too much memory."""
 
 
 def preprocess(
@@ -145,17 +157,19 @@ def preprocess(
     return normalise(pixels_of(image, steps, tell=tell), steps)
 
 
-def normalise(pixels: NDArray[np.uint8], steps: Preprocessing) -> NDArray[np.float32]:
+def normalise(pixels: Pixels, steps: Preprocessing) -> NDArray[np.float32]:
     """Bring pixels to the range that a model was trained on.
 
     Args:
-        pixels: Pixels of 0 to 255, [..., rows, columns, channels].
+        pixels: Pixels, [..., rows, columns, channels]: of 0 to 255, uint8, or scaled already,
+            float32.
         steps: Preprocessing with the factor, mean and standard deviation.
 
     Returns:
         Normalised images, [..., channels, rows, columns], float32.
     """
-    scaled = (pixels * steps.rescale).astype(np.float32)
+    whole = pixels.dtype == np.uint8
+    scaled = (pixels * steps.rescale).astype(np.float32) if whole else pixels
     mean, std = (np.array(values, dtype=np.float32) for values in (steps.mean, steps.std))
     return np.ascontiguousarray(np.moveaxis((scaled - mean) / std, -1, -3))
 
@@ -190,9 +204,12 @@ def pixels_of(
         tell: Function as in ``load_pixels``.
 
     Returns:
-        Pixels, [rows, columns, channels], uint8.
+        Pixels, [rows, columns, channels], uint8, with the channels in the model's order.
+
+    Raises:
+        UnfitError: If the picture has other channels than the steps, or is too large.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     if steps.turn:
         image = ImageOps.exif_transpose(image)
@@ -200,25 +217,128 @@ def pixels_of(
         tell(NOT_TURNED)
     if image.mode.startswith(("I", "F")):
         tell(SIXTEEN_BITS)
+    if steps.resize_mode == "square":
+        image = _squared(image, steps)
     size = _resized(image.size, steps)
-    if size[0] * size[1] > MOST_RESIZED:
-        raise _TooLargeError(
-            f"of {image.width:,} x {image.height:,} pixels becomes {size[0]:,} x {size[1]:,} "
-            f"before the crop, more than the {MOST_RESIZED:,} pixels that are resized to"
-        )
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    if steps.on_white and image.info.get("transparency") is not None:
+    mode = MODES.get(steps.channels)
+    if mode is None or (mode == "RGBA" and not _has_alpha(image)):
+        raise UnfitError(_other_bands(image, steps.channels))
+    if steps.on_white and mode != "RGBA":
         image = _on_white(image)
-    if size != image.size:
-        image = image.resize(size, Image.Resampling[steps.interpolation.upper()])
-    return np.asarray(_centred(image, steps), np.uint8)
+    if image.mode != mode:
+        image = image.convert(mode)
+    bgr = steps.channel_order == "bgr"
+    levels = _edges(steps)[::-1] if bgr else _edges(steps)  # pictures are RGB
+    edge = tuple(round(level) for level in levels)
+    fitted = _centred(_resize(image, size, steps), steps, edge)
+    pixels = np.atleast_3d(np.asarray(fitted, np.uint8))  # one channel: [H, W] -> [H, W, 1]
+    return np.ascontiguousarray(pixels[..., ::-1]) if bgr else pixels
+
+
+def _edges(steps: Preprocessing) -> tuple[float, ...]:
+    """Return the pixel level of what is padded, for each channel in the model's order."""
+    if steps.fill is None:
+        return tuple(255 * value for value in steps.mean)
+    return steps.fill[::-1] if steps.channel_order == "bgr" else steps.fill
+
+
+def _squared(image: Image.Image, steps: Preprocessing) -> Image.Image:
+    """Return a picture in the middle of a square of the fill, its transparent pixels filled too."""
+    from PIL import Image
+
+    side, fill = max(image.size), steps.fill or (0, 0, 0)
+    if side**2 > MOST_PIXELS:
+        raise UnfitError(
+            f"of {image.width:,} x {image.height:,} pixels becomes {side:,} x {side:,} padded to a "
+            f"square, more than the {MOST_PIXELS:,} pixels that are decoded; crop it, or remove "
+            "the file"
+        )
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*fill, 255)), layer)
+    square = Image.new("RGB", (side, side), fill)
+    square.paste(image.convert("RGB"), ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def pixels_of_array(array: NDArray[Any], steps: Preprocessing) -> Pixels:
+    """Resize and crop each channel of an array as a grey picture of its own.
+
+    Args:
+        array: Array, [rows, columns, channels]: uint8, uint16 or float32.
+        steps: Preprocessing of the picture.
+
+    Returns:
+        Pixels, [rows, columns, channels]: uint8 of uint8, else float32, scaled.
+
+    Raises:
+        UnfitError: If values of floating point are not scaled, or the picture is too large.
+    """
+    from PIL import Image
+
+    whole = array.dtype == np.uint8
+    if array.dtype == np.float32:
+        _check_scaled(array, steps)
+    elif not whole:
+        array = array * np.float32(steps.rescale * LEVELS)
+    if steps.resize_mode == "square":
+        raise UnfitError("is an array, and square pads pictures; give it another --resize-mode")
+    planes = []
+    for channel, level in enumerate(_edges(steps)):
+        plane = Image.fromarray(np.ascontiguousarray(array[..., channel]))
+        resized = _resize(plane, _resized(plane.size, steps), steps)
+        edge = round(level) if whole else level / 255
+        planes.append(np.asarray(_centred(resized, steps, edge)))
+    return np.stack(planes, axis=-1)  # [H, W] of each channel -> [H, W, C]
+
+
+def _check_scaled(array: NDArray[np.float32], steps: Preprocessing) -> None:
+    """Refuse values that are far from the mean and from white: they are not scaled."""
+    mean, std = (np.array(values, np.float32) for values in (steps.mean, steps.std))
+    far = np.abs(array - mean) > MOST_DEVIATIONS * np.abs(std)
+    if (far & (np.abs(array) > MOST_WHITES * abs(255 * steps.rescale))).any():
+        raise UnfitError(
+            f"has values from {array.min():g} to {array.max():g}, and floating point is taken as "
+            f"scaled already, with white at {255 * steps.rescale:g}; scale it, or say its --mean "
+            "and --std"
+        )
+
+
+def _resize(image: Image.Image, size: tuple[int, int], steps: Preprocessing) -> Image.Image:
+    """Resize a picture to width and height."""
+    from PIL import Image
+
+    if size[0] * size[1] > MOST_RESIZED:
+        raise UnfitError(
+            f"of {image.width:,} x {image.height:,} pixels becomes {size[0]:,} x {size[1]:,} "
+            f"before the crop, more than the {MOST_RESIZED:,} pixels that are resized to; crop it, "
+            "or remove the file"
+        )
+    if size == image.size:
+        return image
+    return image.resize(size, Image.Resampling[steps.interpolation.upper()])
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return "transparency" in image.info or bool({"A", "a"} & set(image.getbands()))
+
+
+def _other_bands(image: Image.Image, channels: int) -> str:
+    """Say that a picture has no such bands, and what to give."""
+    alpha = "pictures with an alpha band, or " if channels == 4 else ""
+    return (
+        f"has bands {', '.join(image.getbands())}, and the model takes {channels_text(channels)}; "
+        f"give {alpha}arrays [height, width, {channels}] in .npy files"
+    )
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Return a picture with its transparent colour replaced by white."""
+    """Return a picture with its transparent colour, if it has one, replaced by white."""
     from PIL import Image
 
+    image = image.convert("RGB")
+    if image.info.get("transparency") is None:
+        return image
     layer = image.convert("RGBA")
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, layer).convert("RGB")
@@ -237,7 +357,7 @@ def _resized(size: tuple[int, int], steps: Preprocessing) -> tuple[int, int]:
     box = steps.resize_size
     if steps.resize_mode == "none":
         return size
-    if steps.resize_mode == "squash":
+    if steps.resize_mode in ("squash", "square"):
         return box.columns, box.rows
     if steps.resize_mode == "shortest" and box.is_square:
         width, height = (int(box.rows * one / min(size)) for one in size)
@@ -248,14 +368,22 @@ def _resized(size: tuple[int, int], steps: Preprocessing) -> tuple[int, int]:
     return max(width, 1), max(height, 1)
 
 
-def _centred(image: Image.Image, steps: Preprocessing) -> Image.Image:
-    """Return the centre crop of a picture, padded along the axes where the picture is smaller."""
+def _centred(
+    image: Image.Image, steps: Preprocessing, edge: float | tuple[int, ...]
+) -> Image.Image:
+    """Return the centre crop of a picture, padded along the axes where the picture is smaller.
+
+    Args:
+        image: The picture.
+        steps: Preprocessing of the picture.
+        edge: The mean as a colour, which ``pad`` pads with.
+    """
     from PIL import Image
 
     rows, columns = steps.crop_size
     if image.size == (columns, rows):
         return image
-    fill = tuple(round(255 * value) for value in steps.mean) if steps.resize_mode == "pad" else 0
+    fill = edge if steps.resize_mode == "pad" or steps.fill is not None else 0
     canvas = Image.new(image.mode, (columns, rows), fill)
     left, top = _offset(image.width, columns, steps), _offset(image.height, rows, steps)
     canvas.paste(image, (left, top))

@@ -14,6 +14,7 @@ import numpy as np
 
 from exporters.errors import FileError
 from exporters.text_files import read_text, shortened
+from swin_deploy.images.arrays import ARRAY_SUFFIX
 from swin_deploy.images.class_names import (
     ClassNames,
     ClassOrder,
@@ -104,8 +105,11 @@ def _description(data: Path, count: int, total: int) -> str:
 def find_images(folder: Path) -> list[str]:
     """List the image files of a folder and of its subfolders, links followed, hidden ones not.
 
+    A folder without any image file is one of arrays.
+
     Args:
-        folder: Folder to search for the suffixes in ``IMAGE_SUFFIXES``, in any case.
+        folder: Folder to search for the suffixes in ``IMAGE_SUFFIXES``, in any case; if there is
+            none, for `.npy` files.
 
     Returns:
         Paths below ``folder``, sorted; at least one.
@@ -118,11 +122,12 @@ def find_images(folder: Path) -> list[str]:
         raise FileError(
             f"image folder {shortened(folder)} {problem}; give the folder that holds the images"
         )
-    found = sorted(_images_below(folder, "."), key=lambda path: path.split("/"))
+    both = sorted(_images_below(folder, "."), key=lambda path: path.split("/"))
+    found = [path for path in both if path.lower().endswith(IMAGE_SUFFIXES)] or both
     if not found:
         raise FileError(
             f"image folder {folder} holds no images; expected files ending in "
-            f"{', '.join(IMAGE_SUFFIXES)}"
+            f"{', '.join((*IMAGE_SUFFIXES, ARRAY_SUFFIX))}"
         )
     return found
 
@@ -195,7 +200,7 @@ def _images_below(folder: Path, name: str) -> Iterator[str]:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith((*IMAGE_SUFFIXES, ARRAY_SUFFIX)) and not name.startswith(".")
 
 
 def _csv_images(data: Path) -> list[tuple[str, str]]:

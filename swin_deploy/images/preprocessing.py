@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,11 +17,15 @@ from swin_deploy.config.sizes import spelt
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TO_UNIT = 1 / 255
+RGB = 3  # channels
+TOP_LEVEL = 255  # of a pixel
 MOST_NUMBER = 1e6  # of mean, std and rescale: float32 can hold the normalised pixels
 
-ResizeMode = Literal["shortest", "squash", "pad", "none"]
+ResizeMode = Literal["shortest", "squash", "pad", "square", "none"]
+ChannelOrder = Literal["rgb", "bgr"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 CropRounding = Literal["torchvision", "huggingface"]
+CHANNEL_ORDERS: tuple[ChannelOrder, ...] = get_args(ChannelOrder)
 RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
@@ -34,16 +38,22 @@ class Preprocessing:
         turn: Whether a picture is turned as its EXIF orientation says.
         resize_mode: Kind of resize. ``shortest``: the shorter side gets ``resize``, the other
             follows; ``squash``: both sides get ``resize``, whatever the shape; ``pad``: the longer
-            side gets ``resize``; ``none``: no resize. Where ``resize`` is a rectangle, pictures
+            side gets ``resize``; ``square``: the picture is padded to a square first, and both of
+            its sides get ``resize``; ``none``: no resize. Where ``resize`` is a rectangle, pictures
             cover it for ``shortest``, and fit into it for ``pad``.
         resize: Side to resize to in pixels, or rows and columns.
         interpolation: Name of Pillow's filter.
         crop: Side of the centre crop in pixels, or rows and columns: the model's image size. A
-            smaller picture is padded: with the mean for ``pad``, else with black.
+            smaller picture is padded: with ``fill``, without one with the mean for ``pad``, and
+            else with black.
         crop_rounding: Library whose rounding an odd margin takes.
         rescale: Factor for pixels of 0 to 255.
-        mean: Values subtracted after that, by channel.
-        std: Values divided by after that, by channel.
+        mean: Values subtracted after that, by channel in the model's order: one channel is grey,
+            three are RGB, four RGBA, and pictures of another number are arrays.
+        std: Values divided by after that, by channel in the model's order.
+        channel_order: Order of the channels that the model takes, if there are three.
+        fill: Colour of what is padded, in pixel levels of red, green and blue; None for the usual.
+            With ``square`` transparent pixels get it, too.
         on_white: Whether the transparent colour of a picture with a transparency entry becomes
             white, as in Hugging Face's ``do_convert_rgb``; an alpha channel is always dropped.
         origin: Name of the source of these steps.
@@ -63,6 +73,8 @@ class Preprocessing:
     crop_rounding: CropRounding = "torchvision"
     turn: bool = False
     on_white: bool = False
+    channel_order: ChannelOrder = "rgb"
+    fill: tuple[int, int, int] | None = None
     origin: str = ""
     refusal: str = ""
 
@@ -78,11 +90,19 @@ class Preprocessing:
         for what, value, known in (
             ("resize mode", self.resize_mode, RESIZE_MODES),
             ("interpolation", self.interpolation, INTERPOLATIONS),
+            ("channel order", self.channel_order, CHANNEL_ORDERS),
         ):
             if value not in known:
                 return f"{what} {value!r} is not known; use one of {', '.join(known)}"
+        if self._only_rgb and len(self.mean) != RGB:
+            return "a channel order, a pad colour and padded squares are for RGB pictures alone"
+        if not all(0 <= level <= TOP_LEVEL for level in self.fill or ()):
+            return f"pad colour {self.fill} is not three levels from 0 to {TOP_LEVEL}"
         if not all(0 < side <= MOST_SIDE for side in (*self.crop_size, *self.resize_size)):
             return f"resize {self.resize} and crop {self.crop} are not both from 1 to {MOST_SIDE}"
+        return self._problem_of_numbers()
+
+    def _problem_of_numbers(self) -> str:
         numbers = (*self.mean, *self.std, self.rescale)
         if not all(abs(value) <= MOST_NUMBER for value in numbers):  # false for NaN too
             return f"mean, std and rescale {numbers} are not all finite, up to {MOST_NUMBER:g}"
@@ -94,6 +114,16 @@ class Preprocessing:
                 "std zero, and rescale must not be zero"
             )
         return ""
+
+    @property
+    def _only_rgb(self) -> bool:
+        """Whether a step is about colours."""
+        return self.channel_order != "rgb" or bool(self.fill) or self.resize_mode == "square"
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images."""
+        return len(self.mean)
 
     @property
     def crop_size(self) -> Size:
@@ -121,18 +151,25 @@ class Preprocessing:
         resize = {
             "shortest": f"the shorter side to {size}" if square else f"to cover {both}",
             "squash": f"to {both}",
+            "square": f"to {both}",
             "pad": f"the longer side to {size}" if square else f"to fit into {both}",
         }.get(self.resize_mode)
         words = ["turn as EXIF says"] * self.turn
+        words += [f"pad to a square{self._colour}"] * (self.resize_mode == "square")
         words.append(f"resize {resize}, {self.interpolation}" if resize else "no resize")
-        words += ["and pad"] * (self.resize_mode == "pad")
+        words += [f"and pad{self._colour}"] * (self.resize_mode == "pad")
         words += [] if self._whole else [f"centre crop {self.crop_size}"]
+        words += ["channels in the order BGR"] * (self.channel_order == "bgr")
         return ", ".join(words)
+
+    @property
+    def _colour(self) -> str:
+        return f" with {_spaced(self.fill)}" if self.fill else ""
 
     @property
     def _whole(self) -> bool:
         """Whether the crop removes nothing from any picture."""
-        return self.resize_mode in ("squash", "pad") and self.resize == self.crop
+        return self.resize_mode in ("squash", "pad", "square") and self.resize == self.crop
 
     def to_dict(self) -> dict[str, Any]:
         """Return the steps as JSON values; ``from_dict`` reads them back."""
@@ -153,7 +190,26 @@ class Preprocessing:
         return typed(values, cls, where=where)
 
 
-def _spaced(numbers: tuple[float, ...]) -> str:
+def by_channel(
+    mean: float | Sequence[float], std: float | Sequence[float]
+) -> dict[str, tuple[float, ...]]:
+    """Return mean and std of a library's file, where one number stands for all channels.
+
+    Args:
+        mean: One number, or one for each channel.
+        std: The same.
+
+    Returns:
+        ``mean`` and ``std`` by name; if both are one number, three times that, for RGB.
+    """
+    given = {"mean": mean, "std": std}
+    listed = {k: (v,) if isinstance(v, int | float) else tuple(v) for k, v in given.items()}
+    count = max(map(len, listed.values()))
+    channels = len(IMAGENET_MEAN) if count == 1 else count
+    return {k: values * channels if len(values) == 1 else values for k, values in listed.items()}
+
+
+def _spaced(numbers: Sequence[float]) -> str:
     if len(set(numbers)) == 1:
         return f"{numbers[0]:g}"
     return " ".join(f"{number:g}" for number in numbers)
@@ -196,6 +252,14 @@ class Rule:
         return dataclasses.replace(steps, refusal=refusal)
 
 
+# Choices that replace a field of the steps as they are.
+SAME_FIELDS = {
+    "resize_mode": "resize_mode",
+    "interpolation": "interpolation",
+    "pad_color": "fill",
+}
+
+
 @dataclass(frozen=True)
 class PreprocessingChoice:
     """The user's choice of the preprocessing; None where the checkpoint decides.
@@ -207,6 +271,8 @@ class PreprocessingChoice:
         crop_ratio: Side of the crop over that of the resized picture.
         resize_mode: Kind of resize, as in ``Preprocessing``.
         interpolation: Name of Pillow's filter.
+        channel_order: Order of the channels that the model takes.
+        pad_color: Colour of what is padded, three pixel levels of 0 to 255.
     """
 
     source: str | Path | None = None
@@ -215,6 +281,8 @@ class PreprocessingChoice:
     crop_ratio: float | None = None
     resize_mode: ResizeMode | None = None
     interpolation: Interpolation | None = None
+    channel_order: ChannelOrder | None = None
+    pad_color: tuple[int, int, int] | None = None
 
     def apply(self, steps: Preprocessing) -> Preprocessing:
         """Return the steps with the user's values in the place of their own.
@@ -229,7 +297,7 @@ class PreprocessingChoice:
         if not said:
             return steps
         changes: dict[str, Any] = {
-            name: said[name] for name in ("resize_mode", "interpolation") if name in said
+            field: said[name] for name, field in SAME_FIELDS.items() if name in said
         }
         for name in ("mean", "std"):
             values = said.get(name, ())

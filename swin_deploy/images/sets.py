@@ -30,7 +30,7 @@ class ImageSet:
     Attributes:
         name: Kind of set: "seeded", "extreme" or "images".
         contents: Number and kind of the images, for reports.
-        images: Normalised images, [n, 3, rows, columns], float32.
+        images: Normalised images, [n, channels, rows, columns], float32.
         names: One name an image, in the order of ``images``.
         labels: Class of each image, [n], int64; None if it is not known.
         spread: Factor of rounding errors against usual images: a flat image has the same rounding
@@ -71,7 +71,7 @@ def seeded_images(config: SwinConfig, *, count: int, seed: int = 0) -> ImageSet:
         count: Number of images.
         seed: Seed of the noise.
     """
-    shape = (count, 3, *config.image)
+    shape = (count, config.in_channels, *config.image)
     return ImageSet(
         name="seeded",
         contents=f"{count} images of standard normal noise, seed {seed}",
@@ -87,7 +87,7 @@ def extreme_images(steps: Preprocessing, *, seed: int = 0) -> ImageSet:
         steps: Preprocessing of the model, which says the image size, black and white.
         seed: Seed of the noise.
     """
-    shape = (3, *steps.crop_size)
+    shape = (len(steps.mean), *steps.crop_size)
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (steps.mean, steps.std))
     white = 255 * steps.rescale
     noise = np.random.default_rng(seed)
@@ -114,15 +114,16 @@ def extreme_images(steps: Preprocessing, *, seed: int = 0) -> ImageSet:
 def to_pixel_values(images: ImageSet, steps: Preprocessing) -> ImageSet:
     """Round images to the values that pixels of 0 to 255 can have, for files that take pixels.
 
-    Pictures have such values already; noise and extreme images get the nearest ones.
+    Pictures have such values already; noise, extreme images and arrays of other types get the
+    nearest ones.
 
     Args:
         images: The images; they are not changed.
         steps: Preprocessing that normalised them.
     """
-    if images.name == "images":
-        return images
     snapped = normalise(denormalise(images.images, steps), steps)
+    if np.array_equal(snapped, images.images):
+        return images
     return dataclasses.replace(images, images=snapped, contents=f"{images.contents}, as pixels")
 
 

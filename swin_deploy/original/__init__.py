@@ -7,6 +7,7 @@
 ``from_timm``          timm: ``create_model`` or its classes, and its own loading
 ``from_torchvision``   torchvision: its constructor, ``load_state_dict``
 ``from_transformers``  transformers: ``from_pretrained``
+``own_head``           a classifier of the file's own form, after a library's features
 ``build``              the library, and its model or the reason why there is none
 =====================  ============================================================
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from swin_deploy.config import SwinConfig
 from swin_deploy.original.from_timm import timm_original
 from swin_deploy.original.from_torchvision import torchvision_original
 from swin_deploy.original.from_transformers import transformers_original
+from swin_deploy.original.own_head import WithHead, own_head
 
 BUILDERS: dict[str, Callable[[SwinConfig, Reading], nn.Module]] = {
     "timm": timm_original,
@@ -66,14 +68,28 @@ def build_original(config: SwinConfig, reading: Reading, library: str) -> nn.Mod
     """
     try:
         with _quiet():
-            model = BUILDERS[library](config, reading).eval()
+            model = _built(config, reading, library).eval()
             with torch.inference_mode():
-                model(torch.zeros(1, 3, *config.image))
+                model(torch.zeros(1, config.in_channels, *config.image))
     except DeployError:
         raise
     except Exception as err:  # a foreign library fails in ways of its own
         raise ComparisonError(f"{library} cannot build or run the model ({_reason(err)})") from err
     return model
+
+
+def _built(config: SwinConfig, reading: Reading, library: str) -> nn.Module:
+    """Build the library's model; a classifier of the file's own form stands after its features."""
+    build = BUILDERS[library]
+    if reading.head is None:
+        return build(config, reading)
+    logits = config.output_name == "logits"
+    output = "features" if logits else config.output_name
+    bare = dataclasses.replace(
+        config, output=output, num_classes=0, head_hidden=0, head_activation="none"
+    )
+    model = build(bare, reading)
+    return WithHead(model, own_head(reading)) if logits else model
 
 
 def _reason(err: BaseException) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 from exporters.backends import import_package
 from exporters.errors import ComparisonError
-from swin_deploy.checkpoints.infer_config import effective_windows
+from swin_deploy.checkpoints.infer_config import SETTINGS, effective_windows
 from swin_deploy.config import Size, SwinConfig
 
 # Libraries round hidden channels down; a ratio found from weights may miss by a rounding error.
@@ -39,11 +39,16 @@ def timm_model(config: SwinConfig) -> nn.Module:
     """
     suffix, kind = ("", "") if config.family == "swin" else ("_v2", "V2")
     module = import_library(f"timm.models.swin_transformer{suffix}", "timm")
-    fields = _sizes(config) | {"img_size": config.img_size, "patch_size": config.patch_size}
+    fields = _sizes(config) | {
+        "img_size": config.img_size,
+        "patch_size": config.patch_size,
+        "in_chans": config.in_channels,
+    }
     if config.pretrained_window_sizes:
         fields["pretrained_window_sizes"] = config.pretrained_window_sizes
     if config.window_rule == "always":
         fields["always_partition"] = True
+    fields |= timm_settings(config)
     model: nn.Module = getattr(module, f"SwinTransformer{kind}")(
         window_size=timm_windows(config), num_classes=config.num_classes, **fields
     )
@@ -56,6 +61,63 @@ def timm_windows(config: SwinConfig) -> int | Size | tuple[Size, ...]:
     return windows[0].plain if len(set(windows)) == 1 else windows
 
 
+def require_usual(config: SwinConfig, library: str, *fields: str) -> None:
+    """Refuse a model that differs from the papers' by what a library's model does not have.
+
+    Args:
+        config: Config of the model.
+        library: Name of the library's model, for the message.
+        fields: Fields of ``SwinConfig`` that the library does not have.
+
+    Raises:
+        ComparisonError: If one of the fields has not its default.
+    """
+    for field in fields:
+        usual = getattr(SwinConfig(), field)
+        if getattr(config, field) != usual:
+            raise ComparisonError(
+                f"{library} has {field} {usual}, and this model {getattr(config, field)}"
+            )
+
+
+def timm_settings(config: SwinConfig) -> dict[str, Any]:
+    """Return the arguments of timm's model that are not of sizes.
+
+    Raises:
+        ComparisonError: If timm's model cannot have them.
+    """
+    require_usual(config, "timm's model", "patch_norm", "absolute_positions", "layer_norm_eps")
+    if config.family == "swin":
+        require_usual(config, "timm's Swin V1", "activation")
+    if isinstance(config.mlp_ratio, tuple) and config.family != "swin":
+        raise ComparisonError("timm's Swin V2 has one mlp_ratio for all stages")
+    settings = {"act_layer": config.activation} if config.activation != "gelu" else {}
+    return settings | ({"global_pool": config.pool} if config.pool != "avg" else {})
+
+
+def transformers_settings(config: SwinConfig) -> dict[str, Any]:
+    """Return the fields of transformers' config that are not sizes.
+
+    Raises:
+        ComparisonError: If transformers cannot have them.
+    """
+    require_usual(config, "transformers' model", "patch_norm", "pool")
+    if config.activation in ("elu", "selu", "hard_sigmoid"):
+        raise ComparisonError(f"transformers has no activation {config.activation}")
+    others = {"gelu_tanh": "gelu_pytorch_tanh", "hard_swish": "hardswish"}
+    return {
+        "hidden_act": others.get(config.activation, config.activation),
+        "layer_norm_eps": config.layer_norm_eps,
+        "use_absolute_embeddings": config.absolute_positions,
+    }
+
+
+def library_ratio(config: SwinConfig) -> float | tuple[float, ...]:
+    """Return the ratio of an MLP's channels so that rounding down gives ours."""
+    ratios = tuple(ratio * _UP for ratio in config.mlp_ratios)
+    return ratios if isinstance(config.mlp_ratio, tuple) else ratios[0]
+
+
 def torchvision_model(config: SwinConfig) -> nn.Module:
     """Build torchvision's model of these sizes; without classes its head is the identity.
 
@@ -63,6 +125,9 @@ def torchvision_model(config: SwinConfig) -> nn.Module:
         ComparisonError: If torchvision has no such model.
         MissingBackendError: If torchvision is not installed, or does not load.
     """
+    require_usual(config, "torchvision's model", *SETTINGS)
+    if isinstance(config.mlp_ratio, tuple):
+        raise ComparisonError("torchvision's model has one mlp_ratio for all stages")
     module = import_library("torchvision.models.swin_transformer", "torchvision")
     fields = _sizes(config) | {"depths": list(config.depths), "num_heads": list(config.num_heads)}
     if config.family == "swinv2":
@@ -74,6 +139,10 @@ def torchvision_model(config: SwinConfig) -> nn.Module:
     )
     if not config.num_classes:
         model.head = nn.Identity()
+    if config.in_channels != 3:  # torchvision's users replace its first layer by hand
+        side = config.patch_size
+        layer = nn.Conv2d(config.in_channels, config.embed_dim, kernel_size=side, stride=side)
+        model.get_submodule("features.0").register_module("0", layer)
     return model
 
 
@@ -101,5 +170,5 @@ def _sizes(config: SwinConfig) -> dict[str, Any]:
         "embed_dim": config.embed_dim,
         "depths": config.depths,
         "num_heads": config.num_heads,
-        "mlp_ratio": config.mlp_ratio * _UP,
+        "mlp_ratio": library_ratio(config),
     }

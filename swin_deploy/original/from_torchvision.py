@@ -11,7 +11,7 @@ from swin_deploy.checkpoints.read import Reading
 from swin_deploy.config import SwinConfig
 from swin_deploy.original.construct import has_other_windows, torchvision_model
 from swin_deploy.original.outputs import OriginalModel, channels_first, tokens_of
-from swin_deploy.original.stored import load_strictly, read_state, under_prefix
+from swin_deploy.original.stored import library_state, load_strictly, read_state, under_prefix
 
 
 def torchvision_original(config: SwinConfig, reading: Reading) -> nn.Module:
@@ -24,7 +24,7 @@ def torchvision_original(config: SwinConfig, reading: Reading) -> nn.Module:
     if has_other_windows(config, reading.saved):
         raise ComparisonError("torchvision has no way to other windows than the checkpoint's")
     model = torchvision_model(config)
-    state = read_state(reading.weights_path, reading.encoder.key)
+    state = library_state(read_state(reading.weights_path, reading.encoder.key), reading.beside)
     load_strictly(model, under_prefix(state, reading.encoder.prefix), "torchvision")
     return OriginalModel(model, config, _outputs)
 

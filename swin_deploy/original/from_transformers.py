@@ -13,10 +13,17 @@ from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
 from exporters.text_files import listed
-from swin_deploy.checkpoints.huggingface import FAMILIES
+from swin_deploy.checkpoints.backbone_config import swin_part
 from swin_deploy.checkpoints.read import Reading
+from swin_deploy.checkpoints.weights_file import WEIGHTS
 from swin_deploy.config import SwinConfig
-from swin_deploy.original.construct import has_other_windows, import_library
+from swin_deploy.config.activations import find_activation
+from swin_deploy.original.construct import (
+    has_other_windows,
+    import_library,
+    require_usual,
+    transformers_settings,
+)
 from swin_deploy.original.outputs import OriginalModel
 
 BACKBONES = ("SwinBackbone", "Swinv2Backbone", "MaskFormerSwinBackbone")
@@ -35,9 +42,15 @@ def transformers_original(config: SwinConfig, reading: Reading) -> nn.Module:
             f"transformers builds its model from a folder with a config.json, and "
             f"{reading.path.name} is a file alone"
         )
+    require_usual(config, "transformers' model", "patch_norm", "pool")
     if reading.key or has_other_windows(config, reading.saved):
         what = f"the key {reading.key}" if reading.key else "other windows than the checkpoint's"
         raise ComparisonError(f"transformers has no way to {what}")
+    if reading.weights_path.name not in WEIGHTS:
+        raise ComparisonError(
+            f"transformers reads {' or '.join(WEIGHTS[::2])} in a folder, not "
+            f"{reading.weights_path.name}"
+        )
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the library must not download anything
     library = import_library("transformers", "transformers")
     with _without_progress(library):
@@ -62,7 +75,15 @@ def _from_pretrained(
     if not known:
         raise ComparisonError(f"transformers has no model {name or 'for it'}: see architectures")
     if config.img_size != reading.saved.img_size and not config.built_size:
+        if config.absolute_positions:
+            raise ComparisonError(
+                "transformers' model does not run at another image size by itself: it has "
+                "absolute positions"
+            )
         _swin_settings(settings).image_size = config.img_size
+    swin = _swin_settings(settings)
+    if find_activation(str(swin.hidden_act)) != config.activation:
+        swin.hidden_act = transformers_settings(config)["hidden_act"]
     if reading.path.is_file():
         local["use_safetensors"] = "safetensors" in reading.path.name
     model, info = kind.from_pretrained(
@@ -74,10 +95,9 @@ def _from_pretrained(
 
 def _swin_settings(settings: Any) -> Any:  # noqa: ANN401 - a config of transformers
     """Return the part of a config that is the Swin encoder's."""
-    for key in ("encoder", "backbone_config", "vision_config"):
-        inner = getattr(settings, key, None)
-        if getattr(inner, "model_type", None) in FAMILIES:
-            return inner
+    key, _ = swin_part(settings.to_dict())
+    for name in filter(None, key.split(".")):
+        settings = getattr(settings, name)
     return settings
 
 

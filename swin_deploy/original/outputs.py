@@ -13,7 +13,7 @@ Read = Callable[[Any, Tensor, SwinConfig], tuple[Tensor, ...]]
 
 
 class OriginalModel(nn.Module):
-    """A library's model with our outputs: images [B, 3, H, W] to what ``config.output`` describes.
+    """A library's model with our outputs: images to what ``config.output`` describes.
 
     Args:
         model: The library's model.

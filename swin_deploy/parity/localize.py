@@ -52,7 +52,7 @@ BLOCK_PARTS: tuple[tuple[str, str, Side], ...] = (
     ("norm behind attention", "norm_after_attention", "out"),
     ("residual behind attention, or the norm before the MLP", "mlp", "in"),
     ("MLP, first layer", "mlp.0", "out"),
-    ("MLP, GELU", "mlp.1", "out"),
+    ("MLP, activation", "mlp.1", "out"),
     ("MLP, second layer", "mlp.2", "out"),
     ("norm behind the MLP", "norm_after_mlp", "out"),
     ("residual behind the MLP, or the order that follows", "", "out"),
@@ -66,7 +66,8 @@ MERGE_PARTS: tuple[tuple[str, str, Side], ...] = (
 EMBED_PARTS: tuple[tuple[str, str, Side], ...] = (
     ("patches", "0.linear", "in"),
     ("linear layer", "0", "out"),
-    ("norm", "", "out"),
+    ("norm", "1", "out"),
+    ("norm, activation or absolute positions", "", "out"),
 )
 PARTS = {"block": BLOCK_PARTS, "merge": MERGE_PARTS, "embed": EMBED_PARTS}
 SCORES = "attention bias and mask"
@@ -80,7 +81,7 @@ class _Place:
         trace: The reference's trace.
         number: Index of the image set.
         index: Index of the point in ``trace.points``.
-        images: The images of that set that were traced, [TRACE_ROWS, 3, H, W].
+        images: The images of that set that were traced, [TRACE_ROWS, in_channels, H, W].
     """
 
     trace: Trace

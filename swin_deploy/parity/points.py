@@ -57,8 +57,8 @@ def _reference_places(reference: Reference) -> Iterator[tuple[Place, str]]:
     if isinstance(reference, NotebookSwin):
         yield from _notebook_places(reference)
         return
-    yield Place("embed"), "patch_embed"
     config = reference.config
+    yield Place("embed"), "pos_drop" if config.absolute_positions else "patch_embed"
     # No stage after the last map that is returned is built.
     count = config.shown_stages[-1] + 1 if config.output_name == "stages" else len(config.depths)
     for stage, depth in enumerate(config.depths[:count]):

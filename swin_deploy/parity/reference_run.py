@@ -23,6 +23,7 @@ from exporters.errors import ComparisonError
 from exporters.memory import release_memory
 from exporters.progress import Progress, silent
 from exporters.spec import Precision
+from swin_deploy.images.scores import Scores
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import NoiseFloor, measure_floor, tolerance_for
 from swin_deploy.parity.points import ComparePoint, compare_points
@@ -82,6 +83,7 @@ class ReferenceOutputs:
         names: Names of the outputs.
         top1_accuracy: Share of labelled images classified right; None without labels or logits.
         trace: Intermediate tokens and noise; None if they were not asked for.
+        scores: Kind of the classes' scores.
     """
 
     backend: str
@@ -90,6 +92,7 @@ class ReferenceOutputs:
     names: tuple[str, ...]
     top1_accuracy: float | None
     trace: Trace | None = None
+    scores: Scores = "softmax"
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,7 @@ def noise_rows(images: ImageSet) -> NDArray[np.int64]:
 
 
 def trace_images(images: ImageSet) -> NDArray[np.float32]:
-    """Return the images whose intermediate tokens are compared, [TRACE_ROWS, 3, H, W]."""
+    """Return the images whose intermediate tokens are compared, [TRACE_ROWS, in_channels, H, W]."""
     return images.images[noise_rows(images)[-TRACE_ROWS:]]
 
 

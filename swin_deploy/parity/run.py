@@ -77,7 +77,8 @@ def image_sets(loaded: LoadedModel, folder: Path | None, *, limit: int) -> tuple
     folder = folder or BUNDLED_IMAGES.get(loaded.name)
     if folder is None:
         return made
-    classes = config.num_classes if config.output_name == "logits" else 0
+    labelled = config.output_name == "logits" and loaded.scores == "softmax"
+    classes = config.num_classes if labelled else 0
     pictures = load_images(
         folder, steps, num_classes=classes, known=loaded.class_names, limit=limit
     )
@@ -119,6 +120,7 @@ def prove_parity(
     outputs = reference_outputs(loaded, images, precisions=precisions, progress=first_parts)
     third = within(progress, 2 / parts, 3 / parts)
     source = judge_original(loaded, outputs, library, progress=third)
+    source = source or untested_original(loaded, original)
     hops = judge(outputs, found, batches=batches, progress=within(progress, 3 / parts, 1))
     return parity_report(loaded, outputs, (*source, *hops))
 
@@ -160,6 +162,20 @@ def judge_original(
     return (dataclasses.replace(hop, first_fault=fault),)
 
 
+def untested_original(loaded: LoadedModel, choice: str) -> tuple[Hop, ...]:
+    """Return a hop that did not run if the checkpoint's own library is one that is not loaded here.
+
+    Args:
+        loaded: The model.
+        choice: Name from ``ORIGINAL_CHOICES``; there is no hop unless it is ``auto``.
+    """
+    if choice != "auto" or loaded.reading is None or not loaded.reading.dialect.no_library:
+        return ()
+    dialect, file = loaded.reading.dialect, loaded.reading.path.name
+    name = f"original ({dialect.source})"
+    return (Hop(name, "original", "fp32", file, dialect.source, not_run=dialect.no_library),)
+
+
 def reference_outputs(
     loaded: LoadedModel,
     images: Sequence[ImageSet],
@@ -185,6 +201,7 @@ def reference_outputs(
         names=loaded.config.output_names,
         progress=within(progress, 0, 0.5),
     )
+    outputs = dataclasses.replace(outputs, scores=loaded.scores)
     return trace_reference(
         outputs, loaded.reference, precisions=precisions, progress=within(progress, 0.5, 1)
     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.images.scores import Scores, scores_of
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import Answer, Guess, NoiseFloor, Sample
 from swin_deploy.parity.compare import TOP, margins, top_changes
@@ -82,7 +83,7 @@ def make_samples(reference: ReferenceOutputs, steps: Preprocessing) -> tuple[Sam
             thumbnail=_thumbnail(images.images[row], steps),
             label=label,
             label_name="" if label is None else _name(images, label),
-            reference=Answer(_guesses(logits[row], images)),
+            reference=Answer(_guesses(logits[row], images, reference.scores)),
         )
         for row, label in zip(rows, labels, strict=True)
     )
@@ -109,7 +110,10 @@ def answer_samples(
     expected, actual = reference.outputs[number][place], outputs[number][place]
     flipped, tied = top_changes(actual, expected, floors[number])
     return tuple(
-        Answer(_guesses(actual[row], images), _change(bool(flipped[row]), bool(tied[row])))
+        Answer(
+            _guesses(actual[row], images, reference.scores),
+            _change(bool(flipped[row]), bool(tied[row])),
+        )
         for row in sample_rows(expected)
     )
 
@@ -120,12 +124,11 @@ def _change(flipped: bool, tied: bool) -> Change:
     return "near tie" if tied else "flip"
 
 
-def _guesses(logits: NDArray[np.float32], images: ImageSet) -> tuple[Guess, ...]:
+def _guesses(logits: NDArray[np.float32], images: ImageSet, scores: Scores) -> tuple[Guess, ...]:
     """Return the likeliest classes of one row of logits; none unless all logits are finite."""
     if not np.isfinite(logits).all():
         return ()
-    powers = np.exp(logits.astype(np.float64) - float(logits.max()))
-    shares = powers / powers.sum()
+    shares = scores_of(logits, "sigmoid" if scores == "sigmoid" else "softmax")
     top = np.argsort(-logits, kind="stable")[:TOP]
     return tuple(Guess(int(i), _name(images, int(i)), float(shares[i])) for i in top)
 
@@ -135,13 +138,18 @@ def _name(images: ImageSet, index: int) -> str:
 
 
 def _thumbnail(image: NDArray[np.float32], steps: Preprocessing) -> str:
-    """Encode a normalised image [3, H, W] as a small JPEG in base64."""
+    """Encode a normalised image [channels, H, W] as a small JPEG in base64.
+
+    RGB is shown, or the first three channels, or the first alone if there are fewer.
+    """
     from PIL import Image
 
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (steps.mean, steps.std))
     levels = (image * std + mean) / np.float32(steps.rescale)
     pixels = np.clip(levels, 0, 255).round().astype(np.uint8)
-    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    pixels = pixels[::-1] if steps.channel_order == "bgr" else pixels
+    shown = pixels[:3].transpose(1, 2, 0) if len(pixels) >= 3 else pixels[0]
+    picture = Image.fromarray(np.ascontiguousarray(shown))
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     memory = io.BytesIO()
     picture.save(memory, "JPEG", quality=JPEG_QUALITY)

@@ -177,7 +177,7 @@ def measure_ranges(
 
     Args:
         model: The deploy model, in float32 and evaluation mode.
-        images: Calibration images, [n, 3, H, W].
+        images: Calibration images, [n, in_channels, H, W].
         progress: Function that is told each step before it runs.
 
     Returns:
@@ -204,7 +204,7 @@ def measure_noise(
 
     Args:
         model: The deploy model, in float32 and evaluation mode.
-        images: Images, [n, 3, H, W].
+        images: Images, [n, in_channels, H, W].
         precision: ``fp16`` or ``bf16``.
         progress: Function that is told each step before it runs.
 
@@ -234,7 +234,7 @@ def emulate(
 
     Args:
         model: The deploy model, in float32 and evaluation mode.
-        images: Images, [n, 3, H, W].
+        images: Images, [n, in_channels, H, W].
         precision: ``fp16`` or ``bf16``.
         tolerance: Tolerance of every output.
         keep: Names of the parts that stay float32.

@@ -29,6 +29,8 @@ from swin_deploy.runners import (
 )
 from swin_deploy.runners.engine_manifest import read_engine_manifest
 
+OF_ANSWERS = ("classes", "scores")  # options that a file of any form can take
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -57,8 +59,8 @@ def open_artifact(
     Args:
         artifact: A model, a checkpoint, the name of a model, an ONNX file or an engine.
         runner: The way that PyTorch runs the deploy model of a checkpoint; None for the reference.
-        asked: Options of ``load_model``, for a checkpoint or a name; ``classes`` only for anything
-            else.
+        asked: Options of ``load_model``, for a checkpoint or a name; ``classes`` and ``scores``
+            only for anything else.
 
     Raises:
         ConfigError: If an option is unknown, or can no longer be changed in this file.
@@ -83,14 +85,13 @@ def open_artifact(
 
 
 def _named(opened: Opened, asked: LoadOptions) -> Opened:
-    """Return the model with the class names of ``asked``, if any, in place of its own."""
+    """Return the model with the class names and scores of ``asked`` in place of its own."""
+    facts = opened.facts
+    facts = dataclasses.replace(facts, scores=asked.get("scores") or facts.scores)
     classes = asked.get("classes")
-    if classes is None:
-        return opened
-    names = read_class_names(Path(classes), opened.facts.config.num_classes)
-    facts = dataclasses.replace(
-        opened.facts, class_names=names.shown, class_names_source=names.source
-    )
+    if classes is not None:
+        names = read_class_names(Path(classes), facts.config.num_classes)
+        facts = dataclasses.replace(facts, class_names=names.shown, class_names_source=names.source)
     return dataclasses.replace(opened, facts=facts)
 
 
@@ -126,7 +127,7 @@ def _required(facts: ModelFacts | None, path: Path) -> ModelFacts:
 
 def _require_nothing_but_classes(name: str, asked: Mapping[str, Any], *, since: str) -> None:
     """Refuse options that only a checkpoint can take."""
-    said = [key for key, value in asked.items() if value is not None and key != "classes"]
+    said = [key for key, value in asked.items() if value is not None and key not in OF_ANSWERS]
     fixed = [key for key in said if not _is_default(key, asked[key])]
     if fixed:
         raise ConfigError(

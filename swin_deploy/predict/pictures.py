@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,7 +18,7 @@ STANDARD_INPUT = "-"
 MOST_INPUT = 512 << 20  # bytes of one picture
 
 
-Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
+Picture = str | Path | bytes | Image.Image | NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,8 @@ class NamedPicture:
 
     Attributes:
         name: The name.
-        picture: A path, the bytes of an image file, a Pillow image, or RGB pixels
-            [height, width, 3], uint8.
+        picture: A path, the bytes of an image or `.npy` file, a Pillow image, or an array
+            [height, width, channels]: pixels of 0 to 255, uint8, or as in a `.npy` file.
     """
 
     name: str

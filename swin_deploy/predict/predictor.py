@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -18,8 +19,9 @@ from PIL import Image
 from exporters.errors import ComparisonError, ConfigError, FileError
 from swin_deploy.checkpoints.load import LoadedModel, LoadOptions
 from swin_deploy.images.batches import decode_ahead
-from swin_deploy.images.decode import load_pixels, normalise
+from swin_deploy.images.decode import Pixels, load_pixels, normalise
 from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.images.scores import TAG_THRESHOLD, scores_of
 from swin_deploy.predict.opened import open_artifact
 from swin_deploy.predict.pictures import NamedPicture, Picture, named_picture
 from swin_deploy.runners import TorchWay
@@ -38,7 +40,8 @@ class Scored:
     Attributes:
         index: Index of the class in the model's logits.
         name: Name of the class; empty if it is not known.
-        probability: Softmax of the logits, 0 to 1.
+        probability: Softmax or sigmoid of the logits, 0 to 1; the logit itself with scores
+            ``none``.
     """
 
     index: int
@@ -57,7 +60,8 @@ class Prediction:
 
     Attributes:
         image: Path of the picture, or its name.
-        top: Classes, the most probable first; none if the model has no classifier.
+        top: Classes, the most probable first; none if the model has no classifier. Of a model with
+            a sigmoid, those whose probability reaches the threshold.
         outputs: The model's outputs for this picture by name, without the batch dimension.
         error: The reason why there is no answer; empty if there is one.
     """
@@ -76,13 +80,15 @@ class Predictor:
 
     Args:
         artifact: An ONNX file, an engine, a checkpoint, the name of a model, or a loaded one.
-        top: Number of classes to name, the most probable first.
+        top: Number of classes to name, the most probable first; by default 5, and all that reach
+            the threshold where any number of classes may be right.
+        threshold: Least score of a class to be named; by default 0.35 with a sigmoid, else none.
         batch: Number of pictures a call, clipped to the batches that the file takes.
         runner: The way that PyTorch runs a checkpoint's deploy model, ``torch`` or
             ``torch-max-autotune``: compiled, for batches of powers of two. None runs the reference
             as it is.
-        asked: Options of ``LoadOptions`` for a checkpoint, such as ``img_size``; ``classes`` only
-            for an ONNX file or an engine.
+        asked: Options of ``LoadOptions`` for a checkpoint, such as ``img_size``; ``classes`` and
+            ``scores`` only for an ONNX file or an engine.
 
     Attributes:
         name: Name of the file, or of the model.
@@ -90,6 +96,8 @@ class Predictor:
         runner: The runner, open; ``runner.backend`` names the library and the device.
         sha256: SHA-256 digest of the file; empty for random weights.
         notes: Remarks on what was found, skipped or changed while loading.
+        top: Number of classes to name; None for all that reach the threshold.
+        threshold: Least score of a class to be named; None for any.
 
     Raises:
         ConfigError: If an option is unknown, or can no longer be changed in this file.
@@ -108,21 +116,26 @@ class Predictor:
         self,
         artifact: str | Path | LoadedModel,
         *,
-        top: int = TOP,
+        top: int | None = None,
+        threshold: float | None = None,
         batch: int = BATCH,
         runner: TorchWay | None = None,
         **asked: Unpack[LoadOptions],
     ) -> None:
-        for what, value in (("top", top), ("batch", batch)):
+        for what, value in (("top", TOP if top is None else top), ("batch", batch)):
             if type(value) is not int or value < 1:
                 raise ConfigError(f"{what} {value!r}: a whole number of at least 1 is needed")
+        if threshold is not None and not math.isfinite(threshold):
+            raise ConfigError(f"threshold {threshold}: a finite number is needed")
         opened = open_artifact(_artifact(artifact), runner=runner, **asked)
         self.name, self.facts, self.sha256 = opened.name, opened.facts, opened.sha256
         self.notes = opened.notes
         self.runner = opened.runner
         self._closed = False
         self._turn = threading.Lock()
-        self._top = top
+        several = self.facts.scores == "sigmoid"
+        self.threshold = TAG_THRESHOLD if threshold is None and several else threshold
+        self.top = None if top is None and several else top or TOP
         self._names = self.facts.class_names
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(self.runner)
@@ -149,8 +162,9 @@ class Predictor:
         """Answer to pictures.
 
         Args:
-            pictures: One picture or several: the path of an image file, the bytes of one, a Pillow
-                image, or RGB pixels [height, width, 3], uint8.
+            pictures: One picture or several: the path of an image or `.npy` file, the bytes of one,
+                a Pillow image, or an array [height, width, channels]: pixels of 0 to 255, uint8, or
+                as in a `.npy` file.
 
         Returns:
             One answer a picture, in order.
@@ -164,7 +178,7 @@ class Predictor:
             pictures = (pictures,)
         if not isinstance(pictures, Iterable):
             raise ConfigError(
-                f"{pictures!r} is no picture; give paths, bytes, Pillow images or RGB pixels"
+                f"{pictures!r} is no picture; give paths, bytes, Pillow images or arrays of pixels"
             )
         if self._closed:
             raise ConfigError(f"the predictor of {self.name} is closed; make another one")
@@ -215,7 +229,7 @@ class Predictor:
                 yield self._answer(named.name, next(rows))
 
     def _run(self, images: NDArray[np.float32]) -> Outputs:
-        """Run images [n, 3, H, W]; a runner has room for one call, so threads take turns."""
+        """Run normalised images; a runner has room for one call, so threads take turns."""
         with self._turn:
             if self._closed:
                 raise ConfigError(f"the predictor of {self.name} is closed; make another one")
@@ -248,8 +262,11 @@ class Predictor:
             return Prediction(image, outputs=outputs, error=f"image {image}: {NOT_A_NUMBER}")
         if not self.classifies:
             return Prediction(image, outputs=outputs)
-        shares = softmax(outputs["logits"])
-        best = np.argsort(-shares, kind="stable")[: self._top]
+        shares = scores_of(outputs["logits"], self.facts.scores)
+        best = np.argsort(-shares, kind="stable")
+        if self.threshold is not None:
+            best = best[shares[best] >= self.threshold]
+        best = best[: self.top]
         top = tuple(Scored(int(i), self._name(int(i)), float(shares[i])) for i in best)
         return Prediction(image, top, outputs)
 
@@ -272,31 +289,14 @@ def _artifact(given: str | Path | LoadedModel) -> Path | LoadedModel:
     return Path(given)
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Compute the probabilities [..., classes] of logits, in float64."""
-    wide = logits.astype(np.float64)
-    shares = np.exp(wide - wide.max(axis=-1, keepdims=True))
-    total: NDArray[np.float64] = shares / shares.sum(axis=-1, keepdims=True)
-    return total
-
-
-def _pixels(
-    named: NamedPicture, steps: Preprocessing, tell: Callable[[str], None]
-) -> NDArray[np.uint8]:
-    """Return the model's pixels, [rows, columns, 3], of a picture in any of its forms."""
+def _pixels(named: NamedPicture, steps: Preprocessing, tell: Callable[[str], None]) -> Pixels:
+    """Return the model's pixels, [rows, columns, channels], of a picture in any of its forms."""
     picture = named.picture
     if isinstance(picture, str | Path):
         return load_pixels(Path(picture), steps, tell=tell)
-    if isinstance(picture, bytes | Image.Image):
-        return load_pixels(picture, steps, name=named.name, tell=tell)
-    if not isinstance(picture, np.ndarray):
+    if not isinstance(picture, bytes | Image.Image | np.ndarray):
         raise FileError(
-            f"{named.name} is a {type(picture).__name__}; give a path, bytes, a Pillow image or "
-            "RGB pixels"
+            f"{named.name} is a {type(picture).__name__}; give a path, bytes, a Pillow image or an "
+            "array of pixels"
         )
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise FileError(
-            f"{named.name} is {picture.dtype} of shape {list(picture.shape)}; give RGB pixels "
-            "[height, width, 3], uint8, a Pillow image or a path"
-        )
-    return load_pixels(Image.fromarray(picture), steps, name=named.name, tell=tell)
+    return load_pixels(picture, steps, name=named.name.removeprefix("image "), tell=tell)

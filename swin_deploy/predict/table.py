@@ -33,6 +33,7 @@ class PredictionTable:
             continued.
         key: Conditions of the rows, as JSON values: the model, its runner, its options.
         top: Number of classes a row.
+        score: Name of a class's score in the first row.
         force: True to start anew if the file holds something else.
 
     Attributes:
@@ -46,7 +47,15 @@ class PredictionTable:
             it for long.
     """
 
-    def __init__(self, path: Path, key: dict[str, Any], *, top: int, force: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        key: dict[str, Any],
+        *,
+        top: int,
+        score: str = "probability",
+        force: bool = False,
+    ) -> None:
         self.path = path
         self.done: set[str] = set()
         self.dropped = 0
@@ -55,9 +64,7 @@ class PredictionTable:
         # The form that a reader of the file gets: lists, no tuples.
         self._manifest = json.loads(json.dumps({"schema": SCHEMA, "kind": PREDICTIONS, **key}))
         numbered = (
-            f"{what}_{rank}"
-            for rank in range(1, top + 1)
-            for what in ("class", "index", "probability")
+            f"{what}_{rank}" for rank in range(1, top + 1) for what in ("class", "index", score)
         )
         self._header = ["image", *numbered, "error"]
         self._top = top
@@ -100,7 +107,7 @@ class PredictionTable:
     def _row(self, answer: Prediction) -> list[str]:
         cells = [
             cell
-            for scored in answer.top
+            for scored in answer.top[: self._top]
             for cell in (scored.name, str(scored.index), f"{scored.probability:.6g}")
         ]
         return [answer.image, *cells, *[""] * (3 * self._top - len(cells)), answer.error]

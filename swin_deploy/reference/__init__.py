@@ -1,14 +1,16 @@
 """Readable, trainable models that the deploy model is checked against.
 
-============  ==================================================================================
-``alias``     copies of a module that cost no memory until they are cast or moved
-``notebook``  the notebook's Swin Transformer, with its habits kept so that its checkpoints keep
-              their numbers
-``parts``     stochastic depth, which all reference models share
-``swin``      Swin Transformer, "Hierarchical Vision Transformer using Shifted Windows", arXiv
-              2103.14030
-``swin_v2``   Swin Transformer V2, "Scaling Up Capacity and Resolution", arXiv 2111.09883
-============  ==================================================================================
+===============  ===============================================================================
+``activations``  modules of the activations of an MLP
+``alias``        copies of a module that cost no memory until they are cast or moved
+``head``         the classifier: one linear layer, or two around an activation
+``notebook``     the notebook's Swin Transformer, with its habits kept so that its checkpoints keep
+                 their numbers
+``parts``        stochastic depth, which all reference models share
+``swin``         Swin Transformer, "Hierarchical Vision Transformer using Shifted Windows",
+                 arXiv 2103.14030
+``swin_v2``      Swin Transformer V2, "Scaling Up Capacity and Resolution", arXiv 2111.09883
+===============  ===============================================================================
 """
 
 from __future__ import annotations

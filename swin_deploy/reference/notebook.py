@@ -21,7 +21,8 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from swin_deploy.config import StageSpec, SwinConfig, hidden_channels
+from swin_deploy.config import StageSpec, SwinConfig
+from swin_deploy.reference.activations import activation
 from swin_deploy.reference.parts import StochasticDepth, drop_path_rates
 
 STOCHASTIC_DEPTH = 0.2  # of the last block; grows linearly from 0
@@ -145,14 +146,16 @@ class ShiftedWindowMSA(nn.Module):
 class SwinEncoderBlock(nn.Module):
     """An attention branch, then an MLP branch, after one shared LayerNorm (habit 7)."""
 
-    def __init__(self, stage: StageSpec, mlp_ratio: float, mask: bool, drop_path: float) -> None:
+    def __init__(
+        self, config: SwinConfig, stage: StageSpec, *, mask: bool, drop_path: float
+    ) -> None:
         super().__init__()
-        hidden = hidden_channels(stage.dim, mlp_ratio)
         self.layer_norm = nn.LayerNorm(stage.dim)
         self.stochastic_depth = StochasticDepth(drop_path)
         self.WMSA = ShiftedWindowMSA(stage, mask)
-        layers = (nn.Linear(stage.dim, hidden), nn.Linear(hidden, stage.dim))
-        self.MLP = nn.Sequential(layers[0], nn.GELU(), nn.Dropout(DROPOUT), layers[1])
+        layers = (nn.Linear(stage.dim, stage.hidden), nn.Linear(stage.hidden, stage.dim))
+        between = activation(config.activation)
+        self.MLP = nn.Sequential(layers[0], between, nn.Dropout(DROPOUT), layers[1])
         for layer in layers:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.normal_(layer.bias, std=1e-6)
@@ -165,10 +168,12 @@ class SwinEncoderBlock(nn.Module):
 class AlternatingEncoderBlock(nn.Module):
     """A block on plain windows, then one on shifted windows."""
 
-    def __init__(self, stage: StageSpec, mlp_ratio: float, drop_paths: tuple[float, float]) -> None:
+    def __init__(
+        self, config: SwinConfig, stage: StageSpec, drop_paths: tuple[float, float]
+    ) -> None:
         super().__init__()
-        self.WSA = SwinEncoderBlock(stage, mlp_ratio, mask=False, drop_path=drop_paths[0])
-        self.SWSA = SwinEncoderBlock(stage, mlp_ratio, mask=True, drop_path=drop_paths[1])
+        self.WSA = SwinEncoderBlock(config, stage, mask=False, drop_path=drop_paths[0])
+        self.SWSA = SwinEncoderBlock(config, stage, mask=True, drop_path=drop_paths[1])
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.SWSA(self.WSA(tokens))
@@ -192,7 +197,7 @@ class NotebookSwin(nn.Module):
                 self.stages.append(PatchMerging(stage.dim // 2, stage.resolution.rows))
             for block in range(0, stage.depth, 2):
                 pair = (rates[index][block], rates[index][block + 1])
-                self.stages.append(AlternatingEncoderBlock(stage, config.mlp_ratio, pair))
+                self.stages.append(AlternatingEncoderBlock(config, stage, pair))
         self.head: nn.Module | None = None
         if config.num_classes:
             self.head = nn.Linear(config.stages[-1].dim, config.num_classes)

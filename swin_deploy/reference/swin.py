@@ -14,9 +14,13 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swin_deploy.config import Size, StageSpec, SwinConfig, hidden_channels
+from swin_deploy.config import Size, StageSpec, SwinConfig
+from swin_deploy.config.activations import Activation
 from swin_deploy.config.sizes import NONE
+from swin_deploy.config.swin import Pool
 from swin_deploy.config.windows import offsets, relative_position_index, shifted_window_mask
+from swin_deploy.reference.activations import activation
+from swin_deploy.reference.head import build_head
 from swin_deploy.reference.parts import StochasticDepth, drop_path_rates
 
 DROP_PATH = 0.1  # of the last block; the authors use 0.1 to 0.5 by size
@@ -27,14 +31,14 @@ UNGRID = "(b gh gw) (wh ww) c -> b (gh wh) (gw ww) c"
 
 
 class PatchEmbed(nn.Module):
-    """The embedding of images [B, 3, H, W] as tokens [B, H, W, C]."""
+    """The embedding of images [B, in_channels, H, W] as tokens [B, H, W, C]."""
 
     def __init__(self, config: SwinConfig) -> None:
         super().__init__()
         patch, dim = config.patch_size, config.embed_dim
         self.pads = config.remainder == "pad"
-        self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
-        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        self.proj = nn.Conv2d(config.in_channels, dim, kernel_size=patch, stride=patch)
+        self.norm = nn.LayerNorm(dim) if config.patch_norm else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         if self.pads:
@@ -44,12 +48,12 @@ class PatchEmbed(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers around an exact GELU."""
+    """Two linear layers around an activation, an exact GELU in the paper."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, kind: Activation) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
-        self.act = nn.GELU()
+        self.act = activation(kind)
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -132,7 +136,7 @@ class SwinBlock(nn.Module):
         self.attn = self.attention(stage)
         self.drop_path = StochasticDepth(drop_path)
         self.norm2 = nn.LayerNorm(stage.dim, eps=config.layer_norm_eps)
-        self.mlp = Mlp(stage.dim, hidden_channels(stage.dim, config.mlp_ratio))
+        self.mlp = Mlp(stage.dim, stage.hidden, config.activation)
         mask = shifted_window_mask(dataclasses.replace(stage, shift_size=shift), MASKED)
         self.register_buffer("attn_mask", mask, persistent=False)
 
@@ -173,7 +177,7 @@ class PatchMerging(nn.Module):
     def __init__(self, config: SwinConfig, dim: int) -> None:
         super().__init__()
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
-        self.norm = nn.LayerNorm(self.norm_dim(dim), eps=config.layer_norm_eps)
+        self.norm = nn.LayerNorm(self.norm_dim(dim))
 
     @staticmethod
     def norm_dim(dim: int) -> int:
@@ -223,7 +227,7 @@ class BasicLayer(nn.Module):
 
 
 class SwinTransformer(nn.Module):
-    """The paper's model, from images [B, 3, H, W] to the output that ``config.output`` names.
+    """The paper's model, from images [B, in_channels, H, W] to ``config.output``.
 
     ``norm`` is the identity unless ``config.final_norm``. ``norm0``, ``norm1``, ... normalise the
     feature maps that are outputs, with ``config.stage_norms``.
@@ -235,6 +239,11 @@ class SwinTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbed(config)
+        self.absolute_pos_embed: nn.Parameter | None = None
+        if config.absolute_positions:
+            places = torch.zeros(1, config.stages[0].resolution.area, config.embed_dim)
+            self.absolute_pos_embed = nn.Parameter(places)
+        self.pos_drop = nn.Identity()
         rates = drop_path_rates(config.depths, DROP_PATH)
         stages = config.stages
         self.layers = nn.ModuleList(
@@ -251,11 +260,8 @@ class SwinTransformer(nn.Module):
         if config.final_norm:
             self.norm = nn.LayerNorm(stages[-1].dim, eps=config.layer_norm_eps)
         for index in config.shown_stages if config.stage_norms else ():
-            norm = nn.LayerNorm(stages[index].dim, eps=config.layer_norm_eps)
-            self.add_module(f"norm{index}", norm)
-        self.head: nn.Module = nn.Identity()
-        if config.num_classes:
-            self.head = nn.Linear(stages[-1].dim, config.num_classes)
+            self.add_module(f"norm{index}", nn.LayerNorm(stages[index].dim))
+        self.head = build_head(config)
         self.apply(_initialise)
 
     def parts(self) -> Iterator[tuple[list[SwinBlock], PatchMerging | None]]:
@@ -268,7 +274,7 @@ class SwinTransformer(nn.Module):
 
     def stage_tokens(self, images: Tensor) -> list[Tensor]:
         """Return the tokens [B, H, W, C] after the blocks of each stage, before its merge."""
-        tokens = self.patch_embed(images)
+        tokens = self.pos_drop(self._placed(self.patch_embed(images)))
         found = []
         for blocks, merge in self.parts():
             for block in blocks:
@@ -278,11 +284,18 @@ class SwinTransformer(nn.Module):
                 tokens = merge(tokens)
         return found
 
+    def _placed(self, tokens: Tensor) -> Tensor:
+        """Add the embedding of each place to tokens [B, H, W, C], if the model has one."""
+        if self.absolute_pos_embed is None:
+            return tokens
+        rows = tokens.shape[1]
+        return tokens + rearrange(self.absolute_pos_embed, "b (h w) c -> b h w c", h=rows)
+
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the output that ``config.output`` names; by default logits or features.
 
         Args:
-            images: Normalised images, [B, 3, H, W].
+            images: Normalised images, [B, in_channels, H, W].
         """
         stages = self.stage_tokens(images)
         output = self.config.output_name
@@ -291,13 +304,21 @@ class SwinTransformer(nn.Module):
         tokens = self.norm(stages[-1])
         if output == "tokens":
             return rearrange(tokens, "b h w c -> b (h w) c")  # [B, H, W, C] -> [B, N, C]
-        features = reduce(tokens, "b h w c -> b c", "mean")  # [B, H, W, C] -> [B, C]
+        features = pool_tokens(tokens, self.config.pool)
         return features if output == "features" else self.head(features)
 
     def _stage_map(self, index: int, tokens: Tensor) -> Tensor:
         if self.config.stage_norms:
             tokens = self.get_submodule(f"norm{index}")(tokens)
         return rearrange(tokens, "b h w c -> b c h w")  # [B, H, W, C] -> [B, C, H, W]
+
+
+def pool_tokens(tokens: Tensor, kind: Pool) -> Tensor:
+    """Pool tokens [B, H, W, C] to features [B, C]; see ``SwinConfig.pool``."""
+    if kind == "avg":
+        return reduce(tokens, "b h w c -> b c", "mean")
+    largest = reduce(tokens, "b h w c -> b c", "max")
+    return largest if kind == "max" else (largest + reduce(tokens, "b h w c -> b c", "mean")) / 2
 
 
 def _initialise(module: nn.Module) -> None:

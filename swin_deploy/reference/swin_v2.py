@@ -106,6 +106,6 @@ class PatchMergingV2(PatchMerging):
 
 
 class SwinTransformerV2(SwinTransformer):
-    """V2's model, from images [B, 3, H, W] to ``config.output``; see ``SwinTransformer``."""
+    """V2's model, from images to ``config.output``; see ``SwinTransformer``."""
 
     kinds = (SwinBlockV2, PatchMergingV2)

@@ -15,6 +15,7 @@ from swin_deploy.artifacts.facts import versions
 from swin_deploy.bench import BenchReport
 from swin_deploy.candidates import Made
 from swin_deploy.checkpoints.load import LoadedModel
+from swin_deploy.config import SwinConfig, channels_text
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import ParityReport
 from swin_deploy.report.from_json import read_report
@@ -60,11 +61,17 @@ def _made_from(loaded: LoadedModel) -> dict[str, str]:
     return {
         "weights": loaded.weights,
         "source": loaded.source or "no checkpoint",
-        "image size": "{} x {} pixels".format(*config.image),
+        "image size": _image_size(config),
         "preprocessing": f"{steps.refusal or steps.text} ({steps.origin})",
         "outputs": ", ".join(config.output_names),
         "classes": f"{config.num_classes}, {shown}" if config.num_classes else "no classifier",
     }
+
+
+def _image_size(config: SwinConfig) -> str:
+    """Return rows and columns of an image, and its channels where they are not three."""
+    size = "{} x {} pixels".format(*config.image)
+    return size if config.in_channels == 3 else f"{size}, {channels_text(config.in_channels)}"
 
 
 def with_earlier(report: Report, folder: Path) -> Report:

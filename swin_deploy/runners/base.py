@@ -50,7 +50,7 @@ class Runner(Protocol):
         return max(count, self.min_batch)
 
     def inputs(self, images: NDArray[np.float32]) -> NDArray[Any]:
-        """Convert images [B, 3, H, W] to the model's input; ``prepare`` takes either form.
+        """Convert images [B, channels, H, W] to the model's input; ``prepare`` takes either form.
 
         Raises:
             ComparisonError: If there is no image among them, or they cannot be converted.
@@ -58,7 +58,7 @@ class Runner(Protocol):
         return images
 
     def prepare(self, images: NDArray[Any]) -> None:
-        """Copy images [B, 3, H, W] to where the model reads them, in the type that it takes.
+        """Copy images [B, channels, H, W] to where the model reads them, in the type that it takes.
 
         Raises:
             ComparisonError: If the model takes images of another shape.
@@ -74,7 +74,7 @@ class Runner(Protocol):
         """Return the outputs of the last call, on the host, one array [B, ...] each."""
 
     def run(self, images: NDArray[Any]) -> Outputs:
-        """Run the model on images [B, 3, H, W]; each output has one row for each image."""
+        """Run the model on images [B, channels, H, W]; each output has one row for each image."""
         self.prepare(images)
         self.execute()
         self.synchronize()
@@ -114,7 +114,7 @@ def plain_images(images: NDArray[Any], name: str) -> NDArray[np.float32]:
     """Return images as a row-major float32 array, which every library takes.
 
     Args:
-        images: Images [B, 3, H, W], of any memory layout and number type.
+        images: Images [B, channels, H, W], of any memory layout and number type.
         name: Name of the runner, for the message.
 
     Raises:
@@ -122,17 +122,17 @@ def plain_images(images: NDArray[Any], name: str) -> NDArray[np.float32]:
     """
     if images.ndim != 4 or not images.size:
         raise ComparisonError(
-            f"{name} takes images of shape [batch, 3, height, width], not {list(images.shape)}; "
-            "give at least one image"
+            f"{name} takes images of shape [batch, channels, height, width], not "
+            f"{list(images.shape)}; give at least one image"
         )
     return plain_array(images, np.float32)
 
 
 def pixel_images(images: NDArray[Any], steps: Preprocessing | None, name: str) -> NDArray[np.uint8]:
-    """Return the pixels [B, H, W, 3], uint8, for a model that normalises them itself.
+    """Return the pixels [B, H, W, channels], uint8, for a model that normalises them itself.
 
     Args:
-        images: Normalised images [B, 3, H, W], or pixels [B, H, W, 3], uint8.
+        images: Normalised images [B, channels, H, W], or pixels [B, H, W, channels], uint8.
         steps: Preprocessing by which the images were normalised; None if it is not known.
         name: Name of the runner, for the message.
 

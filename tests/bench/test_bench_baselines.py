@@ -131,6 +131,18 @@ def test_original_has_our_weights_and_gives_our_output(library, config):
     assert relative_l2(theirs, other) > 1e-3
 
 
+@pytest.mark.parametrize("library", ["timm", "torchvision", "transformers"])
+def test_original_has_our_head_of_two_layers(library):
+    peers.import_peer(library)
+    ours = loaded(dataclasses.replace(V1, head_hidden=6, head_activation="tanh"))
+    images = seeded_images(V1)
+    with TorchRunner("original", original_maker(ours, library)) as runner:
+        theirs = runner.run(np.asarray(images))
+    with torch.no_grad():
+        expected = (np.asarray(ours.reference(images)),)
+    assert relative_l2(theirs, expected) < 1e-5
+
+
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
 def test_original_without_classifier_gives_features(library):
     peers.import_peer(library)

@@ -108,7 +108,7 @@ def change_timm(folder: Path, part: str, change: Change) -> None:
 
 
 HUGGINGFACE_REFUSED: dict[str, tuple[Change, str]] = {
-    "channels": ({"num_channels": 4}, "num_channels 4; supported are 3"),
+    "channels": ({"num_channels": 4}, "in_channels 4, the weights have 3"),
     "patch": ({"patch_size": 8}, "patch_size 8, the weights have 4"),
     "patch-rectangle": ({"patch_size": [4, 8]}, "patch_size of config.json is 4 x 8"),
     "no-bias": ({"qkv_bias": False}, "qkv_bias False, the weights have True"),
@@ -125,6 +125,8 @@ HUGGINGFACE_REFUSED: dict[str, tuple[Change, str]] = {
     "ratio-text": ({"mlp_ratio": "4"}, "mlp_ratio: expected float"),
     "ratio-nan": ({"mlp_ratio": float("nan")}, "mlp_ratio"),
     "bias-text": ({"qkv_bias": "no"}, "qkv_bias: expected bool"),
+    "heads-twice": ({"num_attention_heads": [1, 2, 4]}, r"num_heads \(1, 2, 4\), the weights"),
+    "epsilon": ({"layer_norm_eps": -1.0}, "layer_norm_eps: expected float > 0"),
     "labels-list": ({"id2label": ["a"]}, "id2label: expected object"),
     "many-stages": ({"depths": [1] * 100}, "depths: expected array of length <= 64"),
 }
@@ -147,18 +149,25 @@ def test_huggingface_fields_are_refused_by_file_and_name(
 
 
 TIMM_REFUSED: dict[str, tuple[str, Change, str]] = {
-    "pool": ("model_args", {"global_pool": "max"}, "global_pool 'max'; supported is avg"),
-    "pool-on-top": ("", {"global_pool": "max"}, "global_pool 'max'; supported is avg"),
-    "no-pool": ("model_args", {"global_pool": ""}, "global_pool ''; supported is avg"),
-    "activation": ("model_args", {"act_layer": "silu"}, "act_layer 'silu'; supported is gelu"),
+    "pool": ("model_args", {"global_pool": "max"}, "global_pool 'avg', and 'max' in model_args"),
+    "pool-on-top": ("", {"global_pool": "max"}, "global_pool 'max', and 'avg' in model_args"),
+    "pools": ("model_args", {"global_pool": "catavgmax"}, "'catavgmax'; supported are avg, max"),
+    "pool-unknown": ("", {"global_pool": "fastest"}, "global_pool 'fastest'; supported are"),
+    "no-pool": ("model_args", {"global_pool": ""}, "global_pool 'avg', and '' in model_args"),
+    "activation": (
+        "model_args",
+        {"act_layer": "silu"},
+        "act_layer silu, which timm's Swin V1 does not have",
+    ),
     "norm": ("model_args", {"norm_layer": "rmsnorm"}, "norm_layer 'rmsnorm'"),
     "stem": ("model_args", {"embed_layer": "conv"}, "embed_layer 'conv'"),
-    "channels": ("model_args", {"in_chans": 1}, "in_chans 1; supported is 3"),
-    "features": ("model_args", {"features_only": True}, "features_only True"),
+    "channels": ("model_args", {"in_chans": 1}, "in_channels 1, the weights have 3"),
+    "stages": ("model_args", {"features_only": True, "out_indices": [5]}, "out_indices 5"),
+    "no-stages": ("model_args", {"features_only": True, "out_indices": []}, "out_indices none"),
     "offset": ("pretrained_cfg", {"label_offset": 1}, "label_offset 1; supported is 0"),
     "custom": ("pretrained_cfg", {"custom_load": True}, "custom_load True"),
     "head-dim": ("model_args", {"head_dim": 8}, "head_dim 8"),
-    "ratios": ("model_args", {"mlp_ratio": [4, 2, 4]}, "mlp_ratio 4.0, 2.0, 4.0"),
+    "ratios": ("model_args", {"mlp_ratio": [4, 2, 4]}, "mlp_ratio (4.0, 2.0, 4.0), the weights"),
     "bias": ("model_args", {"qkv_bias": False}, "qkv_bias False, the weights have True"),
     "patch": ("model_args", {"patch_size": 2}, "patch_size 2, the weights have 4"),
     "classes": ("model_args", {"num_classes": 7}, "num_classes 7, the weights have 10"),

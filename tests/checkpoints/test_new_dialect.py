@@ -143,7 +143,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "checkpoints" / "toy.py").write_text(TOY)
     known = copy / "checkpoints" / "known.py"
-    text = known.read_text().replace("import huggingface,", "import huggingface, toy,")
+    text = known.read_text().replace("    huggingface,\n", "    huggingface,\n    toy,\n", 1)
     text = text.replace("    timm.DIALECT,\n", "    timm.DIALECT,\n    toy.DIALECT,\n", 1)
     known.write_text(text)
     write_toys(folder)
@@ -187,13 +187,15 @@ def test_new_dialect_decides_what_its_library_does(toys: dict[str, Any]) -> None
 def test_new_dialect_is_in_messages_and_commands(toys: dict[str, Any]) -> None:
     assert "no checkpoint of timm" in toys["wrong"]
     assert "its keys are those of toy" in toys["wrong"]
-    sources = ("notebook", "microsoft", "timm", "toy", "torchvision", "huggingface")
+    sources = ("notebook", "microsoft", "timm", "toy", "torchvision", "huggingface", "openmmlab")
     assert f"no Swin checkpoint of {', '.join(sources)}:" in toys["foreign"]
     assert toys["models"]["toy"] == "what toys are made of"
     assert tuple(toys["models"]) == sources
     assert "|".join(sources) in toys["help"]
     assert "auto|none|timm|torchvision|huggingface]" in toys["help"]
-    assert "timm, torchvision, huggingface, microsoft, toy, or a" in " ".join(toys["help"].split())
+    assert "timm, torchvision, huggingface, microsoft, toy, openmmlab, or a" in " ".join(
+        toys["help"].split()
+    )
 
 
 def asks_for_a_source(text: str) -> list[int]:

@@ -115,8 +115,8 @@ def test_own_head_on_a_model_attribute_is_not_taken_for_maskformers_norms(tmp_pa
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     state["classifier.weight"] = torch.ones(3, 128)
     loaded = load_model(None, peers.saved(state, tmp_path / "own.pth"))
-    assert loaded.config.num_classes == 0
-    assert any("outside the encoder model: classifier.*" in note for note in loaded.notes)
+    assert loaded.config.num_classes == 3
+    assert [one.value for one in loaded.assumptions if one.subject == "head"] == ["classifier"]
 
 
 @pytest.mark.parametrize("family", ["swin", "swinv2"])

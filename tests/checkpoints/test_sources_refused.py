@@ -69,8 +69,8 @@ DAMAGES = {
     "ms-missing": Damage(
         "microsoft",
         "swin",
-        drop(f"{BLOCK}norm1.weight", "head.bias"),
-        ("missing keys", f"{BLOCK}norm1.weight", "head.bias"),
+        drop(f"{BLOCK}norm1.weight", "norm.bias"),
+        ("missing keys", f"{BLOCK}norm1.weight", "norm.bias"),
     ),
     "ms-missing-first": Damage(
         "microsoft", "swin", drop("patch_embed.proj.weight"), ("missing", "patch_embed.proj.weight")
@@ -115,8 +115,8 @@ DAMAGES = {
     "timm-missing": Damage(
         "timm",
         "swin",
-        drop("layers.2.downsample.norm.weight", "head.fc.bias"),
-        ("missing keys: head.fc.bias, layers.2.downsample.norm.weight",),
+        drop("layers.2.downsample.norm.weight", "norm.bias"),
+        ("missing keys: layers.2.downsample.norm.weight, norm.bias",),
     ),
     "timm-unknown": Damage("timm", "swin", add("head.other.bias"), ("unknown", "head.other.bias")),
     "timm-shape": Damage(
@@ -150,8 +150,8 @@ DAMAGES = {
     "hf-missing": Damage(
         "huggingface",
         "swin",
-        drop(f"{HF_ATTENTION}key.bias", "classifier.bias"),
-        ("missing keys: classifier.bias", f"{HF_ATTENTION}key.bias"),
+        drop(f"{HF_ATTENTION}key.bias", "swin.layernorm.bias"),
+        ("missing keys", "swin.layernorm.bias", f"{HF_ATTENTION}key.bias"),
     ),
     "hf-unknown": Damage("huggingface", "swin", add("swin.extra"), ("unknown keys: swin.extra",)),
     "hf-shape": Damage(
@@ -224,9 +224,8 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "family": ({"model_type": "swinv2"}, "family swinv2"),
     "window": ({"window_size": 8}, "window_size 8, the weights have 4"),
     "classes": ({"id2label": {"0": "cat", "1": "dog"}}, "num_classes 2, the weights have 10"),
-    "activation": ({"hidden_act": "relu"}, "hidden_act relu; supported is gelu"),
-    "absolute": ({"use_absolute_embeddings": True}, "use_absolute_embeddings"),
-    "epsilon": ({"layer_norm_eps": 1e-6}, "layer_norm_eps"),
+    "activation": ({"hidden_act": "xielu"}, "hidden_act xielu; supported are gelu, gelu_tanh"),
+    "absolute": ({"use_absolute_embeddings": True}, "absolute_positions True, the weights have"),
     "volume": ({"image_size": [64, 64, 64]}, "has 3 numbers, not two"),
 }
 
@@ -299,7 +298,10 @@ def test_detect_source_of_other_models_is_refused() -> None:
 def test_two_encoders_are_refused(tmp_path: Path) -> None:
     state = peers.build_timm("swin").state_dict()
     both = {f"{side}.{name}": value for side in ("left", "right") for name, value in state.items()}
-    with pytest.raises(CheckpointError, match="2 encoders: left, right; say which with --weights"):
+    with pytest.raises(
+        CheckpointError,
+        match="2 encoders: left, right; say which with --encoder left or --encoder right",
+    ):
         load_checkpoint(peers.saved(both, tmp_path / "both.pth"))
 
 

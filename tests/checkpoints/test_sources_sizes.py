@@ -8,7 +8,6 @@ import pytest
 import torch
 from conftest import FLOAT32_TOLERANCE, rms_error, seeded_images
 
-from exporters.errors import CheckpointError
 from swin_deploy.checkpoints.load import load_model
 from swin_deploy.deploy.fold import fold
 
@@ -75,10 +74,3 @@ def test_torchvision_v1_bias_of_keys_counts(tmp_path: Path) -> None:
         assert rms_error(after.reference(images), model(images)) < FLOAT32_TOLERANCE
         # A constant added to all scores of a query changes nothing; this is not one.
         assert not torch.equal(after.reference(images), before.reference(images))
-
-
-def test_images_of_other_channels_are_refused_in_words(tmp_path: Path) -> None:
-    model = peers.build_timm("swin", in_chans=1)
-    path = peers.saved(model.state_dict(), tmp_path / "grey.pth")
-    with pytest.raises(CheckpointError, match="images of 1 channels; supported are 3, RGB images"):
-        load_model(None, path)

@@ -80,7 +80,7 @@ def test_export_overwrites_file_and_manifest(swin: Command, full: Path, tmp_path
         pytest.param("--checkpoint .", ". holds none of model.safetensors, ", id="folder"),
         pytest.param("--checkpoint text.pt", "text.pt is not a checkpoint", id="text"),
         pytest.param("--checkpoint cut.pt", "truncated or damaged", id="truncated"),
-        pytest.param("--checkpoint object.pt", "could run code", id="object"),
+        pytest.param("--checkpoint object.pt", "no Swin checkpoint of", id="object"),
         pytest.param("--checkpoint nan.pt", "NaN or infinity in head.bias", id="nan"),
         pytest.param("--checkpoint odd.pt", "missing keys: head.bias; unknown keys: x", id="keys"),
         pytest.param("--checkpoint shape.pt", "head.bias is [9], not [10]", id="shapes"),

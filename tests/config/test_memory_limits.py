@@ -47,6 +47,9 @@ def test_needed_bytes_grow_with_batch_and_image() -> None:
     more = dataclasses.replace(DIGITS, img_size=560)
     assert needed_bytes(more) > 50 * needed_bytes(DIGITS)
     assert needed_bytes(DIGITS, 64) > 30 * needed_bytes(DIGITS)
+    many = SwinConfig(family="swin", in_channels=1024)  # more than the attention takes
+    images = 1024 * 224 * 224 * 4
+    assert needed_bytes(many, 9) - needed_bytes(many, 1) == 8 * 2 * images
 
 
 def test_require_memory_refuses_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

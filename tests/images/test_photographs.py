@@ -19,13 +19,13 @@ from PIL import Image
 from exporters.errors import ConfigError, DeployError
 from swin_deploy.checkpoints.image_processors import (
     DEFAULTS,
+    DETECTORS,
     PROCESSORS,
-    SHAPE_KEEPERS,
     huggingface_rule,
 )
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.preprocessors import library_rule
-from swin_deploy.checkpoints.timm import timm_rule
+from swin_deploy.checkpoints.timm_steps import timm_rule
 from swin_deploy.config import VARIANTS, Size
 from swin_deploy.images.decode import load_image
 from swin_deploy.images.preprocessing import Preprocessing
@@ -257,6 +257,12 @@ HUGGINGFACE: dict[str, tuple[str, dict[str, Any]]] = {
     "mobilenet": ("MobileNetV2", {}),
     "segformer": ("Segformer", {"size": 64}),
     "dpt": ("DPT", {"size": {"height": 64, "width": 64}}),
+    "dpt in multiples": ("DPT", {"size": {"height": 64, "width": 64}, "ensure_multiple_of": 32}),
+    "maskformer, square": ("MaskFormer", {"size": {"height": 64, "width": 64}}),
+    "mask2former, square": ("Mask2Former", {"size": {"height": 64, "width": 64}}),
+    "grounding dino, square": ("GroundingDino", {"size": {"height": 64, "width": 64}}),
+    "rt-detr": ("RTDetr", {}),
+    "rt-detr, padded": ("RTDetr", {"size": {"height": 64, "width": 64}, "do_pad": True}),
 }
 
 
@@ -350,8 +356,8 @@ def test_defaults_of_each_processor_are_transformers() -> None:
             have = getattr(theirs, field, None)
             if field in ("size", "crop_size"):
                 assert {k: v for k, v in dict(have or {}).items() if v} == value, (kind, field)
-            elif field == "do_pad" and ours.get("size") == SHAPE_KEEPERS["size"]:
-                continue  # their sizes are refused first
+            elif field == "do_pad" and kind in DETECTORS:
+                continue  # to the largest of a batch: one picture stays as it is
             else:
                 assert (tuple(have) if isinstance(have, list) else have or False) == value, (
                     kind,
@@ -370,10 +376,30 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "crop_size 64 x 48, no square",
     ),
     "ratio": ({"keep_aspect_ratio": True}, "keep_aspect_ratio true"),
-    "multiple": ({"ensure_multiple_of": 32}, "ensure_multiple_of 32"),
+    "multiple": ({"ensure_multiple_of": 30}, "ensure_multiple_of 30"),
     "offset": ({"rescale_offset": True}, "rescale_offset true"),
     "unknown": ({"do_solarize": True}, "the fields do_solarize"),
-    "donut": ({"image_processor_type": "DonutImageProcessor"}, "image processor DonutImage"),
+    "donut": ({"image_processor_type": "DonutImageProcessor"}, "do_thumbnail and do_pad true"),
+    "donut without": (
+        {
+            "image_processor_type": "DonutImageProcessor",
+            "size": {"height": 64, "width": 64},
+            "do_pad": False,
+            "do_thumbnail": False,
+        },
+        "the shape of the picture, which Donut's resize keeps",
+    ),
+    "nougat": ({"image_processor_type": "NougatImageProcessor"}, "do_crop_margin and do_thumb"),
+    "sam": ({"image_processor_type": "SamImageProcessor", "size": "any"}, "SamImageProcessor"),
+    "padded": (
+        {
+            "image_processor_type": "DetrImageProcessor",
+            "size": {"height": 64, "width": 64},
+            "pad_size": {"height": 96, "width": 96},
+            "do_pad": True,
+        },
+        "do_pad true",
+    ),
     "maskformer": ({"image_processor_type": "MaskFormerImageProcessor"}, "size shortest_edge 800"),
 }
 
@@ -470,7 +496,7 @@ def test_options_that_cannot_be_are_wrong_usage(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--mean", "0.5,0.5"), "need one number for each channel"),
+        (("--mean", "0.5,0.5"), "--mean has 2 numbers, the model takes 3 channels"),
         (("--std", "0"), "none of std zero"),
         (("--preprocessing", "absent.json"), "absent.json does not exist"),
         (("--preprocessing", "."), "holds none of preprocessor_config.json"),

@@ -137,7 +137,7 @@ FAULTS = {
         "projection",
     ),
     "mlp": (lambda block: block.mlp[2].bias[3].add_(1e-3), "MLP, second layer"),
-    "gelu": (lambda block: setattr(block.mlp[1], "approximate", "tanh"), "MLP, GELU"),
+    "gelu": (lambda block: setattr(block.mlp[1], "approximate", "tanh"), "MLP, activation"),
 }
 
 

@@ -22,7 +22,8 @@ from PIL import Image
 
 from exporters.errors import ComparisonError, ConfigError, FileError
 from swin_deploy.images.labelled import find_images
-from swin_deploy.predict.predictor import Prediction, Predictor, softmax
+from swin_deploy.images.scores import scores_of
+from swin_deploy.predict.predictor import Prediction, Predictor
 from swin_deploy.predict.table import PredictionTable
 
 NAMES = [f"kind {letter}" for letter in "fcadbegjhi"]  # in no order
@@ -374,9 +375,10 @@ def test_predictor_takes_a_picture_in_any_form(form: str, predictor: Predictor) 
 @pytest.mark.parametrize(
     "wrong",
     [
-        np.zeros((8, 8, 3), np.float32),
+        np.full((8, 8, 3), 255, np.float32),
+        np.zeros((8, 8, 3), np.int64),
         np.zeros((8, 8), np.uint8),
-        np.zeros((3, 8, 8), np.uint8),
+        np.zeros((4, 8, 8), np.uint8),
         np.zeros((0, 8, 3), np.uint8),
         b"nothing",
         "nothing.png",
@@ -422,7 +424,7 @@ def test_wrong_numbers_are_refused(exported: Path) -> None:
 
 
 def test_softmax_of_large_logits() -> None:
-    shares = softmax(np.array([[1e4, 1e4 - 1, -1e4]], np.float32))
+    shares = scores_of(np.array([[1e4, 1e4 - 1, -1e4]], np.float32), "softmax")
     np.testing.assert_allclose(shares, [[0.7310586, 0.2689414, 0.0]], atol=1e-6)
 
 

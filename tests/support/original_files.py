@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gone
 import peers
 import torch
 
@@ -31,9 +34,14 @@ def hop_of(loaded: LoadedModel) -> Hop:
     return hop
 
 
-def timm_file(family: str, suffix: str = ".pth") -> Callable[[Path], Path]:
+def timm_file(
+    family: str,
+    suffix: str = ".pth",
+    **arguments: Any,  # noqa: ANN401
+) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
-        return peers.saved(peers.build_timm(family, **TINY).state_dict(), folder / f"w{suffix}")
+        model = peers.build_timm(family, **TINY, **arguments)
+        return peers.saved(model.state_dict(), folder / f"w{suffix}")
 
     return write
 
@@ -48,6 +56,26 @@ def timm_folder(family: str, **arguments: Any) -> Callable[[Path], Path]:  # noq
         return folder
 
     return write
+
+
+def timm_extractor(folder: Path) -> Path:
+    """A file of ``features_only=True`` inside another model."""
+    timm = peers.import_peer("timm")
+    fields = {"img_size": 64, "window_size": 4, "features_only": True, **TINY}
+    model = peers.trained_like(timm.create_model("swin_tiny_patch4_window7_224", **fields))
+    state = {f"encoder.model.{name}": value for name, value in model.state_dict().items()}
+    return peers.saved(state, folder / "unet.pth")
+
+
+def esvit(folder: Path) -> Path:
+    """The authors' names, a student and a teacher, and heads of training without labels."""
+    heads = {"head.mlp.0.weight": torch.ones(4, 32), "head_dense.mlp.0.weight": torch.ones(4, 32)}
+    models = [
+        peers.trained_like(peers.build_timm("swin", **TINY, num_classes=0), seed) for seed in (0, 1)
+    ]
+    student, teacher = (peers.microsoft_state(model) | heads for model in models)
+    torch.save({"student": student, "teacher": teacher}, folder / "checkpoint.pth")
+    return folder / "checkpoint.pth"
 
 
 def timm_wrapper(folder: Path) -> Path:
@@ -167,6 +195,41 @@ def torchvision_ema_file(folder: Path) -> Path:
     return folder / "checkpoint.pth"
 
 
+def args_file(folder: Path) -> Path:
+    """As timm's train.py saves it."""
+    path = ema_file(folder)
+    values = torch.load(path, weights_only=True)
+    torch.save(values | {"args": argparse.Namespace(model="swin", img_size=64)}, path)
+    return path
+
+
+def config_file(folder: Path) -> Path:
+    """As the authors' main.py saves it, with a config of a class that is gone."""
+    state = peers.microsoft_state(peers.build_timm("swin", **TINY))
+    with gone.package() as package:
+        config = package.CfgNode({"DATA": {"IMG_SIZE": 64}})
+        torch.save({"model": state, "config": config, "epoch": 3}, folder / "ckpt_epoch_60.pth")
+    return folder / "ckpt_epoch_60.pth"
+
+
+def arrays_file(folder: Path) -> Path:
+    """As Detectron2's converters write it: a pickle of NumPy arrays."""
+    state = peers.build_timm("swin", **TINY).state_dict()
+    arrays = {name: value.numpy() for name, value in state.items()}
+    (folder / "w.pkl").write_bytes(pickle.dumps({"model": arrays, "__author__": "me"}))
+    return folder / "w.pkl"
+
+
+def module_file(folder: Path) -> Path:
+    torch.save({"model": peers.build_timm("swin", **TINY)}, folder / "whole.pt")
+    return folder / "whole.pt"
+
+
+def torchvision_module_file(folder: Path) -> Path:
+    torch.save(peers.build_torchvision("swin", **TINY), folder / "tv_whole.pt")
+    return folder / "tv_whole.pt"
+
+
 SIZE = {"img_size": 64}
 CLASSIFIER = "ForImageClassification"
 FILES: dict[str, tuple[Callable[[Path], Path], Asked]] = {
@@ -182,6 +245,11 @@ FILES: dict[str, tuple[Callable[[Path], Path], Asked]] = {
     "timm-windows": (timm_folder("swin", window_size=((4, 4), (8, 8)), img_size=128), {}),
     "timm-ratio": (timm_folder("swin", mlp_ratio=2.6), {}),
     "timm-no-bias": (timm_folder("swin", qkv_bias=False), {}),
+    "timm-ratios": (timm_folder("swin", mlp_ratio=[2.0, 3.0]), {}),
+    "timm-pool": (timm_folder("swin", global_pool="max"), {}),
+    "timm-v2-activation": (timm_folder("swinv2", act_layer="silu", global_pool="avgmax"), {}),
+    "timm-v2-asked": (timm_file("swinv2", act_layer="relu"), {**V2, "activation": "relu"}),
+    "timm-asked-pool": (timm_file("swin", global_pool="max"), {**SIZE, "pool": "max"}),
     "timm-wrapper": (timm_wrapper, {}),
     "timm-ema": (ema_file, SIZE),
     "timm-ema-raw": (ema_file, {**SIZE, "weights": "raw"}),
@@ -191,6 +259,13 @@ FILES: dict[str, tuple[Callable[[Path], Path], Asked]] = {
     "timm-compiled-parallel": (compiled_file("module._orig_mod."), SIZE),
     "timm-inside": (compiled_file("model.backbone."), SIZE),
     "timm-references": (references_file, SIZE),
+    "timm-args": (args_file, {}),
+    "timm-arrays": (arrays_file, SIZE),
+    "timm-module": (module_file, {}),
+    "torchvision-module": (torchvision_module_file, SIZE),
+    "authors-config": (config_file, {}),
+    "timm-extractor": (timm_extractor, SIZE),
+    "authors-esvit": (esvit, SIZE),
     "authors-file": (authors_file("swin"), {}),
     "authors-v2-file": (authors_file("swinv2"), {}),
     "torchvision": (torchvision_file("swin"), SIZE),
@@ -198,6 +273,9 @@ FILES: dict[str, tuple[Callable[[Path], Path], Asked]] = {
     "torchvision-ema": (torchvision_ema_file, SIZE),
     "hf": (hf_folder("swin", "ForImageClassification"), {}),
     "hf-v2": (hf_folder("swinv2", "ForImageClassification"), {}),
+    "hf-activation": (hf_folder("swin", CLASSIFIER, hidden_act="gelu_new"), {}),
+    "hf-places": (hf_folder("swin", CLASSIFIER, use_absolute_embeddings=True), {}),
+    "hf-v2-epsilon": (hf_folder("swinv2", CLASSIFIER, layer_norm_eps=0.1), {}),
     "hf-larger": (hf_folder("swin", "ForImageClassification"), {"img_size": 128}),
     "hf-v2-larger": (hf_folder("swinv2", CLASSIFIER, window_size=16), {"img_size": 128}),
     "hf-encoder": (hf_folder("swin", "Model"), {}),
@@ -206,6 +284,7 @@ FILES: dict[str, tuple[Callable[[Path], Path], Asked]] = {
     "hf-backbone": (hf_folder("swin", "Backbone", out_features=["stage1", "stage2"]), {}),
     "hf-v2-backbone": (hf_folder("swinv2", "Backbone", out_features=["stage1"]), {}),
     "hf-donut": (donut, {}),
+    "hf-donut-classifier": (hf_folder("donut", CLASSIFIER), {}),
     "hf-maskformer": (maskformer, {}),
     "hf-maskformer-larger": (maskformer, {"img_size": 128}),
     "hf-mask2former": (mask2former, {}),

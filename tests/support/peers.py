@@ -75,12 +75,12 @@ def trained_like(model: Model, seed: int = 0) -> Model:
         return torch.where(torch.rand(count, generator=generator) < 0.03, 3.0, 1.0)
 
     for name, value in model.named_parameters():
-        if name.endswith("logit_scale"):
+        if name.endswith("logit_scale") and value.ndim:
             picked = torch.tensor([1.0, math.log(10.0), math.log(100.0), 5.5])
             value.copy_(picked.repeat(len(value))[: len(value), None, None])
         elif value.ndim == 1 and name.endswith("weight"):
             value.copy_(normal(value, 0.3).exp() * outliers(len(value)))
-        elif value.ndim == 1:
+        elif value.ndim < 2:
             value.copy_(normal(value, 0.3))
         elif name.endswith("relative_position_bias_table"):
             value.copy_(normal(value, 1.0))

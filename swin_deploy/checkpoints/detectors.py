@@ -1,0 +1,103 @@
+"""Preprocessing of the backbones of detectors: their usual one, and mean and std in their files."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from swin_deploy.images.preprocessing import IMAGENET_MEAN, Preprocessing, Rule, squash_rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Ends of the names of mean and std: MMEngine's data preprocessor, Detectron2's models.
+STORED = (("data_preprocessor.mean", "data_preprocessor.std"), ("pixel_mean", "pixel_std"))
+CHANNELS = 3
+LEVELS = 255.0  # the largest pixel
+SAME_MEAN = 1e-3  # of pixels from 0 to 1; red and blue of ImageNet differ by 0.08
+
+
+def detector_rule() -> Rule:
+    """Return the rule of a detector's or segmenter's backbone, which is always a guess.
+
+    Detectron2, OpenMMLab, GroundingDINO and BiRefNet subtract ImageNet's mean from RGB and divide
+    by its deviation; most keep a picture's shape, which a fixed image size cannot.
+    """
+    return squash_rule(
+        guess="as detectors and segmenters normalise RGB pictures; most of them keep the shape of "
+        "a picture, which one image size does not allow",
+        interpolation="bilinear",
+        turn=True,
+        origin="detectors and segmenters",
+    )
+
+
+@dataclass(frozen=True)
+class StoredNormalisation:
+    """Mean and standard deviation that stand among the tensors of a weights file.
+
+    Attributes:
+        names: Their names in the file.
+        mean: Values by channel, of pixels from 0 to 1.
+        std: Values by channel, of pixels from 0 to 1.
+    """
+
+    names: tuple[str, str]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def changed(self, rule: Rule) -> Rule:
+        """Return a rule whose steps have this mean and std in the place of their own."""
+
+        def at(side: int) -> Preprocessing:
+            steps = rule.at(side)
+            return dataclasses.replace(
+                steps,
+                mean=self.mean,
+                std=self.std,
+                origin=f"{steps.origin}, with {' and '.join(self.names)} of the weights file",
+            )
+
+        own = f"mean and std are the file's own ({self.names[0]})"
+        guess = rule.guess and f"{rule.guess}; {own}"
+        return dataclasses.replace(rule, at=at, guess=guess, own=None)
+
+    @property
+    def refusal(self) -> str:
+        """The reason why pictures are refused: the mean is of blue, green, red; else empty."""
+        turned = zip(self.mean, IMAGENET_MEAN[::-1], strict=False)
+        if len(self.mean) != CHANNELS or any(abs(a - b) > SAME_MEAN for a, b in turned):
+            return ""
+        return (
+            f"{self.names[0]} of the weights file is ImageNet's mean in the order blue, green, "
+            "red, and pictures are given as red, green, blue; if the model takes those, give its "
+            "--mean and --std"
+        )
+
+
+def stored_normalisation(tensors: dict[str, Tensor]) -> StoredNormalisation | None:
+    """Find mean and standard deviation among the tensors of a file.
+
+    Args:
+        tensors: All tensors by name. Values above 1 are of pixels from 0 to 255.
+
+    Returns:
+        The first pair of usable values; None if there is none.
+    """
+    for mean_end, std_end in STORED:
+        for name in tensors:
+            names = (name, name.removesuffix(mean_end) + std_end)
+            found = [tensors[one] for one in names if name.endswith(mean_end) and one in tensors]
+            if [one.numel() for one in found] != [CHANNELS, CHANNELS]:
+                continue
+            mean, std = (tuple(map(float, one.flatten())) for one in found)
+            unit = LEVELS if max(map(abs, mean + std)) > 1 else 1.0
+            if min(std) > 0:
+                return StoredNormalisation(names, _over(mean, unit), _over(std, unit))
+    return None
+
+
+def _over(values: tuple[float, ...], unit: float) -> tuple[float, ...]:
+    # Seven digits are what float32 holds: 123.675 over 255 is ImageNet's 0.485.
+    return tuple(float(f"{value / unit:.7g}") for value in values)

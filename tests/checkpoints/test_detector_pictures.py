@@ -1,0 +1,130 @@
+"""Pictures for the backbones of detectors: the usual guess, and mean and std in the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import peers
+import pytest
+import torch
+from command_line import Command
+from PIL import Image
+from torch import Tensor
+
+from swin_deploy.checkpoints.load import LoadedModel, load_model
+from swin_deploy.checkpoints.preprocessors import library_rule
+from swin_deploy.config import SwinConfig
+from swin_deploy.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, PreprocessingChoice
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def authors_state(*, norms: bool) -> dict[str, Tensor]:
+    """Names of the authors, as Detectron2 has them with ``norms``: no final norm and no head."""
+    state = peers.microsoft_state(peers.build_timm("swin", num_classes=0 if norms else 10))
+    if not norms:
+        return state
+    dims = (32, 64, 128)
+    state = {name: one for name, one in state.items() if not name.startswith("norm.")}
+    for index, dim in enumerate(dims):
+        state |= {f"norm{index}.weight": torch.ones(dim), f"norm{index}.bias": torch.zeros(dim)}
+    return {f"backbone.{name}": one for name, one in state.items()}
+
+
+def detector(tmp_path: Path, **others: Tensor) -> LoadedModel:
+    path = peers.saved(authors_state(norms=True) | others, tmp_path / "d.pth")
+    return load_model(None, path, img_size=64)
+
+
+def buffers(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values).reshape(-1, 1, 1)
+
+
+def test_detector_has_the_detectors_preprocessing_as_a_guess(tmp_path: Path) -> None:
+    loaded = detector(tmp_path)
+    steps = loaded.preprocessing
+    assert (steps.mean, steps.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    assert (steps.resize_mode, steps.interpolation, steps.turn) == ("squash", "bilinear", True)
+    (assumed,) = loaded.assumptions
+    assert assumed.subject == "preprocessing"
+    assert "as detectors and segmenters normalise RGB pictures" in assumed.reason
+    assert "openmmlab|FILE" in assumed.option
+
+
+def test_classifier_of_the_authors_keeps_their_preprocessing(tmp_path: Path) -> None:
+    path = peers.saved(authors_state(norms=False), tmp_path / "c.pth")
+    assert load_model(None, path).preprocessing.resize_mode == "shortest"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("data_preprocessor.mean", "data_preprocessor.std"), ("pixel_mean", "pixel_std")],
+    ids=str,
+)
+def test_mean_and_std_of_the_file_are_taken(names: tuple[str, str], tmp_path: Path) -> None:
+    other = (1.0, 2.0, 3.0)
+    loaded = detector(tmp_path, **{names[0]: buffers(MEAN), names[1]: buffers(other)})
+    assert loaded.preprocessing.mean == IMAGENET_MEAN
+    assert loaded.preprocessing.std == pytest.approx([one / 255 for one in other])
+    assert f"with {names[0]} and {names[1]} of the weights file" in loaded.preprocessing.origin
+    exact = detector(tmp_path, **{names[0]: buffers(MEAN), names[1]: buffers(STD)})
+    assert (exact.preprocessing.mean, exact.preprocessing.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    unit = detector(tmp_path, **{names[0]: buffers(IMAGENET_MEAN), names[1]: buffers(IMAGENET_STD)})
+    assert (unit.preprocessing.mean, unit.preprocessing.std) == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+def test_options_come_before_the_mean_of_the_file(tmp_path: Path) -> None:
+    state = authors_state(norms=True) | {"pixel_mean": buffers(MEAN), "pixel_std": buffers(STD)}
+    path = peers.saved(state, tmp_path / "d.pth")
+    for choice in (
+        PreprocessingChoice(source="timm", mean=(0.5,), std=(0.25,)),
+        PreprocessingChoice(mean=(0.5,), std=(0.25,)),
+    ):
+        loaded = load_model(None, path, img_size=64, preprocessing=choice)
+        assert (loaded.preprocessing.mean, loaded.preprocessing.std) == ((0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [((1.0, 2.0), (1.0, 2.0)), (MEAN, (1.0, 0.0, 1.0)), (MEAN, (1.0,)), ((), ())],
+    ids=["two-channels", "zero", "one-std", "empty"],
+)
+def test_unusable_values_leave_the_guess(
+    mean: tuple[float, ...], std: tuple[float, ...], tmp_path: Path
+) -> None:
+    loaded = detector(tmp_path, pixel_mean=buffers(mean), pixel_std=buffers(std))
+    assert loaded.preprocessing.mean == IMAGENET_MEAN
+    assert "of the weights file" not in loaded.preprocessing.origin
+
+
+def test_mean_in_the_order_of_bgr_refuses_pictures(swin: Command, tmp_path: Path) -> None:
+    state = authors_state(norms=True)
+    state |= {"pixel_mean": buffers(MEAN[::-1]), "pixel_std": buffers((1.0, 1.0, 1.0))}
+    path = peers.saved(state, tmp_path / "bgr.pth")
+    loaded = load_model(None, path, img_size=64)
+    assert "blue, green, red" in loaded.preprocessing.refusal
+    swin("export", "--checkpoint", path, "--image-size", 64, "--output", "d.onnx").assert_done()
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (80, 70)).save(tmp_path / "pictures" / "a.png")
+    asked = ("--checkpoint", path, "--image-size", 64, "--images", tmp_path / "pictures")
+    refused = swin("parity", *asked)
+    refused.assert_error("blue, green, red")
+    resized = load_model(
+        None, path, img_size=64, preprocessing=PreprocessingChoice(resize_mode="squash")
+    )
+    assert resized.preprocessing.refusal
+    settled = load_model(None, path, img_size=64, preprocessing=PreprocessingChoice(mean=(0.5,)))
+    assert not settled.preprocessing.refusal
+
+
+@pytest.mark.parametrize(
+    ("side", "mode", "resize"),
+    [(224, "shortest", 256), (256, "shortest", 292), (384, "squash", 384)],
+)
+def test_classifiers_of_openmmlab_have_its_pipelines(side: int, mode: str, resize: int) -> None:
+    """The sizes of mmpretrain's ``configs/_base_/datasets/imagenet_bs64_swin_*.py``."""
+    config = SwinConfig(family="swin", img_size=side, window_size=side // 32, num_classes=1000)
+    steps = library_rule("openmmlab", config).steps(config.image)
+    assert (steps.resize_mode, steps.resize, steps.crop) == (mode, resize, side)
+    assert (steps.interpolation, steps.turn) == ("bicubic", True)
+    assert (steps.mean, steps.std) == (IMAGENET_MEAN, IMAGENET_STD)
