@@ -57,6 +57,7 @@ class ConfigRequest:
         preprocessing: The user's choices about the preprocessing.
         head: Name of the classifier in the file, or of one of its layers.
         head_activation: Activation between the two layers of the classifier.
+        semantic_weight: Semantic weight of a SOLIDER checkpoint, from 0 to 1.
         output: Kind of output.
         scores: Kind of the classes' scores.
     """
@@ -73,6 +74,7 @@ class ConfigRequest:
     preprocessing: PreprocessingChoice = DEFAULT_CHOICE
     head: str | None = None
     head_activation: HeadActivation | None = None
+    semantic_weight: float | None = None
     output: Output | None = None
     scores: Scores | None = None
 

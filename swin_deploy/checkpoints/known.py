@@ -50,6 +50,7 @@ OF_FILES = {
     "encoder": "chooses among the weights of a file",
     "head": "chooses among the classifiers of a file",
     "head_activation": "is about the classifier of a file",
+    "semantic_weight": "is about the weights of a file",
 }
 
 

@@ -162,6 +162,7 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
         "preprocessing": asked.get("preprocessing", DEFAULT_CHOICE),
         "head": asked.get("head"),
         "head_activation": asked.get("head_activation"),
+        "semantic_weight": asked.get("semantic_weight"),
         "output": asked.get("output"),
         "scores": asked.get("scores"),
     }

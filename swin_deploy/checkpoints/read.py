@@ -39,6 +39,7 @@ from swin_deploy.checkpoints.other_models import other_model, refuse_changed
 from swin_deploy.checkpoints.pictures import pictures_of
 from swin_deploy.checkpoints.plain_names import unpruned
 from swin_deploy.checkpoints.resize import resize_tables
+from swin_deploy.checkpoints.semantic import with_semantic_weight
 from swin_deploy.checkpoints.training import with_training
 from swin_deploy.checkpoints.weights import Encoder
 from swin_deploy.config import HeadActivation, Output, SwinConfig, variant
@@ -127,6 +128,8 @@ class CheckpointOptions(TypedDict, total=False):
         head: Name of the classifier in the file, or of one of its layers; by default the only one.
         head_activation: Activation between the two layers of the classifier, which weights do not
             tell.
+        semantic_weight: Semantic weight of a SOLIDER checkpoint, from 0 to 1, which its file does
+            not tell.
         output: Kind of output; by default the one that the checkpoint is made for.
         scores: Kind of the classes' scores: ``softmax``, ``sigmoid`` where several classes may be
             right at once, or ``none`` for the logits; by default what the checkpoint's files say,
@@ -143,6 +146,7 @@ class CheckpointOptions(TypedDict, total=False):
     preprocessing: PreprocessingChoice
     head: str | None
     head_activation: HeadActivation | None
+    semantic_weight: float | None
     output: Output | None
     scores: Scores | None
 
@@ -165,6 +169,8 @@ def load_checkpoint(
     """
     asked = ConfigRequest(variant(name) if name is not None else None, name or "", **options)
     content = _restored(read_content(path, wanted=asked.weights, encoder=asked.encoder))
+    if asked.semantic_weight is not None:
+        content = _with_semantic_weight(content, asked.semantic_weight)
     prefix = content.chosen.encoder.prefix
     if content.chosen.encoder.dialect:
         refuse_changed(content.tensors, prefix)
@@ -214,6 +220,14 @@ def _restored(content: CheckpointFiles) -> CheckpointFiles:
     tensors, notes = unpruned(outer)
     whole = dataclasses.replace(chosen, tensors=tensors, notes=(*chosen.notes, *notes))
     return dataclasses.replace(content, chosen=whole)
+
+
+def _with_semantic_weight(content: CheckpointFiles, weight: float) -> CheckpointFiles:
+    chosen = content.chosen
+    note = f"SOLIDER's semantic embedding folded into the merges for the semantic weight {weight:g}"
+    tensors = with_semantic_weight(chosen.tensors, weight)
+    folded = dataclasses.replace(chosen, tensors=tensors, notes=(*chosen.notes, note))
+    return dataclasses.replace(content, chosen=folded)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ def refuse_semantic(names: Iterable[str]) -> None:
     if found:
         raise CheckpointError(
             f"SOLIDER's semantic embedding ({listed(found)}) scales every merge by a semantic "
-            "weight that the file does not say; fold it with with_semantic_weight of "
-            "swin_deploy.checkpoints.semantic, as docs/sources.md shows"
+            "weight that the file does not say; give it with --semantic-weight "
+            "(MODEL.SEMANTIC_WEIGHT of the task, such as 0.2)"
         )
 
 

@@ -68,6 +68,7 @@ class ModelRequest:
         weights: Name of the weights in a checkpoint with several.
         head: Name of the classifier in a checkpoint with several.
         head_activation: Activation between the two layers of a classifier.
+        semantic_weight: Semantic weight of a SOLIDER checkpoint.
         classes: File of class names.
         scores: Kind of the classes' scores.
         preprocessing: The preprocessing options.
@@ -84,6 +85,7 @@ class ModelRequest:
     weights: str | None
     head: str | None
     head_activation: HeadActivation | None
+    semantic_weight: float | None
     encoder: str | None
     classes: Path | None
     scores: Scores | None
@@ -113,6 +115,7 @@ class ModelRequest:
             "weights": self.weights,
             "head": self.head,
             "head_activation": self.head_activation,
+            "semantic_weight": self.semantic_weight,
             "encoder": self.encoder,
             "preprocessing": self.preprocessing,
             "classes": self.classes,
@@ -294,6 +297,11 @@ def checkpoint_options(command: Command) -> Command:
             type=click.Choice(get_args(HeadActivation)),
             help="What stands between the two layers of a classifier, which weights do not tell.  "
             "[default: relu, with a warning]",
+        ),
+        click.option(
+            "--semantic-weight",
+            type=click.FloatRange(min=0, max=1),
+            help="SOLIDER's semantic weight, an option of its tasks that weights do not tell.",
         ),
         click.option(
             "--head",

@@ -6,11 +6,13 @@ import copy
 from pathlib import Path
 
 import detector_libraries as libraries
+import onnx
 import peers
 import pytest
 import torch
 from command_line import Command
 from conftest import FLOAT32_TOLERANCE, REJECTED, rms_error, seeded_images
+from exported import run_onnx
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -145,9 +147,26 @@ def test_semantic_weight_folded_into_the_merges_equals_the_definition(
     assert rms_error(got[1], other[1]) > REJECTED
 
 
+def test_semantic_weight_is_an_option_of_every_command(swin: Command, tmp_path: Path) -> None:
+    model = Solider()
+    path = peers.saved(model.tensors("base."), tmp_path / "s.pth")
+    options = ("--checkpoint", path, "--semantic-weight", 0.3)
+    done = swin("export", *options, "--output", "s.onnx").assert_done()
+    assert "for the semantic weight 0.3" in done.err
+    loaded = load_model(None, path, semantic_weight=0.3)
+    images = seeded_images(loaded.config)
+    got = run_onnx(onnx.load("s.onnx"), images.numpy())
+    for one, two in zip(got, model.maps(images, 0.3), strict=True):
+        assert rms_error(torch.from_numpy(one), two) < FLOAT32_TOLERANCE
+    assert swin("export", *options[:3], 1.5).status == 2
+    plain = peers.saved(libraries.build_mmdet().state_dict(), tmp_path / "mm.pth")
+    swin("export", "--checkpoint", plain, *options[2:]).assert_error("no semantic embedding")
+    swin("export", "--semantic-weight", 0.3).assert_error("give --checkpoint")
+
+
 def test_semantic_embedding_without_a_weight_is_refused(swin: Command, tmp_path: Path) -> None:
     path = peers.saved(Solider().tensors("backbone."), tmp_path / "s.pth")
-    message = "scales every merge by a semantic weight that the file does not say"
+    message = "weight that the file does not say; give it with --semantic-weight"
     swin("export", "--checkpoint", path).assert_error(message)
     assert not list(tmp_path.glob("engines/*"))
 
