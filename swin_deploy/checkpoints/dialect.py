@@ -13,6 +13,7 @@ from exporters.text_files import listed
 from swin_deploy.checkpoints.resize import BICUBIC, TableResize
 from swin_deploy.config import Family, Output, SwinConfig
 from swin_deploy.config.fit import Pads, Remainder, WindowRule
+from swin_deploy.config.swin import MOST_STAGES
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Rule
 
@@ -21,6 +22,14 @@ if TYPE_CHECKING:  # commands know the sources by their dialects, and torch take
 
 BLOCK_NAME = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.(.*)")
 MERGE_NAME = re.compile(r"layers\.(\d+)\.downsample\.(.*)")
+# Our names whose own in a dialect start with its encoder's modules.
+ENCODER = (
+    "patch_embed.proj.weight",
+    "layers.0.blocks.0.norm1.weight",
+    "layers.0.downsample.norm.weight",
+    "norm.weight",
+    *(f"norm{stage}.weight" for stage in range(MOST_STAGES)),
+)
 
 
 def respelt(name: str, table: Mapping[str, str]) -> str:
@@ -220,6 +229,11 @@ class Dialect:
             "pads": self.pads[second],
             "remainder": self.remainder,
         }
+
+
+def encoder_modules(dialect: Dialect) -> frozenset[str]:
+    """Return the first words of the names of an encoder's own modules, without its classifier's."""
+    return frozenset(dialect.source_keys(ours)[0].partition(".")[0] for ours in ENCODER)
 
 
 @dataclass(frozen=True)

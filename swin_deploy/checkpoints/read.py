@@ -167,7 +167,7 @@ def load_checkpoint(
     content = _restored(read_content(path, wanted=asked.weights, encoder=asked.encoder))
     prefix = content.chosen.encoder.prefix
     if content.chosen.encoder.dialect:
-        refuse_changed(content.tensors, prefix)
+        refuse_changed(content.tensors, content.chosen.encoder.dialect, prefix)
     found = asked.source or detect_source(
         content.tensors, content.beside.config_json, prefix=prefix
     )

@@ -8,11 +8,8 @@ import peers
 import pytest
 import torch
 from command_line import Command
-from conftest import FLOAT32_TOLERANCE, rms_error, seeded_images
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
-
-from swin_deploy.checkpoints.load import load_model
 
 State = dict[str, Tensor]
 SMALL: dict[str, Any] = {
@@ -206,27 +203,3 @@ def test_optimizer_beside_weights_tells_nothing(swin: Command, tmp_path: Path) -
     }
     torch.save(values, tmp_path / "w.pth")
     swin("export", "--checkpoint", tmp_path / "w.pth", "--output", "x.onnx").assert_done()
-
-
-def test_encoder_of_a_u_net_is_read(tmp_path: Path) -> None:
-    """Swin-Unet's decoder is among the encoder's names."""
-    model = peers.build_timm("swin", num_classes=0)
-    state = {f"swin_unet.{name}": one for name, one in peers.microsoft_state(model).items()}
-    decoder = ("layers_up.0.expand.weight", "layers_up.1.blocks.0.attn.qkv.weight",
-               "norm_up.weight", "concat_back_dim.1.weight", "up.expand.weight",
-               "output.weight")  # fmt: skip
-    state |= {f"swin_unet.{name}": ONE for name in decoder}
-    torch.save(state, tmp_path / "unet.pth")
-    loaded = load_model(None, tmp_path / "unet.pth")
-    images = seeded_images(loaded.config)
-    assert any("ignored 6 tensors outside the encoder swin_unet" in note for note in loaded.notes)
-    with torch.no_grad():
-        maps = model.forward_features(images)  # type: ignore[operator]
-        wanted = maps.mean((1, 2))
-        assert rms_error(loaded.reference(images), wanted) < FLOAT32_TOLERANCE
-
-
-def test_names_of_a_decoder_alone_are_unknown(swin: Command, tmp_path: Path) -> None:
-    state = peers.microsoft_state(peers.build_timm("swin")) | {"output.weight": ONE}
-    torch.save(state, tmp_path / "w.pth")
-    swin("export", "--checkpoint", tmp_path / "w.pth").assert_error("unknown keys: output.weight")
