@@ -25,10 +25,12 @@ MERGE_NAME = re.compile(r"layers\.(\d+)\.downsample\.(.*)")
 # Our names whose own in a dialect start with its encoder's modules.
 ENCODER = (
     "patch_embed.proj.weight",
-    "layers.0.blocks.0.norm1.weight",
-    "layers.0.downsample.norm.weight",
     "norm.weight",
-    *(f"norm{stage}.weight" for stage in range(MOST_STAGES)),
+    *(
+        name.format(stage)
+        for stage in range(MOST_STAGES)
+        for name in ("layers.{}.blocks.0.x", "layers.{}.downsample.x", "norm{}.x")
+    ),
 )
 
 
@@ -58,7 +60,8 @@ class CheckpointHints:
         img_size: Image side in pixels, or rows and columns.
         window_size: Window side, in tokens, of all stages or of each.
         pretrained_window_sizes: Window side of V2's pretraining, in tokens, of each stage.
-        always_shift: Field of ``SwinConfig``, as are ``out_stages`` and ``output``.
+        always_shift: True if windows are shifted also where one covers the map.
+        out_stages: Field of ``SwinConfig``, as is ``output``.
         qkv_bias: True if q, k and v have a bias.
         built_size: Image size, in pixels, that decides about windows at every size; else None.
         settings: Fields of ``SwinConfig`` that no tensor shows, such as ``activation``.

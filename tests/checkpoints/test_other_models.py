@@ -64,6 +64,16 @@ def parametrized(kind: Callable[[nn.Module], nn.Module]) -> Callable[[], State]:
     return build
 
 
+def extractor_with_a_normed_last_stage() -> State:
+    model = peers.import_peer("timm").create_model(
+        "swin_tiny_patch4_window7_224", features_only=True, img_size=56, embed_dim=8,
+        depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8),
+    )  # fmt: skip
+    parametrizations.weight_norm(model.get_submodule("layers_3.blocks.0.mlp.fc1"))
+    state: State = model.state_dict()
+    return state
+
+
 def video() -> State:
     state = swin_state()
     weight = state["patch_embed.proj.weight"]
@@ -136,6 +146,9 @@ TOLD: dict[str, tuple[Callable[[], object], str]] = {
     "fake-quantised": (swin_with(f"{QKV}.input_quantizer._amax"), "fake quantisers"),
     "fake-quantised-torch": (swin_with(f"{QKV}.weight_fake_quant.scale"), "fake quantisers"),
     "weight-norm": (parametrized(parametrizations.weight_norm), "remove_parametrizations"),
+    "weight-norm-of-one-stage": (
+        extractor_with_a_normed_last_stage, "layers_3.blocks.0.mlp.fc1.parametrizations.weight"
+    ),
     "spectral-norm": (parametrized(parametrizations.spectral_norm), "remove_parametrizations"),
     "old-weight-norm": (swin_with(f"{QKV}.weight_g", f"{QKV}.weight_v"), "remove_weight_norm"),
     "old-spectral-norm": (
