@@ -232,9 +232,10 @@ class _Model:
 def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigRequest) -> _Model:
     """Read a model of V1 or V2 in any dialect."""
     dialect = named.dialect
-    taken = take_head(named, content.tensors, asked)
-    named = taken.named
     facts = _facts(content.beside, dialect, asked)
+    output = asked.output or facts.output or None
+    taken = take_head(named, content.tensors, dataclasses.replace(asked, output=output))
+    named = taken.named
     if not taken.comparable:
         said = {name: value for name, value in facts.sizes.items() if name != "num_classes"}
         facts = dataclasses.replace(facts, sizes=said)
