@@ -137,6 +137,7 @@ TIMM_ARGUMENTS: dict[str, Field] = {
         global_pool="`avg`, `max` or `avgmax`, also with `fast`; an empty one gives tokens",
         act_layer="activation of the MLPs; V2 only, timm's V1 does not have it",
         always_partition="windows neither shrink to the map nor stop shifting",
+        dynamic_img_size="at another image size, windows stay those of `img_size`",
         features_only="stage maps",
         out_indices="the stages whose maps are given, with `features_only`",
     ),
@@ -158,7 +159,7 @@ TIMM_ARGUMENTS: dict[str, Field] = {
         embed_layer="must be the default",
     ),
     **_none(_TRAINING, "drop_rate proj_drop_rate attn_drop_rate drop_path_rate weight_init"),
-    **_none(_ONE_SIZE, "strict_img_size dynamic_img_size"),
+    **_none(_ONE_SIZE, "strict_img_size"),
     **_none("where and in which type the library builds it", "device dtype"),
     **_none("names of the extractor's tensors, which the file shows", "feature_cls"),
     **_none(

@@ -13,6 +13,7 @@ from exporters.text_files import listed
 from swin_deploy.checkpoints.resize import BICUBIC, TableResize
 from swin_deploy.config import Family, Output, SwinConfig
 from swin_deploy.config.fit import Pads, Remainder, WindowRule
+from swin_deploy.config.swin import MOST_STAGES
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Rule
 
@@ -21,6 +22,16 @@ if TYPE_CHECKING:  # commands know the sources by their dialects, and torch take
 
 BLOCK_NAME = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.(.*)")
 MERGE_NAME = re.compile(r"layers\.(\d+)\.downsample\.(.*)")
+# Our names whose own in a dialect start with its encoder's modules.
+ENCODER = (
+    "patch_embed.proj.weight",
+    "norm.weight",
+    *(
+        name.format(stage)
+        for stage in range(MOST_STAGES)
+        for name in ("layers.{}.blocks.0.x", "layers.{}.downsample.x", "norm{}.x")
+    ),
+)
 
 
 def respelt(name: str, table: Mapping[str, str]) -> str:
@@ -49,7 +60,8 @@ class CheckpointHints:
         img_size: Image side in pixels, or rows and columns.
         window_size: Window side, in tokens, of all stages or of each.
         pretrained_window_sizes: Window side of V2's pretraining, in tokens, of each stage.
-        always_shift: Field of ``SwinConfig``, as are ``out_stages`` and ``output``.
+        always_shift: True if windows are shifted also where one covers the map.
+        out_stages: Field of ``SwinConfig``, as is ``output``.
         qkv_bias: True if q, k and v have a bias.
         built_size: Image size, in pixels, that decides about windows at every size; else None.
         settings: Fields of ``SwinConfig`` that no tensor shows, such as ``activation``.
@@ -220,6 +232,11 @@ class Dialect:
             "pads": self.pads[second],
             "remainder": self.remainder,
         }
+
+
+def encoder_modules(dialect: Dialect) -> frozenset[str]:
+    """Return the first words of the names of an encoder's own modules, without its classifier's."""
+    return frozenset(dialect.source_keys(ours)[0].partition(".")[0] for ours in ENCODER)
 
 
 @dataclass(frozen=True)

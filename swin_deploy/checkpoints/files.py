@@ -40,21 +40,11 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-# Keys of what training scripts keep next to the weights, and of the states of optimizers,
-# schedulers and scalers themselves.
-TRAINING = frozenset({
-    "amp", "amp_scaler", "args", "best_acc", "best_metric", "config", "epoch", "global_step",
-    "grad_scaler", "iter", "iteration", "loss", "lr_scheduler", "lr_schedulers", "metric",
-    "opt", "optim", "optimizer", "optimizer_state", "optimizer_state_dict", "optimizer_states",
-    "optimizers", "rng_state", "scaler", "scaler_state_dict", "scheduler",
-    "scheduler_state_dict", "step",
-})  # fmt: skip
 PYTORCH = frozenset({
     "argparse.Namespace", "collections.OrderedDict", "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_tensor_v2",
 })  # fmt: skip
 PYTORCH_PROTOCOL = 2  # the only pickle protocol that PyTorch's safe reader knows
-STATES = ({"state", "param_groups"}, {"last_epoch", "_step_count"}, {"scale", "growth_factor"})
 
 
 @dataclass(frozen=True)
@@ -230,7 +220,7 @@ def _load_torch(path: Path) -> _Content:
 
 
 def _check_kind(path: Path, values: object) -> None:
-    """Refuse by name what holds no weights: an object alone, or the state of an optimizer."""
+    """Refuse an object that has no weights by name."""
     if isinstance(values, Held) and not values and values.kind.startswith(SCRIPTED):
         raise CheckpointError(
             f"{shortened(path)} is a TorchScript archive that was frozen, in which weights have no "
@@ -241,14 +231,6 @@ def _check_kind(path: Path, values: object) -> None:
         raise CheckpointError(
             f"{shortened(path)} holds an object of {shortened(values.kind)} whose weights have no "
             f"names; {SAVE_WEIGHTS}"
-        )
-    names = list(values) if isinstance(values, dict) else []
-    if names and (TRAINING.issuperset(names) or any(one.issubset(names) for one in STATES)):
-        raise CheckpointError(
-            f"{shortened(path)} holds what training keeps next to the weights "
-            f"({listed([name for name in names if isinstance(name, str)])}) and no weights; "
-            "give the file of the model "
-            "that was saved with it"
         )
 
 

@@ -8,18 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from swin_deploy.checkpoints.dialect import EncoderTensors
+from swin_deploy.checkpoints.dialect import EncoderTensors, encoder_modules
 from swin_deploy.checkpoints.known import DIALECTS
-from swin_deploy.config.swin import MOST_STAGES
 
-# Our names whose own in a dialect start with its encoder's modules.
-ENCODER = (
-    "patch_embed.proj.weight",
-    "layers.0.blocks.0.norm1.weight",
-    "layers.0.downsample.norm.weight",
-    "norm.weight",
-    *(f"norm{stage}.weight" for stage in range(MOST_STAGES)),
-)
 # Names that people give to a classifier and its parts. A weight without a bias under one of them
 # is a linear layer; under any other it may be the centres of a loss (ArcFace) or an embedding.
 USUAL = re.compile(
@@ -110,7 +101,7 @@ def parts_inside(named: EncoderTensors, channels: int) -> list[Part]:
         named: The encoder's tensors in their dialect.
         channels: Number of channels of its features.
     """
-    own = {named.names(ours)[0].partition(".")[0] for ours in ENCODER}
+    own = encoder_modules(named.dialect)
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in named.tensors.items():
         root, dot, _ = name.partition(".")

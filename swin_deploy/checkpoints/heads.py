@@ -25,6 +25,7 @@ from swin_deploy.checkpoints.head_layers import (
 from swin_deploy.checkpoints.infer_config import ConfigRequest
 from swin_deploy.config import HeadActivation
 from swin_deploy.config.assumptions import Assumption
+from swin_deploy.config.swin import MOST_STAGES
 
 OPTION, ACTIVATION_OPTION = "--head", "--head-activation"
 FEATURES = "the features before any classifier"
@@ -307,7 +308,8 @@ def _without(named: EncoderTensors, found: _Found, asked: ConfigRequest) -> Take
     if not there:
         return TakenHead(named)
     assumed: tuple[Assumption, ...] = ()
-    if asked.output is None and named.has("norm.weight"):
+    maps = any(named.has(f"norm{stage}.weight") for stage in range(MOST_STAGES))
+    if asked.output is None and named.has("norm.weight") and not maps:
         reason = f"as the file does not say which classifier follows them: it has {there}"
         if not found.candidates:
             reason = f"as no classifier of one or two linear layers follows them: {there}"

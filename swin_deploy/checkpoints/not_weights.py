@@ -1,13 +1,13 @@
-"""The kind of a file that is not a weights file, from its first bytes, and what to do with it."""
+"""The kind of a file that is not a weights file, and what to do with it."""
 
 from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from exporters.text_files import shortened
+from exporters.text_files import listed, shortened
 
 SEEN = 2048  # bytes from the start that are looked at
 WEIGHTS_ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pkl", ".tar")
@@ -60,6 +60,42 @@ ZIP_SIGNS: tuple[tuple[str, str], ...] = (
 EXPORTED = re.compile(
     r"(.*/)?(serialized_exported_program\.json|archive_format|models/model\.json)"
 )
+
+# Keys of the states of optimizers, schedulers and scalers, and of what training scripts keep.
+OPTIMIZER = frozenset({"state", "param_groups"})
+STATES = (
+    (OPTIMIZER, "the state of an optimizer"),
+    (frozenset({"last_epoch", "_step_count"}), "the state of a learning rate scheduler"),
+    (frozenset({"scale", "growth_factor"}), "the state of a gradient scaler"),
+)
+TRAINING = frozenset({
+    "amp", "amp_scaler", "args", "best_acc", "best_metric", "config", "epoch", "global_step",
+    "grad_scaler", "iter", "iteration", "loss", "lr_scheduler", "lr_schedulers", "metric",
+    "opt", "optim", "optimizer", "optimizer_state", "optimizer_state_dict", "optimizer_states",
+    "optimizers", "rng_state", "scaler", "scaler_state_dict", "scheduler",
+    "scheduler_state_dict", "step",
+})  # fmt: skip
+THE_MODELS = "give the file of the model that was saved with it"
+
+
+def training_kind(values: Mapping[object, object]) -> str:
+    """Say what a file of training without weights holds, and what to do; empty if none is known.
+
+    Args:
+        values: Content of the file.
+    """
+    states = [what for keys, what in STATES if keys <= values.keys()]
+    if states:
+        return f"{states[0]} and no weights; {THE_MODELS}"
+    if values and values.keys() <= TRAINING:
+        kept = listed([str(name) for name in values])
+        return f"what training keeps next to the weights ({kept}) and no weights; {THE_MODELS}"
+    if "shadow_params" in values:
+        return (
+            "an average as a list of tensors without names (shadow_params); copy it into the "
+            "model, ema.copy_to(model.parameters()), and save model.state_dict()"
+        )
+    return ""
 
 
 def foreign_kind(path: Path, start: bytes) -> str:

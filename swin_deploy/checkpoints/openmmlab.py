@@ -95,11 +95,11 @@ def _with_final_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Give the last stage's norm its name as the final one, if it is the only one or has a head."""
     stages = {int(found[1]) for name in tensors if (found := STAGE.match(name))}
     norms = {int(found[1]) for name in tensors if (found := STAGE_NORM.fullmatch(name))}
-    last = max(stages, default=0)
-    only, head = norms == {last}, any(name.startswith(HEAD) for name in tensors)
-    if last not in norms or not (only or head):
+    last, head = max(stages, default=0), any(name.startswith(HEAD) for name in tensors)
+    only = len(norms) == 1 and min(norms) >= last  # norm3 whatever the stages, in converted files
+    if not only and not (head and last in norms):
         return tensors
-    start = f"norm{last}."
+    start = f"norm{max(norms) if only else last}."
     own = {name: tensor for name, tensor in tensors.items() if name.startswith(start)}
     kept = {name: tensor for name, tensor in tensors.items() if not only or name not in own}
     return kept | {f"norm.{name.removeprefix(start)}": tensor for name, tensor in own.items()}

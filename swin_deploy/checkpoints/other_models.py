@@ -10,6 +10,7 @@ from torch import Tensor
 
 from exporters.errors import CheckpointError
 from exporters.text_files import shortened
+from swin_deploy.checkpoints.dialect import Dialect, encoder_modules
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,14 @@ CHANGED = (
         "save it without them; precisions are chosen when the engine is built",
     ),
     Sign(
+        "a part of a model that FSDP has flattened",
+        (r"_?flat_param(?:_[0-9]+)?$",),
+        "gather it (StateDictType.FULL_STATE_DICT), and save model.state_dict()",
+    ),
+)
+# Changes of single layers; a classifier with one is named, and left aside.
+NORMED = (
+    Sign(
         "a model with parametrized weights (weight or spectral norm)",
         (r"parametrizations\.\w+\.",),
         f"call {PARAMETRIZE} for each, and save it",
@@ -80,15 +89,10 @@ CHANGED = (
         (r"weight_orig$", r"weight_u$"),
         "call torch.nn.utils.remove_spectral_norm(module) for each, and save it",
     ),
-    Sign(
-        "a part of a model that FSDP has flattened",
-        (r"_?flat_param(?:_[0-9]+)?$",),
-        "gather it (StateDictType.FULL_STATE_DICT), and save model.state_dict()",
-    ),
 )
 # Changes of the encoder itself.
 CHANGED_SWIN = (
-    *CHANGED,
+    *NORMED,
     Sign(CONVOLUTIONS, (r"patch_embed\.(?:proj|stem|conv\w*)\.[0-9]+\.",)),
     Sign(CONVOLUTIONS, (r"patch_embed\.(?:stem|conv)\w*\.(?:conv|weight)",)),
 )
@@ -96,8 +100,9 @@ CHANGED_SWIN = (
 OTHERS = (
     Sign("SwinV2-CR of timm", (r"stages\.0\.blocks\.0\.attn\.meta_mlp\.",)),
     Sign("a Swin for restoration (SwinIR, Swin2SR, HAT)", (r"residual_group\.",)),
-    Sign("Swin2SR of transformers", (r"swin2sr\.",)),
-    Sign("Swin2SR of transformers", (r"encoder\.stages\.0\.layers\.0\.attention\.self\.",)),
+    Sign("Swin2SR of transformers, which enlarges pictures", (r"swin2sr\.",)),
+    Sign("Swin2SR of transformers, which enlarges pictures",
+         (r"encoder\.stages\.0\.layers\.0\.attention\.self\.",)),
     Sign("a Swin of MONAI, for volumes", (r"layers1\.0\.blocks\.0\.attn\.qkv\.",)),
     Sign("a Swin for video, of torchvision", (r"features\.0\.0\.attn\.relative_position_bias",)),
     Sign("CLAP, whose Swin reads sounds", (r"audio_encoder\.layers\.0\.blocks\.0\.",)),
@@ -127,14 +132,15 @@ EMBEDDINGS = re.compile(r"(?:.*\.)?(?:patch_embed\.proj|patch_embeddings\.projec
 
 def other_model(names: Collection[str]) -> str:
     """Say which other model names belong to; empty if none is known."""
-    return _told(names, (*CHANGED, *OTHERS))
+    return _told(names, (*CHANGED, *NORMED, *OTHERS))
 
 
-def refuse_changed(tensors: Mapping[str, Tensor], prefix: str) -> None:
+def refuse_changed(tensors: Mapping[str, Tensor], dialect: Dialect, prefix: str) -> None:
     """Refuse an encoder that is not a plain Swin.
 
     Args:
         tensors: Tensors by name.
+        dialect: A dialect that the names fit.
         prefix: Start of the names of the encoder; others do not count.
 
     Raises:
@@ -142,7 +148,10 @@ def refuse_changed(tensors: Mapping[str, Tensor], prefix: str) -> None:
             stack of convolutions, or patches of a video.
     """
     inside = {name: one for name, one in tensors.items() if name.startswith(prefix)}
-    told = _told(inside, CHANGED_SWIN)
+    own = tuple(f"{prefix}{module}." for module in encoder_modules(dialect))
+    told = _told(inside, CHANGED) or _told(
+        [name for name in inside if name.startswith(own)], CHANGED_SWIN
+    )
     if told:
         raise CheckpointError(told)
     for name, one in inside.items():

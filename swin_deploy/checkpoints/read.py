@@ -173,7 +173,7 @@ def load_checkpoint(
         content = _with_semantic_weight(content, asked.semantic_weight)
     prefix = content.chosen.encoder.prefix
     if content.chosen.encoder.dialect:
-        refuse_changed(content.tensors, prefix)
+        refuse_changed(content.tensors, content.chosen.encoder.dialect, prefix)
     found = asked.source or detect_source(
         content.tensors, content.beside.config_json, prefix=prefix
     )
@@ -246,9 +246,10 @@ class _Model:
 def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigRequest) -> _Model:
     """Read a model of V1 or V2 in any dialect."""
     dialect = named.dialect
-    taken = take_head(named, content.tensors, asked)
-    named = taken.named
     facts = _facts(content.beside, dialect, asked)
+    output = asked.output or facts.output or None
+    taken = take_head(named, content.tensors, dataclasses.replace(asked, output=output))
+    named = taken.named
     if not taken.comparable:
         said = {name: value for name, value in facts.sizes.items() if name != "num_classes"}
         facts = dataclasses.replace(facts, sizes=said)

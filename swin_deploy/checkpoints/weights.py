@@ -16,6 +16,7 @@ from exporters.text_files import listed, shortened
 from swin_deploy.checkpoints.dialect import Dialect
 from swin_deploy.checkpoints.known import DIALECTS
 from swin_deploy.checkpoints.nearest_names import nearest_first
+from swin_deploy.checkpoints.not_weights import OPTIMIZER, training_kind
 from swin_deploy.checkpoints.objects import Held
 from swin_deploy.checkpoints.plain_names import (
     PLAIN_WRAPPER,
@@ -47,7 +48,6 @@ ORDER = (
 )
 # Words in a key or prefix that say that its weights are an average over training.
 AVERAGED = frozenset({"ema", "avg", "average", "averaged", "polyak", "shadow", "swa", "teacher"})
-OPTIMIZER = frozenset({"state", "param_groups"})  # keys of an optimizer's state
 SAVE_WEIGHTS = "save the weights alone: torch.save(model.state_dict(), path)"
 MOST_DEPTH = 5  # dicts in dicts that are looked into
 MOST_DICTS = 10_000
@@ -121,8 +121,8 @@ def choose_weights(
     """
     dicts = _dicts_by_key(values, where)
     every = _encoders(dicts, values)
-    if not every:
-        raise _no_tensors(values, where)
+    if not any(one.dialect for one in every):
+        _refuse_other_content(values, where, is_empty=not every)
     fitting = _under(_fitting(every, wanted, where), encoder, where)  # 3
     taken, assumed = _usual(fitting, where)  # 1 and 2
     found = dicts[taken.key]
@@ -347,15 +347,21 @@ def _taken_note(taken: Encoder, name: str, every: list[Encoder]) -> str:
     return f"weights under {name}{kind}{more}"
 
 
-def _no_tensors(values: object, where: str) -> CheckpointError:
-    """Make the error that names the content of the innermost dict under the usual keys."""
+def _refuse_other_content(values: object, where: str, *, is_empty: bool) -> None:
+    """Refuse what holds no weights, by the content of the innermost dict under the usual keys.
+
+    Raises:
+        CheckpointError: If it is the state of training, or ``is_empty``: if it has no tensors.
+    """
     for _ in range(MOST_DEPTH):
         if isinstance(values, dict):
             inner = [values[key] for key in ORDER if isinstance(values.get(key), dict)]
             values = inner[0] if inner else values
-    told = _other_content(values)
+    told = training_kind(values) if isinstance(values, dict) else ""
     if told:
-        return CheckpointError(f"{where} holds {told}")
+        raise CheckpointError(f"{where} holds {told}")
+    if not is_empty:
+        return
     if not isinstance(values, dict):
         what = f"a {type(values).__name__}, not a dict of tensors"
     elif not values:
@@ -363,23 +369,7 @@ def _no_tensors(values: object, where: str) -> CheckpointError:
     else:
         others = [_shown(key) for key, one in values.items() if not _is_named_tensor(key, one)]
         what = f"values that are not tensors by name: {listed(others)}"
-    return CheckpointError(f"{where} holds {what}; {SAVE_WEIGHTS}")
-
-
-def _other_content(values: object) -> str:
-    """Say what a file without weights by name holds; empty if that is not known."""
-    if not isinstance(values, dict):
-        return ""
-    if values.keys() >= OPTIMIZER:
-        return f"the state of an optimizer and no weights; {SAVE_WEIGHTS}"
-    if "shadow_params" in values:
-        return (
-            "an average as a list of tensors without names (shadow_params); copy it into the "
-            "model, ema.copy_to(model.parameters()), and save model.state_dict()"
-        )
-    if values.keys() >= {"last_epoch", "_step_count"}:
-        return f"the state of a learning rate scheduler and no weights; {SAVE_WEIGHTS}"
-    return ""
+    raise CheckpointError(f"{where} holds {what}; {SAVE_WEIGHTS}")
 
 
 def _shown(key: object) -> str:

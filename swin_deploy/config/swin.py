@@ -394,6 +394,10 @@ class SwinConfig:
             maps = [
                 Size(*(side // self.patch_size >> i for side in built)) for i in range(len(maps))
             ]
+        if min(map(min, maps)) < 1:
+            raise ConfigError(
+                f"a map without tokens at {built} px, the size that the library fits its windows to"
+            )
         windows = zip(maps, self.window_sizes, strict=True)
         return [fit_window(rule, tokens=tokens, window=window) for tokens, window in windows]
 

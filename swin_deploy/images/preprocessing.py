@@ -256,6 +256,7 @@ class Rule:
 SAME_FIELDS = {
     "resize_mode": "resize_mode",
     "interpolation": "interpolation",
+    "channel_order": "channel_order",
     "pad_color": "fill",
 }
 

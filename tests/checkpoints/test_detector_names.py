@@ -58,7 +58,7 @@ def test_encoder_with_the_authors_names_is_found_and_the_rest_named(
 def test_unknown_parts_of_an_encoder_are_refused(swin: Command, tmp_path: Path) -> None:
     _, state = authors_tiny()
     named = {f"swin_unet.{name}": one for name, one in state.items()}
-    for extra in ("gate.weight", "output.weight"):  # the decoder's name alone is not a decoder
+    for extra in ("gate.weight", "norm_up.weight"):  # the decoder's name alone is not a decoder
         path = peers.saved(named | {f"swin_unet.{extra}": torch.zeros(1)}, tmp_path / "e.pth")
         swin("export", "--checkpoint", path).assert_error(f"unknown keys: swin_unet.{extra}")
 

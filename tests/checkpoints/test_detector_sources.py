@@ -16,6 +16,7 @@ from command_line import Command
 from conftest import FLOAT32_TOLERANCE, REJECTED, rms_error, seeded_images
 from torch import Tensor, nn
 
+from exporters.errors import CheckpointError
 from swin_deploy.checkpoints import openmmlab
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.deploy.fold import fold
@@ -181,6 +182,20 @@ def test_classifier_of_the_first_version_has_norm_and_masks(tmp_path: Path) -> N
         state[f"backbone.stages.{stage}.blocks.1.attn.attn_mask"] = mask
     torch.save({"state_dict": state}, tmp_path / "old.pth")
     assert_equal(load_model(None, tmp_path / "old.pth"), original)
+
+
+@pytest.mark.parametrize("number", [3, 1])
+def test_only_norm_of_a_converted_classifier_may_be_norm3(number: int, tmp_path: Path) -> None:
+    """Converters of four stages write ``norm3`` for three, too; a norm before the last is none."""
+    original = libraries.Classifier(libraries.build_mmpretrain(), 64)
+    state = {name.replace("backbone.norm2.", f"backbone.norm{number}."): value
+             for name, value in original.state_dict().items()}  # fmt: skip
+    torch.save({"state_dict": state}, tmp_path / "converted.pth")
+    if number == 3:
+        assert_equal(load_model(None, tmp_path / "converted.pth"), original)
+    else:
+        with pytest.raises(CheckpointError, match=r"missing keys: backbone\.norm\.bias"):
+            load_model(None, tmp_path / "converted.pth")
 
 
 WRONG = {

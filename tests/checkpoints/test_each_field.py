@@ -87,8 +87,7 @@ def test_model_with_an_argument_of_timm_is_its_own_or_refused(
     if name not in timm_arguments(family):
         pytest.skip(f"timm's {family} has no {name}")
     model = timm(tmp_path, family, **{name: TIMM_VARIED[name]})
-    refused = name in REFUSED[family] or name == "in_chans"
-    assert_equal_or_refused(model, tmp_path, refused)
+    assert_equal_or_refused(model, tmp_path, name in REFUSED[family])
 
 
 @pytest.mark.parametrize("name", HUGGINGFACE_VARIED)
@@ -99,8 +98,7 @@ def test_model_with_a_field_of_transformers_is_its_own_or_refused(
     if name not in huggingface_fields(family.capitalize()):
         pytest.skip(f"transformers' {family} has no {name}")
     model = huggingface(tmp_path, family, **{name: HUGGINGFACE_VARIED[name]})
-    refused = name in REFUSED[family] or name == "num_channels"
-    assert_equal_or_refused(model, tmp_path, refused)
+    assert_equal_or_refused(model, tmp_path, name in REFUSED[family])
 
 
 def test_varied_values_are_not_the_defaults() -> None:

@@ -18,7 +18,6 @@ from swin_deploy.checkpoints.read import LoadedCheckpoint, load_checkpoint
 
 State = dict[str, Any]
 SMALL = {"img_size": 32, "window_size": 4, "embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2)}
-COMMANDS = ("export", "parity", "run", "bench", "evaluate", "precision")
 
 
 @pytest.fixture(scope="module")
@@ -189,11 +188,6 @@ def test_load_takes_the_encoder(first: nn.Module, second: nn.Module, tmp_path: P
     path = save(flat(rgb=first, d=second), tmp_path)
     model = swin_deploy.load(path, encoder="rgb")
     assert "two.pth, rgb" in model.weights
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_that_loads_takes_the_option(command: str, swin: Command) -> None:
-    assert "--encoder PREFIX" in " ".join(swin(command, "--help").assert_done().out.split())
 
 
 FORMS: dict[str, tuple[Callable[[nn.Module, nn.Module], object], str, str]] = {

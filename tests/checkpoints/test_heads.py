@@ -215,6 +215,7 @@ UNUSABLE: dict[str, nn.Module] = {
     "concatenated": normed(nn.Linear(2 * CHANNELS, 3)),
     "convolution": normed(nn.Conv2d(CHANNELS, 3, 1)),
     "weight-norm": normed(torch.nn.utils.parametrizations.weight_norm(linear())),
+    "old-weight-norm": normed(torch.nn.utils.weight_norm(linear())),
     "two-heads": nn.ModuleDict({"colour": linear(4), "kind": linear(5)}),
 }
 

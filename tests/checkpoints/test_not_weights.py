@@ -120,19 +120,32 @@ def test_exported_program_is_told_with_a_command_that_works(tmp_path: Path) -> N
 
 
 OPTIMIZER = torch.optim.AdamW([nn.Parameter(torch.ones(2))])
-STATES: dict[str, Callable[[], object]] = {
-    "optimizer": lambda: {"optimizer": OPTIMIZER.state_dict(), "epoch": 3},
-    "state-alone": OPTIMIZER.state_dict,
-    "object": lambda: OPTIMIZER,
-    "scheduler": lambda: torch.optim.lr_scheduler.StepLR(OPTIMIZER, 2).state_dict(),
-    "scaler": lambda: {"scaler": {"scale": 1.0}},
-}
+KEPT = r"what training keeps next to the weights \({}\)"
+STATES: dict[str, tuple[Callable[[], object], str]] = {
+    "optimizer": (
+        lambda: {"optimizer": OPTIMIZER.state_dict(), "epoch": 3}, KEPT.format("optimizer, epoch")
+    ),
+    "random-state": (lambda: {"rng_state": torch.ones(3)}, KEPT.format("rng_state")),
+    "state-alone": (OPTIMIZER.state_dict, "the state of an optimizer"),
+    "state-in-a-model": (lambda: {"model": OPTIMIZER.state_dict()}, "the state of an optimizer"),
+    "object": (lambda: OPTIMIZER, "the state of an optimizer"),
+    "scheduler": (
+        lambda: torch.optim.lr_scheduler.StepLR(OPTIMIZER, 2).state_dict(),
+        "the state of a learning rate scheduler",
+    ),
+    "scaler": (lambda: {"scaler": {"scale": 1.0}}, KEPT.format("scaler")),
+    "scaler-alone": (
+        lambda: {"scale": 65536.0, "growth_factor": 2.0}, "the state of a gradient scaler"
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", STATES)
-def test_read_weights_of_an_optimizer_alone_says_so(name: str, tmp_path: Path) -> None:
-    torch.save(STATES[name](), tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match=r"keeps next to the weights .* and no weights"):
+@pytest.mark.parametrize(("build", "says"), STATES.values(), ids=STATES.keys())
+def test_read_weights_of_an_optimizer_alone_says_so(
+    build: Callable[[], object], says: str, tmp_path: Path
+) -> None:
+    torch.save(build(), tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match=f"{says} and no weights; give the file of the model"):
         read_weights(tmp_path / "w.pt")
 
 

@@ -8,11 +8,8 @@ import peers
 import pytest
 import torch
 from command_line import Command
-from conftest import FLOAT32_TOLERANCE, rms_error, seeded_images
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
-
-from swin_deploy.checkpoints.load import load_model
 
 State = dict[str, Tensor]
 SMALL: dict[str, Any] = {
@@ -65,6 +62,16 @@ def parametrized(kind: Callable[[nn.Module], nn.Module]) -> Callable[[], State]:
         return model.state_dict()
 
     return build
+
+
+def extractor_with_a_normed_last_stage() -> State:
+    model = peers.import_peer("timm").create_model(
+        "swin_tiny_patch4_window7_224", features_only=True, img_size=56, embed_dim=8,
+        depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8),
+    )  # fmt: skip
+    parametrizations.weight_norm(model.get_submodule("layers_3.blocks.0.mlp.fc1"))
+    state: State = model.state_dict()
+    return state
 
 
 def video() -> State:
@@ -139,6 +146,9 @@ TOLD: dict[str, tuple[Callable[[], object], str]] = {
     "fake-quantised": (swin_with(f"{QKV}.input_quantizer._amax"), "fake quantisers"),
     "fake-quantised-torch": (swin_with(f"{QKV}.weight_fake_quant.scale"), "fake quantisers"),
     "weight-norm": (parametrized(parametrizations.weight_norm), "remove_parametrizations"),
+    "weight-norm-of-one-stage": (
+        extractor_with_a_normed_last_stage, "layers_3.blocks.0.mlp.fc1.parametrizations.weight"
+    ),
     "spectral-norm": (parametrized(parametrizations.spectral_norm), "remove_parametrizations"),
     "old-weight-norm": (swin_with(f"{QKV}.weight_g", f"{QKV}.weight_v"), "remove_weight_norm"),
     "old-spectral-norm": (
@@ -206,27 +216,3 @@ def test_optimizer_beside_weights_tells_nothing(swin: Command, tmp_path: Path) -
     }
     torch.save(values, tmp_path / "w.pth")
     swin("export", "--checkpoint", tmp_path / "w.pth", "--output", "x.onnx").assert_done()
-
-
-def test_encoder_of_a_u_net_is_read(tmp_path: Path) -> None:
-    """Swin-Unet's decoder is among the encoder's names."""
-    model = peers.build_timm("swin", num_classes=0)
-    state = {f"swin_unet.{name}": one for name, one in peers.microsoft_state(model).items()}
-    decoder = ("layers_up.0.expand.weight", "layers_up.1.blocks.0.attn.qkv.weight",
-               "norm_up.weight", "concat_back_dim.1.weight", "up.expand.weight",
-               "output.weight")  # fmt: skip
-    state |= {f"swin_unet.{name}": ONE for name in decoder}
-    torch.save(state, tmp_path / "unet.pth")
-    loaded = load_model(None, tmp_path / "unet.pth")
-    images = seeded_images(loaded.config)
-    assert any("ignored 6 tensors outside the encoder swin_unet" in note for note in loaded.notes)
-    with torch.no_grad():
-        maps = model.forward_features(images)  # type: ignore[operator]
-        wanted = maps.mean((1, 2))
-        assert rms_error(loaded.reference(images), wanted) < FLOAT32_TOLERANCE
-
-
-def test_names_of_a_decoder_alone_are_unknown(swin: Command, tmp_path: Path) -> None:
-    state = peers.microsoft_state(peers.build_timm("swin")) | {"output.weight": ONE}
-    torch.save(state, tmp_path / "w.pth")
-    swin("export", "--checkpoint", tmp_path / "w.pth").assert_error("unknown keys: output.weight")

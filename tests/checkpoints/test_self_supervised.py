@@ -88,17 +88,19 @@ def test_encoder_is_found_and_the_rest_is_named(
     assert hop_of(loaded).passed
 
 
-@pytest.mark.parametrize("values", [moby(), esvit()], ids=["moby", "esvit"])
-def test_choice_between_an_encoder_and_its_average_is_said(
-    values: dict[str, Any], tmp_path: Path
-) -> None:
-    torch.save(values, tmp_path / "checkpoint.pth")
+def test_choice_between_student_and_teacher_is_said(tmp_path: Path) -> None:
+    torch.save(esvit(), tmp_path / "checkpoint.pth")
     loaded = load_model(None, tmp_path / "checkpoint.pth", img_size=64)
     (said,) = [one for one in loaded.assumptions if one.subject == "weights"]
     assert said.option == "--weights"
-    assert all(
-        name in said.value for name in (("encoder_k",) if "model" in values else ("student",))
-    )
+    assert said.value == "teacher, the averaged ones (the file has student, too)"
+
+
+def test_two_encoders_of_which_none_is_called_an_average_are_asked_for(tmp_path: Path) -> None:
+    torch.save(moby(), tmp_path / "checkpoint.pth")
+    asks = "say which with --encoder encoder or --encoder encoder_k$"
+    with pytest.raises(CheckpointError, match=asks):
+        load_model(None, tmp_path / "checkpoint.pth", img_size=64)
 
 
 def test_strange_head_is_still_refused(tmp_path: Path) -> None:

@@ -22,13 +22,6 @@ from swin_deploy.reference import build_reference
 Asked = dict[str, Any]
 
 
-def test_torchvision_does_not_shrink_windows(tmp_path: Path) -> None:
-    model = peers.build_torchvision("swin", window_size=[8, 8])
-    path = peers.saved(model.state_dict(), tmp_path / "tv.pth")
-    with pytest.raises(ConfigError, match="do not fill the maps of image size 64"):
-        load_model(None, path, img_size=64)
-
-
 @dataclasses.dataclass(frozen=True)
 class Damage:
     """A change to a good checkpoint, and what the refusal must say."""

@@ -1,5 +1,6 @@
 """Sizes that libraries round, values that they overwrite, and images that are not RGB."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,18 @@ def test_torchvision_v1_bias_of_keys_counts(tmp_path: Path) -> None:
         assert rms_error(after.reference(images), model(images)) < FLOAT32_TOLERANCE
         # A constant added to all scores of a query changes nothing; this is not one.
         assert not torch.equal(after.reference(images), before.reference(images))
+
+
+@pytest.mark.parametrize("family", ["swin", "swinv2"])
+def test_torchvision_does_not_shrink_windows(family: str, tmp_path: Path) -> None:
+    """Its last map of 4 x 4 tokens is padded to a window of 8."""
+    model = peers.build_torchvision(family, window_size=[8, 8])
+    loaded = load_model(None, peers.saved(model.state_dict(), tmp_path / "tv.pth"), img_size=64)
+    last = loaded.config.stages[-1]
+    assert (last.resolution.rows, last.window_size.rows, last.has_pads) == (4, 8, True)
+    images = seeded_images(loaded.config)
+    cut = dataclasses.replace(loaded.config, window_rule="timm")
+    assert cut.stages[-1].window_size.rows == 4
+    with torch.no_grad():
+        assert rms_error(loaded.reference(images), model(images)) < FLOAT32_TOLERANCE
+        assert rms_error(fold(loaded.reference)(images), model(images)) < 3 * FLOAT32_TOLERANCE

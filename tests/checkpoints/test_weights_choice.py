@@ -369,8 +369,10 @@ def test_parity_of_the_other_weights_is_refused_and_of_the_same_reported(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_that_loads_takes_the_option(command: str, swin: Command) -> None:
-    assert "--weights ema|raw|KEY" in " ".join(swin(command, "--help").assert_done().out.split())
+def test_every_command_that_loads_takes_both_options(command: str, swin: Command) -> None:
+    text = " ".join(swin(command, "--help").assert_done().out.split())
+    assert "--weights ema|raw|KEY" in text
+    assert "--encoder PREFIX" in text
 
 
 def test_tensors_of_a_tensor_subclass_are_read(raw: nn.Module, tmp_path: Path) -> None:

@@ -36,20 +36,20 @@ def test_proposed_sizes_are_accepted_nearest_first(name: str, wrong: int) -> Non
     assert sizes == sorted(legal, key=lambda size: (abs(size - wrong), size))[:4]
 
 
-@pytest.mark.parametrize("wrong", [24, 100, 150])
-@pytest.mark.parametrize("family", ["swin", "swinv2"])
+@pytest.mark.parametrize("wrong", [3, 24, 45])
 def test_sizes_proposed_for_an_original_that_pads_are_accepted(
-    family: str, wrong: int, swin: Command, tmp_path: Path
+    wrong: int, swin: Command, tmp_path: Path
 ) -> None:
-    peers.saved(peers.build_torchvision(family).state_dict(), tmp_path / "tv.pth")
-    arguments = ("export", "--checkpoint", "tv.pth", "--output", "x.onnx", "--image-size")
+    """transformers pads maps, and fails where one is smaller than a window."""
+    peers.saved(peers.build_huggingface("swin").state_dict(), tmp_path / "hf.pth")
+    arguments = ("export", "--checkpoint", "hf.pth", "--output", "x.onnx", "--image-size")
     outcome = swin(*arguments, wrong)
-    outcome.assert_error(f"image size {wrong}")
+    outcome.assert_error(f"image size {wrong} leaves a map of ")
     sizes = proposed(outcome.err)
     assert sizes == sorted(sizes, key=lambda size: (abs(size - wrong), size))
     for size in sizes:
-        load_model(checkpoint=Path("tv.pth"), img_size=size)
-    if wrong == 100:
+        load_model(checkpoint=Path("hf.pth"), img_size=size)
+    if wrong == 45:
         swin(*arguments, sizes[0]).assert_done()
 
 
