@@ -16,16 +16,14 @@ from PIL import Image, ImageOps
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 facts = session.get_modelmeta().custom_metadata_map
 steps, names = json.loads(facts["preprocessing"]), json.loads(facts["class_names"])
-side, crop = steps["resize"], steps["crop"]
+side, crop, mode = steps["resize"], steps["crop"], {1: "L", 3: "RGB", 4: "RGBA"}[len(steps["mean"])]
 image: Image.Image = Image.open(sys.argv[2])
-mode = {1: "L", 3: "RGB", 4: "RGBA"}[len(steps["mean"])]
 image = (ImageOps.exif_transpose(image) if steps["turn"] else image).convert(mode)
 shortest = tuple(int(side * one / min(image.size)) for one in image.size)
 size = {"shortest": shortest, "squash": (side, side)}[steps["resize_mode"]]
 image = image.resize(size, Image.Resampling[steps["interpolation"].upper()])
 left, top = (round((one - crop) / 2) for one in size)
-cropped = np.atleast_3d(np.asarray(image.crop((left, top, left + crop, top + crop))))
-pixels = cropped * steps["rescale"]
+pixels = np.atleast_3d(image.crop((left, top, left + crop, top + crop))) * steps["rescale"]
 batch = ((pixels - steps["mean"]) / steps["std"]).transpose(2, 0, 1)[None]  # [1, C, crop, crop]
 logits = session.run(["logits"], {"images": batch.astype(np.float32)})[0][0]
 shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()

@@ -11,7 +11,7 @@ import click
 from exporters.errors import FileError
 from exporters.spec import BatchProfile
 from exporters.text_files import shortened
-from swin_deploy.config.sizes import Size, read_size
+from swin_deploy.config.sizes import MOST_SIDE, Size, read_size
 
 MOST_NAME, MOST_PATH = 255, 4095  # bytes, on every file system in use
 MAX_SECONDS = 86_400
@@ -56,7 +56,7 @@ class ImageSize(click.ParamType[int | Size]):
         if size is None:
             self.fail(
                 f"{shortened(repr(value))} is neither a side in pixels such as 224 nor rows and "
-                "columns such as 800x1344",
+                f"columns such as 800x1344, each from 1 to {MOST_SIDE:,}",
                 param,
                 ctx,
             )

@@ -3,6 +3,7 @@
 ===============  ==================================================================
 ``activations``  activations of an MLP, and libraries' names of them
 ``sizes``        sizes as rows and columns
+``fit``          windows that each library fits to a map
 ``swin``         sizes of a model, and the geometry that follows from them
 ``published``    the models that have names, and the files of those in the package
 ``names``        other names of the same models: short ones, and those of libraries

@@ -260,8 +260,8 @@ def test_only_shifted_blocks_have_a_mask_and_it_is_finite(family: str) -> None:
     deploy = fold(built(sized(family)))
     biases = [list(block.attention.bias.buffers()) for block in blocks(deploy)]
     shapes = [[tuple(value.shape) for value in values] for values in biases]
-    alone = [[(1, 4, 16, 16)]]
-    assert shapes == [[(1, 2, 16, 16)], [(1, 2, 16, 16), (4, 1, 1, 16, 16)], *alone, *alone]
+    alone, rows, columns = [[(1, 4, 16, 16)]], (2, 1, 1, 1, 16, 16), (1, 2, 1, 1, 16, 16)
+    assert shapes == [[(1, 2, 16, 16)], [(1, 2, 16, 16), rows, columns], *alone, *alone]
     assert all(float(value.min()) >= MASKED_FINITE for values in biases for value in values)
 
 

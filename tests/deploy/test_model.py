@@ -206,7 +206,7 @@ def test_window_mask_is_added_by_rows_and_columns_of_windows(
     mask = WindowMask(rows, columns, num_heads=heads, windows=(down, across))
     assert torch.allclose(mask(scores), expected, atol=1e-6)
     assert torch.allclose(mask.by_windows(), by_window, atol=1e-6)
-    if down * across > 1:
+    if unlike(by_window.flip(0), by_window):  # not all windows have the same mask
         assert unlike(mask(scores.flip(0)).flip(0), expected)
 
 

@@ -359,12 +359,12 @@ LARGE_WINDOWS = SwinConfig(
 
 
 def test_export_onnx_of_large_windows_holds_one_mask_a_stage_and_no_bias():
-    """Whatever the depth: 4 windows of stage 1 are shifted, stage 2 has one window."""
+    """Whatever the depth: 2 x 2 windows of stage 1 are shifted, stage 2 has one window."""
     spec = ExportSpec((3, 128, 128), LARGE_WINDOWS.output_names, precision="fp16")
     graph = export_onnx(fold(build_reference(LARGE_WINDOWS).eval()), spec, metadata={})
     tensors = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
     pairs = 256 * 256
     large = sorted(shape for shape in tensors.values() if np.prod(shape) >= pairs)
-    assert large == [(4, 1, 1, 256, 256), (pairs,)]
+    assert large == [(1, 2, 1, 1, 256, 256), (2, 1, 1, 1, 256, 256), (pairs,)]
     tables = [shape for shape in tensors.values() if 31**2 in shape]
     assert sorted(tables) == [(2, 31**2)] * 4 + [(4, 31**2)] * 4

@@ -110,7 +110,7 @@ def test_model_learns(family: Family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_windows_larger_than_the_map_shrink_and_do_not_shift(family: Family) -> None:
     model: Any = build_reference(tiny(family, img_size=32, window_size=8, depths=(2, 2)))
-    assert [layer.blocks[1].window_size for layer in model.layers] == [(8, 8), (4, 4)]
+    assert [layer.blocks[1].stage.window_size for layer in model.layers] == [(8, 8), (4, 4)]
     assert [layer.blocks[1].shift_size for layer in model.layers] == [(0, 0)] * 2
     assert all(layer.blocks[1].attn_mask is None for layer in model.layers)
 

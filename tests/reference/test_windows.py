@@ -4,12 +4,16 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from swin_deploy.config import Size, StageSpec
+from swin_deploy.config.fit import padded
 from swin_deploy.config.sizes import NONE
 from swin_deploy.config.windows import (
     MASKED,
+    PAD,
     boundary_mask,
+    by_window,
     merge_order,
     offsets,
     raster_order,
@@ -85,11 +89,22 @@ def test_every_order_is_a_permutation(resolution: Size, window_size: Size) -> No
         (Size(6, 14), SEVEN, "windows of 7 do not tile a map of 6x14 tokens"),
     ],
 )
-def test_window_order_of_a_map_that_windows_do_not_tile_raises(
+def test_window_order_pads_a_map_that_by_window_refuses(
     resolution: Size, window_size: Size, message: str
 ) -> None:
+    raster = raster_order(resolution).reshape(resolution)
     with pytest.raises(ValueError, match=message):
-        window_order(resolution, window_size)
+        by_window(raster, window_size)
+    whole = padded(resolution, window_size)
+    more = (0, whole.columns - resolution.columns, 0, whole.rows - resolution.rows)
+    for shift in (Size(0, 0), Size(1, 2), Size.square(3)):
+        back = (-shift.rows, -shift.columns)
+        pad_first = F.pad(raster, more, value=PAD).roll(back, dims=(0, 1))
+        roll_first = F.pad(raster.roll(back, dims=(0, 1)), more, value=PAD)
+        assert torch.equal(pad_first, roll_first) is not any(shift)
+        for rolls, expected in ((False, pad_first), (True, roll_first)):
+            order = window_order(resolution, window_size, shift, roll_first=rolls)
+            assert torch.equal(order.view(-1, window_size.area), by_window(expected, window_size))
 
 
 @pytest.mark.parametrize(

@@ -222,4 +222,10 @@ def _(graph: onnx.ModelProto) -> None:
 
 @fault("mask missing in the file", target="graph")
 def _(graph: onnx.ModelProto) -> None:
-    change_constant(graph, constants(graph, ".mask")[0], np.zeros_like)
+    change_constant(graph, constants(graph, ".rows")[0], np.zeros_like)
+    change_constant(graph, constants(graph, ".columns")[0], np.zeros_like)
+
+
+@fault("mask of columns missing in the file", target="graph")
+def _(graph: onnx.ModelProto) -> None:
+    change_constant(graph, constants(graph, ".columns")[0], np.zeros_like)
