@@ -45,6 +45,7 @@
 ``torch_files``       the pickle and the storages of a PyTorch file
 ``torchvision``       checkpoints of torchvision
 ``training``          the hints that a training script left next to the weights
+``training_fields``   the fields that it left, each by its spellings
 ``weights``           the choice among a file's weights
 ``weights_file``      the weights file in a folder
 ====================  ============================================================================

@@ -1,8 +1,9 @@
-"""Preprocessing of the backbones of detectors: their usual one, and mean and std in their files."""
+"""Preprocessing of the backbones of detectors, and mean and std in the files of any model."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ from swin_deploy.images.preprocessing import IMAGENET_MEAN, Preprocessing, Rule,
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Ends of the names of mean and std: MMEngine's data preprocessor, Detectron2's models.
-STORED = (("data_preprocessor.mean", "data_preprocessor.std"), ("pixel_mean", "pixel_std"))
+# The last part of the name of a mean of pixels: MMEngine's data preprocessor and modules that
+# normalise have ``mean``, Detectron2's models ``pixel_mean``, those of one's own all the others.
+STORED = re.compile(r"(?:.*\.)?(?:(?:pixel|image|img|input|norm|normalize|data|imagenet)?_)?mean")
+MEAN, STD = "mean", "std"
 CHANNELS = 3
 LEVELS = 255.0  # the largest pixel
 SAME_MEAN = 1e-3  # of pixels from 0 to 1; red and blue of ImageNet differ by 0.08
@@ -76,26 +79,40 @@ class StoredNormalisation:
         )
 
 
-def stored_normalisation(tensors: dict[str, Tensor]) -> StoredNormalisation | None:
+def stored_normalisation(
+    tensors: dict[str, Tensor], channels: int = CHANNELS
+) -> StoredNormalisation | None:
     """Find mean and standard deviation among the tensors of a file.
 
     Args:
         tensors: All tensors by name. Values above 1 are of pixels from 0 to 255.
+        channels: Number of channels of the model's images.
 
     Returns:
-        The first pair of usable values; None if there is none.
+        The pair of usable values; None if there is none, or if several differ.
     """
-    for mean_end, std_end in STORED:
-        for name in tensors:
-            names = (name, name.removesuffix(mean_end) + std_end)
-            found = [tensors[one] for one in names if name.endswith(mean_end) and one in tensors]
-            if [one.numel() for one in found] != [CHANNELS, CHANNELS]:
-                continue
-            mean, std = (tuple(map(float, one.flatten())) for one in found)
-            unit = LEVELS if max(map(abs, mean + std)) > 1 else 1.0
-            if min(std) > 0:
-                return StoredNormalisation(names, _over(mean, unit), _over(std, unit))
-    return None
+    pairs = [(name, name.removesuffix(MEAN) + STD) for name in tensors if STORED.fullmatch(name)]
+    found = [
+        _stored(names, tensors, channels)
+        for names in pairs
+        if names[1] in tensors and tensors[names[0]].numel() == tensors[names[1]].numel()
+    ]
+    usable = [one for one in found if one is not None]
+    return usable[0] if len({(one.mean, one.std) for one in usable}) == 1 else None
+
+
+def _stored(
+    names: tuple[str, str], tensors: dict[str, Tensor], channels: int
+) -> StoredNormalisation | None:
+    """Return a pair of values by channel, or of one for all; None if they cannot be that."""
+    if tensors[names[0]].numel() not in (1, channels):
+        return None
+    mean, std = (tuple(map(float, tensors[name].flatten())) for name in names)
+    unit = LEVELS if max(map(abs, mean + std)) > 1 else 1.0
+    if min(std) <= 0:
+        return None
+    spread = channels // len(mean)
+    return StoredNormalisation(names, _over(mean, unit) * spread, _over(std, unit) * spread)
 
 
 def _over(values: tuple[float, ...], unit: float) -> tuple[float, ...]:

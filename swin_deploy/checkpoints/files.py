@@ -21,7 +21,7 @@ from swin_deploy.checkpoints.not_weights import SEEN, foreign_kind, text_kind
 from swin_deploy.checkpoints.objects import SCRIPTED, Held, foreign_names, plain_values
 from swin_deploy.checkpoints.pickles import TooLargeError
 from swin_deploy.checkpoints.torch_files import NotTorchError, read_torch_file
-from swin_deploy.checkpoints.training import kept_beside
+from swin_deploy.checkpoints.training_fields import kept_beside
 from swin_deploy.checkpoints.weights import SAVE_WEIGHTS, Chosen, choose_weights
 
 # Errors that damaged files raise, found by changing bytes at random.

@@ -119,12 +119,17 @@ def parts_inside(named: EncoderTensors, channels: int) -> list[Part]:
 def parts_outside(named: EncoderTensors, tensors: Mapping[str, Tensor]) -> list[Part]:
     """Return the modules next to the encoder, without those of other encoders.
 
+    What stands under the start of the names of an encoder around this one is the other's.
+
     Args:
         named: The encoder's tensors in their dialect.
         tensors: All tensors of the file, by name.
     """
     found: dict[str, dict[str, Tensor]] = {}
+    around = tuple(start for start in _starts(named.outside) if named.prefix.startswith(start))
     for name in named.outside:
+        if name.startswith(around):
+            continue
         above = _common(named.prefix, name)
         root = above + name.removeprefix(above).partition(".")[0]
         found.setdefault(root, {})[name] = tensors[name]
@@ -139,7 +144,13 @@ def _common(prefix: str, name: str) -> str:
 
 
 def _has_encoder(names: Iterable[str]) -> bool:
-    return any(dialect.prefixes(names) for dialect in DIALECTS)
+    return bool(_starts(names))
+
+
+def _starts(names: Iterable[str]) -> set[str]:
+    """Return the starts of the names of every encoder."""
+    known = list(names)
+    return {start for dialect in DIALECTS for start in dialect.prefixes(known)}
 
 
 def _is_lone_bias(name: str, names: Iterable[str]) -> bool:

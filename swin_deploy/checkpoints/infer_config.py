@@ -107,7 +107,7 @@ def own_config(
     if pretrained is None:
         pretrained = (facts.pretrained_window_sizes or ())[:stages]
     fields = sizes | {"window_size": windows} | _settings(facts, asked)
-    fields |= _geometry(named.dialect, sizes, facts)
+    fields |= geometry_of(named.dialect, sizes, facts)
     if sizes["family"] == "swinv2" and any(pretrained):
         fields["pretrained_window_sizes"] = pretrained
     img_size, assumed = _own_img_size(named, sizes, facts, asked)
@@ -141,11 +141,16 @@ def _own_img_size(
     return guess, assumed if asked.img_size is None else []
 
 
-def _geometry(dialect: Dialect, sizes: dict[str, Any], facts: CheckpointHints) -> dict[str, Any]:
-    """Return what the source does with sizes that windows do not tile.
+def geometry_of(dialect: Dialect, sizes: dict[str, Any], facts: CheckpointHints) -> dict[str, Any]:
+    """Return the fields of ``SwinConfig`` about sizes that windows do not tile, by the source.
 
     Backbones of detectors pad, and shift also where one window covers the map. They are told by
     the norms of their stages.
+
+    Args:
+        dialect: The dialect of the checkpoint.
+        sizes: Fields of ``SwinConfig`` that the weights show.
+        facts: Facts of the files next to the weights.
     """
     fields = dialect.geometry(sizes["family"]) | {"built_size": facts.built_size or 0}
     detector = sizes["stage_norms"] and not sizes["num_classes"]

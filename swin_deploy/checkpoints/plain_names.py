@@ -26,6 +26,8 @@ WRAPPERS = frozenset(
 PLAIN_WRAPPER = "module"
 # Names that averaging adds to a state dict (PyTorch, timm, MMEngine, ema-pytorch).
 COUNTERS = frozenset({"n_averaged", "num_updates", "decay", "step", "steps", "updates", "initted"})
+# Names that a profiler (thop) adds to every module.
+PROFILED = frozenset({"total_ops", "total_params"})
 MOST_PARTS = 64  # parts of a name up to which wrappers are looked for
 PRUNED, MASK = "_orig", "_mask"  # ends of the names of torch.nn.utils.prune
 
@@ -74,7 +76,10 @@ def _is_wrapper(parent: str, part: str, children: dict[str, set[str]]) -> bool:
 
 
 def without_counters(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Leave out the counters of averages: single numbers at the top, or next to ``module``.
+    """Leave out counters, which are single numbers.
+
+    1. Those of averages: at the top, or next to ``module``.
+    2. Those of a profiler: in any module.
 
     Args:
         tensors: Tensors by name.
@@ -86,11 +91,14 @@ def without_counters(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], lis
     aside = [
         name
         for name, tensor in tensors.items()
-        if name.rpartition(".")[2] in COUNTERS
-        and name.rpartition(".")[0] in averaged
-        and tensor.numel() == 1
+        if tensor.numel() == 1 and _is_counter(name, averaged)
     ]
     return {name: one for name, one in tensors.items() if name not in set(aside)}, aside
+
+
+def _is_counter(name: str, averaged: set[str]) -> bool:
+    parent, _, last = name.rpartition(".")
+    return last in PROFILED or (last in COUNTERS and parent in averaged)  # 2, 1
 
 
 def unpruned(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

@@ -185,7 +185,7 @@ def load_checkpoint(
         own=model.own,
         config=model.config,
         asked=asked,
-        stored=stored_normalisation(content.tensors),
+        stored=stored_normalisation(content.tensors, model.config.in_channels),
     )
     reading = Reading(
         path=path,

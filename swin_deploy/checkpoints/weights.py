@@ -305,8 +305,12 @@ def _usual(fitting: Sequence[Encoder], where: str) -> tuple[Encoder, list[Assump
 
 
 def _is_doubtful(taken: Encoder, among: Sequence[Encoder]) -> bool:
-    """Tell whether nothing speaks for one of several sets of weights more than for another."""
-    if not taken.averaged and _rank(taken) == len(ORDER):
+    """Tell whether nothing speaks for one of several sets of weights more than for another.
+
+    Raw ones under the same usual key are of several models (``fold0.model``, ``fold1.model``).
+    """
+    best = [one for one in among if _rank(one) == _rank(taken)]
+    if not taken.averaged and (_rank(taken) == len(ORDER) or len(best) > 1):
         return True
     return sum(one.key == taken.key for one in among) > 1
 

@@ -58,7 +58,14 @@ def test_classifier_of_the_authors_keeps_their_preprocessing(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "names",
-    [("data_preprocessor.mean", "data_preprocessor.std"), ("pixel_mean", "pixel_std")],
+    [
+        ("data_preprocessor.mean", "data_preprocessor.std"),
+        ("pixel_mean", "pixel_std"),
+        ("mean", "std"),
+        ("0.mean", "0.std"),
+        ("normalize._mean", "normalize._std"),
+        ("model.img_mean", "model.img_std"),
+    ],
     ids=str,
 )
 def test_mean_and_std_of_the_file_are_taken(names: tuple[str, str], tmp_path: Path) -> None:
@@ -71,6 +78,29 @@ def test_mean_and_std_of_the_file_are_taken(names: tuple[str, str], tmp_path: Pa
     assert (exact.preprocessing.mean, exact.preprocessing.std) == (IMAGENET_MEAN, IMAGENET_STD)
     unit = detector(tmp_path, **{names[0]: buffers(IMAGENET_MEAN), names[1]: buffers(IMAGENET_STD)})
     assert (unit.preprocessing.mean, unit.preprocessing.std) == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_mean_and_std_of_a_wrapper_are_taken_for_any_channels(
+    channels: int, tmp_path: Path
+) -> None:
+    model = peers.build_timm("swin", in_chans=channels)
+    state = {f"net.{name}": one for name, one in model.state_dict().items()}
+    for count in {1, channels}:
+        state |= {"mean": buffers((0.5,) * count), "std": buffers((0.25,) * count)}
+        loaded = load_model(None, peers.saved(state, tmp_path / "w.pth"))
+        assert loaded.preprocessing.mean == (0.5,) * channels
+        assert loaded.preprocessing.std == (0.25,) * channels
+        (assumed,) = (one for one in loaded.assumptions if one.subject == "preprocessing")
+        assert "mean and std are the file's own (mean)" in assumed.reason
+
+
+def test_several_means_that_differ_leave_the_guess(tmp_path: Path) -> None:
+    same = {"a.mean": buffers(MEAN), "a.std": buffers(STD)}
+    both = same | {"b.mean": buffers(MEAN), "b.std": buffers(STD)}
+    assert "of the weights file" in detector(tmp_path, **both).preprocessing.origin
+    differ = same | {"b.mean": buffers((1.0, 2.0, 3.0)), "b.std": buffers(STD)}
+    assert "of the weights file" not in detector(tmp_path, **differ).preprocessing.origin
 
 
 def test_options_come_before_the_mean_of_the_file(tmp_path: Path) -> None:

@@ -226,6 +226,31 @@ def test_forms_of_files_are_read_whole(
         assert load_checkpoint(path, weights=key).reading.key == key
 
 
+@pytest.mark.parametrize("usual", ["state_dict", "model", "weights"])
+def test_folds_under_the_same_usual_key_ask_which(
+    usual: str, first: nn.Module, second: nn.Module, tmp_path: Path
+) -> None:
+    folds = {"fold0": {usual: first.state_dict()}, "fold1": {usual: second.state_dict()}}
+    path = save(folds, tmp_path)
+    with pytest.raises(CheckpointError, match=rf"--weights fold0\.{usual} or --weights fold1"):
+        load_checkpoint(path)
+    assert_weights_of(load_checkpoint(path, weights=f"fold1.{usual}"), second)
+
+
+@pytest.mark.parametrize("start", ["ema.", "net.ema."])
+def test_average_inside_the_names_of_its_model_keeps_its_classifier(
+    start: str, first: nn.Module, second: nn.Module, tmp_path: Path
+) -> None:
+    above = start.removesuffix("ema.")
+    state = {f"{above}{name}": one for name, one in first.state_dict().items()}
+    path = save(state | flat(**{start[:-1].replace(".", "__"): second}), tmp_path)
+    loaded = load_checkpoint(path)
+    assert_weights_of(loaded, second)
+    assert torch.equal(loaded.state_dict["head.weight"], second.state_dict()["head.fc.weight"])
+    outer = load_checkpoint(path, weights="raw")
+    assert torch.equal(outer.state_dict["head.weight"], first.state_dict()["head.fc.weight"])
+
+
 def test_folds_in_a_list_ask_which(first: nn.Module, second: nn.Module, tmp_path: Path) -> None:
     path = save({"models": [first.state_dict(), second.state_dict()]}, tmp_path)
     with pytest.raises(CheckpointError, match=r"--weights models\.0 or --weights models\.1$"):

@@ -106,6 +106,14 @@ def test_without_wrappers_ends_with_very_deep_names() -> None:
     assert len(without_wrappers([name])) == 1
 
 
+def test_without_counters_leaves_out_what_a_profiler_counts_in_every_module() -> None:
+    one = torch.zeros(1, dtype=torch.float64)
+    counts = {"total_ops": one, "layers.0.blocks.1.attn.total_params": one}
+    kept, aside = without_counters({"norm.weight": torch.ones(4), **counts})
+    assert (list(kept), aside) == (["norm.weight"], list(counts))
+    assert without_counters({"head.total_ops": torch.ones(4)})[1] == []
+
+
 def test_without_counters_leaves_tensors_of_values() -> None:
     one, several = torch.tensor(3), torch.ones(3)
     state = {"n_averaged": one, "x.module.a": several, "x.n_averaged": one, "y.step": one}

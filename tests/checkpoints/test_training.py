@@ -10,10 +10,12 @@ import peers
 import pytest
 import torch
 from command_line import Command
+from conftest import FLOAT32_TOLERANCE, rms_error, seeded_images
 from original_files import TINY
 from torch import nn
 
 from swin_deploy.checkpoints.load import LoadedModel, load_model
+from swin_deploy.images.preprocessing import IMAGENET_MEAN
 
 Named = Callable[[Any], dict[str, Any]]  # the package of gone classes to what is saved
 
@@ -66,22 +68,81 @@ def test_load_model_takes_the_image_size_of_training(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "value", [None, "128", 0, -1, 1.5, True, [3, 64, 128], [], 10**30, {"a": 1}, float("nan")]
-)
+    "value",
+    [None, "large", "128px", 0, -1, 1.5, True, [0, 0], [1, 2, 3, 4], [], 10**30, {"a": 1},
+     float("nan")],
+)  # fmt: skip
 def test_load_model_ignores_an_image_size_that_is_none(value: object, tmp_path: Path) -> None:
     loaded = load(saved(tmp_path, namespace(img_size=value)))
     assert loaded.config.img_size == 32
     assert subjects(loaded) == {"image size", "preprocessing"}
+    assert (value not in (None, [])) == any(
+        note.startswith("img_size ") and note.endswith(": not used, not a value of it")
+        for note in loaded.notes
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [("128", 128), (" 128 ", 128), ("(128, 128)", 128), ("64x128", (64, 128)), (128.0, 128),
+     ("3 128 128", 128), ([64, 128], (64, 128)), ([3, 64, 128], (64, 128)),
+     ((64, 128, 3), (64, 128)), (torch.tensor(128), 128), (torch.tensor([64.0, 128.0]), (64, 128))],
+    ids=str,
+)  # fmt: skip
+def test_load_model_takes_an_image_size_in_any_form(
+    value: object, size: object, tmp_path: Path
+) -> None:
+    loaded = load(saved(tmp_path, namespace(img_size=value)))
+    assert loaded.config.img_size == size
+    text = "64x128" if isinstance(size, tuple) else "128"
+    assert f"img_size {text}: args.img_size of w.pth.tar" in loaded.notes
+    assert "image size" not in subjects(loaded)
+
+
+@pytest.mark.parametrize(
+    ("beside", "place"),
+    [
+        ({"img_size": 128}, "img_size"),
+        ({"hps": {"img_size": 128}}, "hps.img_size"),
+        ({"cfg": {"data": {"img_size": 128}, "model": {"img_size": "128"}}}, ""),
+        ({"cfg": {"data": {"img_size": 128}, "model": {"img_size": 128}}}, "cfg.data.img_size"),
+        ({"cfg": {"train": {"img_size": 128}, "test": {"img_size": 64}}}, ""),
+        ({"hps": {"img_size": 64}, "args": {"img_size": 128}}, "args.img_size"),
+        ({"hps": {"img_size": 64, "shadow": torch.ones(3)}}, ""),
+        ({"img_size": torch.tensor(128)}, ""),
+    ],
+    ids=str,
+)
+def test_load_model_takes_fields_of_any_dict_without_tensors(
+    beside: dict[str, Any], place: str, tmp_path: Path
+) -> None:
+    loaded = load(saved(tmp_path, beside))
+    assert loaded.config.img_size == (128 if place else 32)
+    assert (f"img_size 128: {place} of w.pth.tar" in loaded.notes) == bool(place)
 
 
 def test_load_model_says_that_a_size_does_not_fit_the_windows(tmp_path: Path) -> None:
-    loaded = load(saved(tmp_path, namespace(img_size=100)))
+    state = peers.microsoft_state(peers.build_timm("swin", **TINY))
+    state = {name: one for name, one in state.items() if "attn_mask" not in name}
+    path = tmp_path / "w.pth"
+    torch.save({"model": state, **namespace(img_size=100)}, path)
+    loaded = load(path)
+    assert loaded.source == "microsoft"
     assert loaded.config.img_size == 32
     assert any(
-        note.startswith("img_size 100: args.img_size of w.pth.tar: not used, image size 100")
+        note.startswith("img_size 100: args.img_size of w.pth: not used, image size 100")
         for note in loaded.notes
     )
-    assert "image size" in subjects(loaded)
+
+
+def test_load_model_takes_a_size_of_training_that_the_library_pads(tmp_path: Path) -> None:
+    model = peers.trained_like(peers.build_timm("swin", **TINY | {"img_size": 100})).eval()
+    torch.save({"state_dict": model.state_dict(), **namespace(img_size=100)}, tmp_path / "w.pth")
+    loaded = load(tmp_path / "w.pth")
+    assert loaded.config.img_size == 100
+    images = seeded_images(loaded.config, 2)
+    with torch.inference_mode():
+        assert rms_error(loaded.deploy(images), peers.logits_of(model, images)) < FLOAT32_TOLERANCE
 
 
 def test_load_model_asked_size_is_taken_over_the_one_of_training(tmp_path: Path) -> None:
@@ -143,6 +204,32 @@ PICTURES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     "nothing": (
         namespace(mean=None, crop_pct=None, interpolation="", std="x"), {"resize": 35}, True
     ),
+    "one-number": (namespace(mean=0.5, std=0.25), {"mean": (0.5,) * 3, "std": (0.25,) * 3}, True),
+    "texts": (
+        namespace(mean="[0.5]", std="0.2 0.3 0.4", crop_pct="1.0"),
+        {"mean": (0.5,) * 3, "std": (0.2, 0.3, 0.4), "resize": 32},
+        True,
+    ),
+    "tensors": (
+        namespace(mean=torch.full((3, 1, 1), 0.5), std=torch.tensor(0.25)),
+        {"mean": (0.5,) * 3, "std": (0.25,) * 3},
+        True,
+    ),
+    "levels": (
+        namespace(mean=[51, 102, 0], std=[51.0]),
+        {"mean": (0.2, 0.4, 0.0), "std": (0.2,) * 3},
+        True,
+    ),
+    "levels-that-are-not-divided": (
+        namespace(mean=[51, 102, 0], std=[1, 1, 1]), {"std": (1 / 255,) * 3}, True
+    ),
+    "unit": (namespace(mean=[0, 0, 0], std=[1, 1, 1]), {"std": (1.0,) * 3}, True),
+    "std-of-zero": (namespace(mean=0.5, std=[0, 0, 0]), {"mean": (0.5,) * 3}, True),
+    "other-channels": (namespace(mean=[0.5] * 4), {"mean": IMAGENET_MEAN}, True),
+    "numbers-that-disagree": (
+        namespace(mean=[0.5] * 2, std=[0.5] * 3), {"mean": IMAGENET_MEAN}, True
+    ),
+    "own-keys": ({"mean": [0.5] * 3, "std": [0.5] * 3}, {"mean": (0.5,) * 3}, True),
     "unknown-filter": (namespace(interpolation="random"), {"interpolation": "bicubic"}, True),
     "authors-crop": (
         {"config": {"TEST": {"CROP": True}, "DATA": {"INTERPOLATION": "bilinear"}}},
