@@ -293,7 +293,7 @@ def _lower_to_17(graph: onnx.ModelProto) -> None:
             axes = numpy_helper.to_array(constants[node.input.pop()]).tolist()
             _drop_attribute(node, "noop_with_empty_axes")
             node.attribute.append(helper.make_attribute("axes", axes))
-        else:
+        elif node.op_type != "Pad" or any(node.input[3:]):  # without axes, it is that of 17
             raise ExportError(f"{node.op_type} has no form at opset 17; use --opset 18 or newer")
     _keep_initializers(graph, {name for node in graph.graph.node for name in node.input})
     graph.opset_import[0].version = 17

@@ -73,7 +73,7 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
         if index == max(shown, default=-1):
             break  # no output comes from the later stages
         if merge is not None and following is not None:
-            joined = nn.Identity() if inside else chain(*gathers)
+            joined = (nn.Identity(), nn.Identity()) if inside else gathers
             layers.append(_fold_merge(merge, joined, following, post_norm=post_norm))
             order = following
     if not heads:
@@ -185,13 +185,17 @@ def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec)
 
 
 def _fold_merge(
-    merging: swin.PatchMerging, joined: nn.Module, following: Tensor, *, post_norm: bool
+    merging: swin.PatchMerging,
+    joined: tuple[nn.Module, nn.Module],
+    following: Tensor,
+    *,
+    post_norm: bool,
 ) -> PatchMerge:
     """Fold a merge.
 
     Args:
         merging: The reference's merge.
-        joined: Gather of the four tokens of each, or the identity.
+        joined: Gather of the four tokens of each, and zeroing after it; each may be the identity.
         following: Order of the merged tokens, [M].
         post_norm: Whether the norm comes after the linear layer.
     """
@@ -199,7 +203,8 @@ def _fold_merge(
     if post_norm:
         norm = chain(norm, keep_tokens(following))
     return PatchMerge(
-        reorder_before=joined,
+        reorder_before=joined[0],
+        mask_pads=joined[1],
         linear=copy_linear(merging.reduction),
         norms=(none, norm) if post_norm else (norm, none),
         num_tokens=len(following),

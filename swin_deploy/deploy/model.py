@@ -108,9 +108,13 @@ class PatchEmbed(nn.Module):
         more_rows, more_columns = (
             tokens * patch_size - side for tokens, side in zip(resolution, image_size, strict=True)
         )
-        self.pads: tuple[int, ...] = (0, more_columns, 0, more_rows)  # below zero: cropped
+        self.pads: tuple[int, ...] = (0, max(more_columns, 0), 0, max(more_rows, 0))
+        self.used = rows * patch_size, columns * patch_size
+        self.crops = min(more_rows, more_columns) < 0
 
     def forward(self, images: Tensor) -> Tensor:
+        if self.crops:
+            images = images[:, :, : self.used[0], : self.used[1]]  # [B, I, H, W]
         if any(self.pads):
             images = nn.functional.pad(images, self.pads)
         # [B, I, H, W] -> [B, I, gh, wh, p, gw, ww, p] -> [wh, ww, gh, gw, B, I, p, p]
@@ -164,8 +168,11 @@ class PixelPatchEmbed(PatchEmbed):
         self.patch_shape = (batch, *axes, channels)
         self.patches = embed.patches
         self.pads = (0, 0, *embed.pads)
+        self.used, self.crops = embed.used, embed.crops
 
     def forward(self, pixels: Tensor) -> Tensor:
+        if self.crops:
+            pixels = pixels[:, : self.used[0], : self.used[1]]  # [B, H, W, I]
         images = self.normalize(pixels).to(self.linear.weight.dtype)
         if any(self.pads):
             images = nn.functional.pad(images, self.pads)
@@ -439,6 +446,7 @@ class PatchMerge(nn.Module):
         linear: Linear layer from 4C to 2C channels.
         norms: LayerNorms before and after the linear layer; one of them is the identity.
         num_tokens: Number of merged tokens of an image, N / 4.
+        mask_pads: Zeroing of the neighbours that a map of odd sides lacks, or None.
     """
 
     def __init__(
@@ -448,15 +456,18 @@ class PatchMerge(nn.Module):
         linear: nn.Linear,
         norms: tuple[nn.Module, nn.Module],
         num_tokens: int,
+        mask_pads: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.reorder_before = reorder_before
+        self.mask_pads = nn.Identity() if mask_pads is None else mask_pads
         self.norm_before, self.norm_after = norms
         self.linear = linear
         self.merged = (num_tokens, -1, linear.in_features)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        merged = self.reorder_before(tokens).reshape(self.merged)  # -> [N / 4, B, 4C]
+        four = self.mask_pads(self.reorder_before(tokens))  # [N, B, C] -> [N / 4, B, 4, C]
+        merged = four.reshape(self.merged)  # -> [N / 4, B, 4C]
         return self.norm_after(self.linear(self.norm_before(merged)))
 
 

@@ -116,7 +116,7 @@ def qkv_bias(block: SwinBlock) -> Tensor:
     layer = block.attention.qkv
     if layer.bias is not None:
         return layer.bias.data.view(3, -1)
-    channel = int((block.norm_before_attention.weight == 0).nonzero())
+    channel = int((norms(block.norm_before_attention)[0].weight == 0).nonzero())
     return layer.weight.data[:, channel].view(3, -1)
 
 
@@ -136,7 +136,7 @@ def swap(values: Tensor, one: int, other: int) -> None:
     values[[one, other]] = values[[other, one]].clone()
 
 
-def norms(model: DeployModel, part: nn.Module | None = None) -> list[nn.LayerNorm]:
+def norms(model: nn.Module, part: nn.Module | None = None) -> list[nn.LayerNorm]:
     return [m for m in (part or model).modules() if isinstance(m, nn.LayerNorm)]
 
 
