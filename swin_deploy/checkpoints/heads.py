@@ -283,12 +283,13 @@ def _wants_logits(asked: ConfigRequest) -> bool:
 
 
 def _taken_notes(found: _Found, taken: Candidate, activation: str) -> list[str]:
-    classes = len(found.weight(taken.layers[-1]))
+    count = len(found.weight(taken.layers[-1]))
+    classes = f"{count} {'class' if count == 1 else 'classes'}"
     if len(taken.layers) == 1:
-        return [f"head: {taken.name}, {classes} classes"]
+        return [f"head: {taken.name}, {classes}"]
     hidden = len(found.weight(taken.layers[0]))
     between = f"{hidden} channels" + ("" if activation == "none" else f" and {activation}")
-    return [f"head: {taken.name}, {between} between them, {classes} classes"]
+    return [f"head: {taken.name}, {between} between them, {classes}"]
 
 
 def _without(named: EncoderTensors, found: _Found, asked: ConfigRequest) -> TakenHead:

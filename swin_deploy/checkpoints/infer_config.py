@@ -413,7 +413,9 @@ def shift_notes(config: SwinConfig) -> list[str]:
 
 def described(config: SwinConfig) -> str:
     """Return the sizes of a model in words."""
-    head = f"{config.num_classes} classes" if config.num_classes else "no classifier"
+    head = "no classifier"
+    if config.num_classes:
+        head = f"{config.num_classes} {'class' if config.num_classes == 1 else 'classes'}"
     if config.head_hidden:
         head += f" by a head of {config.head_hidden} channels, activation {config.head_activation}"
     other = ", ".join(f"{field} {getattr(config, field)}" for field in unusual(config))

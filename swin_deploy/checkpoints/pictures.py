@@ -35,6 +35,12 @@ PROBLEMS: dict[str | None, Scores] = {
     "multi_label_classification": "sigmoid",
     "regression": "none",
 }
+ONE_CLASS = Assumption(
+    "scores",
+    "sigmoid of the one class",
+    "as softmax gives 1 for every picture: no file next to the weights says it",
+    "--scores sigmoid|none",
+)
 PREPROCESSING_OPTION = f"--preprocessing {'|'.join(LIBRARIES)}|FILE"
 
 
@@ -95,11 +101,18 @@ def pictures_of(
         names = _class_names(files, config.num_classes) or _trained_names(files, own)
     scores, noted = _scores(files, asked)
     assumed += _tagger_assumptions(files, asked.preprocessing)
+    if scores is None:
+        scores = "sigmoid" if _gives_one_logit(config, asked) else "softmax"
+        assumed += (ONE_CLASS,) if scores == "sigmoid" else ()
     return Pictures(steps, names, scores, (*_notes(steps, assumed), *noted), assumed)
 
 
-def _scores(files: SideFiles, asked: ConfigRequest) -> tuple[Scores, tuple[str, ...]]:
-    """Return the kind of the classes' scores, and a note on a file that says it."""
+def _gives_one_logit(config: SwinConfig, asked: ConfigRequest) -> bool:
+    return config.num_classes == 1 and asked.output in (None, "logits")
+
+
+def _scores(files: SideFiles, asked: ConfigRequest) -> tuple[Scores | None, tuple[str, ...]]:
+    """Return the kind of the classes' scores and a note on a file that says it; else None."""
     if asked.scores is not None:
         return asked.scores, ()
     problem = typed(files.config_json, _Labels, where="config.json").problem_type
@@ -107,7 +120,7 @@ def _scores(files: SideFiles, asked: ConfigRequest) -> tuple[Scores, tuple[str, 
         return PROBLEMS[problem], (f"scores: {PROBLEMS[problem]} (problem_type {problem})",)
     if files.tags_path is not None:
         return "sigmoid", (f"scores: sigmoid, any number of tags at once ({TAGS_FILE})",)
-    return "softmax", ()
+    return None, ()
 
 
 def _tagger_assumptions(files: SideFiles, choice: PreprocessingChoice) -> tuple[Assumption, ...]:

@@ -160,6 +160,33 @@ def test_load_huggingface_problem_type_decides_the_scores(
         load_model(None, tmp_path, scores="exp")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("output", ["logits", "features", None])
+def test_load_one_class_has_a_sigmoid_which_is_said(output: str | None, tmp_path: Path) -> None:
+    model = peers.build_timm("swin", num_classes=1)
+    path = peers.saved(model.state_dict(), tmp_path / "binary.pth")
+    loaded = load_model(None, path, output=output)  # type: ignore[arg-type]
+    said = [one for one in loaded.assumptions if one.subject == "scores"]
+    assert loaded.scores == ("softmax" if output == "features" else "sigmoid")
+    assert len(said) == (output != "features")
+    for scores in ("softmax", "none"):
+        asked = load_model(None, path, scores=scores)
+        assert asked.scores == scores
+        assert not any(one.subject == "scores" for one in asked.assumptions)
+    two = peers.saved(peers.build_timm("swin", num_classes=2).state_dict(), tmp_path / "two.pth")
+    assert load_model(None, two).scores == "softmax"
+
+
+def test_predict_one_class_is_not_sure_of_every_picture(
+    swin: Command, picture: Path, tmp_path: Path
+) -> None:
+    model = peers.trained_like(peers.build_timm("swin", num_classes=1)).eval()
+    path = peers.saved(model.state_dict(), tmp_path / "binary.pth")
+    done = swin("predict", path, picture, "--json", "--threshold", "0").assert_done()
+    (share,) = tags_of(done.out).values()
+    assert 0.01 < share < 0.99
+    assert "scores: assuming sigmoid of the one class" in done.err
+
+
 def test_huggingface_multi_label_scores_equal_the_pipelines(picture: Path, tmp_path: Path) -> None:
     library = peers.import_peer("transformers")
     model = peers.build_huggingface("swin", problem_type="multi_label_classification")
