@@ -81,7 +81,7 @@ def first_map(image: Size, patch_size: int, remainder: Remainder) -> Size:
     Args:
         image: Image size, in pixels.
         patch_size: Patch side, in pixels.
-        remainder: What happens to rows and columns that are no whole patch.
+        remainder: Treatment of rows and columns that are no whole patch.
     """
     more = patch_size - 1 if remainder == "pad" else 0
     return Size(*((side + more) // patch_size for side in image))

@@ -165,7 +165,7 @@ class SwinConfig:
         window_rule: Name of the library whose rule fits windows to small maps (``fit_window``).
         pads: Order of the pad to whole windows and the roll of shifted ones, where windows do not
             tile a map and merges do not halve it; ``none`` if such sizes are refused.
-        remainder: What happens to rows and columns of an image that are no whole patch.
+        remainder: Treatment of rows and columns of an image that are no whole patch.
         built_size: Image size, in pixels, that a library's model is built for and that decides
             about its windows at every other size, too; 0 for the image's own.
         stage_norms: Whether each stage's feature map has a norm of its own (backbones of
