@@ -62,7 +62,7 @@ def test_pads_are_carried_up_to_a_tenth_more_slots_than_tokens(rows: int, carrie
 
 
 def test_commands_say_how_a_model_is_padded(swin: Command, tmp_path: Path) -> None:
-    """The same words at the export and at the plan of its file; the config is in the manifest."""
+    """A line at the export, and the rule in the manifest; none for a model that windows tile."""
     state = peers.build_torchvision("swin", embed_dim=16, num_heads=(1, 2, 4)).state_dict()
     path = peers.saved(state, tmp_path / "m.pth")
     options = ("--checkpoint", path, "--output", "model.onnx")
