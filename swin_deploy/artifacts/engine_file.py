@@ -18,7 +18,9 @@ from exporters.precisions import PRECISIONS
 from exporters.progress import Progress, Tell, silent
 from exporters.spec import DEFAULT_BATCH_OPT, BatchProfile, EngineOptions
 from exporters.text_files import listed, naming
+from swin_deploy.artifacts.facts import facts_in_manifest
 from swin_deploy.artifacts.onnx_file import OnnxFile, new_graph, read_onnx
+from swin_deploy.config import SwinConfig
 from swin_deploy.runners.engine_manifest import (
     EngineManifest,
     engine_manifest,
@@ -195,6 +197,26 @@ def read_or_build_plan(
             f"the plan of {path.name} is for batch {plan.batch}; give its ONNX file to plan another"
         )
     return plan
+
+
+def planned_config(path: Path) -> SwinConfig | None:
+    """Return the config of the model in an engine's manifest or an ONNX file.
+
+    Args:
+        path: Path of the engine or the ONNX file.
+
+    Returns:
+        The config; None for a file of another tool.
+
+    Raises:
+        ExportError: If the ONNX file cannot be read.
+        FileError: If the engine's manifest is missing or describes another file.
+    """
+    if path.suffix == ".onnx":
+        facts = read_onnx(path).facts
+    else:
+        facts = facts_in_manifest(read_engine_manifest(path).values, path)
+    return facts.config if facts else None
 
 
 def _plan_onnx(

@@ -45,6 +45,7 @@ from swin_deploy.checkpoints.weights import Encoder
 from swin_deploy.config import HeadActivation, Output, SwinConfig, variant
 from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
+from swin_deploy.config.pads import pad_notes
 from swin_deploy.config.swin import Pool
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
@@ -261,7 +262,8 @@ def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigReq
     config, changed = wanted_config(own, asked, img_size=asked.img_size or img_size)
     state, resized = resize_tables(state, own, config, rule=dialect.table_resize)
     read = (*content.chosen.notes, *taken.notes, *outside_note(named), *facts.remarks, *hinted)
-    notes = (described(config), *read, *filled, *changed, *resized, *shift_notes(config))
+    notes = (described(config), *read, *filled, *changed, *resized)
+    notes += (*shift_notes(config), *pad_notes(config))
     assumptions = (*assumed, *taken.assumptions)
     return _Model(own, config, state, notes, assumptions, taken.own, taken.beside)
 

@@ -115,10 +115,15 @@ def _read(
     flavor: Literal["auto"] | Flavor,
 ) -> KernelPlan:
     with console.step(f"Reading the plan of {file.name}") as step:
-        from swin_deploy.artifacts.engine_file import read_or_build_plan
+        from swin_deploy.artifacts.engine_file import planned_config, read_or_build_plan
+        from swin_deploy.config.pads import pad_notes
 
         options = default_options(resolve_flavor(flavor))
-        return read_or_build_plan(file, batch=batch, options=options, half=half, warn=step.warn)
+        kernels = read_or_build_plan(file, batch=batch, options=options, half=half, warn=step.warn)
+        config = planned_config(file)
+    for note in pad_notes(config) if config else ():
+        console.note(f"  {note}")
+    return kernels
 
 
 def _bounds(kernels: KernelPlan, gpus: tuple[str, ...]) -> list[Bound]:

@@ -5,6 +5,8 @@
 ``sizes``        sizes as rows and columns
 ``fit``          windows that each library fits to a map
 ``swin``         sizes of a model, and the geometry that follows from them
+``fit``          windows, shifts and pads of each library where windows do not tile a map
+``pads``         where a padded model keeps its pads, and what is said of them
 ``published``    the models that have names, and the files of those in the package
 ``names``        other names of the same models: short ones, and those of libraries
 ``windows``      orders, masks and position tables of windows

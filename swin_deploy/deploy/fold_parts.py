@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from swin_deploy.config import Size, StageSpec
+from swin_deploy.config.pads import carries_pads
 from swin_deploy.config.sizes import NONE
 from swin_deploy.config.swin import Pool
 from swin_deploy.config.windows import (
@@ -42,9 +43,6 @@ from swin_deploy.reference.head import TwoLayerHead
 
 # Tokens in a window whose position bias is a constant: 64 x 64 values a head, 18 x its table.
 LARGEST_EXPANDED_AREA = 64
-# Slots a token up to which a stage's pads stay in the stream: measured on kernel plans of
-# TensorRT-RTX 1.7.1, in kernels and in bytes.
-CARRY_PADS_UP_TO = 1.1
 # Score of masked pairs instead of minus infinity: its exp() is 0 in every precision, and float16
 # can hold it.
 MASKED_FINITE = -3e4
@@ -162,14 +160,6 @@ def block_order(stage: StageSpec, shift: Size = NONE) -> Tensor:
     windows = window_order(stage.resolution, stage.window_size, shift, roll_first=stage.roll_first)
     places = windows.reshape(stage.num_windows, stage.window_area)  # [slots] -> [nW, n]
     return places.transpose(0, 1).reshape(-1)  # [nW, n] -> [n * nW]
-
-
-def carries_pads(stage: StageSpec) -> bool:
-    """Tell whether the stream keeps a stage's pads between its blocks, if windows hold any.
-
-    A few cost less than the gathers that put them in and take them out around each attention.
-    """
-    return stage.padded.area <= CARRY_PADS_UP_TO * stage.resolution.area
 
 
 def stream_order(stage: StageSpec, shift: Size = NONE) -> Tensor:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from swin_deploy.config import StageSpec
+from swin_deploy.config.pads import carries_pads
 from swin_deploy.config.windows import PAD, raster_order
 from swin_deploy.deploy.fold_parts import (
     bias_in_norm,
     block_order,
-    carries_pads,
     chain,
     copy_linear,
     copy_norm,

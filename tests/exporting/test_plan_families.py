@@ -99,3 +99,30 @@ def test_plan_of_v2_with_windows_of_16_is_fused_from_a_small_file() -> None:
     assert (plan.fused_attention, plan.attention_blocks) == (12, 12)
     assert plan.float32_compute == ()
     assert plan.kernel_count <= 129
+
+
+def padded(**fields: Any) -> SwinConfig:  # noqa: ANN401 - some of the config's
+    """``SHORT``'s first model at a size that windows do not tile, as torchvision pads it."""
+    return short(V1, window_rule="torchvision", pads="pad-then-roll", **fields)
+
+
+@needs_rtx
+@pytest.mark.parametrize("side", [136, 128], ids=["carried", "put in"])
+def test_plan_of_a_padded_model_has_as_many_kernels_as_one_that_windows_tile(side: int) -> None:
+    """34 tokens a side in 35 slots are carried; 32 in 35 are put in, by kernels that are there.
+
+    The gather and the zeroing of pads join the norm's kernel, those after them the residual's; one
+    more brings the patches to windows, or the stream to the merge. More bytes than slots over
+    tokens would be a copy of the stream.
+    """
+    tiled = half_plan(short(V1, img_size=112), AT_8)
+    config = padded(img_size=side)
+    plan = half_plan(config, AT_8)
+    assert plan.fused_attention == plan.attention_blocks == 4
+    assert plan.kernel_count <= tiled.kernel_count + 2
+    tokens, slots = (
+        sum(getattr(stage, size).area * stage.dim for stage in config.stages)
+        for size in ("resolution", "padded")
+    )
+    before = sum(stage.resolution.area * stage.dim for stage in short(V1, img_size=112).stages)
+    assert plan.bytes_moved < tiled.bytes_moved * max(slots, tokens) / before

@@ -13,9 +13,9 @@ from fault_parts import AbsentPartError, blocks, mlp_layers
 from pad_faults import PAD_FAULTS, SUBJECTS, padded_model
 
 from exporters.errors import ComparisonError
+from swin_deploy.config.pads import carries_pads
 from swin_deploy.config.windows import PAD
 from swin_deploy.deploy.fold import fold
-from swin_deploy.deploy.fold_parts import carries_pads
 from swin_deploy.deploy.model import DeployModel
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.parity import ParityReport
