@@ -46,6 +46,7 @@
 ``torchvision``       checkpoints of torchvision
 ``training``          the hints that a training script left next to the weights
 ``training_fields``   the fields that it left, each by its spellings
+``variants``          the published variant that a config is, and the sizes of a model in words
 ``weights``           the choice among a file's weights
 ``weights_file``      the weights file in a folder
 ====================  ============================================================================

@@ -13,11 +13,12 @@ from torch import Tensor
 from exporters.errors import CheckpointError, ConfigError
 from exporters.text_files import listed, naming
 from swin_deploy.checkpoints.assemble import derived_buffers
-from swin_deploy.checkpoints.infer_config import DEFAULT_CHOICE, variant_of
+from swin_deploy.checkpoints.infer_config import DEFAULT_CHOICE
 from swin_deploy.checkpoints.known import refuse_without_file
 from swin_deploy.checkpoints.pictures import prepared
 from swin_deploy.checkpoints.preprocessors import variant_rule
 from swin_deploy.checkpoints.read import CheckpointOptions, Reading, load_checkpoint
+from swin_deploy.checkpoints.variants import variant_of
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, SwinConfig, variant
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.names import variant_name

@@ -11,10 +11,11 @@ from exporters.errors import ConfigError
 from exporters.text_files import typed
 from swin_deploy.checkpoints.detectors import StoredNormalisation
 from swin_deploy.checkpoints.dialect import Dialect, SideFiles
-from swin_deploy.checkpoints.infer_config import ConfigRequest, variant_of
+from swin_deploy.checkpoints.infer_config import ConfigRequest
 from swin_deploy.checkpoints.known import LIBRARIES
 from swin_deploy.checkpoints.preprocessors import chosen_rule, library_rule
 from swin_deploy.checkpoints.training import training_classes, training_rule
+from swin_deploy.checkpoints.variants import variant_of
 from swin_deploy.config import SwinConfig, channels_text
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.class_names import (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from exporters.errors import ConfigError, FileError
 from exporters.text_files import read_json
-from swin_deploy.checkpoints.infer_config import variant_of
 from swin_deploy.checkpoints.known import LIBRARIES, OF_VARIANTS, SOURCES
+from swin_deploy.checkpoints.variants import variant_of
 from swin_deploy.config import SwinConfig
 from swin_deploy.images.preprocessing import Preprocessing, Rule
 

@@ -25,14 +25,7 @@ from swin_deploy.checkpoints.dialect import (
 )
 from swin_deploy.checkpoints.folders import CheckpointFiles, read_content
 from swin_deploy.checkpoints.heads import OwnHead, take_head
-from swin_deploy.checkpoints.infer_config import (
-    ConfigRequest,
-    check_agreement,
-    described,
-    own_config,
-    shift_notes,
-    wanted_config,
-)
+from swin_deploy.checkpoints.infer_config import ConfigRequest, own_config, wanted_config
 from swin_deploy.checkpoints.infer_sizes import infer_sizes
 from swin_deploy.checkpoints.known import DIALECTS, SOURCES
 from swin_deploy.checkpoints.other_models import other_model, refuse_changed
@@ -41,6 +34,7 @@ from swin_deploy.checkpoints.plain_names import unpruned
 from swin_deploy.checkpoints.resize import resize_tables
 from swin_deploy.checkpoints.semantic import with_semantic_weight
 from swin_deploy.checkpoints.training import with_training
+from swin_deploy.checkpoints.variants import check_agreement, described, shift_notes
 from swin_deploy.checkpoints.weights import Encoder
 from swin_deploy.config import HeadActivation, Output, SwinConfig, variant
 from swin_deploy.config.activations import Activation

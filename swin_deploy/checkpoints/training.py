@@ -14,7 +14,7 @@ from typing import Any
 from exporters.errors import ConfigError
 from exporters.text_files import shortened
 from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors, SideFiles
-from swin_deploy.checkpoints.infer_config import SHOWN, geometry_of
+from swin_deploy.checkpoints.infer_config import geometry_of
 from swin_deploy.checkpoints.infer_sizes import shown_img_size, shown_windows
 from swin_deploy.checkpoints.training_fields import (
     LISTS,
@@ -26,6 +26,7 @@ from swin_deploy.checkpoints.training_fields import (
     under,
     unread_by,
 )
+from swin_deploy.checkpoints.variants import SHOWN
 from swin_deploy.config import VARIANTS, SwinConfig
 from swin_deploy.config.names import find_variant
 from swin_deploy.config.sizes import Size

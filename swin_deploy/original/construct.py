@@ -11,7 +11,7 @@ from torch import nn
 
 from exporters.backends import import_package
 from exporters.errors import ComparisonError
-from swin_deploy.checkpoints.infer_config import SETTINGS, effective_windows
+from swin_deploy.checkpoints.variants import SETTINGS, effective_windows
 from swin_deploy.config import Size, SwinConfig
 
 # Libraries round hidden channels down; a ratio found from weights may miss by a rounding error.
