@@ -47,6 +47,8 @@ class Swap:
         replaced: Class of the Swin.
         library: Library that it is of.
         sizes: Image sizes, (rows, columns) in pixels, that the replacement takes.
+        family: Family of the Swin: ``swin`` or ``swinv2``.
+        channels: Number of channels of its images.
         errors: Distance of every output from the unmodified Swin's, and of every output of the
             whole model, at each size.
         notes: Notes on what was found and left aside.
@@ -58,6 +60,8 @@ class Swap:
     replaced: str
     library: str
     sizes: tuple[Size, ...]
+    family: str
+    channels: int
     errors: tuple[OutputError, ...]
     notes: tuple[str, ...] = field(default=(), repr=False)
     assumptions: tuple[Assumption, ...] = ()
@@ -132,6 +136,8 @@ def swap_swin(
         replaced=swin,
         library=found.kind.library,
         sizes=sizes,
+        family=family,
+        channels=loads[0].config.in_channels,
         errors=tuple(errors),
         notes=tuple(dict.fromkeys(note for one in loads for note in one.notes)),
         assumptions=tuple(dict.fromkeys(one for load in loads for one in load.assumptions)),

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import swin_deploy
 from swin_deploy.config.sizes import Size
-from swin_deploy.deploy.model import DeployModel
 from swin_deploy.deploy.fold import fold
+from swin_deploy.deploy.model import DeployModel
 from swin_deploy.swap import replace
 from swin_deploy.swap.structures import named_tensors
 
