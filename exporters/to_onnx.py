@@ -80,6 +80,63 @@ def export_onnx(model: nn.Module, spec: ExportSpec, *, metadata: dict[str, str])
     return check_onnx(graph, spec)
 
 
+def export_any(
+    model: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    names: tuple[tuple[str, ...], tuple[str, ...]],
+    *,
+    opset: int,
+    dynamic: bool,
+) -> onnx.ModelProto:
+    """Export a module of anybody's, of any tensors, as it is.
+
+    Args:
+        model: A module in evaluation mode, from tensors to a tuple of tensors.
+        inputs: The tensors to trace it with, batch first.
+        names: Names of the inputs, and of the outputs.
+        opset: ONNX operator set, ``EXPORTER_MINIMUM_OPSET`` at least.
+        dynamic: True for any number of images; False for the number in ``inputs``.
+
+    Returns:
+        The graph with its weights.
+
+    Raises:
+        ExportError: If PyTorch cannot export it, or what it exports is not valid ONNX.
+    """
+    batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    shapes = tuple({0: batch} for _ in inputs) if dynamic else None
+    try:
+        with _quiet_exporter():
+            program = torch.onnx.export(
+                model,
+                inputs,
+                dynamo=True,
+                opset_version=opset,
+                input_names=list(names[0]),
+                output_names=list(names[1]),
+                dynamic_shapes=shapes,
+                verbose=False,
+                optimize=False,
+            )
+            if program is None:
+                raise ExportError("PyTorch exported nothing; use torch 2.9 or newer")
+            graph = _optimized(program)
+    except (torch.onnx.OnnxExporterError, RuntimeError) as err:
+        cause = _one_line(err.__cause__ or err)
+        raise ExportError(f"PyTorch could not export the model: {cause}") from err
+    _name_nodes_by_module(graph)
+    _strip_trace_records(graph)
+    _share_equal_tensors(graph)
+    _spell_gelu(graph)
+    graph.producer_name = "swin-deploy"
+    graph.ClearField("doc_string")
+    try:
+        check_graph(graph, full=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
+        raise ExportError(f"the exported graph is not valid ONNX: {_one_line(err)}") from err
+    return graph
+
+
 def check_onnx(graph: onnx.ModelProto, spec: ExportSpec) -> onnx.ModelProto:
     """Check that ``graph`` is valid and what ``spec`` asked for, infer its shapes and return it.
 

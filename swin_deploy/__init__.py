@@ -1,7 +1,8 @@
 """Swin Transformer checkpoints to verified TensorRT engines.
 
 ``load`` a checkpoint, ``export`` it to ONNX, ``build`` an engine, ``check`` the files against the
-checkpoint, and classify pictures with a ``Predictor``. docs/python.md has an example of each.
+checkpoint, and classify pictures with a ``Predictor``; ``replace_backbone`` puts the deploy model
+in the place of the Swin inside a larger one. docs/python.md has an example of each.
 
 Names load when they are first used: importing this package loads neither PyTorch nor NumPy.
 """
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     from swin_deploy.api.checks import Report, check
     from swin_deploy.api.engines import build
     from swin_deploy.api.models import Model, load
+    from swin_deploy.api.swaps import replace_backbone
     from swin_deploy.artifacts.engine_file import Listener
     from swin_deploy.images.preprocessing import PreprocessingChoice
     from swin_deploy.predict.predictor import Prediction, Predictor, Scored
+    from swin_deploy.swap.replace import Swap
 
 __all__ = [
     "Artifact",
@@ -47,9 +50,11 @@ __all__ = [
     "PreprocessingChoice",
     "Report",
     "Scored",
+    "Swap",
     "build",
     "check",
     "load",
+    "replace_backbone",
 ]
 _HOMES = {
     "Artifact": "swin_deploy.api.border",
@@ -60,9 +65,11 @@ _HOMES = {
     "PreprocessingChoice": "swin_deploy.images.preprocessing",
     "Report": "swin_deploy.api.checks",
     "Scored": "swin_deploy.predict.predictor",
+    "Swap": "swin_deploy.swap.replace",
     "build": "swin_deploy.api.engines",
     "check": "swin_deploy.api.checks",
     "load": "swin_deploy.api.models",
+    "replace_backbone": "swin_deploy.api.swaps",
 }
 
 if not TYPE_CHECKING:  # hidden from type checkers, so that they notice unknown names

@@ -96,6 +96,7 @@ class SideFiles:
             (``args``, ``config``, ``meta``, ...), by key; see ``training``.
         training_file: Name of that file, for messages.
         tags_path: Path of a tagger's ``selected_tags.csv``, or None if there is none.
+        facts: Facts that a module in memory tells by itself; None for the ``config.json``'s.
     """
 
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -105,6 +106,7 @@ class SideFiles:
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     training_file: str = ""
     tags_path: Path | None = None
+    facts: CheckpointHints | None = None
 
 
 class ReadHints(Protocol):

@@ -173,7 +173,7 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
     return LoadedModel(
         name=name or variant_of(loaded.config) or _name_of(checkpoint),
         config=config,
-        reference=_with_weights(config, loaded.state_dict).eval(),
+        reference=with_weights(config, loaded.state_dict).eval(),
         checkpoint=checkpoint,
         sha256=loaded.sha256,
         preprocessing=loaded.preprocessing,
@@ -193,8 +193,16 @@ def _name_of(checkpoint: Path) -> str:
     return checkpoint.name.removesuffix(".tar").rpartition(".")[0] or checkpoint.name
 
 
-def _with_weights(config: SwinConfig, state: dict[str, Tensor]) -> Reference:
-    """Build the reference with given weights, and do not initialise it, which takes seconds."""
+def with_weights(config: SwinConfig, state: dict[str, Tensor]) -> Reference:
+    """Build the reference with given weights, and do not initialise it, which takes seconds.
+
+    Args:
+        config: Config of the model.
+        state: Name to float32 tensor, as in ``LoadedCheckpoint``.
+
+    Raises:
+        CheckpointError: If weights are whole numbers.
+    """
     with torch.device("meta"):
         reference = build_reference(config)
     whole = [name for name, _ in reference.named_parameters() if not _is_real(state.get(name))]

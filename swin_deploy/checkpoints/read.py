@@ -35,7 +35,7 @@ from swin_deploy.checkpoints.resize import resize_tables
 from swin_deploy.checkpoints.semantic import with_semantic_weight
 from swin_deploy.checkpoints.training import with_training
 from swin_deploy.checkpoints.variants import check_agreement, described, shift_notes
-from swin_deploy.checkpoints.weights import Encoder
+from swin_deploy.checkpoints.weights import Encoder, choose_weights
 from swin_deploy.config import HeadActivation, Output, SwinConfig, variant
 from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
@@ -163,7 +163,31 @@ def load_checkpoint(
         FileError: If a JSON file next to the weights cannot be read.
     """
     asked = ConfigRequest(variant(name) if name is not None else None, name or "", **options)
-    content = _restored(read_content(path, wanted=asked.weights, encoder=asked.encoder))
+    return _read(path, read_content(path, wanted=asked.weights, encoder=asked.encoder), asked)
+
+
+def read_tensors(
+    tensors: dict[str, Tensor], beside: SideFiles, **options: Unpack[CheckpointOptions]
+) -> LoadedCheckpoint:
+    """Read the weights of a module in memory, as if they were in a file.
+
+    Args:
+        tensors: Tensors by name, as ``state_dict`` gives them.
+        beside: Config of the module, or facts that it tells by itself.
+        options: Options, see ``CheckpointOptions``.
+
+    Raises:
+        CheckpointError: If the tensors fit no source or several, or do not fit their model.
+        ConfigError: If the source's library does not take the image size.
+    """
+    asked = ConfigRequest(None, "", **options)
+    chosen = choose_weights(tensors, "the module", encoder=asked.encoder)
+    return _read(Path(), CheckpointFiles(chosen, beside, "", Path()), asked)
+
+
+def _read(path: Path, files: CheckpointFiles, asked: ConfigRequest) -> LoadedCheckpoint:
+    """Bring what a file, a folder or a module holds to our names."""
+    content = _restored(files)
     if asked.semantic_weight is not None:
         content = _with_semantic_weight(content, asked.semantic_weight)
     prefix = content.chosen.encoder.prefix
@@ -313,7 +337,9 @@ def _named(tensors: dict[str, Tensor], source: str, prefix: str) -> EncoderTenso
 
 
 def _facts(files: SideFiles, dialect: Dialect, asked: ConfigRequest) -> CheckpointHints:
-    """Read the facts in the files next to the weights."""
+    """Read the facts that a module tells, or that are in the files next to the weights."""
+    if files.facts is not None:
+        return files.facts
     if dialect.hints is None:
         return CheckpointHints()
     where = str(shortened(files.config_path or "config.json"))

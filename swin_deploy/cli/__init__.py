@@ -9,6 +9,7 @@
 ``engine_options``  engine build options: timing cache, target GPUs, version compatibility
 ``evaluate``        ``swin-deploy evaluate``: accuracy on labelled images
 ``export``          ``swin-deploy export``: a checkpoint to an ONNX file
+``export_model``    ``swin-deploy export-model``: a whole model around the deploy model to ONNX
 ``failures``        messages for exceptions that are not a ``DeployError``
 ``heartbeat``       progress of a step: lines in a log, a bar on a terminal
 ``inputs``          checks of a command's inputs, before PyTorch loads
@@ -49,6 +50,7 @@ from swin_deploy.cli.console import READER_GONE, discard_streams, is_full, say
 from swin_deploy.cli.doctor import doctor
 from swin_deploy.cli.evaluate import evaluate
 from swin_deploy.cli.export import export
+from swin_deploy.cli.export_model import export_model
 from swin_deploy.cli.failures import BUG, MOST_OF_USAGE, bug_report, explain, one_line
 from swin_deploy.cli.models import models
 from swin_deploy.cli.parity import parity
@@ -80,7 +82,19 @@ def cli() -> None:
 
 
 cli.params += level_options(envvars=True)
-LINE = (run, export, precision, build_trt, plan, parity, bench, evaluate, predict, report)
+LINE = (
+    run,
+    export,
+    export_model,
+    precision,
+    build_trt,
+    plan,
+    parity,
+    bench,
+    evaluate,
+    predict,
+    report,
+)
 for command in (*LINE, models, doctor):
     cli.add_command(command)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import peers
 import pytest
 import torch
 from command_line import DIGITS, IMAGES, Command
@@ -63,10 +64,12 @@ def test_example_of_a_public_name_runs(public: Callable[..., Any], folder: Path)
         pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
     picture = IMAGES / next(one for one in find_images(IMAGES) if one.startswith("3/"))
     globs = {"swin_deploy": swin_deploy, "example_picture": picture}
+    peers.ensure_torchvision_importable()
     assert failures(public.__doc__ or "", globs) == ""
 
 
 def test_page_runs_from_top_to_bottom(folder: Path) -> None:
+    peers.import_peer("timm")
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
     shutil.copytree(IMAGES, "swin_deploy/assets/digits/images")
     page = (Path(__file__).parent.parent.parent / "docs" / "python.md").read_text(encoding="utf-8")

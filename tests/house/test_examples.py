@@ -102,6 +102,13 @@ def test_export_in_training_gives_a_file_that_knows_its_classes(photos: Path) ->
     assert right / len(answers) > 0.15  # it has learnt something: chance is 0.1
 
 
+def test_replace_backbone_writes_a_whole_model(photos: Path) -> None:
+    peers.import_peer("timm")
+    lines = printed("-c", WITH_TIMM, EXAMPLES / "replace_backbone.py")
+    assert lines[0] == "FeatureListNet at swin passed"
+    assert Path("whole.onnx").is_file()
+
+
 def test_search_index_finds_pictures_of_the_same_digit(photos: Path) -> None:
     query = photos / find_images(photos)[-1]
     first, *others = printed(EXAMPLES / "search_index.py", "notebook-digits", photos, query)

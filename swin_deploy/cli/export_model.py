@@ -1,0 +1,179 @@
+"""``swin-deploy export-model``: a whole model around the deploy model to an ONNX file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from exporters.spec import OPSET_RANGE
+from swin_deploy.artifacts.newest import ENGINES
+from swin_deploy.cli.command import command
+from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_line, show_table
+from swin_deploy.cli.options import json_option
+from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
+from swin_deploy.cli.values import FILE, IMAGE_SIZE, fixed_or_dynamic
+from swin_deploy.config import Size
+
+if TYPE_CHECKING:
+    from swin_deploy.swap.replace import Swap
+    from swin_deploy.swap.whole_onnx import WholeOnnx
+
+LEAST_OPSET = 18  # PyTorch's own; models of other people have operators without a form at 17
+EPILOG = """\b
+Examples:
+  swin-deploy export-model upernet/ --image-size 512
+  swin-deploy export-model my_project.models:build --image-size 800x1344 --batch 1
+  swin-deploy export-model birefnet:build --image-size 1024 --image-size 512
+"""
+
+
+def _source(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Check that a source is a folder, or reads as MODULE:FACTORY; a click callback."""
+    module, colon, name = value.partition(":")
+    words = [*module.split("."), *name.split(".")]
+    if os.path.isdir(value) or (colon and all(word.isidentifier() for word in words)):
+        return value
+    raise click.BadParameter(
+        f"{value!r} is neither MODULE:FACTORY, a function in a module such as my_models:build, nor "
+        "a folder that transformers has saved"
+    )
+
+
+@command("export-model", epilog=EPILOG)
+@click.argument("source", metavar="MODULE:FACTORY|FOLDER", callback=_source)
+@click.option(
+    "--image-size",
+    "sizes",
+    type=IMAGE_SIZE,
+    multiple=True,
+    required=True,
+    help="Image side in pixels, or rows and columns; again for each further size that the model "
+    "gives its Swin.",
+)
+@click.option("--where", metavar="PATH", help="The Swin in the model, where there are several.")
+@click.option(
+    "--opset",
+    type=click.IntRange(LEAST_OPSET, OPSET_RANGE[1]),
+    default=LEAST_OPSET,
+    show_default=True,
+    help="ONNX operator set.",
+)
+@click.option(
+    "--batch",
+    metavar="dynamic|N",
+    callback=fixed_or_dynamic,
+    default="dynamic",
+    show_default=True,
+    help="Images a call: any number where the model allows it, or exactly N.",
+)
+@click.option("--output", type=FILE, help="File to write; engines/<name>-swapped.onnx by default.")
+@force_option
+@json_option
+@click.pass_obj
+def export_model(
+    console: Console,
+    source: str,
+    sizes: tuple[int | Size, ...],
+    where: str | None,
+    opset: int,
+    batch: int | None,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Export a whole model, with the Swin inside it replaced by the deploy model.
+
+    MODULE:FACTORY is a function of yours without arguments that returns a torch.nn.Module: its
+    module is imported, from the current folder first, and its code is run. A FOLDER is one that
+    transformers has saved. The model takes images alone. Its outputs are compared with those of the
+    unmodified model, in PyTorch and in ONNX Runtime; the file is written if they are equal.
+    """
+    path = output or ENGINES / f"{_name(source)}-swapped.onnx"
+    inputs = [Path(source)] if os.path.isdir(source) else []
+    claim_artifacts([path], inputs=inputs, force=force)
+    require_ending(path, ONNX)
+    if not inputs:
+        console.note(f"  runs the code of {source.partition(':')[0]}")
+    with console.loading("Loading PyTorch and the model"):
+        from swin_deploy.swap.users_model import model_of
+
+        model = model_of(source)
+    with console.step("Replacing the Swin, and comparing"):
+        from swin_deploy.swap.replace import swap_swin
+
+        swap = swap_swin(model, tuple(map(Size.of, sizes)), where=where)
+    _announce(console, swap)
+    whole: WholeOnnx | None = None
+    if swap.passed:
+        with console.step(f"Exporting ONNX, opset {opset}, and comparing"):
+            from swin_deploy.swap.whole_onnx import export_whole
+
+            whole = export_whole(model, swap, opset=opset, batch=batch)
+    _end(console, swap, whole, path=path, force=force, as_json=as_json)
+
+
+def _name(source: str) -> str:
+    """Return the name of a folder, or the module and function of a factory."""
+    if os.path.isdir(source):
+        return Path(source).resolve().name or "model"
+    return source.replace(":", "-")
+
+
+def _announce(console: Console, swap: Swap) -> None:
+    sizes = ", ".join(f"{size.rows}x{size.columns}" for size in swap.sizes)
+    console.note(f"  {swap.replaced} of {swap.library} at {swap.where or 'the top'}, {sizes}")
+    for note in swap.notes:
+        console.note(f"  {note}")
+    for assumption in swap.assumptions:
+        console.warn(assumption.text)
+
+
+def _end(
+    console: Console,
+    swap: Swap,
+    whole: WholeOnnx | None,
+    *,
+    path: Path,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write the file if everything is equal, and show the comparison; else fail."""
+    from swin_deploy.report.swaps import errors_to_json, render_errors
+
+    errors = (*swap.errors, *(whole.errors if whole else ()))
+    manifest: dict[str, Any] = {}
+    if whole is not None and whole.passed:
+        manifest = _written(whole, path, force=force)
+    for note in whole.notes if whole else ():
+        console.warn(note)
+    facts = {
+        "path": str(path) if manifest else None,
+        "where": swap.where,
+        "replaced": swap.replaced,
+        "library": swap.library,
+        "sizes": [list(size) for size in swap.sizes],
+        "passed": bool(manifest),
+        "errors": errors_to_json(errors),
+    }
+    if as_json:
+        show_json(manifest | facts)
+    else:
+        show_table(render_errors(errors))
+    if not manifest:
+        console.warn("an output differs from the unmodified model's: no file is written")
+        raise click.exceptions.Exit(CHECK_FAILED)
+    if not as_json:
+        show_line(
+            f"{path}: {manifest['nodes']} nodes, opset {manifest['opset']}, batch "
+            f"{manifest['batch']}, {manifest['bytes'] / 1e6:.1f} MB"
+        )
+    console.next_step("plan", path, "--fp16", why="the kernels that TensorRT would launch")
+
+
+def _written(whole: WholeOnnx, path: Path, *, force: bool) -> dict[str, Any]:
+    from swin_deploy.artifacts.onnx_file import OnnxFile, write_graph
+
+    return write_graph(OnnxFile(path, whole.graph), force=force).manifest or {}

@@ -1,0 +1,134 @@
+"""``swin-deploy export-model``: whole models, compared before they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import composites
+import onnx
+import peers
+import pytest
+from command_line import Command
+
+from exporters.artifact import read_manifest
+from exporters.to_onnx import export_any
+from swin_deploy.swap import whole_onnx
+
+FACTORY = """
+import swaps
+from torch import nn
+
+def build():
+    return swaps.timm_segmenter()
+
+def fixed():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = swaps.timm_segmenter()
+
+        def forward(self, images):
+            if len(images) != 1:
+                raise ValueError("one image only")
+            return self.inner(images)
+
+    return Fixed()
+
+def fails():
+    raise KeyError("weights")
+
+def number():
+    return 3
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A current folder with a module of factories."""
+    peers.import_peer("timm")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("my_models.py").write_text(FACTORY, encoding="utf-8")
+    yield tmp_path
+    import sys
+
+    sys.modules.pop("my_models", None)
+
+
+def test_export_model_writes_what_a_factory_gives(here: Path, swin: Command) -> None:
+    done = swin("export-model", "my_models:build", "--image-size", "64", "--json").assert_done()
+    assert "runs the code of my_models" in done.err
+    assert done.json["passed"]
+    assert done.json["sizes"] == [[64, 64]]
+    assert {one["of"] for one in done.json["errors"]} >= {"Segmenter", "ONNX, batch 3"}
+    graph = onnx.load(here / done.json["path"])
+    assert [value.name for value in graph.graph.output] == ["masks"]
+    assert graph.opset_import[0].version == 18
+    assert read_manifest(here / done.json["path"])["batch"] == "dynamic"
+
+
+def test_export_model_opens_a_folder_of_transformers(here: Path, swin: Command) -> None:
+    model: object = composites.COMPOSITES["upernet"].build()
+    model.save_pretrained("upernet")  # type: ignore[attr-defined]
+    done = swin(
+        "export-model", "upernet", "--image-size", "72x104", "--batch", "1", "--output", "u.onnx"
+    ).assert_done()
+    assert "UperNetForSemanticSegmentation" in done.out
+    assert "batch 1" in done.out
+    assert "next: swin-deploy plan u.onnx" in done.err
+
+
+def test_export_model_says_where_the_batch_is_fixed(here: Path, swin: Command) -> None:
+    done = swin("export-model", "my_models:fixed", "--image-size", "64", "--json").assert_done()
+    assert "the file takes one image a call" in done.err
+    assert done.json["batch"] == 1
+
+
+def test_export_model_writes_nothing_where_an_output_differs(
+    here: Path, swin: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*args: object, **named: object) -> onnx.ModelProto:
+        graph = export_any(*args, **named)  # type: ignore[arg-type]
+        tensor = next(one for one in graph.graph.initializer if len(one.dims) == 4)
+        values = onnx.numpy_helper.to_array(tensor) * 1.01
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype("float32"), tensor.name))
+        return graph
+
+    monkeypatch.setattr(whole_onnx, "export_any", wrong)
+    done = swin("export-model", "my_models:build", "--image-size", "64")
+    assert done.status == 1
+    assert "FAIL" in done.out
+    assert "no file is written" in done.err
+    assert not list(here.glob("engines/*.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("my_models:fails", "my_models:fails gives no model: KeyError: 'weights'"),
+        ("my_models:number", "a torch.nn.Module is needed"),
+        ("my_models:absent", "AttributeError"),
+        ("no_such_module:build", "ModuleNotFoundError"),
+        (".", "is neither MODULE:FACTORY nor a folder with a config.json"),
+    ],
+)
+def test_export_model_refuses_in_one_line(
+    source: str, message: str, here: Path, swin: Command
+) -> None:
+    swin("export-model", source, "--image-size", "64").assert_error(message)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("absent", "--image-size", "64"),
+        ("my_models:build",),
+        ("my_models:build", "--image-size", "64", "--opset", "17"),
+        ("my_models:build", "--image-size", "64", "--output", "model.engine"),
+    ],
+)
+def test_export_model_refuses_wrong_usage(
+    arguments: tuple[str, ...], here: Path, swin: Command
+) -> None:
+    assert swin("export-model", *arguments).status == 2
