@@ -24,6 +24,7 @@ size = {"shortest": shortest, "squash": (side, side)}[steps["resize_mode"]]
 image = image.resize(size, Image.Resampling[steps["interpolation"].upper()])
 left, top = (round((one - crop) / 2) for one in size)
 pixels = np.atleast_3d(np.asarray(image.crop((left, top, left + crop, top + crop))))
+# [crop, crop, C] -> [1, C, crop, crop]
 batch = ((pixels * steps["rescale"] - steps["mean"]) / steps["std"]).transpose(2, 0, 1)[None]
 logits = session.run(["logits"], {"images": batch.astype(np.float32)})[0][0]
 shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
