@@ -3,7 +3,6 @@
 ===============  ==================================================================
 ``activations``  activations of an MLP, and libraries' names of them
 ``sizes``        sizes as rows and columns
-``fit``          windows that each library fits to a map
 ``swin``         sizes of a model, and the geometry that follows from them
 ``fit``          windows, shifts and pads of each library where windows do not tile a map
 ``pads``         where a padded model keeps its pads, and what is said of them
