@@ -53,7 +53,7 @@ def transformers_original(config: SwinConfig, reading: Reading) -> nn.Module:
         )
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the library must not download anything
     library = import_library("transformers", "transformers")
-    with _without_progress(library):
+    with without_progress(library):
         model, absent = _from_pretrained(library, config, reading, reading.config_path.parent)
     path, part = _swin_in(model, config)
     _check_absent(absent, path if part is not model else "")
@@ -168,7 +168,7 @@ def _as_map(tokens: Tensor, rows: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _without_progress(library: Any) -> Iterator[None]:  # noqa: ANN401 - transformers
+def without_progress(library: Any) -> Iterator[None]:  # noqa: ANN401 - transformers
     """Hide the library's progress bars."""
     words = library.utils.logging
     shown = words.is_progress_bar_enabled()

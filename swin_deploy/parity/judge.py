@@ -162,9 +162,12 @@ def _allowed(
         return (ceiling,) * len(reference.names)
     rows = noise_rows(reference.image_sets[number])
     pairs = zip(noise.outputs[number], reference.outputs[number], strict=True)
-    floors = (measure_floor(a, b[rows], ceiling, source=noise.source) for a, b in pairs)
+    floors = ((measure_floor(a, b[rows], ceiling, source=noise.source), a.size) for a, b in pairs)
     spread = reference.image_sets[number].spread
-    return tuple(limits(ceiling, f, precision=precision, spread=spread) for f in floors)
+    return tuple(
+        limits(ceiling, floor, precision=precision, spread=spread, values=size)
+        for floor, size in floors
+    )
 
 
 def _look_inside(

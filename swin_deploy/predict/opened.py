@@ -87,8 +87,10 @@ def open_artifact(
 def _named(opened: Opened, asked: LoadOptions) -> Opened:
     """Return the model with the class names and scores of ``asked`` in place of its own."""
     facts = opened.facts
-    facts = dataclasses.replace(facts, scores=asked.get("scores") or facts.scores)
-    classes = asked.get("classes")
+    scores, classes = asked.get("scores"), asked.get("classes")
+    if scores is not None:
+        open_still = tuple(one for one in facts.assumptions if one.subject != "scores")
+        facts = dataclasses.replace(facts, scores=scores, assumptions=open_still)
     if classes is not None:
         names = read_class_names(Path(classes), facts.config.num_classes)
         facts = dataclasses.replace(facts, class_names=names.shown, class_names_source=names.source)

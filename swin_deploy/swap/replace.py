@@ -34,6 +34,8 @@ from swin_deploy.swap.rebuild import rebuilt
 from swin_deploy.swap.stand_ins import LastMap, StandIn
 
 PROOF_BATCH = 2
+# What a Swin inside a model, which is given tensors and gives maps, has no use for.
+_OF_PICTURES = ("preprocessing", "scores", "class order", "mean", "std", "mean and std")
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,9 @@ def swap_swin(
     _check_form(model, found)
     trial, inputs = _tried(model, found, sizes, inputs)  # 1
     if sizes and not set(trial.sizes) <= set(sizes):
-        every = listed([_shown(one) for one in dict.fromkeys((*sizes, *trial.sizes))])
         raise ConfigError(
-            f"{type(model).__name__} gives its Swin images of {_texts(trial.sizes)}; "
-            f"name every size: image_size=[...] of {every}"
+            f"{type(model).__name__} gives its Swin images of {_texts(trial.sizes)}, not only of "
+            f"{_texts(sizes)}; name every size: --image-size again, image_size=[...] in Python"
         )
     sizes = sizes or trial.sizes
     loads = [_deployed(found, size) for size in sizes]  # 2
@@ -193,8 +194,8 @@ def _tried(
         if given:
             raise
         raise ConfigError(
-            f"{err}; if it takes more than images of {_shown(sizes[0])}, give inputs=, a tuple or "
-            "dict of its arguments"
+            f"{err}; if it takes more than images of {_shown(sizes[0])}, call "
+            "swin_deploy.replace_backbone in Python with inputs=, a tuple or dict of its arguments"
         ) from err
     if not trial.sizes:
         raise ConfigError(f"{type(model).__name__} does not use its {found.text} on these inputs")
@@ -231,7 +232,8 @@ def _deployed(found: FoundSwin, size: Size) -> _Deployed:
     module: nn.Module = fold(with_weights(config, loaded.state_dict).eval())
     if kind.stand_in.takes_map:
         module = LastMap(module, config.stages[-1].resolution)
-    return _Deployed(module, config, loaded.notes, loaded.assumptions)
+    assumptions = tuple(one for one in loaded.assumptions if one.subject not in _OF_PICTURES)
+    return _Deployed(module, config, loaded.notes, assumptions)
 
 
 def _share(modules: list[nn.Module]) -> None:

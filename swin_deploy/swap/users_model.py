@@ -14,6 +14,7 @@ from torch import nn
 from exporters.errors import CheckpointError, ConfigError
 from exporters.text_files import listed, read_json, shortened
 from swin_deploy.original.construct import import_library
+from swin_deploy.original.from_transformers import without_progress
 
 
 def is_factory(source: str) -> bool:
@@ -79,9 +80,10 @@ def _from_folder(folder: Path) -> nn.Module:
         )
     loader: Any = kind
     try:
-        model, found = loader.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
+        with without_progress(library):
+            model, found = loader.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
     except Exception as err:  # the library's errors have no class in common
         reason = shortened(" ".join(f"{type(err).__name__}: {err}".split()))
         raise CheckpointError(f"transformers does not load {where}: {reason}") from err

@@ -65,6 +65,21 @@ def test_check_right_model_passes_in_float32_and_float16(family: str) -> None:
     assert half.drift[0].floor > 100 * single.drift[0].floor
 
 
+@pytest.mark.parametrize("wrong", [0.0, 1e-4], ids=["right", "wrong-head"])
+def test_check_model_of_one_class_rejects_a_wrong_head(wrong: float) -> None:
+    config = dataclasses.replace(CONFIGS["swin"], num_classes=1)
+    reference = trained_like(config)
+    model = LoadedModel("one", config, reference, None, "", library_steps(config))
+    expected = reference_outputs(model, (seeded_images(config, count=8),), precisions=["fp32"])
+    candidate = fold(reference)
+    head = [one for one in candidate.modules() if isinstance(one, nn.Linear)][-1]
+    with torch.no_grad():
+        head.weight[0, 3] += wrong
+    hop = check_parity(model, expected, candidate).hops[0]
+    assert hop.passed == (not wrong), hop.worst
+    assert hop.results[0].tolerance.l2_rule == "12 x noise"
+
+
 @pytest.mark.parametrize("family", ["swin", pytest.param("swinv2", marks=pytest.mark.slow)])
 def test_check_right_graph_passes(family: str) -> None:
     pytest.importorskip("onnxruntime")

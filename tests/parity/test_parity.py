@@ -215,6 +215,19 @@ def test_limits_are_wider_for_images_that_scatter_more():
     assert wide.l2_rule == "20 x noise"
 
 
+@pytest.mark.parametrize(("precision", "times"), [("fp32", 12), ("fp16", 6)])
+def test_limits_of_few_values_allow_l2_the_multiple_of_a_value(precision, times):
+    floor = NoiseFloor(1e-3, 1e-3, "test")
+    ceiling = dataclasses.replace(CEILING, atol=1.0)
+    few, many = (limits(ceiling, floor, precision=precision, values=n) for n in (31, 32))
+    assert few.relative_l2 == pytest.approx(times * 1e-3)
+    assert many.relative_l2 is not None
+    assert few.relative_l2 is not None
+    assert many.relative_l2 < few.relative_l2
+    assert many.atol == few.atol
+    assert not compared(outputs() * (1 + 1.01 * times * 1e-3), outputs(), few).passed
+
+
 def test_limits_never_exceed_the_ceiling():
     allowed = limits(CEILING, NoiseFloor(1e-2, 1e-2, "test"), precision="fp16")
     assert (allowed.atol, allowed.rtol, allowed.relative_l2) == (1e-2, 5e-3, 1e-2)

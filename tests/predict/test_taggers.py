@@ -185,6 +185,10 @@ def test_predict_one_class_is_not_sure_of_every_picture(
     (share,) = tags_of(done.out).values()
     assert 0.01 < share < 0.99
     assert "scores: assuming sigmoid of the one class" in done.err
+    onnx = tmp_path / "binary.onnx"
+    swin("export", "--checkpoint", path, "--output", onnx).assert_done()
+    told = swin("predict", onnx, picture, "--scores", "none").assert_done()
+    assert "scores: assuming" not in told.err
 
 
 def test_huggingface_multi_label_scores_equal_the_pipelines(picture: Path, tmp_path: Path) -> None:

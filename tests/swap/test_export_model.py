@@ -76,6 +76,8 @@ def test_export_model_opens_a_folder_of_transformers(here: Path, swin: Command) 
     ).assert_done()
     assert "UperNetForSemanticSegmentation" in done.out
     assert "batch 1" in done.out
+    assert "Loading weights" not in done.err  # transformers' progress bar
+    assert "preprocessing" not in done.err  # it takes tensors, and there is no such option
     assert "next: swin-deploy plan u.onnx" in done.err
 
 

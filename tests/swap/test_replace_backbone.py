@@ -131,7 +131,7 @@ def test_replace_backbone_takes_inputs_of_any_form(name: str) -> None:
     model = composites.COMPOSITES[name].build()
     words = "input_ids" if "dino" in name else "decoder_input_ids"
     inputs = {"pixel_values": images(128, batch=1), words: torch.tensor([[1, 5, 7, 2]])}
-    with pytest.raises(swin_deploy.ConfigError, match="give inputs="):
+    with pytest.raises(swin_deploy.ConfigError, match="in Python with inputs="):
         swin_deploy.replace_backbone(model, 128)
     swap = swin_deploy.replace_backbone(model, inputs=inputs)
     assert swap.passed
@@ -150,7 +150,9 @@ def test_replace_backbone_takes_images_with_masks() -> None:
 
 def test_replace_backbone_shares_weights_among_sizes() -> None:
     model = swaps.TwoScales().eval()
-    with pytest.raises(swin_deploy.ConfigError, match=r"128x128, 64x64; name every size"):
+    with pytest.raises(
+        swin_deploy.ConfigError, match=r"128x128, 64x64, not only of 128x128; name every"
+    ):
         swin_deploy.replace_backbone(model, 128)
     one = swin_deploy.replace_backbone(detector_libraries.build_transparent_background(), 128)
     swap = swin_deploy.replace_backbone(model, [128, 64])
