@@ -129,8 +129,9 @@ def load(model: StrPath, *, variant: str | None = None, **asked: Unpack[LoadOpti
             name that ``swin-deploy models`` lists; an existing path takes precedence.
         variant: Name of the variant that the checkpoint must be, if the weights do not tell.
         asked: Options of loading, see ``LoadOptions``: ``img_size``, ``window_size``,
-            ``encoder``, ``activation``, ``pool``, ``head``, ``head_activation``, ``output``,
-            ``weights``, ``source``, ``preprocessing``, ``scores``, ``classes``.
+            ``encoder``, ``activation``, ``pool``, ``head``, ``head_activation``,
+            ``semantic_weight``, ``output``, ``weights``, ``source``, ``preprocessing``,
+            ``scores``, ``classes``.
 
     Returns:
         The model. A name without bundled weights gives random ones; ``notes`` and ``assumptions``

@@ -34,8 +34,10 @@ EXAMPLES = [
     swin_deploy.Model.export,
     swin_deploy.Report,
     swin_deploy.Predictor,
+    swin_deploy.replace_backbone,
 ]
-WITHOUT = {"Artifact", "Listener", "Prediction", "PreprocessingChoice", "Scored"}  # plain values
+# Plain values.
+WITHOUT = {"Artifact", "Listener", "Prediction", "PreprocessingChoice", "Scored", "Swap"}
 
 
 @pytest.fixture
