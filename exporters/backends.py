@@ -12,7 +12,7 @@ from typing import Any
 from exporters.errors import BuildError, MissingBackendError
 from exporters.flavors import FLAVORS, major_of
 from exporters.spec import Flavor
-from exporters.text_files import shortened
+from exporters.text_files import error_words
 
 INSTALL: dict[str, str] = {
     "onnxruntime": "pip install onnxruntime (CPU) or pip install onnxruntime-gpu (NVIDIA GPU)",
@@ -111,7 +111,7 @@ def import_package(module: str, *, name: str, install: str, has: str = "") -> An
     except (Exception, SystemExit) as err:  # a package that is broken may raise anything
         if isinstance(err, ModuleNotFoundError) and err.name == module.split(".")[0]:
             raise MissingBackendError(f"{name} is not installed; install it: {install}") from err
-        reason = shortened(" ".join(f"{type(err).__name__}: {err}".split()))
+        reason = error_words(err)
         raise MissingBackendError(
             f"{name} does not load ({reason}); mend its installation: {install}"
         ) from err

@@ -161,6 +161,11 @@ def shortened(text: object, most: int = SHOWN) -> str:
     return whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-most // 2 :]}"
 
 
+def error_words(err: BaseException) -> str:
+    """Return a foreign error in one bounded line: its class and its text."""
+    return shortened(" ".join(f"{type(err).__name__}: {err}".split()))
+
+
 def visible(text: str, *, kept: str = "") -> str:
     """Escape what a terminal would obey or hide, in the notation of Python's source.
 

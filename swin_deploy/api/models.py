@@ -139,7 +139,7 @@ def load(model: StrPath, *, variant: str | None = None, **asked: Unpack[LoadOpti
 
     Raises:
         CheckpointError: If the file cannot be read or does not fit.
-        ConfigError: If the variant or an option is unknown, windows cannot tile the image size, or
+        ConfigError: If the variant or an option is unknown, the image size cannot be built, or
             the class file has another number of classes.
         FileError: If there is no such file or name, or a file next to the weights cannot be read.
 

@@ -59,24 +59,20 @@ class StoredNormalisation:
                 steps,
                 mean=self.mean,
                 std=self.std,
+                channel_order="bgr" if self.is_bgr else steps.channel_order,
                 origin=f"{steps.origin}, with {' and '.join(self.names)} of the weights file",
             )
 
         own = f"mean and std are the file's own ({self.names[0]})"
+        own += ", in the order blue, green, red" if self.is_bgr else ""
         guess = rule.guess and f"{rule.guess}; {own}"
         return dataclasses.replace(rule, at=at, guess=guess, own=None)
 
     @property
-    def refusal(self) -> str:
-        """The reason why pictures are refused: the mean is of blue, green, red; else empty."""
+    def is_bgr(self) -> bool:
+        """Whether the mean is ImageNet's in the order blue, green, red, which the model takes."""
         turned = zip(self.mean, IMAGENET_MEAN[::-1], strict=False)
-        if len(self.mean) != CHANNELS or any(abs(a - b) > SAME_MEAN for a, b in turned):
-            return ""
-        return (
-            f"{self.names[0]} of the weights file is ImageNet's mean in the order blue, green, "
-            "red, and pictures are given as red, green, blue; if the model takes those, give its "
-            "--mean and --std"
-        )
+        return len(self.mean) == CHANNELS and all(abs(a - b) <= SAME_MEAN for a, b in turned)
 
 
 def stored_normalisation(

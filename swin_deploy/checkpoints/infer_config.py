@@ -94,7 +94,7 @@ def own_config(
 
     Raises:
         CheckpointError: If nothing tells the window size, or files contradict each other.
-        ConfigError: If it is not the variant asked for, or windows cannot tile any image.
+        ConfigError: If it is not the variant asked for, or no image size can be built.
     """
     stages = len(sizes["depths"])
     shown = shown_windows(named, sizes)
@@ -136,7 +136,7 @@ def _own_img_size(
     last = facts.window_size if shown is None else shown[-1]
     side = Size.of(last[-1] if isinstance(last, tuple) else last or 0).rows
     guess = (int(sizes["patch_size"]) << (len(sizes["depths"]) - 1)) * side
-    reason = "the smallest whose last stage is one window: the weights do not tell it"
+    reason = "at which the last stage is one window: the weights do not tell it"
     assumed = [Assumption("image size", f"{guess} px", reason, "--image-size")]
     return guess, assumed if asked.img_size is None else []
 

@@ -131,7 +131,7 @@ def load_model(
 
     Raises:
         CheckpointError: If the file cannot be read or does not fit.
-        ConfigError: If the variant or an option is unknown, windows cannot tile the image size, or
+        ConfigError: If the variant or an option is unknown, the image size cannot be built, or
             the class file is of another number of classes.
         FileError: If a file next to the weights, or one that the user names, cannot be read.
     """

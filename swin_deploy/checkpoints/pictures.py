@@ -94,8 +94,6 @@ def pictures_of(
         rule = stored.changed(rule)
     sized, choice = asked.img_size is not None, asked.preprocessing
     steps, assumed = prepared(rule, config, choice, size_is_asked=sized)
-    if stored and told is None and choice.source is None and choice.mean is None:
-        steps = replace(steps, refusal=steps.refusal or stored.refusal)
     if dialect.class_names is not None:
         names = dialect.class_names(files, config.num_classes)
     else:

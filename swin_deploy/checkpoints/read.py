@@ -159,7 +159,7 @@ def load_checkpoint(
     Raises:
         CheckpointError: If it cannot be read, lacks the weights that are asked for, fits no source
             or several, or does not fit its model.
-        ConfigError: If the variant is unknown or another one, or windows cannot tile the image.
+        ConfigError: If the variant is unknown or another one, or the image size cannot be built.
         FileError: If a JSON file next to the weights cannot be read.
     """
     asked = ConfigRequest(variant(name) if name is not None else None, name or "", **options)

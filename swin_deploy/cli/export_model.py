@@ -34,8 +34,12 @@ def _source(_: click.Context, __: click.Parameter, value: str) -> str:
     """Check that a source is a folder, or reads as MODULE:FACTORY; a click callback."""
     module, colon, name = value.partition(":")
     words = [*module.split("."), *name.split(".")]
-    if os.path.isdir(value) or (colon and all(word.isidentifier() for word in words)):
+    is_function = colon and words[-2:-1] != ["py"] and all(word.isidentifier() for word in words)
+    if os.path.isdir(value) or is_function:
         return value
+    if colon and module.endswith(".py"):
+        plain = module.removesuffix(".py").replace(os.sep, ".")
+        raise click.BadParameter(f"{module!r} is a file; name its module: {plain}:{name}")
     raise click.BadParameter(
         f"{value!r} is neither MODULE:FACTORY, a function in a module such as my_models:build, nor "
         "a folder that transformers has saved"
@@ -123,7 +127,7 @@ def _name(source: str) -> str:
 
 
 def _announce(console: Console, swap: Swap) -> None:
-    sizes = ", ".join(f"{size.rows}x{size.columns}" for size in swap.sizes)
+    sizes = ", ".join(size.sides for size in swap.sizes)
     console.note(f"  {swap.replaced} of {swap.library} at {swap.where or 'the top'}, {sizes}")
     for note in swap.notes:
         console.note(f"  {note}")

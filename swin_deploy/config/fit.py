@@ -90,16 +90,3 @@ def first_map(image: Size, patch_size: int, remainder: Remainder) -> Size:
 def merged_map(tokens: Size) -> Size:
     """Return the size of the map after a merge; odd rows and columns are padded."""
     return Size(*((side + 1) // 2 for side in tokens))
-
-
-__all__ = [
-    "CUTS",
-    "Pads",
-    "Remainder",
-    "WindowFit",
-    "WindowRule",
-    "first_map",
-    "fit_window",
-    "merged_map",
-    "padded",
-]

@@ -50,8 +50,13 @@ class Size(NamedTuple):
         """The size as configs and JSON spell it: a square as its side."""
         return self.rows if self.is_square else self
 
+    @property
+    def sides(self) -> str:
+        """Both sides in words, of a square too: ``64x64``."""
+        return f"{self.rows}x{self.columns}"
+
     def __str__(self) -> str:
-        return str(self.rows) if self.is_square else f"{self.rows}x{self.columns}"
+        return str(self.rows) if self.is_square else self.sides
 
 
 NONE = Size(0, 0)

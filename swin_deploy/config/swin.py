@@ -185,7 +185,7 @@ class SwinConfig:
             output: tokens of the notebook, features of the others.
 
     Raises:
-        ConfigError: If the sizes contradict each other, or windows cannot tile ``img_size``.
+        ConfigError: If the sizes contradict each other, or ``img_size`` cannot be built.
     """
 
     family: Family = "notebook"
@@ -423,7 +423,7 @@ class SwinConfig:
         return ""
 
     def legal_img_sizes(self, count: int) -> tuple[int, ...]:
-        """Return the sides of the ``count`` smallest square images that windows tile.
+        """Return the sides of the ``count`` smallest square images that can be built.
 
         Sides are in pixels; there may be fewer up to ``MOST_SIDE``.
         """
@@ -432,7 +432,7 @@ class SwinConfig:
         return tuple(itertools.islice(legal, count))
 
     def near_img_sizes(self, img_size: int, count: int = 4) -> tuple[int, ...]:
-        """Return the sides of the ``count`` square images nearest in size that windows tile.
+        """Return the sides of the ``count`` square images nearest in size that can be built.
 
         Sides are in pixels, nearest first; there may be fewer than ``count`` up to
         ``MOST_PROPOSED``.

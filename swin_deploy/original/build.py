@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from exporters.errors import ComparisonError, DeployError
-from exporters.text_files import shortened
+from exporters.text_files import error_words
 from swin_deploy.checkpoints.known import ORIGINALS
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.checkpoints.read import Reading
@@ -96,7 +96,7 @@ def _reason(err: BaseException) -> str:
     """Describe the error that was raised first: libraries wrap it in words about themselves."""
     while err.__cause__ or err.__context__:
         err = err.__cause__ or err.__context__ or err
-    return str(shortened(" ".join(f"{type(err).__name__}: {err}".split())))
+    return error_words(err)
 
 
 def library_version(library: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from exporters.errors import ComparisonError, ConfigError
-from exporters.text_files import shortened
+from exporters.text_files import error_words
 from swin_deploy.config.sizes import Size
 from swin_deploy.parity.checks import Tolerance
 from swin_deploy.parity.compare import compare
@@ -96,7 +96,7 @@ def run_watched(
     try:
         outputs = call(model, inputs)
     except Exception as err:  # their code may raise anything
-        reason = shortened(" ".join(f"{type(err).__name__}: {err}".split()))
+        reason = error_words(err)
         raise ConfigError(f"{type(model).__name__} does not run on these inputs: {reason}") from err
     finally:
         for handle in handles:

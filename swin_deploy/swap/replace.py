@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from exporters.errors import ComparisonError, ConfigError
-from exporters.text_files import listed, shortened
+from exporters.text_files import error_words, listed
 from swin_deploy.checkpoints.load import with_weights
 from swin_deploy.checkpoints.read import read_tensors
 from swin_deploy.config import SwinConfig
@@ -125,7 +125,7 @@ def swap_swin(
     errors: list[OutputError] = []
     with torch.no_grad():
         for size, (images, theirs) in zip(sizes, examples, strict=True):  # 3
-            of = f"{swin}, {_shown(size)}"
+            of = f"{swin}, {size.sides}"
             errors += compare_outputs(stand_in(images), theirs, limit, of=of)
     whole = rebuilt(model, {found.module: stand_in})
     if found.where:
@@ -145,12 +145,8 @@ def swap_swin(
     )
 
 
-def _shown(size: Size) -> str:
-    return f"{size.rows}x{size.columns}"
-
-
 def _texts(sizes: Iterable[Size]) -> str:
-    return listed([_shown(one) for one in sizes])
+    return listed([one.sides for one in sizes])
 
 
 def _check_form(model: nn.Module, found: FoundSwin) -> None:
@@ -194,7 +190,7 @@ def _tried(
         if given:
             raise
         raise ConfigError(
-            f"{err}; if it takes more than images of {_shown(sizes[0])}, call "
+            f"{err}; if it takes more than images of {sizes[0].sides}, call "
             "swin_deploy.replace_backbone in Python with inputs=, a tuple or dict of its arguments"
         ) from err
     if not trial.sizes:
@@ -257,8 +253,8 @@ def _alone(found: FoundSwin, size: Size, *, masked: type | None) -> tuple[Any, A
     try:
         return images, call(copy.deepcopy(found.module), images)
     except Exception as err:
-        reason = shortened(" ".join(f"{type(err).__name__}: {err}".split()))
-        raise ConfigError(f"{found.text} does not take images of {_shown(size)}: {reason}") from err
+        reason = error_words(err)
+        raise ConfigError(f"{found.text} does not take images of {size.sides}: {reason}") from err
 
 
 def _as_original(stand_in: StandIn, original: nn.Module) -> None:
@@ -279,7 +275,7 @@ def _run_whole(whole: nn.Module, stand_in: StandIn, inputs: Any) -> Any:  # noqa
         try:
             outputs = call(whole, inputs)
         except Exception as err:
-            reason = shortened(" ".join(f"{type(err).__name__}: {err}".split()))
+            reason = error_words(err)
             raise ComparisonError(
                 f"{type(whole).__name__} does not run with the replacement of its "
                 f"{stand_in.replaced}: {reason}"

@@ -44,12 +44,16 @@ class StandIn(nn.Module):
         example: object,
     ) -> None:
         super().__init__()
-        self.deploys = nn.ModuleDict({_key(size): one for size, one in deploys.items()})
+        self.deploys = nn.ModuleDict({size.sides: one for size, one in deploys.items()})
         self.replaced = type(original).__name__
         self.form = _form_of(example)
         for name, value in _plain_attributes(original).items():
             setattr(self, name, value)
+        self.keep(original, example)
         self.eval()
+
+    def keep(self, original: Any, example: object) -> None:  # noqa: ANN401 - as above
+        """Keep what a kind needs of the original besides its plain attributes."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -73,7 +77,7 @@ class StandIn(nn.Module):
             ConfigError: If there is none of this size.
         """
         rows, columns = images.shape[-2:]
-        key = _key(Size(int(rows), int(columns)))
+        key = Size(int(rows), int(columns)).sides
         if key not in self.deploys:
             raise ConfigError(
                 f"this {self.replaced} was replaced for images of {listed(list(self.deploys))}, "
@@ -117,13 +121,7 @@ class HuggingFaceBackbone(StandIn):
 class HuggingFaceModel(StandIn):
     """transformers' encoders: images to tokens and, where they have a pooler, their mean."""
 
-    def __init__(
-        self,
-        original: Any,  # noqa: ANN401 - a class that is not imported
-        deploys: dict[Size, nn.Module],
-        example: object,
-    ) -> None:
-        super().__init__(original, deploys, example)
+    def keep(self, original: Any, example: object) -> None:  # noqa: ANN401 - as above
         self.pools = getattr(original, "pooler", None) is not None
 
     def forward(self, pixel_values: Tensor, *_: object, **options: object) -> Any:  # noqa: ANN401
@@ -148,13 +146,7 @@ class TimmModel(StandIn):
 
     takes_map = True
 
-    def __init__(
-        self,
-        original: Any,  # noqa: ANN401 - a class that is not imported
-        deploys: dict[Size, nn.Module],
-        example: object,
-    ) -> None:
-        super().__init__(original, deploys, example)
+    def keep(self, original: Any, example: object) -> None:  # noqa: ANN401 - as above
         self.head: nn.Module = original.head
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -177,13 +169,7 @@ class TorchvisionModel(StandIn):
 
     takes_map = True
 
-    def __init__(
-        self,
-        original: Any,  # noqa: ANN401 - a class that is not imported
-        deploys: dict[Size, nn.Module],
-        example: object,
-    ) -> None:
-        super().__init__(original, deploys, example)
+    def keep(self, original: Any, example: object) -> None:  # noqa: ANN401 - as above
         self.avgpool: nn.Module = original.avgpool
         self.head: nn.Module = original.head
 
@@ -200,15 +186,9 @@ class DetectorBackbone(StandIn):
     The output before the first stage, which some of them put first, is that of their embedding.
     """
 
-    def __init__(
-        self,
-        original: Any,  # noqa: ANN401 - a class that is not imported
-        deploys: dict[Size, nn.Module],
-        example: object,
-    ) -> None:
-        super().__init__(original, deploys, example)
+    def keep(self, original: Any, example: object) -> None:  # noqa: ANN401 - as above
         shown = len(example) if isinstance(example, dict | list | tuple) else 1
-        own = min(len(getattr(deploy, "heads", ())) for deploy in deploys.values())
+        own = min(len(getattr(deploy, "heads", ())) for deploy in self.deploys.values())
         self.stem: nn.Module | None = original.patch_embed if shown > own else None
 
     def forward(self, images: Any) -> Any:  # noqa: ANN401 - images, with masks or not
@@ -268,10 +248,6 @@ def _form_of(example: object) -> Any:  # noqa: ANN401 - see ``in_form``
     if isinstance(example, dict) and type(example) in (dict, OrderedDict):
         return list(example)
     return type(example)
-
-
-def _key(size: Size) -> str:
-    return f"{size.rows}x{size.columns}"
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, Any]:

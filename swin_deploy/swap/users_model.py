@@ -12,16 +12,9 @@ import torch
 from torch import nn
 
 from exporters.errors import CheckpointError, ConfigError
-from exporters.text_files import listed, read_json, shortened
+from exporters.text_files import error_words, listed, read_json, shortened
 from swin_deploy.original.construct import import_library
 from swin_deploy.original.from_transformers import without_progress
-
-
-def is_factory(source: str) -> bool:
-    """Tell whether a source is ``MODULE:FACTORY``, not the path of a folder."""
-    module, _, name = source.partition(":")
-    words = [*module.split("."), *name.split(".")]
-    return not os.path.lexists(source) and all(word.isidentifier() for word in words)
 
 
 def model_of(source: str) -> nn.Module:
@@ -37,7 +30,7 @@ def model_of(source: str) -> nn.Module:
         ConfigError: If the function cannot be imported, fails, or returns something else.
         MissingBackendError: If transformers is not installed.
     """
-    model = _from_factory(source) if is_factory(source) else _from_folder(Path(source))
+    model = _from_folder(Path(source)) if os.path.isdir(source) else _from_factory(source)
     return model.eval()
 
 
@@ -52,7 +45,7 @@ def _from_factory(source: str) -> nn.Module:
             factory = getattr(factory, word)
         model = factory()
     except (Exception, SystemExit) as err:  # the user's code may raise anything
-        reason = shortened(" ".join(f"{type(err).__name__}: {err}".split()))
+        reason = error_words(err)
         raise ConfigError(f"{shortened(source)} gives no model: {reason}") from err
     if not isinstance(model, nn.Module):
         kind = type(model).__name__
@@ -85,7 +78,7 @@ def _from_folder(folder: Path) -> nn.Module:
                 folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
     except Exception as err:  # the library's errors have no class in common
-        reason = shortened(" ".join(f"{type(err).__name__}: {err}".split()))
+        reason = error_words(err)
         raise CheckpointError(f"transformers does not load {where}: {reason}") from err
     absent = sorted(map(str, (*found["missing_keys"], *found.get("mismatched_keys", ()))))
     if absent:

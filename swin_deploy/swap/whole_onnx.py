@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from exporters.backends import load_onnxruntime
 from exporters.errors import ComparisonError, ExportError
-from exporters.text_files import shortened
+from exporters.text_files import error_words, shortened
 from exporters.to_onnx import export_any
 from exporters.weights import serialized
 from swin_deploy.parity.checks import Tolerance
@@ -141,7 +141,7 @@ def _run(model: nn.Module, images: Tensor) -> Any:  # noqa: ANN401 - any form
     try:
         return model(images)
     except Exception as err:  # their code may raise anything
-        reason = shortened(" ".join(f"{type(err).__name__}: {err}".split()))
+        reason = error_words(err)
         raise ExportError(
             f"{type(model).__name__} does not run on {len(images)} images: {reason}"
         ) from err
@@ -155,7 +155,7 @@ def _session(graph: onnx.ModelProto) -> Any:  # noqa: ANN401 - onnxruntime is un
     try:
         return library.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as err:  # its errors have no class in common
-        raise ComparisonError(f"ONNX Runtime does not load the file: {_words(err)}") from err
+        raise ComparisonError(f"ONNX Runtime does not load the file: {error_words(err)}") from err
 
 
 def _outputs(session: Any, images: Tensor) -> list[Tensor]:  # noqa: ANN401 - as above
@@ -163,10 +163,6 @@ def _outputs(session: Any, images: Tensor) -> list[Tensor]:  # noqa: ANN401 - as
         found = session.run(None, {INPUT: images.numpy()})
     except Exception as err:
         raise ComparisonError(
-            f"ONNX Runtime does not run the file on {len(images)} images: {_words(err)}"
+            f"ONNX Runtime does not run the file on {len(images)} images: {error_words(err)}"
         ) from err
     return [torch.from_numpy(one) for one in found]
-
-
-def _words(err: Exception) -> str:
-    return shortened(" ".join(str(err).split()))

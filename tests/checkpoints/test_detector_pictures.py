@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import peers
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.preprocessors import library_rule
 from swin_deploy.config import SwinConfig
+from swin_deploy.images.decode import load_image
 from swin_deploy.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, PreprocessingChoice
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -127,24 +129,28 @@ def test_unusable_values_leave_the_guess(
     assert "of the weights file" not in loaded.preprocessing.origin
 
 
-def test_mean_in_the_order_of_bgr_refuses_pictures(swin: Command, tmp_path: Path) -> None:
+def test_mean_in_the_order_of_bgr_gives_the_model_bgr(swin: Command, tmp_path: Path) -> None:
     state = authors_state(norms=True)
     state |= {"pixel_mean": buffers(MEAN[::-1]), "pixel_std": buffers((1.0, 1.0, 1.0))}
     path = peers.saved(state, tmp_path / "bgr.pth")
     loaded = load_model(None, path, img_size=64)
-    assert "blue, green, red" in loaded.preprocessing.refusal
-    swin("export", "--checkpoint", path, "--image-size", 64, "--output", "d.onnx").assert_done()
+    assert loaded.preprocessing.channel_order == "bgr"
+    (assumed,) = loaded.assumptions
+    assert "in the order blue, green, red" in assumed.reason
+    assert "BGR" in assumed.value
     (tmp_path / "pictures").mkdir()
-    Image.new("RGB", (80, 70)).save(tmp_path / "pictures" / "a.png")
+    levels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(levels).save(tmp_path / "pictures" / "a.png")
+    found = load_image(tmp_path / "pictures" / "a.png", loaded.preprocessing)
+    wanted = levels[..., ::-1].transpose(2, 0, 1) - np.array(MEAN[::-1], np.float32)[:, None, None]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3)  # Detectron2 leaves 0 to 255
+    assert abs(found - wanted[::-1]).max() > 1
     asked = ("--checkpoint", path, "--image-size", 64, "--images", tmp_path / "pictures")
-    refused = swin("parity", *asked)
-    refused.assert_error("blue, green, red")
-    resized = load_model(
-        None, path, img_size=64, preprocessing=PreprocessingChoice(resize_mode="squash")
+    swin("parity", *asked).assert_done()
+    settled = load_model(
+        None, path, img_size=64, preprocessing=PreprocessingChoice(channel_order="rgb")
     )
-    assert resized.preprocessing.refusal
-    settled = load_model(None, path, img_size=64, preprocessing=PreprocessingChoice(mean=(0.5,)))
-    assert not settled.preprocessing.refusal
+    assert settled.preprocessing.channel_order == "rgb"
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,9 @@ def test_export_model_refuses_wrong_usage(
     arguments: tuple[str, ...], here: Path, swin: Command
 ) -> None:
     assert swin("export-model", *arguments).status == 2
+
+
+def test_factory_named_by_its_file_is_told_its_module(swin: Command) -> None:
+    refused = swin("export-model", "my_models.py:build", "--image-size", 64)
+    assert refused.status == 2
+    assert "name its module: my_models:build" in refused.err
