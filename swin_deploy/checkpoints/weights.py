@@ -251,8 +251,10 @@ def _fitting(every: list[Encoder], wanted: str | None, where: str) -> list[Encod
         return found
     kind = {EMA: "averaged weights", RAW: "raw weights"}.get(wanted, f"weights {shortened(wanted)}")
     names = [one.name for one in every if one.name]
-    there = f"it has {listed(names)}" if names else "its only ones are under no key"
-    raise CheckpointError(f"{where} has no {kind}: {there}; choose with {OPTION}, or leave it out")
+    there, choose = f"it has {listed(names)}", f"choose with {OPTION}, or leave it out"
+    if not names:
+        there, choose = "its only ones are under no key", f"leave {OPTION} out"
+    raise CheckpointError(f"{where} has no {kind}: {there}; {choose}")
 
 
 def _under(fitting: list[Encoder], start: str | None, where: str) -> list[Encoder]:
