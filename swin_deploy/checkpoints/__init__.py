@@ -33,6 +33,7 @@
 ``plain_names``       weights without what wrappers and pruning put around them
 ``positions``         absolute position embeddings: the values of each place
 ``preprocessors``     the preprocessing of each library
+``processors``        the defaults of transformers' image processors
 ``read``              the library that a checkpoint comes from, and its model in our names
 ``resize``            other image and window sizes than the checkpoint's
 ``roles``             the roles of keys whose names mislead

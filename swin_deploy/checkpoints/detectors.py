@@ -7,7 +7,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from swin_deploy.images.preprocessing import IMAGENET_MEAN, Preprocessing, Rule, squash_rule
+from swin_deploy.images.preprocessing import (
+    IMAGENET_MEAN,
+    Preprocessing,
+)
+from swin_deploy.images.rules import Rule, squash_rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,8 +57,7 @@ class StoredNormalisation:
     def changed(self, rule: Rule) -> Rule:
         """Return a rule whose steps have this mean and std in the place of their own."""
 
-        def at(side: int) -> Preprocessing:
-            steps = rule.at(side)
+        def change(steps: Preprocessing) -> Preprocessing:
             return dataclasses.replace(
                 steps,
                 mean=self.mean,
@@ -65,8 +68,7 @@ class StoredNormalisation:
 
         own = f"mean and std are the file's own ({self.names[0]})"
         own += ", in the order blue, green, red" if self.is_bgr else ""
-        guess = rule.guess and f"{rule.guess}; {own}"
-        return dataclasses.replace(rule, at=at, guess=guess, own=None)
+        return rule.changed(change, guess=rule.guess and f"{rule.guess}; {own}")
 
     @property
     def is_bgr(self) -> bool:

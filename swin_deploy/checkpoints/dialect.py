@@ -15,7 +15,7 @@ from swin_deploy.config import Family, Output, SwinConfig
 from swin_deploy.config.fit import Pads, Remainder, WindowRule
 from swin_deploy.config.swin import MOST_STAGES
 from swin_deploy.images.class_names import ClassNames
-from swin_deploy.images.preprocessing import Rule
+from swin_deploy.images.rules import Rule
 
 if TYPE_CHECKING:  # commands know the sources by their dialects, and torch takes seconds
     from torch import Tensor

@@ -32,7 +32,7 @@ from swin_deploy.checkpoints.image_processors import huggingface_rule, steps_rul
 from swin_deploy.checkpoints.settings import read_activation
 from swin_deploy.checkpoints.timm import image_size, square
 from swin_deploy.config import SwinConfig
-from swin_deploy.images.preprocessing import Rule, squash_rule
+from swin_deploy.images.rules import Rule, squash_rule
 
 if TYPE_CHECKING:
     from torch import Tensor

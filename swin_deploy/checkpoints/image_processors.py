@@ -5,168 +5,38 @@ Source: transformers 5.23, ``image_processing_backends.py`` and the image proces
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
 
 from exporters.text_files import listed, typed
-from swin_deploy.config import MOST_SIDE
+from swin_deploy.checkpoints.processors import (
+    DEFAULTS,
+    DETECTORS,
+    PAD_LAST,
+    PAGE_SWITCHES,
+    PAGES,
+    PROCESSORS,
+    RAW,
+    REFUSED_SWITCHES,
+    RESAMPLE,
+    SEGMENTERS,
+    SHARED,
+    WITHOUT_EFFECT,
+)
+from swin_deploy.config import MOST_SIDE, Size
+from swin_deploy.images.pages import Page, Thumbnail
 from swin_deploy.images.preprocessing import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    TO_UNIT,
-    Interpolation,
     Preprocessing,
     ResizeMode,
-    Rule,
     by_channel,
-    squash_rule,
 )
+from swin_deploy.images.rules import Rule, squash_rule
 
 Side = Annotated[int, msgspec.Meta(ge=1, le=MOST_SIDE)]
-HALVES = (0.5, 0.5, 0.5)
-RAW = by_channel(0.0, 1.0)  # nothing subtracted, nothing divided by
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-RESAMPLE: tuple[Interpolation, ...] = (  # by number, as PIL.Image.Resampling
-    "nearest",
-    "lanczos",
-    "bilinear",
-    "bicubic",
-    "box",
-    "hamming",
-)
-# Defaults of each image processor of transformers, for fields that its file does not have.
-_SQUASH = {"size": {"height": 224, "width": 224}}
-_CROPPED = {
-    "size": {"shortest_edge": 224},
-    "crop_size": {"height": 224, "width": 224},
-    "do_center_crop": True,
-    "default_to_square": False,
-    "resample": 3,
-}
-_CLIP: dict[str, Any] = {
-    "image_mean": CLIP_MEAN,
-    "image_std": CLIP_STD,
-    "do_convert_rgb": True,
-}
-PROCESSORS: dict[str, dict[str, Any]] = {
-    "ViT": _SQUASH,
-    "Beit": _SQUASH | {"resample": 3, "crop_size": {"height": 224, "width": 224}},
-    "Siglip": _SQUASH | {"resample": 3, "default_to_square": False, "do_convert_rgb": True},
-    "Segformer": _SQUASH
-    | {
-        "size": {"height": 512, "width": 512},
-        "image_mean": IMAGENET_MEAN,
-        "image_std": IMAGENET_STD,
-    },
-    "DPT": {"size": {"height": 384, "width": 384}, "resample": 3},
-    "DeiT": {
-        "size": {"height": 256, "width": 256},
-        "crop_size": {"height": 224, "width": 224},
-        "do_center_crop": True,
-        "resample": 3,
-    },
-    "CLIP": _CROPPED | _CLIP,
-    "Bit": _CROPPED | _CLIP,
-    "MobileNetV2": _CROPPED | {"size": {"shortest_edge": 256}, "resample": 2},
-    "ConvNext": {
-        "size": {"shortest_edge": 384},
-        "default_to_square": False,
-        "resample": 3,
-        "crop_pct": 224 / 256,
-    },
-}
-DEFAULTS: dict[str, Any] = {
-    "do_resize": True,
-    "do_center_crop": False,
-    "do_rescale": True,
-    "do_normalize": True,
-    "do_pad": False,
-    "do_convert_rgb": False,
-    "resample": 2,
-    "rescale_factor": TO_UNIT,
-    "image_mean": HALVES,
-    "image_std": HALVES,
-    "default_to_square": True,
-}
-# Detectors and segmenters keep the picture's shape: their images are not a fixed square. Their mean
-# and standard deviation are used all the same.
-SHAPE_KEEPERS = {
-    "size": {"shortest_edge": 800, "longest_edge": 1333},
-    "image_mean": IMAGENET_MEAN,
-    "image_std": IMAGENET_STD,
-    "default_to_square": False,
-}
-DETECTORS = ("Detr", "DeformableDetr", "ConditionalDetr", "GroundingDino", "RTDetr")
-SEGMENTERS = ("MaskFormer", "Mask2Former", "OneFormer")
-PROCESSORS |= dict.fromkeys((*DETECTORS, *SEGMENTERS), SHAPE_KEEPERS)
-PROCESSORS["OneFormer"] = SHAPE_KEEPERS | {"do_convert_rgb": True}
-PROCESSORS["RTDetr"] = SHAPE_KEEPERS | {
-    "size": {"height": 640, "width": 640},
-    "do_normalize": False,
-}
-# Readers of documents turn, shrink and pad a page to a rectangle, in steps that are not built.
-PAGES = {"do_thumbnail": True, "do_pad": True, "do_align_long_axis": False}
-PROCESSORS["Donut"] = PAGES | {"size": {"height": 2560, "width": 1920}}
-PROCESSORS["Nougat"] = PAGES | {
-    "size": {"height": 896, "width": 672},
-    "do_crop_margin": True,
-    "image_mean": IMAGENET_MEAN,
-    "image_std": IMAGENET_STD,
-}
-# Fields of a processor's file that change no pixel of a single picture here.
-WITHOUT_EFFECT = {
-    "_processor_class",
-    "_valid_processor_keys",
-    "auto_map",
-    "backend",
-    "class_info_file",
-    "data_format",
-    "device",
-    "disable_grouping",
-    "do_convert_annotations",
-    "do_reduce_labels",
-    "ignore_index",
-    "format",
-    "image_processor_type",
-    "feature_extractor_type",
-    "input_data_format",
-    "metadata",
-    "model_input_names",
-    "num_labels",
-    "num_text",
-    "processor_class",
-    "reduce_labels",
-    "repo_path",
-    "return_tensors",
-    "size_divisibility",
-    "size_divisor",
-    "use_fast",
-    "return_metadata",
-    "max_size",
-    "size_unit",
-}
-
-
-REFUSED_SWITCHES = (
-    "do_crop_margin",
-    "do_align_long_axis",
-    "do_thumbnail",
-    "do_pad",
-    "rescale_offset",
-    "keep_aspect_ratio",
-)
-# Fields whose meaning and type are the same in every image processor.
-SHARED = (
-    "image_processor_type",
-    "feature_extractor_type",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-)
+EDGES = {"shortest_edge", "longest_edge"}
+OF_SOME = ("size_divisor", "max_size")  # fields that the other processors do not read
 
 
 class ImageProcessor(msgspec.Struct, kw_only=True):
@@ -194,7 +64,9 @@ class ImageProcessor(msgspec.Struct, kw_only=True):
     do_thumbnail: bool | None = None
     do_align_long_axis: bool | None = None
     do_crop_margin: bool | None = None
-    pad_size: Any = None
+    pad_size: Side | list[Side] | dict[str, Side | None] | None = None
+    size_divisor: Annotated[int, msgspec.Meta(ge=0, le=MOST_SIDE)] | None = None
+    max_size: Side | None = None
 
 
 def steps_rule(values: dict[str, Any], where: str) -> Rule | None:
@@ -234,7 +106,9 @@ def huggingface_rule(values: dict[str, Any], *, where: str) -> Rule:
         values = {name: values[name] for name in SHARED if name in values}
     read = typed(values, ImageProcessor, where=where)
     said = {n: value for n, value in msgspec.structs.asdict(read).items() if value is not None}
-    steps = DEFAULTS | PROCESSORS.get(stem, {}) | said
+    own = PROCESSORS.get(stem, {})
+    said = {name: value for name, value in said.items() if name not in OF_SOME or name in own}
+    steps = DEFAULTS | own | said
     known = {*ImageProcessor.__struct_fields__, *WITHOUT_EFFECT}
     unknown = sorted(name for name in values.keys() - known if values[name] is not None)
     refusal = _refusal(steps, stem, unknown, kind)
@@ -264,34 +138,73 @@ def _refusal(steps: dict[str, Any], stem: str, unknown: list[str], kind: str) ->
         return f"the image processor {kind}"
     if unknown:
         return f"the fields {listed(unknown)}"
-    size = _size(steps["size"], square=steps["default_to_square"])
     multiple = steps.get("ensure_multiple_of") or 1
-    if steps["do_resize"] and any(side % multiple for side in size.values()):
+    if steps["do_resize"] and any(side % multiple for side in _size(steps, stem).values()):
         return f"ensure_multiple_of {multiple}"
-    # Detectors and segmenters pad to the largest picture of a batch, unless they have a size.
-    alone = stem in (*DETECTORS, *SEGMENTERS) and not steps.get("pad_size")
-    none = ("do_pad",) if alone else ()
-    switched = [name for name in REFUSED_SWITCHES if steps.get(name) and name not in none]
-    return f"{' and '.join(switched)} true" if switched else _refused_shape(steps, stem)
+    names = REFUSED_SWITCHES if stem in PAGES else (*REFUSED_SWITCHES, *PAGE_SWITCHES)
+    switched = [name for name in names if steps.get(name)]
+    if steps["do_pad"] and stem not in (*PAD_LAST, *SEGMENTERS, *PAGES):
+        switched.append("do_pad")
+    if switched:
+        return f"{' and '.join(switched)} true"
+    return _refused_page(steps) if stem in PAGES else _refused_shape(steps, stem)
+
+
+def _refused_page(steps: dict[str, Any]) -> str:
+    """Name the setting of a page that does not end in one size; empty if there is none."""
+    if not steps["do_pad"]:
+        return "do_pad false, with which every page has a size of its own"
+    if steps["do_center_crop"]:
+        return "do_center_crop true"
+    size = _size(steps, "Donut")
+    return "" if set(size) == {"height", "width"} else _in_words(size)
 
 
 def _refused_shape(steps: dict[str, Any], stem: str) -> str:
-    """Name the size that does not end in a square of one size; empty if there is none."""
-    size = _size(steps["size"], square=steps["default_to_square"])
-    crop = _size(steps["crop_size"], square=True) if steps["do_center_crop"] else {}
-    if steps["do_resize"] and "do_thumbnail" in PROCESSORS[stem]:
-        return f"the shape of the picture, which {stem}'s resize keeps"
-    if steps["do_resize"] and set(size) not in ({"height", "width"}, {"shortest_edge"}):
-        return f"size {listed([f'{name} {value}' for name, value in size.items()])}"
-    for name, sides in (("size", size), ("crop_size", crop)):
-        if len(set(sides.values())) > 1:
-            return f"{name} {' x '.join(map(str, sides.values()))}, no square"
-    if "shortest_edge" in size and not crop and stem != "ConvNext":
-        return f"size shortest_edge {size['shortest_edge']} without do_center_crop"
+    """Name the size that does not end in images of one size; empty if there is none."""
+    size, pad = _size(steps, stem), _pad_size(steps, stem)
+    edges, words = set(size), _in_words(size)
+    if pad is None and steps["do_pad"] and steps["pad_size"] and stem in PAD_LAST:
+        return f"pad_size {steps['pad_size']}"
+    if not steps["do_resize"]:
+        return "do_resize false with padding" if pad is not None else ""
+    if edges == EDGES:
+        if steps["do_center_crop"]:
+            return f"{words} with do_center_crop"
+        kept = stem in SEGMENTERS or pad is not None or (stem in DETECTORS and steps["do_pad"])
+        return "" if kept else f"{words} without do_pad"
+    if edges not in ({"height", "width"}, {"shortest_edge"}):
+        return words
+    if edges == {"shortest_edge"} and not steps["do_center_crop"] and stem != "ConvNext":
+        return f"{words} without do_center_crop"
+    whole = _whole(steps, stem)
+    if pad is not None and whole is not None and (pad[0] < whole[0] or pad[1] < whole[1]):
+        return f"pad_size {pad.sides}, smaller than the {whole.sides} that it pads"
     return ""
 
 
-def _size(size: int | list[int] | dict[str, int | None], *, square: bool) -> dict[str, int]:
+def _in_words(size: dict[str, int]) -> str:
+    return f"size {listed([f'{name} {value}' for name, value in size.items()])}"
+
+
+def _size(steps: dict[str, Any], stem: str) -> dict[str, int]:
+    """Return a processor's size by name; sides are rounded up to ``size_divisor``."""
+    given = steps["size"]
+    if stem == "Donut" and isinstance(given, list):
+        given = given[::-1]  # width first
+    size = _by_name(given, square=steps["default_to_square"])
+    if isinstance(given, int) and "shortest_edge" in size and steps["max_size"]:
+        size["longest_edge"] = steps["max_size"]
+    if "height" in size and steps["size_divisor"]:
+        return {name: _up(side, steps["size_divisor"]) for name, side in size.items()}
+    return size
+
+
+def _up(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple
+
+
+def _by_name(size: int | list[int] | dict[str, int | None], *, square: bool) -> dict[str, int]:
     """Return a size by name, as transformers reads it (``get_size_dict``)."""
     if isinstance(size, int):
         return {"height": size, "width": size} if square else {"shortest_edge": size}
@@ -300,24 +213,113 @@ def _size(size: int | list[int] | dict[str, int | None], *, square: bool) -> dic
     return {name: side for name, side in size.items() if side is not None}
 
 
+def _pad_size(steps: dict[str, Any], stem: str) -> Size | None:
+    """Return the size that a processor pads to after normalisation; None for that of the batch."""
+    pads = steps["do_pad"] and stem in PAD_LAST
+    if not steps["pad_size"] or not (pads or stem in ("MaskFormer", "Mask2Former")):
+        return None
+    size = _by_name(steps["pad_size"], square=True)
+    return Size(size["height"], size["width"]) if {"height", "width"} <= size.keys() else None
+
+
+def _whole(steps: dict[str, Any], stem: str) -> Size | None:
+    """Return the size of pictures after resize and crop; None if it is not one size."""
+    if steps["do_center_crop"]:
+        crop = _by_name(steps["crop_size"], square=True)
+        return Size(crop["height"], crop["width"])
+    size = _size(steps, stem)
+    return Size(size["height"], size["width"]) if "height" in size else None
+
+
 def _shape_rule(steps: dict[str, Any], stem: str, fixed: dict[str, Any]) -> Rule:
-    """Return the rule of resize and crop, scaled to the model's image size if the file differs."""
-    crop = _size(steps["crop_size"], square=True)["height"] if steps["do_center_crop"] else None
+    """Return the rule of resize, crop and pads, scaled if the model's image size is another."""
+    if stem in PAGES:
+        return _page_rule(steps, stem, fixed)
+    whole = _whole(steps, stem)
     if not steps["do_resize"]:
-        fixed["resize_mode"] = "none"
-        return Rule(lambda side: Preprocessing(crop=side, resize=side, **fixed), native=crop)
-    size = _size(steps["size"], square=steps["default_to_square"])
-    resized = size.get("shortest_edge") or size["height"]
+        native = whole and whole.plain if steps["do_center_crop"] else None
+        return _rule(
+            lambda image: Preprocessing(crop=image, resize=image, resize_mode="none", **fixed),
+            native,
+        )
+    size, pad = _size(steps, stem), _pad_size(steps, stem)
+    if set(size) == EDGES:
+        return _edges_rule(Size(size["shortest_edge"], size["longest_edge"]), pad, steps, fixed)
     if stem == "ConvNext" and "shortest_edge" in size:
-        return Rule(lambda side: _convnext(side, steps["crop_pct"], fixed), native=resized)
-    crop = crop or resized
-    mode: ResizeMode = "shortest" if "shortest_edge" in size else "squash"
+        shortest = size["shortest_edge"]
+        return Rule(lambda side: _convnext(side, steps["crop_pct"], fixed), native=shortest)
+    edge = size.get("shortest_edge")
+    to = Size.square(edge) if edge else Size(size["height"], size["width"])
+    mode: ResizeMode = "shortest" if edge else "squash"
+    return _scaled_rule(to, whole or to, pad, fixed | {"resize_mode": mode})
 
-    def at(side: int) -> Preprocessing:
-        to = resized if side == crop else max(1, round(resized * side / crop))
-        return Preprocessing(crop=side, resize=to, resize_mode=mode, **fixed)
 
-    return Rule(at, native=crop)
+def _rule(sized: Callable[[Size], Preprocessing], native: int | tuple[int, int] | None) -> Rule:
+    return Rule(lambda side: sized(Size.square(side)), native=native, sized=sized)
+
+
+def _scaled_rule(to: Size, crop: Size, pad: Size | None, fixed: dict[str, Any]) -> Rule:
+    """Return the rule of a resize to a size, a crop and pads; all three grow with the image.
+
+    Args:
+        to: Size that pictures are resized to.
+        crop: Size of the crop.
+        pad: Size that is padded to, or None.
+        fixed: Other fields of the steps.
+    """
+    native = pad or crop
+
+    def sized(image: Size) -> Preprocessing:
+        def grown(size: Size) -> Size:
+            axes = zip(size, image, native, strict=True)
+            return Size(*(max(1, round(side * now / own)) for side, now, own in axes))
+
+        end = None if pad is None else image
+        return Preprocessing(crop=grown(crop), resize=grown(to), pad_size=end, **fixed)
+
+    return _rule(sized, native.plain)
+
+
+def _edges_rule(
+    edges: Size, pad: Size | None, steps: dict[str, Any], fixed: dict[str, Any]
+) -> Rule:
+    """Return the rule that keeps a picture's shape and pads it; a smaller image limits the edges.
+
+    Args:
+        edges: Shortest and longest edge.
+        pad: Size that is padded to, or None for the image's.
+        steps: All settings of the processor.
+        fixed: Other fields of the steps.
+    """
+
+    def sized(image: Size) -> Preprocessing:
+        short, long = min(edges.rows, min(image)), min(edges.columns, max(image))
+        return Preprocessing(
+            crop=image,
+            resize=(short, max(short, long)),
+            resize_mode="fit",
+            multiple=steps["size_divisor"] or 1,
+            **fixed,
+        )
+
+    return _rule(sized, (pad or edges).plain)
+
+
+def _page_rule(steps: dict[str, Any], stem: str, fixed: dict[str, Any]) -> Rule:
+    """Return the rule of a page: that of a processor of the model's size."""
+    size = _size(steps, stem)
+    thumbnail: Thumbnail = "nougat" if stem == "Nougat" else "donut"
+    page = Page(
+        crop_margin=bool(steps.get("do_crop_margin")) and stem == "Nougat",
+        align_long_axis=steps["do_align_long_axis"],
+        thumbnail=thumbnail if steps["do_thumbnail"] else "none",
+    )
+    mode: ResizeMode = "shortest" if steps["do_resize"] else "none"
+
+    def sized(image: Size) -> Preprocessing:
+        return Preprocessing(crop=image, resize=min(image), resize_mode=mode, page=page, **fixed)
+
+    return _rule(sized, Size(size["height"], size["width"]).plain)
 
 
 def _convnext(side: int, ratio: float, fixed: dict[str, Any]) -> Preprocessing:

@@ -9,7 +9,10 @@ from swin_deploy.checkpoints import timm
 from swin_deploy.checkpoints.detectors import detector_rule
 from swin_deploy.checkpoints.dialect import Dialect
 from swin_deploy.config import SwinConfig
-from swin_deploy.images.preprocessing import Preprocessing, Rule
+from swin_deploy.images.preprocessing import (
+    Preprocessing,
+)
+from swin_deploy.images.rules import Rule
 
 # Decoder of Swin-UNet, among the names of its encoder.
 SWIN_UNET_DECODER = ("layers_up.", "concat_back_dim.", "norm_up.", "up.", "output.")

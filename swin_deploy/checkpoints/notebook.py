@@ -19,9 +19,8 @@ from swin_deploy.images.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Interpolation,
-    Rule,
-    centre_crop_rule,
 )
+from swin_deploy.images.rules import Rule, centre_crop_rule
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,10 @@ from swin_deploy.checkpoints.detectors import detector_rule
 from swin_deploy.checkpoints.dialect import BLOCK_NAME, MERGE_NAME, Dialect, respelt
 from swin_deploy.checkpoints.semantic import refuse_semantic
 from swin_deploy.config import SwinConfig
-from swin_deploy.images.preprocessing import Preprocessing, Rule
+from swin_deploy.images.preprocessing import (
+    Preprocessing,
+)
+from swin_deploy.images.rules import Rule
 
 if TYPE_CHECKING:
     from torch import Tensor

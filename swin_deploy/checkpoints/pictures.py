@@ -25,7 +25,11 @@ from swin_deploy.images.class_names import (
     published_class_names,
     read_class_names,
 )
-from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice, Rule
+from swin_deploy.images.preprocessing import (
+    Preprocessing,
+    PreprocessingChoice,
+)
+from swin_deploy.images.rules import Rule
 from swin_deploy.images.scores import Scores
 from swin_deploy.images.tag_list import TAGS_FILE
 

@@ -9,8 +9,11 @@ from exporters.errors import ConfigError, FileError
 from exporters.text_files import read_json
 from swin_deploy.checkpoints.known import LIBRARIES, OF_VARIANTS, SOURCES
 from swin_deploy.checkpoints.variants import variant_of
-from swin_deploy.config import SwinConfig
-from swin_deploy.images.preprocessing import Preprocessing, Rule
+from swin_deploy.config import Size, SwinConfig
+from swin_deploy.images.preprocessing import (
+    Preprocessing,
+)
+from swin_deploy.images.rules import Rule
 
 PUBLISHED_HEADS = (1000, 21841)  # ImageNet-1k, ImageNet-22k
 
@@ -88,12 +91,13 @@ def chosen_rule(choice: str | Path, config: SwinConfig) -> Rule:
 def _own_rule(steps: Preprocessing, path: Path) -> Rule:
     """Return the rule of steps that this package wrote, which are for one image size."""
 
-    def at(side: int) -> Preprocessing:
-        if side != steps.crop:
-            raise ConfigError(
-                f"{path} prepares images of {steps.crop} px, the model takes {side} px; name "
-                f"another file, or give --image-size {steps.crop}"
-            )
-        return steps
+    def sized(size: Size) -> Preprocessing:
+        if size == steps.image_size:
+            return steps
+        raise ConfigError(
+            f"{path} prepares images of {steps.image_size} px, the model takes {size} px; name "
+            f"another file, or give --image-size {steps.image_size}"
+        )
 
-    return Rule(at, native=steps.crop, own=steps)
+    native = steps.image_size.plain
+    return Rule(lambda side: sized(Size.square(side)), native=native, sized=sized)

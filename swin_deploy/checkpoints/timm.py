@@ -28,7 +28,7 @@ from swin_deploy.checkpoints.timm_features import (
 )
 from swin_deploy.checkpoints.timm_steps import file_rule, steps_rule
 from swin_deploy.config import VARIANTS, Size, SwinConfig
-from swin_deploy.images.preprocessing import Rule, centre_crop_rule
+from swin_deploy.images.rules import Rule, centre_crop_rule
 
 if TYPE_CHECKING:
     from torch import Tensor

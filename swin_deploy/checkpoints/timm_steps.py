@@ -18,10 +18,9 @@ from swin_deploy.images.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     INTERPOLATIONS,
-    Rule,
     by_channel,
-    centre_crop_rule,
 )
+from swin_deploy.images.rules import Rule, centre_crop_rule
 
 
 class _TimmSteps(msgspec.Struct, kw_only=True):

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 from swin_deploy.checkpoints.dialect import BLOCK_NAME, MERGE_NAME, Dialect, respelt
 from swin_deploy.config import SwinConfig
-from swin_deploy.images.preprocessing import Preprocessing, Rule, centre_crop_rule
+from swin_deploy.images.preprocessing import (
+    Preprocessing,
+)
+from swin_deploy.images.rules import Rule, centre_crop_rule
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -30,7 +30,11 @@ from swin_deploy.checkpoints.variants import SHOWN
 from swin_deploy.config import VARIANTS, SwinConfig
 from swin_deploy.config.names import find_variant
 from swin_deploy.config.sizes import Size
-from swin_deploy.images.preprocessing import INTERPOLATIONS, Preprocessing, Rule
+from swin_deploy.images.preprocessing import (
+    INTERPOLATIONS,
+    Preprocessing,
+)
+from swin_deploy.images.rules import Rule
 
 SIZES = ("embed_dim", "depths", "num_heads", "patch_size", "num_classes")
 PICTURES = ("mean", "std", "interpolation", "crop_pct", "crop")

@@ -252,7 +252,7 @@ def checkpoint_options(command: Command) -> Command:
             type=click.Choice(RESIZE_MODES),
             help="shortest: the shorter side is resized, the centre cropped; squash: both sides; "
             "pad: the longer side, the rest filled; square: padded to a square, then both sides; "
-            "none: cropped only.",
+            "fit: the whole picture at the top left, then zeros; none: cropped only.",
         ),
         click.option(
             "--crop-ratio",

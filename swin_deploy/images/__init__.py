@@ -2,6 +2,9 @@
 
 =================  =================================================================
 ``preprocessing``  the steps from a picture to a model's input, as values
+``rules``          a source's way to prepare pictures for any image size
+``pages``          pages of documents: margin, long axis and thumbnail
+``fitting``        the resize of a picture, and its place in an image
 ``arrays``         pictures as arrays of any number of channels, and in `.npy` files
 ``decode``         one image file through these steps
 ``sets``           images, seeded noise and extreme inputs, ready for a model

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from exporters.errors import ConfigError, FileError
 from exporters.text_files import shortened
-from swin_deploy.config import channels_text
+from swin_deploy.config import Size, channels_text
 from swin_deploy.images.arrays import LEVELS, UnfitError, is_npy, read_array
+from swin_deploy.images.fitting import fitted
 from swin_deploy.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Pixels of a picture: a phone's 108-megapixel photograph is decoded, one of a gigabyte is not.
 MOST_PIXELS = 120_000_000
-# Pixels of the resized picture: 1 x 60,000 pixels would become 256 x 15,360,000.
-MOST_RESIZED = 50_000_000
 # Values of floating point that are farther from the mean and from 0 than both are not scaled.
 MOST_DEVIATIONS, MOST_WHITES = 100, 10
 ORIENTATION = 0x0112  # EXIF's tag
@@ -166,12 +165,20 @@ def normalise(pixels: Pixels, steps: Preprocessing) -> NDArray[np.float32]:
         steps: Preprocessing with the factor, mean and standard deviation.
 
     Returns:
-        Normalised images, [..., channels, rows, columns], float32.
+        Normalised images, [..., channels, rows, columns], float32: of the model's size, with zeros
+        below and on the right, where the steps pad so.
     """
     whole = pixels.dtype == np.uint8
     scaled = (pixels * steps.rescale).astype(np.float32) if whole else pixels
     mean, std = (np.array(values, dtype=np.float32) for values in (steps.mean, steps.std))
-    return np.ascontiguousarray(np.moveaxis((scaled - mean) / std, -1, -3))
+    images = np.moveaxis((scaled - mean) / std, -1, -3)  # [..., H, W, C] -> [..., C, H, W]
+    return np.ascontiguousarray(_padded(images, steps.image_size) if steps.pads_end else images)
+
+
+def _padded(images: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+    """Return images [..., rows, columns] with zeros below and on the right up to a size."""
+    more = [max(want - have, 0) for want, have in zip(size, images.shape[-2:], strict=True)]
+    return np.pad(images, [(0, 0)] * (images.ndim - 2) + [(0, pads) for pads in more])
 
 
 def denormalise(images: NDArray[np.float32], steps: Preprocessing) -> NDArray[np.uint8]:
@@ -219,7 +226,6 @@ def pixels_of(
         tell(SIXTEEN_BITS)
     if steps.resize_mode == "square":
         image = _squared(image, steps)
-    size = _resized(image.size, steps)
     mode = MODES.get(steps.channels)
     if mode is None or (mode == "RGBA" and not _has_alpha(image)):
         raise UnfitError(_other_bands(image, steps.channels))
@@ -230,8 +236,9 @@ def pixels_of(
     bgr = steps.channel_order == "bgr"
     levels = _edges(steps)[::-1] if bgr else _edges(steps)  # pictures are RGB
     edge = tuple(round(level) for level in levels)
-    fitted = _centred(_resize(image, size, steps), steps, edge)
-    pixels = np.atleast_3d(np.asarray(fitted, np.uint8))  # one channel: [H, W] -> [H, W, 1]
+    pixels = np.atleast_3d(
+        np.asarray(fitted(image, steps, edge), np.uint8)
+    )  # one channel: [H, W] -> [H, W, 1]
     return np.ascontiguousarray(pixels[..., ::-1]) if bgr else pixels
 
 
@@ -281,14 +288,14 @@ def pixels_of_array(array: NDArray[Any], steps: Preprocessing) -> Pixels:
         _check_scaled(array, steps)
     elif not whole:
         array = array * np.float32(steps.rescale * LEVELS)
-    if steps.resize_mode == "square":
-        raise UnfitError("is an array, and square pads pictures; give it another --resize-mode")
+    if steps.resize_mode == "square" or (steps.page and steps.page.crop_margin):
+        what = "square pads" if steps.resize_mode == "square" else "margins are cut off"
+        raise UnfitError(f"is an array, and {what} pictures; give it another --resize-mode")
     planes = []
     for channel, level in enumerate(_edges(steps)):
         plane = Image.fromarray(np.ascontiguousarray(array[..., channel]))
-        resized = _resize(plane, _resized(plane.size, steps), steps)
         edge = round(level) if whole else level / 255
-        planes.append(np.asarray(_centred(resized, steps, edge)))
+        planes.append(np.asarray(fitted(plane, steps, edge)))
     return np.stack(planes, axis=-1)  # [H, W] of each channel -> [H, W, C]
 
 
@@ -302,21 +309,6 @@ def _check_scaled(array: NDArray[np.float32], steps: Preprocessing) -> None:
             f"scaled already, with white at {255 * steps.rescale:g}; scale it, or say its --mean "
             "and --std"
         )
-
-
-def _resize(image: Image.Image, size: tuple[int, int], steps: Preprocessing) -> Image.Image:
-    """Resize a picture to width and height."""
-    from PIL import Image
-
-    if size[0] * size[1] > MOST_RESIZED:
-        raise UnfitError(
-            f"of {image.width:,} x {image.height:,} pixels becomes {size[0]:,} x {size[1]:,} "
-            f"before the crop, more than the {MOST_RESIZED:,} pixels that are resized to; crop it, "
-            "or remove the file"
-        )
-    if size == image.size:
-        return image
-    return image.resize(size, Image.Resampling[steps.interpolation.upper()])
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -350,51 +342,6 @@ def _is_turned(image: Image.Image) -> bool:
         return bool(image.getexif().get(ORIENTATION, 1) != 1)
     except DAMAGE:
         return False
-
-
-def _resized(size: tuple[int, int], steps: Preprocessing) -> tuple[int, int]:
-    """Return width and height after the resize."""
-    box = steps.resize_size
-    if steps.resize_mode == "none":
-        return size
-    if steps.resize_mode in ("squash", "square"):
-        return box.columns, box.rows
-    if steps.resize_mode == "shortest" and box.is_square:
-        width, height = (int(box.rows * one / min(size)) for one in size)
-        return width, height
-    ratios = (size[0] / box.columns, size[1] / box.rows)
-    ratio = max(ratios) if steps.resize_mode == "pad" else min(ratios)
-    width, height = (round(one / ratio) for one in size)
-    return max(width, 1), max(height, 1)
-
-
-def _centred(
-    image: Image.Image, steps: Preprocessing, edge: float | tuple[int, ...]
-) -> Image.Image:
-    """Return the centre crop of a picture, padded along the axes where the picture is smaller.
-
-    Args:
-        image: The picture.
-        steps: Preprocessing of the picture.
-        edge: The mean as a colour, which ``pad`` pads with.
-    """
-    from PIL import Image
-
-    rows, columns = steps.crop_size
-    if image.size == (columns, rows):
-        return image
-    fill = edge if steps.resize_mode == "pad" or steps.fill is not None else 0
-    canvas = Image.new(image.mode, (columns, rows), fill)
-    left, top = _offset(image.width, columns, steps), _offset(image.height, rows, steps)
-    canvas.paste(image, (left, top))
-    return canvas
-
-
-def _offset(have: int, want: int, steps: Preprocessing) -> int:
-    """Return the place of a picture's edge on the canvas; negative where it is cropped."""
-    if steps.crop_rounding == "huggingface":
-        return -((have - want) // 2)
-    return (want - have) // 2 if have < want else -round((have - want) / 2)
 
 
 def _one_line(err: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,6 +13,7 @@ from exporters.errors import ConfigError
 from exporters.text_files import typed
 from swin_deploy.config import MOST_SIDE, Size
 from swin_deploy.config.sizes import spelt
+from swin_deploy.images.pages import Page
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,7 +22,7 @@ RGB = 3  # channels
 TOP_LEVEL = 255  # of a pixel
 MOST_NUMBER = 1e6  # of mean, std and rescale: float32 can hold the normalised pixels
 
-ResizeMode = Literal["shortest", "squash", "pad", "square", "none"]
+ResizeMode = Literal["shortest", "squash", "pad", "square", "fit", "none"]
 ChannelOrder = Literal["rgb", "bgr"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 CropRounding = Literal["torchvision", "huggingface"]
@@ -39,14 +40,20 @@ class Preprocessing:
         resize_mode: Kind of resize. ``shortest``: the shorter side gets ``resize``, the other
             follows; ``squash``: both sides get ``resize``, whatever the shape; ``pad``: the longer
             side gets ``resize``; ``square``: the picture is padded to a square first, and both of
-            its sides get ``resize``; ``none``: no resize. Where ``resize`` is a rectangle, pictures
-            cover it for ``shortest``, and fit into it for ``pad``.
+            its sides get ``resize``; ``fit``: the shorter side gets up to the shorter side of
+            ``resize``, the longer up to the longer one, both within ``crop``; ``none``: no resize.
+            Where ``resize`` is a rectangle, pictures cover it for ``shortest``, and fit into it for
+            ``pad``.
         resize: Side to resize to in pixels, or rows and columns.
         interpolation: Name of Pillow's filter.
-        crop: Side of the centre crop in pixels, or rows and columns: the model's image size. A
-            smaller picture is padded: with ``fill``, without one with the mean for ``pad``, and
-            else with black.
-        crop_rounding: Library whose rounding an odd margin takes.
+        crop: Side of the centre crop in pixels, or rows and columns. A smaller picture is padded:
+            with ``fill``, without one with the mean for ``pad``, and else with black.
+        pad_size: Image size of the model, if that is larger than ``crop``: zeros below and on the
+            right of the picture after normalisation, or ``fill`` before it. ``fit`` pads so up to
+            ``crop``.
+        multiple: Number of pixels that ``fit`` rounds both sides of a picture up to a multiple of.
+        page: Steps of a page of a document around the resize; None for any other picture.
+        crop_rounding: Library whose rounding an odd margin takes, and the sides of ``fit``.
         rescale: Factor for pixels of 0 to 255.
         mean: Values subtracted after that, by channel in the model's order: one channel is grey,
             three are RGB, four RGBA, and pictures of another number are arrays.
@@ -75,11 +82,14 @@ class Preprocessing:
     on_white: bool = False
     channel_order: ChannelOrder = "rgb"
     fill: tuple[int, int, int] | None = None
+    pad_size: int | tuple[int, int] | None = None
+    multiple: int = 1
+    page: Page | None = None
     origin: str = ""
     refusal: str = ""
 
     def __post_init__(self) -> None:
-        for field in ("crop", "resize"):
+        for field in ("crop", "resize", "pad_size"):
             object.__setattr__(self, field, spelt(getattr(self, field), field))
         problem = self._problem()
         if problem:
@@ -100,7 +110,20 @@ class Preprocessing:
             return f"pad colour {self.fill} is not three levels from 0 to {TOP_LEVEL}"
         if not all(0 < side <= MOST_SIDE for side in (*self.crop_size, *self.resize_size)):
             return f"resize {self.resize} and crop {self.crop} are not both from 1 to {MOST_SIDE}"
-        return self._problem_of_numbers()
+        return self._problem_of_pads() or self._problem_of_numbers()
+
+    def _problem_of_pads(self) -> str:
+        room = [side - have for side, have in zip(self.image_size, self.crop_size, strict=True)]
+        if min(room) < 0 or max(self.image_size) > MOST_SIDE:
+            return (
+                f"pad_size {self.image_size.sides} is not from the crop {self.crop_size.sides} up "
+                f"to {MOST_SIDE} a side"
+            )
+        if not 0 < self.multiple <= MOST_SIDE:
+            return f"multiple {self.multiple} is not from 1 to {MOST_SIDE}"
+        if self.page is not None and self.resize_mode not in ("shortest", "none"):
+            return f"the steps of a page do not go with the resize mode {self.resize_mode}"
+        return ""
 
     def _problem_of_numbers(self) -> str:
         numbers = (*self.mean, *self.std, self.rescale)
@@ -131,6 +154,16 @@ class Preprocessing:
         return Size.of(self.crop)
 
     @property
+    def image_size(self) -> Size:
+        """Image size of the model, as rows and columns."""
+        return Size.of(self.pad_size or self.crop)
+
+    @property
+    def pads_end(self) -> bool:
+        """Whether a picture is padded below and on the right, and not around it."""
+        return self.pad_size is not None or self.resize_mode == "fit"
+
+    @property
     def resize_size(self) -> Size:
         """``resize`` as rows and columns."""
         return Size.of(self.resize)
@@ -139,37 +172,59 @@ class Preprocessing:
     def text(self) -> str:
         """The steps in words, with every number."""
         factor = "1/255" if self.rescale == TO_UNIT else f"{self.rescale:g}"
-        return (
-            f"{self.to_pixels}, times {factor}, mean {_spaced(self.mean)}, std {_spaced(self.std)}"
-        )
+        words = f"{self.to_pixels}, times {factor}, mean {_spaced(self.mean)}"
+        words += f", std {_spaced(self.std)}"
+        if self.pads_end and self.fill is None:
+            words += f", then zeros below and on the right up to {self.image_size.sides}"
+        return words
 
     @property
     def to_pixels(self) -> str:
         """The steps to the pixels of the model's size, in words."""
-        size = self.resize_size
-        square, both = size.is_square, f"{size.rows} x {size.columns}"
-        resize = {
-            "shortest": f"the shorter side to {size}" if square else f"to cover {both}",
-            "squash": f"to {both}",
-            "square": f"to {both}",
-            "pad": f"the longer side to {size}" if square else f"to fit into {both}",
-        }.get(self.resize_mode)
-        words = ["turn as EXIF says"] * self.turn
-        words += [f"pad to a square{self._colour}"] * (self.resize_mode == "square")
-        words.append(f"resize {resize}, {self.interpolation}" if resize else "no resize")
-        words += [f"and pad{self._colour}"] * (self.resize_mode == "pad")
-        words += [] if self._whole else [f"centre crop {self.crop_size}"]
+        page, colour = self.page, f" with {_spaced(self.fill)}" if self.fill else ""
+        words = ["turn as EXIF says"] * self.turn + (page.before if page else [])
+        words += [f"pad to a square{colour}"] * (self.resize_mode == "square")
+        words.append(
+            f"resize {self._resized}, {self.interpolation}" if self._resized else "no resize"
+        )
+        words += page.after if page else []
+        words += [f"and pad{colour}"] * (self.resize_mode == "pad")
+        if page:
+            words.append(f"in the middle of {self.crop_size.sides}{colour or ', black'}")
+        elif not self._is_whole:
+            words.append(f"centre crop {self.crop_size}")
+        if self.fill and self.pads_end:
+            words.append(f"pad below and on the right{colour} to {self.image_size.sides}")
         words += ["channels in the order BGR"] * (self.channel_order == "bgr")
         return ", ".join(words)
 
     @property
-    def _colour(self) -> str:
-        return f" with {_spaced(self.fill)}" if self.fill else ""
+    def _resized(self) -> str:
+        """The sides that a picture is resized to, in words; empty for no resize."""
+        size = self.resize_size
+        square, both = size.is_square, f"{size.rows} x {size.columns}"
+        words = {
+            "shortest": f"the shorter side to {size}" if square else f"to cover {both}",
+            "squash": f"to {both}",
+            "square": f"to {both}",
+            "pad": f"the longer side to {size}" if square else f"to fit into {both}",
+            "fit": self._fit,
+        }
+        return words.get(self.resize_mode, "")
 
     @property
-    def _whole(self) -> bool:
+    def _fit(self) -> str:
+        short, long = sorted(self.resize_size)
+        inside = f"to fit into {self.crop_size.rows} x {self.crop_size.columns}"
+        words = f"the shorter side to {short} and the longer to {long} at most, {inside}"
+        words = inside if self.resize_size == self.crop_size else words
+        return words + (f", up to multiples of {self.multiple}" if self.multiple > 1 else "")
+
+    @property
+    def _is_whole(self) -> bool:
         """Whether the crop removes nothing from any picture."""
-        return self.resize_mode in ("squash", "pad", "square") and self.resize == self.crop
+        same = self.resize_mode in ("squash", "pad", "square") and self.resize == self.crop
+        return same or self.resize_mode == "fit"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the steps as JSON values; ``from_dict`` reads them back."""
@@ -213,43 +268,6 @@ def _spaced(numbers: Sequence[float]) -> str:
     if len(set(numbers)) == 1:
         return f"{numbers[0]:g}"
     return " ".join(f"{number:g}" for number in numbers)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A source's way to prepare pictures for a model of any image size.
-
-    Attributes:
-        at: Function from an image side in pixels to the steps.
-        guess: Reason why it is a guess; empty if a file or the weights say it.
-        native: Image size that the source itself says, in pixels; None if it says none.
-        own: Steps for one image size alone, which may be a rectangle.
-    """
-
-    at: Callable[[int], Preprocessing]
-    guess: str = ""
-    native: int | tuple[int, int] | None = None
-    own: Preprocessing | None = None
-
-    def steps(self, size: Size) -> Preprocessing:
-        """Return the steps for images of a size; for a rectangle, by the rule along each axis.
-
-        Their ``refusal`` says so if the rule's steps along the two axes do not agree.
-        """
-        if self.own is not None and self.own.crop_size == size:
-            return self.own
-        if size.is_square:
-            return self.at(size.rows)
-        rows, columns = map(self.at, size)
-        box = (rows.resize_size.rows, columns.resize_size.columns)
-        steps, other = (dataclasses.replace(one, crop=size, resize=box) for one in (rows, columns))
-        if steps == other:
-            return steps
-        refusal = (
-            f"{steps.origin} prepares {size.rows} and {size.columns} px in ways that do not go "
-            f"together in an image of {size}; say how with --preprocessing or --resize-mode"
-        )
-        return dataclasses.replace(steps, refusal=refusal)
 
 
 # Choices that replace a field of the steps as they are.
@@ -304,16 +322,25 @@ class PreprocessingChoice:
             values = said.get(name, ())
             if values:
                 changes[name] = values * len(steps.mean) if len(values) == 1 else values
-        if said.keys() & {"crop_ratio", "resize_mode"}:
-            changes |= {"resize": self._size(steps), "refusal": ""}
+        if said.keys() & {"crop_ratio", "resize_mode"} and not self._keeps_shape_of(steps):
+            changes |= {"resize": self._size(steps), "refusal": "", "multiple": 1, "page": None}
         options = ", ".join(f"--{name.replace('_', '-')}" for name in said)
         return dataclasses.replace(steps, **changes, origin=f"{steps.origin}, changed by {options}")
 
+    def _keeps_shape_of(self, steps: Preprocessing) -> bool:
+        """Whether the user's resize is that of the steps already."""
+        same = self.resize_mode == steps.resize_mode and self.crop_ratio is None
+        return same and not steps.refusal and steps.page is None
+
     def _size(self, steps: Preprocessing) -> int | tuple[int, int]:
-        """Return the size to resize to; without a ratio, a changed mode resizes to the crop's."""
+        """Return the size to resize to: that of the crop, unless the user gives a ratio."""
         if self.crop_ratio is None:
-            same = self.resize_mode == steps.resize_mode and not steps.refusal
-            return steps.resize if same else steps.crop
+            return steps.crop
+        if (self.resize_mode or steps.resize_mode) == "fit":
+            raise ConfigError(
+                "a crop ratio is for the modes that crop, and fit shows the whole picture; leave "
+                "one of them out"
+            )
         if not 0 < self.crop_ratio <= 1:
             raise ConfigError(
                 f"crop ratio {self.crop_ratio} is not above 0 and at most 1; use 0.875"
@@ -331,37 +358,3 @@ class PreprocessingChoice:
         said = set(self._said)
         shape = bool(said & {"crop_ratio", "resize_mode"})
         return self.source is not None or (shape and said >= {"mean", "std", "interpolation"})
-
-
-def centre_crop_rule(
-    ratio: float,
-    *,
-    guess: str = "",
-    **steps: Any,  # noqa: ANN401 - fields of Preprocessing
-) -> Rule:
-    """Return the rule of a centre crop: resize the shorter side to the image size over ``ratio``.
-
-    Args:
-        ratio: Side of the crop over that of the resized picture, which is rounded down as in timm.
-        guess: Reason why it is a guess; empty if it is none.
-        **steps: Other fields of ``Preprocessing``.
-    """
-
-    def at(img_size: int) -> Preprocessing:
-        return Preprocessing(crop=img_size, resize=math.floor(img_size / ratio), **steps)
-
-    return Rule(at, guess)
-
-
-def squash_rule(*, guess: str = "", **steps: Any) -> Rule:  # noqa: ANN401 - as above
-    """Return the rule that resizes every picture to the image size, whatever its shape.
-
-    Args:
-        guess: Reason why it is a guess; empty if it is none.
-        **steps: Other fields of ``Preprocessing``.
-    """
-
-    def at(img_size: int) -> Preprocessing:
-        return Preprocessing(crop=img_size, resize=img_size, resize_mode="squash", **steps)
-
-    return Rule(at, guess)

@@ -30,7 +30,7 @@ from swin_deploy.checkpoints import timm
 from swin_deploy.checkpoints.dialect import CheckpointHints, Dialect
 from swin_deploy.checkpoints.resize import TableResize
 from swin_deploy.images.class_names import class_names_of
-from swin_deploy.images.preprocessing import centre_crop_rule, squash_rule
+from swin_deploy.images.rules import centre_crop_rule, squash_rule
 
 KEYS = {KEYS}
 

@@ -101,7 +101,7 @@ def test_preprocess_interpolations_differ() -> None:
     ("changes", "message"),
     [
         ({"interpolation": "cubist"}, "'cubist' is not known; use one of nearest"),
-        ({"resize_mode": "fit"}, "'fit' is not known; use one of shortest"),
+        ({"resize_mode": "stretch"}, "'stretch' is not known; use one of shortest"),
         ({"resize": 0}, "resize 0 and crop 28 are not both from 1"),
         ({"crop": 1 << 20}, "crop 1048576 are not both"),
         ({"std": (1.0, 0.0, 1.0)}, "none of std zero"),
