@@ -128,8 +128,8 @@ def load(model: StrPath, *, variant: str | None = None, **asked: Unpack[LoadOpti
         model: Weights file (``.pt``, ``.pth`` or safetensors), timm or Hugging Face folder, or a
             name that ``swin-deploy models`` lists; an existing path takes precedence.
         variant: Name of the variant that the checkpoint must be, if the weights do not tell.
-        asked: Options of loading, see ``LoadOptions``: ``img_size``, ``window_size``,
-            ``encoder``, ``activation``, ``pool``, ``head``, ``head_activation``,
+        asked: Options of loading, see ``LoadOptions``: ``img_size``, ``pad_to``,
+            ``window_size``, ``encoder``, ``activation``, ``pool``, ``head``, ``head_activation``,
             ``semantic_weight``, ``output``, ``weights``, ``source``, ``preprocessing``,
             ``scores``, ``classes``.
 

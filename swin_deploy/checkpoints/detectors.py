@@ -29,11 +29,11 @@ def detector_rule() -> Rule:
     """Return the rule of a detector's or segmenter's backbone, which is always a guess.
 
     Detectron2, OpenMMLab, GroundingDINO and BiRefNet subtract ImageNet's mean from RGB and divide
-    by its deviation; most keep a picture's shape, which a fixed image size cannot.
+    by its deviation; most keep a picture's shape and pad it, BiRefNet does not.
     """
     return squash_rule(
         guess="as detectors and segmenters normalise RGB pictures; most of them keep the shape of "
-        "a picture, which one image size does not allow",
+        "a picture and pad it, as --resize-mode fit does",
         interpolation="bilinear",
         turn=True,
         origin="detectors and segmenters",

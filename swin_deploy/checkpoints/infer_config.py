@@ -33,6 +33,7 @@ from swin_deploy.config import (
 from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.fit import CUTS
+from swin_deploy.config.sizes import rounded_note, rounded_up, whole_size
 from swin_deploy.config.swin import Pool
 from swin_deploy.images.preprocessing import PreprocessingChoice
 from swin_deploy.images.scores import Scores
@@ -48,6 +49,7 @@ class ConfigRequest:
         known: Config of the variant ``name``.
         name: Name of the variant that the checkpoint must be; empty for any model.
         img_size: Image side in pixels, or rows and columns.
+        pad_to: Number of pixels that both sides of the image are rounded up to a multiple of.
         window_size: Window side, in tokens.
         source: Library that the checkpoint comes from.
         weights: Weights to take out of several in a file.
@@ -60,11 +62,13 @@ class ConfigRequest:
         semantic_weight: Semantic weight of a SOLIDER checkpoint, from 0 to 1.
         output: Kind of output.
         scores: Kind of the classes' scores.
+        content: Size that pictures take of the image; known once the model is read.
     """
 
     known: SwinConfig | None = None
     name: str = ""
     img_size: int | tuple[int, int] | None = None
+    pad_to: int | None = None
     window_size: int | None = None
     source: str | None = None
     weights: str | None = None
@@ -77,6 +81,7 @@ class ConfigRequest:
     semantic_weight: float | None = None
     output: Output | None = None
     scores: Scores | None = None
+    content: Size | None = None
 
 
 def own_config(
@@ -194,6 +199,24 @@ def _settings(facts: CheckpointHints, asked: ConfigRequest) -> dict[str, Any]:
                 f"{facts.origin} says {field} {settings[field]}, not {wanted}; leave --{field} out"
             )
     return settings
+
+
+def image_size(
+    asked: ConfigRequest, own: int | tuple[int, int]
+) -> tuple[Size, int | tuple[int, int], list[str]]:
+    """Return the size that pictures take, the image size, rounded up as asked, and a note on that.
+
+    Args:
+        asked: The user's requests.
+        own: Image size that files or weights say.
+
+    Raises:
+        ConfigError: If the user's size is none.
+    """
+    inside = whole_size(own if asked.img_size is None else asked.img_size)
+    if asked.pad_to is None:
+        return inside, inside.plain, []
+    return inside, rounded_up(inside, asked.pad_to), [rounded_note(inside, asked.pad_to)]
 
 
 def wanted_config(

@@ -19,9 +19,10 @@ from swin_deploy.checkpoints.pictures import prepared
 from swin_deploy.checkpoints.preprocessors import variant_rule
 from swin_deploy.checkpoints.read import CheckpointOptions, Reading, load_checkpoint
 from swin_deploy.checkpoints.variants import variant_of
-from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, SwinConfig, variant
+from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Size, SwinConfig, variant
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.names import variant_name
+from swin_deploy.config.sizes import rounded_note, rounded_up, whole_size
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.model import DeployModel
 from swin_deploy.images.class_names import ClassNames, read_class_names
@@ -155,6 +156,7 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
     options: CheckpointOptions = {
         "source": asked.get("source"),
         "img_size": asked.get("img_size"),
+        "pad_to": asked.get("pad_to"),
         "window_size": asked.get("window_size"),
         "weights": asked.get("weights"),
         "activation": asked.get("activation"),
@@ -228,14 +230,23 @@ def _random(name: str | None, asked: LoadOptions) -> LoadedModel:
     name = DEFAULT_MODEL if name is None else name
     known = variant(name)
     fields = ("img_size", "window_size", "activation", "pool", "output")
-    config = _replaced(known, {key: asked.get(key) for key in fields})
+    wanted = {key: asked.get(key) for key in fields}
+    content: Size | None = None
+    notes: tuple[str, ...] = ()
+    multiple = asked.get("pad_to")
+    if multiple is not None:
+        size = asked.get("img_size")
+        content = whole_size(known.img_size if size is None else size)
+        wanted["img_size"] = rounded_up(content, multiple)
+        notes = (rounded_note(content, multiple),)
+    config = _replaced(known, wanted)
     choice = asked.get("preprocessing", DEFAULT_CHOICE)
     rule = variant_rule(known)  # nothing depends on a guess
-    steps, _ = prepared(rule, config, choice, size_is_asked=True)
+    steps, _ = prepared(rule, config, choice, size_is_asked=True, content=content)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(RANDOM_SEED)  # torch.manual_seed would seed GPUs too
         reference = build_reference(config).eval()
-    return LoadedModel(name, config, reference, None, "", steps)
+    return LoadedModel(name, config, reference, None, "", steps, notes=notes)
 
 
 def _replaced(config: SwinConfig, asked: dict[str, Any]) -> SwinConfig:

@@ -16,7 +16,7 @@ from swin_deploy.checkpoints.known import LIBRARIES
 from swin_deploy.checkpoints.preprocessors import chosen_rule, library_rule
 from swin_deploy.checkpoints.training import training_classes, training_rule
 from swin_deploy.checkpoints.variants import variant_of
-from swin_deploy.config import SwinConfig, channels_text
+from swin_deploy.config import Size, SwinConfig, channels_text
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.images.class_names import (
     PUBLISHED,
@@ -97,7 +97,8 @@ def pictures_of(
     if stored and told is None:
         rule = stored.changed(rule)
     sized, choice = asked.img_size is not None, asked.preprocessing
-    steps, assumed = prepared(rule, config, choice, size_is_asked=sized)
+    content = asked.content if asked.pad_to is not None else None
+    steps, assumed = prepared(rule, config, choice, size_is_asked=sized, content=content)
     if dialect.class_names is not None:
         names = dialect.class_names(files, config.num_classes)
     else:
@@ -142,7 +143,12 @@ def _tagger_assumptions(files: SideFiles, choice: PreprocessingChoice) -> tuple[
 
 
 def prepared(
-    rule: Rule, config: SwinConfig, choice: PreprocessingChoice, *, size_is_asked: bool
+    rule: Rule,
+    config: SwinConfig,
+    choice: PreprocessingChoice,
+    *,
+    size_is_asked: bool,
+    content: Size | None = None,
 ) -> tuple[Preprocessing, tuple[Assumption, ...]]:
     """Return the steps from a picture to an input of a model, and what is assumed of them.
 
@@ -151,6 +157,7 @@ def prepared(
         config: Sizes of the model.
         choice: The user's choices about the preprocessing.
         size_is_asked: True if the user gave the image size.
+        content: Size that pictures take of an image that is rounded up; None for all of it.
 
     Raises:
         ConfigError: If the steps cannot be done, or are for another number of channels.
@@ -158,14 +165,28 @@ def prepared(
     """
     if choice.source is not None:
         rule = chosen_rule(choice.source, config)
-    own, assumed = _for_channels(rule.steps(config.image), config.in_channels, choice)
+    inside = config.image if content is None or rule.native == config.img_size else content
+    found = rule.steps(inside)
+    if content is not None:
+        found = _padded(found, config.image)
+    own, assumed = _for_channels(found, config.in_channels, choice)
     steps = choice.apply(own)
     if rule.guess and not choice.settles:
         assumed.append(Assumption("preprocessing", steps.text, rule.guess, PREPROCESSING_OPTION))
-    if rule.native not in (None, config.img_size) and not size_is_asked:
+    if rule.native not in (None, config.img_size, inside.plain) and not size_is_asked:
         reason = f"though {steps.origin} prepares images of {rule.native} px"
         assumed.append(Assumption("image size", f"{config.img_size} px", reason, "--image-size"))
     return steps, tuple(assumed)
+
+
+def _padded(steps: Preprocessing, image: Size) -> Preprocessing:
+    """Return the steps for an image that is larger than the size that pictures take.
+
+    Pictures keep their shape, as in detectors, unless the file's own steps pad already.
+    """
+    fits = {} if steps.pads_end or steps.page else {"resize_mode": "fit", "resize": steps.crop}
+    changes: dict[str, Any] = {**fits, "pad_size": image}
+    return replace(steps, **changes, origin=f"{steps.origin}, changed by --pad-to")
 
 
 def _for_channels(

@@ -25,7 +25,12 @@ from swin_deploy.checkpoints.dialect import (
 )
 from swin_deploy.checkpoints.folders import CheckpointFiles, read_content
 from swin_deploy.checkpoints.heads import OwnHead, take_head
-from swin_deploy.checkpoints.infer_config import ConfigRequest, own_config, wanted_config
+from swin_deploy.checkpoints.infer_config import (
+    ConfigRequest,
+    image_size,
+    own_config,
+    wanted_config,
+)
 from swin_deploy.checkpoints.infer_sizes import infer_sizes
 from swin_deploy.checkpoints.known import DIALECTS, SOURCES
 from swin_deploy.checkpoints.other_models import other_model, refuse_changed
@@ -36,7 +41,7 @@ from swin_deploy.checkpoints.semantic import with_semantic_weight
 from swin_deploy.checkpoints.training import with_training
 from swin_deploy.checkpoints.variants import check_agreement, described, shift_notes
 from swin_deploy.checkpoints.weights import Encoder, choose_weights
-from swin_deploy.config import HeadActivation, Output, SwinConfig, variant
+from swin_deploy.config import HeadActivation, Output, Size, SwinConfig, variant
 from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.pads import pad_notes
@@ -111,6 +116,8 @@ class CheckpointOptions(TypedDict, total=False):
     Attributes:
         source: Name of its source, one of ``SOURCES``; by default found from the keys.
         img_size: Image side in pixels, or rows and columns, instead of the checkpoint's.
+        pad_to: Number of pixels that both sides of the image are rounded up to a multiple of;
+            pictures are resized into the size before that, with zeros below and on the right.
         window_size: Window side in tokens, instead of the checkpoint's.
         weights: The weights to take out of several in a file: ``ema``, ``raw`` or their key; by
             default those that the source's library takes, which is then an assumption.
@@ -133,6 +140,7 @@ class CheckpointOptions(TypedDict, total=False):
 
     source: str | None
     img_size: int | tuple[int, int] | None
+    pad_to: int | None
     window_size: int | None
     weights: str | None
     activation: Activation | None
@@ -203,7 +211,7 @@ def _read(path: Path, files: CheckpointFiles, asked: ConfigRequest) -> LoadedChe
         named.dialect,
         own=model.own,
         config=model.config,
-        asked=asked,
+        asked=dataclasses.replace(asked, content=model.content),
         stored=stored_normalisation(content.tensors, model.config.in_channels),
     )
     reading = Reading(
@@ -251,12 +259,16 @@ def _with_semantic_weight(content: CheckpointFiles, weight: float) -> Checkpoint
 
 @dataclass(frozen=True)
 class _Model:
-    """A model in our names: as it was saved (``own``), and as it was asked for."""
+    """A model in our names: as it was saved (``own``), and as it was asked for.
+
+    ``content`` is the size that pictures take of the image.
+    """
 
     own: SwinConfig
     config: SwinConfig
     state_dict: dict[str, Tensor]
     notes: tuple[str, ...]
+    content: Size
     assumptions: tuple[Assumption, ...] = ()
     head: OwnHead | None = None
     beside: frozenset[str] = frozenset()
@@ -277,13 +289,14 @@ def _read_swin(named: EncoderTensors, content: CheckpointFiles, asked: ConfigReq
     facts = _of_variant(facts, asked)
     own, assumed, img_size = own_config(named, sizes, facts, asked)
     state, filled = assemble(named, own)
-    config, changed = wanted_config(own, asked, img_size=asked.img_size or img_size)
+    inside, size, rounded = image_size(asked, img_size)
+    config, changed = wanted_config(own, asked, img_size=size)
     state, resized = resize_tables(state, own, config, rule=dialect.table_resize)
     read = (*content.chosen.notes, *taken.notes, *outside_note(named), *facts.remarks, *hinted)
     notes = (described(config), *read, *filled, *changed, *resized)
-    notes += (*shift_notes(config), *pad_notes(config))
+    notes += (*shift_notes(config), *pad_notes(config), *rounded)
     assumptions = (*assumed, *taken.assumptions)
-    return _Model(own, config, state, notes, assumptions, taken.own, taken.beside)
+    return _Model(own, config, state, notes, inside, assumptions, taken.own, taken.beside)
 
 
 def detect_source(names: Iterable[str], config_json: dict[str, Any], *, prefix: str = "") -> str:
@@ -368,14 +381,16 @@ def _read_notebook(named: EncoderTensors, content: CheckpointFiles, asked: Confi
             f"window size {asked.window_size}: the notebook's position table is made for "
             f"{saved.window_size} and cannot be resized"
         )
-    config = notebook.infer_config(content.tensors, metadata, img_size=asked.img_size)
+    inside, size, rounded = image_size(asked, saved.img_size)
+    config = notebook.infer_config(content.tensors, metadata, img_size=size)
     notebook.check_state(content.tensors, config)
     if asked.known is not None:
         check_agreement(asked.name, asked.known, config)
     settings: dict[str, Any] = {"activation": asked.activation, "pool": asked.pool}
     given = {field: value for field, value in settings.items() if value is not None}
     config = dataclasses.replace(config, **given)
-    return _Model(config, config, content.tensors, content.chosen.notes)
+    notes = (*content.chosen.notes, *rounded)
+    return _Model(config, config, content.tensors, notes, inside)
 
 
 READERS = {"swin": _read_swin, "notebook": _read_notebook}

@@ -128,6 +128,8 @@ def export(
         shape = f"[{batch or 'batch'}, {rows}, {columns}, {channels}]"
         order = f"{loaded.preprocessing.channel_order.upper()} " if channels == 3 else ""
         console.note(f"  takes {order}pixels {shape}, uint8, after")
-        console.note(f"  {loaded.preprocessing.to_pixels}")
+        steps = loaded.preprocessing
+        mean = ", pad below and on the right with the levels nearest to the mean"
+        console.note(f"  {steps.to_pixels}{mean if steps.pads_zeros else ''}")
     flag = "fp16" if precision == "fp32" else precision
     console.next_step("build-trt", path, f"--{flag}", why="the engine, its precision proved")

@@ -15,7 +15,8 @@ from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_line,
 from swin_deploy.cli.options import json_option
 from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
 from swin_deploy.cli.values import FILE, IMAGE_SIZE, fixed_or_dynamic
-from swin_deploy.config import Size
+from swin_deploy.config import MOST_SIDE, Size
+from swin_deploy.config.sizes import rounded_note, rounded_up
 
 if TYPE_CHECKING:
     from swin_deploy.swap.replace import Swap
@@ -57,6 +58,12 @@ def _source(_: click.Context, __: click.Parameter, value: str) -> str:
     help="Image side in pixels, or rows and columns; again for each further size that the model "
     "gives its Swin.",
 )
+@click.option(
+    "--pad-to",
+    metavar="N",
+    type=click.IntRange(1, MOST_SIDE),
+    help="Round both sides of every size up to a multiple of N pixels, as detectors pad (32).",
+)
 @click.option("--where", metavar="PATH", help="The Swin in the model, where there are several.")
 @click.option(
     "--opset",
@@ -81,6 +88,7 @@ def export_model(
     console: Console,
     source: str,
     sizes: tuple[int | Size, ...],
+    pad_to: int | None,
     where: str | None,
     opset: int,
     batch: int | None,
@@ -95,6 +103,10 @@ def export_model(
     transformers has saved. The model takes images alone. Its outputs are compared with those of the
     unmodified model, in PyTorch and in ONNX Runtime; the file is written if they are equal.
     """
+    if pad_to is not None:
+        for size in sizes:
+            console.note(f"  {rounded_note(size, pad_to)}")
+        sizes = tuple(rounded_up(size, pad_to) for size in sizes)
     path = output or ENGINES / f"{_name(source)}-swapped.onnx"
     inputs = [Path(source)] if os.path.isdir(source) else []
     claim_artifacts([path], inputs=inputs, force=force)

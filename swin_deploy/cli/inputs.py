@@ -16,6 +16,7 @@ from exporters.errors import CheckpointError, ExportError, FileError
 from exporters.text_files import shortened
 from swin_deploy.checkpoints.known import LIBRARIES
 from swin_deploy.config import DEFAULT_MODEL, variant
+from swin_deploy.config.sizes import rounded_up
 
 TO_CHECK = f"{__name__}.to_check"  # in click's notes of one command
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
@@ -104,10 +105,14 @@ def require_sizes(name: str | None, sizes: Mapping[str, Any]) -> None:
 
     Args:
         name: Name of the variant; None for the default.
-        sizes: Fields of ``SwinConfig`` by name; None where the variant decides.
+        sizes: Fields of ``SwinConfig`` by name, and ``pad_to``; None where the variant decides.
 
     Raises:
         ConfigError: If the variant cannot have the sizes.
     """
     asked = {field: value for field, value in sizes.items() if value is not None}
-    dataclasses.replace(variant(DEFAULT_MODEL if name is None else name), **asked)
+    known = variant(DEFAULT_MODEL if name is None else name)
+    if "pad_to" in asked:
+        size = asked.get("img_size", known.img_size)
+        asked["img_size"] = rounded_up(size, asked.pop("pad_to"))
+    dataclasses.replace(known, **asked)

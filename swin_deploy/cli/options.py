@@ -30,7 +30,7 @@ from swin_deploy.cli.inputs import (
     requiring,
 )
 from swin_deploy.cli.values import FILE, IMAGE_SIZE, MAX_BATCH, color, crop_share, number_list
-from swin_deploy.config import VARIANTS, HeadActivation, Size
+from swin_deploy.config import MOST_SIDE, VARIANTS, HeadActivation, Size
 from swin_deploy.config.activations import ACTIVATIONS
 from swin_deploy.config.names import SHORT_NAMES, variant_name
 from swin_deploy.config.swin import Pool
@@ -61,6 +61,7 @@ class ModelRequest:
         checkpoint: Weights file or folder.
         source: Library that the checkpoint comes from.
         image_size: Image side in pixels, or rows and columns.
+        pad_to: Number of pixels that both sides are rounded up to a multiple of.
         window_size: Window side, in tokens.
         activation: Activation of the MLPs.
         pool: Pooling of tokens to features.
@@ -78,6 +79,7 @@ class ModelRequest:
     checkpoint: Path | None
     source: str | None
     image_size: int | Size | None
+    pad_to: int | None
     window_size: int | None
     activation: Activation | None
     pool: Pool | None
@@ -107,6 +109,7 @@ class ModelRequest:
         """Return the options of ``load_model``, without the model's name and file."""
         return {
             "img_size": self.image_size,
+            "pad_to": self.pad_to,
             "window_size": self.window_size,
             "activation": self.activation,
             "pool": self.pool,
@@ -138,6 +141,7 @@ class ModelRequest:
             refuse_without_file(vars(self))
             sizes = {
                 "img_size": self.image_size,
+                "pad_to": self.pad_to,
                 "window_size": self.window_size,
                 "activation": self.activation,
                 "pool": self.pool,
@@ -335,6 +339,14 @@ def checkpoint_options(command: Command) -> Command:
             type=IMAGE_SIZE,
             help="Image side in pixels, or rows and columns such as 800x1344, if not the "
             "checkpoint's.",
+        ),
+        click.option(
+            "--pad-to",
+            metavar="N",
+            type=click.IntRange(1, MOST_SIDE),
+            help="Round both sides of the image up to a multiple of N pixels, as detectors do "
+            "(32): pictures are resized to fit into the size before that, with zeros below and on "
+            "the right.",
         ),
         click.option(
             "--source",

@@ -76,6 +76,48 @@ def read_size(text: str) -> int | Size | None:
     return Size(sides[0], sides[-1]).plain if min(sides) > 0 else None
 
 
+def rounded_up(size: int | tuple[int, int], multiple: int) -> int | Size:
+    """Return an image size with both sides rounded up to a multiple.
+
+    Args:
+        size: Side in pixels, or rows and columns.
+        multiple: Number of pixels.
+
+    Raises:
+        ConfigError: If ``size`` is no size, or ``multiple`` not a whole number from 1 up.
+    """
+    if type(multiple) is not int or not 0 < multiple <= MOST_SIDE:
+        raise ConfigError(
+            f"pad_to {shortened(repr(multiple))}: a number of pixels from 1 to {MOST_SIDE:,} is "
+            "needed, such as 32"
+        )
+    return Size(*(math.ceil(side / multiple) * multiple for side in whole_size(size))).plain
+
+
+def rounded_note(size: int | tuple[int, int], multiple: int) -> str:
+    """Return a note on ``rounded_up`` of an image size, with both sizes."""
+    before, after = whole_size(size), Size.of(rounded_up(size, multiple))
+    if before == after:
+        return f"image size {before}: multiples of {multiple} already"
+    return f"image size {before} padded to {after}, multiples of {multiple}, below and on the right"
+
+
+def whole_size(given: Any) -> Size:  # noqa: ANN401 - checked here
+    """Return rows and columns of an image size that is given by a caller.
+
+    Raises:
+        ConfigError: If it is neither a side nor rows and columns, from 1 up.
+    """
+    size = spelt(given, "img_size")
+    if isinstance(size, int) and size > 0:
+        return Size.square(size)
+    if isinstance(size, Size) and min(size) > 0:
+        return size
+    raise ConfigError(
+        f"img_size {shortened(repr(given))}: a side in pixels, or rows and columns, is needed"
+    )
+
+
 def nearest(sizes: Iterable[int], img_size: int, count: int) -> tuple[int, ...]:
     """Return the ``count`` sizes that are nearest to an image size, nearest first."""
     return tuple(sorted(sizes, key=lambda size: (abs(size - img_size), size))[:count])

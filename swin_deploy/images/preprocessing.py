@@ -164,6 +164,11 @@ class Preprocessing:
         return self.pad_size is not None or self.resize_mode == "fit"
 
     @property
+    def pads_zeros(self) -> bool:
+        """Whether zeros follow below and on the right after normalisation."""
+        return self.pads_end and self.fill is None
+
+    @property
     def resize_size(self) -> Size:
         """``resize`` as rows and columns."""
         return Size.of(self.resize)
@@ -174,7 +179,7 @@ class Preprocessing:
         factor = "1/255" if self.rescale == TO_UNIT else f"{self.rescale:g}"
         words = f"{self.to_pixels}, times {factor}, mean {_spaced(self.mean)}"
         words += f", std {_spaced(self.std)}"
-        if self.pads_end and self.fill is None:
+        if self.pads_zeros:
             words += f", then zeros below and on the right up to {self.image_size.sides}"
         return words
 

@@ -87,7 +87,7 @@ def extreme_images(steps: Preprocessing, *, seed: int = 0) -> ImageSet:
         steps: Preprocessing of the model, which says the image size, black and white.
         seed: Seed of the noise.
     """
-    shape = (len(steps.mean), *steps.crop_size)
+    shape = (len(steps.mean), *steps.image_size)
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (steps.mean, steps.std))
     white = 255 * steps.rescale
     noise = np.random.default_rng(seed)

@@ -57,8 +57,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_export_model_writes_what_a_factory_gives(here: Path, swin: Command) -> None:
-    done = swin("export-model", "my_models:build", "--image-size", "64", "--json").assert_done()
+    size = ("--image-size", "50", "--pad-to", "32")
+    done = swin("export-model", "my_models:build", *size, "--json").assert_done()
     assert "runs the code of my_models" in done.err
+    assert "image size 50 padded to 64, multiples of 32" in done.err
     assert done.json["passed"]
     assert done.json["sizes"] == [[64, 64]]
     assert {one["of"] for one in done.json["errors"]} >= {"Segmenter", "ONNX, batch 3"}
