@@ -1,7 +1,7 @@
 """Answer with onnxruntime, NumPy and Pillow alone: all that a service needs of an exported file.
 
 The file's metadata say how pictures are prepared and what its classes are called. The resize modes
-"pad" and "none", which no published Swin has, are left out here and end in a KeyError.
+"pad", "square", "fit" and "none", which no published Swin has, and rectangles are left out here.
 
     python examples/onnx_only.py swin.onnx photo.jpg
 """

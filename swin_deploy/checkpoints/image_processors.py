@@ -14,6 +14,7 @@ from exporters.text_files import listed, typed
 from swin_deploy.checkpoints.processors import (
     DEFAULTS,
     DETECTORS,
+    NEVER_CROP,
     PAD_LAST,
     PAGE_SWITCHES,
     PAGES,
@@ -35,6 +36,7 @@ from swin_deploy.images.preprocessing import (
 from swin_deploy.images.rules import Rule, squash_rule
 
 Side = Annotated[int, msgspec.Meta(ge=1, le=MOST_SIDE)]
+Sides = Annotated[list[Side], msgspec.Meta(min_length=1, max_length=2)]
 EDGES = {"shortest_edge", "longest_edge"}
 OF_SOME = ("size_divisor", "max_size")  # fields that the other processors do not read
 
@@ -45,11 +47,11 @@ class ImageProcessor(msgspec.Struct, kw_only=True):
     image_processor_type: str | None = None
     feature_extractor_type: str | None = None
     do_resize: bool | None = None
-    size: Side | list[Side] | dict[str, Side | None] | None = None
+    size: Side | Sides | dict[str, Side | None] | None = None
     default_to_square: bool | None = None
     resample: Annotated[int, msgspec.Meta(ge=0, le=5)] | None = None
     do_center_crop: bool | None = None
-    crop_size: Side | list[Side] | dict[str, Side | None] | None = None
+    crop_size: Side | Sides | dict[str, Side | None] | None = None
     crop_pct: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     do_rescale: bool | None = None
     rescale_factor: float | None = None
@@ -64,7 +66,7 @@ class ImageProcessor(msgspec.Struct, kw_only=True):
     do_thumbnail: bool | None = None
     do_align_long_axis: bool | None = None
     do_crop_margin: bool | None = None
-    pad_size: Side | list[Side] | dict[str, Side | None] | None = None
+    pad_size: Side | Sides | dict[str, Side | None] | None = None
     size_divisor: Annotated[int, msgspec.Meta(ge=0, le=MOST_SIDE)] | None = None
     max_size: Side | None = None
 
@@ -109,6 +111,8 @@ def huggingface_rule(values: dict[str, Any], *, where: str) -> Rule:
     own = PROCESSORS.get(stem, {})
     said = {name: value for name, value in said.items() if name not in OF_SOME or name in own}
     steps = DEFAULTS | own | said
+    if stem in NEVER_CROP:
+        steps["do_center_crop"] = False
     known = {*ImageProcessor.__struct_fields__, *WITHOUT_EFFECT}
     unknown = sorted(name for name in values.keys() - known if values[name] is not None)
     refusal = _refusal(steps, stem, unknown, kind)
@@ -162,23 +166,30 @@ def _refused_page(steps: dict[str, Any]) -> str:
 
 def _refused_shape(steps: dict[str, Any], stem: str) -> str:
     """Name the size that does not end in images of one size; empty if there is none."""
-    size, pad = _size(steps, stem), _pad_size(steps, stem)
+    size, crops = _size(steps, stem), steps["do_center_crop"]
     edges, words = set(size), _in_words(size)
-    if pad is None and steps["do_pad"] and steps["pad_size"] and stem in PAD_LAST:
-        return f"pad_size {steps['pad_size']}"
+    if crops and _rectangle(steps["crop_size"]) is None:
+        return f"do_center_crop with crop_size {steps['crop_size']}"
+    pads = stem in SEGMENTERS or (stem in DETECTORS and steps["do_pad"])
+    pads = pads or _pad_size(steps, stem) is not None
     if not steps["do_resize"]:
-        return "do_resize false with padding" if pad is not None else ""
-    if edges == EDGES:
-        if steps["do_center_crop"]:
-            return f"{words} with do_center_crop"
-        kept = stem in SEGMENTERS or pad is not None or (stem in DETECTORS and steps["do_pad"])
-        return "" if kept else f"{words} without do_pad"
-    if edges not in ({"height", "width"}, {"shortest_edge"}):
+        return "do_resize false with padding" if pads else ""
+    if edges == EDGES and (crops or not pads):
+        return f"{words} {'with do_center_crop' if crops else 'without do_pad'}"
+    if edges not in (EDGES, {"height", "width"}, {"shortest_edge"}):
         return words
-    if edges == {"shortest_edge"} and not steps["do_center_crop"] and stem != "ConvNext":
+    if edges == {"shortest_edge"} and not crops and stem != "ConvNext":
         return f"{words} without do_center_crop"
-    whole = _whole(steps, stem)
-    if pad is not None and whole is not None and (pad[0] < whole[0] or pad[1] < whole[1]):
+    return _refused_pad(steps, stem)
+
+
+def _refused_pad(steps: dict[str, Any], stem: str) -> str:
+    """Name a size to pad to that is none, or too small; empty if there is no such size."""
+    pad, whole = _pad_size(steps, stem), _whole(steps, stem)
+    if pad is None:
+        none = steps["do_pad"] and steps["pad_size"] and stem in PAD_LAST
+        return f"pad_size {steps['pad_size']}" if none else ""
+    if whole is not None and (pad.rows < whole.rows or pad.columns < whole.columns):
         return f"pad_size {pad.sides}, smaller than the {whole.sides} that it pads"
     return ""
 
@@ -218,17 +229,21 @@ def _pad_size(steps: dict[str, Any], stem: str) -> Size | None:
     pads = steps["do_pad"] and stem in PAD_LAST
     if not steps["pad_size"] or not (pads or stem in ("MaskFormer", "Mask2Former")):
         return None
-    size = _by_name(steps["pad_size"], square=True)
-    return Size(size["height"], size["width"]) if {"height", "width"} <= size.keys() else None
+    return _rectangle(steps["pad_size"])
+
+
+def _rectangle(size: int | list[int] | dict[str, int | None] | None) -> Size | None:
+    """Return a crop or pad size as rows and columns; None if it does not say both."""
+    named = {} if size is None else _by_name(size, square=True)
+    return Size(named["height"], named["width"]) if set(named) == {"height", "width"} else None
 
 
 def _whole(steps: dict[str, Any], stem: str) -> Size | None:
     """Return the size of pictures after resize and crop; None if it is not one size."""
     if steps["do_center_crop"]:
-        crop = _by_name(steps["crop_size"], square=True)
-        return Size(crop["height"], crop["width"])
+        return _rectangle(steps["crop_size"])
     size = _size(steps, stem)
-    return Size(size["height"], size["width"]) if "height" in size else None
+    return _rectangle({**size})
 
 
 def _shape_rule(steps: dict[str, Any], stem: str, fixed: dict[str, Any]) -> Rule:
@@ -291,6 +306,7 @@ def _edges_rule(
         steps: All settings of the processor.
         fixed: Other fields of the steps.
     """
+    multiple = steps["size_divisor"] or 1
 
     def sized(image: Size) -> Preprocessing:
         short, long = min(edges.rows, min(image)), min(edges.columns, max(image))
@@ -298,11 +314,12 @@ def _edges_rule(
             crop=image,
             resize=(short, max(short, long)),
             resize_mode="fit",
-            multiple=steps["size_divisor"] or 1,
+            multiple=multiple,
             **fixed,
         )
 
-    return _rule(sized, (pad or edges).plain)
+    largest = Size(*(_up(edge, multiple) for edge in edges))
+    return _rule(sized, (pad or largest).plain)
 
 
 def _page_rule(steps: dict[str, Any], stem: str, fixed: dict[str, Any]) -> Rule:

@@ -80,6 +80,7 @@ DEFAULTS: dict[str, Any] = {
     "image_mean": HALVES,
     "image_std": HALVES,
     "default_to_square": True,
+    "crop_size": None,
     "pad_size": None,
     "size_divisor": None,
     "max_size": None,
@@ -100,6 +101,8 @@ PROCESSORS["RTDetr"] = SHAPE_KEEPERS | {
     "size": {"height": 640, "width": 640},
     "do_normalize": False,
 }
+# Processors that read no ``do_center_crop``.
+NEVER_CROP = (*DETECTORS, *SEGMENTERS, "ConvNext", "Segformer", "DPT")
 # Processors that pad to ``pad_size`` after all other steps, if ``do_pad`` is true.
 PAD_LAST = ("ViT", "Siglip", "DeiT", "CLIP", "Bit", *DETECTORS)
 # Readers of documents turn, shrink and pad a page.

@@ -98,4 +98,5 @@ def shrunk(picture: Image, page: Page, image: Size, *, resample: Resampling) -> 
     size = max(new_width, 1), max(new_height, 1)
     if page.thumbnail == "nougat":
         return picture.resize(size, Resampling.BICUBIC, reducing_gap=2.0)
-    return picture.resize(size, resample)
+    # transformers 5.23 takes its 0, nearest, for no filter, and then bicubic.
+    return picture.resize(size, resample or Resampling.BICUBIC)
