@@ -165,10 +165,8 @@ def prepared(
     """
     if choice.source is not None:
         rule = chosen_rule(choice.source, config)
-    inside = config.image if content is None or rule.native == config.img_size else content
-    found = rule.steps(inside)
-    if content is not None:
-        found = _padded(found, config.image)
+    found = rule.steps(config.image) if content is None else _padded(rule, config.image, content)
+    inside = config.image if content is None else content
     own, assumed = _for_channels(found, config.in_channels, choice)
     steps = choice.apply(own)
     if rule.guess and not choice.settles:
@@ -179,11 +177,16 @@ def prepared(
     return steps, tuple(assumed)
 
 
-def _padded(steps: Preprocessing, image: Size) -> Preprocessing:
-    """Return the steps for an image that is larger than the size that pictures take.
+def _padded(rule: Rule, image: Size, content: Size) -> Preprocessing:
+    """Return a rule's steps for an image that is larger than the size that pictures take.
 
-    Pictures keep their shape, as in detectors, unless the file's own steps pad already.
+    1. A file for images of that size whose own steps pad.
+    2. Any other rule, at the size that pictures take. They keep their shape, as in detectors,
+       unless the steps pad already.
     """
+    steps = rule.steps(image) if rule.native == image.plain else None  # 1
+    if steps is None or not steps.pads_end:
+        steps = rule.steps(content)  # 2
     fits = {} if steps.pads_end or steps.page else {"resize_mode": "fit", "resize": steps.crop}
     changes: dict[str, Any] = {**fits, "pad_size": image}
     return replace(steps, **changes, origin=f"{steps.origin}, changed by --pad-to")

@@ -167,6 +167,22 @@ def test_model_without_a_file_takes_it(swin: Command) -> None:
     swin(*arguments, "--pad-to", 32, "--force").assert_error("image size 64 cannot be tiled")
 
 
+def test_file_for_the_padded_size_does_not_say_where_pictures_end(
+    maskformer: Path, tmp_path: Path
+) -> None:
+    """It is for pictures of 64, and these are of 50; a manifest of the same call has both."""
+    library = peers.import_peer("transformers")
+    library.ViTImageProcessorPil(size=64).save_pretrained(tmp_path)
+    asked: Any = {"img_size": 50, "pad_to": 32}
+    choice = PreprocessingChoice(source=tmp_path)
+    steps = load_model(None, maskformer, **asked, preprocessing=choice).preprocessing
+    assert (steps.resize, steps.crop, steps.pad_size) == (50, 50, 64)
+    (tmp_path / "ours.json").write_text(json.dumps(steps.to_dict()))
+    choice = PreprocessingChoice(source=tmp_path / "ours.json")
+    again = load_model(None, maskformer, **asked, preprocessing=choice).preprocessing
+    assert dataclasses.replace(again, origin=steps.origin) == steps
+
+
 def test_random_model_takes_it_and_has_steps_of_its_size() -> None:
     model = swin_deploy.load("swin_tiny", img_size=(200, 400), pad_to=224)
     assert model.config.image == model.preprocessing.image_size == Size(224, 448)
