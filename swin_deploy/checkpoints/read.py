@@ -40,6 +40,7 @@ from swin_deploy.config import HeadActivation, Output, SwinConfig, variant
 from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.pads import pad_notes
+from swin_deploy.config.sizes import Windows, stage_windows, windows_text
 from swin_deploy.config.swin import Pool
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
@@ -111,7 +112,8 @@ class CheckpointOptions(TypedDict, total=False):
     Attributes:
         source: Name of its source, one of ``SOURCES``; by default found from the keys.
         img_size: Image side in pixels, or rows and columns, instead of the checkpoint's.
-        window_size: Window side in tokens, instead of the checkpoint's.
+        window_size: Window side in tokens, or rows and columns, of all stages or of each, instead
+            of the checkpoint's; it settles, too, which window a table of V1 belongs to.
         weights: The weights to take out of several in a file: ``ema``, ``raw`` or their key; by
             default those that the source's library takes, which is then an assumption.
         activation: Activation of the MLPs, where no file next to the weights says it; by default
@@ -133,7 +135,7 @@ class CheckpointOptions(TypedDict, total=False):
 
     source: str | None
     img_size: int | tuple[int, int] | None
-    window_size: int | None
+    window_size: Windows | None
     weights: str | None
     activation: Activation | None
     pool: Pool | None
@@ -363,10 +365,12 @@ def _read_notebook(named: EncoderTensors, content: CheckpointFiles, asked: Confi
     """Read a notebook checkpoint, which has our names and whose windows cannot be changed."""
     metadata = content.beside.metadata
     saved = notebook.infer_config(content.tensors, metadata, img_size=None)
-    if asked.window_size not in (None, saved.window_size):
+    if asked.window_size is not None and saved.window_sizes != stage_windows(
+        asked.window_size, len(saved.depths)
+    ):
         raise ConfigError(
-            f"window size {asked.window_size}: the notebook's position table is made for "
-            f"{saved.window_size} and cannot be resized"
+            f"window size {windows_text(asked.window_size)}: the notebook's position table is made "
+            f"for {saved.window_size} and cannot be resized"
         )
     config = notebook.infer_config(content.tensors, metadata, img_size=asked.img_size)
     notebook.check_state(content.tensors, config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from exporters.errors import CheckpointError, ExportError, FileError
 from exporters.text_files import shortened
 from swin_deploy.checkpoints.known import LIBRARIES
 from swin_deploy.config import DEFAULT_MODEL, variant
+from swin_deploy.config.published import with_fields
 
 TO_CHECK = f"{__name__}.to_check"  # in click's notes of one command
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
@@ -109,5 +109,4 @@ def require_sizes(name: str | None, sizes: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: If the variant cannot have the sizes.
     """
-    asked = {field: value for field, value in sizes.items() if value is not None}
-    dataclasses.replace(variant(DEFAULT_MODEL if name is None else name), **asked)
+    with_fields(variant(DEFAULT_MODEL if name is None else name), sizes)

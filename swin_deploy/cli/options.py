@@ -29,10 +29,19 @@ from swin_deploy.cli.inputs import (
     require_steps,
     requiring,
 )
-from swin_deploy.cli.values import FILE, IMAGE_SIZE, MAX_BATCH, color, crop_share, number_list
+from swin_deploy.cli.values import (
+    FILE,
+    IMAGE_SIZE,
+    MAX_BATCH,
+    WINDOW_SIZE,
+    color,
+    crop_share,
+    number_list,
+)
 from swin_deploy.config import VARIANTS, HeadActivation, Size
 from swin_deploy.config.activations import ACTIVATIONS
 from swin_deploy.config.names import SHORT_NAMES, variant_name
+from swin_deploy.config.sizes import Windows
 from swin_deploy.config.swin import Pool
 from swin_deploy.images.preprocessing import (
     CHANNEL_ORDERS,
@@ -61,7 +70,7 @@ class ModelRequest:
         checkpoint: Weights file or folder.
         source: Library that the checkpoint comes from.
         image_size: Image side in pixels, or rows and columns.
-        window_size: Window side, in tokens.
+        window_size: Window side in tokens, or rows and columns, of all stages or of each.
         activation: Activation of the MLPs.
         pool: Pooling of tokens to features.
         outputs: Kind of the model's outputs.
@@ -78,7 +87,7 @@ class ModelRequest:
     checkpoint: Path | None
     source: str | None
     image_size: int | Size | None
-    window_size: int | None
+    window_size: Windows | None
     activation: Activation | None
     pool: Pool | None
     outputs: Output | None
@@ -327,8 +336,9 @@ def checkpoint_options(command: Command) -> Command:
         ),
         click.option(
             "--window-size",
-            type=click.IntRange(min=1),
-            help="Window side, if not the checkpoint's.",
+            type=WINDOW_SIZE,
+            help="Window side in tokens, or rows and columns such as 8x6, of all stages or of each "
+            "between commas, if not the checkpoint's.",
         ),
         click.option(
             "--image-size",
