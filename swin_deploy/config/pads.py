@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from swin_deploy.config.sizes import Size
+from swin_deploy.config.sizes import NONE, Size
 from swin_deploy.config.swin import StageSpec, SwinConfig
 
 # Slots a token up to which a stage's pads stay in the stream: measured on kernel plans of
@@ -18,6 +20,71 @@ def carries_pads(stage: StageSpec) -> bool:
     A few cost less than the gathers that put them in and take them out around each attention.
     """
     return stage.padded.area <= CARRY_PADS_UP_TO * stage.resolution.area
+
+
+@dataclass(frozen=True)
+class StageLayout:
+    """What becomes of a stage's map: its windows, their shift and its pads.
+
+    Attributes:
+        stage: Number of the stage, from 1 up.
+        map: Size of the token map.
+        window: Window size as built, in tokens.
+        shift: Tokens that odd blocks roll the map by; 0 along an axis without a shift.
+        padded: Size of the map padded to whole windows, in tokens.
+        slots_per_token: Places in windows over tokens; 1 without pads.
+        pads: Place of the pads: ``none``; ``carried``, which every layer of the stage computes; or
+            ``put in``, by a gather before each attention, and taken out after it.
+    """
+
+    stage: int
+    map: Size
+    window: Size
+    shift: Size
+    padded: Size
+    slots_per_token: float
+    pads: Literal["none", "carried", "put in"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the layout as JSON values; a size is its rows and columns."""
+        values = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        return {name: list(one) if isinstance(one, Size) else one for name, one in values}
+
+
+def stage_layouts(config: SwinConfig) -> tuple[StageLayout, ...]:
+    """Return the layout of each stage of the deploy model, for manifests, notes and plans.
+
+    Args:
+        config: Config of a model.
+    """
+    shifts = (_shift(stage, config) for stage in config.stages)
+    return tuple(
+        StageLayout(
+            stage=number,
+            map=stage.resolution,
+            window=stage.window_size,
+            shift=shift,
+            padded=stage.padded,
+            slots_per_token=round(stage.padded.area / stage.resolution.area, 4),
+            pads=_place(stage),
+        )
+        for number, (stage, shift) in enumerate(zip(config.stages, shifts, strict=True), start=1)
+    )
+
+
+def _shift(stage: StageSpec, config: SwinConfig) -> Size:
+    """Return the shift of a stage's odd blocks; the notebook rounds half a window up."""
+    if stage.depth < 2:
+        return NONE
+    if config.family == "notebook":
+        return Size(*(-(-side // 2) for side in stage.window_size))
+    return stage.shift_size
+
+
+def _place(stage: StageSpec) -> Literal["none", "carried", "put in"]:
+    if not stage.has_pads:
+        return "none"
+    return "carried" if carries_pads(stage) else "put in"
 
 
 def pad_notes(config: SwinConfig) -> list[str]:
@@ -38,11 +105,7 @@ def _patch_notes(config: SwinConfig) -> Iterator[str]:
 
 
 def _map_notes(config: SwinConfig) -> Iterator[str]:
-    stages = [
-        f"stage {number} {_stage_text(stage)}"
-        for number, stage in enumerate(config.stages, start=1)
-        if stage.has_pads
-    ]
+    stages = [layout_text(one) for one in stage_layouts(config) if one.pads != "none"]
     if stages:
         order = "rolled, then padded" if config.stages[0].roll_first else "padded, then rolled"
         yield f"windows do not tile maps, which are {order} ({config.window_rule}): " + "; ".join(
@@ -50,11 +113,16 @@ def _map_notes(config: SwinConfig) -> Iterator[str]:
         )
 
 
-def _stage_text(stage: StageSpec) -> str:
-    shift = f" shifted by {stage.shift_size}" if any(stage.shift_size) and stage.depth > 1 else ""
-    share = 1 - stage.resolution.area / stage.padded.area
-    place = "carried" if carries_pads(stage) else "put in"
-    return (
-        f"{stage.resolution} to {stage.padded} tokens, windows of {stage.window_size}{shift}, "
-        f"{share:.0%} pads, {place}"
-    )
+def layout_text(layout: StageLayout) -> str:
+    """Return the layout of a stage in words.
+
+    Args:
+        layout: The layout.
+    """
+    shift = f" shifted by {layout.shift}" if any(layout.shift) else ""
+    start = f"stage {layout.stage} {layout.map}"
+    windows = f"tokens, windows of {layout.window}{shift}"
+    if layout.pads == "none":
+        return f"{start} {windows}"
+    share = 1 - layout.map.area / layout.padded.area
+    return f"{start} to {layout.padded} {windows}, {share:.0%} pads, {layout.pads}"
