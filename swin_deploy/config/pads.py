@@ -9,18 +9,6 @@ from typing import Any, Literal
 from swin_deploy.config.sizes import NONE, Size
 from swin_deploy.config.swin import StageSpec, SwinConfig
 
-# Slots a token up to which a stage's pads stay in the stream: measured on kernel plans of
-# TensorRT-RTX 1.7.1, in kernels and in bytes.
-CARRY_PADS_UP_TO = 1.1
-
-
-def carries_pads(stage: StageSpec) -> bool:
-    """Tell whether the stream keeps a stage's pads between its blocks, if windows hold any.
-
-    A few cost less than the gathers that put them in and take them out around each attention.
-    """
-    return stage.padded.area <= CARRY_PADS_UP_TO * stage.resolution.area
-
 
 @dataclass(frozen=True)
 class StageLayout:
@@ -84,7 +72,7 @@ def _shift(stage: StageSpec, config: SwinConfig) -> Size:
 def _place(stage: StageSpec) -> Literal["none", "carried", "put in"]:
     if not stage.has_pads:
         return "none"
-    return "carried" if carries_pads(stage) else "put in"
+    return "carried" if stage.carries_pads else "put in"
 
 
 def pad_notes(config: SwinConfig) -> list[str]:

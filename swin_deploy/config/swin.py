@@ -12,6 +12,7 @@ from exporters.errors import ConfigError
 from exporters.text_files import listed, shortened
 from swin_deploy.config.activations import ACTIVATIONS, Activation
 from swin_deploy.config.fit import (
+    CARRY_PADS_UP_TO,
     Pads,
     Remainder,
     WindowFit,
@@ -123,6 +124,25 @@ class StageSpec:
     def has_pads(self) -> bool:
         """Whether windows hold pads: places without a token."""
         return self.padded != self.resolution
+
+    @property
+    def carries_pads(self) -> bool:
+        """Whether the deploy model keeps pads between blocks, if windows hold any.
+
+        A few cost less than the gathers that put them in and take them out around each attention.
+        """
+        return self.padded.area <= CARRY_PADS_UP_TO * self.resolution.area
+
+    @property
+    def slots(self) -> int:
+        """Number of places between the deploy model's blocks: tokens, and pads if it keeps them."""
+        return (self.padded if self.carries_pads else self.resolution).area
+
+    @property
+    def block_macs(self) -> int:
+        """Multiply-accumulates of a block's matrix products for one image."""
+        attention = self.padded.area * (4 * self.dim**2 + 2 * self.window_area * self.dim)
+        return attention + self.slots * 2 * self.dim * self.hidden
 
     @property
     def window_grid(self) -> Size:
@@ -479,18 +499,25 @@ class SwinConfig:
 
     @property
     def gmacs(self) -> float:
-        """Multiply-accumulates of matrix products for one image, in billions."""
-        tokens = self.stages[0].resolution.area
-        total = tokens * self.in_channels * self.patch_size**2 * self.embed_dim
-        for index, stage in enumerate(self.stages):
-            tokens, dim = stage.resolution.area, stage.dim
+        """Multiply-accumulates of the deploy model's matrix products for one image, in billions.
+
+        They are those of its output: a head of the logits alone, and no stage after the last whose
+        map is an output. Pads count where they are computed: in every attention, and in a stage
+        that carries them in every layer.
+        """
+        stages = self.stages
+        if self.output_name == "stages":
+            stages = stages[: max(self.shown_stages) + 1]
+        patches = stages[0].resolution.area
+        total = patches * self.in_channels * self.patch_size**2 * self.embed_dim
+        for index, stage in enumerate(stages):
             if index:
-                total += tokens * 2 * dim * dim  # the merge: 4 * dim / 2 channels to dim
-            attention = 2 * stage.window_area * dim
-            total += stage.depth * tokens * (4 * dim * dim + attention + 2 * dim * stage.hidden)
-        dim, hidden = self.stages[-1].dim, self.head_hidden
-        head = hidden * (dim + self.num_classes) if hidden else dim * self.num_classes
-        return (total + head) / 1e9
+                total += stage.slots * 2 * stage.dim**2  # the merge: 4 * dim / 2 channels to dim
+            total += stage.depth * stage.block_macs
+        if self.output_name == "logits":
+            dim, hidden = stages[-1].dim, self.head_hidden
+            total += hidden * (dim + self.num_classes) if hidden else dim * self.num_classes
+        return total / 1e9
 
     @property
     def output_name(self) -> Output:

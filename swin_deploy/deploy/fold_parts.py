@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from swin_deploy.config import Size, StageSpec
-from swin_deploy.config.pads import carries_pads
 from swin_deploy.config.sizes import NONE
 from swin_deploy.config.swin import Pool
 from swin_deploy.config.windows import (
@@ -171,7 +170,7 @@ def stream_order(stage: StageSpec, shift: Size = NONE) -> Tensor:
         stage: The stage, with its token map and window size.
         shift: Rows and columns of the shift, in tokens.
     """
-    return block_order(stage, shift) if carries_pads(stage) else raster_order(stage.resolution)
+    return block_order(stage, shift) if stage.carries_pads else raster_order(stage.resolution)
 
 
 def keep_tokens(order: Tensor) -> nn.Module:

@@ -15,7 +15,7 @@ from conftest import seeded_images
 from torch import nn
 
 from swin_deploy.config import Family, Size, StageSpec, SwinConfig, notebook_config
-from swin_deploy.config.pads import carries_pads, pad_notes, stage_layouts
+from swin_deploy.config.pads import pad_notes, stage_layouts
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.model import SwinBlock
 from swin_deploy.reference import build_reference
@@ -65,7 +65,7 @@ def test_pad_notes_of_a_tiled_model_are_empty() -> None:
 def test_pads_are_carried_up_to_a_tenth_more_slots_than_tokens(rows: int, carried: bool) -> None:
     """40 of 40 rows are all tokens; 40 slots for 37 are 1.08, and windows of 8 need 40 for 36."""
     stage = StageSpec(Size(rows, 8), 16, 2, 1, Size(8, 8))
-    assert carries_pads(stage) is carried
+    assert stage.carries_pads is carried
     assert (stage.padded.area / stage.resolution.area <= 1.1) is carried
 
 
