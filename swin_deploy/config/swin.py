@@ -252,11 +252,23 @@ class SwinConfig:
 
     def _check_image(self) -> None:
         """Refuse an image size that the library that the model comes from does not take, either."""
+        self._check_built()
         why = self._refusal(self.image)
         if why:
             raise ConfigError(
                 f"image size {self.img_size} {why}; {sizes_remedy(self._near_sizes())}"
             )
+
+    def _check_built(self) -> None:
+        """Refuse a size that the library cannot build its model for: no image size mends that."""
+        try:
+            if self.built_size:
+                self._fits(self.image)
+        except ConfigError as err:
+            raise ConfigError(
+                f"image size {Size.of(self.built_size)} of the saved model leaves {err}, whatever "
+                "the image; correct it where the model says it, such as in config.json"
+            ) from err
 
     def _spell_sizes(self) -> None:
         """Spell squares as sides and one ratio as a number: configs of the same sizes are equal."""
@@ -411,9 +423,8 @@ class SwinConfig:
         built = Size.of(self.built_size or image)
         maps = self._maps(built)
         if rule == "huggingface-v2":  # its code counts the tokens of whole patches and merges
-            maps = [
-                Size(*(side // self.patch_size >> i for side in built)) for i in range(len(maps))
-            ]
+            rows = [built.rows // self.patch_size >> stage for stage in range(len(maps))]
+            maps = list(map(Size.square, rows))  # columns have no say
         if min(map(min, maps)) < 1:
             raise ConfigError(
                 f"a map without tokens at {built} px, the size that the library fits its windows to"
@@ -429,6 +440,8 @@ class SwinConfig:
         )
         patches = any(side % self.patch_size for side in image) and self.remainder == "refuse"
         odd = any(side % 2 for tokens in maps[:-1] for side in tokens)
+        if min(map(min, maps)) < 1 and not (patches or self.pads == "none"):
+            return f"has no whole patch of {self.patch_size} x {self.patch_size} px"
         if min(map(min, maps)) < 1 or patches or (odd and self.pads == "none"):
             return f"cannot be tiled by windows of {windows} tokens in every stage"
         try:
