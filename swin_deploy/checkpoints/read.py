@@ -379,7 +379,8 @@ def _read_notebook(named: EncoderTensors, content: CheckpointFiles, asked: Confi
     settings: dict[str, Any] = {"activation": asked.activation, "pool": asked.pool}
     given = {field: value for field, value in settings.items() if value is not None}
     config = dataclasses.replace(config, **given)
-    return _Model(config, config, content.tensors, content.chosen.notes)
+    notes = (*content.chosen.notes, *pad_notes(config))
+    return _Model(config, config, content.tensors, notes)
 
 
 READERS = {"swin": _read_swin, "notebook": _read_notebook}

@@ -86,6 +86,14 @@ def pad_notes(config: SwinConfig) -> list[str]:
 
 def _patch_notes(config: SwinConfig) -> Iterator[str]:
     first, patch = config.stages[0].resolution, config.patch_size
+    if config.family == "notebook":
+        rows, columns = (side // patch for side in config.image)
+        if rows != columns:
+            yield (
+                f"{rows} x {columns} patches are taken, row by row, for a map of {first.sides}, as "
+                "the notebook's code does"
+            )
+        return
     used = Size(first.rows * patch, first.columns * patch)
     if used != config.image:
         done = "completed with zeros" if config.remainder == "pad" else "cropped"

@@ -365,11 +365,6 @@ class SwinConfig:
             raise ConfigError(f"window_size {self.window_size}: the notebook's windows are squares")
         if self.in_channels != 3:
             raise ConfigError(f"in_channels {self.in_channels}: the notebook takes 3, RGB")
-        if not self.image.is_square:
-            raise ConfigError(
-                f"image size {self.image}: the notebook's code takes the root of the number of "
-                "tokens for rows and columns; give one side"
-            )
         for field, value in NOT_NOTEBOOK.items():
             if getattr(self, field) != value:
                 raise ConfigError(
@@ -409,6 +404,8 @@ class SwinConfig:
     def _maps(self, image: Size) -> list[Size]:
         """Return the size of the token map of each stage for an image, in tokens."""
         maps = [first_map(image, self.patch_size, self.remainder)]
+        if self.family == "notebook":  # its code has rows and columns from the number of tokens
+            maps = [Size.square(math.isqrt(maps[0].area))]
         for _ in self.depths[1:]:
             maps.append(merged_map(maps[-1]))
         return maps
@@ -439,6 +436,12 @@ class SwinConfig:
             f"{rows} x {columns}" for rows, columns in dict.fromkeys(self.window_sizes)
         )
         patches = any(side % self.patch_size for side in image) and self.remainder == "refuse"
+        first = first_map(image, self.patch_size, self.remainder)
+        if self.family == "notebook" and first.area != maps[0].area:
+            return (
+                f"has {first.rows} x {first.columns} patches: the notebook's code takes the root "
+                "of the number of tokens for rows and columns, which is no whole number"
+            )
         odd = any(side % 2 for tokens in maps[:-1] for side in tokens)
         if min(map(min, maps)) < 1 and not (patches or self.pads == "none"):
             return f"has no whole patch of {self.patch_size} x {self.patch_size} px"

@@ -218,12 +218,17 @@ def patch_embed(
         image: Image size, in pixels.
         order: Order of the tokens, [N].
     """
+    patch_size, resolution = convolution.kernel_size[0], stage.resolution
     in_windows = torch.equal(order, block_order(stage)) and not stage.has_pads
+    patches = Size(image.rows // patch_size, image.columns // patch_size)
+    if patches != resolution and patches.area == resolution.area:
+        # The notebook's model takes the tokens of a rectangle for a square map, row by row.
+        in_windows, resolution = False, patches
     embed = PatchEmbed(
         linear(convolution.weight.flatten(1), convolution.bias),  # [C, I, p, p] -> [C, I * p * p]
-        resolution=stage.resolution,
+        resolution=resolution,
         window_size=stage.window_size if in_windows else (1, 1),
-        patch_size=convolution.kernel_size[0],
+        patch_size=patch_size,
         image_size=image,
     )
     return embed if in_windows else chain(embed, reorder(raster_order(stage.resolution), order))
