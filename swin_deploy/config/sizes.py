@@ -91,9 +91,8 @@ def stage_windows(given: Windows, stages: int) -> tuple[Size, ...]:
     Raises:
         ConfigError: If ``given`` is something else, or has another number of stages.
     """
-    each: list[Any] = (
-        [given] if isinstance(given, int) or _is_pair(given) or not given else list(given)
-    )
+    several = isinstance(given, tuple | list) and given and not _is_pair(given)
+    each: list[Any] = list(given) if several else [given]  # type: ignore[arg-type]  # as checked
     if len(each) == 1:
         each *= stages
     if len(each) != stages or not all(isinstance(one, int) or _is_pair(one) for one in each):

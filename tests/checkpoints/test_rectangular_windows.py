@@ -279,7 +279,7 @@ def test_read_windows_reads_what_users_write(text: str, windows: Windows) -> Non
 def test_stage_windows_take_two_numbers_for_a_rectangle() -> None:
     assert stage_windows((8, 6), 2) == (Size(8, 6),) * 2
     assert stage_windows(((8, 6), 7), 2) == (Size(8, 6), Size(7, 7))
-    for wrong in ((7, 7, 7), ((7, 7, 7),), (), ("7",)):
+    for wrong in ((7, 7, 7), ((7, 7, 7),), (), ("7",), "7x7", 7.0, None, {7}):
         with pytest.raises(ConfigError, match="one for all stages"):
             stage_windows(wrong, 2)  # type: ignore[arg-type]  # what a caller might give
 
