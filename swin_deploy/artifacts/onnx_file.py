@@ -37,6 +37,7 @@ from swin_deploy.artifacts.facts import (
     versions,
 )
 from swin_deploy.checkpoints.load import LoadedModel
+from swin_deploy.config.pads import stage_layouts
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.fold_pixels import taking_pixels
 
@@ -103,8 +104,11 @@ class OnnxFile:
 
     @property
     def model_values(self) -> dict[str, Any]:
-        """The facts, for a manifest; none in a file of another tool."""
-        return {} if self.facts is None else self.facts.to_dict()
+        """The facts and the layout of each stage, for a manifest; none for another tool's file."""
+        if self.facts is None:
+            return {}
+        stages = [layout.to_dict() for layout in stage_layouts(self.facts.config)]
+        return self.facts.to_dict() | {"stages": stages}
 
     def whole_graph(self) -> onnx.ModelProto:
         """Return the graph with its weights, read again if they were released.

@@ -28,6 +28,7 @@
 ``objects``           plain values from the stand-ins of a pickle, and the state of modules
 ``openmmlab``         checkpoints of OpenMMLab: MMPretrain, MMDetection, MMSegmentation
 ``other_models``      weights that are not a plain Swin's, told by their names
+``own_windows``       the windows of a model as it was saved, where tables belong to several
 ``pickles``           the values of a pickle, with inert stand-ins for whatever it would import
 ``pictures``          the preprocessing and the class names of a checkpoint, from its own files
 ``plain_names``       weights without what wrappers and pruning put around them
@@ -50,5 +51,6 @@
 ``variants``          the published variant that a config is, and the sizes of a model in words
 ``weights``           the choice among a file's weights
 ``weights_file``      the weights file in a folder
+``window_tables``     the windows that the tables and buffers of a file belong to
 ====================  ============================================================================
 """

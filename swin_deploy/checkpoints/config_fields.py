@@ -132,7 +132,8 @@ TIMM_ARGUMENTS: dict[str, Field] = {
     **_fields(
         "honoured",
         img_size="one side, or rows and columns; `--image-size` overrides",
-        window_size="of all stages or of each; V1's must be those of the tables",
+        window_size="of all stages or of each, a side or rows and columns; V1's must be those of "
+        "the tables",
         pretrained_window_sizes="V2: scale of the coordinates of the position bias",
         global_pool="`avg`, `max` or `avgmax`, also with `fast`; an empty one gives tokens",
         act_layer="activation of the MLPs; V2 only, timm's V1 does not have it",

@@ -15,6 +15,7 @@ Side = Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]
 Sides = Annotated[list[Side], msgspec.Meta(min_length=1, max_length=64)]
 Window = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 Windows = Annotated[list[Window], msgspec.Meta(max_length=64)]
+PairedWindows = Annotated[list[Window | list[Window]], msgspec.Meta(max_length=64)]
 Depths = Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=1000)]], msgspec.Meta(max_length=64)]
 Classes = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 Ratio = Annotated[float, msgspec.Meta(gt=0, le=1000)]
@@ -67,7 +68,7 @@ class TimmArguments(msgspec.Struct, frozen=True):
     num_heads: Sides | None = None
     head_dim: Side | Sides | None = None
     window_size: Side | Annotated[list[Side | Sides], msgspec.Meta(min_length=1)] | None = None
-    pretrained_window_sizes: Windows | None = None
+    pretrained_window_sizes: PairedWindows | None = None
     always_partition: bool | None = None
     dynamic_img_size: bool | None = None
     mlp_ratio: Ratio | Annotated[list[Ratio], msgspec.Meta(max_length=64)] | None = None

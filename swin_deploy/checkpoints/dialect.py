@@ -13,6 +13,7 @@ from exporters.text_files import listed
 from swin_deploy.checkpoints.resize import BICUBIC, TableResize
 from swin_deploy.config import Family, Output, SwinConfig
 from swin_deploy.config.fit import Pads, Remainder, WindowRule
+from swin_deploy.config.sizes import Windows
 from swin_deploy.config.swin import MOST_STAGES
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.rules import Rule
@@ -58,8 +59,8 @@ class CheckpointHints:
         origin: Name of the file that gives them, for messages.
         sizes: Fields of ``SwinConfig`` that the weights must show too.
         img_size: Image side in pixels, or rows and columns.
-        window_size: Window side, in tokens, of all stages or of each.
-        pretrained_window_sizes: Window side of V2's pretraining, in tokens, of each stage.
+        window_size: Window of all stages or of each, as ``stage_windows`` reads it.
+        pretrained_window_sizes: Window of V2's pretraining of each stage, 0 for none.
         always_shift: True if windows are shifted also where one covers the map.
         out_stages: Field of ``SwinConfig``, as is ``output``.
         qkv_bias: True if q, k and v have a bias.
@@ -71,7 +72,7 @@ class CheckpointHints:
     origin: str = ""
     sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
     img_size: int | tuple[int, int] | None = None
-    window_size: int | tuple[int | tuple[int, int], ...] | None = None
+    window_size: Windows | None = None
     pretrained_window_sizes: tuple[int | tuple[int, int], ...] | None = None
     always_shift: bool = False
     out_stages: tuple[int, ...] = ()

@@ -10,19 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from exporters.errors import CheckpointError, ConfigError
-from swin_deploy.checkpoints.dialect import CheckpointHints, Dialect, EncoderTensors
-from swin_deploy.checkpoints.infer_sizes import (
-    has_cut_windows,
-    shown_img_size,
-    shown_pretrained,
-    shown_windows,
-)
+from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors
+from swin_deploy.checkpoints.infer_sizes import shown_img_size, shown_pretrained
+from swin_deploy.checkpoints.own_windows import Clues, are_of, as_built, geometry_of, own_windows
 from swin_deploy.checkpoints.variants import (
     SHOWN,
     check_agreement,
     effective_windows,
     in_words,
 )
+from swin_deploy.checkpoints.window_tables import WindowTable, shown_windows, window_tables
 from swin_deploy.config import (
     VARIANTS,
     HeadActivation,
@@ -33,7 +30,15 @@ from swin_deploy.config import (
 from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.fit import CUTS
-from swin_deploy.config.sizes import rounded_note, rounded_up, whole_size
+from swin_deploy.config.sizes import (
+    Windows,
+    one_for_all,
+    rounded_note,
+    rounded_up,
+    stage_windows,
+    whole_size,
+    windows_text,
+)
 from swin_deploy.config.swin import Pool
 from swin_deploy.images.preprocessing import PreprocessingChoice
 from swin_deploy.images.scores import Scores
@@ -50,7 +55,7 @@ class ConfigRequest:
         name: Name of the variant that the checkpoint must be; empty for any model.
         img_size: Image side in pixels, or rows and columns.
         pad_to: Number of pixels that both sides of the image are rounded up to a multiple of.
-        window_size: Window side, in tokens.
+        window_size: Window of all stages or of each, as ``stage_windows`` reads it.
         source: Library that the checkpoint comes from.
         weights: Weights to take out of several in a file.
         activation: Activation of the MLPs.
@@ -69,7 +74,7 @@ class ConfigRequest:
     name: str = ""
     img_size: int | tuple[int, int] | None = None
     pad_to: int | None = None
-    window_size: int | None = None
+    window_size: Windows | None = None
     source: str | None = None
     weights: str | None = None
     activation: Activation | None = None
@@ -101,25 +106,32 @@ def own_config(
         CheckpointError: If nothing tells the window size, or files contradict each other.
         ConfigError: If it is not the variant asked for, or no image size can be built.
     """
-    stages = len(sizes["depths"])
-    shown = shown_windows(named, sizes)
-    if shown is None and facts.window_size is None:
+    tables = window_tables(named, sizes)
+    if tables is None and facts.window_size is None:
         facts = _asked_window(sizes, facts, asked)
-    windows = shown or facts.window_size
-    each = windows if isinstance(windows, tuple) else (windows or 0,) * stages
-    by_stage = tuple(Size.of(window).rows for window in each)  # checkpoints have squares
-    pretrained: Sequence[int | tuple[int, int]] | None = shown_pretrained(named, sizes, by_stage)
-    if pretrained is None:
-        pretrained = (facts.pretrained_window_sizes or ())[:stages]
-    fields = sizes | {"window_size": windows} | _settings(facts, asked)
-    fields |= geometry_of(named.dialect, sizes, facts)
-    if sizes["family"] == "swinv2" and any(pretrained):
-        fields["pretrained_window_sizes"] = pretrained
-    img_size, assumed = _own_img_size(named, sizes, facts, asked)
+    fields = sizes | _settings(facts, asked) | geometry_of(named.dialect, sizes, facts)
+    shown = shown_img_size(named, sizes, shown_windows(tables))
+    known = _saved_img_size(shown, sizes, facts)
+    assumed: list[Assumption] = []
+    if tables is None:
+        windows = stage_windows(facts.window_size or 0, len(sizes["depths"]))
+    else:
+        clues = Clues(fields, known, facts.window_size, asked.window_size)
+        if known is None and not all(table.window for table in tables):
+            # The image asked for may be the one to whose maps windows are cut.
+            at_asked = dataclasses.replace(clues, img_size=asked.img_size)
+            clues = clues if _only_uncut(tables, at_asked) else at_asked
+            known = clues.img_size
+        windows, assumed = own_windows(tables, clues)
+    fields |= {"window_size": windows} | _pretrained(named, sizes, windows, facts)
+    others = {name: value for name, value in fields.items() if name != "window_size"}
+    guess, reason = _guessed_size(others, windows)
+    img_size = known or guess
     own = _tiled(fields, img_size, asked.img_size)
-    if assumed:
+    if known is None and asked.img_size is None:
         img_size = own.img_size
-    if shown is not None and facts.origin and facts.window_size is not None:
+        assumed.append(Assumption("image size", f"{img_size} px", reason, "--image-size"))
+    if tables and facts.origin and facts.window_size is not None:
         _check_window(own, facts)
     if asked.known is not None:
         check_agreement(asked.name, asked.known, own)
@@ -128,42 +140,47 @@ def own_config(
     return own, assumed, img_size
 
 
-def _own_img_size(
-    named: EncoderTensors, sizes: dict[str, Any], facts: CheckpointHints, asked: ConfigRequest
-) -> tuple[int | tuple[int, int], list[Assumption]]:
-    """Find the image size of the model as it was saved, and what is assumed."""
-    shown = shown_windows(named, sizes)
-    known = _saved_img_size(shown_img_size(named, sizes, shown), sizes, facts)
-    if known is None and asked.img_size is not None and has_cut_windows(named, sizes):
-        known = asked.img_size
-    if known is not None:
-        return known, []
-    last = facts.window_size if shown is None else shown[-1]
-    side = Size.of(last[-1] if isinstance(last, tuple) else last or 0).rows
-    guess = (int(sizes["patch_size"]) << (len(sizes["depths"]) - 1)) * side
-    reason = "at which the last stage is one window: the weights do not tell it"
-    assumed = [Assumption("image size", f"{guess} px", reason, "--image-size")]
-    return guess, assumed if asked.img_size is None else []
+def _only_uncut(tables: tuple[WindowTable, ...], at_asked: Clues) -> bool:
+    """Tell whether tables are those of the windows asked for, but not at the image asked for."""
+    if at_asked.asked is None:
+        return False
+    windows = stage_windows(at_asked.asked, len(tables))
+    given = zip(tables, windows, strict=True)
+    return all(table.fits(own) for table, own in given) and not are_of(tables, windows, at_asked)
 
 
-def geometry_of(dialect: Dialect, sizes: dict[str, Any], facts: CheckpointHints) -> dict[str, Any]:
-    """Return the fields of ``SwinConfig`` about sizes that windows do not tile, by the source.
+def _guessed_size(
+    fields: dict[str, Any], windows: tuple[Size, ...]
+) -> tuple[int | tuple[int, int], str]:
+    """Return an image size, in pixels, for windows, and the reason for it.
 
-    Backbones of detectors pad, and shift also where one window covers the map. They are told by
-    the norms of their stages.
-
-    Args:
-        dialect: The dialect of the checkpoint.
-        sizes: Fields of ``SwinConfig`` that the weights show.
-        facts: Facts of the files next to the weights.
+    The last map is one window, if that does not cut the windows of an earlier one.
     """
-    fields = dialect.geometry(sizes["family"]) | {"built_size": facts.built_size or 0}
-    detector = sizes["stage_norms"] and not sizes["num_classes"]
-    if facts.always_shift or (detector and sizes["family"] == "swin"):
-        fields["window_rule"] = "always"
-        if fields["pads"] == "none":
-            fields |= {"pads": "pad-then-roll", "remainder": "pad"}
-    return fields
+    pixels = int(fields["patch_size"]) << (len(windows) - 1)
+    guess = Size(*(side * pixels for side in windows[-1])).plain
+    if as_built(windows, Clues(fields, guess)) == windows:
+        return guess, "at which the last stage is one window: the weights do not tell it"
+    rows = _filled_by(fields["patch_size"], [one.rows for one in windows])
+    columns = _filled_by(fields["patch_size"], [one.columns for one in windows])
+    whole = Size(rows, columns).plain
+    return whole, "which whole windows fill in every stage: the weights do not tell it"
+
+
+def _pretrained(
+    named: EncoderTensors,
+    sizes: dict[str, Any],
+    windows: tuple[Size, ...],
+    facts: CheckpointHints,
+) -> dict[str, Any]:
+    """Return the windows of V2's pretraining as a field of ``SwinConfig``; none for the own ones.
+
+    Saved coordinates show them, else files say them.
+    """
+    shown = shown_pretrained(named, sizes, windows)
+    said = (facts.pretrained_window_sizes or ())[: len(windows)]
+    pretrained = said if shown is None else shown
+    used = sizes["family"] == "swinv2" and any(pretrained)
+    return {"pretrained_window_sizes": pretrained} if used else {}
 
 
 def _saved_img_size(
@@ -234,23 +251,25 @@ def wanted_config(
     """
     changes: dict[str, Any] = {"img_size": img_size}
     notes: list[str] = []
-    other = any(window != (asked.window_size,) * 2 for window in own.window_sizes)
-    if asked.window_size is not None and other:
-        changes["window_size"] = asked.window_size
+    windows = own.window_sizes
+    if asked.window_size is not None:
+        windows = stage_windows(asked.window_size, len(own.depths))
+    if windows != own.window_sizes:
+        changes["window_size"] = one_for_all(windows)
         if own.family == "swinv2":
             # The authors fine-tune so: coordinates stay scaled to the windows of pretraining.
             scale = own.pretrained_window_sizes or effective_windows(own)
             changes["pretrained_window_sizes"] = scale
             notes.append(
-                f"position biases computed for windows of {asked.window_size}, "
+                f"position biases computed for windows of {in_words(changes['window_size'])}, "
                 f"coordinates scaled to the checkpoint's {in_words(scale)}"
             )
     return dataclasses.replace(own, **changes), notes
 
 
-def _filled_by(patch_size: int, windows: Sequence[Size]) -> int:
+def _filled_by(patch_size: int, windows: Sequence[int]) -> int:
     """Return the smallest image side, in pixels, whose maps whole windows fill in every stage."""
-    sides = (patch_size * max(window) << stage for stage, window in enumerate(windows))
+    sides = (patch_size * window << stage for stage, window in enumerate(windows))
     return math.lcm(patch_size << (len(windows) - 1), *sides)
 
 
@@ -273,15 +292,14 @@ def _asked_window(
             "these weights of Swin V2 do not tell their window size; "
             f"say it with {names} or --window-size"
         )
-    same = {
-        name: known for name, known in fitting.items() if known.window_size == asked.window_size
-    }
+    windows = stage_windows(asked.window_size, len(sizes["depths"]))
+    same = {name: known for name, known in fitting.items() if known.window_sizes == windows}
     if len(same) > 1:
         raise CheckpointError(
-            f"windows of {asked.window_size} fit {' and '.join(same)}, whose position biases "
-            "differ; say which with --model"
+            f"windows of {windows_text(asked.window_size)} fit {' and '.join(same)}, whose "
+            "position biases differ; say which with --model"
         )
-    facts = dataclasses.replace(facts, window_size=asked.window_size)
+    facts = dataclasses.replace(facts, window_size=windows)
     for known in same.values():
         facts = dataclasses.replace(
             facts,
@@ -301,9 +319,7 @@ def _tiled(
     try:
         return SwinConfig(**fields, img_size=img_size)
     except ConfigError:
-        windows = fields["window_size"]
-        each = windows if isinstance(windows, tuple) else (windows,) * len(fields["depths"])
-        unit = _filled_by(fields["patch_size"], [Size.of(window) for window in each])
+        unit = _filled_by(fields["patch_size"], [max(one) for one in fields["window_size"]])
         for side in (asked, unit):
             with contextlib.suppress(ConfigError):
                 if side is not None:
@@ -320,8 +336,9 @@ def _as_asked(config: SwinConfig, *, shrinks: bool) -> SwinConfig:
     """
     if not shrinks and len(set(config.window_sizes)) > 1:
         return config
+    widest_sides = Size(*map(max, zip(*config.window_sizes, strict=True)))
     try:
-        widest = dataclasses.replace(config, window_size=max(config.window_sizes))
+        widest = dataclasses.replace(config, window_size=widest_sides)
     except ConfigError:
         return config
     return widest if effective_windows(widest) == effective_windows(config) else config
@@ -334,7 +351,8 @@ def _check_window(own: SwinConfig, facts: CheckpointHints) -> None:
         CheckpointError: If the two contradict each other.
     """
     try:
-        said = dataclasses.replace(own, window_size=facts.window_size or 0)
+        windows = stage_windows(facts.window_size or 0, len(own.depths))
+        said = dataclasses.replace(own, window_size=windows)
         same = effective_windows(said) == effective_windows(own)
     except ConfigError:  # its windows do not even tile the image
         same = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +14,6 @@ from swin_deploy.checkpoints.resize import BIAS_TABLE
 from swin_deploy.config import Family, Size, hidden_channels
 
 COORDS_TABLE = "attn.relative_coords_table"
-INDEX = "attn.relative_position_index"
 SCALE = ".logit_scale"  # of V2's attention; a model of pictures and texts has one at its top
 MOST_BLOCKS = 100  # most blocks that are looked for in a stage
 
@@ -175,101 +173,52 @@ def _num_heads(named: EncoderTensors, family: Family, stage: int, depth: int) ->
     return tensor.shape[axis]
 
 
-def shown_windows(named: EncoderTensors, sizes: dict[str, Any]) -> tuple[int, ...] | None:
-    """Read the window of each stage from tables and buffers.
-
-    Args:
-        named: The encoder's tensors in their dialect.
-        sizes: Fields of ``SwinConfig``; ``depths`` is read.
-
-    Returns:
-        Window side of each stage, in tokens, before it is cut to a map of fewer rows or columns;
-        None if a stage does not show it.
-
-    Raises:
-        CheckpointError: If a table is neither of a square window nor of one that is cut so.
-    """
-    shown = _tables(named, sizes)
-    if len(shown) < len(sizes["depths"]):
-        return None
-    sides = [_window(tensor, is_table=is_table) for _, tensor, is_table in shown]
-    widest = max(sides)
-    for (name, tensor, is_table), side in zip(shown, sides, strict=True):
-        if not side and (not widest or _count(tensor, is_table=is_table) % (2 * widest - 1)):
-            raise CheckpointError(
-                f"wrong shapes: {name} is {list(tensor.shape)}, which belongs to no square window"
-            )
-    return tuple(side or widest for side in sides)
-
-
-def has_cut_windows(named: EncoderTensors, sizes: dict[str, Any]) -> bool:
-    """Tell whether a window is cut along one axis, which only a rectangular image does."""
-    return not all(_window(tensor, is_table=table) for _, tensor, table in _tables(named, sizes))
-
-
-def _tables(named: EncoderTensors, sizes: dict[str, Any]) -> list[tuple[str, Tensor, bool]]:
-    """Find what shows the window of each stage: name, tensor, and whether it is a table."""
-    parts = {BIAS_TABLE: True, COORDS_TABLE: True, INDEX: False}
-    shown: list[tuple[str, Tensor, bool]] = []
-    for stage, depth in enumerate(sizes["depths"]):
-        for part, is_table in parts.items():
-            found = first_of_stage(named, stage, depth, part)
-            if found is not None:
-                shown.append((*found, is_table))
-                break
-    return shown
-
-
-def _count(tensor: Tensor, *, is_table: bool) -> int:
-    """Count the offsets of a window, of which an index of [n, n] pairs numbers every one."""
-    if not is_table:
-        return int(tensor.max()) + 1 if tensor.numel() else 0
-    return tensor.numel() // tensor.shape[-1] if tensor.ndim else 0
-
-
-def _window(tensor: Tensor, *, is_table: bool) -> int:
-    """Return the side of the square window of a table or an index; 0 if it is of none."""
-    count = _count(tensor, is_table=is_table)
-    side = (math.isqrt(max(count, 0)) + 1) // 2
-    fits = (2 * side - 1) ** 2 == count and (is_table or tensor.numel() == side**4)
-    return side if fits else 0
-
-
 def shown_pretrained(
-    named: EncoderTensors, sizes: dict[str, Any], windows: tuple[int, ...]
-) -> tuple[int, ...] | None:
+    named: EncoderTensors, sizes: dict[str, Any], windows: tuple[Size, ...]
+) -> tuple[int | Size, ...] | None:
     """Read the pretraining windows that V2's saved coordinates are scaled to.
 
     Args:
         named: The encoder's tensors in their dialect.
         sizes: Fields of ``SwinConfig``; ``depths`` is read.
-        windows: Window side of each stage, in tokens.
+        windows: Window of each stage.
 
     Returns:
-        Window side of each stage, in tokens, 0 for the stage's own; empty if all are their own;
-        None if coordinates are not saved.
+        Window of each stage, 0 for the stage's own; empty if all are their own; None if
+        coordinates are not saved.
     """
-    found: list[int] = []
+    found: list[int | Size] = []
     for stage, window in enumerate(windows):
         table = first_of_stage(named, stage, sizes["depths"][stage], COORDS_TABLE)
         if table is None:
             return None
-        # The farthest offset, (window - 1) / (pretrained - 1), is saved as log8(1 + 8 * offset).
-        farthest = (8.0 ** float(table[1].max()) - 1) / 8
-        pretrained = 1 + round((window - 1) / farthest) if farthest > 0 else window
-        found.append(0 if pretrained == window else pretrained)
+        farthest = table[1].float().reshape(-1, table[1].shape[-1]).amax(0).tolist()  # [..., 2]
+        sides = (_scaled_to(*both) for both in zip(window, farthest, strict=False))
+        pretrained = Size(*sides) if len(farthest) == 2 else window
+        found.append(0 if pretrained == window else pretrained.plain)
     return tuple(found) if any(found) else ()
 
 
+def _scaled_to(side: int, farthest: float) -> int:
+    """Return the side that coordinates are scaled to.
+
+    Args:
+        side: Side of the window, in tokens.
+        farthest: The farthest offset, (side - 1) / (pretrained - 1), saved as log8(1 + 8 * offset).
+    """
+    offset = (8.0**farthest - 1) / 8
+    return 1 + round((side - 1) / offset) if offset > 0 else side
+
+
 def shown_img_size(
-    named: EncoderTensors, sizes: dict[str, Any], windows: tuple[int, ...] | None
+    named: EncoderTensors, sizes: dict[str, Any], windows: tuple[Size, ...] | None
 ) -> int | tuple[int, int] | None:
     """Read the image size from embeddings of places, or from a saved attention mask.
 
     Args:
         named: The encoder's tensors in their dialect.
         sizes: Fields of ``SwinConfig``; ``depths`` and ``patch_size`` are read.
-        windows: Window side of each stage, in tokens, or None.
+        windows: Window of each stage, or None.
 
     Returns:
         Image side, or rows and columns, in pixels; None if neither is saved.
@@ -283,7 +232,9 @@ def shown_img_size(
         return rows, columns
     for stage, window in enumerate(windows or ()):
         found = first_of_stage(named, stage, sizes["depths"][stage], "attn_mask")
-        if found is None or found[1].ndim != 3 or found[1].shape[1:] != (window**2,) * 2:
+        if found is None or found[1].ndim != 3 or found[1].shape[1:] != (window.area,) * 2:
+            continue
+        if window.columns == 1:  # without a seam between columns, which are then not counted
             continue
         name, mask = found
         columns = _grid_columns(mask, window)
@@ -292,17 +243,19 @@ def shown_img_size(
                 f"{name} is made for {len(mask)} windows, of which {columns} are in a row, which "
                 "is no grid"
             )
-        pixels = (window * int(sizes["patch_size"])) << stage
-        return Size(len(mask) // columns * pixels, columns * pixels).plain
+        pixels = int(sizes["patch_size"]) << stage
+        rows = len(mask) // columns * window.rows * pixels
+        return Size(rows, columns * window.columns * pixels).plain
     return None
 
 
-def _grid_columns(mask: Tensor, window: int) -> int:
+def _grid_columns(mask: Tensor, window: Size) -> int:
     """Count the windows in a row of a shifted map: the first mask with a seam between columns.
 
     Args:
         mask: Additive mask, [num_windows, n, n].
-        window: Window side, in tokens.
+        window: Window size, in tokens.
     """
-    across = mask[:, 0, window - 1]  # the first and the last token of a window's first row
-    return int((across != 0).int().argmax()) + 1 if across.any() else len(mask)
+    across = mask[:, 0, window.columns - 1]  # the first and the last token of a window's first row
+    # A window that covers the columns is not shifted along them, and is the only one in its row.
+    return int((across != 0).int().argmax()) + 1 if across.any() else 1

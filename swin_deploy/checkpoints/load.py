@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from swin_deploy.checkpoints.variants import variant_of
 from swin_deploy.config import BUNDLED_WEIGHTS, DEFAULT_MODEL, Size, SwinConfig, variant
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.names import variant_name
+from swin_deploy.config.published import with_fields
 from swin_deploy.config.sizes import rounded_note, rounded_up, whole_size
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.model import DeployModel
@@ -171,7 +172,7 @@ def _from_file(name: str | None, checkpoint: Path, asked: LoadOptions) -> Loaded
     }
     with naming(checkpoint):
         loaded = load_checkpoint(checkpoint, name, **options)
-    config = _replaced(loaded.config, {"output": asked.get("output")})
+    config = with_fields(loaded.config, {"output": asked.get("output")})
     return LoadedModel(
         name=name or variant_of(loaded.config) or _name_of(checkpoint),
         config=config,
@@ -239,7 +240,7 @@ def _random(name: str | None, asked: LoadOptions) -> LoadedModel:
         content = whole_size(known.img_size if size is None else size)
         wanted["img_size"] = rounded_up(content, multiple)
         notes = (rounded_note(content, multiple),)
-    config = _replaced(known, wanted)
+    config = with_fields(known, wanted)
     choice = asked.get("preprocessing", DEFAULT_CHOICE)
     rule = variant_rule(known)  # nothing depends on a guess
     steps, _ = prepared(rule, config, choice, size_is_asked=True, content=content)
@@ -247,8 +248,3 @@ def _random(name: str | None, asked: LoadOptions) -> LoadedModel:
         torch.default_generator.manual_seed(RANDOM_SEED)  # torch.manual_seed would seed GPUs too
         reference = build_reference(config).eval()
     return LoadedModel(name, config, reference, None, "", steps, notes=notes)
-
-
-def _replaced(config: SwinConfig, asked: dict[str, Any]) -> SwinConfig:
-    """Return the config with the fields that are asked for."""
-    return replace(config, **{field: value for field, value in asked.items() if value is not None})

@@ -45,6 +45,7 @@ from swin_deploy.config import HeadActivation, Output, Size, SwinConfig, variant
 from swin_deploy.config.activations import Activation
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.pads import pad_notes
+from swin_deploy.config.sizes import Windows, stage_windows, windows_text
 from swin_deploy.config.swin import Pool
 from swin_deploy.images.class_names import ClassNames
 from swin_deploy.images.preprocessing import Preprocessing, PreprocessingChoice
@@ -118,7 +119,8 @@ class CheckpointOptions(TypedDict, total=False):
         img_size: Image side in pixels, or rows and columns, instead of the checkpoint's.
         pad_to: Number of pixels that both sides of the image are rounded up to a multiple of;
             pictures are resized into the size before that, with zeros below and on the right.
-        window_size: Window side in tokens, instead of the checkpoint's.
+        window_size: Window side in tokens, or rows and columns, of all stages or of each, instead
+            of the checkpoint's; it settles, too, which window a table of V1 belongs to.
         weights: The weights to take out of several in a file: ``ema``, ``raw`` or their key; by
             default those that the source's library takes, which is then an assumption.
         activation: Activation of the MLPs, where no file next to the weights says it; by default
@@ -141,7 +143,7 @@ class CheckpointOptions(TypedDict, total=False):
     source: str | None
     img_size: int | tuple[int, int] | None
     pad_to: int | None
-    window_size: int | None
+    window_size: Windows | None
     weights: str | None
     activation: Activation | None
     pool: Pool | None
@@ -376,10 +378,12 @@ def _read_notebook(named: EncoderTensors, content: CheckpointFiles, asked: Confi
     """Read a notebook checkpoint, which has our names and whose windows cannot be changed."""
     metadata = content.beside.metadata
     saved = notebook.infer_config(content.tensors, metadata, img_size=None)
-    if asked.window_size not in (None, saved.window_size):
+    if asked.window_size is not None and saved.window_sizes != stage_windows(
+        asked.window_size, len(saved.depths)
+    ):
         raise ConfigError(
-            f"window size {asked.window_size}: the notebook's position table is made for "
-            f"{saved.window_size} and cannot be resized"
+            f"window size {windows_text(asked.window_size)}: the notebook's position table is made "
+            f"for {saved.window_size} and cannot be resized"
         )
     inside, size, rounded = image_size(asked, saved.img_size)
     config = notebook.infer_config(content.tensors, metadata, img_size=size)
@@ -389,7 +393,7 @@ def _read_notebook(named: EncoderTensors, content: CheckpointFiles, asked: Confi
     settings: dict[str, Any] = {"activation": asked.activation, "pool": asked.pool}
     given = {field: value for field, value in settings.items() if value is not None}
     config = dataclasses.replace(config, **given)
-    notes = (*content.chosen.notes, *rounded)
+    notes = (*content.chosen.notes, *rounded, *pad_notes(config))
     return _Model(config, config, content.tensors, notes, inside)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporters.errors import ConfigError
 from swin_deploy.checkpoints.positions import POSITIONS, placed
 from swin_deploy.config import Size, SwinConfig
 
@@ -22,12 +21,12 @@ class TableResize:
 
     Attributes:
         words: Name of the method, for notes.
-        resize: Function of a table [(2 * old - 1)**2, heads] and the new window's side in tokens,
-            that gives [(2 * new - 1)**2, heads].
+        resize: Function of a table [offsets(old).area, heads], its window and the new one, that
+            gives [offsets(new).area, heads].
     """
 
     words: str
-    resize: Callable[[Tensor, int], Tensor]
+    resize: Callable[[Tensor, Size, Size], Tensor]
 
 
 def resize_tables(
@@ -45,9 +44,6 @@ def resize_tables(
 
     Returns:
         The new state, and what was done, in words.
-
-    Raises:
-        ConfigError: If a window is no square, for which the libraries have several ways.
     """
     resized = dict(state)
     notes: list[str] = []
@@ -70,31 +66,38 @@ def _resize_biases(
         windows = before.window_size, after.window_size
         if windows[0] == windows[1]:
             continue
-        if not windows[1].is_square:
-            raise ConfigError(
-                f"stage {index + 1} would have windows of {windows[1]} tokens, and the position "
-                f"bias tables of {windows[0]} are brought to squares only; use a larger image"
-            )
-        old, new = (2 * window.rows - 1 for window in windows)
+        old, new = ("{} x {}".format(*_offsets(window)) for window in windows)
         for block in range(before.depth):
             name = f"layers.{index}.blocks.{block}.{BIAS_TABLE}"
-            state[name] = rule.resize(state[name], windows[1].rows)
-        steps[f"{old} x {old} interpolated to {new} x {new}, {rule.words}"] = None
+            state[name] = rule.resize(state[name], *windows)
+        steps[f"{old} interpolated to {new}, {rule.words}"] = None
     return [f"position bias tables of {step}" for step in steps]
 
 
-def bicubic(table: Tensor, window_size: int) -> Tensor:
-    """Interpolate a table [(2 * old - 1)**2, heads] as the authors do (their ``load_pretrained``).
+def _offsets(window: Size) -> tuple[int, int]:
+    """Return the rows and columns of a window's table."""
+    return 2 * window.rows - 1, 2 * window.columns - 1
+
+
+def bicubic(table: Tensor, before: Size, after: Size) -> Tensor:
+    """Interpolate a table [offsets(before).area, heads] as the authors do.
+
+    Source: their ``load_pretrained``, whose windows are squares.
+
+    Args:
+        table: Biases of the offsets of a window, rows first.
+        before: Window size of the table.
+        after: Window size that is wanted.
 
     Returns:
-        [(2 * window_size - 1)**2, heads].
+        [offsets(after).area, heads].
     """
     from torch.nn import functional as F
 
-    old, new = round(len(table) ** 0.5), 2 * window_size - 1
-    grid = table.T.reshape(1, -1, old, old)
-    wider = F.interpolate(grid, size=(new, new), mode="bicubic")
-    return wider.reshape(-1, new * new).T.contiguous()
+    grid = table.T.reshape(1, -1, *_offsets(before))
+    wider = F.interpolate(grid, size=_offsets(after), mode="bicubic")
+    # [1, heads, rows, columns] -> [offsets, heads]
+    return wider.flatten(2).squeeze(0).T.contiguous()
 
 
 BICUBIC = TableResize("bicubic", bicubic)

@@ -28,6 +28,7 @@ from swin_deploy.checkpoints.timm_features import (
 )
 from swin_deploy.checkpoints.timm_steps import file_rule, steps_rule
 from swin_deploy.config import VARIANTS, Size, SwinConfig
+from swin_deploy.config.sizes import Windows
 from swin_deploy.images.rules import Rule, centre_crop_rule
 
 if TYPE_CHECKING:
@@ -147,7 +148,10 @@ def _sizes(
         "mlp_ratio": _ratios(arguments.mlp_ratio),
         "patch_size": square(arguments.patch_size, "patch_size of config.json"),
         "window_size": _window_size(arguments.window_size),
-        "pretrained_window_sizes": tuple(arguments.pretrained_window_sizes or ()) or None,
+        "pretrained_window_sizes": tuple(
+            _rectangle(one).plain for one in arguments.pretrained_window_sizes or ()
+        )
+        or None,
         "num_classes": classes,
     }
     sizes |= {name: value for name, value in said.items() if value is not None}
@@ -162,15 +166,21 @@ def _ratios(value: float | list[float] | None) -> float | tuple[float, ...] | No
     return value[0] if len(set(value)) == 1 else tuple(value)
 
 
-def _window_size(value: int | list[int | list[int]] | None) -> int | tuple[int, ...] | None:
-    """Return one window for all stages, or one for each; two numbers are height and width."""
+def _window_size(value: int | list[int | list[int]] | None) -> Windows | None:
+    """Return one window for all stages, or one for each; two numbers are rows and columns."""
     if not isinstance(value, list):
         return value
-    what = "a window size of config.json"
-    sides = [side for side in value if isinstance(side, int)]
-    if len(value) == 2 and len(sides) == 2:
-        return square(sides, what)
-    return tuple(square(entry, what) or 0 for entry in value)
+    if len(value) == 2 and all(isinstance(side, int) for side in value):
+        return _rectangle(value)
+    return tuple(map(_rectangle, value))
+
+
+def _rectangle(value: int | list[Any]) -> Size:
+    """Return the size of a window, or of one of pretraining."""
+    sides = [value, value] if isinstance(value, int) else value
+    if len(sides) != 2:
+        raise CheckpointError(f"a window size of config.json has {len(sides)} numbers, not two")
+    return Size(sides[0], sides[1])
 
 
 def _check_head_dim(head_dim: int | list[int] | None, sizes: dict[str, Any]) -> None:
@@ -263,21 +273,29 @@ def _library_rule(config: SwinConfig, name: str) -> Rule:
     return centre_crop_rule(ratio, origin=f"timm's {name}")
 
 
-def widening(table: Tensor, window_size: int) -> Tensor:
-    """Interpolate a table [(2 * old - 1)**2, heads] as timm does (``resize_rel_pos_bias_table``).
+def widening(table: Tensor, before: Size, after: Size) -> Tensor:
+    """Interpolate a table [offsets(before).area, heads] as timm does.
 
     The old entries are laid out in geometric progression from the centre, so that small offsets
-    keep their biases; between them the new ones are linear.
+    keep their biases; between them the new ones are linear. Source: ``resize_rel_pos_bias_table``.
+
+    Args:
+        table: Biases of the offsets of a window, rows first.
+        before: Window size of the table.
+        after: Window size that is wanted.
 
     Returns:
-        [(2 * window_size - 1)**2, heads].
+        [offsets(after).area, heads].
     """
     import torch
 
-    old, new = round(len(table) ** 0.5), 2 * window_size - 1
-    along = _linear_weights(torch.tensor(_widening_points(old, new)), new)
-    grid = table.T.reshape(-1, old, old).double()
-    return (along @ grid @ along.T).reshape(-1, new * new).T.float().contiguous()
+    down, across = (
+        _linear_weights(torch.tensor(_widening_points(2 * old - 1, 2 * new - 1)), 2 * new - 1)
+        for old, new in zip(before, after, strict=True)
+    )
+    grid = table.T.reshape(table.shape[1], 2 * before.rows - 1, -1).double()
+    # [heads, rows, columns] -> [heads, new rows, new columns] -> [offsets, heads]
+    return (down @ grid @ across.T).flatten(1).T.float().contiguous()
 
 
 def _widening_points(old: int, new: int) -> list[float]:

@@ -14,8 +14,8 @@ from typing import Any
 from exporters.errors import ConfigError
 from exporters.text_files import shortened
 from swin_deploy.checkpoints.dialect import CheckpointHints, EncoderTensors, SideFiles
-from swin_deploy.checkpoints.infer_config import geometry_of
-from swin_deploy.checkpoints.infer_sizes import shown_img_size, shown_windows
+from swin_deploy.checkpoints.infer_sizes import shown_img_size
+from swin_deploy.checkpoints.own_windows import Clues, are_of, as_built, geometry_of
 from swin_deploy.checkpoints.training_fields import (
     LISTS,
     METAS,
@@ -27,9 +27,10 @@ from swin_deploy.checkpoints.training_fields import (
     unread_by,
 )
 from swin_deploy.checkpoints.variants import SHOWN
+from swin_deploy.checkpoints.window_tables import WindowTable, shown_windows, window_tables
 from swin_deploy.config import VARIANTS, SwinConfig
 from swin_deploy.config.names import find_variant
-from swin_deploy.config.sizes import Size
+from swin_deploy.config.sizes import Size, one_for_all, stage_windows
 from swin_deploy.images.preprocessing import (
     INTERPOLATIONS,
     Preprocessing,
@@ -71,9 +72,12 @@ def with_training(
     ]
     notes += unread_by(files)
     said |= _of_model(said, sizes, notes)
-    windows = shown_windows(named, sizes)
-    facts = _with_windows(facts, said, windows=windows, notes=notes)
-    shown = shown_img_size(named, sizes, windows)
+    tables = window_tables(named, sizes)
+    shown = shown_img_size(named, sizes, shown_windows(tables))
+    hinted = said["img_size"].value if "img_size" in said else None
+    fields = sizes | geometry_of(named.dialect, sizes, facts)
+    clues = Clues(fields, shown or facts.img_size or hinted)
+    facts = _with_windows(facts, said, tables=tables, clues=clues, notes=notes)
     if "img_size" not in said or (shown is None and facts.img_size is not None):
         return facts, notes
     size = said["img_size"]
@@ -81,7 +85,7 @@ def with_training(
     if shown is not None:
         same = Size.of(shown) == Size.of(size.value)
         notes += [] if same else [f"{words}: not used, the weights have {Size.of(shown)}"]
-    elif problem := _misfit(named, sizes, facts, windows=windows, img_size=size.value):
+    elif problem := _misfit(named, sizes, facts, tables=tables, img_size=size.value):
         notes.append(f"{words}: not used, {problem}")
     else:
         notes.append(words)
@@ -125,22 +129,32 @@ def _with_windows(
     facts: CheckpointHints,
     said: dict[str, Said],
     *,
-    windows: tuple[int, ...] | None,
+    tables: tuple[WindowTable, ...] | None,
+    clues: Clues,
     notes: list[str],
 ) -> CheckpointHints:
-    """Take the windows of V2 from a hint if neither weights nor files show them."""
+    """Take the windows from a hint if neither weights nor files show them.
+
+    A hint decides, too, between a square and a rectangle whose tables are as large.
+    """
     if "window_size" not in said:
         return facts
     window = said["window_size"]
-    if windows is not None:
+    try:
+        windows = stage_windows(window.value, len(clues.fields["depths"]))
+    except ConfigError as err:
+        notes.append(f"window_size {_words(window.value)}: {window.origin}: not used, {err}")
+        return facts
+    shown = shown_windows(tables)
+    if tables and shown and not _are_others(tables, (windows, shown), clues):
         # Some may be narrower than was asked for: windows shrink to the map of a later stage.
-        asked = window.value if isinstance(window.value, tuple) else (window.value,)
-        notes += [_unused("window_size", window, windows)] if max(windows) != max(asked) else []
+        same = _widest(shown) == _widest(windows)
+        notes += [] if same else [_unused("window_size", window, shown)]
         return facts
     if facts.window_size is not None:
         return facts
-    notes.append(f"window_size {_words(window.value)}: {window.origin}")
-    facts = dataclasses.replace(facts, window_size=window.value)
+    notes.append(f"window_size {_words(one_for_all(windows))}: {window.origin}")
+    facts = dataclasses.replace(facts, window_size=windows)
     before = said.get("pretrained_window_sizes")
     if before is None or facts.pretrained_window_sizes is not None:
         return facts
@@ -148,21 +162,35 @@ def _with_windows(
     return dataclasses.replace(facts, pretrained_window_sizes=before.value)
 
 
+def _are_others(
+    tables: tuple[WindowTable, ...], both: tuple[tuple[Size, ...], tuple[Size, ...]], clues: Clues
+) -> bool:
+    """Tell whether tables may be of the first windows as well as of the second, which differ."""
+    said, shown = (as_built(windows, clues) for windows in both)
+    return are_of(tables, both[0], clues) and said != shown
+
+
+def _widest(windows: tuple[Size, ...]) -> Size:
+    """Return the most rows and the most columns of windows."""
+    return Size(*map(max, zip(*windows, strict=True)))
+
+
 def _misfit(
     named: EncoderTensors,
     sizes: dict[str, Any],
     facts: CheckpointHints,
     *,
-    windows: tuple[int, ...] | None,
+    tables: tuple[WindowTable, ...] | None,
     img_size: int | tuple[int, int],
 ) -> str:
     """Return the reason why an image size does not go with the windows; empty if it does."""
-    each = windows or facts.window_size
+    each = shown_windows(tables) or facts.window_size
     if each is None:
         return ""
     fields = sizes | geometry_of(named.dialect, sizes, facts)
     try:
-        SwinConfig(**fields, window_size=each, img_size=img_size)
+        windows = stage_windows(each, len(sizes["depths"]))
+        SwinConfig(**fields, window_size=windows, img_size=img_size)
     except ConfigError as err:
         return str(shortened(err))
     return ""

@@ -14,6 +14,7 @@ from exporters.text_files import shortened
 from swin_deploy.checkpoints.dialect import SideFiles
 from swin_deploy.checkpoints.limits import unusable
 from swin_deploy.checkpoints.objects import Held
+from swin_deploy.config import Size
 
 # Keys of what training scripts save next to the weights, in the order in which they count; any
 # other dict without tensors counts after them, then the file's own keys.
@@ -41,6 +42,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "interpolation": ("interpolation", "DATA.INTERPOLATION", "pretrained_cfg.interpolation"),
     "crop": ("TEST.CROP",),
 }  # fmt: skip
+WINDOWS = ("window_size", "pretrained_window_sizes")
 # Fields whose value is named where it cannot be read.
 NAMED = ("img_size", "mean", "std", "crop_pct")
 TEXTS = ("model", "interpolation")
@@ -235,13 +237,22 @@ def _sizes(name: str, value: Any) -> Any:  # noqa: ANN401 - whatever a file hold
         return None if name in ("depths", "num_heads", "pretrained_window_sizes") else value
     if not isinstance(value, tuple | list) or not 0 < len(value) < MOST_VALUES:
         return None
-    if not all(_is_side(one) or one == 0 for one in value):
+    if name in WINDOWS:
+        value = [_pair(one) or one for one in value]
+    if not all(_is_side(one) or one == 0 or isinstance(one, Size) for one in value):
         return None
     if name == "img_size":
         return _image(value)
     if name == "patch_size":
         return value[0] if len(set(value)) == 1 else None
     return tuple(value)
+
+
+def _pair(value: object) -> Size | None:
+    """Return rows and columns of a window; None if a value is something else."""
+    if isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_side, value)):
+        return Size(value[0], value[1])
+    return None
 
 
 def _image(value: list[int] | tuple[int, ...]) -> int | tuple[int, int] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from exporters.errors import CheckpointError, ExportError, FileError
 from exporters.text_files import shortened
 from swin_deploy.checkpoints.known import LIBRARIES
 from swin_deploy.config import DEFAULT_MODEL, variant
+from swin_deploy.config.published import with_fields
 from swin_deploy.config.sizes import rounded_up
 
 TO_CHECK = f"{__name__}.to_check"  # in click's notes of one command
@@ -110,9 +110,9 @@ def require_sizes(name: str | None, sizes: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: If the variant cannot have the sizes.
     """
-    asked = {field: value for field, value in sizes.items() if value is not None}
-    known = variant(DEFAULT_MODEL if name is None else name)
-    if "pad_to" in asked:
-        size = asked.get("img_size", known.img_size)
-        asked["img_size"] = rounded_up(size, asked.pop("pad_to"))
-    dataclasses.replace(known, **asked)
+    known, asked = variant(DEFAULT_MODEL if name is None else name), dict(sizes)
+    multiple = asked.pop("pad_to", None)
+    if multiple is not None:
+        size = asked.get("img_size")
+        asked["img_size"] = rounded_up(known.img_size if size is None else size, multiple)
+    with_fields(known, asked)

@@ -29,10 +29,19 @@ from swin_deploy.cli.inputs import (
     require_steps,
     requiring,
 )
-from swin_deploy.cli.values import FILE, IMAGE_SIZE, MAX_BATCH, color, crop_share, number_list
+from swin_deploy.cli.values import (
+    FILE,
+    IMAGE_SIZE,
+    MAX_BATCH,
+    WINDOW_SIZE,
+    color,
+    crop_share,
+    number_list,
+)
 from swin_deploy.config import MOST_SIDE, VARIANTS, HeadActivation, Size
 from swin_deploy.config.activations import ACTIVATIONS
 from swin_deploy.config.names import SHORT_NAMES, variant_name
+from swin_deploy.config.sizes import Windows
 from swin_deploy.config.swin import Pool
 from swin_deploy.images.preprocessing import (
     CHANNEL_ORDERS,
@@ -62,7 +71,7 @@ class ModelRequest:
         source: Library that the checkpoint comes from.
         image_size: Image side in pixels, or rows and columns.
         pad_to: Number of pixels that both sides are rounded up to a multiple of.
-        window_size: Window side, in tokens.
+        window_size: Window side in tokens, or rows and columns, of all stages or of each.
         activation: Activation of the MLPs.
         pool: Pooling of tokens to features.
         outputs: Kind of the model's outputs.
@@ -80,7 +89,7 @@ class ModelRequest:
     source: str | None
     image_size: int | Size | None
     pad_to: int | None
-    window_size: int | None
+    window_size: Windows | None
     activation: Activation | None
     pool: Pool | None
     outputs: Output | None
@@ -331,8 +340,9 @@ def checkpoint_options(command: Command) -> Command:
         ),
         click.option(
             "--window-size",
-            type=click.IntRange(min=1),
-            help="Window side, if not the checkpoint's.",
+            type=WINDOW_SIZE,
+            help="Window side in tokens, or rows and columns such as 8x6, of all stages or of each "
+            "between commas, if not the checkpoint's.",
         ),
         click.option(
             "--image-size",

@@ -22,6 +22,10 @@ from swin_deploy.cli.values import FILE
 if TYPE_CHECKING:
     from exporters.plan import KernelPlan
     from exporters.plan.roofline import Bound
+    from swin_deploy.config.pads import StageLayout
+
+    # The name of a file, its plan, and the layouts of its stages.
+    Side = tuple[str, KernelPlan, list[StageLayout]]
 
 # The names in exporters.plan.roofline, which is not imported for --help.
 GPU_NAMES = ("A100-40GB", "A100-80GB", "H100", "H200", "L4", "T4", "RTX4090", "RTX5090")
@@ -76,12 +80,13 @@ def plan(
     if other and (svg or detail == "kernels"):
         raise click.UsageError("--svg and --kernels take one FILE")
     _claim(svg, file, force=force)
-    first = _read(console, file, batch=batch, half=half, flavor=flavor)
+    first, stages = _read(console, file, batch=batch, half=half, flavor=flavor)
     with naming(file):
         bounds = _bounds(first, gpus)
     if other:
-        second = _read(console, other, batch=first.batch, half=half, flavor=flavor)
-        _compare((first, second), (file.name, other.name), bounds, detail, as_json=as_json)
+        second, others = _read(console, other, batch=first.batch, half=half, flavor=flavor)
+        sides = ((file.name, first, stages), (other.name, second, others))
+        _compare(sides, bounds, detail, as_json=as_json)
         if detail != "blocks":
             console.again("--blocks", why="every part")
         return
@@ -89,8 +94,9 @@ def plan(
         _draw(console, first, file.name, svg, force=force)
     with naming(file):
         if as_json:
-            _show_json(first, bounds)
+            show_json(_to_json(first, bounds, stages))
         else:
+            _note_stages(console, stages, detail)
             _show(first, bounds, detail)
     fused = first.fused_attention == first.attention_blocks
     if not fused and first.half_byte_share < 0.5 and file.suffix == ".onnx" and not half:
@@ -113,17 +119,18 @@ def _read(
     batch: int | None,
     half: bool,
     flavor: Literal["auto"] | Flavor,
-) -> KernelPlan:
+) -> tuple[KernelPlan, list[StageLayout]]:
+    """Return the plan of a file, and the layouts of its stages; none for another tool's file."""
     with console.step(f"Reading the plan of {file.name}") as step:
         from swin_deploy.artifacts.engine_file import planned_config, read_or_build_plan
-        from swin_deploy.config.pads import pad_notes
+        from swin_deploy.config.pads import pad_notes, stage_layouts
 
         options = default_options(resolve_flavor(flavor))
         kernels = read_or_build_plan(file, batch=batch, options=options, half=half, warn=step.warn)
         config = planned_config(file)
     for note in pad_notes(config) if config else ():
         console.note(f"  {note}")
-    return kernels
+    return kernels, list(stage_layouts(config)) if config else []
 
 
 def _bounds(kernels: KernelPlan, gpus: tuple[str, ...]) -> list[Bound]:
@@ -133,6 +140,13 @@ def _bounds(kernels: KernelPlan, gpus: tuple[str, ...]) -> list[Bound]:
         raise BuildError("the plan has no kernels that move anything; build the engine again")
     names = GPU_NAMES if "all" in gpus else dict.fromkeys(gpus)
     return [bound_plan(kernels, GPUS[name]) for name in names]
+
+
+def _note_stages(console: Console, stages: list[StageLayout], detail: str | None) -> None:
+    from swin_deploy.config.pads import layout_text
+
+    for layout in stages if detail == "blocks" else ():
+        console.note(f"  {layout_text(layout)}")
 
 
 def _show(
@@ -153,10 +167,12 @@ def _show(
         show_table(terminal.render_bounds(bounds))
 
 
-def _show_json(kernels: KernelPlan, bounds: list[Bound]) -> None:
+def _to_json(kernels: KernelPlan, bounds: list[Bound], stages: list[StageLayout]) -> dict[str, Any]:
+    """Return a plan, its bounds and the layout of each stage as JSON values."""
     from swin_deploy.report.to_json import to_json
 
-    show_json(to_json(kernels) | _roofline(kernels, bounds))
+    shown = {"stages": [layout.to_dict() for layout in stages]}
+    return {**to_json(kernels), **_roofline(kernels, bounds), **shown}
 
 
 def _roofline(kernels: KernelPlan, bounds: list[Bound]) -> dict[str, Any]:
@@ -168,31 +184,28 @@ def _roofline(kernels: KernelPlan, bounds: list[Bound]) -> dict[str, Any]:
 
 
 def _compare(
-    plans: tuple[KernelPlan, KernelPlan],
-    names: tuple[str, str],
-    bounds: list[Bound],
-    detail: str | None,
-    *,
-    as_json: bool,
+    sides: tuple[Side, Side], bounds: list[Bound], detail: str | None, *, as_json: bool
 ) -> None:
     from exporters.plan.totals import require_blocks
     from swin_deploy.report.plan_tables import comparison_table, pair_table
     from swin_deploy.report.terminal import render_comparison
-    from swin_deploy.report.to_json import pairs_to_dict, to_json
+    from swin_deploy.report.to_json import pairs_to_dict
 
-    for name, kernels in zip(names, plans, strict=True):
+    (first, one, _), (second, two, _) = sides
+    for name, kernels in ((first, one), (second, two)):
         with naming(Path(name)):
             require_blocks(kernels)
     if as_json:
         gpus = tuple(bound.gpu.name for bound in bounds)
-        sides = [
-            {"file": name} | to_json(kernels) | _roofline(kernels, _bounds(kernels, gpus))
-            for name, kernels in zip(names, plans, strict=True)
+        values = [
+            {"file": name} | _to_json(kernels, _bounds(kernels, gpus), stages)
+            for name, kernels, stages in sides
         ]
-        show_json({"first": sides[0], "second": sides[1], "blocks": pairs_to_dict(*plans)})
+        show_json({"first": values[0], "second": values[1], "blocks": pairs_to_dict(one, two)})
         return
-    parts = pair_table(*plans, count=None if detail else DIFFERING)
-    show_table(render_comparison(plans, names, (comparison_table(*plans, bounds), parts)))
+    parts = pair_table(one, two, count=None if detail else DIFFERING)
+    figures = comparison_table(one, two, bounds), parts
+    show_table(render_comparison((one, two), (first, second), figures))
 
 
 def _draw(console: Console, kernels: KernelPlan, title: str, path: Path, *, force: bool) -> None:

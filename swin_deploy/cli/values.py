@@ -11,7 +11,7 @@ import click
 from exporters.errors import FileError
 from exporters.spec import BatchProfile
 from exporters.text_files import shortened
-from swin_deploy.config.sizes import MOST_SIDE, Size, read_size
+from swin_deploy.config.sizes import MOST_SIDE, Size, Windows, read_size, read_windows
 
 MOST_NAME, MOST_PATH = 255, 4095  # bytes, on every file system in use
 MAX_SECONDS = 86_400
@@ -64,6 +64,29 @@ class ImageSize(click.ParamType[int | Size]):
 
 
 IMAGE_SIZE = ImageSize()
+
+
+class WindowSize(click.ParamType[Windows]):
+    """Type of window sizes in tokens, such as ``7``, ``8x6``, or ``8x6,4x7,7,7`` by stage."""
+
+    name = "SIDE|HxW|BY,STAGE"
+
+    def convert(
+        self, value: str | Windows, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Windows:
+        """Return one side, rows and columns, or a size for each stage."""
+        windows = read_windows(value) if isinstance(value, str) else value
+        if windows is None:
+            self.fail(
+                f"{shortened(repr(value))} is neither a side in tokens such as 7, rows and columns "
+                "such as 8x6, nor one of these for each stage such as 8x6,4x7,7,7",
+                param,
+                ctx,
+            )
+        return windows
+
+
+WINDOW_SIZE = WindowSize()
 
 
 def batch_range(_: click.Context, __: click.Parameter, value: str | None) -> BatchProfile | None:

@@ -8,6 +8,9 @@ from typing import Literal
 from exporters.errors import ConfigError
 from swin_deploy.config.sizes import Size
 
+# Slots a token up to which a stage's pads stay in the stream: measured on kernel plans of
+# TensorRT-RTX 1.7.1, in kernels and in bytes.
+CARRY_PADS_UP_TO = 1.1
 WindowRule = Literal["timm", "authors", "torchvision", "huggingface", "huggingface-v2", "always"]
 Pads = Literal["none", "pad-then-roll", "roll-then-pad"]
 Remainder = Literal["refuse", "crop", "pad"]

@@ -20,7 +20,7 @@ def needed_bytes(config: SwinConfig, batch: int = 1) -> int:
     """Return the fewest bytes that a model's buffers and one float32 call take, without weights.
 
     The call is counted as the larger one of the images, also cut to patches, and of the largest
-    attention: input, queries, keys, values and scores.
+    attention: input, queries, keys, values and scores, of pads too.
 
     Args:
         config: The model's config.
@@ -28,7 +28,7 @@ def needed_bytes(config: SwinConfig, batch: int = 1) -> int:
     """
     buffers, largest = 0, 2 * config.in_channels * config.image.area
     for stage in config.stages:
-        tokens = stage.resolution.area
+        tokens = stage.padded.area
         scores = stage.num_heads * stage.window_area
         largest = max(largest, tokens * (4 * stage.dim + scores))
         masked = stage.depth // 2 if any(stage.shift_size) else 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from exporters.errors import ConfigError
+from swin_deploy.config.sizes import one_for_all, stage_windows
 from swin_deploy.config.swin import Family, SwinConfig
 
 DEFAULT_MODEL = "notebook-swin-t"
@@ -122,3 +125,21 @@ def variant(name: str) -> SwinConfig:
     if name not in VARIANTS:
         raise ConfigError(f"unknown model {name}; 'swin-deploy models' lists them")
     return VARIANTS[name]
+
+
+def with_fields(config: SwinConfig, asked: Mapping[str, Any]) -> SwinConfig:
+    """Return a config with the fields that a user asks for.
+
+    Args:
+        config: The config to change.
+        asked: Fields by name; None where the config decides. ``window_size`` is read by
+            ``stage_windows``.
+
+    Raises:
+        ConfigError: If the sizes contradict each other.
+    """
+    fields = {name: value for name, value in asked.items() if value is not None}
+    if "window_size" in fields:
+        windows = stage_windows(fields["window_size"], len(config.depths))
+        fields["window_size"] = one_for_all(windows)
+    return dataclasses.replace(config, **fields)

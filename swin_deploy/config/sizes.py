@@ -118,6 +118,66 @@ def whole_size(given: Any) -> Size:  # noqa: ANN401 - checked here
     )
 
 
+# A window for all stages, a side or rows and columns; or one for each stage.
+Windows = int | tuple[int | tuple[int, int], ...]
+
+
+def stage_windows(given: Windows, stages: int) -> tuple[Size, ...]:
+    """Return the window of each stage.
+
+    Args:
+        given: A side; rows and columns, which two numbers alone are, as in timm; or a side or rows
+            and columns for each stage.
+        stages: Number of stages.
+
+    Raises:
+        ConfigError: If ``given`` is something else, or has another number of stages.
+    """
+    several = isinstance(given, tuple | list) and given and not _is_pair(given)
+    each: list[Any] = list(given) if several else [given]  # type: ignore[arg-type]  # as checked
+    if len(each) == 1:
+        each *= stages
+    if len(each) != stages or not all(isinstance(one, int) or _is_pair(one) for one in each):
+        raise ConfigError(
+            f"window size {windows_text(given)}: give one for all stages, such as 7 or 8x6, or one "
+            f"for each of the {stages} stages, such as {','.join(['7'] * stages)}"
+        )
+    return tuple(Size.of(one if isinstance(one, int) else tuple(one)) for one in each)
+
+
+def one_for_all(windows: tuple[Size, ...]) -> int | tuple[Size, ...]:
+    """Return the windows of stages as configs spell them: equal squares as their side."""
+    return windows[0].rows if len(set(windows)) == 1 and windows[0].is_square else windows
+
+
+def _is_pair(given: Any) -> bool:  # noqa: ANN401 - a value of the user
+    whole = isinstance(given, tuple | list) and all(isinstance(one, int) for one in given)
+    return whole and len(given) == 2
+
+
+def windows_text(windows: Any) -> str:  # noqa: ANN401 - a value of the user
+    """Return windows as ``--window-size`` takes them: ``7``, ``8x6``, ``8x6,4x7,7,7``."""
+    if isinstance(windows, int) or _is_pair(windows):
+        return str(Size.of(windows if isinstance(windows, int) else tuple(windows)))
+    if not isinstance(windows, tuple | list):
+        return shortened(windows)
+    each = [windows_text(one) for one in windows]
+    return each[0] if len(each) > 2 and len(set(each)) == 1 else ",".join(each)
+
+
+def read_windows(text: str) -> Windows | None:
+    """Read window sizes as users write them: ``7``, ``8x6``, or one for each stage between commas.
+
+    Returns:
+        A side, rows and columns, or a size for each stage; None if the text is none of these.
+    """
+    sizes = [read_size(part) for part in text.split(",")]
+    known = tuple(Size.of(size) for size in sizes if size is not None)
+    if len(known) != len(sizes):
+        return None
+    return known[0].plain if len(known) == 1 else known
+
+
 def nearest(sizes: Iterable[int], img_size: int, count: int) -> tuple[int, ...]:
     """Return the ``count`` sizes that are nearest to an image size, nearest first."""
     return tuple(sorted(sizes, key=lambda size: (abs(size - img_size), size))[:count])

@@ -12,6 +12,7 @@ from exporters.errors import ConfigError
 from exporters.text_files import listed, shortened
 from swin_deploy.config.activations import ACTIVATIONS, Activation
 from swin_deploy.config.fit import (
+    CARRY_PADS_UP_TO,
     Pads,
     Remainder,
     WindowFit,
@@ -125,6 +126,25 @@ class StageSpec:
         return self.padded != self.resolution
 
     @property
+    def carries_pads(self) -> bool:
+        """Whether the deploy model keeps pads between blocks, if windows hold any.
+
+        A few cost less than the gathers that put them in and take them out around each attention.
+        """
+        return self.padded.area <= CARRY_PADS_UP_TO * self.resolution.area
+
+    @property
+    def slots(self) -> int:
+        """Number of places between the deploy model's blocks: tokens, and pads if it keeps them."""
+        return (self.padded if self.carries_pads else self.resolution).area
+
+    @property
+    def block_macs(self) -> int:
+        """Multiply-accumulates of a block's matrix products for one image."""
+        attention = self.padded.area * (4 * self.dim**2 + 2 * self.window_area * self.dim)
+        return attention + self.slots * 2 * self.dim * self.hidden
+
+    @property
     def window_grid(self) -> Size:
         """Number of windows along the rows and the columns of the padded map."""
         rows, columns = self.padded
@@ -232,11 +252,23 @@ class SwinConfig:
 
     def _check_image(self) -> None:
         """Refuse an image size that the library that the model comes from does not take, either."""
+        self._check_built()
         why = self._refusal(self.image)
         if why:
             raise ConfigError(
                 f"image size {self.img_size} {why}; {sizes_remedy(self._near_sizes())}"
             )
+
+    def _check_built(self) -> None:
+        """Refuse a size that the library cannot build its model for: no image size mends that."""
+        try:
+            if self.built_size:
+                self._fits(self.image)
+        except ConfigError as err:
+            raise ConfigError(
+                f"image size {Size.of(self.built_size)} of the saved model leaves {err}, whatever "
+                "the image; correct it where the model says it, such as in config.json"
+            ) from err
 
     def _spell_sizes(self) -> None:
         """Spell squares as sides and one ratio as a number: configs of the same sizes are equal."""
@@ -333,11 +365,6 @@ class SwinConfig:
             raise ConfigError(f"window_size {self.window_size}: the notebook's windows are squares")
         if self.in_channels != 3:
             raise ConfigError(f"in_channels {self.in_channels}: the notebook takes 3, RGB")
-        if not self.image.is_square:
-            raise ConfigError(
-                f"image size {self.image}: the notebook's code takes the root of the number of "
-                "tokens for rows and columns; give one side"
-            )
         for field, value in NOT_NOTEBOOK.items():
             if getattr(self, field) != value:
                 raise ConfigError(
@@ -377,6 +404,8 @@ class SwinConfig:
     def _maps(self, image: Size) -> list[Size]:
         """Return the size of the token map of each stage for an image, in tokens."""
         maps = [first_map(image, self.patch_size, self.remainder)]
+        if self.family == "notebook":  # its code has rows and columns from the number of tokens
+            maps = [Size.square(math.isqrt(maps[0].area))]
         for _ in self.depths[1:]:
             maps.append(merged_map(maps[-1]))
         return maps
@@ -391,9 +420,8 @@ class SwinConfig:
         built = Size.of(self.built_size or image)
         maps = self._maps(built)
         if rule == "huggingface-v2":  # its code counts the tokens of whole patches and merges
-            maps = [
-                Size(*(side // self.patch_size >> i for side in built)) for i in range(len(maps))
-            ]
+            rows = [built.rows // self.patch_size >> stage for stage in range(len(maps))]
+            maps = list(map(Size.square, rows))  # columns have no say
         if min(map(min, maps)) < 1:
             raise ConfigError(
                 f"a map without tokens at {built} px, the size that the library fits its windows to"
@@ -408,7 +436,15 @@ class SwinConfig:
             f"{rows} x {columns}" for rows, columns in dict.fromkeys(self.window_sizes)
         )
         patches = any(side % self.patch_size for side in image) and self.remainder == "refuse"
+        first = first_map(image, self.patch_size, self.remainder)
+        if self.family == "notebook" and first.area != maps[0].area:
+            return (
+                f"has {first.rows} x {first.columns} patches: the notebook's code takes the root "
+                "of the number of tokens for rows and columns, which is no whole number"
+            )
         odd = any(side % 2 for tokens in maps[:-1] for side in tokens)
+        if min(map(min, maps)) < 1 and not (patches or self.pads == "none"):
+            return f"has no whole patch of {self.patch_size} x {self.patch_size} px"
         if min(map(min, maps)) < 1 or patches or (odd and self.pads == "none"):
             return f"cannot be tiled by windows of {windows} tokens in every stage"
         try:
@@ -479,18 +515,25 @@ class SwinConfig:
 
     @property
     def gmacs(self) -> float:
-        """Multiply-accumulates of matrix products for one image, in billions."""
-        tokens = self.stages[0].resolution.area
-        total = tokens * self.in_channels * self.patch_size**2 * self.embed_dim
-        for index, stage in enumerate(self.stages):
-            tokens, dim = stage.resolution.area, stage.dim
+        """Multiply-accumulates of the deploy model's matrix products for one image, in billions.
+
+        They are those of its output: a head of the logits alone, and no stage after the last whose
+        map is an output. Pads count where they are computed: in every attention, and in a stage
+        that carries them in every layer.
+        """
+        stages = self.stages
+        if self.output_name == "stages":
+            stages = stages[: max(self.shown_stages) + 1]
+        patches = stages[0].resolution.area
+        total = patches * self.in_channels * self.patch_size**2 * self.embed_dim
+        for index, stage in enumerate(stages):
             if index:
-                total += tokens * 2 * dim * dim  # the merge: 4 * dim / 2 channels to dim
-            attention = 2 * stage.window_area * dim
-            total += stage.depth * tokens * (4 * dim * dim + attention + 2 * dim * stage.hidden)
-        dim, hidden = self.stages[-1].dim, self.head_hidden
-        head = hidden * (dim + self.num_classes) if hidden else dim * self.num_classes
-        return (total + head) / 1e9
+                total += stage.slots * 2 * stage.dim**2  # the merge: 4 * dim / 2 channels to dim
+            total += stage.depth * stage.block_macs
+        if self.output_name == "logits":
+            dim, hidden = stages[-1].dim, self.head_hidden
+            total += hidden * (dim + self.num_classes) if hidden else dim * self.num_classes
+        return total / 1e9
 
     @property
     def output_name(self) -> Output:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from swin_deploy.config import Size, StageSpec
-from swin_deploy.config.pads import carries_pads
 from swin_deploy.config.sizes import NONE
 from swin_deploy.config.swin import Pool
 from swin_deploy.config.windows import (
@@ -171,7 +170,7 @@ def stream_order(stage: StageSpec, shift: Size = NONE) -> Tensor:
         stage: The stage, with its token map and window size.
         shift: Rows and columns of the shift, in tokens.
     """
-    return block_order(stage, shift) if carries_pads(stage) else raster_order(stage.resolution)
+    return block_order(stage, shift) if stage.carries_pads else raster_order(stage.resolution)
 
 
 def keep_tokens(order: Tensor) -> nn.Module:
@@ -219,12 +218,17 @@ def patch_embed(
         image: Image size, in pixels.
         order: Order of the tokens, [N].
     """
+    patch_size, resolution = convolution.kernel_size[0], stage.resolution
     in_windows = torch.equal(order, block_order(stage)) and not stage.has_pads
+    patches = Size(image.rows // patch_size, image.columns // patch_size)
+    if patches != resolution and patches.area == resolution.area:
+        # The notebook's model takes the tokens of a rectangle for a square map, row by row.
+        in_windows, resolution = False, patches
     embed = PatchEmbed(
         linear(convolution.weight.flatten(1), convolution.bias),  # [C, I, p, p] -> [C, I * p * p]
-        resolution=stage.resolution,
+        resolution=resolution,
         window_size=stage.window_size if in_windows else (1, 1),
-        patch_size=convolution.kernel_size[0],
+        patch_size=patch_size,
         image_size=image,
     )
     return embed if in_windows else chain(embed, reorder(raster_order(stage.resolution), order))

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from swin_deploy.config import StageSpec
-from swin_deploy.config.pads import carries_pads
 from swin_deploy.config.windows import PAD, raster_order
 from swin_deploy.deploy.fold_parts import (
     bias_in_norm,
@@ -136,7 +135,7 @@ def _fold_block(block: swin.SwinBlock, stage: StageSpec, moves: _Moves) -> SwinB
     windows = block_order(stage, block.shift_size)
     put_in: nn.Module = nn.Identity()
     take_out: nn.Module = nn.Identity()
-    if not carries_pads(stage):
+    if not stage.carries_pads:
         stream = raster_order(stage.resolution)
         put_in, take_out = reorder(stream, windows), reorder(windows, stream)
     none, second = nn.Identity(), copy_norm(block.norm2)
@@ -147,7 +146,7 @@ def _fold_block(block: swin.SwinBlock, stage: StageSpec, moves: _Moves) -> SwinB
             none,
             second,
         )
-        put_in = put_in if carries_pads(stage) else chain(put_in, keep_tokens(windows))
+        put_in = put_in if stage.carries_pads else chain(put_in, keep_tokens(windows))
     else:
         first = bias_in_norm(block.norm1, attention, has_pads=stage.has_pads)
         norms = (chain(first, keep_tokens(windows)), take_out, second, none)

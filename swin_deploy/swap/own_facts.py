@@ -39,14 +39,13 @@ def of_timm(module: Any) -> SideFiles:  # noqa: ANN401 - as above
     given = tuple(sorted(index + 1 for index in indices)) if indices is not None else ()
     blocks = first_blocks(module)
     second = hasattr(blocks[0].attn, "logit_scale")
-    windows = tuple(Size.of(tuple(block.window_size)).plain for block in blocks)
+    windows = tuple(Size.of(tuple(block.window_size)) for block in blocks)
     trained = [getattr(block.attn, "pretrained_window_size", (0, 0)) for block in blocks]
     facts = CheckpointHints(
         origin=ORIGIN,
         img_size=side,
         built_size=None if embed.strict_img_size else side,
-        # The tables of V1 have their windows.
-        window_size=windows if second else None,
+        window_size=windows,
         pretrained_window_sizes=tuple(Size.of(tuple(one)).plain for one in trained)
         if second
         else None,
@@ -61,11 +60,10 @@ def of_blocks(module: Any) -> SideFiles:  # noqa: ANN401 - as above
     """Return the facts that any library's blocks tell: windows, activation, epsilon."""
     blocks = first_blocks(module)
     attention = [_with_window(block)[0] for block in blocks]
-    second = any(name.endswith("logit_scale") for name, _ in blocks[0].named_parameters())
-    windows = tuple(Size.of(_pair(one.window_size)).plain for one in attention)
+    windows = tuple(Size.of(_pair(one.window_size)) for one in attention)
     facts = CheckpointHints(
         origin=ORIGIN,
-        window_size=windows if second else None,
+        window_size=windows,
         settings=_settings(blocks[0]),
     )
     return SideFiles(facts=facts)

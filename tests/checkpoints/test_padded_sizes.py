@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from exporters.to_onnx import export_onnx
 from swin_deploy.artifacts.onnx_file import export_spec
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.config import Size
+from swin_deploy.config.sizes import read_size
 from swin_deploy.deploy.fold import fold
 
 FAMILIES = ("swin", "swinv2")
@@ -126,7 +128,13 @@ def test_huggingface_classifier_equals_transformers(
 
 @pytest.mark.parametrize(
     ("built", "size"),
-    [((64, 64), (68, 124)), ((32, 96), (72, 40)), ((96, 32), (72, 100)), ((20, 20), (64, 64))],
+    [
+        ((64, 64), (68, 124)),
+        ((32, 96), (72, 40)),
+        ((96, 32), (72, 100)),
+        ((20, 20), (64, 64)),
+        ((64, 8), (64, 60)),  # the rows alone decide
+    ],
     ids=str,
 )
 def test_huggingface_v2_keeps_the_windows_of_the_size_it_was_built_with(
@@ -179,6 +187,40 @@ def test_size_that_fails_in_transformers_is_refused_with_one_that_does_not(
         new(seeded_images(loaded.config))
 
 
+@pytest.mark.parametrize("size", [None, (64, 64), (64, 60)], ids=str)
+def test_built_size_that_no_image_mends_is_named_as_the_reason(
+    size: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    """No other image size is advised: the windows stay those of ``image_size``, as there."""
+    peers.build_huggingface("swinv2", image_size=64, **SMALL).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_size": 8}))
+    with pytest.raises(RuntimeError, match="bound"):
+        peers.build_huggingface("swinv2", image_size=8, **SMALL)
+    with pytest.raises(ConfigError) as refused:
+        load_model(None, tmp_path, img_size=size)
+    assert "image size 8 of the saved model leaves a map without tokens" in str(refused.value)
+    assert str(refused.value).endswith("correct it where the model says it, such as in config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_size": 64}))
+    load_model(None, tmp_path, img_size=size)
+
+
+@every_family
+def test_dynamic_timm_folder_without_a_patch_is_refused_by_the_size_at_fault(
+    family: str, tmp_path: Path
+) -> None:
+    fields = {"img_size": 64, "dynamic_img_size": True, **SMALL, "depths": (2, 2, 2)}
+    library_folders.timm(tmp_path, family, **fields)
+    with pytest.raises(ConfigError, match="image size 3 has no whole patch of 4 x 4 px; use one"):
+        load_model(None, tmp_path, img_size=3)
+    path = tmp_path / "config.json"
+    written = json.loads(path.read_text())
+    written["model_args"]["img_size"] = 3
+    path.write_text(json.dumps(written))
+    with pytest.raises(ConfigError, match=r"image size 3 of the saved model .* in config\.json"):
+        load_model(None, tmp_path, img_size=64)
+
+
 # --- detectors
 
 
@@ -210,6 +252,24 @@ def test_mmpretrain_classifier_equals_mmpretrain(size: tuple[int, int], tmp_path
 
     path = peers.saved(build().state_dict(), tmp_path / "m.pth")
     assert_padded_equal(load(path, size), build)
+
+
+@pytest.mark.parametrize("size", [padded.BELOW_ON_ONE, padded.BELOW_ON_BOTH, (48, 48)], ids=str)
+def test_size_that_fails_in_mmpretrain_is_refused_with_one_that_does_not(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    """``pad_small_map`` is false there: the same rule as in transformers, and the same words."""
+    model = detector_libraries.Classifier(detector_libraries.build_mmpretrain(), 64)
+    with pytest.raises(AssertionError, match="smaller than the window size"):
+        model(torch.zeros(1, 3, *size))
+    path = peers.saved(model.state_dict(), tmp_path / "m.pth")
+    with pytest.raises(ConfigError, match="smaller than the window of 4, for which") as refused:
+        load_model(None, path, img_size=size)
+    named = str(refused.value).rpartition("use one of ")[2].removesuffix(", ...").split(", ")
+    assert all(map(read_size, named))
+    for text in named:
+        loaded = load_model(None, path, img_size=read_size(text))
+        model(seeded_images(loaded.config))
 
 
 @covered_size

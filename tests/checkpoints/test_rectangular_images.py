@@ -1,6 +1,7 @@
 """Rectangular images: each library's own rule for windows of small maps, against the library."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 import torch
 from command_line import Command
 from conftest import FLOAT32_TOLERANCE, REJECTED, rms_error, seeded_images
-from torch import Tensor
+from conftest import build_reference as notebook_reference
+from torch import Tensor, nn
 
 from exporters.errors import CheckpointError, ConfigError
 from swin_deploy.checkpoints.load import LoadedModel, load_model
-from swin_deploy.config import Size, SwinConfig
+from swin_deploy.config import Size, SwinConfig, notebook_config
 from swin_deploy.config.fit import WindowRule
 from swin_deploy.config.sizes import read_size
 from swin_deploy.deploy.fold import fold
@@ -176,7 +178,36 @@ def test_refused_rectangle_names_rectangles_that_are_taken(swin: Command, tmp_pa
         load_model(None, path, img_size=size)
 
 
-def test_notebook_takes_squares_alone(swin: Command) -> None:
-    swin("export", "--image-size", "224x448", "--output", "m.onnx").assert_error(
-        "takes the root of the number of tokens"
-    )
+def test_notebook_refuses_tokens_without_a_whole_root(swin: Command) -> None:
+    """Its code fails there, in einops; the sizes that are proposed can be built."""
+    refused = swin("export", "--image-size", "224x448", "--output", "m.onnx")
+    refused.assert_error("takes the root of the number of tokens")
+    named = refused.err.rpartition("use one of ")[2].removesuffix(", ...\n").split(", ")
+    for one in named:
+        size = read_size(one)
+        assert size is not None
+        notebook_config(img_size=size)
+
+
+@pytest.mark.parametrize("size", [(56, 224), (224, 56), (28, 112)], ids=str)
+@torch.no_grad()
+def test_notebook_takes_the_tokens_of_a_rectangle_for_a_square_map(
+    size: tuple[int, int], swin: Command, tmp_path: Path
+) -> None:
+    """Its code knows the number of tokens alone: the same patches, laid in a square, row by row."""
+    config = notebook_config(img_size=size, embed_dim=32, depths=(2, 2))
+    square = notebook_config(img_size=math.isqrt(config.image.area), embed_dim=32, depths=(2, 2))
+    original = notebook_reference(square)
+    path = peers.saved(original.state_dict(), tmp_path / "n.safetensors")
+    loaded = load_model(None, path, img_size=size)
+    (note,) = [one for one in loaded.notes if "row by row" in one]
+    assert f"for a map of {config.stages[0].resolution.sides}" in note
+    images = seeded_images(config)
+    patches = nn.functional.unfold(images, 4, stride=4)  # [B, 3 * 4 * 4, N]
+    laid = nn.functional.fold(patches, tuple(square.image), 4, stride=4)
+    wanted = original(laid)
+    assert_equal(loaded, wanted, images)
+    assert rms_error(loaded.reference(images.flip(3)), wanted) > REJECTED
+    options = ("--checkpoint", path, "--image-size", f"{size[0]}x{size[1]}")
+    assert "row by row" in swin("export", *options, "--output", "m.onnx").assert_done().err
+    swin("parity", *options, "--onnx", "m.onnx", "--report", "report").assert_done()

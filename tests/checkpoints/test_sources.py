@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from swin_deploy.checkpoints.load import LoadedModel, load_model
 from swin_deploy.checkpoints.resize import bicubic
 from swin_deploy.checkpoints.timm import widening
+from swin_deploy.config import Size
+from swin_deploy.config.windows import offsets
 from swin_deploy.deploy.fold import fold
 
 Asked = dict[str, Any]
@@ -351,14 +353,16 @@ def test_encoder_is_found_behind_a_prefix(prefix: str, tmp_path: Path) -> None:
 # Other image and window sizes than the checkpoint's.
 
 
-@pytest.mark.parametrize("window", [2, 5, 8])
-def test_widening_tables_equal_timms(window: int) -> None:
+@pytest.mark.parametrize("before", [(4, 4), (3, 6)], ids=str)
+@pytest.mark.parametrize("after", [(2, 2), (5, 5), (8, 8), (5, 3), (3, 9), (4, 6)], ids=str)
+def test_widening_tables_equal_timms(before: tuple[int, int], after: tuple[int, int]) -> None:
     module = peers.import_peer("timm.layers")
-    table = torch.randn(49, 3, generator=torch.Generator().manual_seed(0))
-    shape = ((2 * window - 1) ** 2, 3)
-    expected = module.resize_rel_pos_bias_table(table, (window, window), shape)
-    assert rms_error(widening(table, window), expected) < FLOAT32_TOLERANCE
-    assert rms_error(bicubic(table, window), expected) > 100 * FLOAT32_TOLERANCE
+    sides = Size(*before), Size(*after)
+    rows, wanted = (offsets(one).area for one in sides)
+    table = torch.randn(rows, 3, generator=torch.Generator().manual_seed(0))
+    expected = module.resize_rel_pos_bias_table(table, after, (wanted, 3), old_window_size=before)
+    assert rms_error(widening(table, *sides), expected) < FLOAT32_TOLERANCE
+    assert rms_error(bicubic(table, *sides), expected) > 100 * FLOAT32_TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ DAMAGES = {
         "huggingface",
         "swin",
         cut("swin.encoder.layers.0.blocks.0.attention.self.relative_position_bias_table"),
-        ("wrong shapes", "relative_position_bias_table is [48, 2]", "no square window"),
+        ("wrong shapes", "relative_position_bias_table is [48, 2]", "belongs to no window"),
     ),
     "hf-absolute": Damage(
         "huggingface", "swin", add("swin.embeddings.position_embeddings"), ("absolute",)

@@ -1,12 +1,13 @@
 import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from exporters.errors import ConfigError, ExportError
-from swin_deploy.config import VARIANTS, SwinConfig
+from swin_deploy.config import VARIANTS, Family, SwinConfig
 from swin_deploy.config import memory as memory_limits
 from swin_deploy.config.memory import available_bytes, needed_bytes, require_memory
 from swin_deploy.reference import build_reference
@@ -20,11 +21,31 @@ def test_available_bytes_are_some_and_less_than_there_are() -> None:
     assert found is None or 0 < found < 1 << 50
 
 
-@pytest.mark.parametrize("name", ["notebook-digits", "notebook-swin-t", "swinv2_tiny_window8_256"])
+def padded_config(family: Family) -> SwinConfig:
+    """One window of 24 x 24 tokens on maps of 5 x 7 and 3 x 4: most places are pads."""
+    return SwinConfig(
+        family,
+        img_size=(20, 28),
+        window_size=24,
+        embed_dim=16,
+        depths=(2, 2),
+        num_heads=(1, 2),
+        window_rule="torchvision",
+        pads="pad-then-roll",
+    )
+
+
+CONFIGS = {
+    name: VARIANTS[name]
+    for name in ("notebook-digits", "notebook-swin-t", "swinv2_tiny_window8_256")
+} | {f"padded-{family}": padded_config(family) for family in get_args(Family)[1:]}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("batch", [1, 4])
 def test_needed_bytes_are_fewer_than_a_call_takes(name: str, batch: int) -> None:
     """A lower bound: what it refuses cannot run. Counted from the tensors that a call makes."""
-    config = VARIANTS[name]
+    config = CONFIGS[name]
     model = build_reference(config).eval()
     buffers = sum(one.numel() * one.element_size() for one in model.buffers())
     largest = 0
@@ -39,6 +60,11 @@ def test_needed_bytes_are_fewer_than_a_call_takes(name: str, batch: int) -> None
     images = torch.zeros(batch, 3, *config.image)
     with torch.inference_mode():
         model(images)
+    if name.startswith("padded"):  # scores are no output of a module
+        stage = config.stages[0]
+        scores = batch * stage.padded.area * stage.window_area * 4
+        assert needed_bytes(config, batch) > scores
+        largest = max(largest, scores)
     assert needed_bytes(config, batch) < buffers + 4 * largest
     assert needed_bytes(config, batch) > largest / 4  # and no empty promise
 

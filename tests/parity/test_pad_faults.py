@@ -13,7 +13,6 @@ from fault_parts import AbsentPartError, blocks, mlp_layers
 from pad_faults import PAD_FAULTS, SUBJECTS, padded_model
 
 from exporters.errors import ComparisonError
-from swin_deploy.config.pads import carries_pads
 from swin_deploy.config.windows import PAD
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.model import DeployModel
@@ -41,7 +40,7 @@ def judged(name: str, model: DeployModel) -> ParityReport:
 
 def test_models_have_pads_in_both_forms() -> None:
     forms = {
-        name: {carries_pads(one) for one in padded_model(name).config.stages if one.has_pads}
+        name: {one.carries_pads for one in padded_model(name).config.stages if one.has_pads}
         for name in SUBJECTS
     }
     assert all(True in forms[name] for name in ("carried V1", "carried V2"))
