@@ -14,6 +14,7 @@ import click
 from exporters.artifact import read_manifest
 from exporters.errors import CheckpointError, ExportError, FileError
 from exporters.text_files import shortened
+from swin_deploy.artifacts.outputs import is_sizes
 from swin_deploy.checkpoints.known import LIBRARIES
 from swin_deploy.config import DEFAULT_MODEL, variant
 
@@ -52,16 +53,34 @@ def require_onnx(path: Path) -> None:
 
     Raises:
         ExportError: If the path is missing, a folder, or named as an engine.
+        FileError: If it is a manifest of sizes.
     """
     if not os.path.isfile(path):
         raise ExportError(f"{path} does not exist, or is not a file; give an ONNX file")
+    _refuse_sizes(path, "ONNX file")
     if path.suffix == ".engine":
         raise ExportError(f"{path} is not a whole ONNX file: its name is that of an engine")
 
 
+def require_built_from(path: Path) -> None:
+    """Refuse what is neither an ONNX file nor a manifest of sizes; raises ``ExportError``."""
+    if not is_sizes(path):
+        require_onnx(path)
+
+
 def require_engine(path: Path) -> None:
     """Refuse a file that is not an engine with its manifest; raises ``FileError``."""
+    _refuse_sizes(path, "engine")
     read_manifest(path)
+
+
+def _refuse_sizes(path: Path, kind: str) -> None:
+    """Refuse a manifest of sizes where one file is needed; raises ``FileError``."""
+    if is_sizes(path):
+        raise FileError(
+            f"{path} is a manifest of several sizes, and one file is needed here; give the {kind} "
+            "of one size, which it names"
+        )
 
 
 def require_planned(path: Path) -> None:
