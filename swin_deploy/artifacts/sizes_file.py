@@ -93,15 +93,14 @@ class SizesFile:
         """Whether every size has an engine."""
         return all(one.engine for one in self.sizes)
 
-    def at(self, image_size: int | Size) -> OneSize:
+    def at(self, image_size: int | tuple[int, int]) -> OneSize:
         """Return the files of a size; raises ``ConfigError`` with the names of those there are."""
-        wanted = Size.of(image_size)
         for one in self.sizes:
-            if one.size == wanted:
+            if image_size in (one.size, one.size.plain):
                 return one
         raise ConfigError(
-            f"{self.path} has no files for {wanted} px; its sizes are {self.names}: give one of "
-            "them, or export this size too"
+            f"{self.path} has no files for {shortened(image_size)} px; its sizes are "
+            f"{self.names}: give one of them, or export this size too"
         )
 
     def onnx(self, one: OneSize) -> Path:

@@ -21,8 +21,10 @@ from swin_deploy.checkpoints.known import (
 )
 from swin_deploy.cli.console import Console
 from swin_deploy.cli.inputs import (
+    require_built_from,
     require_checkpoint,
     require_engine,
+    require_engines,
     require_images,
     require_onnx,
     require_sizes,
@@ -468,19 +470,33 @@ batch_option = functools.partial(
 report_option = click.option(
     "--report", type=FILE, metavar="DIR", help="Write report.json, .md and .html here."
 )
-onnx_option = click.option(
+
+
+def _files_option(
+    name: str, values: str, require: Callable[[Path], object], *, text: str
+) -> Callable[[Command], Command]:
+    """Return an option that takes files; ``require`` refuses a path that is none."""
+    return click.option(
+        name, values, type=FILE, multiple=True, callback=requiring(require), help=text
+    )
+
+
+onnx_option = _files_option(
+    "--onnx", "onnx_files", require_onnx, text="ONNX file; may be given again."
+)
+engine_option = _files_option(
+    "--engine", "engine_files", require_engine, text="Engine; may be given again."
+)
+# The same, of commands that take several sizes.
+onnx_files_option = _files_option(
     "--onnx",
     "onnx_files",
-    type=FILE,
-    multiple=True,
-    callback=requiring(require_onnx),
-    help="ONNX file; may be given again.",
+    require_built_from,
+    text="ONNX file, or a manifest of sizes; may be given again.",
 )
-engine_option = click.option(
+engine_files_option = _files_option(
     "--engine",
     "engine_files",
-    type=FILE,
-    multiple=True,
-    callback=requiring(require_engine),
-    help="Engine; may be given again.",
+    require_engines,
+    text="Engine, or a manifest of sizes; may be given again.",
 )

@@ -3,6 +3,7 @@
 =================  =================================================================
 ``preprocessing``  the steps from a picture to a model's input, as values
 ``arrays``         pictures as arrays of any number of channels, and in `.npy` files
+``opening``        a picture opened but not decoded: its size, and failures in one line
 ``decode``         one image file through these steps
 ``sets``           images, seeded noise and extreme inputs, ready for a model
 ``labelled``       image files with their classes, none opened yet

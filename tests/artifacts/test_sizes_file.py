@@ -278,7 +278,8 @@ def test_build_trt_without_a_file_takes_all_sizes_of_the_newest_export(
 
 
 def test_other_commands_refuse_a_manifest_of_sizes_by_name(own: Path, swin: Command) -> None:
-    swin("evaluate", "--onnx", own, "--data", own.parent).assert_error("one file is needed here")
+    swin("evaluate", "--onnx", own, "--data", own.parent).assert_error(f"{STEM}-112.onnx, ")
+    swin("evaluate", "--engine", own, "--data", own.parent).assert_error("build-trt")
     with pytest.raises(ExportError, match="not a whole ONNX file"):
         load_onnx(own)
 
