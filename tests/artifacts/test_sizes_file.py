@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import onnxruntime
 import pytest
 import several_sizes
 import torch
-from command_line import Command, listing
+from command_line import Command, listing, no_space
 from conftest import rms_error, seeded_images
 from several_sizes import MANIFEST, SIDES, STEM
 
@@ -206,6 +207,18 @@ def test_export_of_several_sizes_keeps_what_it_did_not_make(own: Path, swin: Com
     done = swin(*several_sizes.WORDS, "--output", own.parent / "x.onnx")
     assert done.status == 2
     assert "end its name in .json" in done.err
+
+
+def test_export_and_build_of_several_sizes_onto_a_full_disk_change_nothing(
+    own: Path, swin: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
+    monkeypatch.setattr(os, "fsync", no_space)
+    before = listing(own.parent)
+    swin(*several_sizes.WORDS, "--output", own).assert_error("No space left on device")
+    half = ("--fp16", "--flavor", "tensorrt-rtx", "--no-timing-cache")
+    swin("build-trt", own, *half).assert_error("No space left on device")
+    assert listing(own.parent) == before
 
 
 def test_export_sizes_refuses_models_of_other_weights(tmp_path: Path) -> None:
