@@ -14,6 +14,7 @@
 ``outputs``         places that files may go to
 ``precisions``      the facts of every precision: one table
 ``progress``        progress of long work, and the functions that are told of it
+``shared_weights``  weights of several graphs in one data file, each stored once
 ``signals``         interrupts (SIGINT) and requests to end (SIGTERM)
 ``soundness``       checks that every ONNX file must pass before anything computes with it
 ``spec``            options of exports and builds, as frozen values without behaviour

@@ -175,7 +175,9 @@ def write_artifact(
     return write_artifacts([NewArtifact(path, data, manifest)], force=force)[0]
 
 
-def write_artifacts(new: Sequence[NewArtifact], *, force: bool = False) -> list[dict[str, Any]]:
+def write_artifacts(
+    new: Sequence[NewArtifact], *, last: tuple[Output, Content] | None = None, force: bool = False
+) -> list[dict[str, Any]]:
     """Write artefacts and their manifests, all or none, and return the manifests written.
 
     Whenever the process is killed, ``read_manifest`` finds the pair that was there before, or the
@@ -183,26 +185,33 @@ def write_artifacts(new: Sequence[NewArtifact], *, force: bool = False) -> list[
 
     Args:
         new: The artefacts, in the order in which they get their names.
+        last: A file that describes them, and its content; it gets its name after them.
         force: True to replace files that this program did not make.
 
     Raises:
         FileError: If a file cannot be written, or one is there that is not ours.
     """
     outputs = [artifact_outputs(one.path) for one in new]
-    claim([output for pair in outputs for output in pair], force=force)
+    claimed = [output for pair in outputs for output in pair] + ([last[0]] if last else [])
+    claim(claimed, force=force)
     manifests = [_full_manifest(one) for one in new]
     contents: dict[Path, Content] = {}
     for one, manifest, (file, beside) in zip(new, manifests, outputs, strict=True):
         contents |= {file.path: one.data, beside.path: _text(manifest)}
+    if last:
+        contents[last[0].path] = last[1]
     places = [(real_path(file.path), real_path(beside.path)) for file, beside in outputs]
     with staged_together(contents) as staged, name_locks([place for place, _ in places]):
         # From here on nobody else changes what is there.
         before = [_description(place) for place, _ in places]
         if None in before:
-            claim([output for pair in outputs for output in pair], force=force)
+            claim(claimed, force=force)
         with undisturbed():
             for pair, known, manifest in zip(places, before, manifests, strict=True):
                 _take_names(staged, pair, before=known, full=manifest)
+            if last:
+                place = real_path(last[0].path)
+                os.replace(staged[place], place)
     return manifests
 
 

@@ -27,6 +27,7 @@ from torch import nn
 from exporters.errors import DeployError, ExportError
 from exporters.half_precision import FLOAT32_ASKED, FLOAT32_MODULES, float32_modules, to_half
 from exporters.memory import release_memory
+from exporters.shared_weights import check_shared_weights
 from exporters.soundness import require_sound
 from exporters.spec import OPSET_RANGE, ExportSpec
 from exporters.text_files import shortened
@@ -194,6 +195,7 @@ def load_onnx(path: os.PathLike[str]) -> onnx.ModelProto:
     try:
         graph = onnx.load(file, format="protobuf", load_external_data=False)
         require_sound(graph, file.parent)
+        check_shared_weights(graph, file.parent)
         onnx.load_external_data_for_model(graph, str(file.parent))
         check_graph(graph, full=False)
         for key in (FLOAT32_MODULES, FLOAT32_ASKED):

@@ -1,8 +1,9 @@
 """Swin Transformer checkpoints to verified TensorRT engines.
 
 ``load`` a checkpoint, ``export`` it to ONNX, ``build`` an engine, ``check`` the files against the
-checkpoint, and classify pictures with a ``Predictor``; ``replace_backbone`` puts the deploy model
-in the place of the Swin inside a larger one. docs/python.md has an example of each.
+checkpoint, and classify pictures with a ``Predictor``; ``export_sizes`` exports one model at
+several image sizes, ``replace_backbone`` puts the deploy model in the place of the Swin inside a
+larger one. docs/python.md has an example of each.
 
 Names load when they are first used: importing this package loads neither PyTorch nor NumPy.
 """
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from swin_deploy.api.checks import Report, check
     from swin_deploy.api.engines import build
     from swin_deploy.api.models import Model, load
+    from swin_deploy.api.sizes import export_sizes
     from swin_deploy.api.swaps import replace_backbone
     from swin_deploy.artifacts.engine_file import Listener
     from swin_deploy.images.preprocessing import PreprocessingChoice
@@ -53,6 +55,7 @@ __all__ = [
     "Swap",
     "build",
     "check",
+    "export_sizes",
     "load",
     "replace_backbone",
 ]
@@ -68,6 +71,7 @@ _HOMES = {
     "Swap": "swin_deploy.swap.replace",
     "build": "swin_deploy.api.engines",
     "check": "swin_deploy.api.checks",
+    "export_sizes": "swin_deploy.api.sizes",
     "load": "swin_deploy.api.models",
     "replace_backbone": "swin_deploy.api.swaps",
 }

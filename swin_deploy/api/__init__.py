@@ -5,6 +5,7 @@
 ``checks``   from a model and the files made from it to a parity report
 ``engines``  from an ONNX file to a TensorRT engine
 ``models``   from a checkpoint to a model, and from a model to an ONNX file
+``sizes``    one model at several image sizes, to ONNX files that share their weights
 ``swaps``    from a model around a Swin to the same around the deploy model
 ===========  ==============================================================
 

@@ -10,6 +10,7 @@ from typing import Any
 from exporters.errors import ComparisonError, ConfigError
 from exporters.progress import Progress, silent
 from swin_deploy.api.border import StrPath, derived, path_of, require_known, require_whole
+from swin_deploy.artifacts.sizes_file import read_sizes
 from swin_deploy.candidates import Made, read_made
 from swin_deploy.checkpoints.known import ORIGINAL_CHOICES
 from swin_deploy.checkpoints.load import LoadedModel
@@ -92,7 +93,7 @@ def check(  # noqa: PLR0913 - what may be asked of it, by name
 
     Args:
         model: The reference, from ``load``.
-        files: ONNX files and engines made from it.
+        files: ONNX files and engines made from it; of a manifest of sizes, those of its size.
         images: Folder of real images, in class folders or not; by default those that come with the
             model, if any. Seeded noise and extreme inputs are always compared.
         limit: Maximum number of real images, spread evenly over the folder.
@@ -129,7 +130,7 @@ def check(  # noqa: PLR0913 - what may be asked of it, by name
     if not isinstance(model, LoadedModel):
         raise ConfigError(f"{model!r} is not a model; check takes what load returns")
     folder = None if images is None else path_of(images)
-    made = _made(files, runner)
+    made = _made(files, runner, model)
     original_library(model, original)  # a wrong choice fails before the work
     sets = image_sets(model, folder, limit=limit)
     parity = prove_parity(
@@ -139,15 +140,23 @@ def check(  # noqa: PLR0913 - what may be asked of it, by name
     return derived(Report, found)
 
 
-def _made(files: Sequence[StrPath], runner: TorchWay | None) -> Made:
-    """Sort the files by their kind.
+def _made(files: Sequence[StrPath], runner: TorchWay | None, model: LoadedModel) -> Made:
+    """Sort the files by their kind; of a manifest of sizes, those of the model's size are taken.
 
     Raises:
         ComparisonError: If one is neither an ONNX file nor an engine.
+        ConfigError: If a manifest of sizes does not have the model's size.
     """
     found: dict[str, list[Path]] = {"onnx": [], "engine": [], "checkpoint": []}
     for path in map(path_of, files):
-        found[form_of(path)].append(path)
+        form = form_of(path)
+        if form == "sizes":
+            sizes = read_sizes(path)
+            one = sizes.at(model.config.image)
+            found["onnx"].append(sizes.onnx(one))
+            found["engine"] += [sizes.engine(one)] if one.engine else []
+        else:
+            found[form].append(path)
     if found["checkpoint"]:
         raise ComparisonError(
             f"{found['checkpoint'][0]} is neither an ONNX file nor an engine; name what was made "

@@ -30,7 +30,9 @@ from swin_deploy.api.border import (
 from swin_deploy.artifacts.builds import claim_build, plan_build
 from swin_deploy.artifacts.engine_file import Listener, RefusedEngine, write_engine
 from swin_deploy.artifacts.onnx_file import read_onnx
-from swin_deploy.artifacts.outputs import ENGINE_ENDINGS
+from swin_deploy.artifacts.outputs import ENGINE_ENDINGS, is_sizes
+from swin_deploy.artifacts.sizes_build import build_sizes, plan_sizes_build
+from swin_deploy.artifacts.sizes_file import SizesFile, read_sizes, to_dict
 
 
 class BuildOptions(TypedDict, total=False):
@@ -72,8 +74,9 @@ def build(
     the precision; the converted graph is written with the engine.
 
     Args:
-        onnx: The ONNX file.
-        output: The engine's file; by default next to the ONNX file, named after it.
+        onnx: The ONNX file; or a manifest of sizes, which gets an engine for each size.
+        output: The engine's file; by default next to the ONNX file, named after it. Engines of
+            several sizes are named after their manifest.
         precision: Precision of the engine; by default the file's.
         batch: Number of images a call, or its minimum, optimum and maximum; by default 1, 8, 32,
             or the file's fixed batch.
@@ -82,7 +85,8 @@ def build(
         options: Options of the builder, see ``BuildOptions``.
 
     Returns:
-        The engine and its manifest, which has the kernel plan.
+        The engine and its manifest, which has the kernel plan; or the manifest of sizes that names
+        the engines.
 
     Raises:
         BuildError: If it cannot be built, or the kernels would not run in the precision that was
@@ -104,6 +108,14 @@ def build(
     require_known("precision", precision, (None, *PRECISIONS))
     profile = _profile(batch)
     settings = _engine_options(options)
+    told = listener or Listener()
+    if is_sizes(path):
+        if named is not None:
+            raise ConfigError(f"the engines are written next to {path}; leave out output")
+        sizes = read_sizes(path)
+        return _build_sizes(
+            sizes, precision, profile=profile, options=settings, listener=told, force=force
+        )
     source = read_onnx(path)
     files = plan_build(source, named, precision=precision, folder=path.parent)
     require_ending(files.engine, ENGINE_ENDINGS)
@@ -114,12 +126,28 @@ def build(
         files.engine,
         profile=profile,
         options=settings,
-        listener=listener or Listener(),
+        listener=told,
         force=force,
     )
     if isinstance(engine, RefusedEngine):
         raise BuildError(f"{files.engine}: {engine.text}")
     return Artifact(engine.path, engine.values)
+
+
+def _build_sizes(
+    sizes: SizesFile,
+    precision: Precision | None,
+    *,
+    profile: BatchProfile | None,
+    options: EngineOptions,
+    listener: Listener,
+    force: bool,
+) -> Artifact:
+    plan = plan_sizes_build(sizes, precision)
+    built = build_sizes(plan, profile=profile, options=options, listener=listener, force=force)
+    if isinstance(built, RefusedEngine):
+        raise BuildError(f"{plan.path}: {built.text}")
+    return Artifact(built.path, to_dict(built))
 
 
 def _engine_options(asked: BuildOptions) -> EngineOptions:

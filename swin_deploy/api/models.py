@@ -11,7 +11,7 @@ from torch import nn
 
 from exporters.errors import ConfigError
 from exporters.precisions import EDGES, PRECISIONS, REDUCED
-from exporters.spec import OPSET_RANGE, Precision
+from exporters.spec import OPSET_RANGE, ExportSpec, Precision
 from swin_deploy.api.border import (
     Artifact,
     StrPath,
@@ -114,11 +114,25 @@ class Model(LoadedModel):
         _check(asked)
         file = path_of(path)
         require_ending(file, ONNX_ENDINGS)
-        named = asked.get("keep", ())
-        keep = keepable_paths(self, (named,) if isinstance(named, str) else named)
-        choices: dict[str, Any] = {**asked, "keep": keep}
-        written = write_onnx(self, export_spec(self, **choices), file, force=force)
+        written = write_onnx(self, checked_spec(self, asked), file, force=force)
         return Artifact(file, written.manifest or {})
+
+
+def checked_spec(model: Model, asked: ExportOptions) -> ExportSpec:
+    """Return the specification of an export, its options checked.
+
+    Args:
+        model: The model to export.
+        asked: Options of the export.
+
+    Raises:
+        ConfigError: If an option or its value is unknown, or the options contradict each other.
+    """
+    _check(asked)
+    named = asked.get("keep", ())
+    keep = keepable_paths(model, (named,) if isinstance(named, str) else named)
+    choices: dict[str, Any] = {**asked, "keep": keep}
+    return export_spec(model, **choices)
 
 
 def load(model: StrPath, *, variant: str | None = None, **asked: Unpack[LoadOptions]) -> Model:

@@ -95,6 +95,40 @@ def write_engine(
     claim(artifact_outputs(path), inputs=[] if new else [source.path], force=force)
     if new:
         claim(artifact_outputs(source.path), force=force)
+    built = new_engine(source, path, profile=profile, options=options, listener=listener)
+    if isinstance(built, RefusedEngine):
+        return built
+    before = [new_graph(source)] if new else []
+    digest = before[0].sha256 if before else source.sha256
+    engine = built_from(built, source.path, digest)
+    return engine_manifest(path, write_artifacts([*before, engine], force=force)[-1])
+
+
+def new_engine(
+    source: OnnxFile,
+    path: Path,
+    *,
+    profile: BatchProfile | None,
+    options: EngineOptions,
+    listener: Listener = Listener(),
+) -> NewArtifact | RefusedEngine:
+    """Build an engine and prove its precision; nothing is written yet.
+
+    Args:
+        source: The graph.
+        path: Path that the engine is to have.
+        profile: Batches it accepts, as in ``write_engine``.
+        options: Flavour and builder settings.
+        listener: Functions that are told of steps and warnings.
+
+    Returns:
+        The engine to write, of which ``built_from`` says the source; or the refused engine.
+
+    Raises:
+        BuildError: If it cannot be built.
+        ExportError: If the ONNX file cannot be read.
+        MissingBackendError: If the flavour is not installed, or needs a GPU that is not there.
+    """
     graph = source.whole_graph()
     profile = profile or default_profile(graph)
     with naming(source.path):
@@ -105,9 +139,7 @@ def write_engine(
     reasons = () if source.precision == "fp32" else missing_precision(built.plan, graph)
     if reasons:
         return RefusedEngine(built.plan, reasons)
-    before = [new_graph(source)] if new else []
-    digest = before[0].sha256 if before else source.sha256
-    manifest = {
+    facts = {
         "kind": "engine",
         **model,
         "precision": source.precision,
@@ -118,10 +150,20 @@ def write_engine(
         **source.edges,
         "build_s": round(built.build_s, 3),
         "plan": built.plan.to_dict(),
-        "source": {"file": source.path.name, "sha256": digest},
     }
-    written = write_artifacts([*before, NewArtifact(path, built.data, manifest)], force=force)
-    return engine_manifest(path, written[-1])
+    return NewArtifact(path, built.data, facts)
+
+
+def built_from(engine: NewArtifact, source: Path, sha256: str) -> NewArtifact:
+    """Return an engine to write whose manifest names the ONNX file that it was built from.
+
+    Args:
+        engine: The engine.
+        source: Path of the ONNX file.
+        sha256: SHA-256 of the ONNX file.
+    """
+    named = {"source": {"file": source.name, "sha256": sha256}}
+    return dataclasses.replace(engine, facts=engine.facts | named)
 
 
 def missing_precision(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ...]:

@@ -185,10 +185,24 @@ def write_onnx(
     """
     inputs = [] if loaded.checkpoint is None else [loaded.checkpoint]
     claim(artifact_outputs(path), inputs=inputs, force=force)
+    return write_graph(export_graph(loaded, spec, path), force=force)
+
+
+def export_graph(loaded: LoadedModel, spec: ExportSpec, path: Path) -> OnnxFile:
+    """Fold, export and check a model; nothing is written yet.
+
+    Args:
+        loaded: The model.
+        spec: Input, opset, batch and precision of the export.
+        path: Path that the file is to have.
+
+    Raises:
+        ConfigError: If the export takes pixels, and the model's normalisation is not known.
+        ExportError: If the export fails or is not what was asked for.
+    """
     metadata = texts(facts_of(loaded), spec.precision)
     # Only the exporter holds the deploy model, and releases it: its weights are the graph's.
-    graph = export_onnx(_deployed(loaded, spec), spec, metadata=metadata)
-    return write_graph(OnnxFile(path, graph), force=force)
+    return OnnxFile(path, export_onnx(_deployed(loaded, spec), spec, metadata=metadata))
 
 
 def _deployed(loaded: LoadedModel, spec: ExportSpec) -> nn.Module:

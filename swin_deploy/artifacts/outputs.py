@@ -24,11 +24,13 @@ EVALUATION_FILES = ("evaluation.json", "evaluation.md")
 REPORT_MEMBERS = {"schema", "verdict", "model", "artifacts"}
 EVALUATION_MEMBERS = {"schema", "model", "reference", "candidates"}
 PREDICTIONS = "predictions"  # kind of the manifest of a table
+SIZES = "sizes"  # kind of the manifest of a model's sizes
 FEATURE_MEMBERS = {"images.npy", "errors.npy"}
 # Endings by what a file is to be.
 ONNX_ENDINGS = ("an ONNX file", (".onnx",))
 ENGINE_ENDINGS = ("an engine", (".engine", ".plan", ".trt"))
 PICTURE_ENDINGS = ("a picture", (".svg",))
+SIZES_ENDINGS = ("a manifest of sizes", (".json",))
 SIGNED = SIGNATURE.partition("{")[0].encode()
 # Texts of versions that did not sign.
 COMMENT = re.compile(rb"## .*<details><summary>(Conditions|The reports)</summary>", re.S)
@@ -71,6 +73,16 @@ def table_outputs(path: Path) -> tuple[Output, ...]:
 def features_output(path: Path) -> Output:
     """Return a file of features, as a file to write."""
     return Output(path, _holds_features)
+
+
+def sizes_output(path: Path) -> Output:
+    """Return a manifest of sizes, as a file to write."""
+    return Output(path, is_sizes)
+
+
+def is_sizes(path: Path) -> bool:
+    """Tell whether a file is a manifest of one model's sizes."""
+    return path.suffix == ".json" and path.is_file() and read_kind(path) == SIZES
 
 
 def ending_problem(path: Path, kind: tuple[str, tuple[str, ...]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -12,16 +12,28 @@ import swin_deploy.cli.options as shared
 from exporters.outputs import Output
 from swin_deploy.artifacts.outputs import report_outputs
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import CHECK_FAILED, Console, show_result
+from swin_deploy.cli.console import CHECK_FAILED, Console
 from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.cli.sizes import SizedRun, require_one_size, runs_by_size, show_sizes
 from swin_deploy.cli.values import batch_list, duration
 
 if TYPE_CHECKING:
+    from swin_deploy.bench import BenchReport
     from swin_deploy.bench.throughput import Against
     from swin_deploy.checkpoints.load import LoadedModel
     from swin_deploy.report.results import Report
     from swin_deploy.runners import TorchWay
+
+
+class Choices(TypedDict):
+    """What is measured, at every size."""
+
+    batches: tuple[int, ...]
+    against: tuple[Against, ...]
+    seconds: float
+    transfers: bool
+
 
 WAYS = ("eager", "compile", "max-autotune", "original")
 EPILOG = """\b
@@ -30,6 +42,7 @@ Examples:
   swin-deploy bench --engine engines/model-fp16-opset17.engine --batch 1,8,32,128 --against all
   swin-deploy bench --model notebook-swin-t --against eager --seconds 60 --report report/
   swin-deploy bench --checkpoint swin.pt --runner torch --batch 1,32
+  swin-deploy bench --checkpoint swin.pt --engine engines/swin-fp16-opset17-sizes.json
 
 \b
 --against names what to compare with, between commas:
@@ -60,8 +73,8 @@ def against_list(_: click.Context, __: click.Parameter, value: str) -> tuple[Aga
 
 @command(epilog=EPILOG)
 @shared.model_options
-@shared.onnx_option
-@shared.engine_option
+@shared.onnx_files_option
+@shared.engine_files_option
 @shared.runner_option
 @click.option(
     "--batch",
@@ -113,43 +126,67 @@ def bench(
 
     PyTorch runs on CUDA if it is there, else on the CPU; so does ONNX Runtime. Each output is
     checked before it is timed. The first row is the baseline of every ratio, and each ratio comes
-    with its 95 % interval. With --report the table joins the report in that folder.
+    with its 95 % interval. With --report the table joins the report in that folder. Of a manifest
+    of sizes every size is measured, each for --seconds, or that of --image-size.
     """
+    runs = runs_by_size(asked, onnx_files, engine_files)
     if report:
+        require_one_size(runs, "--report")
         _claim(report, (*asked.inputs(), *onnx_files, *engine_files), force=force)
-    with console.loading("Loading PyTorch and the model"):
-        from swin_deploy.bench import Effort
-        from swin_deploy.bench.throughput import measure_throughput
-        from swin_deploy.candidates import read_made
-        from swin_deploy.report.make import make_report
-        from swin_deploy.report.terminal import render_bench
-        from swin_deploy.report.write import write_report
+    choices: Choices = {
+        "batches": batches,
+        "seconds": seconds,
+        "transfers": transfers,
+        "against": against,
+    }
+    results = [(run, _measure(console, run, runner, choices, report, force=force)) for run in runs]
+    from swin_deploy.report.terminal import render_bench
 
-        loaded = asked.load()
-        made = read_made(onnx_files, engine_files, runner)
-        earlier = _earlier(report, loaded, force=force) if report else None
-    with console.step("Measuring throughput") as step:
-        result = measure_throughput(
-            loaded,
-            made,
-            batches=batches,
-            effort=Effort(seconds=seconds, transfers=transfers),
-            against=against,
-            progress=step.update,
-        )
-    if report:
-        fresh = earlier or make_report(loaded, made, parity=None, bench=None)
-        write_report(replace(fresh, bench=result), report, force=force)
-    show_result(result, render_bench, as_json=as_json)
+    show_sizes(results, render_bench, as_json=as_json)
     if report:
         console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
-    if result.failures:
+    if any(result.failures for _, result in results):
         click.get_current_context().exit(CHECK_FAILED)
     if not engine_files and not onnx_files:
         words = (*asked.words(), *shared.runner_words(runner))
         console.next_step("run", *words, why="makes what you ship, and times it")
     elif "compile" not in against:
         console.again("--against", "all", why="torch.compile is the bar to clear")
+
+
+def _measure(
+    console: Console,
+    run: SizedRun,
+    runner: TorchWay | None,
+    choices: Choices,
+    report: Path | None,
+    *,
+    force: bool,
+) -> BenchReport:
+    """Measure the files of one size, and add the table to the report that is asked for."""
+    with console.loading(f"Loading PyTorch and the model{run.at}"):
+        from swin_deploy.bench import Effort
+        from swin_deploy.bench.throughput import measure_throughput
+        from swin_deploy.candidates import read_made
+        from swin_deploy.report.make import make_report
+        from swin_deploy.report.write import write_report
+
+        loaded = run.asked.load()
+        made = read_made(run.onnx, run.engines, runner)
+        earlier = _earlier(report, loaded, force=force) if report else None
+    with console.step(f"Measuring throughput{run.at}") as step:
+        result = measure_throughput(
+            loaded,
+            made,
+            batches=choices["batches"],
+            effort=Effort(seconds=choices["seconds"], transfers=choices["transfers"]),
+            against=choices["against"],
+            progress=step.update,
+        )
+    if report:
+        fresh = earlier or make_report(loaded, made, parity=None, bench=None)
+        write_report(replace(fresh, bench=result), report, force=force)
+    return result
 
 
 def _claim(report: Path, inputs: tuple[Path, ...], *, force: bool) -> None:

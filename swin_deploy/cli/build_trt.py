@@ -4,32 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, TypedDict
 
 import click
 
 from exporters.artifact import artifact_outputs
 from exporters.outputs import Output
 from exporters.precisions import PRECISIONS
-from exporters.spec import BatchProfile, Flavor, Precision
+from exporters.spec import BatchProfile, EngineOptions, Flavor, Precision
 from swin_deploy.artifacts.newest import ENGINES, newest_export
+from swin_deploy.artifacts.outputs import is_sizes
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, show_json, show_line
 from swin_deploy.cli.engine_options import (
     EngineBuildOptions,
+    engine_words,
     life_options,
     require_delivered,
     resolve_flavor,
     show_targets,
 )
-from swin_deploy.cli.inputs import require_onnx, requiring
+from swin_deploy.cli.inputs import require_built_from, requiring
 from swin_deploy.cli.options import flavor_option, json_option
 from swin_deploy.cli.outputs import ENGINE, claim_outputs, force_option, require_ending
+from swin_deploy.cli.sizes import build_sizes
 from swin_deploy.cli.values import FILE, batch_range
 
-if TYPE_CHECKING:
-    from swin_deploy.artifacts.onnx_file import OnnxFile
-    from swin_deploy.runners.engine_manifest import EngineManifest
+
+class BuildChoices(TypedDict):
+    """What is built, whatever the file: the same for one size and for several."""
+
+    precision: Precision | None
+    profile: BatchProfile | None
+    options: EngineOptions
+    force: bool
+    as_json: bool
+
 
 MAX_WORKSPACE_MIB = 1 << 20
 
@@ -41,6 +51,7 @@ Examples:
   swin-deploy build-trt --fp16 --flavor tensorrt-rtx --compute-capability 8.6,8.9,12.0
   swin-deploy build-trt --fp16 --flavor tensorrt-rtx --compute-capability current
   swin-deploy build-trt --fp16 --flavor tensorrt --hardware-compatibility ampere-plus
+  swin-deploy build-trt engines/model-fp32-opset17-sizes.json --fp16
 
 \b
 Exit status 1: half precision was asked for, but attention or matrix products
@@ -51,7 +62,7 @@ written then.
 
 @command("build-trt", epilog=BUILD_EPILOG)
 @click.argument(
-    "onnx_file", metavar="[ONNX]", type=FILE, required=False, callback=requiring(require_onnx)
+    "onnx_file", metavar="[ONNX]", type=FILE, required=False, callback=requiring(require_built_from)
 )
 @click.option("--fp16", "precision", flag_value="fp16", help="Half precision, proved or refused.")
 @click.option("--bf16", "precision", flag_value="bf16", help="bfloat16, proved or refused.")
@@ -92,35 +103,76 @@ def build_trt(
     that precision, since precision lives in the graph: TensorRT 11 and TensorRT-RTX have no
     precision flags. That graph is written beside the engine, and with it. Builds without a GPU
     with TensorRT-RTX.
+
+    A manifest of sizes, as export writes with several --image-size, gets an engine for each size.
     """
     if output:
         _claim([output], onnx_file, life, force=force)
         require_ending(output, ENGINE)
     named = onnx_file or newest_export(precision)
+    several = is_sizes(named)
+    if output and several:
+        raise click.UsageError(f"the engines are written next to {named}; leave out --output")
     with console.loading("Loading ONNX and TensorRT"):
-        from swin_deploy.artifacts.builds import plan_build
-        from swin_deploy.artifacts.engine_file import Listener, write_engine
-        from swin_deploy.artifacts.onnx_file import read_onnx
-        from swin_deploy.config import VARIANTS
+        import swin_deploy.artifacts.engine_file  # noqa: F401 - the slow part
 
         options = life.options(
             resolve_flavor(flavor),
             workspace_mib=workspace,
             optimization_level=optimization_level,
         )
-        source = read_onnx(named)
-        files = plan_build(source, output, precision=precision, folder=ENGINES)
-    _say_source(console, source, newest=onnx_file is None, asked=precision)
+    if several and onnx_file is None:
+        console.note(f"  taking the newest export, {named}")
+    choices: BuildChoices = {
+        "precision": precision,
+        "profile": batch,
+        "options": options,
+        "force": force,
+        "as_json": as_json,
+    }
+    if several:
+        build_sizes(console, named, **choices)
+    else:
+        _build(console, onnx_file, named, output, life=life, **choices)
+
+
+def _build(
+    console: Console,
+    given: Path | None,
+    onnx_file: Path,
+    output: Path | None,
+    *,
+    life: EngineBuildOptions,
+    precision: Precision | None,
+    profile: BatchProfile | None,
+    options: EngineOptions,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Build one engine, and show it; without a file given, ``onnx_file`` is the newest export."""
+    from swin_deploy.artifacts.builds import plan_build
+    from swin_deploy.artifacts.engine_file import Listener, write_engine
+    from swin_deploy.artifacts.onnx_file import read_onnx
+    from swin_deploy.config import VARIANTS
+
+    source = read_onnx(onnx_file)
+    files = plan_build(source, output, precision=precision, folder=ENGINES)
+    if given is None:
+        console.note(f"  taking the newest export, {onnx_file}, {source.precision}")
+    if source.precision == "fp32" and precision is None:
+        console.note(
+            f"  {onnx_file.name} is float32, and so is its engine; --fp16 builds in float16"
+        )
     path, converts = files.engine, files.converts
-    _claim(files.written, named, life, force=force)
+    _claim(files.written, onnx_file, life, force=force)
     if converts:
-        with console.step(f"Writing {named.name} in {converts}"):
+        with console.step(f"Writing {onnx_file.name} in {converts}"):
             source = files.source(source)
     with console.step(f"Building {path.name} with {options.flavor}") as step:
         built = write_engine(
             source,
             path,
-            profile=batch,
+            profile=profile,
             options=options,
             listener=Listener(step.update, step.warn),
             force=force,
@@ -133,7 +185,7 @@ def build_trt(
     if as_json:
         show_json(engine.values | {"path": str(path)})
     else:
-        show_line(f"{path}: {_in_words(engine)}")
+        show_line(f"{path}: {engine_words(engine)}")
     model = engine.values.get("model")
     if model in VARIANTS and not engine.values["checkpoint_sha256"]:
         console.next_step("parity", "--model", model, "--engine", path, why="is it equal")
@@ -149,23 +201,3 @@ def _claim(
     if life.timing_cache is not None:  # the builder checks an existing file
         outputs.append(Output(life.timing_cache, lambda _: True))
     claim_outputs(outputs, inputs=[source], force=force)
-
-
-def _say_source(console: Console, file: OnnxFile, *, newest: bool, asked: Precision | None) -> None:
-    """Say what nobody asked for: the file that was chosen, and float32."""
-    if newest:
-        console.note(f"  taking the newest export, {file.path}, {file.precision}")
-    if file.precision == "fp32" and asked is None:
-        console.note(
-            f"  {file.path.name} is float32, and so is its engine; --fp16 builds in float16"
-        )
-
-
-def _in_words(engine: EngineManifest) -> str:
-    kernels = engine.plan
-    return (
-        f"{engine.values['bytes'] / 1e6:.1f} MB, {engine.precision}, "
-        f"{kernels.flavor} {kernels.version}, batch {engine.profile.min} to {engine.profile.max}; "
-        f"{kernels.kernel_count} kernels, attention fused {kernels.fused_attention} of "
-        f"{kernels.attention_blocks}, {100 * kernels.half_byte_share:.1f} % of bytes in half"
-    )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from swin_deploy.runners.engine_manifest import EngineManifest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,17 @@ def show_targets(console: Console, engine: EngineManifest) -> None:
     console.note(f"  {engine.flavor}: {engine.traits.proof}")
 
 
+def engine_words(engine: EngineManifest) -> str:
+    """Return an engine's size, precision, batches and kernels in words."""
+    kernels = engine.plan
+    return (
+        f"{engine.values['bytes'] / 1e6:.1f} MB, {engine.precision}, "
+        f"{kernels.flavor} {kernels.version}, batch {engine.profile.min} to {engine.profile.max}; "
+        f"{kernels.kernel_count} kernels, attention fused {kernels.fused_attention} of "
+        f"{kernels.attention_blocks}, {100 * kernels.half_byte_share:.1f} % of bytes in half"
+    )
+
+
 def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
     """Return the flavour asked for; for ``auto`` the one that this machine can use."""
     from exporters.backends import choose_flavor
@@ -171,8 +183,8 @@ def resolve_flavor(flavor: Literal["auto"] | Flavor) -> Flavor:
     return choose_flavor() if flavor == "auto" else flavor
 
 
-def require_delivered(engine: EngineManifest | RefusedEngine) -> EngineManifest:
-    """Return the engine; exit with status 1 and the reasons if its precision is not delivered."""
+def require_delivered(engine: Built | RefusedEngine) -> Built:
+    """Return what was built; exit with status 1 and the reasons if it lacks its precision."""
     from swin_deploy.artifacts.engine_file import RefusedEngine
 
     if isinstance(engine, RefusedEngine):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +13,18 @@ from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
 from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, announce, show_json, show_line
-from swin_deploy.cli.options import ModelRequest, json_option, model_options
+from swin_deploy.cli.options import (
+    ModelRequest,
+    image_sizes_option,
+    json_option,
+    model_options,
+)
 from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
+from swin_deploy.cli.sizes import export_sizes, say_pixels
 from swin_deploy.cli.values import FILE, fixed_or_dynamic
+
+if TYPE_CHECKING:
+    from swin_deploy.api.models import ExportOptions
 
 EPILOG = """\b
 Examples:
@@ -22,11 +33,12 @@ Examples:
   swin-deploy export --checkpoint swin.pt --precision fp16 --keep-float32 layers.3.mlp
   swin-deploy export --model notebook-swin-s --image-size 448 --batch 1
   swin-deploy export --checkpoint swin.pt --bake-preprocessing
+  swin-deploy export --checkpoint birefnet.pt --image-size 1024 --image-size 512
 """
 
 
 @command(epilog=EPILOG)
-@model_options
+@functools.partial(model_options, image_size=image_sizes_option)
 @click.option(
     "--opset",
     type=click.IntRange(*OPSET_RANGE),
@@ -75,7 +87,7 @@ Examples:
 @click.pass_obj
 def export(
     console: Console,
-    asked: ModelRequest,
+    asked: tuple[ModelRequest, ...],
     opset: int,
     precision: Precision,
     keep: tuple[str, ...],
@@ -90,11 +102,39 @@ def export(
 
     Without --checkpoint the weights are random: good for sizes and speed, not for results. The
     default model is the notebook's Swin-T. A JSON manifest is written beside the file.
+
+    With several --image-size there is one file a size, and one of the weights that they share; a
+    manifest of sizes, <name>-sizes.json, stands for them all: build-trt, plan, parity, bench and
+    predict take it.
     """
     if io_precision not in ("fp32", precision):
         raise click.UsageError(f"--io-precision {io_precision} needs --precision {io_precision}")
     if keep and precision == "fp32":
         raise click.UsageError(f"--keep-float32 needs --precision {' or '.join(REDUCED)}")
+    choices: ExportOptions = {
+        "pixels": pixels,
+        "opset": opset,
+        "batch": batch,
+        "precision": precision,
+        "io_precision": io_precision,
+        "keep": keep,
+    }
+    if len(asked) > 1:
+        export_sizes(console, asked, output, choices=choices, force=force, as_json=as_json)
+    else:
+        _export(console, asked[0], output, choices=choices, force=force, as_json=as_json)
+
+
+def _export(
+    console: Console,
+    asked: ModelRequest,
+    output: Path | None,
+    *,
+    choices: ExportOptions,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Export one file, and show it."""
     if output:
         claim_artifacts([output], inputs=asked.inputs(), force=force)
         require_ending(output, ONNX)
@@ -103,18 +143,10 @@ def export(
 
         loaded = asked.load()
     announce(console, loaded)
+    opset, precision, pixels = choices["opset"], choices["precision"], choices["pixels"]
     path = output or ENGINES / onnx_name(loaded.name, precision, opset, pixels=pixels)
     with console.step(f"Exporting ONNX, opset {opset}, {precision}"):
-        artifact = loaded.export(
-            path,
-            force=force,
-            pixels=pixels,
-            opset=opset,
-            batch=batch,
-            precision=precision,
-            io_precision=io_precision,
-            keep=keep,
-        )
+        artifact = loaded.export(path, force=force, **choices)
     if as_json:
         show_json(artifact.manifest | {"path": str(path)})
     else:
@@ -124,12 +156,6 @@ def export(
             f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
         )
     if pixels:
-        (rows, columns), channels = loaded.config.image, loaded.config.in_channels
-        shape = f"[{batch or 'batch'}, {rows}, {columns}, {channels}]"
-        order = f"{loaded.preprocessing.channel_order.upper()} " if channels == 3 else ""
-        console.note(f"  takes {order}pixels {shape}, uint8, after")
-        steps = loaded.preprocessing
-        mean = ", pad below and on the right with the levels nearest to the mean"
-        console.note(f"  {steps.to_pixels}{mean if steps.pads_zeros else ''}")
+        say_pixels(console, loaded, choices["batch"])
     flag = "fp16" if precision == "fp32" else precision
     console.next_step("build-trt", path, f"--{flag}", why="the engine, its precision proved")

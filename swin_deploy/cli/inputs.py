@@ -6,13 +6,14 @@ import functools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from exporters.artifact import read_manifest
 from exporters.errors import CheckpointError, ExportError, FileError
-from exporters.text_files import shortened
+from exporters.text_files import listed, shortened
+from swin_deploy.artifacts.outputs import is_sizes
 from swin_deploy.checkpoints.known import LIBRARIES
 from swin_deploy.config import DEFAULT_MODEL, variant
 from swin_deploy.config.published import with_fields
@@ -53,20 +54,52 @@ def require_onnx(path: Path) -> None:
 
     Raises:
         ExportError: If the path is missing, a folder, or named as an engine.
+        FileError: If it is a manifest of sizes.
     """
     if not os.path.isfile(path):
         raise ExportError(f"{path} does not exist, or is not a file; give an ONNX file")
+    _refuse_sizes(path, "onnx")
     if path.suffix == ".engine":
         raise ExportError(f"{path} is not a whole ONNX file: its name is that of an engine")
 
 
+def require_built_from(path: Path) -> None:
+    """Refuse what is neither an ONNX file nor a manifest of sizes; raises ``ExportError``."""
+    if not is_sizes(path):
+        require_onnx(path)
+
+
+def require_engines(path: Path) -> None:
+    """Refuse what is neither an engine nor a manifest of sizes; raises ``FileError``."""
+    if not is_sizes(path):
+        require_engine(path)
+
+
 def require_engine(path: Path) -> None:
     """Refuse a file that is not an engine with its manifest; raises ``FileError``."""
+    _refuse_sizes(path, "engine")
     read_manifest(path)
+
+
+def _refuse_sizes(path: Path, kind: Literal["onnx", "engine"]) -> None:
+    """Refuse a manifest of sizes where one file is needed; raises ``FileError``."""
+    if not is_sizes(path):
+        return
+    from swin_deploy.artifacts.sizes_file import read_sizes
+
+    found = [getattr(one, kind) for one in read_sizes(path).sizes]
+    names = listed([str(path.parent / named.file) for named in found if named])
+    what = {"onnx": "ONNX file", "engine": "engine"}[kind]
+    raise FileError(
+        f"{path} is a manifest of sizes, and the {what} of one size is needed here; "
+        + (f"give one of {names}" if names else f"swin-deploy build-trt {path} makes them")
+    )
 
 
 def require_planned(path: Path) -> None:
     """Refuse a file that ``plan`` cannot read; raises ``ExportError`` or ``FileError``."""
+    if is_sizes(path):
+        return
     (require_onnx if path.suffix == ".onnx" else require_engine)(path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
@@ -21,8 +21,10 @@ from swin_deploy.checkpoints.known import (
 )
 from swin_deploy.cli.console import Console
 from swin_deploy.cli.inputs import (
+    require_built_from,
     require_checkpoint,
     require_engine,
+    require_engines,
     require_images,
     require_onnx,
     require_sizes,
@@ -176,6 +178,16 @@ def _word(value: object) -> str:
 GPU_MACHINE = "on a machine with an NVIDIA GPU: the engine has not run yet"
 
 
+def each_once(
+    _: click.Context, __: click.Parameter, sizes: tuple[int | Size, ...]
+) -> tuple[int | Size, ...]:
+    """Refuse an image size that is given twice; a click callback."""
+    for place, size in enumerate(sizes):
+        if size in sizes[:place]:
+            raise click.BadParameter(f"{size} is given twice; give each size once")
+    return sizes
+
+
 def library_or_file(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> str | None:
@@ -219,10 +231,34 @@ def with_options(command: Command, *options: Callable[[Command], Command]) -> Co
     return command
 
 
-def model_options(command: Command) -> Command:
-    """Add --model, --checkpoint and the loading options to a command, as ``asked``."""
+image_size_option = click.option(
+    "--image-size",
+    type=IMAGE_SIZE,
+    help="Image side in pixels, or rows and columns such as 800x1344, if not the checkpoint's.",
+)
+image_sizes_option = click.option(
+    "--image-size",
+    "image_sizes",
+    type=IMAGE_SIZE,
+    multiple=True,
+    callback=each_once,
+    help="Image side in pixels, or rows and columns such as 800x1344, if not the checkpoint's; "
+    "again for a file of each size, with shared weights.",
+)
+
+
+def model_options(
+    command: Command, image_size: Callable[[Command], Command] = image_size_option
+) -> Command:
+    """Add --model, --checkpoint and the loading options to a command, as ``asked``.
+
+    Args:
+        command: The command.
+        image_size: The option --image-size; with ``image_sizes_option``, ``asked`` is a tuple with
+            a request for each size.
+    """
     return with_options(
-        checkpoint_options(command),
+        checkpoint_options(command, image_size),
         click.option(
             "--checkpoint",
             type=FILE,
@@ -239,8 +275,13 @@ def model_options(command: Command) -> Command:
     )
 
 
-def checkpoint_options(command: Command) -> Command:
-    """Add the options that decide how a checkpoint is loaded to a command, as ``asked``."""
+def checkpoint_options(
+    command: Command, image_size: Callable[[Command], Command] = image_size_option
+) -> Command:
+    """Add the options that decide how a checkpoint is loaded to a command, as ``asked``.
+
+    Arguments are those of ``model_options``.
+    """
     command = with_options(
         command,
         click.option(
@@ -344,12 +385,7 @@ def checkpoint_options(command: Command) -> Command:
             help="Window side in tokens, or rows and columns such as 8x6, of all stages or of each "
             "between commas, if not the checkpoint's.",
         ),
-        click.option(
-            "--image-size",
-            type=IMAGE_SIZE,
-            help="Image side in pixels, or rows and columns such as 800x1344, if not the "
-            "checkpoint's.",
-        ),
+        image_size,
         click.option(
             "--pad-to",
             metavar="N",
@@ -382,11 +418,14 @@ def checkpoint_options(command: Command) -> Command:
         said = {name: values.pop("source_of_steps" if name == "source" else name) for name in STEPS}
         names = (field.name for field in fields(ModelRequest) if field.name != "preprocessing")
         has_model = "model" in values  # predict takes its model as an argument
+        sizes = values.pop("image_sizes", None)
         model = {name: values.pop(name, None) for name in names}
         asked = ModelRequest(**model, preprocessing=PreprocessingChoice(**said))
+        requests = tuple(replace(asked, image_size=size) for size in sizes or ()) or (asked,)
         if has_model:
-            asked.require()
-        return command(*args, asked=asked, **values)
+            for request in requests:
+                request.require()
+        return command(*args, asked=asked if sizes is None else requests, **values)
 
     return cast("Command", collected)
 
@@ -453,19 +492,33 @@ batch_option = functools.partial(
 report_option = click.option(
     "--report", type=FILE, metavar="DIR", help="Write report.json, .md and .html here."
 )
-onnx_option = click.option(
+
+
+def _files_option(
+    name: str, values: str, require: Callable[[Path], object], *, text: str
+) -> Callable[[Command], Command]:
+    """Return an option that takes files; ``require`` refuses a path that is none."""
+    return click.option(
+        name, values, type=FILE, multiple=True, callback=requiring(require), help=text
+    )
+
+
+onnx_option = _files_option(
+    "--onnx", "onnx_files", require_onnx, text="ONNX file; may be given again."
+)
+engine_option = _files_option(
+    "--engine", "engine_files", require_engine, text="Engine; may be given again."
+)
+# The same, of commands that take several sizes.
+onnx_files_option = _files_option(
     "--onnx",
     "onnx_files",
-    type=FILE,
-    multiple=True,
-    callback=requiring(require_onnx),
-    help="ONNX file; may be given again.",
+    require_built_from,
+    text="ONNX file, or a manifest of sizes; may be given again.",
 )
-engine_option = click.option(
+engine_files_option = _files_option(
     "--engine",
     "engine_files",
-    type=FILE,
-    multiple=True,
-    callback=requiring(require_engine),
-    help="Engine; may be given again.",
+    require_engines,
+    text="Engine, or a manifest of sizes; may be given again.",
 )

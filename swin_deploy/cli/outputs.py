@@ -13,11 +13,13 @@ from swin_deploy.artifacts.outputs import (
     ENGINE_ENDINGS,
     ONNX_ENDINGS,
     PICTURE_ENDINGS,
+    SIZES_ENDINGS,
     ending_problem,
 )
 
 # Endings by kind of file.
 ONNX, ENGINE, PICTURE = ONNX_ENDINGS, ENGINE_ENDINGS, PICTURE_ENDINGS
+SIZES_FILE = SIZES_ENDINGS
 
 
 # The only way to replace files that swin-deploy did not make.

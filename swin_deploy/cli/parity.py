@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -19,15 +19,26 @@ from swin_deploy.cli.console import (
     announce,
     announce_images,
     command_line,
-    show_result,
 )
 from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import claim_outputs, force_option
+from swin_deploy.cli.sizes import SizedRun, require_one_size, runs_by_size, show_sizes
 from swin_deploy.cli.values import batch_list
 
 if TYPE_CHECKING:
     from swin_deploy.parity import ParityReport
     from swin_deploy.runners import TorchWay
+
+
+class Choices(TypedDict):
+    """What is compared, at every size."""
+
+    runner: TorchWay | None
+    images: Path | None
+    limit: int
+    original: str
+    batches: tuple[int, ...]
+
 
 PARITY_EPILOG = """\b
 Examples:
@@ -35,6 +46,7 @@ Examples:
   swin-deploy parity --checkpoint swin.pt --onnx engines/a.onnx --onnx engines/b.onnx
   swin-deploy parity --engine engines/model.engine --report report/ --json
   swin-deploy parity --checkpoint swin.pt --runner torch --batches 1,8
+  swin-deploy parity --checkpoint swin.pt --onnx engines/swin-fp32-opset17-sizes.json
 
 \b
 Exit status 1: a step is out of tolerance. One that cannot run here (an engine
@@ -46,8 +58,8 @@ order of the classes or the weights are probably wrong (the verdict is inconclus
 
 @command(epilog=PARITY_EPILOG)
 @shared.model_options
-@shared.onnx_option
-@shared.engine_option
+@shared.onnx_files_option
+@shared.engine_files_option
 @shared.runner_option
 @shared.image_options
 @shared.original_option
@@ -84,22 +96,49 @@ def parity(
     block and the operation that go wrong first are named. The reference is the float32 PyTorch
     model with the checkpoint's weights; it is compared with the model of the library that the
     checkpoint comes from, built and loaded by that library from the same file.
+
+    Of a manifest of sizes every size is compared, or that of --image-size.
     """
+    runs = runs_by_size(asked, onnx_files, engine_files)
     if report:
+        require_one_size(runs, "--report")
         inputs = (*asked.inputs(), images, *onnx_files, *engine_files)
         claim_outputs(report_outputs(report), inputs=inputs, force=force)
-    with console.loading("Loading PyTorch and the model"):
+    choices: Choices = {
+        "runner": runner,
+        "images": images,
+        "limit": limit,
+        "original": original,
+        "batches": batches,
+    }
+    results = [(run, _compare(console, run, choices, report, force=force)) for run in runs]
+    from swin_deploy.report.terminal import render_parity
+
+    show_sizes(results, render_parity, as_json=as_json)
+    if report:
+        console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
+    words = (*asked.words(), *shared.runner_words(runner))
+    worst = next((one for _, one in results if one.verdict != "pass"), results[0][1])
+    _suggest(console, words, worst, report, files=len(onnx_files) + len(engine_files))
+    if worst.verdict != "pass":
+        click.get_current_context().exit(CHECK_FAILED)
+
+
+def _compare(
+    console: Console, run: SizedRun, choices: Choices, report: Path | None, *, force: bool
+) -> ParityReport:
+    """Compare the files of one size with the reference, and write the report that is asked for."""
+    with console.loading(f"Loading PyTorch and the model{run.at}"):
         from swin_deploy.candidates import read_made
         from swin_deploy.original.build import original_library
         from swin_deploy.parity.run import image_sets, prove_parity
         from swin_deploy.report.make import make_report, with_earlier
-        from swin_deploy.report.terminal import render_parity
         from swin_deploy.report.write import write_report
 
-        loaded = asked.load()
+        loaded, original = run.asked.load(), choices["original"]
         original_library(loaded, original)  # fails here, before the work, if it cannot run
-        made = read_made(onnx_files, engine_files, runner)
-        sets = image_sets(loaded, images, limit=limit)
+        made = read_made(run.onnx, run.engines, choices["runner"])
+        sets = image_sets(loaded, choices["images"], limit=choices["limit"])
     announce(console, loaded)
     announce_images(console, sets)
     with console.step("Comparing every step with the reference") as step:
@@ -107,7 +146,7 @@ def parity(
             loaded,
             made,
             images=sets,
-            batches=batches,
+            batches=choices["batches"],
             progress=step.update,
             original=original,
         )
@@ -115,13 +154,7 @@ def parity(
         full = make_report(loaded, made, parity=result, bench=None, images=sets)
         full = with_earlier(full, report)
         write_report(replace(full, next_command=_on_gpu(result)), report, force=force)
-    show_result(result, render_parity, as_json=as_json)
-    if report:
-        console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
-    words = (*asked.words(), *shared.runner_words(runner))
-    _suggest(console, words, result, report, files=len(onnx_files) + len(engine_files))
-    if result.verdict != "pass":
-        click.get_current_context().exit(CHECK_FAILED)
+    return result
 
 
 def _suggest(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,14 +12,16 @@ import click
 from exporters.errors import BuildError
 from exporters.spec import Flavor
 from exporters.text_files import naming
-from swin_deploy.artifacts.outputs import PLAN, picture_output
+from swin_deploy.artifacts.outputs import PLAN, is_sizes, picture_output
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import Console, show_json, show_table
+from swin_deploy.cli.console import Console, show_json, show_line, show_table
 from swin_deploy.cli.engine_options import default_options, resolve_flavor
 from swin_deploy.cli.inputs import require_planned, requiring
 from swin_deploy.cli.options import flavor_option, json_option
 from swin_deploy.cli.outputs import PICTURE, claim_outputs, force_option, require_ending
-from swin_deploy.cli.values import FILE
+from swin_deploy.cli.sizes import files_of, one_file
+from swin_deploy.cli.values import FILE, IMAGE_SIZE
+from swin_deploy.config import Size
 
 if TYPE_CHECKING:
     from exporters.plan import KernelPlan
@@ -37,6 +41,7 @@ Examples:
   swin-deploy plan engines/model-fp16-opset17.onnx --batch 8 --kernels --gpu H200
   swin-deploy plan engines/model-fp16-opset17.onnx other-tool.onnx --fp16
   swin-deploy plan engines/model-fp16-opset17.onnx --svg plan.svg
+  swin-deploy plan engines/model-fp16-opset17-sizes.json --image-size 512
 """
 
 
@@ -44,6 +49,9 @@ Examples:
 @click.argument("file", type=FILE, callback=requiring(require_planned))
 @click.argument("other", type=FILE, required=False, callback=requiring(require_planned))
 @click.option("--batch", type=click.IntRange(min=1), help="For an ONNX file.  [default: 8]")
+@click.option(
+    "--image-size", type=IMAGE_SIZE, help="Of a manifest of sizes, the one to plan.  [default: all]"
+)
 @click.option("--fp16", "half", is_flag=True, help="Plan float32 ONNX files in their float16 form.")
 @click.option("--blocks", "detail", flag_value="blocks", help="Every part of the model.")
 @click.option("--kernels", "detail", flag_value="kernels", help="Every kernel, in launch order.")
@@ -64,6 +72,7 @@ def plan(
     file: Path,
     other: Path | None,
     batch: int | None,
+    image_size: int | Size | None,
     half: bool,
     detail: Literal["blocks", "kernels"] | None,
     gpus: tuple[str, ...],
@@ -75,16 +84,28 @@ def plan(
     """Show the kernels that TensorRT launches: where the bytes go, and how far from the minimum.
 
     An engine's plan is read from its manifest; an ONNX file, ours or another tool's, is built in
-    memory. With a second file the two are compared. Needs no GPU with TensorRT-RTX.
+    memory. With a second file the two are compared. Of a manifest of sizes every size is shown:
+    the engine, or the ONNX file before engines are built. Needs no GPU with TensorRT-RTX.
     """
     if other and (svg or detail == "kernels"):
         raise click.UsageError("--svg and --kernels take one FILE")
+    if image_size and not is_sizes(file) and not (other and is_sizes(other)):
+        raise click.UsageError(f"--image-size picks from a manifest of sizes; {file} is none")
     _claim(svg, file, force=force)
-    first, stages = _read(console, file, batch=batch, half=half, flavor=flavor)
+    read = functools.partial(_read, console, half=half, flavor=flavor)
+    files = files_of(file, image_size)
+    if len(files) > 1 and not (other or svg or detail):
+        plans = {size: (path, *read(path, batch=batch)) for size, path in files.items()}
+        _show_sizes(plans, gpus, as_json=as_json)
+        console.again("--image-size", next(iter(files)), "--kernels", why="every kernel of a size")
+        return
+    file = one_file(file, image_size)
+    first, stages = read(file, batch=batch)
     with naming(file):
         bounds = _bounds(first, gpus)
     if other:
-        second, others = _read(console, other, batch=first.batch, half=half, flavor=flavor)
+        other = one_file(other, image_size)
+        second, others = read(other, batch=first.batch)
         sides = ((file.name, first, stages), (other.name, second, others))
         _compare(sides, bounds, detail, as_json=as_json)
         if detail != "blocks":
@@ -98,11 +119,38 @@ def plan(
         else:
             _note_stages(console, stages, detail)
             _show(first, bounds, detail)
+    _suggest(console, first, file, half=half, detail=detail)
+
+
+def _suggest(
+    console: Console, first: KernelPlan, file: Path, *, half: bool, detail: str | None
+) -> None:
+    """Show the next step after the plan of one file."""
     fused = first.fused_attention == first.attention_blocks
     if not fused and first.half_byte_share < 0.5 and file.suffix == ".onnx" and not half:
         console.again("--fp16", why="attention fuses in half precision")
     elif detail != "kernels":
         console.again("--kernels", why="every kernel; --gpu H200: how fast a GPU allows")
+
+
+def _show_sizes(
+    plans: Mapping[str, tuple[Path, KernelPlan, list[StageLayout]]],
+    gpus: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> None:
+    """Show the plan of each size, after a line with the size and the file."""
+    found = {}
+    for size, (path, kernels, stages) in plans.items():
+        with naming(path):
+            bounds = _bounds(kernels, gpus)
+            if as_json:
+                found[size] = {"file": path.name} | _to_json(kernels, bounds, stages)
+            else:
+                show_line(f"{size} px: {path}")
+                _show(kernels, bounds, None)
+    if as_json:
+        show_json({"sizes": found})
 
 
 def _claim(svg: Path | None, source: Path, *, force: bool) -> None:

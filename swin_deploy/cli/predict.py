@@ -38,6 +38,7 @@ Examples:
   swin-deploy predict notebook-digits digit.png
   swin-deploy predict engines/swin-fp16-opset17.onnx cat.jpg dog.jpg --top 3
   swin-deploy predict engines/swin-fp16-opset17.engine photos/ --csv predictions.csv
+  swin-deploy predict engines/swin-fp16-opset17-sizes.json photos/ --json
   swin-deploy predict swin.pt photos/ --features features.npz
   swin-deploy predict swin.pt photos/ --runner torch --csv predictions.csv
   swin-deploy predict wd-swinv2-tagger-v3/ photo.jpg --threshold 0.5
@@ -46,6 +47,8 @@ Examples:
 \b
 An ONNX file or engine carries its preprocessing and class names; only a
 checkpoint takes the options that decide how it is loaded.
+Of a manifest of sizes a picture gets the size of the nearest ratio of rows to
+columns: the smallest that holds it, else the largest; or that of --image-size.
 --csv goes on where an earlier run of the same command stopped.
 --json prints one object a picture, a line each.
 
@@ -160,10 +163,14 @@ def _require_answers(predictor: Predictor, *, table: Path | None, features: Path
 def _announce(console: Console, predictor: Predictor) -> None:
     """Show the model, its runner, weights, notes and assumptions."""
     facts = predictor.facts
-    console.note(f"  {predictor.name}, {facts.config.image_text}; {predictor.runner.backend}")
+    sizes = ", ".join(map(str, predictor.sizes))
+    text = f"{sizes} px" if sizes else facts.config.image_text
+    console.note(f"  {predictor.name}, {text}; {predictor.runner.backend}")
     console.note(f"  {facts.weights}")
     notes = predictor.notes
-    if not any(facts.preprocessing.text in note for note in notes):
+    for size, steps in predictor.sizes.items():
+        console.note(f"  {size} px: {steps.text}")
+    if not predictor.sizes and not any(facts.preprocessing.text in note for note in notes):
         notes = (facts.preprocessing.text, *notes)
     for note in notes:
         console.note(f"  {note}")
@@ -196,7 +203,8 @@ class _Run:
         from swin_deploy.predict.table import PredictionTable
 
         key, score = _key(self._predictor), self._score
-        with PredictionTable(path, key, top=top, score=score, force=force) as rows:
+        sized = bool(self._predictor.sizes)
+        with PredictionTable(path, key, top=top, score=score, sized=sized, force=force) as rows:
             missing = [one for one in self._pictures if one.name not in rows.done]
             taken_over = len(self._pictures) - len(missing)
             if taken_over:
@@ -236,14 +244,16 @@ class _Run:
             for one in answer.top
         ]
         told = {"error": answer.error} if answer.error else {"top": top}
-        return json.dumps({"image": answer.image, **told})
+        size = {"image_size": answer.size.plain} if answer.size else {}
+        return json.dumps({"image": answer.image, **size, **told})
 
     def _text(self, answer: Prediction) -> str:
         """Return a picture's name and its classes with their scores, a line each."""
         lines = [_line(one, self._predictor.facts.scores) for one in answer.top]
         if not lines:
             lines = [f"  none reaches {self._predictor.threshold:g}"]
-        return "\n".join(map(visible, (answer.image, *lines)))
+        size = f", at {answer.size} px" if answer.size else ""
+        return "\n".join(map(visible, (answer.image + size, *lines)))
 
     def _with_progress(
         self, pictures: list[NamedPicture], add: Callable[[Prediction], None]
@@ -314,6 +324,7 @@ def _key(predictor: Predictor) -> dict[str, Any]:
         "versions": f"swin-deploy {__version__}, Pillow {PIL.__version__}",
         **{name: facts[name] for name in KEY_FACTS},
         "threshold": predictor.threshold,
+        **({"sizes": list(map(str, predictor.sizes))} if predictor.sizes else {}),
     }
 
 

@@ -60,6 +60,7 @@ class Size(NamedTuple):
 
 
 NONE = Size(0, 0)
+SAME_RATIO = 1e-9  # difference of two logarithms of a ratio, from rounding
 MOST_DIGITS = len(str(MOST_SIDE))
 
 
@@ -220,3 +221,21 @@ def numbers(value: Any) -> Iterator[Any]:  # noqa: ANN401 - a field of any type
             yield from numbers(one)
     else:
         yield value
+
+
+def size_for(picture: Size, sizes: Sequence[Size]) -> Size:
+    """Return the size that a picture is best prepared for.
+
+    1. Those of the nearest ratio of rows to columns are left.
+    2. The smallest of them that holds the picture is taken; 3. else the largest.
+
+    Args:
+        picture: Rows and columns of the picture.
+        sizes: Sizes to choose from, at least one.
+    """
+    slant = math.log(picture.rows / picture.columns)
+    far = {size: abs(math.log(size.rows / size.columns) - slant) for size in sizes}
+    near = [size for size in sizes if far[size] <= min(far.values()) + SAME_RATIO]
+    near.sort(key=lambda size: size.area)
+    holding = [s for s in near if s.rows >= picture.rows and s.columns >= picture.columns]
+    return (holding or near[-1:])[0]

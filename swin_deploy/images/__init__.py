@@ -6,6 +6,7 @@
 ``pages``          pages of documents: margin, long axis and thumbnail
 ``fitting``        the resize of a picture, and its place in an image
 ``arrays``         pictures as arrays of any number of channels, and in `.npy` files
+``opening``        a picture opened but not decoded: its size, and failures in one line
 ``decode``         one image file through these steps
 ``sets``           images, seeded noise and extreme inputs, ready for a model
 ``labelled``       image files with their classes, none opened yet

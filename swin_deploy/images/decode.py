@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import stat
-import struct
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import ConfigError, FileError
-from exporters.text_files import shortened
 from swin_deploy.config import Size, channels_text
 from swin_deploy.images.arrays import LEVELS, UnfitError, is_npy, read_array
 from swin_deploy.images.fitting import fitted
+from swin_deploy.images.opening import is_turned, opened, reading
 from swin_deploy.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -30,19 +25,6 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tif
 MOST_PIXELS = 120_000_000
 # Values of floating point that are farther from the mean and from 0 than both are not scaled.
 MOST_DEVIATIONS, MOST_WHITES = 100, 10
-ORIENTATION = 0x0112  # EXIF's tag
-# Errors that Pillow's decoders raise on damaged files.
-DAMAGE = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
 SIXTEEN_BITS = "16 bits a channel, clipped to 8 as Pillow does"
 NOT_TURNED = "EXIF orientation, not applied"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode of a picture, by number of channels
@@ -95,49 +77,19 @@ def load_pixels(
             the picture has other channels than the steps.
         ConfigError: If the source's steps are not known.
     """
-    from PIL import Image
-
     if steps.refusal:
         raise ConfigError(steps.refusal)
-    name = shortened(name or picture)
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS
-    try:
-        if isinstance(picture, Path):
-            _require_file(picture, name)
+    with reading(picture, name) as shown:
         if isinstance(picture, np.ndarray) or is_npy(picture):
-            array = read_array(picture, channels=steps.channels)
-            return pixels_of_array(array, steps)
-        with _opened(picture) as image:
+            return pixels_of_array(read_array(picture, channels=steps.channels), steps)
+        with opened(picture) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise FileError(
-                    f"image {name} has {image.width:,} x {image.height:,} pixels, more than the "
+                    f"image {shown} has {image.width:,} x {image.height:,} pixels, more than the "
                     f"{MOST_PIXELS:,} that are decoded; make it smaller"
                 )
             image.load()  # NumPy would ignore a decoder's error
             return pixels_of(image, steps, tell=tell)
-    except (*DAMAGE, Image.DecompressionBombError) as err:
-        raise FileError(
-            f"image {name} cannot be read ({_one_line(err)}); replace or remove the file"
-        ) from err
-    except UnfitError as err:
-        raise FileError(f"image {name} {err}") from err
-
-
-def _require_file(path: Path, name: str) -> None:
-    if not stat.S_ISREG(path.stat().st_mode):
-        what = "a folder" if path.is_dir() else "not a file"
-        raise FileError(f"image {name} is {what}; give image files")
-
-
-def _opened(
-    picture: Path | bytes | Image.Image,
-) -> contextlib.AbstractContextManager[Image.Image]:
-    """Return a picture opened by Pillow, closed on exit; the caller's own stays open."""
-    from PIL import Image
-
-    if isinstance(picture, Image.Image):
-        return contextlib.nullcontext(picture)
-    return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
 
 
 def preprocess(
@@ -220,7 +172,7 @@ def pixels_of(
 
     if steps.turn:
         image = ImageOps.exif_transpose(image)
-    elif _is_turned(image):
+    elif is_turned(image):
         tell(NOT_TURNED)
     if image.mode.startswith(("I", "F")):
         tell(SIXTEEN_BITS)
@@ -334,16 +286,3 @@ def _on_white(image: Image.Image) -> Image.Image:
     layer = image.convert("RGBA")
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, layer).convert("RGB")
-
-
-def _is_turned(image: Image.Image) -> bool:
-    """Return whether EXIF says that the picture is to be turned; False for a damaged EXIF."""
-    try:
-        return bool(image.getexif().get(ORIENTATION, 1) != 1)
-    except DAMAGE:
-        return False
-
-
-def _one_line(err: BaseException) -> str:
-    text = " ".join(str(err).split())
-    return shortened(text) if text and not isinstance(err, MemoryError) else type(err).__name__

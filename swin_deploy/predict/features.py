@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from exporters.errors import FileError
 from exporters.staging import made_folder, real_path, temporary_folder
+from exporters.text_files import shortened
 from swin_deploy.predict.predictor import Prediction
 
 FLOAT32 = np.lib.format.dtype_to_descr(np.dtype(np.float32))
@@ -64,12 +65,13 @@ class FeatureFile:
         """Append the outputs of the next picture.
 
         Raises:
-            FileError: If they cannot be written.
+            FileError: If they cannot be written, or are of another shape than those before.
         """
         try:
             for name, row in answer.outputs.items():
                 if name not in self._streams:
                     self._begin(name, row.shape)
+                _require_shape(self._missing[name].shape, name, answer, self._path)
             for name, stream in self._streams.items():
                 stream.write(answer.outputs.get(name, self._missing[name]).tobytes())
         except OSError as err:
@@ -110,6 +112,17 @@ class FeatureFile:
         return FileError(
             f"cannot write {self._path}: {err.strerror or err}; choose another place, or free some "
             "space"
+        )
+
+
+def _require_shape(shape: tuple[int, ...], name: str, answer: Prediction, path: Path) -> None:
+    """Refuse an output of another shape than the array that it belongs to."""
+    found = answer.outputs[name].shape
+    if found != shape:
+        raise FileError(
+            f"{path} has one array for {name}, of {list(shape)}, and image "
+            f"{shortened(answer.image)} gives {list(found)} at {answer.size} px; choose one size "
+            "with --image-size"
         )
 
 

@@ -1,4 +1,4 @@
-"""The kind of a model file: checkpoint, ONNX file or engine."""
+"""The kind of a model file: checkpoint, ONNX file, engine or manifest of sizes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Literal
 
 from exporters.artifact import manifest_path
 from exporters.errors import FileError
+from swin_deploy.artifacts.outputs import is_sizes
 from swin_deploy.config.names import find_variant, proposals
 
-Form = Literal["checkpoint", "onnx", "engine"]
+Form = Literal["checkpoint", "onnx", "engine", "sizes"]
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
 
@@ -36,5 +37,7 @@ def form_of(artifact: Path) -> Form:
         return "onnx"
     if artifact.suffix.lower() in ENGINE_SUFFIXES:
         return "engine"
+    if is_sizes(artifact):
+        return "sizes"
     described = artifact.is_file() and manifest_path(artifact).is_file()  # "." has no name
     return "engine" if described else "checkpoint"

@@ -1,13 +1,15 @@
-"""A checkpoint, an ONNX file or an engine, ready to run, with the facts of its model."""
+"""A model in any form of file, ready to run, with its facts."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
+from exporters.backends import current_gpu
 from exporters.errors import ConfigError
 from swin_deploy.artifacts.facts import (
     ModelFacts,
@@ -15,13 +17,17 @@ from swin_deploy.artifacts.facts import (
     facts_of,
 )
 from swin_deploy.artifacts.onnx_file import read_onnx
+from swin_deploy.artifacts.sizes_file import read_sizes
 from swin_deploy.checkpoints.load import LoadedModel, LoadOptions, load_model, require_known
+from swin_deploy.config import Size
 from swin_deploy.images.class_names import read_class_names
+from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.predict.forms import form_of
 from swin_deploy.runners import (
     TORCH_WAYS,
     OrtRunner,
     Runner,
+    SizesRunner,
     TorchRunner,
     TorchWay,
     TrtRunner,
@@ -29,6 +35,11 @@ from swin_deploy.runners import (
 )
 from swin_deploy.runners.engine_manifest import read_engine_manifest
 
+NO_GPU = "no NVIDIA GPU is here: the ONNX files run, not the engines"
+CHOICE = (
+    "a picture is prepared for the size of the nearest ratio of rows to columns, the smallest that "
+    "holds it, else the largest"
+)
 OF_ANSWERS = ("classes", "scores")  # options that a file of any form can take
 
 
@@ -42,6 +53,7 @@ class Opened:
         runner: The runner of the model, not open yet.
         sha256: SHA-256 digest of the file; empty for random weights.
         notes: Remarks on what was found, skipped or changed while loading.
+        sizes: Preprocessing of each image size, where the runner has several; else empty.
     """
 
     name: str
@@ -49,6 +61,7 @@ class Opened:
     runner: Runner
     sha256: str
     notes: tuple[str, ...] = ()
+    sizes: Mapping[Size, Preprocessing] = field(default_factory=dict)
 
 
 def open_artifact(
@@ -57,10 +70,11 @@ def open_artifact(
     """Read a model and its facts; an ONNX file or engine carries them.
 
     Args:
-        artifact: A model, a checkpoint, the name of a model, an ONNX file or an engine.
+        artifact: A model, a checkpoint, the name of a model, an ONNX file, an engine or a manifest
+            of sizes.
         runner: The way that PyTorch runs the deploy model of a checkpoint; None for the reference.
         asked: Options of ``load_model``, for a checkpoint or a name; ``classes`` and ``scores``
-            only for anything else.
+            only for anything else, and ``img_size`` to take one of several sizes.
 
     Raises:
         ConfigError: If an option is unknown, or can no longer be changed in this file.
@@ -80,7 +94,12 @@ def open_artifact(
         raise ConfigError(
             f"{artifact.name} is run by a runtime of its own; runner {runner} takes a checkpoint"
         )
-    _require_nothing_but_classes(artifact.name, asked, since="from its export")
+    answers: Mapping[str, Any] = asked
+    if form == "sizes":
+        answers = {name: value for name, value in asked.items() if name != "img_size"}
+    _require_nothing_but_classes(artifact.name, answers, since="from its export")
+    if form == "sizes":
+        return _named(_opened_sizes(artifact, asked.get("img_size")), asked)
     return _named(_opened_onnx(artifact) if form == "onnx" else _opened_engine(artifact), asked)
 
 
@@ -116,6 +135,28 @@ def _opened_engine(path: Path) -> Opened:
     facts = _required(facts_in_manifest(engine.values, path), path)
     runner = TrtRunner(engine, steps=facts.preprocessing)
     return Opened(path.name, facts, runner, engine.sha256)
+
+
+def _opened_sizes(path: Path, picked: int | tuple[int, int] | None) -> Opened:
+    """Open one size of a manifest, or all of them behind one runner."""
+    sizes = read_sizes(path)
+    engines = sizes.has_engines and current_gpu() is not None
+    chosen = sizes.sizes if picked is None else (sizes.at(picked),)
+    each = [
+        _opened_engine(sizes.engine(one)) if engines else _opened_onnx(sizes.onnx(one))
+        for one in chosen
+    ]
+    notes = [NO_GPU] if sizes.has_engines and not engines else []
+    if picked is not None:
+        return dataclasses.replace(each[0], notes=tuple(notes))
+    return Opened(
+        path.name,
+        each[0].facts,
+        SizesRunner({one.facts.config.image: one.runner for one in each}),
+        hashlib.sha256("".join(one.sha256 for one in each).encode()).hexdigest(),
+        (*notes, f"sizes {sizes.names} px: {CHOICE}"),
+        {one.facts.config.image: one.facts.preprocessing for one in each},
+    )
 
 
 def _required(facts: ModelFacts | None, path: Path) -> ModelFacts:

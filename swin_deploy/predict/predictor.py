@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import os
@@ -10,16 +11,21 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from exporters.errors import ComparisonError, ConfigError, FileError
+from exporters.text_files import shortened
 from swin_deploy.checkpoints.load import LoadedModel, LoadOptions
+from swin_deploy.config import Size
+from swin_deploy.config.sizes import size_for
+from swin_deploy.images.arrays import is_npy
 from swin_deploy.images.batches import decode_ahead
 from swin_deploy.images.decode import Pixels, load_pixels, normalise
+from swin_deploy.images.opening import size_of_picture
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.scores import TAG_THRESHOLD, scores_of
 from swin_deploy.predict.opened import open_artifact
@@ -64,12 +70,15 @@ class Prediction:
             a sigmoid, those whose probability reaches the threshold.
         outputs: The model's outputs for this picture by name, without the batch dimension.
         error: The reason why there is no answer; empty if there is one.
+        size: Rows and columns that the picture was prepared for, chosen among several image sizes;
+            None for a model of one size, and for a picture that cannot be read.
     """
 
     image: str
     top: tuple[Scored, ...] = ()
     outputs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     error: str = ""
+    size: Size | None = None
 
 
 class Predictor:
@@ -79,7 +88,9 @@ class Predictor:
     from the file. Use it with ``with``, or ``close`` it. Threads may share it: they take turns.
 
     Args:
-        artifact: An ONNX file, an engine, a checkpoint, the name of a model, or a loaded one.
+        artifact: An ONNX file, an engine, a checkpoint, the name of a model, or a loaded one; or
+            a manifest of sizes, of which each picture gets the size of the nearest ratio of rows to
+            columns, the smallest that holds it, else the largest.
         top: Number of classes to name, the most probable first; by default 5, and all that reach
             the threshold where any number of classes may be right.
         threshold: Least score of a class to be named; by default 0.35 with a sigmoid, else none.
@@ -88,7 +99,8 @@ class Predictor:
             ``torch-max-autotune``: compiled, for batches of powers of two. None runs the reference
             as it is.
         asked: Options of ``LoadOptions`` for a checkpoint, such as ``img_size``; ``classes`` and
-            ``scores`` only for an ONNX file or an engine.
+            ``scores`` only for an ONNX file or an engine, and ``img_size`` to take one of several
+            sizes.
 
     Attributes:
         name: Name of the file, or of the model.
@@ -96,6 +108,7 @@ class Predictor:
         runner: The runner, open; ``runner.backend`` names the library and the device.
         sha256: SHA-256 digest of the file; empty for random weights.
         notes: Remarks on what was found, skipped or changed while loading.
+        sizes: Preprocessing for each image size; empty if there is only that of ``facts``.
         top: Number of classes to name; None for all that reach the threshold.
         threshold: Least score of a class to be named; None for any.
 
@@ -131,6 +144,7 @@ class Predictor:
         self.name, self.facts, self.sha256 = opened.name, opened.facts, opened.sha256
         self.notes = opened.notes
         self.runner = opened.runner
+        self.sizes = opened.sizes
         self._closed = False
         self._turn = threading.Lock()
         several = self.facts.scores == "sigmoid"
@@ -206,9 +220,9 @@ class Predictor:
         Yields:
             One answer a picture, in order; one with an ``error`` for a picture that cannot be read.
         """
-        steps = self.facts.preprocessing
 
         def decode(named: NamedPicture) -> NDArray[np.float32]:
+            steps = self._steps_for(named)
             pixels = _pixels(named, steps, lambda what: tell(named.name, what))
             return normalise(pixels, steps)
 
@@ -220,13 +234,42 @@ class Predictor:
     def _answers(
         self, decoded: list[tuple[NamedPicture, NDArray[np.float32] | FileError]]
     ) -> Iterator[Prediction]:
-        images = [image for _, image in decoded if not isinstance(image, FileError)]
-        rows = iter(self._rows(self._run(np.stack(images))) if images else ())
-        for named, image in decoded:
+        images = {
+            place: image
+            for place, (_, image) in enumerate(decoded)
+            if not isinstance(image, FileError)
+        }
+        rows: dict[int, dict[str, NDArray[np.float32]]] = {}
+        for shape in dict.fromkeys(image.shape for image in images.values()):
+            places = [place for place, image in images.items() if image.shape == shape]
+            outputs = self._run(np.stack([images[place] for place in places]))
+            rows |= zip(places, self._rows(outputs), strict=True)
+        for place, (named, image) in enumerate(decoded):
             if isinstance(image, FileError):
                 yield Prediction(named.name, error=str(image))
             else:
-                yield self._answer(named.name, next(rows))
+                size = Size(*image.shape[-2:]) if self.sizes else None
+                yield dataclasses.replace(self._answer(named.name, rows[place]), size=size)
+
+    def _steps_for(self, named: NamedPicture) -> Preprocessing:
+        """Return the preprocessing of a picture, which may depend on its size.
+
+        Raises:
+            FileError: If it cannot be read, or is an array of a size that the model does not have.
+        """
+        steps = self.facts.preprocessing
+        if not self.sizes:
+            return steps
+        picture = _source(named)
+        name = named.name.removeprefix("image ")
+        size = size_of_picture(picture, channels=steps.channels, turn=steps.turn, name=name)
+        whole = isinstance(picture, np.ndarray) or is_npy(picture)
+        if whole and size not in self.sizes:
+            raise FileError(
+                f"image {shortened(name)} is an array of {size.sides}, and {self.name} has sizes "
+                f"{', '.join(map(str, self.sizes))}; give it one of these, or a picture"
+            )
+        return self.sizes[size_for(size, tuple(self.sizes))]
 
     def _run(self, images: NDArray[np.float32]) -> Outputs:
         """Run normalised images; a runner has room for one call, so threads take turns."""
@@ -291,12 +334,17 @@ def _artifact(given: str | Path | LoadedModel) -> Path | LoadedModel:
 
 def _pixels(named: NamedPicture, steps: Preprocessing, tell: Callable[[str], None]) -> Pixels:
     """Return the model's pixels, [rows, columns, channels], of a picture in any of its forms."""
+    return load_pixels(_source(named), steps, name=named.name.removeprefix("image "), tell=tell)
+
+
+def _source(named: NamedPicture) -> Path | bytes | Image.Image | NDArray[Any]:
+    """Return a picture in a form that can be read; raises ``FileError`` for another object."""
     picture = named.picture
-    if isinstance(picture, str | Path):
-        return load_pixels(Path(picture), steps, tell=tell)
-    if not isinstance(picture, bytes | Image.Image | np.ndarray):
+    if isinstance(picture, str):
+        return Path(picture)
+    if not isinstance(picture, Path | bytes | Image.Image | np.ndarray):
         raise FileError(
             f"{named.name} is a {type(picture).__name__}; give a path, bytes, a Pillow image or an "
             "array of pixels"
         )
-    return load_pixels(picture, steps, name=named.name.removeprefix("image "), tell=tell)
+    return picture

@@ -34,6 +34,7 @@ class PredictionTable:
         key: Conditions of the rows, as JSON values: the model, its runner, its options.
         top: Number of classes a row.
         score: Name of a class's score in the first row.
+        sized: True for a column with the size that each picture was prepared for.
         force: True to start anew if the file holds something else.
 
     Attributes:
@@ -54,6 +55,7 @@ class PredictionTable:
         *,
         top: int,
         score: str = "probability",
+        sized: bool = False,
         force: bool = False,
     ) -> None:
         self.path = path
@@ -66,7 +68,8 @@ class PredictionTable:
         numbered = (
             f"{what}_{rank}" for rank in range(1, top + 1) for what in ("class", "index", score)
         )
-        self._header = ["image", *numbered, "error"]
+        self._sized = sized
+        self._header = ["image", *["image_size"] * sized, *numbered, "error"]
         self._top = top
 
     def __enter__(self) -> Self:
@@ -110,7 +113,9 @@ class PredictionTable:
             for scored in answer.top[: self._top]
             for cell in (scored.name, str(scored.index), f"{scored.probability:.6g}")
         ]
-        return [answer.image, *cells, *[""] * (3 * self._top - len(cells)), answer.error]
+        cells += [""] * (3 * self._top - len(cells))
+        sizes = [str(answer.size or "")] * self._sized
+        return [answer.image, *sizes, *cells, answer.error]
 
     def _write(self, line: bytes) -> None:
         self._stream.write(line)

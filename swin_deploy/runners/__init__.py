@@ -10,6 +10,7 @@
 ``pytorch``          a module in PyTorch
 ``runtime_cache``    kernels that TensorRT-RTX compiles at run time, kept for the next run
 ``trt``              an engine in the TensorRT flavour that built it
+``sizes``            one model at several image sizes: a runner for each, chosen by the images
 ``compiling``        torch.compile without logs, with each failure in one line
 ``deployed``         the deploy model compiled by PyTorch
 ``fused``            the deploy model with window attention as one Triton kernel, on a GPU
@@ -29,6 +30,7 @@ from swin_deploy.runners.base import Outputs, Runner
 from swin_deploy.runners.deployed import TORCH_WAYS, TorchWay, deploy_runner
 from swin_deploy.runners.ort import CPU_PROVIDER, CUDA_PROVIDER, OrtRunner
 from swin_deploy.runners.pytorch import TorchRunner, torch_dtype
+from swin_deploy.runners.sizes import SizesRunner
 from swin_deploy.runners.trt import TrtRunner
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "OrtRunner",
     "Outputs",
     "Runner",
+    "SizesRunner",
     "TorchRunner",
     "TorchWay",
     "TrtRunner",
