@@ -380,7 +380,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--work", type=Path, default=REPOSITORY / "engines" / "birefnet", help="folder of the files"
     )
-    return parser.parse_args(arguments)
+    asked = parser.parse_args(arguments)
+    if asked.size < 1 or asked.rounds < 1:
+        parser.error("size and --rounds are 1 or more")
+    if asked.birefnet and not (asked.birefnet / "models" / "backbones" / "swin_v1.py").is_file():
+        parser.error(f"{asked.birefnet} is not a clone of BiRefNet: no models/backbones/swin_v1.py")
+    return asked
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -415,6 +415,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--depths", type=int, nargs=4, default=(2, 2, 6, 2), help="blocks a stage")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     asked = parser.parse_args(arguments)
+    if min(asked.depths) < 1:
+        parser.error("--depths are 1 or more")
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     text = json.dumps(measure(tuple(asked.depths)), indent=2) + "\n"
