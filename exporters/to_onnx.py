@@ -30,7 +30,7 @@ from exporters.memory import release_memory
 from exporters.shared_weights import check_shared_weights
 from exporters.soundness import require_sound
 from exporters.spec import OPSET_RANGE, ExportSpec
-from exporters.text_files import shortened
+from exporters.text_files import listed, shortened
 from exporters.weights import check_graph, infer_shapes
 
 # Operators that a graph with a dynamic batch only does not need; TensorRT runs these slowly, on
@@ -134,7 +134,7 @@ def export_any(
     try:
         check_graph(graph, full=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
-        raise ExportError(f"the exported graph is not valid ONNX: {_one_line(err)}") from err
+        raise ExportError(_not_valid(graph, err)) from err
     return graph
 
 
@@ -156,7 +156,7 @@ def check_onnx(graph: onnx.ModelProto, spec: ExportSpec) -> onnx.ModelProto:
         check_graph(graph, full=True)
         infer_shapes(graph)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
-        raise ExportError(f"the exported graph is not valid ONNX: {_one_line(err)}") from err
+        raise ExportError(_not_valid(graph, err)) from err
     found = dynamic_ops(graph)
     if found:
         raise ExportError(f"the exported graph holds dynamic operators: {', '.join(found)}")
@@ -367,6 +367,25 @@ def _drop_attribute(node: onnx.NodeProto, name: str) -> None:
 def _dimensions(value: onnx.ValueInfoProto) -> list[str]:
     shape = value.type.tensor_type.shape
     return [dim.dim_param or str(dim.dim_value) for dim in shape.dim]
+
+
+def _not_valid(graph: onnx.ModelProto, err: BaseException) -> str:
+    """Say why a graph is not valid ONNX; the opset to export at, if it has an operator too early.
+
+    PyTorch writes some operators, such as DeformConv, at opsets before the one that they came with.
+    """
+    opset = next((entry.version for entry in graph.opset_import if not entry.domain), 0)
+    used = {node.op_type for node in graph.graph.node if not node.domain}
+    first: dict[str, int] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.name in used and not schema.domain:
+            since = schema.since_version
+            first[schema.name] = min(since, first.get(schema.name, since))
+    late = [name for name in sorted(first) if opset < first[name] <= OPSET_RANGE[1]]
+    if not late:
+        return f"the exported graph is not valid ONNX: {_one_line(err)}"
+    needed = max(first[name] for name in late)
+    return f"ONNX has {listed(late)} from opset {needed} on; export at opset {needed} or later"
 
 
 def _one_line(err: BaseException) -> str:

@@ -51,6 +51,18 @@ REFUSED = {
         SPEC,
         "not valid ONNX: No Op registered for Swin",
     ),
+    "an operator of a later opset": (
+        make_graph(helper.make_node("Mish", ["images"], ["y"])),
+        SPEC,
+        "ONNX has Mish from opset 18 on; export at opset 18 or later",
+    ),
+    "operators of two later opsets": (
+        make_graph(
+            helper.make_node("Mish", ["images"], ["x"]), helper.make_node("Gelu", ["x"], ["y"])
+        ),
+        SPEC,
+        "ONNX has Gelu, Mish from opset 20 on; export at opset 20 or later",
+    ),
     "an input that nothing makes": (relu(source="nothing"), SPEC, "not valid ONNX"),
     "shapes that contradict": (relu(outputs={"y": (3, 9)}), SPEC, "not valid ONNX"),
     "a dynamic operator": (
