@@ -14,7 +14,7 @@ from exporters.precisions import PRECISIONS
 from exporters.spec import BatchProfile, Flavor, Precision
 from swin_deploy.artifacts.newest import ENGINES, newest_export
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import Console, show_json, show_line
+from swin_deploy.cli.console import Console, say_norms, show_json, show_line
 from swin_deploy.cli.engine_options import (
     EngineBuildOptions,
     life_options,
@@ -98,6 +98,7 @@ def build_trt(
         require_ending(output, ENGINE)
     named = onnx_file or newest_export(precision)
     with console.loading("Loading ONNX and TensorRT"):
+        from exporters.norm_folding import norms_before_mlps
         from swin_deploy.artifacts.builds import plan_build
         from swin_deploy.artifacts.engine_file import Listener, write_engine
         from swin_deploy.artifacts.onnx_file import read_onnx
@@ -129,6 +130,7 @@ def build_trt(
     if converts:
         kind = PRECISIONS[converts].dtype
         console.note(f"  {files.graph}: weights and activations {kind}, edges float32")
+        say_norms(console, *norms_before_mlps(source.graph))
     show_targets(console, engine)
     if as_json:
         show_json(engine.values | {"path": str(path)})

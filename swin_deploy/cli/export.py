@@ -10,9 +10,14 @@ from exporters.precisions import EDGES, PRECISIONS, REDUCED
 from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
 from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import Console, announce, show_json, show_line
+from swin_deploy.cli.console import Console, announce, say_norms, show_json, show_line
 from swin_deploy.cli.options import ModelRequest, json_option, model_options
-from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
+from swin_deploy.cli.outputs import (
+    ONNX,
+    claim_artifacts,
+    force_option,
+    require_ending,
+)
 from swin_deploy.cli.values import FILE, fixed_or_dynamic
 
 EPILOG = """\b
@@ -123,6 +128,8 @@ def export(
             f"{path}: {facts['nodes']} nodes, opset {facts['opset']}, {facts['precision']}, "
             f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
         )
+    if precision != "fp32":
+        say_norms(console, artifact.manifest["folded_norms"], artifact.manifest["norms_apart"])
     if pixels:
         (rows, columns), channels = loaded.config.image, loaded.config.in_channels
         shape = f"[{batch or 'batch'}, {rows}, {columns}, {channels}]"
