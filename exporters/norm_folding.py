@@ -32,6 +32,7 @@ WEIGHT, BIAS = "centred_weight", "moved_bias"  # of the linear layer that a norm
 NORM = "norm_before_mlp"  # last word of the path of the norms that are folded
 SAFE_DEVIATION = 4096.0  # of a token's channels: 256 of them with one at 65504, the others at 0
 BALANCING = 16  # weights of a column that make up for its rounding errors
+COLUMNS = 256  # balanced at a time, for the memory that sorting takes
 AXES_AS_INPUT = 18  # opset from which ReduceMean takes its axes as an input
 
 Floats = NDArray[np.floating]
@@ -77,9 +78,10 @@ def fold_norm(
         The constants; None if no power of two keeps both the factor of a constant token, which a
         small ``eps`` makes large, and the products in the precision's range.
     """
-    wide = weight.astype(np.float64)
-    scaled = gain.astype(np.float64)[:, None] * wide  # [C, K]
-    centred = scaled - scaled.mean(axis=0)
+    centred = weight.astype(np.float64)  # [C, K], the one copy: weights may be large
+    moved = bias.astype(np.float64) + shift.astype(np.float64) @ centred
+    centred *= gain.astype(np.float64)[:, None]
+    centred -= centred.mean(axis=0)
     # By Cauchy and Schwarz |x @ centred| <= sd * sqrt(C) * |column|, and no sd is beyond the range.
     gauge = math.sqrt(len(centred)) * float(np.linalg.norm(centred, axis=0).max(initial=0.0))
     wanted = math.ceil(math.log2(gauge)) if gauge > 1 else 0
@@ -87,8 +89,8 @@ def fold_norm(
     powers = min(wanted, most)
     if powers < 0 or SAFE_DEVIATION * gauge / 2.0**powers > traits.largest:
         return None
-    moved = bias.astype(np.float64) + shift.astype(np.float64) @ wide
-    return FoldedNorm(centred / 2.0**powers, moved, 2.0**powers, eps)
+    centred /= 2.0**powers
+    return FoldedNorm(centred, moved, 2.0**powers, eps)
 
 
 def balanced(weight: Floats, traits: PrecisionTraits) -> NDArray[np.generic]:
@@ -104,15 +106,22 @@ def balanced(weight: Floats, traits: PrecisionTraits) -> NDArray[np.generic]:
         The rounded weights, [C, K], in the precision's type.
     """
     rounded = weight.astype(traits.dtype)
+    for start in range(0, weight.shape[1], COLUMNS):
+        some = slice(start, start + COLUMNS)
+        _balance(weight[:, some], rounded[:, some])
+    return rounded
+
+
+def _balance(weight: Floats, rounded: NDArray[np.generic]) -> None:
+    """Change the smallest weights of each rounded column, in place, so that its sum is zero."""
     smallest = np.argsort(np.abs(weight), axis=0, kind="stable")[:BALANCING]
     columns = np.arange(weight.shape[1])
     missing = -rounded.astype(np.float64).sum(axis=0)
     for turn, rows in enumerate(smallest):
         now = rounded[rows, columns].astype(np.float64)
-        new = (now + missing / (len(smallest) - turn)).astype(traits.dtype)
+        new = (now + missing / (len(smallest) - turn)).astype(rounded.dtype)
         missing -= new.astype(np.float64) - now
         rounded[rows, columns] = new
-    return rounded
 
 
 @dataclass(frozen=True)
