@@ -11,6 +11,7 @@
 ``half_precision``  write half precision into an ONNX graph
 ``locks``           locks on open files
 ``memory``          give free memory back to the system, between one large model and the next
+``norm_folding``    fold the norm before an MLP into its first layer, in half precision
 ``outputs``         places that files may go to
 ``precisions``      the facts of every precision: one table
 ``progress``        progress of long work, and the functions that are told of it

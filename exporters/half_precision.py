@@ -11,7 +11,7 @@ exporting the ``.half()`` module, needs the file alone, and names what float16 c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import ml_dtypes  # noqa: F401 - NumPy knows bfloat16 by name once it is loaded
 import numpy as np
@@ -19,10 +19,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.errors import ExportError
+from exporters.norm_folding import FACTOR, WEIGHT, balanced, fold_norms
 from exporters.precisions import PRECISIONS, PrecisionTraits
 from exporters.spec import Precision
 from exporters.text_files import parse_json, typed
-from exporters.weights import without_weights
+from exporters.weights import replace_nodes, without_weights
 
 FLOAT32_MODULES = "float32_modules"  # metadata: paths of modules that stay float32
 FLOAT32_ASKED = "float32_asked"  # those among them that the caller named, not the model
@@ -95,8 +96,11 @@ def to_half(
     _keep(half, tuple(keep))
     if not traits.einsum:
         _spell_out_einsum(body)
-    kept = _kept_nodes(half)
     sources = {tensor.name: tensor for tensor in graph.graph.initializer}
+    folded = fold_norms(half, sources, traits, kept=_kept_nodes(half))
+    centred = {f"{path}.{WEIGHT}" for path in folded}
+    _stay_float32(half, [f"{path}.{FACTOR}" for path in folded])
+    kept = _kept_nodes(half)
     wide = _own_weights(body, kept)
     for node in body.node:
         if node.name not in kept:
@@ -106,7 +110,7 @@ def to_half(
         if tensor.name in wide:
             _copy_values(source, tensor)
         else:
-            _halve(source, tensor, tensor.name, traits)
+            _halve(source, tensor, tensor.name, traits, centred=tensor.name in centred)
     body.ClearField("value_info")
     if io_precision == "fp32":
         _add_casts(body, traits.onnx_type)
@@ -131,10 +135,20 @@ def _keep(graph: onnx.ModelProto, modules: tuple[str, ...]) -> None:
             "swin-deploy precision lists what can"
         )
     if found:
-        props = {entry.key: entry.value for entry in graph.metadata_props}
-        names = list(dict.fromkeys((*float32_modules(graph), *found)))
-        props |= {FLOAT32_MODULES: json.dumps(names), FLOAT32_ASKED: json.dumps(found)}
-        helper.set_model_props(graph, props)
+        _stay_float32(graph, found)
+        _set_metadata(graph, FLOAT32_ASKED, found)
+
+
+def _stay_float32(graph: onnx.ModelProto, modules: Sequence[str]) -> None:
+    """Add modules to the float32 modules in a graph's metadata."""
+    if modules:
+        known = float32_modules(graph)
+        _set_metadata(graph, FLOAT32_MODULES, list(dict.fromkeys((*known, *modules))))
+
+
+def _set_metadata(graph: onnx.ModelProto, key: str, names: list[str]) -> None:
+    props = {entry.key: entry.value for entry in graph.metadata_props}
+    helper.set_model_props(graph, props | {key: json.dumps(names)})
 
 
 def _module(node: onnx.NodeProto) -> str:
@@ -189,7 +203,7 @@ def _fence(body: onnx.GraphProto, kept: set[str], half: int) -> None:
                 nodes.append(helper.make_node("Cast", [name], [cast[name]], name=label, to=to))
             node.input[index] = cast[name]
         nodes.append(node)
-    _replace_nodes(body, nodes)
+    replace_nodes(body, nodes)
 
 
 def _real_inputs(body: onnx.GraphProto) -> set[str]:
@@ -198,18 +212,12 @@ def _real_inputs(body: onnx.GraphProto) -> set[str]:
     return {value.name for value in body.input if value.type.tensor_type.elem_type in real}
 
 
-def _replace_nodes(body: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del body.node[:]
-    body.node.extend(copied)
-
-
 def _spell_out_einsum(body: onnx.GraphProto) -> None:
     """Replace Einsum by Transpose and MatMul: ONNX's Einsum does not take bfloat16."""
     nodes: list[onnx.NodeProto] = []
     for node in body.node:
         nodes += _product(node) if node.op_type == "Einsum" else [node]
-    _replace_nodes(body, nodes)
+    replace_nodes(body, nodes)
 
 
 def _product(node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -264,9 +272,22 @@ def _copy_values(source: onnx.TensorProto, target: onnx.TensorProto) -> None:
 
 
 def _halve(
-    source: onnx.TensorProto, target: onnx.TensorProto, name: str, traits: PrecisionTraits
+    source: onnx.TensorProto,
+    target: onnx.TensorProto,
+    name: str,
+    traits: PrecisionTraits,
+    *,
+    centred: bool = False,
 ) -> None:
-    """Give ``target`` the values of ``source``: float32 in the half type, others as they are."""
+    """Give ``target`` the values of ``source``: float32 in the half type, others as they are.
+
+    Args:
+        source: The values.
+        target: The tensor to write, of any name.
+        name: Name for errors.
+        traits: The half precision.
+        centred: Whether the columns sum to zero, and must do so when they are rounded.
+    """
     if source.data_type != TensorProto.FLOAT:
         _copy_values(source, target)
         return
@@ -277,9 +298,9 @@ def _halve(
             f"{name} holds {largest:.4g}, beyond the {traits.largest:.6g} of {traits.dtype}; "
             "use float32 for this model"
         )
-    data = values.astype(traits.dtype).tobytes()
-    kind = traits.onnx_type
-    target.CopyFrom(TensorProto(name=target.name, data_type=kind, dims=values.shape, raw_data=data))
+    half = balanced(values, traits) if centred else values.astype(traits.dtype)
+    kind, data = traits.onnx_type, half.tobytes()
+    target.CopyFrom(TensorProto(name=target.name, data_type=kind, dims=half.shape, raw_data=data))
 
 
 def _add_casts(body: onnx.GraphProto, half: int) -> None:

@@ -45,6 +45,13 @@ def bare(tensor: TensorProto) -> TensorProto:
     return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
 
 
+def replace_nodes(body: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    """Give a graph other nodes, of which some may be its own."""
+    copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del body.node[:]
+    body.node.extend(copied)
+
+
 def serialized(graph: onnx.ModelProto) -> Iterator[bytes]:
     """Yield the bytes of a graph's ONNX file, weight by weight.
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from exporters.plan.kernels import Kernel
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "Einsum", "Conv", "Attention"})
-# Nodes whose kernel must show float32: products, and the sums of a residual stream. The others
-# may lie inside a kernel, in registers that the builder does not list.
+# Nodes whose kernel must show float32: products, and the sums of a residual stream. The others, and
+# a scalar added to the statistics of a norm, may lie in registers that the builder does not list.
 CHECKED_OPS = PRODUCTS | {"Add"}
 
 
@@ -73,10 +73,13 @@ def lost_float32(kernels: Iterable[Kernel], graph: onnx.ModelProto) -> tuple[str
         FileError: If the graph's metadata about float32 modules is damaged.
     """
     kept = frozenset(float32_modules(graph))
+    scalars = {tensor.name for tensor in graph.graph.initializer if not tensor.dims}
     asked = {
         node.name: _module(node.name)
         for node in graph.graph.node
-        if node.op_type in CHECKED_OPS and _module(node.name) in kept
+        if node.op_type in CHECKED_OPS
+        and _module(node.name) in kept
+        and not scalars.intersection(node.input)
     }
     shown = {name for kernel in kernels if kernel.float32_inputs for name in kernel.onnx_nodes}
     return tuple(dict.fromkeys(module for name, module in asked.items() if name not in shown))

@@ -6,12 +6,13 @@ elementwise that follows it, one kernel for a whole attention, and a norm. Then
 - a matrix product reads its input once, however many share it, and its weights, and writes its
   output;
 - attention reads queries, keys and values, and writes its output: no scores;
-- a norm reads and writes; after another norm it is in the same kernel and only writes;
+- a norm reads and writes; after another norm it is in the same kernel and only writes; one whose
+  deviation alone is used, a number a token, only reads;
 - a residual is read by the kernel that adds it;
 - reshapes, transposes, shifts, casts, activations, biases and masks cost nothing.
 
 In units of tokens * channels, a Swin block comes to 26: 16 for its four matrix products, 4 for
-attention, 4 for two norms, 2 for two residuals.
+attention, 4 for two norms, 2 for two residuals; to 25 with the norm before its MLP folded into it.
 """
 
 from __future__ import annotations
@@ -58,14 +59,16 @@ class _Flow:
         root: The value that a value is a view, a cast or an activation of.
         origin: Kind of node that made the root: ``input``, ``product``, ``norm``, ``softmax`` or
             empty for any other.
-        made_by: Operator and key of the node that made a value.
+        made_by: The node that made a value.
+        readers: Number of nodes that read a value.
         read: Roots that a matrix product has read.
     """
 
     values: dict[str, Value]
     root: dict[str, str] = field(default_factory=dict)
     origin: defaultdict[str, str] = field(default_factory=lambda: defaultdict(str))
-    made_by: dict[str, tuple[str, str]] = field(default_factory=dict)
+    made_by: dict[str, onnx.NodeProto] = field(default_factory=dict)
+    readers: Counter[str] = field(default_factory=Counter)
     read: set[str] = field(default_factory=set)
 
     def changing(self, node: onnx.NodeProto) -> list[str]:
@@ -102,11 +105,12 @@ def count_work(graph: onnx.ModelProto, values: dict[str, Value]) -> Work:
     for entry in graph.graph.input:
         flow.start(entry.name, "input")
     for node in graph.graph.node:
+        flow.readers.update(set(node.input))
+    for node in graph.graph.node:
         changing = flow.changing(node)
         if changing:
             _visit(node, changing, flow, work)
-        for name in node.output:
-            flow.made_by[name] = (node.op_type, node_key(node))
+        flow.made_by |= dict.fromkeys(node.output, node)
     return work
 
 
@@ -119,7 +123,7 @@ def _visit(node: onnx.NodeProto, changing: list[str], flow: _Flow, work: Work) -
         _visit_attention(node, flow, work)
     elif node.op_type == "Softmax":
         flow.start(node.output[0], "softmax")
-    elif node.op_type in NORMS or _is_spelt_out_norm(node, flow):
+    elif node.op_type in NORMS or _squared(node, flow):
         _visit_norm(node, flow, work)
     elif _is_residual(node, changing, flow):
         _visit_residual(node, changing, flow, work)
@@ -181,16 +185,28 @@ def _visit_attention(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
 
 
 def _visit_norm(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
+    squared = _squared(node, flow)
+    if squared is not None and flow.readers[squared] == 1:
+        _visit_deviation(node, squared, flow, work)
+        return
     source = node.input[0]
     behind_another = flow.origin[source] == "norm"
     work.floor_bytes[node_key(node)] += flow.value(source).bytes * (1 if behind_another else 2)
     flow.start(node.output[0], "norm")
 
 
-def _is_spelt_out_norm(node: onnx.NodeProto, flow: _Flow) -> bool:
-    """Tell whether a node is the mean of squares in a LayerNorm of several nodes."""
-    operator, _ = flow.made_by.get(node.input[0], ("", ""))
-    return node.op_type == "ReduceMean" and operator in SQUARES
+def _visit_deviation(node: onnx.NodeProto, squared: str, flow: _Flow, work: Work) -> None:
+    """Count the tokens that a deviation is of; what it writes, a number a token, is not counted."""
+    root = flow.root.get(squared, squared)
+    if flow.origin[root] != "norm":
+        work.floor_bytes[node_key(node)] += flow.value(root).bytes
+    flow.start(node.output[0], "")
+
+
+def _squared(node: onnx.NodeProto, flow: _Flow) -> str | None:
+    """Return what a LayerNorm of several nodes takes the mean square of; None for other nodes."""
+    made_by = flow.made_by.get(node.input[0]) if node.op_type == "ReduceMean" else None
+    return made_by.input[0] if made_by and made_by.op_type in SQUARES else None
 
 
 def _is_residual(node: onnx.NodeProto, changing: list[str], flow: _Flow) -> bool:
@@ -215,9 +231,11 @@ def _drop_pooled_output(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
     """Subtract the output of a norm before the mean over all tokens, which need not be written."""
     source = node.input[0] if node.input else ""
     root = flow.root.get(source, source)
-    operator, key = flow.made_by.get(root, ("", ""))
-    if node.op_type in POOLS and operator in NORMS and not _reduces_rows(node, flow):
-        work.floor_bytes[key] -= flow.value(root).bytes
+    norm = flow.made_by.get(root)
+    if norm is None or norm.op_type not in NORMS:
+        return
+    if node.op_type in POOLS and not _reduces_rows(node, flow):
+        work.floor_bytes[node_key(norm)] -= flow.value(root).bytes
 
 
 def _reduces_rows(node: onnx.NodeProto, flow: _Flow) -> bool:

@@ -22,6 +22,7 @@ from exporters.artifact import (
 from exporters.engine.to_engine import fixed_batch
 from exporters.errors import ExportError, FileError
 from exporters.half_precision import float32_modules, precision_of, to_half
+from exporters.norm_folding import norms_before_mlps
 from exporters.outputs import claim
 from exporters.plan import count_attention
 from exporters.precisions import PRECISIONS
@@ -278,12 +279,15 @@ def write_graph(file: OnnxFile, *, force: bool = False) -> OnnxFile:
 def new_graph(file: OnnxFile) -> NewArtifact:
     """Return a graph and its manifest as an artefact to write."""
     graph = file.graph
+    folded, apart = norms_before_mlps(graph)
     manifest = {
         "kind": "onnx",
         **file.model_values,
         **({"source": file.source} if file.source else {}),
         "precision": file.precision,
         "float32_modules": list(float32_modules(graph)),
+        "folded_norms": list(folded),
+        "norms_apart": list(apart),
         "opset": graph.opset_import[0].version,
         "batch": fixed_batch(graph) or "dynamic",
         "nodes": len(graph.graph.node),

@@ -15,7 +15,7 @@ from exporters.spec import BatchProfile, EngineOptions, Flavor, Precision
 from swin_deploy.artifacts.newest import ENGINES, newest_export
 from swin_deploy.artifacts.outputs import is_sizes
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import Console, show_json, show_line
+from swin_deploy.cli.console import Console, say_norms, show_json, show_line
 from swin_deploy.cli.engine_options import (
     EngineBuildOptions,
     engine_words,
@@ -150,6 +150,7 @@ def _build(
     as_json: bool,
 ) -> None:
     """Build one engine, and show it; without a file given, ``onnx_file`` is the newest export."""
+    from exporters.norm_folding import norms_before_mlps
     from swin_deploy.artifacts.builds import plan_build
     from swin_deploy.artifacts.engine_file import Listener, write_engine
     from swin_deploy.artifacts.onnx_file import read_onnx
@@ -181,6 +182,7 @@ def _build(
     if converts:
         kind = PRECISIONS[converts].dtype
         console.note(f"  {files.graph}: weights and activations {kind}, edges float32")
+        say_norms(console, *norms_before_mlps(source.graph))
     show_targets(console, engine)
     if as_json:
         show_json(engine.values | {"path": str(path)})

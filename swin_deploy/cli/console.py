@@ -18,7 +18,7 @@ import click
 
 from exporters.errors import FileError
 from exporters.signals import nothing_to_clean
-from exporters.text_files import visible
+from exporters.text_files import listed, visible
 from swin_deploy.cli.heartbeat import CLEAR_LINE, Bar, Heartbeat, Ticker
 
 if TYPE_CHECKING:
@@ -258,3 +258,19 @@ def announce_images(console: Console, sets: Sequence[ImageSet]) -> None:
             console.warn(note)
         for assumption in images.assumptions:
             console.warn(assumption.text)
+
+
+def say_norms(console: Console, folded: Sequence[str], apart: Sequence[str]) -> None:
+    """Say how many norms a half-precision graph folds into the MLPs behind them, and which not.
+
+    Args:
+        console: Output of the command.
+        folded: Linear layers that a norm was folded into.
+        apart: Paths of the norms that stand apart.
+    """
+    if not folded and not apart:
+        return
+    console.note(f"  norms folded into {len(folded)} of {len(folded) + len(apart)} MLPs")
+    if apart:
+        reason = "kept in float32, or with an epsilon that half precision cannot hold"
+        console.note(f"  {listed(tuple(apart))} not folded: {reason}")

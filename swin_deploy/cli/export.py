@@ -12,7 +12,7 @@ from exporters.precisions import EDGES, PRECISIONS, REDUCED
 from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
 from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import Console, announce, show_json, show_line
+from swin_deploy.cli.console import Console, announce, say_norms, show_json, show_line
 from swin_deploy.cli.options import (
     ModelRequest,
     image_sizes_option,
@@ -155,6 +155,8 @@ def _export(
             f"{path}: {facts['nodes']} nodes, opset {facts['opset']}, {facts['precision']}, "
             f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
         )
+    if precision != "fp32":
+        say_norms(console, artifact.manifest["folded_norms"], artifact.manifest["norms_apart"])
     if pixels:
         say_pixels(console, loaded, choices["batch"])
     flag = "fp16" if precision == "fp32" else precision

@@ -6,6 +6,7 @@
 ``fold_parts``     parts that the folds of all families share
 ``fold_pixels``    a deploy model that takes pixels, with the normalisation inside
 ``fold_swin``      the fold of the Swin Transformers of the papers, V1 and V2
+``half_form``      the deploy model as half-precision files compute it, norms folded into MLPs
 ``model``          the deploy model, one architecture for every Swin family
 =================  =======================================================================
 """

@@ -2,7 +2,7 @@
 
 Each operation in half precision takes inputs and weights rounded to the half type, computes in
 float32 and rounds its result, as tensor cores and fused kernels do. Values beyond float16's range
-become infinite, as on the device.
+become infinite, as on the device. Norms before MLPs are folded where half-precision files do so.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from exporters.precisions import PRECISIONS
 from exporters.spec import Precision
+from swin_deploy.deploy.half_form import half_form
 from swin_deploy.runners import TorchRunner, torch_dtype
 
 # Operations that change no value, and questions about a tensor.
@@ -104,11 +105,11 @@ class Emulated(nn.Module):
         keep: Iterable[str] = (),
     ) -> None:
         super().__init__()
-        self.module = module
         self.dtype = torch_dtype(precision)
         named = dict(module.named_modules(remove_duplicate=False))
         own = {path for path, one in named.items() if getattr(one, "keep_float32", False)}
         self.halved = frozenset(named if half is None else half) - frozenset(keep) - own
+        self.module = half_form(module, precision, self.halved)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         with watch_operations(self.module, self._compute):

@@ -71,7 +71,7 @@ def test_plan_of_the_single_model_shows_float32():
 @pytest.mark.parametrize(
     ("island", "fused", "culprits"),
     [
-        (["mlp.0/MatMul", "mlp.0/Add"], 4, ["layers.1.mlp.0/MatMul"]),
+        (["mlp.2/MatMul", "mlp.2/Add"], 4, ["layers.1.mlp.2/MatMul"]),
         (["attention.bias/Add", "attention/Softmax"], 4, ["layers.1.attention/Softmax"]),
         (
             ["attention/Einsum", "attention.bias/Add", "attention/Softmax", "attention/Einsum_2"],

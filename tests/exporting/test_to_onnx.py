@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from exporters import to_onnx
 from exporters.errors import ExportError
+from exporters.half_precision import FLOAT32_MODULES
 from exporters.spec import ExportSpec
 from exporters.to_onnx import export_onnx, load_onnx
 from swin_deploy.config import SwinConfig
@@ -35,7 +36,7 @@ PATHS = (b"/home", b"site-packages", b".py", os.getcwd().encode())
 BATCHES = (1, 2, 3, 7, 32)
 SPEC = ExportSpec((3, 8, 8), ("y",))
 # What ONNX Runtime may differ by between batches, in units of the RMS.
-ROW_TOLERANCE = {"fp32": FLOAT32_TOLERANCE, "fp16": 2e-3}
+ROW_TOLERANCE = {"fp32": FLOAT32_TOLERANCE, "fp16": 4e-3}  # some roundings to half differ
 
 
 class Apply(nn.Module):
@@ -119,17 +120,19 @@ def test_export_onnx_fixed_batch_has_nothing_symbolic():
 )
 def test_export_onnx_precision_is_in_the_file(precision, io_precision, weights, edges):
     graph = exported("blocks", precision=precision, io_precision=io_precision).graph
-    kinds = {tensor.data_type for tensor in graph.initializer} - {TensorProto.INT64}
-    assert kinds == {weights}
+    own = [t for t in graph.initializer if ".factor." not in t.name]  # of norms: always float32
+    assert {tensor.data_type for tensor in own} - {TensorProto.INT64} == {weights}
     assert {v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)} == {edges}
-    casts = sum(node.op_type == "Cast" for node in graph.node)
-    assert casts == (2 if precision != io_precision else 0)
+    casts = [n for n in graph.node if n.op_type == "Cast" and ".factor" not in str(n)]
+    assert len(casts) == (2 if precision != io_precision else 0)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_export_onnx_file_holds_metadata_shapes_and_no_path(precision):
     graph = exported("digits", precision=precision)
-    assert {entry.key: entry.value for entry in graph.metadata_props} == METADATA
+    metadata = {entry.key: entry.value for entry in graph.metadata_props}
+    assert {key: metadata.get(key) for key in METADATA} == METADATA
+    assert set(metadata) - set(METADATA) == (set() if precision == "fp32" else {FLOAT32_MODULES})
     assert graph.producer_name == "swin-deploy"
     data = graph.SerializeToString()
     assert [text for text in PATHS if text in data] == []
@@ -169,10 +172,12 @@ def test_export_onnx_twice_gives_the_same_bytes_and_leaves_everything_as_it_was(
 
 
 @pytest.mark.slow
-def test_export_onnx_full_size_has_at_most_400_nodes():
-    graph = exported("swin-t", precision="fp16")
+@pytest.mark.parametrize(("precision", "nodes"), [("fp32", 400), ("fp16", 400 + 12 * 9)])
+def test_export_onnx_full_size_has_few_nodes(precision, nodes):
+    """In float16 a folded norm has 12 nodes where it had 3."""
+    graph = exported("swin-t", precision=precision)
     assert graph.opset_import[0].version == 17
-    assert len(graph.graph.node) <= 400
+    assert len(graph.graph.node) <= nodes
     assert_static(graph)
 
 
