@@ -243,9 +243,15 @@ def exported(model: nn.Module, images: torch.Tensor, *, dynamo: bool, dynamic: b
         assert program is not None
         return program.model_proto
     file = io.BytesIO()
-    axes = {"dynamic_axes": {"images": {0: "batch"}}} if dynamic else {}
+    axes = {"images": {0: "batch"}} if dynamic else None
     torch.onnx.export(
-        model, (images,), file, dynamo=False, opset_version=17, input_names=["images"], **axes
+        model,
+        (images,),
+        file,  # type: ignore[arg-type]  # its annotation forgets files
+        dynamo=False,
+        opset_version=17,
+        input_names=["images"],
+        dynamic_axes=axes,
     )
     return onnx.load_from_string(file.getvalue())
 
