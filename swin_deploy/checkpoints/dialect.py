@@ -60,7 +60,7 @@ class CheckpointHints:
         img_size: Image side in pixels, or rows and columns.
         window_size: Window side, in tokens, of all stages or of each.
         pretrained_window_sizes: Window side of V2's pretraining, in tokens, of each stage.
-        always_shift: True if windows are shifted also where one covers the map.
+        always_shift: True if windows are shifted also where one covers the map; None if not told.
         out_stages: Field of ``SwinConfig``, as is ``output``.
         qkv_bias: True if q, k and v have a bias.
         built_size: Image size, in pixels, that decides about windows at every size; else None.
@@ -73,7 +73,7 @@ class CheckpointHints:
     img_size: int | tuple[int, int] | None = None
     window_size: int | tuple[int | tuple[int, int], ...] | None = None
     pretrained_window_sizes: tuple[int | tuple[int, int], ...] | None = None
-    always_shift: bool = False
+    always_shift: bool | None = None
     out_stages: tuple[int, ...] = ()
     qkv_bias: bool | None = None
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
