@@ -8,6 +8,7 @@
 ``caches``          caches: their paths, and files that several processes share
 ``errors``          every error that ``exporters`` and ``swin_deploy`` raise on purpose
 ``flavors``         features of the TensorRT flavours: one table
+``float32_uses``    parts of a graph that stay float32 in its half-precision form
 ``half_precision``  write half precision into an ONNX graph
 ``locks``           locks on open files
 ``memory``          give free memory back to the system, between one large model and the next

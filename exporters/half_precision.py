@@ -1,8 +1,9 @@
 """Write half precision into an ONNX graph.
 
 Every weight and activation becomes float16 or bfloat16, but for the modules that the export or the
-caller names as float32 (``FLOAT32_MODULES``); LayerNormalization keeps its statistics in float32
-(its ``stash_type``), as ONNX Runtime and TensorRT both do.
+caller names as float32 (``FLOAT32_MODULES``), and for what must stay so in anybody's graph
+(``float32_uses``); LayerNormalization keeps its statistics in float32 (its ``stash_type``), as ONNX
+Runtime and TensorRT both do. A cast of data to float32 becomes one to the half type.
 
 This converter was chosen by measurement (``scripts/compare_half``): it gives the numbers of
 exporting the ``.half()`` module, needs the file alone, and names what float16 cannot hold.
@@ -16,9 +17,18 @@ from collections.abc import Iterable, Sequence
 import ml_dtypes  # noqa: F401 - NumPy knows bfloat16 by name once it is loaded
 import numpy as np
 import onnx
+import onnx.inliner
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.errors import ExportError
+from exporters.float32_uses import (
+    Float32Uses,
+    captured,
+    float32_uses,
+    float_constants,
+    inner_graphs,
+)
 from exporters.norm_folding import FACTOR, WEIGHT, balanced, fold_norms
 from exporters.precisions import PRECISIONS, PrecisionTraits
 from exporters.spec import Precision
@@ -27,6 +37,8 @@ from exporters.weights import replace_nodes, without_weights
 
 FLOAT32_MODULES = "float32_modules"  # metadata: paths of modules that stay float32
 FLOAT32_ASKED = "float32_asked"  # those among them that the caller named, not the model
+ZERO = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
+HALVES = tuple(traits.onnx_type for name, traits in PRECISIONS.items() if name != "fp32")
 # The contractions that deploy models write as Einsum, as a product of tensors with their axes so:
 # left and right, and what becomes of the result.
 IN_PLACE = (0, 1, 2, 3)
@@ -81,44 +93,63 @@ def to_half(
     """Make a copy of a float32 graph in a smaller precision.
 
     Args:
-        graph: A float32 graph without casts of its own.
+        graph: A float32 graph, ours or another tool's.
         io_precision: Precision of inputs and outputs; ``fp32`` adds one cast at each.
         precision: Precision of weights and activations, one of ``REDUCED``.
         keep: Paths of modules whose own nodes stay float32, added to those that the graph names.
 
     Raises:
         ExportError: If a weight lies beyond the precision's range, no module to keep is in the
-            graph, or the graph casts by itself or has a form that the precision lacks.
+            graph, or the graph casts to half precision itself or has a form that the precision
+            lacks.
     """
     traits = PRECISIONS[precision]
-    half = without_weights(graph)
+    half = _inlined(without_weights(graph))
     body = half.graph
     _keep(half, tuple(keep))
     if not traits.einsum:
         _spell_out_einsum(body)
-    sources = {tensor.name: tensor for tensor in graph.graph.initializer}
-    folded = fold_norms(half, sources, traits, kept=_kept_nodes(half))
+    _name_nodes(body)
+    tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
+    made, folded = fold_norms(half, tensors, traits, kept=_kept_nodes(half))
     centred = {f"{path}.{WEIGHT}" for path in folded}
     _stay_float32(half, [f"{path}.{FACTOR}" for path in folded])
-    kept = _kept_nodes(half)
-    wide = _own_weights(body, kept)
-    for node in body.node:
-        if node.name not in kept:
-            _halve_node(node, traits)
-    for tensor in body.initializer:
-        source = sources[wide.get(tensor.name, tensor.name)]
-        if tensor.name in wide:
-            _copy_values(source, tensor)
+    sources = {name: (name, tensor) for name, tensor in (tensors | made).items()}
+    for node, tensor in float_constants(body).items():
+        body.initializer.append(tensor)
+        sources[tensor.name] = (node, tensor)
+    uses = float32_uses(half, _kept_nodes(half), traits)
+    wide = _own_weights(body, uses)
+    for one in body.node:
+        _halve_node(one, uses, traits)
+    for target in body.initializer:
+        label, source = sources[wide.get(target.name, target.name)]
+        if target.name in wide:
+            _copy_values(source, target)
         else:
-            _halve(source, tensor, tensor.name, traits, centred=tensor.name in centred)
+            _halve(source, target, label, traits, centred=target.name in centred)
     body.ClearField("value_info")
+    _fence(body, uses, set(wide), traits.onnx_type)
     if io_precision == "fp32":
         _add_casts(body, traits.onnx_type)
     else:
         for value in _float_edges(body):
             value.type.tensor_type.elem_type = traits.onnx_type
-    _fence(body, kept, traits.onnx_type)
     return half
+
+
+def _inlined(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph without functions of its own: they become the nodes that they stand for."""
+    return onnx.inliner.inline_local_functions(graph) if graph.functions else graph
+
+
+def _name_nodes(body: onnx.GraphProto) -> None:
+    """Give a name to each node that has none, or another's."""
+    seen: set[str] = set()
+    for index, node in enumerate(body.node):
+        if not node.name or node.name in seen:
+            node.name = f"{node.name or node.op_type}_node{index}"
+        seen.add(node.name)
 
 
 def _keep(graph: onnx.ModelProto, modules: tuple[str, ...]) -> None:
@@ -161,55 +192,84 @@ def _kept_nodes(graph: onnx.ModelProto) -> set[str]:
     return {node.name for node in graph.graph.node if _module(node) in modules}
 
 
-def _own_weights(body: onnx.GraphProto, kept: set[str]) -> dict[str, str]:
-    """Give the kept nodes weights of their own, and return each one's former name by its name.
+def _own_weights(body: onnx.GraphProto, uses: Float32Uses) -> dict[str, str]:
+    """Give float32 uses weights of their own, and return each one's former name by its name.
 
-    A weight that other nodes use too is copied for the kept ones.
+    A weight that is used in half precision too is copied.
     """
-    shared = {name for node in body.node if node.name not in kept for name in node.input}
     floats = {t.name: t for t in body.initializer if t.data_type == TensorProto.FLOAT}
+    shared = {
+        name
+        for node in body.node
+        for index, name in enumerate(node.input)
+        if not uses.takes(node, index)
+    }
+    shared |= {value.name for value in body.output}
     wide: dict[str, str] = {}
+
+    def own(name: str) -> str:
+        mine = f"{name}/float" if name in shared else name
+        if mine != name and mine not in wide:
+            body.initializer.append(floats[name])
+            body.initializer[-1].name = mine
+        wide[mine] = name
+        return mine
+
     for node in body.node:
-        for index, name in enumerate(node.input if node.name in kept else ()):
-            if name not in floats:
-                continue
-            own = f"{name}/float" if name in shared else name
-            if own != name and own not in wide:
-                body.initializer.append(floats[name])
-                body.initializer[-1].name = own
-            node.input[index] = own
-            wide[own] = name
+        for index, name in enumerate(node.input):
+            if name in floats and uses.takes(node, index):
+                node.input[index] = own(name)
+        if node.name in uses.nodes:
+            _rename_inside(node, {name: own(name) for name in captured(node) if name in floats})
     return wide
 
 
-def _fence(body: onnx.GraphProto, kept: set[str], half: int) -> None:
-    """Cast inputs of the kept nodes to float32, and their outputs to the half type."""
-    inside = {name for node in body.node if node.name in kept for name in node.output}
-    wide = {tensor.name for tensor in body.initializer if tensor.data_type != half}
-    wide |= {value.name for value in body.input} - _real_inputs(body)  # indices, or pixels
+def _rename_inside(node: onnx.NodeProto, names: dict[str, str]) -> None:
+    """Rename values in the graphs that a node holds."""
+    for graph in inner_graphs(node):
+        for inner in graph.node:
+            inner.input[:] = [names.get(name, name) for name in inner.input]
+            _rename_inside(inner, names)
+        for value in graph.output:
+            value.name = names.get(value.name, value.name)
+
+
+def _fence(body: onnx.GraphProto, uses: Float32Uses, weights: set[str], half: int) -> None:
+    """Cast what enters a float32 use to float32, and what leaves one to the half type.
+
+    Args:
+        body: The graph, its weights and nodes already in half precision.
+        uses: The uses that stay float32.
+        weights: Names of the weights that are float32 still.
+        half: The half type.
+    """
+    made = {name for node in body.node if node.name in uses.nodes for name in node.output}
+    wide = weights | (made & uses.floats)
+    narrow = uses.floats - wide
+    taken = {node.name for node in body.node}
     nodes: list[onnx.NodeProto] = []
-    cast: dict[str, str] = {}
-    for node in body.node:
-        for index, name in enumerate(node.input):
-            enters = node.name in kept and name not in inside and name not in wide
-            leaves = node.name not in kept and name in inside
-            if not (name and (enters or leaves)):
-                continue
+    cast: dict[tuple[str, bool], str] = {}
+
+    def brought(node: onnx.NodeProto, name: str, *, enters: bool) -> str:
+        if name not in (narrow if enters else wide):
+            return name
+        if (name, enters) not in cast:
+            cast[name, enters] = f"{name}/{'float' if enters else 'half'}"
+            label = f"{_module(node) if enters else name}/Cast_{len(cast)}"
+            label = f"{label}_{'float' if enters else 'half'}" if label in taken else label
             to = TensorProto.FLOAT if enters else half
-            if name not in cast:
-                cast[name] = f"{name}/{'float' if enters else 'half'}"
-                module = _module(node) if enters else name
-                label = f"{module}/Cast_{len(cast)}"
-                nodes.append(helper.make_node("Cast", [name], [cast[name]], name=label, to=to))
-            node.input[index] = cast[name]
+            ends = ([name], [cast[name, enters]])
+            nodes.append(helper.make_node("Cast", *ends, name=label, to=to))
+        return cast[name, enters]
+
+    for node in body.node:
+        if node.op_type != "Cast":  # which takes any type
+            for index, name in enumerate(node.input):
+                node.input[index] = brought(node, name, enters=uses.takes(node, index))
+        inside = {name: brought(node, name, enters=True) for name in captured(node)}
+        _rename_inside(node, {name: new for name, new in inside.items() if new != name})
         nodes.append(node)
     replace_nodes(body, nodes)
-
-
-def _real_inputs(body: onnx.GraphProto) -> set[str]:
-    """Return the names of the inputs that hold real numbers."""
-    real = {traits.onnx_type for traits in PRECISIONS.values()}
-    return {value.name for value in body.input if value.type.tensor_type.elem_type in real}
 
 
 def _spell_out_einsum(body: onnx.GraphProto) -> None:
@@ -248,15 +308,28 @@ def _product(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     return nodes
 
 
-def _halve_node(node: onnx.NodeProto, traits: PrecisionTraits) -> None:
+def _halve_node(node: onnx.NodeProto, uses: Float32Uses, traits: PrecisionTraits) -> None:
+    """Bring what a node says of its own type to half precision, if it computes in that."""
     if node.op_type == "Cast":
-        raise ExportError(
-            f"the graph casts by itself ({node.name}): its precision is mixed already; "
-            "give a plain float32 ONNX file"
-        )
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.TENSOR:
-            _halve(attribute.t, attribute.t, node.name, traits)
+        _halve_cast(node, uses, traits)
+    if node.name not in uses.nodes:
+        if node.op_type == "ConstantOfShape" and not node.attribute:  # float32 zeros
+            node.attribute.append(helper.make_attribute("value", ZERO))
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                _halve(attribute.t, attribute.t, node.name, traits)
+
+
+def _halve_cast(node: onnx.NodeProto, uses: Float32Uses, traits: PrecisionTraits) -> None:
+    """Let a cast to float32 be one to the half type; raises ``ExportError`` for one to half."""
+    for entry in node.attribute:
+        if entry.name == "to" and entry.i in HALVES:
+            raise ExportError(
+                f"the graph casts to half precision by itself ({node.name}): its precision is "
+                "mixed already; give a plain float32 ONNX file"
+            )
+        if entry.name == "to" and entry.i == TensorProto.FLOAT and node.name not in uses.nodes:
+            entry.i = traits.onnx_type
 
 
 def _float_edges(body: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -291,8 +364,9 @@ def _halve(
     if source.data_type != TensorProto.FLOAT:
         _copy_values(source, target)
         return
-    values = numpy_helper.to_array(source)
-    largest = float(np.abs(values).max(initial=0.0))
+    values = _within(numpy_helper.to_array(source), traits)
+    finite = values if not _is_mask(values) else values[np.isfinite(values)]
+    largest = float(np.abs(finite).max(initial=0.0))
     if not largest <= traits.largest:
         raise ExportError(
             f"{name} holds {largest:.4g}, beyond the {traits.largest:.6g} of {traits.dtype}; "
@@ -303,6 +377,27 @@ def _halve(
     target.CopyFrom(TensorProto(name=target.name, data_type=kind, dims=half.shape, raw_data=data))
 
 
+def _within(values: NDArray[np.float32], traits: PrecisionTraits) -> NDArray[np.float32]:
+    """Bring numbers that stand for a limit, and not for a measure, to the precision's own.
+
+    1. In masks the least and the largest float32 are the least and the largest of any type.
+    2. A lone number above 0 that would become 0 keeps something apart from 0: a divisor, a
+       logarithm's argument. It becomes the least number above 0.
+    """
+    if _is_mask(values):  # 1
+        return np.where(np.isinf(values), values, values.clip(-traits.largest, traits.largest))
+    least = traits.smallest_normal * 2 * traits.roundoff
+    if values.size == 1 and 0 < abs(values.item()) < least:  # 2
+        return np.full_like(values, np.copysign(least, values.item()))
+    return values
+
+
+def _is_mask(values: NDArray[np.float32]) -> bool:
+    """Tell whether values are zeros and float32's own limits alone."""
+    limits = np.isinf(values) | (np.abs(values) == np.finfo(np.float32).max)
+    return bool(np.all(limits | (values == 0)))
+
+
 def _add_casts(body: onnx.GraphProto, half: int) -> None:
     """Cast float32 inputs to the half type after them, and outputs back before them."""
     renamed = {value.name: f"{value.name}/half" for value in _float_edges(body)}
@@ -311,6 +406,10 @@ def _add_casts(body: onnx.GraphProto, half: int) -> None:
     for node in body.node:
         for names in (node.input, node.output):
             names[:] = [renamed.get(name, name) for name in names]
+    inputs = {value.name for value in body.input}
+    for tensor in body.initializer:  # an output may be a weight
+        if tensor.name not in inputs:
+            tensor.name = renamed.get(tensor.name, tensor.name)
     for values, casts, to in (
         (body.input, front, half),
         (body.output, back, TensorProto.FLOAT),

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,28 +142,30 @@ class _Site:
 
 def fold_norms(
     graph: onnx.ModelProto,
-    sources: dict[str, onnx.TensorProto],
+    sources: Mapping[str, onnx.TensorProto],
     traits: PrecisionTraits,
     *,
     kept: set[str],
-) -> tuple[str, ...]:
+) -> tuple[dict[str, onnx.TensorProto], tuple[str, ...]]:
     """Fold the norms before the MLPs of a float32 graph into the MLPs, in place.
 
     Args:
         graph: A float32 graph; its weights may lack their values.
-        sources: Initializers with their values, by name; those of the folded form are added.
+        sources: Initializers with their values, by name.
         traits: Precision that the graph will be brought to.
         kept: Names of the nodes that stay float32; a norm among them, or before them, is not
             folded.
 
     Returns:
-        Paths of the linear layers that a norm was folded into; their weights have the name
+        Initializers of the folded form with their values, by name; and paths of the linear layers
+        that a norm was folded into: their weights have the name
         ``WEIGHT`` and are to be rounded by ``balanced``, and their submodule ``FACTOR`` must stay
         float32.
     """
     body = graph.graph
     by_input = graph.opset_import[0].version >= AXES_AS_INPUT
     replaced: dict[str, list[onnx.NodeProto]] = {}
+    made: dict[str, onnx.TensorProto] = {}
     folded: list[str] = []
     for site in _sites(body):
         if kept & {site.norm.name, site.product.name, site.total.name}:
@@ -171,14 +174,14 @@ def fold_norms(
         if constants is None:
             continue
         tensors, nodes = _folded_form(site, constants, axes_as_input=by_input)
-        sources |= {tensor.name: tensor for tensor in tensors}
+        made |= {tensor.name: tensor for tensor in tensors}
         body.initializer.extend(bare(one) if is_weight(one) else one for one in tensors)
         replaced |= {site.norm.name: [], site.product.name: nodes, site.total.name: []}
         folded.append(site.path)
     if folded:
         replace_nodes(body, [new for node in body.node for new in replaced.get(node.name, [node])])
         _drop_unused(body)
-    return tuple(folded)
+    return made, tuple(folded)
 
 
 def norms_before_mlps(graph: onnx.ModelProto) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -237,7 +240,7 @@ def _sites(body: onnx.GraphProto) -> list[_Site]:
 
 
 def _fold_site(
-    site: _Site, sources: dict[str, onnx.TensorProto], traits: PrecisionTraits
+    site: _Site, sources: Mapping[str, onnx.TensorProto], traits: PrecisionTraits
 ) -> FoldedNorm | None:
     values = [numpy_helper.to_array(sources[name]) for name in (*site.norm.input[1:], site.bias)]
     shift = values[1] if len(values) > 2 else np.zeros_like(values[0])

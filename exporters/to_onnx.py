@@ -23,6 +23,7 @@ import torch
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from exporters.errors import DeployError, ExportError
 from exporters.half_precision import FLOAT32_ASKED, FLOAT32_MODULES, float32_modules, to_half
@@ -107,7 +108,9 @@ def export_any(
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     shapes = tuple({0: batch} for _ in inputs) if dynamic else None
     try:
-        with _quiet_exporter():
+        # PyTorch 2.13: a CPU's fused attention gives strides that the exporter cannot decompose
+        # ("Cannot view a tensor", transformers' Swin at one image). Remove when it can.
+        with _quiet_exporter(), sdpa_kernel(SDPBackend.MATH):
             program = torch.onnx.export(
                 model,
                 inputs,

@@ -19,6 +19,17 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorPr
 LARGE = 1024  # values from which a tensor counts as a weight; shapes and axes are smaller
 GRAPH = onnx.ModelProto.GRAPH_FIELD_NUMBER
 INITIALIZER = onnx.GraphProto.INITIALIZER_FIELD_NUMBER
+# Errors that ONNX raises for an operator that it does not know, and for a node that does not fit
+# its operator: the last four if types do not fit, or are not given.
+NOT_INFERRED = (
+    onnx.defs.SchemaError,
+    onnx.shape_inference.InferenceError,
+    onnx.checker.ValidationError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 NAMED_BY_INITIALIZERS = 4  # IR version from which an initializer need not be an input
 
 
@@ -113,6 +124,16 @@ def infer_shapes(graph: onnx.ModelProto) -> None:
     graph.graph.value_info.extend(inferred.value_info)
     del graph.graph.output[:]
     graph.graph.output.extend(inferred.output)
+
+
+def inferred_values(graph: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the types of all values that ONNX infers, as far as it knows the operators.
+
+    Raises:
+        onnx.shape_inference.InferenceError: If types do not fit.
+    """
+    body = onnx.shape_inference.infer_shapes(_weights_as_inputs(graph)).graph
+    return [*body.input, *body.value_info, *body.output]
 
 
 def _weights_as_inputs(graph: onnx.ModelProto) -> onnx.ModelProto:

@@ -15,17 +15,8 @@ import onnx
 from onnx import TensorProto, TypeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-# Errors that ONNX raises for an operator that it does not know, and for a node that does not fit
-# its operator: the last four if types do not fit, or are not given.
-NOT_INFERRED = (
-    onnx.defs.SchemaError,
-    onnx.shape_inference.InferenceError,
-    onnx.checker.ValidationError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+from exporters.weights import NOT_INFERRED
+
 # Errors that ONNX's evaluator raises for a node that cannot be computed.
 NOT_COMPUTED = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
                 ValueError)  # fmt: skip

@@ -61,7 +61,7 @@ class CheckpointHints:
         img_size: Image side in pixels, or rows and columns.
         window_size: Window of all stages or of each, as ``stage_windows`` reads it.
         pretrained_window_sizes: Window of V2's pretraining of each stage, 0 for none.
-        always_shift: True if windows are shifted also where one covers the map.
+        always_shift: True if windows are shifted also where one covers the map; None if not told.
         out_stages: Field of ``SwinConfig``, as is ``output``.
         qkv_bias: True if q, k and v have a bias.
         built_size: Image size, in pixels, that decides about windows at every size; else None.
@@ -74,7 +74,7 @@ class CheckpointHints:
     img_size: int | tuple[int, int] | None = None
     window_size: Windows | None = None
     pretrained_window_sizes: tuple[int | tuple[int, int], ...] | None = None
-    always_shift: bool = False
+    always_shift: bool | None = None
     out_stages: tuple[int, ...] = ()
     qkv_bias: bool | None = None
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)

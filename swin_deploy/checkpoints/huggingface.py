@@ -145,7 +145,7 @@ def facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
         sizes=_sizes(model, swin),
         qkv_bias=swin.qkv_bias,
         settings=_settings(swin),
-        always_shift=swin.model_type == MASKFORMER,
+        always_shift=True if swin.model_type == MASKFORMER else None,
         out_stages=_out_stages(swin) if backbone and not _norms_tell(part, swin) else (),
         # Decoders of text look at every token of the encoder.
         output="stages" if backbone else "tokens" if part == "encoder" else "",

@@ -38,7 +38,7 @@ def geometry_of(dialect: Dialect, sizes: dict[str, Any], facts: CheckpointHints)
     """Return the fields of ``SwinConfig`` about sizes that windows do not tile, by the source.
 
     Backbones of detectors pad, and shift also where one window covers the map. They are told by
-    the norms of their stages.
+    the norms of their stages, unless the module itself tells.
 
     Args:
         dialect: The dialect of the checkpoint.
@@ -47,7 +47,8 @@ def geometry_of(dialect: Dialect, sizes: dict[str, Any], facts: CheckpointHints)
     """
     fields = dialect.geometry(sizes["family"]) | {"built_size": facts.built_size or 0}
     detector = sizes["stage_norms"] and not sizes["num_classes"]
-    if facts.always_shift or (detector and sizes["family"] == "swin"):
+    always = detector and sizes["family"] == "swin"
+    if always if facts.always_shift is None else facts.always_shift:
         fields["window_rule"] = "always"
         if fields["pads"] == "none":
             fields |= {"pads": "pad-then-roll", "remainder": "pad"}

@@ -114,7 +114,7 @@ def facts(config_json: dict[str, Any], *, where: str) -> CheckpointHints:
         built_size=image_size(side) if arguments.dynamic_img_size else None,
         window_size=sizes.pop("window_size", None),
         pretrained_window_sizes=sizes.pop("pretrained_window_sizes", None),
-        always_shift=bool(arguments.always_partition),
+        always_shift=bool(arguments.always_partition) or None,
         qkv_bias=arguments.qkv_bias,
         out_stages=stages,
         settings=timm_settings(model, arguments, weights),

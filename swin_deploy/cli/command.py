@@ -90,7 +90,7 @@ class Command(click.Command):
         known = {one.envvar for one in self.params if isinstance(one, click.Option)}
         start = variable(PREFIX, str(self.name)) + "_"
         for name in sorted(os.environ):
-            if name.startswith(start) and name not in known:
+            if name not in known and _owner(ctx, name) == self.name:
                 ctx.obj.warn(f"{name} is the variable of no option of {self.name}; see --help")
         for name in _of_no_command(ctx):
             rest = name.removeprefix(f"{PREFIX}_")
@@ -118,13 +118,24 @@ def _from_variables(context: click.Context) -> list[click.Option]:
     ]
 
 
+def _owner(context: click.Context, name: str) -> str | None:
+    """Return the command that a variable is of, None without one.
+
+    ``SWIN_DEPLOY_EXPORT_MODEL_OPSET`` is of ``export-model``, and ``SWIN_DEPLOY_EXPORT_MODEL`` of
+    ``export``: the longest name counts.
+    """
+    group = context.parent.command if context.parent else None
+    commands = {str(context.command.name)}
+    if isinstance(group, click.Group):
+        commands |= group.commands.keys()
+    owners = [one for one in commands if name.startswith(f"{variable(PREFIX, one)}_")]
+    return max(owners, key=len, default=None)
+
+
 def _of_no_command(context: click.Context) -> list[str]:
     """Return the SWIN_DEPLOY_* variables that belong to no command."""
-    group = context.parent.command if context.parent else None
-    commands = group.commands if isinstance(group, click.Group) else {}
-    ours = tuple(f"{variable(PREFIX, name)}_" for name in commands)
     names = [name for name in sorted(os.environ) if name.startswith(f"{PREFIX}_")]
-    return [name for name in names if name not in OF_ALL and not name.startswith(ours)]
+    return [name for name in names if name not in OF_ALL and _owner(context, name) is None]
 
 
 def _check_flags(options: Iterable[click.Parameter]) -> None:

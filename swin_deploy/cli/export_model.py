@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from exporters.errors import ExportError
 from exporters.spec import OPSET_RANGE
 from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.cli.command import command
@@ -81,6 +82,9 @@ def _source(_: click.Context, __: click.Parameter, value: str) -> str:
     help="Images a call: any number where the model allows it, or exactly N.",
 )
 @click.option("--output", type=FILE, help="File to write; engines/<name>-swapped.onnx by default.")
+@click.option(
+    "--original", type=FILE, help="Write the unmodified model too, for swin-deploy plan beside it."
+)
 @force_option
 @json_option
 @click.pass_obj
@@ -93,6 +97,7 @@ def export_model(
     opset: int,
     batch: int | None,
     output: Path | None,
+    original: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -109,8 +114,7 @@ def export_model(
         sizes = tuple(rounded_up(size, pad_to) for size in sizes)
     path = output or ENGINES / f"{_name(source)}-swapped.onnx"
     inputs = [Path(source)] if os.path.isdir(source) else []
-    claim_artifacts([path], inputs=inputs, force=force)
-    require_ending(path, ONNX)
+    _claim(path, original, inputs=inputs, force=force)
     if not inputs:
         console.note(f"  runs the code of {source.partition(':')[0]}")
     with console.loading("Loading PyTorch and the model"):
@@ -129,6 +133,46 @@ def export_model(
 
             whole = export_whole(model, swap, opset=opset, batch=batch)
     _end(console, swap, whole, path=path, force=force, as_json=as_json)
+    beside = [path]
+    if original is not None and whole is not None:
+        with console.step("Exporting the unmodified model") as step:
+            reason = _write_original(
+                model, swap, original, opset=opset, batch=whole.batch, force=force
+            )
+            if reason:
+                step.warn(f"{original} is not written: the unmodified model fails: {reason}")
+            else:
+                beside.append(original)
+    console.next_step("plan", *beside, "--fp16", why="the kernels that TensorRT would launch")
+
+
+def _claim(path: Path, original: Path | None, *, inputs: list[Path], force: bool) -> None:
+    """Fail early if a file cannot be written."""
+    paths = [path] if original is None else [path, original]
+    claim_artifacts(paths, inputs=inputs, force=force)
+    for one in paths:
+        require_ending(one, ONNX)
+
+
+def _write_original(
+    model: Any,  # noqa: ANN401 - a module; torch is not imported for --help
+    swap: Swap,
+    path: Path,
+    *,
+    opset: int,
+    batch: int | None,
+    force: bool,
+) -> str:
+    """Write the unmodified model; return why PyTorch cannot export it, empty if it can."""
+    from swin_deploy.artifacts.onnx_file import OnnxFile, write_graph
+    from swin_deploy.swap.whole_onnx import export_original
+
+    try:
+        graph = export_original(model, swap, opset=opset, batch=batch)
+    except ExportError as err:
+        return str(err)
+    write_graph(OnnxFile(path, graph), force=force)
+    return ""
 
 
 def _name(source: str) -> str:
@@ -186,7 +230,6 @@ def _end(
             f"{path}: {manifest['nodes']} nodes, opset {manifest['opset']}, batch "
             f"{manifest['batch']}, {manifest['bytes'] / 1e6:.1f} MB"
         )
-    console.next_step("plan", path, "--fp16", why="the kernels that TensorRT would launch")
 
 
 def _written(whole: WholeOnnx, path: Path, *, force: bool) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def of_timm(module: Any) -> SideFiles:  # noqa: ANN401 - as above
         pretrained_window_sizes=tuple(Size.of(tuple(one)).plain for one in trained)
         if second
         else None,
-        always_shift=bool(getattr(blocks[0], "always_partition", False)),
+        always_shift=bool(getattr(blocks[0], "always_partition", False)) or None,
         out_stages=given,
         settings=_settings(blocks[0]),
     )
@@ -64,6 +64,8 @@ def of_blocks(module: Any) -> SideFiles:  # noqa: ANN401 - as above
     facts = CheckpointHints(
         origin=ORIGIN,
         window_size=windows,
+        # MMPretrain's shift a map of one window only if they may pad it.
+        always_shift=getattr(blocks[0].attn, "pad_small_map", None),
         settings=_settings(blocks[0]),
     )
     return SideFiles(facts=facts)

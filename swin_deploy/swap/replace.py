@@ -191,7 +191,8 @@ def _tried(
             raise
         raise ConfigError(
             f"{err}; if it takes more than images of {sizes[0].sides}, call "
-            "swin_deploy.replace_backbone in Python with inputs=, a tuple or dict of its arguments"
+            "swin_deploy.replace_backbone in Python with inputs=, a tuple or dict of its "
+            "arguments, and export its model with torch.onnx.export"
         ) from err
     if not trial.sizes:
         raise ConfigError(f"{type(model).__name__} does not use its {found.text} on these inputs")

@@ -108,15 +108,7 @@ def _exported(
 ) -> WholeOnnx:
     images = _noise(swap, batch or TRACE_BATCH)
     names = tuple(named_tensors(_run(original, images)))
-    if INPUT in names:
-        raise ExportError(f"an output is called {INPUT}, as the input is; give it another name")
-    graph = export_any(
-        FlatModel(swap.model, names).eval(),
-        (images,),
-        ((INPUT,), names),
-        opset=opset,
-        dynamic=batch is None,
-    )
+    graph = _graph_of(swap.model, images, names, opset=opset, dynamic=batch is None)
     errors: list[OutputError] = []
     session = _session(graph)
     for count in (TRACE_BATCH, OTHER_BATCH, 1) if batch is None else (batch,):  # 2
@@ -125,6 +117,34 @@ def _exported(
         ours = dict(zip(names, _outputs(session, images), strict=True))
         errors += compare_outputs(ours, theirs, limit, of=f"ONNX, batch {count}")
     return WholeOnnx(graph, batch, tuple(errors))
+
+
+def export_original(
+    original: nn.Module, swap: Swap, *, opset: int, batch: int | None
+) -> onnx.ModelProto:
+    """Export the unmodified model alike, to be compared with: nothing is replaced or checked.
+
+    Args:
+        original: The unmodified model, which takes images alone.
+        swap: The model with its Swin replaced, for the sizes.
+        opset: ONNX operator set, from 18.
+        batch: Number of images of a call; None for any number.
+
+    Raises:
+        ExportError: If PyTorch cannot export the model.
+    """
+    images = _noise(swap, batch or TRACE_BATCH)
+    names = tuple(named_tensors(_run(original, images)))
+    return _graph_of(original, images, names, opset=opset, dynamic=batch is None)
+
+
+def _graph_of(
+    model: nn.Module, images: Tensor, names: tuple[str, ...], *, opset: int, dynamic: bool
+) -> onnx.ModelProto:
+    if INPUT in names:
+        raise ExportError(f"an output is called {INPUT}, as the input is; give it another name")
+    flat = FlatModel(model, names).eval()
+    return export_any(flat, (images,), ((INPUT,), names), opset=opset, dynamic=dynamic)
 
 
 def _noise(swap: Swap, batch: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import pytest
 from command_line import COMMANDS, DIGITS, IMAGES, Command
@@ -71,6 +73,23 @@ def test_wrong_variable_is_named(
 def test_unknown_variable_is_told(swin: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWIN_DEPLOY_DOCTOR_JSN", "1")
     assert "SWIN_DEPLOY_DOCTOR_JSN is the variable of no option of doctor" in swin("doctor").err
+
+
+def test_variable_of_a_command_with_a_longer_name_is_not_of_the_shorter_one(
+    swin: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """SWIN_DEPLOY_EXPORT_MODEL is of export --model, and also how those of export-model begin."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SWIN_DEPLOY_EXPORT_MODEL_OPSET", "19")
+    monkeypatch.setenv("SWIN_DEPLOY_EXPORT_MODEL_NO", "1")
+    monkeypatch.setenv("SWIN_DEPLOY_EXPORT_NO", "1")
+    short = swin("export", "--model", "notebook-digits", "--output", "model.engine").err
+    assert "SWIN_DEPLOY_EXPORT_NO is the variable of no option of export" in short
+    assert "SWIN_DEPLOY_EXPORT_MODEL" not in short
+    refused = swin("export-model", "absent:build", "--image-size", "64").err
+    assert "SWIN_DEPLOY_EXPORT_MODEL_NO is the variable of no option of export-model" in refused
+    assert "SWIN_DEPLOY_EXPORT_NO" not in refused
+    assert "from the environment: SWIN_DEPLOY_EXPORT_MODEL_OPSET=19" in refused
 
 
 def test_command_line_counts_more_than_the_variable_of_quiet(

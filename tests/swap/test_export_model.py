@@ -35,6 +35,29 @@ def fixed():
 
     return Fixed()
 
+def looking():
+    whole = swaps.timm_segmenter()
+
+    class Looking(type(whole.backbone)):
+        def forward(self, images):
+            if images.sum().item() > 1e9:
+                raise ValueError("too bright")
+            return super().forward(images)
+
+    whole.backbone.__class__ = Looking
+    return whole
+
+def of_two():
+    class OfTwo(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = swaps.timm_segmenter()
+
+        def forward(self, images, factor):
+            return self.inner(images * factor)
+
+    return OfTwo()
+
 def fails():
     raise KeyError("weights")
 
@@ -81,6 +104,48 @@ def test_export_model_opens_a_folder_of_transformers(here: Path, swin: Command) 
     assert "Loading weights" not in done.err  # transformers' progress bar
     assert "preprocessing" not in done.err  # it takes tensors, and there is no such option
     assert "next: swin-deploy plan u.onnx" in done.err
+
+
+def test_export_model_writes_the_unmodified_model_beside_it(here: Path, swin: Command) -> None:
+    arguments = ("--image-size", "64", "--batch", "1", "--output", "a.onnx", "--original", "b.onnx")
+    done = swin("export-model", "my_models:build", *arguments).assert_done()
+    assert "next: swin-deploy plan a.onnx b.onnx --fp16" in done.err
+    ours, theirs = (onnx.load(here / name).graph for name in ("a.onnx", "b.onnx"))
+    assert [one.name for one in ours.output] == [one.name for one in theirs.output] == ["masks"]
+    assert len(ours.node) < len(theirs.node)
+
+
+def test_export_model_goes_on_where_the_unmodified_model_is_not_exported(
+    here: Path, swin: Command
+) -> None:
+    """Its Swin looks at the images' values, which the replacement does not."""
+    arguments = ("--image-size", "64", "--batch", "1", "--output", "a.onnx", "--original", "b.onnx")
+    done = swin("export-model", "my_models:looking", *arguments).assert_done()
+    assert "b.onnx is not written: the unmodified model fails: PyTorch could not export" in done.err
+    assert "next: swin-deploy plan a.onnx --fp16" in done.err
+    assert not (here / "b.onnx").exists()
+
+
+def test_export_model_takes_a_model_whose_attention_is_pytorchs_fused(
+    here: Path, swin: Command
+) -> None:
+    """At one image its strides were beyond PyTorch's exporter."""
+    model: object = composites.COMPOSITES["upernet"].build()
+    model.save_pretrained("upernet")  # type: ignore[attr-defined]
+    arguments = ("--image-size", "64", "--batch", "1", "--output", "a.onnx", "--original", "b.onnx")
+    done = swin("export-model", "upernet", *arguments).assert_done()
+    assert "next: swin-deploy plan a.onnx b.onnx --fp16" in done.err
+
+
+def test_export_model_writes_to_two_different_files(here: Path, swin: Command) -> None:
+    arguments = ("--image-size", "64", "--output", "a.onnx", "--original", "./a.onnx")
+    swin("export-model", "my_models:build", *arguments).assert_error("are the same file")
+
+
+def test_export_model_of_other_inputs_says_what_to_do(here: Path, swin: Command) -> None:
+    refused = swin("export-model", "my_models:of_two", "--image-size", "64")
+    refused.assert_error("replace_backbone in Python with inputs=")
+    assert "export its model with torch.onnx.export" in refused.err
 
 
 def test_export_model_says_where_the_batch_is_fixed(here: Path, swin: Command) -> None:

@@ -48,6 +48,14 @@ def holds_deploy_model(model: nn.Module) -> bool:
     return any(isinstance(one, DeployModel) for one in model.modules())
 
 
+def alone(name: str) -> nn.Module:
+    """One of transformers' Swins by itself, as a user builds it."""
+    library = peers.import_peer("transformers")
+    kind = getattr(library, name)
+    fields = {**peers.FOUR_STAGES, "window_size": 2, "image_size": 64}
+    return peers.trained_like(kind(kind.config_class(**fields, out_features=peers.STAGES)))
+
+
 OF_TRANSFORMERS = (
     *("upernet", "upernet-v2", "mask2former", "maskformer", "dpt-v2", "backbone", "backbone-v2"),
     *("donut-encoder", "classifier"),
@@ -56,6 +64,9 @@ WHOLE: dict[str, tuple[Build, int | tuple[int, int]]] = {
     name: (composites.COMPOSITES[name].build, 64) for name in OF_TRANSFORMERS
 }
 WHOLE |= {
+    "swinv2-model": (lambda: alone("Swinv2Model"), 64),
+    "maskformer-swin-model": (lambda: alone("MaskFormerSwinModel"), 64),
+    "maskformer-swin-backbone": (lambda: alone("MaskFormerSwinBackbone"), 64),
     "upernet-padded": (composites.COMPOSITES["upernet"].build, (72, 104)),
     "timm": (lambda: swaps.timm_classifier("swin"), 64),
     "timm-v2": (lambda: swaps.timm_classifier("swinv2"), 64),
@@ -73,6 +84,11 @@ WHOLE |= {
     "mmseg": (lambda: swaps.detector("mmseg"), 64),
     "birefnet": (lambda: swaps.detector("transparent_background"), (50, 70)),
     "mmpretrain": (detector_libraries.build_mmpretrain, 64),
+    "mmpretrain-maps": (lambda: detector_libraries.build_mmpretrain(out_indices=(0, 1, 2)), 64),
+    "mmpretrain-v2-maps": (
+        lambda: detector_libraries.build_mmpretrain_v2(out_indices=(1, 2)),
+        64,
+    ),
     "mmpretrain-v2": (detector_libraries.build_mmpretrain_v2, 64),
 }
 
