@@ -84,8 +84,7 @@ def test_table_holds_ours_and_the_librarys_two_exports_with_the_same_weights(
     assert all(
         int(ours[column]) < int(row[column]) for row in rows[1:] for column in ("nodes", "kernels")
     )
-    assert (ours["float16 by"], rows[2]["float16 by"]) == ("graph", ".half()")
-    assert "casts by itself" in rows[2]["notes"]
+    assert {row["float16 by"] for row in rows} == {"graph"}  # TorchScript's casts, too
     written = json.loads((tmp_path / "x.json").read_text())
     assert [row["nodes"] for row in written["rows"]] == [int(row["nodes"]) for row in rows]
     assert written["conditions"]["model"].startswith("tiny, 64 px")
