@@ -141,7 +141,7 @@ class RangeBlock(nn.Module):
         super().__init__()
         attention, bias = block.attention, block.attention.bias
         self.first = _part(block.norm_before_attention, 0)
-        self.second = block.norm_before_mlp
+        self.norm_before_mlp = block.norm_before_mlp
         self.qkv, self.proj, self.mlp = attention.qkv, attention.proj, block.mlp
         self.bias = _part(bias, 0) if isinstance(bias, nn.Sequential) else bias
         self.dim = self.proj.in_features
@@ -159,7 +159,7 @@ class RangeBlock(nn.Module):
         mixed = torch.einsum("bhqk,kbhd->qbhd", scores.softmax(dim=-1), value)
         branch = self.proj(mixed.reshape(-1, 1, self.dim))  # [n, nW, h, d] -> [S, 1, C]
         tokens = tokens + branch.index_select(0, take)
-        return tokens + self.mlp(self.second(tokens))
+        return tokens + self.mlp(self.norm_before_mlp(tokens))
 
 
 class RangeModel(nn.Module):

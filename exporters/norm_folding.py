@@ -195,12 +195,17 @@ def norms_before_mlps(graph: onnx.ModelProto) -> tuple[tuple[str, ...], tuple[st
         apart.
     """
     modules = [(node.op_type, node.name.rpartition("/")[0]) for node in graph.graph.node]
-    factors = [path for kind, path in modules if kind == "Sqrt" and path.endswith(f".{FACTOR}")]
+    factors = [path for kind, path in modules if kind == "Sqrt" and is_factor(path)]
     norms = [path for kind, path in modules if kind == "LayerNormalization"]
     return (
         tuple(path.removesuffix(f".{FACTOR}") for path in factors),
         tuple(path for path in norms if _is_before_mlp(path)),
     )
+
+
+def is_factor(path: str) -> bool:
+    """Tell whether a module is the factor of a folded norm."""
+    return path.endswith(f".{FACTOR}")
 
 
 def _is_before_mlp(path: str) -> bool:

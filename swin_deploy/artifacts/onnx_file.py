@@ -22,7 +22,7 @@ from exporters.artifact import (
 from exporters.engine.to_engine import fixed_batch
 from exporters.errors import ExportError, FileError
 from exporters.half_precision import float32_modules, precision_of, to_half
-from exporters.norm_folding import norms_before_mlps
+from exporters.norm_folding import is_factor, norms_before_mlps
 from exporters.outputs import claim
 from exporters.plan import count_attention
 from exporters.precisions import PRECISIONS
@@ -285,7 +285,7 @@ def new_graph(file: OnnxFile) -> NewArtifact:
         **file.model_values,
         **({"source": file.source} if file.source else {}),
         "precision": file.precision,
-        "float32_modules": list(float32_modules(graph)),
+        "float32_modules": [one for one in float32_modules(graph) if not is_factor(one)],
         "folded_norms": list(folded),
         "norms_apart": list(apart),
         "opset": graph.opset_import[0].version,

@@ -35,6 +35,7 @@ EXAMPLES = [
     swin_deploy.Report,
     swin_deploy.Predictor,
     swin_deploy.replace_backbone,
+    swin_deploy.export_sizes,
 ]
 # Plain values.
 WITHOUT = {"Artifact", "Listener", "Prediction", "PreprocessingChoice", "Scored", "Swap"}

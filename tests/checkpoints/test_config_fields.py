@@ -176,7 +176,7 @@ TIMM_REFUSED: dict[str, tuple[str, Change, str]] = {
     "window": (
         "model_args",
         {"window_size": [[4, 2], 4, 4]},
-        "window size of config.json is 4 x 2",
+        "config.json says window_size 4x2/4/4, the weights have 4/4/4",
     ),
     "text": ("model_args", {"embed_dim": "96"}, "model_args.embed_dim: expected int"),
     "list": ("", {"model_args": [1]}, "model_args: expected object"),

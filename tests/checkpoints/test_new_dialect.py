@@ -29,6 +29,7 @@ TOY = """
 from swin_deploy.checkpoints import timm
 from swin_deploy.checkpoints.dialect import CheckpointHints, Dialect
 from swin_deploy.checkpoints.resize import TableResize
+from swin_deploy.config.windows import offsets
 from swin_deploy.images.class_names import class_names_of
 from swin_deploy.images.rules import centre_crop_rule, squash_rule
 
@@ -65,7 +66,8 @@ DIALECT = Dialect(
     pads=("pad-then-roll", "none"),
     remainder="crop",
     table_resize=TableResize(
-        "all zeros", lambda table, side: table.new_zeros((2 * side - 1) ** 2, table.shape[1])
+        "all zeros",
+        lambda table, before, after: table.new_zeros(offsets(after).area, table.shape[1]),
     ),
     library="timm",
     file_rule=lambda files: steps_rule(files.config_json, "config.json"),
