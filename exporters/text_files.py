@@ -163,7 +163,8 @@ def shortened(text: object, most: int = SHOWN) -> str:
 
 def error_words(err: BaseException) -> str:
     """Return a foreign error in one bounded line: its class and its text."""
-    return shortened(" ".join(f"{type(err).__name__}: {err}".split()))
+    text = " ".join(str(err).split())
+    return shortened(f"{type(err).__name__}: {text}" if text else type(err).__name__)
 
 
 def visible(text: str, *, kept: str = "") -> str:

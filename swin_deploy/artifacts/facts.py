@@ -150,7 +150,7 @@ def check_origin(path: Path, facts: ModelFacts | None, loaded: LoadedModel) -> N
     if facts.config != ours.config:
         theirs, wanted = facts.config.to_dict(), ours.config.to_dict()
         other = [
-            f"{name} {theirs[name]}, not {size}"
+            f"{name} {_said(theirs[name])}, not {_said(size)}"
             for name, size in wanted.items()
             if theirs[name] != size
         ]
@@ -158,6 +158,11 @@ def check_origin(path: Path, facts: ModelFacts | None, loaded: LoadedModel) -> N
             f"{path} was made with other settings than the reference: "
             f"{listed(other, between='; ')}; use the same --model, --image-size and other options"
         )
+
+
+def _said(value: object) -> object:
+    """Return a setting in words: an empty one is what follows from the others."""
+    return "the default" if value in ("", None, ()) else value
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_line, show_table
 from swin_deploy.cli.options import json_option
 from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
-from swin_deploy.cli.values import FILE, IMAGE_SIZE, fixed_or_dynamic
+from swin_deploy.cli.values import FILE, IMAGE_SIZE, each_once, fixed_or_dynamic, require_apart
 from swin_deploy.config import MOST_SIDE, Size
 from swin_deploy.config.sizes import rounded_note, rounded_up
 
@@ -56,6 +58,7 @@ def _source(_: click.Context, __: click.Parameter, value: str) -> str:
     type=IMAGE_SIZE,
     multiple=True,
     required=True,
+    callback=each_once,
     help="Image side in pixels, or rows and columns; again for each further size that the model "
     "gives its Swin.",
 )
@@ -108,6 +111,7 @@ def export_model(
     transformers has saved. The model takes images alone. Its outputs are compared with those of the
     unmodified model, in PyTorch and in ONNX Runtime; the file is written if they are equal.
     """
+    require_apart(sizes, pad_to)
     if pad_to is not None:
         for size in sizes:
             console.note(f"  {rounded_note(size, pad_to)}")
@@ -117,25 +121,25 @@ def export_model(
     _claim(path, original, inputs=inputs, force=force)
     if not inputs:
         console.note(f"  runs the code of {source.partition(':')[0]}")
-    with console.loading("Loading PyTorch and the model"):
+    with console.loading("Loading PyTorch and the model"), _prints_aside():
         from swin_deploy.swap.users_model import model_of
 
         model = model_of(source)
-    with console.step("Replacing the Swin, and comparing"):
+    with console.step("Replacing the Swin, and comparing"), _prints_aside():
         from swin_deploy.swap.replace import swap_swin
 
         swap = swap_swin(model, tuple(map(Size.of, sizes)), where=where)
     _announce(console, swap)
     whole: WholeOnnx | None = None
     if swap.passed:
-        with console.step(f"Exporting ONNX, opset {opset}, and comparing"):
+        with console.step(f"Exporting ONNX, opset {opset}, and comparing"), _prints_aside():
             from swin_deploy.swap.whole_onnx import export_whole
 
             whole = export_whole(model, swap, opset=opset, batch=batch)
     _end(console, swap, whole, path=path, force=force, as_json=as_json)
     beside = [path]
     if original is not None and whole is not None:
-        with console.step("Exporting the unmodified model") as step:
+        with console.step("Exporting the unmodified model") as step, _prints_aside():
             reason = _write_original(
                 model, swap, original, opset=opset, batch=whole.batch, force=force
             )
@@ -144,6 +148,11 @@ def export_model(
             else:
                 beside.append(original)
     console.next_step("plan", *beside, "--fp16", why="the kernels that TensorRT would launch")
+
+
+def _prints_aside() -> contextlib.redirect_stdout[Any]:
+    """Send what the user's code prints to standard error: standard output has results only."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _claim(path: Path, original: Path | None, *, inputs: list[Path], force: bool) -> None:

@@ -100,6 +100,10 @@ def require_planned(path: Path) -> None:
     """Refuse a file that ``plan`` cannot read; raises ``ExportError`` or ``FileError``."""
     if is_sizes(path):
         return
+    if path.suffix == ".json" and os.path.isfile(path):  # not whole, or of another kind
+        from swin_deploy.artifacts.sizes_file import read_sizes
+
+        read_sizes(path)
     (require_onnx if path.suffix == ".onnx" else require_engine)(path)
 
 

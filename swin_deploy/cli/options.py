@@ -38,7 +38,10 @@ from swin_deploy.cli.values import (
     WINDOW_SIZE,
     color,
     crop_share,
+    each_once,
     number_list,
+    only_one,
+    require_apart,
 )
 from swin_deploy.config import MOST_SIDE, VARIANTS, HeadActivation, Size
 from swin_deploy.config.activations import ACTIVATIONS
@@ -178,16 +181,6 @@ def _word(value: object) -> str:
 GPU_MACHINE = "on a machine with an NVIDIA GPU: the engine has not run yet"
 
 
-def each_once(
-    _: click.Context, __: click.Parameter, sizes: tuple[int | Size, ...]
-) -> tuple[int | Size, ...]:
-    """Refuse an image size that is given twice; a click callback."""
-    for place, size in enumerate(sizes):
-        if size in sizes[:place]:
-            raise click.BadParameter(f"{size} is given twice; give each size once")
-    return sizes
-
-
 def library_or_file(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> str | None:
@@ -234,6 +227,8 @@ def with_options(command: Command, *options: Callable[[Command], Command]) -> Co
 image_size_option = click.option(
     "--image-size",
     type=IMAGE_SIZE,
+    multiple=True,
+    callback=only_one,
     help="Image side in pixels, or rows and columns such as 800x1344, if not the checkpoint's.",
 )
 image_sizes_option = click.option(
@@ -421,6 +416,7 @@ def checkpoint_options(
         sizes = values.pop("image_sizes", None)
         model = {name: values.pop(name, None) for name in names}
         asked = ModelRequest(**model, preprocessing=PreprocessingChoice(**said))
+        require_apart(sizes or (), asked.pad_to)
         requests = tuple(replace(asked, image_size=size) for size in sizes or ()) or (asked,)
         if has_model:
             for request in requests:

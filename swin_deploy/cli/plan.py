@@ -20,7 +20,7 @@ from swin_deploy.cli.inputs import require_planned, requiring
 from swin_deploy.cli.options import flavor_option, json_option
 from swin_deploy.cli.outputs import PICTURE, claim_outputs, force_option, require_ending
 from swin_deploy.cli.sizes import files_of, one_file
-from swin_deploy.cli.values import FILE, IMAGE_SIZE
+from swin_deploy.cli.values import FILE, IMAGE_SIZE, only_one
 from swin_deploy.config import Size
 
 if TYPE_CHECKING:
@@ -50,7 +50,11 @@ Examples:
 @click.argument("other", type=FILE, required=False, callback=requiring(require_planned))
 @click.option("--batch", type=click.IntRange(min=1), help="For an ONNX file.  [default: 8]")
 @click.option(
-    "--image-size", type=IMAGE_SIZE, help="Of a manifest of sizes, the one to plan.  [default: all]"
+    "--image-size",
+    type=IMAGE_SIZE,
+    multiple=True,
+    callback=only_one,
+    help="Of a manifest of sizes, the one to plan.  [default: all]",
 )
 @click.option("--fp16", "half", is_flag=True, help="Plan float32 ONNX files in their float16 form.")
 @click.option("--blocks", "detail", flag_value="blocks", help="Every part of the model.")
@@ -85,7 +89,8 @@ def plan(
 
     An engine's plan is read from its manifest; an ONNX file, ours or another tool's, is built in
     memory. With a second file the two are compared. Of a manifest of sizes every size is shown:
-    the engine, or the ONNX file before engines are built. Needs no GPU with TensorRT-RTX.
+    the engine, or the ONNX file, before engines are built and with --fp16. Needs no GPU with
+    TensorRT-RTX.
     """
     if other and (svg or detail == "kernels"):
         raise click.UsageError("--svg and --kernels take one FILE")
@@ -93,18 +98,18 @@ def plan(
         raise click.UsageError(f"--image-size picks from a manifest of sizes; {file} is none")
     _claim(svg, file, force=force)
     read = functools.partial(_read, console, half=half, flavor=flavor)
-    files = files_of(file, image_size)
+    files = files_of(file, image_size, half=half)
     if len(files) > 1 and not (other or svg or detail):
         plans = {size: (path, *read(path, batch=batch)) for size, path in files.items()}
         _show_sizes(plans, gpus, as_json=as_json)
         console.again("--image-size", next(iter(files)), "--kernels", why="every kernel of a size")
         return
-    file = one_file(file, image_size)
+    file = one_file(file, image_size, half=half)
     first, stages = read(file, batch=batch)
     with naming(file):
         bounds = _bounds(first, gpus)
     if other:
-        other = one_file(other, image_size)
+        other = one_file(other, image_size, half=half)
         second, others = read(other, batch=first.batch)
         sides = ((file.name, first, stages), (other.name, second, others))
         _compare(sides, bounds, detail, as_json=as_json)

@@ -232,14 +232,15 @@ def show_sizes(
         show_result(result, render, as_json=as_json)
 
 
-def one_file(path: Path, image_size: int | Size | None) -> Path:
+def one_file(path: Path, image_size: int | Size | None, *, half: bool = False) -> Path:
     """Return the file of one size; raises ``UsageError`` for several, and as ``files_of``.
 
     Args:
         path: A manifest of sizes; any other file is returned as it is.
         image_size: The size to take.
+        half: True for the ONNX file, as in ``files_of``.
     """
-    files = files_of(path, image_size)
+    files = files_of(path, image_size, half=half)
     if len(files) > 1:
         raise click.UsageError(
             f"{path.name} has the sizes {', '.join(files)}, and one is needed here: add "
@@ -248,12 +249,13 @@ def one_file(path: Path, image_size: int | Size | None) -> Path:
     return next(iter(files.values()))
 
 
-def files_of(path: Path, image_size: int | Size | None) -> dict[str, Path]:
+def files_of(path: Path, image_size: int | Size | None, *, half: bool = False) -> dict[str, Path]:
     """Return the files of a manifest of sizes by size: engines where they are built, else ONNX.
 
     Args:
         path: The manifest; any other file is returned as it is, without a size.
         image_size: The size to take; None for all.
+        half: True for ONNX files, which are planned in float16, also where engines are built.
 
     Raises:
         ConfigError: If the manifest does not have the size.
@@ -265,4 +267,7 @@ def files_of(path: Path, image_size: int | Size | None) -> dict[str, Path]:
 
     sizes = read_sizes(path)
     chosen = sizes.sizes if image_size is None else (sizes.at(image_size),)
-    return {str(one.size): sizes.engine(one) if one.engine else sizes.onnx(one) for one in chosen}
+    return {
+        str(one.size): sizes.engine(one) if one.engine and not half else sizes.onnx(one)
+        for one in chosen
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ import click
 from exporters.errors import FileError
 from exporters.spec import BatchProfile
 from exporters.text_files import shortened
-from swin_deploy.config.sizes import MOST_SIDE, Size, Windows, read_size, read_windows
+from swin_deploy.config.sizes import MOST_SIDE, Size, Windows, read_size, read_windows, rounded_up
 
 MOST_NAME, MOST_PATH = 255, 4095  # bytes, on every file system in use
 MAX_SECONDS = 86_400
@@ -64,6 +65,38 @@ class ImageSize(click.ParamType[int | Size]):
 
 
 IMAGE_SIZE = ImageSize()
+
+
+def each_once(
+    _: click.Context, __: click.Parameter, sizes: tuple[int | Size, ...]
+) -> tuple[int | Size, ...]:
+    """Refuse an image size that is given twice; a click callback."""
+    for place, size in enumerate(sizes):
+        if size in sizes[:place]:
+            raise click.BadParameter(f"{size} is given twice; give each size once")
+    return sizes
+
+
+def only_one(
+    _: click.Context, __: click.Parameter, sizes: tuple[int | Size, ...]
+) -> int | Size | None:
+    """Return the size of a command that takes one; a click callback that refuses several."""
+    if len(sizes) > 1:
+        given = ", ".join(map(str, sizes))
+        raise click.BadParameter(f"this command takes one size, and {given} are given")
+    return sizes[0] if sizes else None
+
+
+def require_apart(sizes: Iterable[int | Size], pad_to: int | None) -> None:
+    """Refuse image sizes that are the same after they are rounded up; raises ``UsageError``."""
+    found: dict[int | Size, int | Size] = {}
+    for size in sizes if pad_to else ():
+        other = found.setdefault(rounded_up(size, pad_to or 1), size)
+        if other != size:
+            raise click.UsageError(
+                f"--image-size {other} and {size} are both {rounded_up(size, pad_to or 1)} with "
+                f"--pad-to {pad_to}; give one of them"
+            )
 
 
 class WindowSize(click.ParamType[Windows]):

@@ -74,7 +74,7 @@ def read_size(text: str) -> int | Size | None:
     if len(parts) > 2 or not all(p.isdecimal() and len(p) <= MOST_DIGITS for p in parts):
         return None
     sides = [int(part) for part in parts]
-    return Size(sides[0], sides[-1]).plain if min(sides) > 0 else None
+    return Size(sides[0], sides[-1]).plain if 0 < min(sides) <= max(sides) <= MOST_SIDE else None
 
 
 def rounded_up(size: int | tuple[int, int], multiple: int) -> int | Size:
@@ -140,7 +140,7 @@ def stage_windows(given: Windows, stages: int) -> tuple[Size, ...]:
         each *= stages
     if len(each) != stages or not all(isinstance(one, int) or _is_pair(one) for one in each):
         raise ConfigError(
-            f"window size {windows_text(given)}: give one for all stages, such as 7 or 8x6, or one "
+            f"window size {_as_given(given)}: give one for all stages, such as 7 or 8x6, or one "
             f"for each of the {stages} stages, such as {','.join(['7'] * stages)}"
         )
     return tuple(Size.of(one if isinstance(one, int) else tuple(one)) for one in each)
@@ -164,6 +164,13 @@ def windows_text(windows: Any) -> str:  # noqa: ANN401 - a value of the user
         return shortened(windows)
     each = [windows_text(one) for one in windows]
     return each[0] if len(each) > 2 and len(set(each)) == 1 else ",".join(each)
+
+
+def _as_given(windows: Any) -> str:  # noqa: ANN401 - a value of the user
+    """Return windows in words, equal ones each by itself: their number is what is wrong."""
+    if isinstance(windows, tuple | list) and not _is_pair(windows):
+        return shortened(",".join(map(windows_text, windows)))
+    return windows_text(windows)
 
 
 def read_windows(text: str) -> Windows | None:

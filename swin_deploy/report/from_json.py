@@ -32,6 +32,11 @@ def read_report(path: Path) -> Report:
     """
     values = read_json(path)
     found = values.get("schema") if isinstance(values, dict) else None
+    if isinstance(values, dict) and isinstance(values.get("kind"), str):
+        raise FileError(
+            f"{path} is a manifest ({shortened(values['kind'])}), and no report; give the "
+            "report.json of swin-deploy run or parity --report"
+        )
     if isinstance(found, int) and found != SCHEMA:
         raise FileError(
             f"{path} is of another version of swin-deploy (schema {found}, this one reads "

@@ -138,7 +138,12 @@ def compare_outputs(
         ComparisonError: If there are no tensors, or not the same ones on both sides.
     """
     theirs, ours = named_tensors(reference), named_tensors(actual)
-    if not theirs or list(ours) != list(theirs):
+    if not theirs:
+        raise ComparisonError(
+            f"{of} gives no tensors, so nothing can be compared; return a tensor, or a list, "
+            "tuple, dict or dataclass of them"
+        )
+    if list(ours) != list(theirs):
         raise ComparisonError(
             f"{of}: the outputs are {list(ours)}, and the unmodified model's {list(theirs)}"
         )
@@ -149,12 +154,15 @@ def compare_outputs(
 
 
 def _limit(reference: Tensor, tolerance: Tolerance) -> float:
-    return tolerance.atol if reference.is_floating_point() else 0.0
+    real = reference.is_floating_point() or reference.is_complex()
+    return tolerance.atol if real else 0.0
 
 
 def _error(actual: Tensor, reference: Tensor, tolerance: Tolerance) -> float:
     if actual.shape != reference.shape:
         return float("inf")
+    if reference.is_complex() and actual.is_complex():
+        actual, reference = torch.view_as_real(actual), torch.view_as_real(reference)
     if not reference.is_floating_point():
         return float((actual != reference).double().mean()) if reference.numel() else 0.0
     same = reference.isinf()  # of what a model masks out

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from exporters.errors import ComparisonError, ConfigError
 from exporters.text_files import error_words, listed
@@ -19,6 +19,7 @@ from swin_deploy.config import SwinConfig
 from swin_deploy.config.assumptions import Assumption
 from swin_deploy.config.sizes import Size
 from swin_deploy.deploy.fold import fold
+from swin_deploy.parity.checks import Tolerance
 from swin_deploy.parity.tolerances import tolerance_for
 from swin_deploy.swap.find import FoundSwin, find_swin
 from swin_deploy.swap.prove import (
@@ -102,7 +103,7 @@ def swap_swin(
     Raises:
         CheckpointError: If there is no Swin, or it is not a plain one.
         ComparisonError: If the model does not run with the replacement, or does not use it.
-        ConfigError: If the model does not run as it is, or not at these sizes.
+        ConfigError: If the model does not run as it is, not at these sizes, or not twice alike.
     """
     found = find_swin(model, where)
     _check_form(model, found)
@@ -130,7 +131,10 @@ def swap_swin(
     whole = rebuilt(model, {found.module: stand_in})
     if found.where:
         ours = _run_whole(whole, stand_in, inputs)
-        errors += compare_outputs(ours, trial.outputs, limit, of=type(model).__name__)
+        compared = compare_outputs(ours, trial.outputs, limit, of=type(model).__name__)
+        if not all(one.passed for one in compared):
+            _require_repeatable(model, inputs, trial, limit=limit)
+        errors += compared
     return Swap(
         model=whole,
         where=found.where,
@@ -150,19 +154,30 @@ def _texts(sizes: Iterable[Size]) -> str:
 
 
 def _check_form(model: nn.Module, found: FoundSwin) -> None:
-    """Refuse a model that is being trained, or is not float32.
+    """Refuse a model that is being trained, has no plain numbers, or is not float32.
 
     Raises:
         ConfigError: If it is.
     """
     if any(one.training for one in model.modules()):
         raise ConfigError(f"{type(model).__name__} is in training mode; call its eval() first")
+    odd = [name for name, one in found.module.state_dict().items() if not _is_plain(one)]
+    if odd:
+        raise ConfigError(
+            f"{found.text} has no plain numbers in {listed(odd[:3])}: it is quantized, or was "
+            "built without weights, on the meta device; give the float32 model with its weights"
+        )
     types = {str(one.dtype) for one in found.module.parameters()} - {"torch.float32"}
     if types:
         raise ConfigError(
             f"{found.text} has weights of {listed(sorted(types))}; call float() of the model "
             "first: half precision is chosen when the engine is built"
         )
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether an entry of a state dict is a tensor with numbers, not quantized."""
+    return isinstance(value, Tensor) and not value.is_meta and not value.is_quantized
 
 
 def _tried(
@@ -263,6 +278,30 @@ def _as_original(stand_in: StandIn, original: nn.Module) -> None:
     parameter = next(original.parameters())
     stand_in.to(parameter.device)
     stand_in.requires_grad_(parameter.requires_grad)
+
+
+@torch.no_grad()
+def _require_repeatable(
+    model: nn.Module,
+    inputs: Any,  # noqa: ANN401 - whatever the model takes
+    trial: Trial,
+    *,
+    limit: Tolerance,
+) -> None:
+    """Refuse a model whose outputs differ from run to run, or are not finite.
+
+    Raises:
+        ConfigError: If a second run of the unmodified model is not within the limit of the first.
+    """
+    name = type(model).__name__
+    again = compare_outputs(call(copy.deepcopy(model), inputs), trial.outputs, limit, of=name)
+    for one in again:
+        if not one.passed:
+            raise ConfigError(
+                f"{name} cannot be compared: unmodified, it gives {one.output!r} off by "
+                f"{one.error:.2g} RMS in a second run on the same inputs; switch off what is "
+                "random in it, such as functional dropout, and what is not finite"
+            )
 
 
 @torch.no_grad()

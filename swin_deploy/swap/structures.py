@@ -16,7 +16,7 @@ def named_tensors(value: object, name: str = "") -> dict[str, Tensor]:
 
     Dicts and dataclasses have the names of their entries, lists numbers, and images with masks
     (GroundingDINO's ``NestedTensor``) ``tensors`` and ``mask``; the parts of a name are joined by
-    underscores.
+    underscores. A name that is taken already gets an underscore more.
 
     Args:
         value: A tensor, or any structure of dicts, lists and objects around some.
@@ -25,7 +25,10 @@ def named_tensors(value: object, name: str = "") -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for path, tensor in _walk(value, ()):
         words = [word for word in (name, *path) if word]
-        found["_".join(words) or "output"] = tensor
+        key = "_".join(words) or "output"
+        while key in found:  # {"a": {"b": ...}, "a_b": ...}
+            key += "_"
+        found[key] = tensor
     return found
 
 

@@ -39,7 +39,8 @@ class FlatModel(nn.Module):
         self.names = names
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        found = named_tensors(self.model(images))
+        # The input itself as an output would take its name: ONNX has one name a value.
+        found = named_tensors(self.model(images.clone()))
         return tuple(found[name] for name in self.names)
 
 
@@ -107,7 +108,7 @@ def _exported(
     original: nn.Module, swap: Swap, limit: Tolerance, *, opset: int, batch: int | None
 ) -> WholeOnnx:
     images = _noise(swap, batch or TRACE_BATCH)
-    names = tuple(named_tensors(_run(original, images)))
+    names = _names(_run(original, images))
     graph = _graph_of(swap.model, images, names, opset=opset, dynamic=batch is None)
     errors: list[OutputError] = []
     session = _session(graph)
@@ -134,8 +135,24 @@ def export_original(
         ExportError: If PyTorch cannot export the model.
     """
     images = _noise(swap, batch or TRACE_BATCH)
-    names = tuple(named_tensors(_run(original, images)))
+    names = _names(_run(original, images))
     return _graph_of(original, images, names, opset=opset, dynamic=batch is None)
+
+
+def _names(outputs: object) -> tuple[str, ...]:
+    """Return the names of a model's outputs.
+
+    Raises:
+        ExportError: If one is complex, which no output of ONNX Runtime is.
+    """
+    found = named_tensors(outputs)
+    for name, one in found.items():
+        if one.is_complex():
+            raise ExportError(
+                f"output {name!r} is complex, which a file's output cannot be; return "
+                "torch.view_as_real of it"
+            )
+    return tuple(found)
 
 
 def _graph_of(

@@ -240,7 +240,11 @@ def test_window_size_that_is_none_is_refused(text: str, says: str, swin: Command
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("8x6,7", "one for each of the 4 stages, such as 7,7,7,7"), ("999", "up to 128")],
+    [
+        ("8x6,7", "one for each of the 4 stages, such as 7,7,7,7"),
+        ("7,7,7,7,7", "window size 7,7,7,7,7: give one for all"),
+        ("999", "up to 128"),
+    ],
 )
 def test_windows_that_no_model_has_are_refused(text: str, says: str, swin: Command) -> None:
     model = ("--model", "swin_tiny_patch4_window7_224")

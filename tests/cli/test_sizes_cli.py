@@ -46,7 +46,51 @@ def test_plan_of_sizes_without_engines_plans_the_onnx_files(sizes: Path, swin: C
     assert done.json["fused_attention"] == 4
 
 
+def test_plan_of_a_damaged_manifest_says_so(sizes: Path, tmp_path: Path, swin: Command) -> None:
+    broken = tmp_path / "x-sizes.json"
+    broken.write_bytes(sizes.read_bytes()[:300])
+    swin("plan", broken).assert_error(f"{broken} is not JSON")
+    broken.write_text("{}", encoding="utf-8")
+    swin("plan", broken).assert_error("is no manifest of sizes")
+
+
+def test_plan_in_float16_takes_the_onnx_files_where_engines_are_built_too(
+    half: Path, swin: Command
+) -> None:
+    engine = swin("plan", half, "--image-size", "56", "--json").assert_done().json
+    graph = swin("plan", half, "--image-size", "56", "--fp16", "--json").assert_done().json
+    assert graph["fused_attention"] == engine["fused_attention"] == 4
+
+
 REFUSED = {
+    "plan-twice": (("plan", "H", "--image-size", "56", "--image-size", "112"), 2, "takes one size"),
+    "parity-twice": (
+        (*PARITY, "--onnx", "F", "--image-size", "56", "--image-size", "112"),
+        2,
+        "this command takes one size, and 56, 112 are given",
+    ),
+    "too-large": (("export", "--image-size", "65537", "--pad-to", "32"), 2, "1 to 65,536"),
+    "not-a-report": (("report", "F"), 3, "is a manifest (sizes), and no report"),
+    "same-rounded": (
+        (
+            "export",
+            "--model",
+            "notebook-digits",
+            "--image-size",
+            "56",
+            "--image-size",
+            "50",
+            "--pad-to",
+            "28",
+        ),
+        2,
+        "--image-size 56 and 50 are both 56 with --pad-to 28",
+    ),
+    "other-outputs": (
+        (*PARITY, "--onnx", "O", "--image-size", "56", "--outputs", "features"),
+        3,
+        "output the default, not features",
+    ),
     "two": (("plan", "H", "F"), 2, "has the sizes 112, 56, and one is needed here"),
     "svg": (("plan", "H", "--svg", "x.svg"), 2, "add --image-size"),
     "blocks": (("plan", "H", "--blocks"), 2, "add --image-size"),

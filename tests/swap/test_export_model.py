@@ -17,6 +17,7 @@ from swin_deploy.swap import whole_onnx
 
 FACTORY = """
 import swaps
+import torch
 from torch import nn
 
 def build():
@@ -57,6 +58,31 @@ def of_two():
             return self.inner(images * factor)
 
     return OfTwo()
+
+def printing():
+    print("a factory's text")
+    whole = swaps.timm_segmenter()
+
+    class Printing(type(whole)):
+        def forward(self, images):
+            print("a model's text")
+            return {"same": images, **super().forward(images)}
+
+    whole.__class__ = Printing
+    return whole
+
+def complex():
+    whole = swaps.timm_segmenter()
+
+    class Complex(type(whole)):
+        def forward(self, images):
+            return torch.view_as_complex(torch.stack(2 * [super().forward(images)["masks"]], -1))
+
+    whole.__class__ = Complex
+    return whole
+
+def silent():
+    raise ValueError
 
 def fails():
     raise KeyError("weights")
@@ -142,6 +168,26 @@ def test_export_model_writes_to_two_different_files(here: Path, swin: Command) -
     swin("export-model", "my_models:build", *arguments).assert_error("are the same file")
 
 
+def test_export_model_keeps_prints_out_of_results_and_takes_images_as_outputs(
+    here: Path, swin: Command
+) -> None:
+    arguments = ("--image-size", "64", "--batch", "1", "--output", "a.onnx", "--json")
+    done = swin("export-model", "my_models:printing", *arguments).assert_done()
+    assert done.json["passed"]
+    assert "a factory's text" in done.err
+    assert "a model's text" in done.err
+    graph = onnx.load(here / "a.onnx").graph
+    assert [one.name for one in graph.input] == ["images"]
+    assert [one.name for one in graph.output] == ["same", "masks"]
+
+
+def test_export_model_of_a_complex_output_says_what_to_return(here: Path, swin: Command) -> None:
+    refused = swin("export-model", "my_models:complex", "--image-size", "64", "--batch", "1")
+    assert refused.status == 3
+    assert "output 'output' is complex" in refused.err
+    assert not list(here.glob("engines/*.onnx"))
+
+
 def test_export_model_of_other_inputs_says_what_to_do(here: Path, swin: Command) -> None:
     refused = swin("export-model", "my_models:of_two", "--image-size", "64")
     refused.assert_error("replace_backbone in Python with inputs=")
@@ -176,6 +222,7 @@ def test_export_model_writes_nothing_where_an_output_differs(
     ("source", "message"),
     [
         ("my_models:fails", "my_models:fails gives no model: KeyError: 'weights'"),
+        ("my_models:silent", "my_models:silent gives no model: ValueError\n"),
         ("my_models:number", "a torch.nn.Module is needed"),
         ("my_models:absent", "AttributeError"),
         ("no_such_module:build", "ModuleNotFoundError"),
@@ -185,7 +232,9 @@ def test_export_model_writes_nothing_where_an_output_differs(
 def test_export_model_refuses_in_one_line(
     source: str, message: str, here: Path, swin: Command
 ) -> None:
-    swin("export-model", source, "--image-size", "64").assert_error(message)
+    refused = swin("export-model", source, "--image-size", "64")
+    refused.assert_error(message.rstrip())
+    assert message in refused.err
 
 
 @pytest.mark.parametrize(
@@ -194,6 +243,8 @@ def test_export_model_refuses_in_one_line(
         ("absent", "--image-size", "64"),
         ("my_models:build",),
         ("my_models:build", "--image-size", "64", "--opset", "17"),
+        ("my_models:build", "--image-size", "64", "--image-size", "64x64"),
+        ("my_models:build", "--image-size", "60", "--image-size", "62", "--pad-to", "32"),
         ("my_models:build", "--image-size", "64", "--output", "model.engine"),
     ],
 )

@@ -19,7 +19,9 @@ import swin_deploy
 from swin_deploy.config.sizes import Size
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.model import DeployModel
+from swin_deploy.parity.tolerances import tolerance_for
 from swin_deploy.swap import replace
+from swin_deploy.swap.prove import compare_outputs
 from swin_deploy.swap.structures import named_tensors
 
 Build = Callable[[], nn.Module]
@@ -213,6 +215,47 @@ class Unused(nn.Module):
         return answer
 
 
+class Random(swaps.Segmenter):
+    """A segmenter whose functional dropout stays on."""
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"masks": torch.dropout(super().forward(batch)["masks"], 0.5, train=True)}
+
+
+class Endless(swaps.Segmenter):
+    """A segmenter that divides by zero."""
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"masks": super().forward(batch)["masks"] / 0 * 0}
+
+
+class Wordless(swaps.Segmenter):
+    """A segmenter that gives words only."""
+
+    def forward(self, batch: Tensor) -> Any:  # noqa: ANN401 - no tensors
+        super().forward(batch)
+        return ["cat", None]
+
+
+def _as_class(kind: type[nn.Module]) -> nn.Module:
+    model = swaps.timm_segmenter()
+    model.__class__ = kind
+    return model
+
+
+class Packed(nn.Linear):
+    """A layer with an entry in its state that is no tensor, as quantized ones have."""
+
+    def get_extra_state(self) -> str:
+        return "packed"
+
+
+def _quantized() -> nn.Module:
+    model = swaps.timm_segmenter()
+    next(one for one in model.modules() if isinstance(one, nn.Linear)).__class__ = Packed
+    return model
+
+
 REFUSED: dict[str, tuple[Build, object, str]] = {
     "none": (lambda: nn.Linear(2, 2).eval(), 64, "has no Swin of a known class"),
     "training": (lambda: peers.build_timm("swin").train(), 64, "is in training mode"),
@@ -223,8 +266,29 @@ REFUSED: dict[str, tuple[Build, object, str]] = {
     "text": (lambda: peers.build_timm("swin"), "64", "image_size '64'"),
     "three": (lambda: peers.build_timm("swin"), (3, 64, 64), r"image_size \(3, 64, 64\)"),
     "empty": (lambda: peers.build_timm("swin"), [], "image_size None"),
+    "meta": (lambda: peers.build_timm("swin").to("meta"), 64, "no plain numbers in patch_embed"),
+    "quantized": (_quantized, 64, "no plain numbers in .*it is quantized"),
+    "random": (lambda: _as_class(Random), 64, "gives 'masks' off by .* RMS in a second run"),
+    "not finite": (lambda: _as_class(Endless), 64, "gives 'masks' off by inf RMS"),
+    "no tensors": (lambda: _as_class(Wordless), 64, "gives no tensors"),
     "hidden": (lambda: Unused().eval(), 64, "did not use the replacement"),
 }
+
+
+def test_named_tensors_keeps_those_whose_names_are_the_same() -> None:
+    one, other = torch.zeros(1), torch.ones(1)
+    found = named_tensors({"a": {"b": one}, "a_b": other})
+    assert list(found) == ["a_b", "a_b_"]
+    assert found["a_b_"] is other
+
+
+def test_compare_outputs_holds_complex_numbers_to_the_limit_of_real_ones() -> None:
+    value = torch.complex(torch.ones(4), torch.arange(4.0))
+    limit = tolerance_for("original", "fp32", family="swin")
+    (equal,) = compare_outputs(value * (1 + 1e-6), value, limit, of="x")
+    (other,) = compare_outputs(value.conj().resolve_conj(), value, limit, of="x")
+    assert equal.passed
+    assert not other.passed
 
 
 @pytest.mark.parametrize(("build", "size", "message"), REFUSED.values(), ids=REFUSED.keys())
