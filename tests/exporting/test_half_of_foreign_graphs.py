@@ -300,7 +300,7 @@ def test_to_half_of_an_unmodified_swin_has_no_product_in_float32(
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     graph = exported(build().eval(), images, dynamo=False, dynamic=dynamic)
     half = to_half(graph, io_precision="fp32", precision=precision)
-    check_graph(half, full=True)
+    check_graph(half, full=precision == "fp16")  # ONNX's Conv takes bfloat16 from opset 22 on
     plan = build_engine(half, BatchProfile(2, 2, 2), options=EngineOptions("tensorrt-rtx")).plan
     assert plan.attention_blocks == plan.fused_attention == 6
     assert plan.float32_compute == ()
