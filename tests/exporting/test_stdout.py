@@ -21,10 +21,9 @@ print("after")
 """
 
 
-def printed(code: str, **streams: object) -> subprocess.CompletedProcess[str]:
+def printed(code: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-c", code]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    return subprocess.run(line, text=True, check=True, **pipes)
+    return subprocess.run(line, text=True, check=True, capture_output=True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="puts of this process is found another way there")

@@ -255,7 +255,7 @@ def test_build_engine_leaves_standard_output_alone(capfd):
         helper.make_node("ReduceL2", ["a"], ["length"], axes=[-1], keepdims=1),
         helper.make_node("Clip", ["length", "least"], ["divisor"]),
         helper.make_node("Div", ["a", "divisor"], ["y"]),
-        weights={"w": np.ones((8, 8), np.float32), "least": np.float32(1e-12)},
+        weights={"w": np.ones((8, 8), np.float32), "least": np.array(1e-12, np.float32)},
     )
     build_engine(to_half(graph, io_precision="fp32"), AT_2, options=RTX)
     assert capfd.readouterr().out == ""
