@@ -114,7 +114,7 @@ def grounding_dino() -> nn.Module:
         backbone_config=backbone(out_features=STAGES[1:]),
         text_config=library.BertConfig(**words, intermediate_size=32, vocab_size=50),
         encoder_layers=1,
-        decoder_layers=1,
+        decoder_layers=2,  # its library ties the second's weights to the first's, and refuses one
     )
     return ImageSide(whole).eval()
 

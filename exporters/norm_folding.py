@@ -25,6 +25,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from exporters.float32_uses import captured
 from exporters.precisions import PrecisionTraits
 from exporters.weights import bare, is_weight, replace_nodes
 
@@ -213,7 +214,9 @@ def _is_before_mlp(path: str) -> bool:
 
 
 def _drop_unused(body: onnx.GraphProto) -> None:
-    used = {name for node in body.node for name in node.input}
+    """Delete the weights that no node, branch of a node or output takes."""
+    used = {name for node in body.node for name in (*node.input, *captured(node))}
+    used |= {value.name for value in body.output}
     for index in reversed(range(len(body.initializer))):
         if body.initializer[index].name not in used:
             del body.initializer[index]

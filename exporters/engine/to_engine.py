@@ -6,6 +6,7 @@ TensorRT 11 and TensorRT-RTX do not have.
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any
 import onnx
 
 from exporters.backends import current_gpu, load_tensorrt
+from exporters.engine.stdout import stdout_to_stderr
 from exporters.engine.targets import Targets, ask_for_targets, check_options, targets_of
 from exporters.engine.timing_cache import attach_timing_cache, keep_timing_cache
 from exporters.errors import BuildError, MissingBackendError
@@ -26,6 +28,9 @@ from exporters.spec import BatchProfile, EngineOptions
 from exporters.text_files import shortened
 
 Tell = Callable[[str], None]
+# TensorRT-RTX 1.7.1: "Error Code 1: Myelin ([...] MyelinCheckException: formats.cpp:3118:
+# CHECK(def_tactic_desc) failed. In compileGraph at ...)".
+COMPILER_FAILED = re.compile(r"\b(Myelin\w*Exception: .*?)\.? *(?:\bIn \w+ at |\)?$)")
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ def _build(
     """
     logger, monitor = _make_logger(trt), _make_monitor(trt, progress)
     watch = _Watch(logger, monitor, warn)
-    with ThreadPoolExecutor(max_workers=1) as pool:
+    with stdout_to_stderr(), ThreadPoolExecutor(max_workers=1) as pool:
         work = pool.submit(_build_in_thread, trt, graph, profile, options=options, watch=watch)
         try:
             data = work.result()
@@ -315,4 +320,14 @@ def _make_monitor(trt: Any, progress: Tell) -> Any:
 
 
 def _last_error(errors: list[str]) -> str:
-    return shortened(" ".join(errors[-1].split()), 300) if errors else "it gave no reason"
+    """Return the builder's last error in one line, and what may help against its compiler's own."""
+    if not errors:
+        return "it gave no reason"
+    line = " ".join(errors[-1].split())
+    failed = COMPILER_FAILED.search(line)
+    if failed is None:
+        return shortened(line, 300)
+    return (
+        f"its compiler failed and names no operator ({shortened(failed[1], 200)}); it may build "
+        "the graph in float32, with fewer outputs or at another image size"
+    )

@@ -98,7 +98,8 @@ def count_work(graph: onnx.ModelProto, values: dict[str, Value]) -> Work:
     """Count operations and bytes at the floor of a graph, node by node.
 
     Args:
-        graph: Any graph; attention is a Softmax between two matrix products, or one node.
+        graph: Any graph; attention is a Softmax between two matrix products, or one node, also
+            where it is the same for all images.
         values: Values of the graph, from ``infer_values``.
     """
     work, flow = Work(), _Flow(values)
@@ -110,6 +111,8 @@ def count_work(graph: onnx.ModelProto, values: dict[str, Value]) -> Work:
         changing = flow.changing(node)
         if changing:
             _visit(node, changing, flow, work)
+        else:
+            _visit_constant(node, flow, work)
         flow.made_by |= dict.fromkeys(node.output, node)
     return work
 
@@ -131,6 +134,23 @@ def _visit(node: onnx.NodeProto, changing: list[str], flow: _Flow, work: Work) -
         _drop_pooled_output(node, flow, work)
         normed = [name for name in changing if flow.origin[name] == "norm"]
         flow.follow(node, (normed or changing)[0])
+
+
+def _visit_constant(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
+    """Count an attention that is the same for all images; it needs neither operations nor bytes.
+
+    The queries of a decoder attend to each other before they have seen an image, and TensorRT-RTX
+    1.7.1 computes that at each launch.
+    """
+    origins = [flow.origin[name] for name in node.input]
+    if node.op_type == "Attention" or (node.op_type in PRODUCTS and "softmax" in origins):
+        work.attention.append(node_key(node))
+    if node.op_type in (*PRODUCTS, "Attention"):
+        flow.start(node.output[0], "product")
+    elif "product" in origins and node.op_type == "Softmax":
+        flow.start(node.output[0], "softmax")
+    elif any(origins):
+        flow.follow(node, next(name for name in node.input if flow.origin[name]))
 
 
 def _visit_product(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:

@@ -43,6 +43,7 @@ from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.fold_pixels import taking_pixels
 
 PIXELS_NAME = "pixels"  # name of the input of a graph that takes them
+BF16_OPSET = 22  # from which convolutions and pools may be in bfloat16
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,10 +256,17 @@ def convert(
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise ExportError(
             f"{source.path} cannot be written in {PRECISIONS[precision].dtype} "
-            f"({' '.join(str(err).split())[:200]}); "
-            "export it in half precision where it came from"
+            f"({' '.join(str(err).split())[:200]}); {_instead(half, precision)}"
         ) from err
     return OnnxFile(path, half, source={"file": source.path.name, "sha256": source.sha256})
+
+
+def _instead(graph: onnx.ModelProto, precision: Precision) -> str:
+    """Return what to do where ONNX does not have a graph in a precision."""
+    opset = max(one.version for one in graph.opset_import if one.domain in ("", "ai.onnx"))
+    if precision == "bf16" and opset < BF16_OPSET:
+        return f"use --fp16, or export it at opset {BF16_OPSET} or later, not {opset}"
+    return "export it in half precision where it came from"
 
 
 def write_graph(file: OnnxFile, *, force: bool = False) -> OnnxFile:

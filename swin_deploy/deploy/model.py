@@ -519,6 +519,9 @@ class BatchFirst(nn.Module):
 class StageMap(nn.Module):
     """The feature map [B, C, H, W] of tokens [N, B, C] in raster order.
 
+    Rows and columns come first: TensorRT-RTX 1.7.1 builds no half-precision engine of a Gather and
+    a transposition of its three axes if a whole model has the map as an output and reads it, too.
+
     Args:
         dim: Number of channels, C.
         resolution: Size of the token map, [H, W].
@@ -526,10 +529,11 @@ class StageMap(nn.Module):
 
     def __init__(self, dim: int, resolution: Rectangle) -> None:
         super().__init__()
-        self.shape = (-1, dim, *resolution)
+        self.shape = (*resolution, -1, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return tokens.permute(1, 2, 0).reshape(self.shape)  # [N, B, C] -> [B, C, N] -> [B, C, H, W]
+        rows = tokens.reshape(self.shape)  # [N, B, C] -> [H, W, B, C]
+        return rows.permute(2, 3, 0, 1)  # [H, W, B, C] -> [B, C, H, W]
 
 
 class DeployModel(nn.Module):

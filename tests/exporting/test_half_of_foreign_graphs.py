@@ -10,16 +10,19 @@ from typing import Any
 import composites
 import numpy as np
 import onnx
+import peers
 import pytest
 import swaps
 import torch
 from conftest import rms_error
-from exported import make_graph, run_onnx
+from exported import make_graph, needs_rtx, run_onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from exporters.engine.to_engine import build_engine
 from exporters.errors import ExportError
 from exporters.half_precision import to_half
+from exporters.spec import BatchProfile, EngineOptions, Precision
 from exporters.weights import check_graph
 
 ROW = ("batch", 4)
@@ -280,3 +283,24 @@ def test_to_half_of_an_unmodified_swin_loses_no_more_than_float16_does(
     assert FLOAT not in {one.data_type for one in weights}
     single, ours = (torch.from_numpy(run_onnx(one, images.numpy())[0]) for one in (graph, half))
     assert 1e-5 < rms_error(ours, single) < 5e-3
+
+
+@needs_rtx
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+@pytest.mark.parametrize("name", ["donut", "swin-v2"])
+def test_to_half_of_an_unmodified_swin_has_no_product_in_float32(
+    name: str, dynamic: bool, precision: Precision
+) -> None:
+    """ONNX Runtime's CPUs have no bfloat16, so its types are those of the engine."""
+    build = {
+        "donut": composites.COMPOSITES["donut-encoder"].build,
+        "swin-v2": lambda: peers.build_huggingface("swinv2"),
+    }[name]
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    graph = exported(build().eval(), images, dynamo=False, dynamic=dynamic)
+    half = to_half(graph, io_precision="fp32", precision=precision)
+    check_graph(half, full=precision == "fp16")  # ONNX's Conv takes bfloat16 from opset 22 on
+    plan = build_engine(half, BatchProfile(2, 2, 2), options=EngineOptions("tensorrt-rtx")).plan
+    assert plan.attention_blocks == plan.fused_attention == 6
+    assert plan.float32_compute == ()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import rms_error, seeded_images
 from exported import CONFIGS, deploy_model, exported, run_onnx
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from exporters.half_precision import float32_modules, to_half
@@ -184,6 +184,35 @@ def test_to_half_folds_the_norm_before_every_mlp(kind, opset):
     for path in folded:
         assert centre_of(half, path).dtype == np.float16
         assert np.abs(centre_of(half, path).astype(np.float64).sum(axis=0)).max() < 1e-5
+
+
+def test_to_half_that_folds_keeps_weights_of_outputs_and_branches():
+    """Mask2Former's first queries are an output, and no node takes them."""
+    graph = onnx.ModelProto()
+    graph.CopyFrom(exported("blocks"))
+    values = np.array([1, 2], np.float32)
+    for name in ("queries", "chosen", "other", "told"):
+        graph.graph.initializer.append(numpy_helper.from_array(values, name))
+    graph.graph.initializer.append(numpy_helper.from_array(np.array(True), "true"))
+    answers = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("queries", "y")]
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Add", ["told", name], [f"{name}_y"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, [2])],
+        )
+        for name in ("chosen", "other")
+    ]
+    choice = {"then_branch": branches[0], "else_branch": branches[1]}
+    graph.graph.node.append(helper.make_node("If", ["true"], ["y"], name="If", **choice))
+    graph.graph.output.extend(answers)
+    half = to_half(graph, io_precision="fp32")
+    assert norms_before_mlps(half)[0]
+    onnx.checker.check_model(half, full_check=True)
+    _, queries, y = run_onnx(half, seeded_images(CONFIGS["blocks"], 1).numpy())
+    np.testing.assert_array_equal(queries, values)
+    np.testing.assert_array_equal(y, 2 * values)
 
 
 def test_export_of_norms_behind_the_branches_folds_nothing(swin, tmp_path):

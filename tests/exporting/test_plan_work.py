@@ -203,6 +203,29 @@ def test_a_block_is_26_units_of_tokens_times_channels_and_its_weights(norm_first
     assert len(work.attention) == 1
 
 
+@pytest.mark.parametrize(
+    ("first", "blocks"),
+    [
+        (node("MatMul", ["queries", "turned"], ["s"]), 1),
+        (node("Identity", ["square"], ["s"]), 0),  # weights of a mean, and no queries
+    ],
+    ids=["queries to each other", "weights of a mean"],
+)
+def test_attention_that_is_the_same_for_all_images_counts_where_it_is_computed(first, blocks):
+    """A decoder's queries attend to each other before they have seen an image."""
+    work = work_of(
+        first,
+        node("Add", ["s", "square"], ["masked"]),
+        node("Softmax", ["masked"], ["p"]),
+        node("MatMul", ["p", "queries"], ["o"]),
+        node("MatMul", ["images", "o"], ["y"]),
+        images=("b", 3, 4),
+        weights={"queries": weight(4, 6), "turned": weight(6, 4), "square": weight(4, 4)},
+    )
+    assert len(work.attention) == blocks
+    assert list(work.flops) == ["node_of_y"]
+
+
 def test_attention_in_one_node_counts_as_its_pieces():
     made = node("Attention", ["images"] * 3, ["y"])
     work = work_of(made, images=("b", 3, 4, 6), opset=23)

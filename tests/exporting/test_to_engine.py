@@ -14,6 +14,7 @@ from exporters.backends import Gpu, cuda_device_count, tensorrt_version
 from exporters.engine import to_engine
 from exporters.engine.to_engine import build_engine, check_profile, fixed_batch
 from exporters.errors import BuildError, MissingBackendError
+from exporters.half_precision import to_half
 from exporters.spec import BatchProfile, CacheFile, EngineOptions
 
 RTX = EngineOptions("tensorrt-rtx")
@@ -194,6 +195,70 @@ def test_build_engine_of_a_graph_it_cannot_take_says_why_in_one_line(graph, mess
     with pytest.raises(BuildError, match=message) as caught:
         build_engine(graph, AT_2, options=RTX)
     assert "\n" not in str(caught.value)
+
+
+def half_of_a_map(*between):
+    """The half form of a graph with a map as an output, which a convolution reads, too."""
+    weights = {
+        "turned": np.roll(np.arange(16), 3),
+        "map_shape": np.array([1, 32, 4, 4]),
+        "w": np.ones((8, 32, 1, 1), np.float32),
+    }
+    convolution = helper.make_node("Conv", ["map", "w"], ["y"])
+    graph = make_graph(
+        *between,
+        convolution,
+        inputs={"images": (16, 1, 32)},
+        outputs={"map": (1, 32, 4, 4), "y": (1, 8, 4, 4)},
+        weights=weights,
+    )
+    return to_half(graph, io_precision="fp32")
+
+
+@needs_rtx
+def test_build_engine_where_the_compiler_fails_says_what_may_help(capfd):
+    graph = half_of_a_map(
+        helper.make_node("Exp", ["images"], ["tokens"]),
+        helper.make_node("Gather", ["tokens", "turned"], ["rows"], axis=0),
+        helper.make_node("Transpose", ["rows"], ["channels"], perm=[1, 2, 0]),
+        helper.make_node("Reshape", ["channels", "map_shape"], ["map"]),
+    )
+    expected = (
+        r"\ATensorRT could not build the engine: its compiler failed and names no operator "
+        r"\(Myelin\w+: [^()]*\(\w+\) failed\); it may build the graph in float32[^\n]*size\Z"
+    )
+    with pytest.raises(BuildError, match=expected):
+        build_engine(graph, BatchProfile(16, 16, 16), options=RTX)
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [
+        ([], "it gave no reason"),
+        (["first", "Error Code 2:  no\nmemory"], "Error Code 2: no memory"),
+        (["Myelin (x MyelinTypeException: a.cpp:3: CHECK(b) failed.  In run at /c:1)"],
+         "its compiler failed and names no operator (MyelinTypeException: a.cpp:3: CHECK(b) failed)"
+         "; it may build the graph in float32, with fewer outputs or at another image size"),
+    ],
+    ids=["none", "the last", "its compiler's"],
+)  # fmt: skip
+def test_last_error_is_one_line(errors, told):
+    assert to_engine._last_error(errors) == told
+
+
+@needs_rtx
+def test_build_engine_leaves_standard_output_alone(capfd):
+    """TensorRT's compiler warns there of the smallest divisor of a normalisation."""
+    graph = make_graph(
+        helper.make_node("MatMul", ["images", "w"], ["a"]),
+        helper.make_node("ReduceL2", ["a"], ["length"], axes=[-1], keepdims=1),
+        helper.make_node("Clip", ["length", "least"], ["divisor"]),
+        helper.make_node("Div", ["a", "divisor"], ["y"]),
+        weights={"w": np.ones((8, 8), np.float32), "least": np.array(1e-12, np.float32)},
+    )
+    build_engine(to_half(graph, io_precision="fp32"), AT_2, options=RTX)
+    assert capfd.readouterr().out == ""
 
 
 @needs_rtx

@@ -10,6 +10,7 @@ import onnx
 import peers
 import pytest
 from command_line import Command
+from exported import needs_rtx
 
 from exporters.artifact import read_manifest
 from exporters.to_onnx import export_any
@@ -161,6 +162,37 @@ def test_export_model_takes_a_model_whose_attention_is_pytorchs_fused(
     arguments = ("--image-size", "64", "--batch", "1", "--output", "a.onnx", "--original", "b.onnx")
     done = swin("export-model", "upernet", *arguments).assert_done()
     assert "next: swin-deploy plan a.onnx b.onnx --fp16" in done.err
+
+
+@needs_rtx
+@pytest.mark.parametrize("name", ["upernet", "maskformer"])
+def test_exported_models_are_planned_and_built_in_half_precision(
+    name: str, here: Path, swin: Command
+) -> None:
+    """MaskFormer has its Swin's last map as an output, and a convolution reads it, too."""
+    model: object = composites.COMPOSITES[name].build()
+    model.save_pretrained(name)  # type: ignore[attr-defined]
+    arguments = ("--image-size", "64", "--batch", "1", "--output", "a.onnx", "--original", "b.onnx")
+    swin("export-model", name, *arguments).assert_done()
+    built = swin("build-trt", "a.onnx", "--fp16", "--json").assert_done().json
+    assert built["precision"] == "fp16"
+    assert built["plan"]["float32_compute"] == []
+    assert read_manifest(here / built["path"])["source"]["file"].endswith("-fp16.onnx")
+    both = swin("plan", "a.onnx", "b.onnx", "--fp16").assert_done()
+    assert "a.onnx" in both.out
+    assert "b.onnx" in both.out
+
+
+@needs_rtx
+def test_exported_model_in_bfloat16_needs_the_opset_that_has_it(here: Path, swin: Command) -> None:
+    arguments = ("export-model", "my_models:build", "--image-size", "64", "--batch", "1")
+    for opset in (18, 22):
+        swin(*arguments, "--opset", opset, "--output", f"a{opset}.onnx").assert_done()
+    refused = swin("build-trt", "a18.onnx", "--bf16")
+    refused.assert_error("use --fp16, or export it at opset 22 or later, not 18")
+    assert not (here / "engines").exists()
+    built = swin("build-trt", "a22.onnx", "--bf16", "--json").assert_done().json
+    assert (built["precision"], built["plan"]["float32_compute"]) == ("bf16", [])
 
 
 def test_export_model_writes_to_two_different_files(here: Path, swin: Command) -> None:
