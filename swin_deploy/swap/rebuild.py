@@ -29,6 +29,19 @@ def rebuilt(model: nn.Module, replaced: dict[nn.Module, nn.Module]) -> nn.Module
     return of(model)
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Return a model without the wrappers of ``torch.compile``, wherever they stand in it."""
+    while wrappers := {one: inner for one in model.modules() if (inner := _compiled(one))}:
+        model = rebuilt(model, wrappers)
+    return model
+
+
+def _compiled(module: nn.Module) -> nn.Module | None:
+    """Return the module that a wrapper of ``torch.compile`` compiles; None for any other module."""
+    inner = getattr(module, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else None
+
+
 def _with_children(module: nn.Module, children: dict[str, nn.Module | None]) -> nn.Module:
     new = copy.copy(module)
     vars(new).update(_modules=children, _parameters=dict(module._parameters))

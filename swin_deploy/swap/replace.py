@@ -31,7 +31,7 @@ from swin_deploy.swap.prove import (
     noise,
     run_watched,
 )
-from swin_deploy.swap.rebuild import rebuilt
+from swin_deploy.swap.rebuild import rebuilt, uncompiled
 from swin_deploy.swap.stand_ins import LastMap, StandIn
 
 PROOF_BATCH = 2
@@ -105,6 +105,7 @@ def swap_swin(
         ComparisonError: If the model does not run with the replacement, or does not use it.
         ConfigError: If the model does not run as it is, not at these sizes, or not twice alike.
     """
+    compiled, model = model, uncompiled(model)
     found = find_swin(model, where)
     _check_form(model, found)
     trial, inputs = _tried(model, found, sizes, inputs)  # 1
@@ -144,7 +145,14 @@ def swap_swin(
         family=family,
         channels=loads[0].config.in_channels,
         errors=tuple(errors),
-        notes=tuple(dict.fromkeys(note for one in loads for note in one.notes)),
+        notes=(
+            *(
+                ()
+                if model is compiled
+                else ("torch.compile is left off: compile the result again",)
+            ),
+            *dict.fromkeys(note for one in loads for note in one.notes),
+        ),
         assumptions=tuple(dict.fromkeys(one for load in loads for one in load.assumptions)),
     )
 

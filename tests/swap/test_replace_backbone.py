@@ -110,6 +110,19 @@ def test_replace_backbone_gives_what_the_model_gives(
     assert_same(swap, model, images(*(size if isinstance(size, tuple) else (size,))))
 
 
+def test_replace_backbone_leaves_torch_compile_off_and_says_so() -> None:
+    model = swaps.timm_segmenter()
+    parts: Any = copy.deepcopy(model)
+    parts.backbone = torch.compile(parts.backbone)
+    whole: Any = torch.compile(parts)
+    swap = swin_deploy.replace_backbone(whole, 64)
+    assert swap.passed
+    assert holds_deploy_model(swap.model)
+    assert "torch.compile is left off" in swap.notes[0]
+    assert_same(swap, model, images(64))
+    assert not any("compile" in note for note in swin_deploy.replace_backbone(model, 64).notes)
+
+
 def test_replace_backbone_keeps_what_others_read() -> None:
     model: Any = composites.COMPOSITES["backbone"].build()
     new: Any = swin_deploy.replace_backbone(model, 64).model
