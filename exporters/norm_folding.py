@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,17 +128,38 @@ def _balance(weight: Floats, rounded: NDArray[np.generic]) -> None:
 
 @dataclass(frozen=True)
 class _Site:
-    """A norm before an MLP and the first layer of the MLP, as nodes of a graph."""
+    """A norm before an MLP and the first layer of the MLP, as nodes of a graph.
+
+    Attributes:
+        norm: The norm.
+        product: The product.
+        total: The sum with the bias.
+        weight: Name of the weights.
+        turned: Whether the weights are [K, C], which a Transpose turns.
+        bias: Name of the bias.
+    """
 
     norm: onnx.NodeProto
     product: onnx.NodeProto
     total: onnx.NodeProto
+    weight: str
+    turned: bool
     bias: str
 
     @property
     def path(self) -> str:
         """The path of the linear layer."""
         return self.product.name.rpartition("/")[0]
+
+    @property
+    def eps(self) -> float:
+        """Number added to the variance."""
+        return next((entry.f for entry in self.norm.attribute if entry.name == "epsilon"), 1e-5)
+
+    @property
+    def constants(self) -> tuple[Hashable, ...]:
+        """Whatever the constants of the folded form follow from."""
+        return (*self.norm.input[1:], self.weight, self.turned, self.bias, self.eps)
 
 
 def fold_norms(
@@ -168,20 +189,24 @@ def fold_norms(
     replaced: dict[str, list[onnx.NodeProto]] = {}
     made: dict[str, onnx.TensorProto] = {}
     folded: list[str] = []
+    owners: dict[tuple[Hashable, ...], str] = {}  # a model at two sizes has its weights once
     for site in _sites(body):
         if kept & {site.norm.name, site.product.name, site.total.name}:
             continue
-        constants = _fold_site(site, sources, traits)
-        if constants is None:
-            continue
-        tensors, nodes = _folded_form(site, constants, axes_as_input=by_input)
-        made |= {tensor.name: tensor for tensor in tensors}
-        body.initializer.extend(bare(one) if is_weight(one) else one for one in tensors)
+        if site.constants not in owners:
+            constants = _fold_site(site, sources, traits)
+            if constants is None:
+                continue
+            owners[site.constants] = site.path
+            tensors = _folded_tensors(site.path, constants)
+            made |= {tensor.name: tensor for tensor in tensors}
+            body.initializer.extend(bare(one) if is_weight(one) else one for one in tensors)
+        nodes = _folded_nodes(site, owners[site.constants], axes_as_input=by_input)
         replaced |= {site.norm.name: [], site.product.name: nodes, site.total.name: []}
         folded.append(site.path)
     if folded:
         replace_nodes(body, [new for node in body.node for new in replaced.get(node.name, [node])])
-        _drop_unused(body)
+        _drop_unused(body, {node.name for node in _turns(body).values()})
     return made, tuple(folded)
 
 
@@ -213,17 +238,42 @@ def _is_before_mlp(path: str) -> bool:
     return f".{path}".endswith(f".{NORM}")
 
 
-def _drop_unused(body: onnx.GraphProto) -> None:
-    """Delete the weights that no node, branch of a node or output takes."""
-    used = {name for node in body.node for name in (*node.input, *captured(node))}
-    used |= {value.name for value in body.output}
+def _drop_unused(body: onnx.GraphProto, turns: set[str]) -> None:
+    """Delete the weights that no node, branch of a node or output takes, turned ones too.
+
+    Args:
+        body: The graph.
+        turns: Names of the nodes that turn weights.
+    """
+    outputs = {value.name for value in body.output}
+    used = outputs | {name for node in body.node for name in (*node.input, *captured(node))}
+    kept = [node for node in body.node if node.name not in turns or node.output[0] in used]
+    if len(kept) < len(body.node):
+        replace_nodes(body, kept)
+    used = outputs | {name for node in body.node for name in (*node.input, *captured(node))}
     for index in reversed(range(len(body.initializer))):
         if body.initializer[index].name not in used:
             del body.initializer[index]
 
 
+def _turns(body: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """Return the nodes that swap the two axes of weights, by their output."""
+    weights = {tensor.name for tensor in body.initializer if len(tensor.dims) == 2}
+    return {
+        node.output[0]: node
+        for node in body.node
+        if node.op_type == "Transpose" and node.input[0] in weights and _swaps(node)
+    }
+
+
+def _swaps(node: onnx.NodeProto) -> bool:
+    """Tell whether a Transpose swaps two axes, which it does without ``perm``."""
+    return all(list(entry.ints) == [1, 0] for entry in node.attribute if entry.name == "perm")
+
+
 def _sites(body: onnx.GraphProto) -> list[_Site]:
     constants = {tensor.name for tensor in body.initializer}
+    turns = _turns(body)
     uses = Counter(name for node in body.node for name in node.input)
     uses.update(value.name for value in body.output)
     users = {name: node for node in body.node for name in node.input}
@@ -239,11 +289,13 @@ def _sites(body: onnx.GraphProto) -> list[_Site]:
             continue
         product = only_user(norm, "MatMul")
         total = only_user(product, "Add") if product else None
-        if product is None or total is None or product.input[1] not in constants:
+        if product is None or total is None:
             continue
+        turn = turns.get(product.input[1])
+        weight = product.input[1] if turn is None else turn.input[0]
         bias = [name for name in total.input if name in constants]
-        if len(bias) == 1:
-            sites.append(_Site(norm, product, total, bias[0]))
+        if weight in constants and len(bias) == 1:
+            sites.append(_Site(norm, product, total, weight, turn is not None, bias[0]))
     return sites
 
 
@@ -252,25 +304,39 @@ def _fold_site(
 ) -> FoldedNorm | None:
     values = [numpy_helper.to_array(sources[name]) for name in (*site.norm.input[1:], site.bias)]
     shift = values[1] if len(values) > 2 else np.zeros_like(values[0])
-    eps = next((entry.f for entry in site.norm.attribute if entry.name == "epsilon"), 1e-5)
-    weight = numpy_helper.to_array(sources[site.product.input[1]])
+    weight = numpy_helper.to_array(sources[site.weight])
     return fold_norm(
-        gain=values[0], shift=shift, eps=eps, weight=weight, bias=values[-1], traits=traits
+        gain=values[0],
+        shift=shift,
+        eps=site.eps,
+        weight=weight.T if site.turned else weight,
+        bias=values[-1],
+        traits=traits,
     )
 
 
-def _folded_form(
-    site: _Site, folded: FoldedNorm, *, axes_as_input: bool
-) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
-    """Return the constants and the nodes that take the place of a site's nodes."""
-    path, tokens = site.path, site.norm.input[0]
-    label = f"{path}.{FACTOR}"
-    axes = numpy_helper.from_array(np.array([-1]), f"{label}.axes")
-    weight, bias = (
+def _folded_tensors(path: str, folded: FoldedNorm) -> list[onnx.TensorProto]:
+    """Return the constants of the linear layer at ``path``."""
+    return [
         _tensor(f"{path}.{WEIGHT}", folded.weight),
         _tensor(f"{path}.{BIAS}", folded.bias),
-    )
-    scale, eps = _tensor(f"{label}.scale", folded.scale), _tensor(f"{label}.eps", folded.eps)
+        _tensor(f"{path}.{FACTOR}.scale", folded.scale),
+        _tensor(f"{path}.{FACTOR}.eps", folded.eps),
+        numpy_helper.from_array(np.array([-1]), f"{path}.{FACTOR}.axes"),
+    ]
+
+
+def _folded_nodes(site: _Site, owner: str, *, axes_as_input: bool) -> list[onnx.NodeProto]:
+    """Return the nodes that take the place of a site's nodes.
+
+    Args:
+        site: The site.
+        owner: Path of the linear layer whose constants they take.
+        axes_as_input: Whether ReduceMean has its axes as an input.
+    """
+    path, tokens = site.path, site.norm.input[0]
+    label = f"{path}.{FACTOR}"
+    constant = f"{owner}.{FACTOR}"
     nodes: list[onnx.NodeProto] = []
 
     def node(op: str, inputs: list[str], name: str = "", output: str = "") -> str:
@@ -282,16 +348,16 @@ def _folded_form(
         return output
 
     def mean(values: str) -> str:  # [N, B, C] -> [N, B, 1]
-        return node("ReduceMean", [values, *([axes.name] if axes_as_input else [])])
+        return node("ReduceMean", [values, *([f"{constant}.axes"] if axes_as_input else [])])
 
     apart = node("Sub", [tokens, mean(tokens)])
     variance = mean(node("Mul", [apart, apart]))
-    deviation = node("Sqrt", [node("Add", [variance, eps.name])])
-    factor = node("Div", [scale.name, deviation])
-    product = node("MatMul", [tokens, weight.name], site.product.name)
+    deviation = node("Sqrt", [node("Add", [variance, f"{constant}.eps"])])
+    factor = node("Div", [f"{constant}.scale", deviation])
+    product = node("MatMul", [tokens, f"{owner}.{WEIGHT}"], site.product.name)
     scaled = node("Mul", [product, factor], f"{path}/Mul")
-    node("Add", [scaled, bias.name], site.total.name, site.total.output[0])
-    return [weight, bias, scale, eps, *([axes] if axes_as_input else [])], nodes
+    node("Add", [scaled, f"{owner}.{BIAS}"], site.total.name, site.total.output[0])
+    return nodes
 
 
 def _tensor(name: str, values: Floats | float) -> onnx.TensorProto:

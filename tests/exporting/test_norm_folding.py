@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 from conftest import rms_error, seeded_images
-from exported import CONFIGS, deploy_model, exported, run_onnx
+from exported import CONFIGS, copy_of, deploy_model, exported, run_onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
@@ -236,6 +236,63 @@ def test_to_half_leaves_the_norm_of_a_kept_mlp_and_of_a_tiny_epsilon():
         if entry.name == "epsilon":
             entry.f = 1e-12
     assert norms_before_mlps(to_half(tiny, io_precision="fp32"))[1] == ("layers.1.norm_before_mlp",)
+
+
+def products_of(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in graph.graph.node if node.name.endswith(".mlp.0/MatMul")]
+
+
+def turned(graph: onnx.ModelProto, *, perm: list[int] | None) -> onnx.ModelProto:
+    """The graph with the weights of its MLPs' first layers behind a Transpose."""
+    graph = copy_of(graph)
+    weights = {tensor.name: tensor for tensor in graph.graph.initializer}
+    for product in products_of(graph):
+        tensor, name = weights[product.input[1]], f"{product.name}/turned"
+        values = numpy_helper.to_array(tensor)
+        values = values if perm == [0, 1] else np.ascontiguousarray(values.T)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        turn = helper.make_node("Transpose", [tensor.name], [name], name=name)
+        if perm is not None:
+            turn.attribute.append(helper.make_attribute("perm", perm))
+        product.input[1] = name
+        graph.graph.node.insert(0, turn)
+    return graph
+
+
+@pytest.mark.parametrize("perm", [None, [1, 0]])
+def test_to_half_folds_into_weights_that_a_transpose_turns(perm: list[int] | None) -> None:
+    """As in whole models that have their Swin at two sizes, with the weights once."""
+    graph = exported("digits")
+    half = to_half(turned(graph, perm=perm), io_precision="fp32")
+    onnx.checker.check_model(half, full_check=True)
+    plain = to_half(graph, io_precision="fp32")
+    assert norms_before_mlps(half) == norms_before_mlps(plain)
+    assert not [node for node in half.graph.node if node.name.endswith("/turned")]
+    images = seeded_images(CONFIGS["digits"], 2).numpy()
+    np.testing.assert_array_equal(run_onnx(half, images)[0], run_onnx(plain, images)[0])
+
+
+def test_to_half_leaves_a_norm_before_weights_that_no_swap_turns() -> None:
+    half = to_half(turned(exported("digits"), perm=[0, 1]), io_precision="fp32")
+    assert not norms_before_mlps(half)[0]
+
+
+def test_to_half_folds_constants_that_two_layers_share_once() -> None:
+    graph = copy_of(exported("digits"))
+    nodes = {node.name: node for node in graph.graph.node}
+    for name, inputs in (("norm_before_mlp/LayerNormalization", (1, 2)), ("mlp.0/MatMul", (1,))):
+        for index in inputs:
+            nodes[f"layers.1.{name}"].input[index] = nodes[f"layers.0.{name}"].input[index]
+    nodes["layers.1.mlp.0/Add"].input[1] = nodes["layers.0.mlp.0/Add"].input[1]
+    half = to_half(graph, io_precision="fp32")
+    onnx.checker.check_model(half, full_check=True)
+    names = [tensor.name for tensor in half.graph.initializer]
+    assert "layers.0.mlp.0.centred_weight" in names
+    assert "layers.1.mlp.0.centred_weight" not in names
+    assert len(norms_before_mlps(half)[0]) == 4
+    images = seeded_images(CONFIGS["digits"], 4).numpy()
+    single, ours = (torch.from_numpy(run_onnx(one, images)[0]) for one in (graph, half))
+    assert 0 < rms_error(ours, single) < 1e-2
 
 
 def test_folded_graph_equals_the_emulated_model_and_the_float32_one():
