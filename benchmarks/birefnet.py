@@ -243,7 +243,9 @@ def plan(job: Job, route: str) -> dict[str, Any]:
     for name, make in forms.items():
         try:
             found[name] = plan_figures(make())
-        except Exception as err:  # noqa: BLE001 - a failure of a form is a finding
+        except Exception as err:
+            if route == OURS:
+                raise  # a fault, and no finding
             found[name] = {"failed": reason(err)}
     built = [(row["megabytes"], name) for name, row in found.items() if "failed" not in row]
     return {"forms": found, "best": min(built)[1] if built else None}
@@ -338,7 +340,9 @@ def run(job: Job, results: Path) -> None:
         tell(f"{job.model} at {job.size}: {name}")
         try:
             row[name] = step()
-        except Exception as err:  # noqa: BLE001 - a failure of a route is a finding
+        except Exception as err:
+            if name.partition(" ")[2] not in job.theirs:
+                raise  # a fault of ours, and no finding
             row[name] = {"failed": reason(err)}
         tell(f"  {row[name]}")
         document["conditions"] = conditions(job)

@@ -77,9 +77,12 @@ def fold_norm(
         traits: Precision that the constants will be rounded to.
 
     Returns:
-        The constants; None if no power of two keeps both the factor of a constant token, which a
-        small ``eps`` makes large, and the products in the precision's range.
+        The constants; None if a value is not finite, or no power of two keeps both the factor of a
+        constant token, which a small ``eps`` makes large, and the products in the precision's
+        range.
     """
+    if not all(np.isfinite(values).all() for values in (gain, shift, weight, bias)):
+        return None  # whoever rounds them names them
     centred = weight.astype(np.float64)  # [C, K], the one copy: weights may be large
     moved = bias.astype(np.float64) + shift.astype(np.float64) @ centred
     centred *= gain.astype(np.float64)[:, None]

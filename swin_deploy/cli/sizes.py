@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from exporters.artifact import read_manifest
 from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.artifacts.outputs import is_sizes, sizes_output
-from swin_deploy.cli.console import Console, announce, show_json, show_line, show_result
+from swin_deploy.cli.console import (
+    Console,
+    announce,
+    say_norms,
+    show_json,
+    show_line,
+    show_result,
+)
 from swin_deploy.cli.engine_options import engine_words, require_delivered, show_targets
 from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import SIZES_FILE, claim_outputs, require_ending
@@ -67,6 +75,8 @@ def export_sizes(
         show_json(artifact.manifest | {"path": str(path)})
     else:
         _show(read_sizes(path))
+    if precision != "fp32":
+        _say_norms(console, read_sizes(path))
     flag = "fp16" if precision == "fp32" else precision
     console.next_step("build-trt", path, f"--{flag}", why="an engine a size, precision proved")
 
@@ -112,6 +122,12 @@ def _show(sizes: SizesFile) -> None:
     show_line(f"{sizes.path}: {sizes.precision}, sizes {sizes.names}")
 
 
+def _say_norms(console: Console, sizes: SizesFile) -> None:
+    """Say which norms are folded: the same at every size, whose weights are the same."""
+    facts = read_manifest(sizes.onnx(sizes.sizes[0]))
+    say_norms(console, facts["folded_norms"], facts["norms_apart"])
+
+
 def build_sizes(
     console: Console,
     path: Path,
@@ -140,6 +156,8 @@ def build_sizes(
         )
     sizes = require_delivered(built)
     engines = [read_engine_manifest(sizes.engine(one)) for one in sizes.sizes]
+    if source.precision != sizes.precision:
+        _say_norms(console, sizes)
     show_targets(console, engines[0])
     if as_json:
         show_json(to_dict(sizes) | {"path": str(sizes.path)})

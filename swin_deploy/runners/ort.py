@@ -155,7 +155,7 @@ def _ort_session(
         if not PRECISIONS[precision].ort_cpu and isinstance(err, lacking):
             raise MissingBackendError(
                 f"ONNX Runtime's {provider} lacks {PRECISIONS[precision].dtype} kernels "
-                f"({reason}); the emulated deploy model stands in for it here, or run it on a GPU"
+                f"({reason}); run it on a GPU; parity takes the emulated deploy model instead"
             ) from err
         raise ExportError(
             f"ONNX Runtime cannot load {shortened(path)} as a model ({reason}); export it again"

@@ -29,6 +29,18 @@ def half(sizes: Path) -> Path:
     return sizes.with_name(sizes.name.replace("fp32", "fp16"))
 
 
+def test_export_and_build_of_sizes_say_the_folded_norms(swin: Command, tmp_path: Path) -> None:
+    asked = [word for side in several_sizes.SIDES for word in ("--image-size", str(side))]
+    for precision, folded in (("fp32", False), ("fp16", True)):
+        path = tmp_path / f"{precision}-sizes.json"
+        words = ("--model", "notebook-digits", *asked, "--precision", precision, "--output", path)
+        done = swin("export", *words).assert_done()
+        assert ("norms folded into 4 of 4 MLPs" in done.err) == folded
+    single = tmp_path / "fp32-sizes.json"
+    built = swin("build-trt", single, "--fp16", "--batch", "1").assert_done()
+    assert "norms folded into 4 of 4 MLPs" in built.err
+
+
 def test_plan_shows_every_size(half: Path, swin: Command) -> None:
     done = swin("plan", half).assert_done()
     assert [line for line in done.out.splitlines() if " px: " in line] == [

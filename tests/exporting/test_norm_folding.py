@@ -12,6 +12,7 @@ from exported import CONFIGS, copy_of, deploy_model, exported, run_onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from exporters.errors import ExportError
 from exporters.half_precision import float32_modules, to_half
 from exporters.norm_folding import balanced, fold_norm, norms_before_mlps
 from exporters.plan.float32 import lost_float32
@@ -236,6 +237,18 @@ def test_to_half_leaves_the_norm_of_a_kept_mlp_and_of_a_tiny_epsilon():
         if entry.name == "epsilon":
             entry.f = 1e-12
     assert norms_before_mlps(to_half(tiny, io_precision="fp32"))[1] == ("layers.1.norm_before_mlp",)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_to_half_names_the_weights_that_are_not_finite(value: float) -> None:
+    graph = copy_of(exported("digits"))
+    weights = {tensor.name: tensor for tensor in graph.graph.initializer}
+    tensor = weights[products_of(graph)[0].input[1]]
+    values = numpy_helper.to_array(tensor).copy()
+    values[0, 0] = value
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    with pytest.raises(ExportError, match=f"^{tensor.name} holds {value}, beyond"):
+        to_half(graph, io_precision="fp32")
 
 
 def products_of(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
