@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from swin_deploy.config import StageSpec
 from swin_deploy.config.windows import PAD, raster_order
+from swin_deploy.deploy.cosine_attention import Stream, with_length_factors
 from swin_deploy.deploy.fold_parts import (
     bias_in_norm,
     block_order,
@@ -51,6 +52,7 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
     post_norm = isinstance(reference, swin_v2.SwinTransformerV2)
     order = stream_order(stages[0])
     embed = _fold_embed(reference, order)
+    stream = _embedded(reference)
     layers: list[nn.Module] = []
     heads: dict[int, nn.Module] = {}
     shown = reference.config.shown_stages if reference.config.output_name == "stages" else ()
@@ -65,7 +67,8 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
         inside = post_norm and not tapped  # the last block gathers for the merge
         rest = gathers if inside else (nn.Identity(), nn.Identity())
         for block, moves in zip(blocks, _moves(orders, rest, post_norm=post_norm), strict=True):
-            layers.append(_fold_block(block, stage, moves))
+            layers.append(_fold_block(block, stage, moves, stream))
+            stream = stream.plus(block.norm1, block.norm2)
         if tapped:
             norm = getattr(reference, f"norm{index}", nn.Identity())
             heads[len(layers)] = stage_map(norm, order, stage)
@@ -74,7 +77,7 @@ def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
         if merge is not None and following is not None:
             joined = (nn.Identity(), nn.Identity()) if inside else gathers
             layers.append(_fold_merge(merge, joined, following, post_norm=post_norm))
-            order = following
+            order, stream = following, Stream().plus(merge.norm)
     if not heads:
         heads[len(layers)] = _fold_tail(reference, order)
     return DeployModel(embed, layers, heads)
@@ -122,6 +125,13 @@ def _fold_embed(reference: swin.SwinTransformer, order: Tensor) -> nn.Sequential
     return nn.Sequential(*parts)
 
 
+def _embedded(reference: swin.SwinTransformer) -> Stream:
+    """Return the stream before the first block."""
+    places = reference.absolute_pos_embed
+    constants = () if places is None else (places,)
+    return Stream(constants=constants).plus(reference.patch_embed.norm)
+
+
 def _fold_tail(reference: swin.SwinTransformer, order: Tensor) -> nn.Module:
     output = reference.config.output_name
     if output == "tokens":
@@ -130,7 +140,9 @@ def _fold_tail(reference: swin.SwinTransformer, order: Tensor) -> nn.Module:
     return pooled(reference.norm, head, order, reference.config.pool)
 
 
-def _fold_block(block: swin.SwinBlock, stage: StageSpec, moves: _Moves) -> SwinBlock:
+def _fold_block(
+    block: swin.SwinBlock, stage: StageSpec, moves: _Moves, stream: Stream
+) -> SwinBlock:
     attention = _fold_attention(block.attn, block.attn_mask, stage)
     windows = block_order(stage, block.shift_size)
     put_in: nn.Module = nn.Identity()
@@ -147,6 +159,7 @@ def _fold_block(block: swin.SwinBlock, stage: StageSpec, moves: _Moves) -> SwinB
             second,
         )
         put_in = put_in if stage.carries_pads else chain(put_in, keep_tokens(windows))
+        attention = with_length_factors(attention, stream)
     else:
         first = bias_in_norm(block.norm1, attention, has_pads=stage.has_pads)
         norms = (chain(first, keep_tokens(windows)), take_out, second, none)

@@ -386,6 +386,10 @@ class WindowAttention(nn.Module):
         mixed = torch.einsum("bhqk,kbhd->qbhd", scores.softmax(dim=-1), value)  # [n, nW * B, h, d]
         return self.proj(mixed.reshape(self.tokens))  # [n, nW * B, h, d] -> [N, B, C]
 
+    def plain(self) -> WindowAttention:
+        """Return the attention in this class's own spelling: itself, but for subclasses."""
+        return self
+
 
 class SwinBlock(nn.Module):
     """One block: ``x + attention(x)``, then ``x + mlp(x)``, over tokens [N, B, C].

@@ -111,7 +111,7 @@ def fuse(deploy: nn.Module) -> nn.Module:
     for block in list(model.modules()):
         for name, child in list(block.named_children()):
             if isinstance(child, WindowAttention) and _fits(child.heads):
-                setattr(block, name, FusedAttention(child))
+                setattr(block, name, FusedAttention(child.plain()))
     return model
 
 

@@ -12,6 +12,7 @@ from peers import trained_like
 from torch import Tensor, nn
 
 from swin_deploy.config import SwinConfig
+from swin_deploy.deploy.cosine_attention import CosineAttention
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.fold_parts import LARGEST_EXPANDED_AREA, MASKED_FINITE
 from swin_deploy.deploy.model import (
@@ -20,7 +21,6 @@ from swin_deploy.deploy.model import (
     PatchMerge,
     PositionBias,
     Reorder,
-    SplitCosineHeads,
     SwinBlock,
     WindowMask,
 )
@@ -176,20 +176,26 @@ def swap_query_and_key_weights(deploy: DeployModel) -> None:
         value.copy_(torch.cat([key * 1.5, query, rest.flip(0)]))
 
 
+def factored(deploy: DeployModel) -> CosineAttention:
+    attention = blocks(deploy)[0].attention
+    assert isinstance(attention, CosineAttention)
+    return attention
+
+
 def temperature_without_clamp(deploy: DeployModel) -> None:
-    heads = blocks(deploy)[0].attention.heads
-    assert isinstance(heads, SplitCosineHeads)
-    heads.normalize.scale[:2] *= 1.5
+    factored(deploy).query_factor.scale[:2] *= 1.5
 
 
 def keys_of_another_length(deploy: DeployModel) -> None:
-    heads = blocks(deploy)[0].attention.heads
-    assert isinstance(heads, SplitCosineHeads)
-    heads.normalize.scale[2:] *= 1.5
+    factored(deploy).key_factor.scale *= 1.5
 
 
-def without_the_key_half_of_the_bias(deploy: DeployModel) -> None:
-    blocks(deploy)[0].attention.qkv.bias[16:32] += 0.5
+def without_half_of_the_query_bias(deploy: DeployModel) -> None:
+    factored(deploy).query_bias *= 0.5
+
+
+def bias_of_values_twice(deploy: DeployModel) -> None:
+    factored(deploy).proj.bias[:8] += 0.5
 
 
 Mutation = Callable[[DeployModel], None]
@@ -206,7 +212,8 @@ BOTH: list[Mutation] = [
 V2_ONLY: list[Mutation] = [
     temperature_without_clamp,
     keys_of_another_length,
-    without_the_key_half_of_the_bias,
+    without_half_of_the_query_bias,
+    bias_of_values_twice,
 ]
 MUTATIONS = [("swin", mutate) for mutate in BOTH]
 MUTATIONS += [("swinv2", mutate) for mutate in (*BOTH, *V2_ONLY)]

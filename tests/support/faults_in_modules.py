@@ -25,8 +25,9 @@ from fault_parts import (
 from torch import Tensor, nn
 
 from swin_deploy.config import SwinConfig
+from swin_deploy.deploy.cosine_attention import CosineAttention
 from swin_deploy.deploy.fold_parts import block_order
-from swin_deploy.deploy.model import CosineNormalize, DeployModel, PatchEmbed
+from swin_deploy.deploy.model import DeployModel, PatchEmbed
 
 
 @fault("shift off by one")
@@ -222,27 +223,33 @@ def _(model: DeployModel, config: SwinConfig) -> None:
 
 @fault("temperature of one head 1 % off")
 def _(model: DeployModel, config: SwinConfig) -> None:
-    found = [m for m in model.modules() if isinstance(m, CosineNormalize)]
+    found = [m for m in model.modules() if isinstance(m, CosineAttention)]
     if not found:
         raise AbsentPartError("no cosine attention")
-    found[-1].scale[0] *= 1.01
+    found[-1].query_factor.scale[0] *= 1.01
 
 
 @fault("lengths of the keys not one")
 def _(model: DeployModel, config: SwinConfig) -> None:
-    found = [m for m in model.modules() if isinstance(m, CosineNormalize)]
+    found = [m for m in model.modules() if isinstance(m, CosineAttention)]
     if not found:
         raise AbsentPartError("no cosine attention")
-    found[-1].scale[-1] *= 1.01
+    found[-1].key_factor.scale[-1] *= 1.01
 
 
 @fault("query bias missing")
 def _(model: DeployModel, config: SwinConfig) -> None:
-    qkv_bias(blocks(model)[0])[0].zero_()
+    attention = blocks(model)[0].attention
+    if isinstance(attention, CosineAttention):
+        attention.query_bias.zero_()
+    else:
+        qkv_bias(blocks(model)[0])[0].zero_()
 
 
 @fault("value bias missing")
 def _(model: DeployModel, config: SwinConfig) -> None:
+    if isinstance(blocks(model)[0].attention, CosineAttention):
+        raise AbsentPartError("the projection's bias has it")
     qkv_bias(blocks(model)[0])[2].zero_()
 
 
