@@ -148,8 +148,8 @@ def _fold_block(
     put_in: nn.Module = nn.Identity()
     take_out: nn.Module = nn.Identity()
     if not stage.carries_pads:
-        stream = raster_order(stage.resolution)
-        put_in, take_out = reorder(stream, windows), reorder(windows, stream)
+        raster = raster_order(stage.resolution)
+        put_in, take_out = reorder(raster, windows), reorder(windows, raster)
     none, second = nn.Identity(), copy_norm(block.norm2)
     if isinstance(block, swin_v2.SwinBlockV2):
         norms: tuple[nn.Module, nn.Module, nn.Module, nn.Module] = (

@@ -174,6 +174,17 @@ def test_fold_factors_every_block_of_v2_and_none_of_v1() -> None:
     assert not factored(fold(reference(family="swin")))
 
 
+def test_fold_factors_blocks_whose_windows_hold_pads() -> None:
+    model = reference(img_size=40, window_rule="always", remainder="pad", pads="pad-then-roll")
+    deploy = fold(model)
+    assert len(factored(deploy)) == 4
+    pixels = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(4))
+    assert rms_error(deploy(pixels), model(pixels)) < FLOAT32_TOLERANCE
+    half = Emulated(deploy, "fp16")(pixels)  # keys of pads are zero
+    assert isinstance(half, Tensor)
+    assert rms_error(half, model(pixels)) < 0.02
+
+
 def test_fold_without_a_norm_after_the_patches_factors_the_later_stages_alone() -> None:
     deploy: DeployModel = fold(reference(patch_norm=False))
     assert len(factored(deploy)) == 2
