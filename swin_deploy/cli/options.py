@@ -28,6 +28,7 @@ from swin_deploy.cli.inputs import (
     require_engine,
     require_engines,
     require_images,
+    require_listed,
     require_onnx,
     require_sizes,
     require_steps,
@@ -50,7 +51,6 @@ from swin_deploy.config.activations import ACTIVATIONS
 from swin_deploy.config.names import SHORT_NAMES, variant_name
 from swin_deploy.config.sizes import Windows
 from swin_deploy.config.swin import Pool
-from swin_deploy.images.labelled import list_images
 from swin_deploy.images.preprocessing import (
     CHANNEL_ORDERS,
     INTERPOLATIONS,
@@ -456,7 +456,7 @@ calibration_option = click.option(
     "--images",
     type=FILE,
     metavar="DIR|CSV",
-    callback=requiring(list_images),
+    callback=requiring(require_listed),
     help="Images to calibrate FP8 on, 32 at least, such as the model was trained on.",
 )
 
