@@ -16,6 +16,7 @@
 ``outputs``         places that files may go to
 ``precisions``      the facts of every precision: one table
 ``progress``        progress of long work, and the functions that are told of it
+``quantisation``    FP8 storage of what products read: Q/DQ, named by module path
 ``shared_weights``  weights of several graphs in one data file, each stored once
 ``signals``         interrupts (SIGINT) and requests to end (SIGTERM)
 ``soundness``       checks that every ONNX file must pass before anything computes with it

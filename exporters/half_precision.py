@@ -30,7 +30,8 @@ from exporters.float32_uses import (
     inner_graphs,
 )
 from exporters.norm_folding import FACTOR, WEIGHT, balanced, fold_norms
-from exporters.precisions import PRECISIONS, PrecisionTraits
+from exporters.precisions import HALVES, PRECISIONS, REDUCED, PrecisionTraits
+from exporters.quantisation import fp8_form
 from exporters.spec import Precision
 from exporters.text_files import parse_json, typed
 from exporters.weights import replace_nodes, without_weights
@@ -38,7 +39,7 @@ from exporters.weights import replace_nodes, without_weights
 FLOAT32_MODULES = "float32_modules"  # metadata: paths of modules that stay float32
 FLOAT32_ASKED = "float32_asked"  # those among them that the caller named, not the model
 ZERO = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
-HALVES = tuple(traits.onnx_type for name, traits in PRECISIONS.items() if name != "fp32")
+HALF_TYPES = tuple(PRECISIONS[name].onnx_type for name in REDUCED)
 # The contractions that deploy models write as Einsum, as a product of tensors with their axes so:
 # left and right, and what becomes of the result.
 IN_PLACE = (0, 1, 2, 3)
@@ -51,12 +52,17 @@ CONTRACTIONS = {
 def precision_of(graph: onnx.ModelProto) -> Precision:
     """Return the precision of most weights, without those of modules kept in float32 on purpose.
 
+    A graph that stores values or weights in FP8 is of that precision, however few they are.
+
     Raises:
         FileError: If the metadata that names these modules is damaged.
     """
+    stored = fp8_form(graph)
+    if stored:
+        return stored
     kept = _kept_nodes(graph)
     aside = {name for node in graph.graph.node if node.name in kept for name in node.input}
-    names = {traits.onnx_type: name for name, traits in PRECISIONS.items()}
+    names: dict[int, Precision] = {PRECISIONS[name].onnx_type: name for name in ("fp32", *HALVES)}
     sizes = dict.fromkeys(PRECISIONS, 0)
     for tensor in graph.graph.initializer:
         if tensor.data_type in names and tensor.name not in aside:
@@ -95,7 +101,7 @@ def to_half(
     Args:
         graph: A float32 graph, ours or another tool's.
         io_precision: Precision of inputs and outputs; ``fp32`` adds one cast at each.
-        precision: Precision of weights and activations, one of ``REDUCED``.
+        precision: Precision of weights and activations, one of ``HALVES``.
         keep: Paths of modules whose own nodes stay float32, added to those that the graph names.
 
     Raises:
@@ -323,7 +329,7 @@ def _halve_node(node: onnx.NodeProto, uses: Float32Uses, traits: PrecisionTraits
 def _halve_cast(node: onnx.NodeProto, uses: Float32Uses, traits: PrecisionTraits) -> None:
     """Let a cast to float32 be one to the half type; raises ``ExportError`` for one to half."""
     for entry in node.attribute:
-        if entry.name == "to" and entry.i in HALVES:
+        if entry.name == "to" and entry.i in HALF_TYPES:
             raise ExportError(
                 f"the graph casts to half precision by itself ({node.name}): its precision is "
                 "mixed already; give a plain float32 ONNX file"

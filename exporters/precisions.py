@@ -7,6 +7,7 @@ must rewrite in its graph, and what was measured of it (``TOLERANCES`` of ``swin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from exporters.spec import Precision
 
@@ -29,6 +30,8 @@ class PrecisionTraits:
         edges: True if the input and outputs of a file may be in it.
         einsum: True if ONNX's Einsum takes it.
         ort_cpu: True if ONNX Runtime's CPU provider has kernels for it.
+        carrier: Precision of the values that are not stored in this one; empty if all are.
+        stores: Parts of a file that are in it, if not all are, in words.
     """
 
     dtype: str
@@ -43,6 +46,8 @@ class PrecisionTraits:
     edges: bool = True
     einsum: bool = True
     ort_cpu: bool = True
+    carrier: Precision | Literal[""] = ""
+    stores: str = ""
 
 
 # Float32 comes first: it wins where a graph has as many weights in another precision. Multiples:
@@ -63,8 +68,25 @@ PRECISIONS: dict[Precision, PrecisionTraits] = {
         largest=(2 - 2.0**-7) * 2.0**127, smallest_normal=2.0**-126, roundoff=2.0**-8,
         multiples=(4.0, 6.0), edges=False, einsum=False, ort_cpu=False,
     ),
+    # Weights first: with them rounded, too, there is more to fall back from.
+    "fp8-weights": PrecisionTraits(
+        "float8_e4m3fn", onnx_type=17, engine_type="FP8", plan_type="FP8", bytes=1,
+        largest=448.0, smallest_normal=2.0**-6, roundoff=2.0**-4,
+        multiples=(4.0, 6.0), edges=False, einsum=False, carrier="fp16",
+        stores="inputs and weights of linear layers",
+    ),
+    "fp8": PrecisionTraits(
+        "float8_e4m3fn", onnx_type=17, engine_type="FP8", plan_type="FP8", bytes=1,
+        largest=448.0, smallest_normal=2.0**-6, roundoff=2.0**-4,
+        multiples=(4.0, 6.0), edges=False, einsum=False, carrier="fp16",
+        stores="inputs of linear layers",
+    ),
 }  # fmt: skip
-REDUCED = tuple(name for name in PRECISIONS if name != "fp32")  # what a float32 graph is brought to
+# Precisions that a float32 graph is brought to.
+REDUCED: tuple[Precision, ...] = tuple(name for name in PRECISIONS if name != "fp32")
+# Those of all values, and those of some.
+HALVES: tuple[Precision, ...] = tuple(name for name in REDUCED if not PRECISIONS[name].carrier)
+FP8_FORMS: tuple[Precision, ...] = tuple(name for name in REDUCED if PRECISIONS[name].carrier)
 EDGES = tuple(name for name, traits in PRECISIONS.items() if traits.edges)
 
 
@@ -72,3 +94,16 @@ def fallbacks(start: Precision) -> tuple[Precision, ...]:
     """List the precisions to try from ``start`` on, by rising size, then by rising roundoff."""
     order = sorted(PRECISIONS, key=lambda name: (PRECISIONS[name].bytes, PRECISIONS[name].roundoff))
     return tuple(order[order.index(start) :])
+
+
+def carrier_of(precision: Precision) -> Precision:
+    """Return the precision of most values of a file: float16 for FP8, else its own."""
+    return PRECISIONS[precision].carrier or precision
+
+
+def kind_of(precision: Precision) -> str:
+    """Return the type of a file's weights and activations in words."""
+    traits = PRECISIONS[precision]
+    if not traits.carrier:
+        return traits.dtype
+    return f"{PRECISIONS[traits.carrier].dtype} with {traits.stores} in {traits.dtype}"

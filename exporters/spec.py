@@ -14,13 +14,14 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 # Kinds of what is compared; "original" is the library's own model of the checkpoint.
 Stage = Literal["original", "deploy", "onnx", "engine"]
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8-weights", "fp8"]
 Flavor = Literal["tensorrt", "tensorrt-rtx"]
 InputType = Literal["float32", "uint8"]
 HardwareCompatibility = Literal["none", "ampere-plus", "same-compute-capability"]
 
 OPSET_RANGE = (17, 23)
 DEFAULT_OPSET = 17
+FP8_OPSET = 19  # from which the scales of QuantizeLinear may be half
 DEFAULT_BATCH_OPT = 8
 CURRENT = "current"  # among compute capabilities: the GPU of the build
 

@@ -28,6 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from exporters.errors import DeployError, ExportError
 from exporters.half_precision import FLOAT32_ASKED, FLOAT32_MODULES, float32_modules, to_half
 from exporters.memory import release_memory
+from exporters.quantisation import calibration_of
 from exporters.shared_weights import check_shared_weights
 from exporters.soundness import require_sound
 from exporters.spec import OPSET_RANGE, ExportSpec
@@ -203,6 +204,7 @@ def load_onnx(path: os.PathLike[str]) -> onnx.ModelProto:
         check_graph(graph, full=False)
         for key in (FLOAT32_MODULES, FLOAT32_ASKED):
             float32_modules(graph, key)
+        calibration_of(graph)
     except DeployError as err:
         raise ExportError(f"{shown} is not a whole ONNX file: {err}") from err
     except (DecodeError, ValueError, onnx.checker.ValidationError, OSError, RuntimeError) as err:

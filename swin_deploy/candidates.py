@@ -6,16 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 from torch import nn
 
 from exporters.half_precision import float32_modules
+from exporters.quantisation import quantised_scales, quantised_weights
 from exporters.spec import Precision, Stage
 from exporters.text_files import naming
 from swin_deploy.artifacts.facts import check_origin, facts_in_manifest
 from swin_deploy.artifacts.onnx_file import OnnxFile, read_onnx
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TorchWay, TrtRunner, deploy_runner
-from swin_deploy.runners.emulated import EmulatedRunner
+from swin_deploy.runners.emulated import EmulatedRunner, Stored
 from swin_deploy.runners.engine_manifest import EngineManifest, read_engine_manifest
 from swin_deploy.runners.intermediates import Probed, tappable_graph, tappable_module
 
@@ -158,6 +160,15 @@ def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
     return found
 
 
+def stored_in(graph: onnx.ModelProto) -> dict[str, Stored]:
+    """Return the rounding to FP8 of the linear layers of a graph, by path."""
+    weights = quantised_weights(graph)
+    return {
+        path: Stored(scale, weights.get(path, "half"))
+        for path, scale in quantised_scales(graph).items()
+    }
+
+
 def emulated(loaded: LoadedModel, made: Made) -> list[Candidate]:
     """List the deploy model in emulated half precision, once for each half type of the ONNX files.
 
@@ -179,6 +190,7 @@ def emulated(loaded: LoadedModel, made: Made) -> list[Candidate]:
                 loaded.deploy,
                 precision,
                 keep=float32_modules(graph),
+                stored=stored_in(graph),
             ),
             "deploy",
             family=loaded.config.family,

@@ -16,6 +16,7 @@ from exporters.text_files import listed, typed
 # NVIDIA: an engine without a list of GPUs runs on these and later ones.
 AHEAD_OF_TIME_MINIMUM = "8.0"
 AMPERE = "8.0"
+FP8_MINIMUM = "8.9"  # NVIDIA: Ada and Hopper are the first with FP8
 CAPABILITY = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 
 
@@ -119,6 +120,31 @@ def targets_of(options: EngineOptions, gpu: Gpu | None) -> Targets:
     if options.hardware_compatibility == "ampere-plus":
         return Targets(gpu.name, (), AMPERE, options.version_compatible)
     return Targets(gpu.name, (gpu.capability,), "", options.version_compatible)
+
+
+def fp8_targets(options: EngineOptions, gpu: Gpu | None) -> Targets:
+    """Return what an engine with values in FP8 may run on.
+
+    Args:
+        options: Builder settings.
+        gpu: The GPU of this machine; None only for a flavour that builds without one.
+
+    Raises:
+        BuildError: If a GPU that the engine is to be for has no FP8.
+    """
+    found = targets_of(options, gpu)
+    if found.minimum and options.hardware_compatibility == "none":
+        return dataclasses.replace(found, minimum=FP8_MINIMUM)
+    asked = [*found.capabilities, *filter(None, [found.minimum])]
+    lacking = [name for name in asked if _order(name) < _order(FP8_MINIMUM)]
+    if lacking:
+        what = f"ampere-plus, from {found.minimum} on" if found.minimum else listed(lacking)
+        where = f" ({found.built_on})" if found.built_on else ""
+        raise BuildError(
+            f"FP8 needs GPUs of compute capability {FP8_MINIMUM} (Ada, Hopper) or later, and the "
+            f"engine is to be for {what}{where}; leave these out, or use --fp16"
+        )
+    return found
 
 
 def ask_for_targets(trt: Any, config: Any, options: EngineOptions) -> None:

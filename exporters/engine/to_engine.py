@@ -19,11 +19,18 @@ import onnx
 
 from exporters.backends import current_gpu, load_tensorrt
 from exporters.engine.stdout import stdout_to_stderr
-from exporters.engine.targets import Targets, ask_for_targets, check_options, targets_of
+from exporters.engine.targets import (
+    Targets,
+    ask_for_targets,
+    check_options,
+    fp8_targets,
+    targets_of,
+)
 from exporters.engine.timing_cache import attach_timing_cache, keep_timing_cache
 from exporters.errors import BuildError, MissingBackendError
 from exporters.flavors import FLAVORS, major_of, require
 from exporters.plan import KernelPlan, read_plan
+from exporters.quantisation import fp8_form
 from exporters.spec import BatchProfile, EngineOptions
 from exporters.text_files import shortened
 
@@ -87,8 +94,8 @@ def build_engine(
     Raises:
         MissingBackendError: If the flavour is not installed, or needs a GPU that is not there, or
             the engine is to be for that GPU.
-        BuildError: If the flavour lacks an option, the network cannot be parsed or built, or the
-            plan cannot be read.
+        BuildError: If the flavour lacks an option, a GPU lacks FP8 that the graph needs, the
+            network cannot be parsed or built, or the plan cannot be read.
         FileError: If a timing cache was named that cannot be read or written.
     """
     gpu = current_gpu()
@@ -101,6 +108,7 @@ def build_engine(
             f"use --flavor {others[0]}, which builds without one"
         )
     check_profile(graph, profile)
+    targets = fp8_targets(options, gpu) if fp8_form(graph) else targets_of(options, gpu)
     tell = {"progress": progress, "warn": warn}
     started = time.perf_counter()
     data, log = _build(trt, graph, profile, options=options, **tell)
@@ -112,7 +120,6 @@ def build_engine(
         fixed = BatchProfile(profile.opt, profile.opt, profile.opt)
         _, fixed_log = _build(trt, graph, fixed, options=options, **tell)
         plan = read_plan(fixed_log, profile.opt, source=source).with_range(plan)
-    targets = targets_of(options, gpu)
     return BuiltEngine(data, plan, options.flavor, str(trt.__version__), targets, build_s)
 
 

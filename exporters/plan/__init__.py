@@ -9,6 +9,7 @@
 ``totals``    kernels summed by part of the model, and the parts of two plans in pairs
 ``roofline``  peaks of GPUs, and the time that a plan takes there at least
 ``float32``   modules that a half-precision graph keeps in float32, looked for in the kernels
+``fp8``       products that read FP8 in a graph, looked for in the kernels
 ============  ==================================================================================
 """
 

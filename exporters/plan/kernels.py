@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from exporters.errors import BuildError, FileError
+from exporters.precisions import carrier_of
 from exporters.spec import Batch, Count, Precision
 from exporters.text_files import listed, typed
 
@@ -47,6 +48,7 @@ class Kernel:
         operators: Operators of ``onnx_nodes``.
         bytes_by_type: The ``bytes_moved`` by type of element: ``FP32``, ``FP16``, ``INT64``, ...;
             none in a plan of an older release.
+        fp8_inputs: Inputs and constants in FP8.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Kernel:
     block: str = ""
     operators: tuple[str, ...] = ()
     bytes_by_type: dict[str, Count] = field(default_factory=dict)
+    fp8_inputs: tuple[str, ...] = ()
 
     @property
     def bytes_read(self) -> int:
@@ -105,6 +108,7 @@ class KernelPlan:
             neither operations nor the floor.
         unsized_products: Number of matrix products whose shapes the graph does not give, so that
             their operations are not counted.
+        lost_fp8: Paths of the modules whose products read FP8 in the graph, and in no kernel.
     """
 
     batch: Batch
@@ -118,6 +122,7 @@ class KernelPlan:
     lost_float32: tuple[str, ...] = ()
     blocks: tuple[Block, ...] = ()
     unsized_products: Count = 0
+    lost_fp8: tuple[str, ...] = ()
 
     @property
     def kernel_count(self) -> int:
@@ -182,12 +187,19 @@ class KernelPlan:
         """Number of kernels of each kind, most first."""
         return dict(Counter(kernel.kind for kernel in self.kernels).most_common())
 
+    @property
+    def fp8_products(self) -> int:
+        """Number of kernels that compute a matrix product of values in FP8."""
+        return sum(kernel.kind == "gemm" and bool(kernel.fp8_inputs) for kernel in self.kernels)
+
     def heaviest(self, count: int) -> list[Kernel]:
         """Return the ``count`` kernels that move most bytes, heaviest first."""
         return sorted(self.kernels, key=lambda kernel: -kernel.bytes_moved)[:count]
 
     def wrong_products(self, precision: Precision) -> tuple[str, ...]:
         """Name the attention and GEMM kernels with no tensor in ``precision`` and no float32 input.
+
+        In FP8 it is float16 that they must have: all of them write it, or read it.
 
         Kernels without ``bytes_by_type``, of an older release, are skipped.
         """
@@ -197,7 +209,7 @@ class KernelPlan:
             if kernel.kind in ("attention", "gemm")
             and kernel.bytes_by_type
             and not kernel.float32_inputs
-            and element_type(precision) not in kernel.bytes_by_type
+            and element_type(carrier_of(precision)) not in kernel.bytes_by_type
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -235,4 +247,5 @@ class KernelPlan:
             range_kernels=engine.kernel_count,
             range_fused_attention=engine.fused_attention,
             lost_float32=tuple(dict.fromkeys((*self.lost_float32, *engine.lost_float32))),
+            lost_fp8=tuple(dict.fromkeys((*self.lost_fp8, *engine.lost_fp8))),
         )

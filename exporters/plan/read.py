@@ -17,18 +17,23 @@ import onnx
 from exporters.errors import BuildError
 from exporters.plan.blocks import fill_forward, group_kernel, group_nodes
 from exporters.plan.float32 import lost_float32, unwanted_float32
+from exporters.plan.fp8 import lost_fp8
 from exporters.plan.kernels import Block, Kernel, KernelPlan, element_type, sum_bytes
 from exporters.plan.values import infer_values
 from exporters.plan.work import Work, count_work, node_key
-from exporters.precisions import PRECISIONS
+from exporters.precisions import HALVES, PRECISIONS
 
 # Our element types by the builder's; types that are not here have the same name in capitals.
-OWN_NAMES = {traits.plan_type: element_type(name) for name, traits in PRECISIONS.items()}
+OWN_NAMES = {
+    traits.plan_type: element_type(name)
+    for name, traits in PRECISIONS.items()
+    if not traits.carrier
+}
 ITEM_BYTES = {
     "Int64": 8, "Int32": 4, "Int8": 1, "UInt8": 1, "Bool": 1, "FP8": 1, "E8M0": 1, "Int4": 0.5,
     "FP4": 0.5, **{traits.plan_type: traits.bytes for traits in PRECISIONS.values()},
 }  # fmt: skip
-HALF_TYPES = tuple(element_type(name) for name, one in PRECISIONS.items() if one.bytes == 2)
+HALF_TYPES = tuple(map(element_type, HALVES))
 LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), (?P<rest>.*)$")
 # TensorRT 10 writes "Format/Datatype: Half", TensorRT 11 and RTX "Datatype: Half, Format: ...".
 TENSOR = re.compile(
@@ -96,6 +101,7 @@ def read_plan(
         version=version,
         float32_compute=unwanted_float32(kernels, graph),
         lost_float32=lost_float32(kernels, graph),
+        lost_fp8=lost_fp8(kernels, graph),
         blocks=_blocks(kernels, groups, work),
         unsized_products=work.unsized,
     )
@@ -190,6 +196,7 @@ def _read_kernel(layer: re.Match[str], operators: dict[str, str]) -> Kernel:
         bytes_written=sum(map(_tensor_bytes, written)),
         operators=computed,
         bytes_by_type=moved,
+        fp8_inputs=tuple(tensor["name"] for tensor in read if _element(tensor) == "FP8"),
     )
 
 

@@ -29,10 +29,11 @@ from swin_deploy.api.border import (
 )
 from swin_deploy.artifacts.builds import claim_build, plan_build
 from swin_deploy.artifacts.engine_file import Listener, RefusedEngine, write_engine
-from swin_deploy.artifacts.onnx_file import read_onnx
+from swin_deploy.artifacts.onnx_file import Calibrated, read_onnx
 from swin_deploy.artifacts.outputs import ENGINE_ENDINGS, is_sizes
 from swin_deploy.artifacts.sizes_build import build_sizes, plan_sizes_build
 from swin_deploy.artifacts.sizes_file import SizesFile, read_sizes, to_dict
+from swin_deploy.calibration.pictures import calibration_images
 
 
 class BuildOptions(TypedDict, total=False):
@@ -48,6 +49,8 @@ class BuildOptions(TypedDict, total=False):
         version_compatible: True if later minor versions must run the engine.
         compute_capabilities: GPUs to build for, such as ``("8.6", "8.9")``, or ``current`` alone
             for the one here.
+        images: Folder or CSV file of images, 32 at least, that FP8 of a float32 file is calibrated
+            on.
     """
 
     flavor: Literal["auto"] | Flavor
@@ -56,6 +59,7 @@ class BuildOptions(TypedDict, total=False):
     hardware_compatibility: HardwareCompatibility
     version_compatible: bool
     compute_capabilities: tuple[str, ...]
+    images: StrPath | None
 
 
 def build(
@@ -120,7 +124,8 @@ def build(
     files = plan_build(source, named, precision=precision, folder=path.parent)
     require_ending(files.engine, ENGINE_ENDINGS)
     claim_build(files, force=force)
-    source = files.source(source)  # in its place: the float32 graph is let go of
+    images = _calibrated(options.get("images"))
+    source = files.source(source, images)  # in its place: the float32 graph is let go of
     engine = write_engine(
         source,
         files.engine,
@@ -132,6 +137,10 @@ def build(
     if isinstance(engine, RefusedEngine):
         raise BuildError(f"{files.engine}: {engine.text}")
     return Artifact(engine.path, engine.values)
+
+
+def _calibrated(images: StrPath | None) -> Calibrated:
+    return Calibrated() if images is None else Calibrated(calibration_images(path_of(images)))
 
 
 def _build_sizes(
@@ -163,7 +172,8 @@ def _engine_options(asked: BuildOptions) -> EngineOptions:
     require_known("flavor", flavor, ("auto", *get_args(Flavor)))
     compatible = asked.get("hardware_compatibility", "none")
     require_known("hardware_compatibility", compatible, get_args(HardwareCompatibility))
-    others: dict[str, Any] = {key: value for key, value in asked.items() if key != "flavor"}
+    own = ("flavor", "images")
+    others: dict[str, Any] = {key: value for key, value in asked.items() if key not in own}
     for name, least, most in (("workspace_mib", 1, 1 << 20), ("optimization_level", 0, 5)):
         if others.get(name) is not None:
             require_whole(name, others[name], least=least, most=most)

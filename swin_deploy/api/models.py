@@ -10,8 +10,8 @@ from typing import Any, TypedDict, Unpack
 from torch import nn
 
 from exporters.errors import ConfigError
-from exporters.precisions import EDGES, PRECISIONS, REDUCED
-from exporters.spec import OPSET_RANGE, ExportSpec, Precision
+from exporters.precisions import EDGES, FP8_FORMS, PRECISIONS, REDUCED, carrier_of
+from exporters.spec import FP8_OPSET, OPSET_RANGE, ExportSpec, Precision
 from swin_deploy.api.border import (
     Artifact,
     StrPath,
@@ -22,8 +22,9 @@ from swin_deploy.api.border import (
     require_options,
     require_whole,
 )
-from swin_deploy.artifacts.onnx_file import export_spec, write_onnx
+from swin_deploy.artifacts.onnx_file import NO_IMAGES, Calibrated, export_spec, write_onnx
 from swin_deploy.artifacts.outputs import ONNX_ENDINGS
+from swin_deploy.calibration.pictures import calibration_images
 from swin_deploy.checkpoints.load import LoadedModel, LoadOptions, load_model
 from swin_deploy.precision.ranges import keepable_paths
 from swin_deploy.predict.forms import form_of
@@ -33,13 +34,15 @@ class ExportOptions(TypedDict, total=False):
     """Options of an export.
 
     Attributes:
-        precision: Precision of weights and activations: ``fp32`` (default), ``fp16`` or ``bf16``.
-        opset: ONNX operator set, from 17 (default) to 23.
+        precision: Precision of weights and activations: ``fp32`` (default), ``fp16``, ``bf16``,
+            ``fp8`` or ``fp8-weights``.
+        opset: ONNX operator set, from 17 (default) to 23; from 19 (default) in FP8.
         batch: Number of images a call; None (default) for any number.
         io_precision: Precision of input and outputs; ``fp16`` with ``precision="fp16"`` only.
         keep: Parts that stay float32 in half precision, such as ``layers.3.mlp``.
         pixels: True for a file that takes pixels [B, H, W, in_channels], uint8, and normalises
             them inside.
+        images: Folder or CSV file of images, 32 at least, that FP8 is calibrated on.
     """
 
     precision: Precision
@@ -48,6 +51,7 @@ class ExportOptions(TypedDict, total=False):
     io_precision: Precision
     keep: Sequence[str]
     pixels: bool
+    images: StrPath | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,7 +118,10 @@ class Model(LoadedModel):
         _check(asked)
         file = path_of(path)
         require_ending(file, ONNX_ENDINGS)
-        written = write_onnx(self, checked_spec(self, asked), file, force=force)
+        spec = checked_spec(self, asked)
+        named = asked.get("images")
+        images = None if named is None else calibration_images(path_of(named))
+        written = write_onnx(self, spec, file, told=Calibrated(images), force=force)
         return Artifact(file, written.manifest or {})
 
 
@@ -132,6 +139,9 @@ def checked_spec(model: Model, asked: ExportOptions) -> ExportSpec:
     named = asked.get("keep", ())
     keep = keepable_paths(model, (named,) if isinstance(named, str) else named)
     choices: dict[str, Any] = {**asked, "keep": keep}
+    choices.pop("images", None)
+    if asked.get("precision") in FP8_FORMS:
+        choices.setdefault("opset", FP8_OPSET)
     return export_spec(model, **choices)
 
 
@@ -193,7 +203,11 @@ def _check(asked: ExportOptions) -> None:
     require_whole("opset", asked.get("opset", low), least=low, most=high)
     if asked.get("batch") is not None:
         require_whole("batch", asked["batch"])
-    if edges not in ("fp32", precision):
+    if precision in FP8_FORMS and asked.get("opset", FP8_OPSET) < FP8_OPSET:
+        raise ConfigError(f"opset {asked['opset']} has no FP8; give {FP8_OPSET} or later")
+    if precision in FP8_FORMS and asked.get("images") is None:
+        raise ConfigError(NO_IMAGES.format(precision).replace("--images", "images="))
+    if edges not in ("fp32", carrier_of(precision)):
         raise ConfigError(f"io_precision {edges} needs precision {edges}")
     if asked.get("keep") and precision == "fp32":
         raise ConfigError(

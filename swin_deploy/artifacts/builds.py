@@ -8,7 +8,13 @@ from pathlib import Path
 from exporters.artifact import artifact_outputs
 from exporters.outputs import claim
 from exporters.spec import Precision
-from swin_deploy.artifacts.onnx_file import OnnxFile, convert, converted_path
+from swin_deploy.artifacts.onnx_file import (
+    NOT_CALIBRATED,
+    Calibrated,
+    OnnxFile,
+    convert,
+    converted_path,
+)
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,16 @@ class BuildPlan:
         """Paths of the artefacts that the build writes."""
         return (self.engine, self.graph) if self.converts else (self.engine,)
 
-    def source(self, file: OnnxFile) -> OnnxFile:
+    def source(self, file: OnnxFile, told: Calibrated = NOT_CALIBRATED) -> OnnxFile:
         """Return the graph to build from: ``file``, or its converted form; raises as ``convert``.
 
         Args:
             file: The ONNX file at ``onnx``.
+            told: Images that FP8 is calibrated on.
         """
-        return file if self.converts is None else convert(file, self.converts, path=self.graph)
+        if self.converts is None:
+            return file
+        return convert(file, self.converts, path=self.graph, told=told)
 
 
 def plan_build(

@@ -14,8 +14,9 @@ from exporters.errors import BuildError
 from exporters.half_precision import FLOAT32_ASKED, float32_modules, precision_of, to_half
 from exporters.outputs import claim
 from exporters.plan import KernelPlan, count_attention
-from exporters.precisions import PRECISIONS
+from exporters.precisions import PRECISIONS, carrier_of
 from exporters.progress import Progress, Tell, silent
+from exporters.quantisation import calibration_of, quantised_scales
 from exporters.spec import DEFAULT_BATCH_OPT, BatchProfile, EngineOptions
 from exporters.text_files import listed, naming
 from swin_deploy.artifacts.facts import facts_in_manifest
@@ -139,10 +140,12 @@ def new_engine(
     reasons = () if source.precision == "fp32" else missing_precision(built.plan, graph)
     if reasons:
         return RefusedEngine(built.plan, reasons)
+    record = calibration_of(source.graph)
     facts = {
         "kind": "engine",
         **model,
         "precision": source.precision,
+        **({"calibration": record} if record else {}),
         "flavor": built.flavor,
         "version": built.version,
         "targets": built.targets.to_dict(),
@@ -169,8 +172,8 @@ def built_from(engine: NewArtifact, source: Path, sha256: str) -> NewArtifact:
 def missing_precision(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ...]:
     """List the reasons why an engine's plan is not in the precision that its graph asks for.
 
-    Attention that is not fused is a reason if the caller kept modules in float32, which may have
-    split it.
+    Attention that is not fused is a reason if the caller kept modules in float32, or the graph
+    stores values in FP8, which may have split it.
 
     Args:
         plan: Kernel plan of the engine.
@@ -190,11 +193,17 @@ def missing_precision(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ..
     if other:
         found.append(
             f"{len(other)} attention or matrix product kernels would not run in "
-            f"{PRECISIONS[precision].dtype} ({listed(other[:3])}, ...)"
+            f"{PRECISIONS[carrier_of(precision)].dtype} ({listed(other[:3])}, ...)"
+        )
+    if plan.lost_fp8:
+        found.append(
+            f"{len(plan.lost_fp8)} products that read FP8 in the graph would not in the engine "
+            f"({listed(plan.lost_fp8[:3])}, ...)"
         )
     if lost:
         found.append(f"{listed(lost[:3])} would not run in float32, which the graph asks for")
-    if float32_modules(graph, FLOAT32_ASKED) and plan.fused_attention < plan.attention_blocks:
+    splits = float32_modules(graph, FLOAT32_ASKED) or quantised_scales(graph)
+    if splits and plan.fused_attention < plan.attention_blocks:
         fused = f"{plan.fused_attention} of {plan.attention_blocks}"
         found.append(f"attention would be fused in {fused} blocks only")
     return tuple(found)

@@ -20,15 +20,17 @@ from exporters.artifact import (
     write_artifact,
 )
 from exporters.engine.to_engine import fixed_batch
-from exporters.errors import ExportError, FileError
+from exporters.errors import ConfigError, ExportError, FileError
 from exporters.half_precision import float32_modules, precision_of, to_half
 from exporters.norm_folding import is_factor, norms_before_mlps
 from exporters.outputs import claim
 from exporters.plan import count_attention
-from exporters.precisions import PRECISIONS
+from exporters.precisions import PRECISIONS, carrier_of, kind_of
+from exporters.progress import Progress, silent
+from exporters.quantisation import calibration_of, require_opset
 from exporters.spec import ExportSpec, Precision
 from exporters.text_files import naming
-from exporters.to_onnx import export_onnx, load_onnx
+from exporters.to_onnx import check_onnx, export_onnx, load_onnx
 from exporters.weights import check_graph, serialized, without_weights
 from swin_deploy.artifacts.facts import (
     ModelFacts,
@@ -37,13 +39,34 @@ from swin_deploy.artifacts.facts import (
     texts,
     versions,
 )
+from swin_deploy.calibration.fp8 import CalibrationRun, store_in_fp8
+from swin_deploy.calibration.pictures import CalibrationImages
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config.pads import stage_layouts
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.fold_pixels import taking_pixels
 
 PIXELS_NAME = "pixels"  # name of the input of a graph that takes them
+NO_IMAGES = (
+    "{} needs images to calibrate on, 32 at least such as the model is for; give --images a folder"
+)
 BF16_OPSET = 22  # from which convolutions and pools may be in bfloat16
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The images that FP8 is calibrated on, and who is told of it.
+
+    Attributes:
+        images: The images; None if there are none, which FP8 refuses.
+        progress: Function that is told what is run.
+    """
+
+    images: CalibrationImages | None = None
+    progress: Progress = silent
+
+
+NOT_CALIBRATED = Calibrated()
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +193,12 @@ def export_spec(
 
 
 def write_onnx(
-    loaded: LoadedModel, spec: ExportSpec, path: Path, *, force: bool = False
+    loaded: LoadedModel,
+    spec: ExportSpec,
+    path: Path,
+    *,
+    told: Calibrated = NOT_CALIBRATED,
+    force: bool = False,
 ) -> OnnxFile:
     """Fold, export and check a model, and write it with its manifest.
 
@@ -178,33 +206,51 @@ def write_onnx(
         loaded: The model.
         spec: Input, opset, batch and precision of the export.
         path: Path of the file.
+        told: Images that FP8 is calibrated on.
         force: True to replace files that this program did not make.
 
     Raises:
-        ConfigError: If the export takes pixels, and the model's normalisation is not known.
+        ConfigError: Reasons as in ``export_graph``.
         ExportError: If the export fails or is not what was asked for.
         FileError: If the file cannot be written, or one is there that must stay.
     """
     inputs = [] if loaded.checkpoint is None else [loaded.checkpoint]
     claim(artifact_outputs(path), inputs=inputs, force=force)
-    return write_graph(export_graph(loaded, spec, path), force=force)
+    return write_graph(export_graph(loaded, spec, path, told=told), force=force)
 
 
-def export_graph(loaded: LoadedModel, spec: ExportSpec, path: Path) -> OnnxFile:
+def export_graph(
+    loaded: LoadedModel, spec: ExportSpec, path: Path, *, told: Calibrated = NOT_CALIBRATED
+) -> OnnxFile:
     """Fold, export and check a model; nothing is written yet.
 
     Args:
         loaded: The model.
         spec: Input, opset, batch and precision of the export.
         path: Path that the file is to have.
+        told: Images that FP8 is calibrated on.
 
     Raises:
-        ConfigError: If the export takes pixels, and the model's normalisation is not known.
+        ConfigError: If the export takes pixels, and the model's normalisation is not known; or it
+            is in FP8, and there are no images.
         ExportError: If the export fails or is not what was asked for.
     """
+    if PRECISIONS[spec.precision].carrier:
+        return _calibrated(loaded, spec, path, told)
     metadata = texts(facts_of(loaded), spec.precision)
     # Only the exporter holds the deploy model, and releases it: its weights are the graph's.
     return OnnxFile(path, export_onnx(_deployed(loaded, spec), spec, metadata=metadata))
+
+
+def _calibrated(loaded: LoadedModel, spec: ExportSpec, path: Path, told: Calibrated) -> OnnxFile:
+    """Export a model in float32, calibrate it, and store parts of it in FP8."""
+    if told.images is None:
+        raise ConfigError(NO_IMAGES.format(spec.precision))
+    plain = dataclasses.replace(spec, precision="fp32", io_precision="fp32", keep=())
+    full = export_graph(loaded, plain, path)
+    edges = carrier_of(spec.precision) if spec.io_precision != "fp32" else "fp32"
+    graph = _converted(full, spec.precision, told, keep=spec.keep, edges=edges)
+    return OnnxFile(path, check_onnx(graph, spec))
 
 
 def _deployed(loaded: LoadedModel, spec: ExportSpec) -> nn.Module:
@@ -227,38 +273,80 @@ def converted_path(source: Path, precision: Precision, *, folder: Path) -> Path:
 
 
 def convert(
-    source: OnnxFile, precision: Precision, *, path: Path, keep: Sequence[str] = ()
+    source: OnnxFile,
+    precision: Precision,
+    *,
+    path: Path,
+    keep: Sequence[str] = (),
+    told: Calibrated = NOT_CALIBRATED,
 ) -> OnnxFile:
     """Make the half-precision form of a float32 ONNX file; its input and output stay float32.
 
     Args:
         source: A float32 file.
-        precision: Precision to bring it to, ``fp16`` or ``bf16``.
+        precision: Precision to bring it to, one of ``REDUCED``.
         path: Path of the new file; nothing is written yet.
         keep: Paths of modules that stay float32.
+        told: Images that FP8 is calibrated on.
 
     Raises:
+        ConfigError: If the precision is FP8, and there are no images.
         ExportError: If the file is not float32, the precision cannot hold a weight, or the graph
             is of mixed precision.
     """
     if source.precision != "fp32":
         raise ExportError(
-            f"{source.path} is {PRECISIONS[source.precision].dtype}, what it lost cannot come "
+            f"{source.path} is {kind_of(source.precision)}, what it lost cannot come "
             f"back; export it with --precision {precision}"
         )
     with naming(source.path):
-        half = to_half(source.whole_graph(), io_precision="fp32", precision=precision, keep=keep)
-        facts = source.facts
-    if facts:
-        onnx.helper.set_model_props(half, texts(facts, precision) | float32_text(half))
+        half = _converted(source, precision, told, keep=keep)
     try:
         check_graph(half, full=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise ExportError(
-            f"{source.path} cannot be written in {PRECISIONS[precision].dtype} "
+            f"{source.path} cannot be written in {kind_of(precision)} "
             f"({' '.join(str(err).split())[:200]}); {_instead(half, precision)}"
         ) from err
     return OnnxFile(path, half, source={"file": source.path.name, "sha256": source.sha256})
+
+
+def _converted(
+    source: OnnxFile,
+    precision: Precision,
+    told: Calibrated,
+    *,
+    keep: Sequence[str],
+    edges: Precision = "fp32",
+) -> onnx.ModelProto:
+    """Return the graph of a float32 file in another precision, with the facts of the file."""
+    carrier, facts = carrier_of(precision), source.facts
+    if carrier != precision:
+        _require_calibration(precision, facts, told)
+        require_opset(source.graph)
+    full = source.whole_graph()
+    half = to_half(full, io_precision=edges, precision=carrier, keep=keep)
+    if facts:
+        onnx.helper.set_model_props(half, texts(facts, precision) | float32_text(half))
+    if carrier != precision and facts and told.images:
+        store_in_fp8(
+            half,
+            full,
+            CalibrationRun(told.images, facts.config, facts.preprocessing, told.progress),
+            precision=precision,
+            kept=float32_modules(half),
+        )
+    return half
+
+
+def _require_calibration(precision: Precision, facts: ModelFacts | None, told: Calibrated) -> None:
+    if told.images is None:
+        raise ConfigError(NO_IMAGES.format(precision))
+    if facts is None:
+        raise ExportError(
+            "another tool made it, and only files of swin-deploy say how their images are prepared "
+            f"and which layers {precision} may store; export it with swin-deploy"
+        )
 
 
 def _instead(graph: onnx.ModelProto, precision: Precision) -> str:
@@ -288,6 +376,7 @@ def new_graph(file: OnnxFile) -> NewArtifact:
     """Return a graph and its manifest as an artefact to write."""
     graph = file.graph
     folded, apart = norms_before_mlps(graph)
+    record = calibration_of(graph)
     manifest = {
         "kind": "onnx",
         **file.model_values,
@@ -296,6 +385,7 @@ def new_graph(file: OnnxFile) -> NewArtifact:
         "float32_modules": [one for one in float32_modules(graph) if not is_factor(one)],
         "folded_norms": list(folded),
         "norms_apart": list(apart),
+        **({"calibration": record} if record else {}),
         "opset": graph.opset_import[0].version,
         "batch": fixed_batch(graph) or "dynamic",
         "nodes": len(graph.graph.node),

@@ -9,8 +9,10 @@ from typing import Literal, TypedDict
 import click
 
 from exporters.artifact import artifact_outputs
+from exporters.backends import current_gpu
+from exporters.engine.targets import fp8_targets
 from exporters.outputs import Output
-from exporters.precisions import PRECISIONS
+from exporters.precisions import FP8_FORMS, kind_of
 from exporters.spec import BatchProfile, EngineOptions, Flavor, Precision
 from swin_deploy.artifacts.newest import ENGINES, newest_export
 from swin_deploy.artifacts.outputs import is_sizes
@@ -25,7 +27,13 @@ from swin_deploy.cli.engine_options import (
     show_targets,
 )
 from swin_deploy.cli.inputs import require_built_from, requiring
-from swin_deploy.cli.options import flavor_option, json_option
+from swin_deploy.cli.options import (
+    calibration,
+    calibration_option,
+    flavor_option,
+    json_option,
+    require_calibration,
+)
 from swin_deploy.cli.outputs import ENGINE, claim_outputs, force_option, require_ending
 from swin_deploy.cli.sizes import build_sizes
 from swin_deploy.cli.values import FILE, batch_range
@@ -51,6 +59,7 @@ Examples:
   swin-deploy build-trt --fp16 --flavor tensorrt-rtx --compute-capability 8.6,8.9,12.0
   swin-deploy build-trt --fp16 --flavor tensorrt-rtx --compute-capability current
   swin-deploy build-trt --fp16 --flavor tensorrt --hardware-compatibility ampere-plus
+  swin-deploy build-trt engines/model-fp32-opset19.onnx --fp8 --images train/
   swin-deploy build-trt engines/model-fp32-opset17-sizes.json --fp16
 
 \b
@@ -66,6 +75,16 @@ written then.
 )
 @click.option("--fp16", "precision", flag_value="fp16", help="Half precision, proved or refused.")
 @click.option("--bf16", "precision", flag_value="bf16", help="bfloat16, proved or refused.")
+@click.option(
+    "--fp8",
+    "precision",
+    flag_value="fp8",
+    help="float16 with the inputs of most linear layers in FP8, proved or refused; a float32 file "
+    "needs --images.",
+)
+@click.option(
+    "--fp8-weights", "precision", flag_value="fp8-weights", help="The same, their weights, too."
+)
 @click.option("--fp32", "precision", flag_value="fp32", help="Float32; the file must be float32.")
 @click.option(
     "--batch",
@@ -79,6 +98,7 @@ written then.
 )
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="Builder effort.")
 @life_options
+@calibration_option
 @click.option("--output", type=FILE, help="File to write; engines/<name>.engine by default.")
 @force_option
 @json_option
@@ -92,6 +112,7 @@ def build_trt(
     workspace: int | None,
     optimization_level: int | None,
     life: EngineBuildOptions,
+    images: Path | None,
     output: Path | None,
     force: bool,
     as_json: bool,
@@ -99,10 +120,10 @@ def build_trt(
     """Build a TensorRT engine from an ONNX file, and prove its precision.
 
     Without a file the newest one in engines/ is taken; without a precision the file's own: float16
-    after 'run', float32 after 'export'. With --fp16 or --bf16 a float32 file is first brought to
-    that precision, since precision lives in the graph: TensorRT 11 and TensorRT-RTX have no
-    precision flags. That graph is written beside the engine, and with it. Builds without a GPU
-    with TensorRT-RTX.
+    after 'run', float32 after 'export'. With --fp16, --bf16 or --fp8 a float32 file is first
+    brought to that precision, since precision lives in the graph: TensorRT 11 and TensorRT-RTX
+    have no precision flags. That graph is written beside the engine, and with it. Builds
+    without a GPU with TensorRT-RTX.
 
     A manifest of sizes, as export writes with several --image-size, gets an engine for each size.
     """
@@ -121,6 +142,10 @@ def build_trt(
             workspace_mib=workspace,
             optimization_level=optimization_level,
         )
+    if several and precision in FP8_FORMS:
+        raise click.UsageError(f"{precision} takes the ONNX file of one size, not {named}")
+    if precision in FP8_FORMS:
+        fp8_targets(options, current_gpu())
     if several and onnx_file is None:
         console.note(f"  taking the newest export, {named}")
     choices: BuildChoices = {
@@ -133,7 +158,7 @@ def build_trt(
     if several:
         build_sizes(console, named, **choices)
     else:
-        _build(console, onnx_file, named, output, life=life, **choices)
+        _build(console, onnx_file, named, output, images, life=life, **choices)
 
 
 def _build(
@@ -141,6 +166,7 @@ def _build(
     given: Path | None,
     onnx_file: Path,
     output: Path | None,
+    images: Path | None,
     *,
     life: EngineBuildOptions,
     precision: Precision | None,
@@ -165,10 +191,13 @@ def _build(
             f"  {onnx_file.name} is float32, and so is its engine; --fp16 builds in float16"
         )
     path, converts = files.engine, files.converts
+    require_calibration(converts, images)
+    if images and converts not in FP8_FORMS:
+        raise click.UsageError("--images calibrates a float32 file for --fp8, and nothing here")
     _claim(files.written, onnx_file, life, force=force)
     if converts:
-        with console.step(f"Writing {onnx_file.name} in {converts}"):
-            source = files.source(source)
+        with console.step(f"Writing {onnx_file.name} in {converts}") as step:
+            source = files.source(source, calibration(converts, images, step.update))
     with console.step(f"Building {path.name} with {options.flavor}") as step:
         built = write_engine(
             source,
@@ -180,7 +209,7 @@ def _build(
         )
     engine = require_delivered(built)
     if converts:
-        kind = PRECISIONS[converts].dtype
+        kind = kind_of(converts)
         console.note(f"  {files.graph}: weights and activations {kind}, edges float32")
         say_norms(console, *norms_before_mlps(source.graph))
     show_targets(console, engine)

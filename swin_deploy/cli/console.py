@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -258,6 +258,19 @@ def announce_images(console: Console, sets: Sequence[ImageSet]) -> None:
             console.warn(note)
         for assumption in images.assumptions:
             console.warn(assumption.text)
+
+
+def say_calibration(console: Console, record: Mapping[str, Any]) -> None:
+    """Print what the FP8 scales of a file follow from.
+
+    Args:
+        console: The command's output.
+        record: The calibration, as manifests have it.
+    """
+    console.note(
+        f"  FP8: {len(record['scales'])} linear layers read it; scales by {record['method']} over "
+        f"{record['images']} of {record['found']} images, SHA-256 {record['sha256'][:12]}"
+    )
 
 
 def say_norms(console: Console, folded: Sequence[str], apart: Sequence[str]) -> None:

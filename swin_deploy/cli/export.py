@@ -8,16 +8,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from exporters.precisions import EDGES, PRECISIONS, REDUCED
+from exporters.precisions import EDGES, FP8_FORMS, PRECISIONS, REDUCED, carrier_of
 from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
 from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import Console, announce, say_norms, show_json, show_line
+from swin_deploy.cli.console import (
+    Console,
+    announce,
+    say_calibration,
+    say_norms,
+    show_json,
+    show_line,
+)
 from swin_deploy.cli.options import (
     ModelRequest,
+    calibration_option,
+    fp8_opset,
     image_sizes_option,
     json_option,
     model_options,
+    require_calibration,
 )
 from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
 from swin_deploy.cli.sizes import export_sizes, say_pixels
@@ -32,6 +42,7 @@ Examples:
   swin-deploy export --checkpoint swin.pt --precision fp16 --opset 20
   swin-deploy export --checkpoint swin.pt --precision fp16 --keep-float32 layers.3.mlp
   swin-deploy export --model notebook-swin-s --image-size 448 --batch 1
+  swin-deploy export --checkpoint swin.pt --precision fp8 --images train/
   swin-deploy export --checkpoint swin.pt --bake-preprocessing
   swin-deploy export --checkpoint birefnet.pt --image-size 1024 --image-size 512
 """
@@ -51,7 +62,8 @@ Examples:
     type=click.Choice(list(PRECISIONS)),
     default="fp32",
     show_default=True,
-    help="Of the file; build-trt brings a float32 one to half precision.",
+    help="Of the file; build-trt brings a float32 one to half precision. fp8: float16, with the "
+    "inputs of most linear layers in FP8; fp8-weights: their weights, too.",
 )
 @click.option(
     "--keep-float32",
@@ -81,6 +93,7 @@ Examples:
     show_default=True,
     help="Images a call: any number, or exactly N.",
 )
+@calibration_option
 @click.option("--output", type=FILE, help="File to write; engines/<name>.onnx by default.")
 @force_option
 @json_option
@@ -94,6 +107,7 @@ def export(
     io_precision: Precision,
     pixels: bool,
     batch: int | None,
+    images: Path | None,
     output: Path | None,
     force: bool,
     as_json: bool,
@@ -107,10 +121,16 @@ def export(
     manifest of sizes, <name>-sizes.json, stands for them all: build-trt, plan, parity, bench and
     predict take it.
     """
-    if io_precision not in ("fp32", precision):
+    if io_precision not in ("fp32", carrier_of(precision)):
         raise click.UsageError(f"--io-precision {io_precision} needs --precision {io_precision}")
     if keep and precision == "fp32":
         raise click.UsageError(f"--keep-float32 needs --precision {' or '.join(REDUCED)}")
+    require_calibration(precision, images)
+    if images and precision not in FP8_FORMS:
+        raise click.UsageError(f"--images needs --precision {' or '.join(FP8_FORMS)}")
+    if images and len(asked) > 1:
+        raise click.UsageError(f"{precision} takes one --image-size: each is calibrated by itself")
+    opset = fp8_opset(console, precision, opset)
     choices: ExportOptions = {
         "pixels": pixels,
         "opset": opset,
@@ -122,6 +142,7 @@ def export(
     if len(asked) > 1:
         export_sizes(console, asked, output, choices=choices, force=force, as_json=as_json)
     else:
+        choices["images"] = images
         _export(console, asked[0], output, choices=choices, force=force, as_json=as_json)
 
 
@@ -159,5 +180,7 @@ def _export(
         say_norms(console, artifact.manifest["folded_norms"], artifact.manifest["norms_apart"])
     if pixels:
         say_pixels(console, loaded, choices["batch"])
+    if precision in FP8_FORMS:
+        say_calibration(console, artifact.manifest["calibration"])
     flag = "fp16" if precision == "fp32" else precision
     console.next_step("build-trt", path, f"--{flag}", why="the engine, its precision proved")

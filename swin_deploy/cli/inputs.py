@@ -120,6 +120,13 @@ def require_images(path: Path) -> None:
     find_images(path)
 
 
+def require_listed(path: Path) -> None:
+    """Refuse what is neither a folder of images nor a CSV file of them; raises ``FileError``."""
+    from swin_deploy.images.labelled import list_images
+
+    list_images(path)
+
+
 def require_data(path: Path) -> None:
     """Refuse labelled images that do not exist; raises ``FileError``."""
     if not os.path.isdir(path) and not os.path.isfile(path):

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 import click
 from click.shell_completion import CompletionItem
 
-from exporters.spec import Flavor
+from exporters.precisions import FP8_FORMS
+from exporters.progress import Progress, silent
+from exporters.spec import FP8_OPSET, Flavor, Precision
 from exporters.text_files import read_text
 from swin_deploy.checkpoints.known import (
     LIBRARIES,
@@ -26,6 +28,7 @@ from swin_deploy.cli.inputs import (
     require_engine,
     require_engines,
     require_images,
+    require_listed,
     require_onnx,
     require_sizes,
     require_steps,
@@ -58,6 +61,7 @@ from swin_deploy.images.scores import SCORES
 
 if TYPE_CHECKING:
     from swin_deploy.api.models import Model
+    from swin_deploy.artifacts.onnx_file import Calibrated
     from swin_deploy.checkpoints.load import LoadOptions
     from swin_deploy.config import Output
     from swin_deploy.config.activations import Activation
@@ -445,6 +449,61 @@ def image_options(command: Command) -> Command:
             help="Real images, in class folders or not.",
         ),
     )
+
+
+# The images that FP8 is calibrated on.
+calibration_option = click.option(
+    "--images",
+    type=FILE,
+    metavar="DIR|CSV",
+    callback=requiring(require_listed),
+    help="Images to calibrate FP8 on, 32 at least, such as the model was trained on.",
+)
+
+
+def calibration(
+    precision: Precision | None, images: Path | None, told: Progress = silent
+) -> Calibrated:
+    """Return the images that FP8 is calibrated on; none in other precisions.
+
+    Args:
+        precision: Precision that was asked for.
+        images: Folder or CSV file of images.
+        told: Function that is told what is run.
+
+    Raises:
+        ConfigError: If FP8 has too few images.
+        FileError: If the images cannot be read.
+    """
+    from swin_deploy.artifacts.onnx_file import Calibrated
+    from swin_deploy.calibration.pictures import calibration_images
+
+    if precision not in FP8_FORMS or images is None:
+        return Calibrated()
+    return Calibrated(calibration_images(images), told)
+
+
+def require_calibration(precision: Precision | None, images: Path | None) -> None:
+    """Refuse FP8 without images, and images where nothing is calibrated on them."""
+    if precision in FP8_FORMS and images is None:
+        raise click.UsageError(
+            f"{precision} needs --images DIR, 32 images at least such as the model is for: its "
+            "scales are measured on them"
+        )
+
+
+def fp8_opset(console: Console, precision: Precision, opset: int) -> int:
+    """Return the opset of an export: FP8 raises the default, and refuses a lower one by name."""
+    if precision not in FP8_FORMS or opset >= FP8_OPSET:
+        return opset
+    source = click.get_current_context().get_parameter_source("opset")
+    if source is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError(
+            f"--opset {opset} has no QuantizeLinear with half scales, which {precision} needs; "
+            f"give --opset {FP8_OPSET} or later"
+        )
+    console.note(f"  opset {FP8_OPSET}, not {opset}: {precision} needs it")
+    return FP8_OPSET
 
 
 # The library whose model is compared with the reference.

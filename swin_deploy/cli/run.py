@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 import swin_deploy.cli.options as shared
-from exporters.precisions import PRECISIONS, REDUCED, fallbacks
+from exporters.backends import current_gpu
+from exporters.engine.targets import fp8_targets
+from exporters.precisions import FP8_FORMS, PRECISIONS, REDUCED, fallbacks, kind_of
 from exporters.spec import (
     DEFAULT_OPSET,
     OPSET_RANGE,
@@ -41,7 +43,7 @@ from swin_deploy.cli.outputs import claim_artifacts, claim_outputs, force_option
 from swin_deploy.cli.values import FILE, batch_range, duration
 
 if TYPE_CHECKING:
-    from swin_deploy.artifacts.onnx_file import OnnxFile
+    from swin_deploy.artifacts.onnx_file import Calibrated, OnnxFile
     from swin_deploy.candidates import Made
     from swin_deploy.parity import ParityReport
     from swin_deploy.precision.search import Attempt
@@ -57,6 +59,7 @@ Examples:
   swin-deploy run --checkpoint swin.pt --images photos/
   swin-deploy run --model notebook-digits --quick
   swin-deploy run --checkpoint swin.pt --fp16 --auto
+  swin-deploy run --checkpoint swin.pt --fp8 --images photos/
   swin-deploy run --checkpoint swin.pt --fp32 --batch 1,16,64 --report proof/
   swin-deploy run --checkpoint swin.pt --images photos/ --runner torch
 
@@ -75,6 +78,16 @@ labelled images the reference is not better than guessing (inconclusive).
     "--fp16", "precision", flag_value="fp16", default="fp16", help="Half precision (default)."
 )
 @click.option("--bf16", "precision", flag_value="bf16", help="bfloat16.")
+@click.option(
+    "--fp8",
+    "precision",
+    flag_value="fp8",
+    help="float16 with the inputs of most linear layers in FP8; --images is also what its scales "
+    "are measured on.",
+)
+@click.option(
+    "--fp8-weights", "precision", flag_value="fp8-weights", help="The same, their weights, too."
+)
 @click.option("--fp32", "precision", flag_value="fp32", help="Float32.")
 @click.option(
     "--auto",
@@ -136,6 +149,8 @@ def run(
     throughput; writes a report in HTML, Markdown and JSON.
     """
     _check_usage(precision, auto=auto, quick=quick)
+    shared.require_calibration(precision, images)
+    opset = shared.fp8_opset(console, precision, opset)
     inputs = (*asked.inputs(), images)
     claim_outputs(report_outputs(report), inputs=inputs, force=force)
     with console.loading("Loading PyTorch and the model"):
@@ -149,6 +164,9 @@ def run(
         from swin_deploy.report.make import make_report
 
         options = options_for(resolve_flavor(flavor), compute_capability)
+        if precision in FP8_FORMS:
+            fp8_targets(options, current_gpu())
+        told = shared.calibration(precision, images)
         loaded = asked.load()
         original_library(loaded, original)  # a wrong choice fails before the work
         sets = image_sets(loaded, images, limit=min(limit, QUICK_IMAGES) if quick else limit)
@@ -164,10 +182,10 @@ def run(
     attempts: tuple[Attempt, ...] = ()
     if auto:
         full = full.without_weights()
-        ladder = SearchInputs(loaded, full, sets, batch, options, force=force)
+        ladder = SearchInputs(loaded, full, sets, batch, options, force=force, calibrated=told)
         graph, engine, attempts = climb_ladder(console, ladder, start=precision, as_json=as_json)
     else:
-        graph = _in_precision(console, full, precision, path=places[precision])
+        graph = _in_precision(console, full, precision, told, path=places[precision])
         full = full.without_weights()
         engine = _make_engine(console, graph, batch=batch, options=options, force=force)
         graph = graph.without_weights()
@@ -256,15 +274,15 @@ def _artifacts(places: dict[Precision, Path], precision: Precision, *, auto: boo
 
 
 def _in_precision(
-    console: Console, full: OnnxFile, precision: Precision, *, path: Path
+    console: Console, full: OnnxFile, precision: Precision, told: Calibrated, *, path: Path
 ) -> OnnxFile:
     """Return the graph in the precision asked for; half precision is written with the engine."""
     from swin_deploy.artifacts.onnx_file import convert
 
     if precision == "fp32":
         return full
-    with console.step(f"Writing the graph in {PRECISIONS[precision].dtype}"):
-        return convert(full, precision, path=path)
+    with console.step(f"Writing the graph in {kind_of(precision)}") as step:
+        return convert(full, precision, path=path, told=replace(told, progress=step.update))
 
 
 def _make_engine(

@@ -132,6 +132,23 @@ def find_images(folder: Path) -> list[str]:
     return found
 
 
+def list_images(place: Path) -> tuple[Path, list[str]]:
+    """List images, whether they have labels or not; none is opened.
+
+    Args:
+        place: Folder, searched as by ``find_images``; or a CSV file, as of ``read_images``.
+
+    Returns:
+        Folder that the paths start from, and the paths.
+
+    Raises:
+        FileError: If the place cannot be read, has no image or is neither form.
+    """
+    if os.path.isfile(place):
+        return place.parent, [path for path, _ in _csv_images(place)]
+    return place, find_images(place)
+
+
 def is_folder(path: Path) -> bool:
     """Return whether a path leads to a folder; False for a name that no file can have."""
     return os.path.isdir(path)

@@ -9,6 +9,7 @@
 ``drift``          distance of a candidate's tokens from the reference's along the model, with
                    the noise there
 ``judge``          run every stage on the same images and judge each against the reference
+``fp8_noise``      the reference with what it would store in FP8 rounded
 ``localize``       find the part and the operation where a candidate that failed goes wrong first
 ``points``         places along the model where tokens are compared, and each side's token order
 ``reference_run``  run the reference once: its outputs, intermediate tokens and noise floor

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from exporters.arrays import plain_array
+from exporters.precisions import FP8_FORMS, carrier_of
 from exporters.spec import Precision
+from swin_deploy.calibration.fp8 import KINDS
 from swin_deploy.deploy.fold import fold
 from swin_deploy.parity import (
     Case,
@@ -31,6 +33,7 @@ from swin_deploy.parity import (
     tolerance_for,
     without_ceiling,
 )
+from swin_deploy.parity.fp8_noise import round_as_stored
 from swin_deploy.parity.points import ComparePoint, batch_first, in_candidate_order, token_orders
 from swin_deploy.parity.reference_run import ReferenceOutputs, Trace, trace_images
 from swin_deploy.reference.alias import alias
@@ -162,7 +165,10 @@ def _first_operation(place: _Place, candidate: Probed, precision: Precision) -> 
     with candidate.open(taps) as runner:
         actual = runner.run(place.images)[-len(taps) :]
     exact = _run_tapped(folded, torch.float64, taps, place.images)
-    noisy = _run_tapped(folded, torch_dtype(precision), taps, place.images)
+    half = alias(folded).to(torch_dtype(carrier_of(precision)))
+    if precision in FP8_FORMS:
+        round_as_stored(half, place.trace.reference.config, precision, kinds=KINDS)
+    noisy = _run_tapped(half, torch_dtype(carrier_of(precision)), taps, place.images)
     for number, operation in enumerate(operations):
         sides = actual[number], exact[number], noisy[number]
         result = _compare_operation(operation, sides, place, precision)

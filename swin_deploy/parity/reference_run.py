@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from exporters.arrays import plain_array
 from exporters.errors import ComparisonError
 from exporters.memory import release_memory
+from exporters.precisions import FP8_FORMS, carrier_of, kind_of
 from exporters.progress import Progress, silent
 from exporters.spec import Precision
 from swin_deploy.images.scores import Scores
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import NoiseFloor, measure_floor, tolerance_for
+from swin_deploy.parity.fp8_noise import round_as_stored
 from swin_deploy.parity.points import ComparePoint, compare_points
 from swin_deploy.reference import Reference
 from swin_deploy.reference.alias import alias
@@ -179,12 +181,16 @@ def trace_reference(
 
 def _measure_noise(outputs: ReferenceOutputs, trace: Trace, precision: Precision) -> Noise:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float64 if precision == "fp32" else torch_dtype(precision)
+    dtype = torch.float64 if precision == "fp32" else torch_dtype(carrier_of(precision))
     taps = tuple(point.reference for point in trace.points)
-    noisy = TappedModule(alias(trace.reference).to(device, dtype).eval(), taps)
+    copy = alias(trace.reference).to(device, dtype).eval()
+    if precision in FP8_FORMS:
+        round_as_stored(copy, trace.reference.config, precision)
+    noisy = TappedModule(copy, taps)
     ceiling = tolerance_for("deploy", precision, family=trace.reference.config.family)
     place = "the GPU" if device.type == "cuda" else "this CPU"
-    source = f"the reference in {str(dtype).removeprefix('torch.')} on {place}"
+    kind = "float64" if precision == "fp32" else kind_of(precision)
+    source = f"the reference in {kind} on {place}"
     count = len(outputs.names)
     found, traces = [], []
     for images, tokens in zip(outputs.image_sets, trace.tokens, strict=True):

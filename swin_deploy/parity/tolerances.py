@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from exporters.precisions import PRECISIONS
+from exporters.precisions import PRECISIONS, carrier_of
 from exporters.spec import Precision, Stage
 from swin_deploy.parity.checks import NoiseFloor, Tolerance
 
@@ -51,6 +51,12 @@ TOLERANCES: dict[tuple[Stage, Precision], Tolerance] = {
     # Not measured: ONNX Runtime's CPU provider has no bfloat16 kernels, engines need a GPU.
     ("onnx", "bf16"): Tolerance(1.6e-1, 1e-2, 0.998, _NOT_MEASURED),
     ("engine", "bf16"): Tolerance(1.6e-1, 1e-2, 0.998, _NOT_MEASURED),
+    ("deploy", "fp8"): Tolerance(5e-1, 1e-2, 0.99, _NOT_MEASURED),
+    ("onnx", "fp8"): Tolerance(5e-1, 1e-2, 0.99, _NOT_MEASURED),
+    ("engine", "fp8"): Tolerance(5e-1, 1e-2, 0.99, _NOT_MEASURED),
+    ("deploy", "fp8-weights"): Tolerance(1.0, 1e-2, 0.98, _NOT_MEASURED),
+    ("onnx", "fp8-weights"): Tolerance(1.0, 1e-2, 0.98, _NOT_MEASURED),
+    ("engine", "fp8-weights"): Tolerance(1.0, 1e-2, 0.98, _NOT_MEASURED),
 }
 # V2 multiplies cosines, and so their rounding, by up to 100: with temperatures at that limit the
 # authors' model itself is 4.2e-5 from its own float64 values, and the deploy model, which rounds in
@@ -115,7 +121,8 @@ def limits(
     if floor is None or not floor.is_finite:  # 1
         return dataclasses.replace(ceiling, floor=floor)
     traits = PRECISIONS[precision]  # 2
-    unit = traits.roundoff  # of an output, once: no floor is taken to be lower
+    # Rounding an output once: no floor is taken to be lower.
+    unit = PRECISIONS[carrier_of(precision)].roundoff
     times_l2, times = (spread * multiple for multiple in traits.multiples)
     times_l2 = times if values < FEW_VALUES else times_l2  # 3
     atol = times * max(floor.atol, unit)

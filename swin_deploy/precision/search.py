@@ -15,12 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporters.errors import ExportError, MissingBackendError
-from exporters.precisions import PRECISIONS, fallbacks
+from exporters.precisions import PRECISIONS, fallbacks, kind_of
 from exporters.progress import Progress, silent
 from exporters.spec import BatchProfile, EngineOptions, Precision
 from exporters.staging import temporary_folder
 from swin_deploy.artifacts.engine_file import Listener, RefusedEngine, write_engine
-from swin_deploy.artifacts.onnx_file import OnnxFile, convert, converted_path, write_graph
+from swin_deploy.artifacts.onnx_file import (
+    NOT_CALIBRATED,
+    Calibrated,
+    OnnxFile,
+    convert,
+    converted_path,
+    write_graph,
+)
 from swin_deploy.candidates import Made
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import ImageSet
@@ -61,7 +68,7 @@ class Attempt:
     def title(self) -> str:
         """The precision in words, with the parts kept in float32."""
         kept = f" with {', '.join(self.keep)} in float32" if self.keep else ""
-        return f"{PRECISIONS[self.precision].dtype}{kept}"
+        return f"{kind_of(self.precision)}{kept}"
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,7 @@ class SearchInputs:
         options: Options that the engine is built with.
         progress: Function that is told of each step before it starts.
         force: True to replace files that this program did not make.
+        calibrated: Images that FP8 is calibrated on, if it is among the precisions.
     """
 
     loaded: LoadedModel
@@ -100,6 +108,7 @@ class SearchInputs:
     options: EngineOptions
     progress: Progress = silent
     force: bool = False
+    calibrated: Calibrated = NOT_CALIBRATED
 
 
 def search_precision(search: SearchInputs, *, start: Precision) -> SearchResult:
@@ -191,7 +200,7 @@ def _graph(search: SearchInputs, precision: Precision, keep: tuple[str, ...]) ->
     paths = paths_of(search.loaded.deploy, keep)
     full = search.full.path
     path = converted_path(full, precision, folder=full.parent)
-    return convert(search.full, precision, path=path, keep=paths)
+    return convert(search.full, precision, path=path, keep=paths, told=search.calibrated)
 
 
 def _compare(search: SearchInputs, source: OnnxFile) -> ParityReport:

@@ -36,6 +36,7 @@ def plan_facts(plan: KernelPlan) -> Facts:
         ("Bytes in half", percent_text(plan.half_byte_share)),
         ("Kernels in half", percent_text(plan.half_kernel_share)),
         ("GEMM, attention in float32", str(len(plan.float32_compute))),
+        *([("GEMM that read FP8", str(plan.fp8_products))] if plan.fp8_products else []),
         ("Kernel kinds", kinds),
         ("Kernel types", types),
         ("Planned by", f"{plan.flavor} {plan.version}"),

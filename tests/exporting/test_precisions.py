@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from exporters.errors import ExportError
 from exporters.half_precision import to_half
-from exporters.precisions import PRECISIONS, REDUCED, fallbacks
+from exporters.precisions import HALVES, PRECISIONS, fallbacks
 from exporters.spec import Precision
 from swin_deploy.artifacts.onnx_file import converted_path
 from swin_deploy.cli import cli
@@ -56,12 +56,14 @@ def test_every_list_of_precisions_has_them_all() -> None:
 
 
 def test_fallbacks_come_in_the_order_of_the_ladder() -> None:
+    assert fallbacks("fp8-weights") == ("fp8-weights", "fp8", "fp16", "bf16", "fp32")
+    assert fallbacks("fp8") == ("fp8", "fp16", "bf16", "fp32")
     assert fallbacks("fp16") == ("fp16", "bf16", "fp32")
     assert fallbacks("bf16") == ("bf16", "fp32")
     assert fallbacks("fp32") == ("fp32",)
 
 
-@pytest.mark.parametrize("name", REDUCED)
+@pytest.mark.parametrize("name", HALVES)
 def test_to_half_rounds_as_pytorch_does_and_refuses_what_is_beyond(name: Precision) -> None:
     """Ties go to even; values at the edges of the range and random bits in it."""
     traits = PRECISIONS[name]

@@ -1,0 +1,100 @@
+"""The images of a calibration: found, counted, digested and decoded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.errors import ConfigError, FileError
+from swin_deploy.images.batches import stream_batches
+from swin_deploy.images.labelled import list_images
+from swin_deploy.images.preprocessing import Preprocessing
+
+FEWEST_IMAGES = 32
+MOST_IMAGES = 64  # spread over those that are there
+READ_AT_ONCE = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """Images on disk that a calibration runs over.
+
+    Attributes:
+        root: Folder that the paths start from.
+        paths: Paths of the images, at least ``FEWEST_IMAGES``.
+        found: Number of images to choose from.
+        sha256: Digest of the bytes of all files, in order.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    found: int
+    sha256: str
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self.paths)
+
+    def batches(self, steps: Preprocessing, *, batch: int) -> Iterator[NDArray[np.float32]]:
+        """Decode the images, ``batch`` at a time; the last batch is filled up with the first ones.
+
+        Args:
+            steps: Preprocessing of the images.
+            batch: Number of images at a time.
+
+        Yields:
+            Normalised images, [batch, channels, rows, columns].
+
+        Raises:
+            ConfigError: If the source's steps are not known.
+            FileError: If an image cannot be decoded.
+        """
+        full = -(-self.count // batch) * batch
+        paths = [self.paths[index % self.count] for index in range(full)]
+        for part in stream_batches(self.root, paths, steps, batch=batch):
+            images = []
+            for _, image in part:
+                if isinstance(image, FileError):
+                    raise image
+                images.append(image)
+            yield np.stack(images)
+
+
+def calibration_images(place: Path) -> CalibrationImages:
+    """Choose the images of a calibration, evenly spread over those that are there.
+
+    Args:
+        place: Folder of images, in class folders or not; or a CSV file of paths and labels.
+
+    Raises:
+        ConfigError: If there are fewer than ``FEWEST_IMAGES``.
+        FileError: If the folder or a file cannot be read.
+    """
+    root, paths = list_images(place)
+    if len(paths) < FEWEST_IMAGES:
+        raise ConfigError(
+            f"{place} has {len(paths)} images, and a calibration needs {FEWEST_IMAGES} at least; "
+            "give --images more, such as some that the model was trained on"
+        )
+    count = min(len(paths), MOST_IMAGES)
+    chosen = tuple(paths[index * len(paths) // count] for index in range(count))
+    return CalibrationImages(root, chosen, len(paths), _digest(root, chosen))
+
+
+def _digest(root: Path, paths: tuple[str, ...]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with (root / path).open("rb") as stream:
+                while part := stream.read(READ_AT_ONCE):
+                    digest.update(part)
+        except (OSError, ValueError) as err:
+            reason = getattr(err, "strerror", None) or err
+            raise FileError(f"{root / path} cannot be read ({reason}); check the images") from err
+    return digest.hexdigest()

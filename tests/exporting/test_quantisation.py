@@ -1,0 +1,120 @@
+"""Q/DQ at products named by module path: against the definition of E4M3, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from families import loaded
+from onnx import helper, numpy_helper
+
+from exporters.errors import ExportError, FileError
+from exporters.half_precision import precision_of, to_half
+from exporters.quantisation import (
+    CALIBRATION,
+    Fp8Product,
+    WeightScales,
+    calibration_of,
+    half_scale,
+    quantise,
+    quantised_scales,
+    quantised_weights,
+    record_scales,
+)
+from exporters.spec import ExportSpec
+from exporters.to_onnx import export_onnx
+from swin_deploy.deploy.fold import fold
+
+
+def half_graph(family: str, opset: int = 19) -> onnx.ModelProto:
+    model = loaded(family)
+    spec = ExportSpec((3, *model.config.image), model.config.output_names, opset=opset)
+    return to_half(export_onnx(fold(model.reference), spec, metadata={}), io_precision="fp32")
+
+
+def test_half_scale_never_lets_the_largest_value_saturate() -> None:
+    sizes = np.exp(np.random.default_rng(0).uniform(-20, 8, 500))
+    for largest in sizes:
+        scale = half_scale(float(largest))
+        assert scale == float(np.float16(scale)) > 0
+        assert largest / scale <= 448
+        assert scale <= max(largest / 448 * 1.001, 2.0**-14)
+
+
+@pytest.mark.parametrize("weight", ["half", "tensor", "channel"])
+def test_quantise_stores_input_and_weight_as_e4m3(weight: WeightScales) -> None:
+    graph = half_graph("swin")
+    path = "layers.0.mlp.2"
+    node = next(one for one in graph.graph.node if one.name == f"{path}/MatMul")
+    before = {one.name: one for one in graph.graph.initializer}[node.input[1]]
+    values = numpy_helper.to_array(before).astype(np.float32)
+    quantise(graph, [Fp8Product(path, 20.0, weight)])
+    onnx.checker.check_model(graph, full_check=True)
+    assert quantised_scales(graph) == {path: half_scale(20.0)}
+    assert quantised_weights(graph) == ({} if weight == "half" else {path: weight})
+    assert precision_of(graph) == ("fp8" if weight == "half" else "fp8-weights")
+    named = {one.name: one for one in graph.graph.initializer}
+    if weight == "half":
+        assert before.name in named
+        return
+    assert before.name not in named
+    scale = numpy_helper.to_array(named[f"{path}/weight_fp8_scale"]).astype(np.float32)
+    assert scale.shape == (() if weight == "tensor" else (values.shape[1],))
+    stored = np.frombuffer(named[f"{path}/weight_fp8"].raw_data, ml_dtypes.float8_e4m3fn)
+    back = stored.astype(np.float32).reshape(values.shape) * scale
+    np.testing.assert_allclose(back, values, rtol=2.0**-4, atol=float(scale.max()) * 2.0**-10)
+
+
+def test_quantise_of_the_residual_stream_is_refused() -> None:
+    graph = half_graph("swinv2")
+    with pytest.raises(ExportError, match=r"layers\.0\.attention\.qkv reads the residual stream"):
+        quantise(graph, [Fp8Product("layers.0.attention.qkv", 4.0)])
+    with pytest.raises(ExportError, match="no product of a weight"):
+        quantise(graph, [Fp8Product("layers.0.attention", 4.0)])
+
+
+def test_quantise_at_an_opset_without_half_scales_is_refused() -> None:
+    with pytest.raises(ExportError, match="opset is 17, and FP8 needs 19"):
+        quantise(half_graph("swin", opset=17), [Fp8Product("layers.0.mlp.2", 4.0)])
+
+
+def quantised() -> onnx.ModelProto:
+    graph = half_graph("notebook")
+    largest = {"layers.0.mlp.2": 3.0, "layers.1.mlp.2": 30.0}
+    quantise(graph, [Fp8Product(path, size) for path, size in largest.items()])
+    record_scales(graph, largest, images=32)
+    return graph
+
+
+def test_calibration_of_reads_back_what_was_recorded() -> None:
+    record = calibration_of(quantised())
+    assert record is not None
+    assert record["images"] == 32
+    assert record["scales"] == quantised_scales(quantised())
+    assert calibration_of(half_graph("notebook")) is None
+
+
+@pytest.mark.parametrize("fault", ["10 x", "0.1 x", "swapped", "no node", "no record"])
+def test_calibration_of_other_scales_than_the_record_is_refused(fault: str) -> None:
+    graph = quantised()
+    scales = [one for one in graph.graph.initializer if one.name.endswith("/fp8_scale")]
+    assert len(scales) == 2
+    if fault.endswith("x"):
+        value = numpy_helper.to_array(scales[1]) * np.float16(fault.split()[0])
+        scales[1].CopyFrom(numpy_helper.from_array(value.astype(np.float16), scales[1].name))
+    elif fault == "swapped":
+        first, second = (one.raw_data for one in scales)
+        scales[0].raw_data, scales[1].raw_data = second, first
+    elif fault == "no node":
+        product = next(one for one in graph.graph.node if one.name == "layers.1.mlp.2/MatMul")
+        product.input[0] = product.input[0].removesuffix("/fp8_back")
+    else:
+        record = calibration_of(graph)
+        assert record is not None
+        del record["largest"]["layers.1.mlp.2"]
+        helper.set_model_props(graph, {CALIBRATION: json.dumps(record)})
+    with pytest.raises(FileError, match="the FP8 scale of layers"):
+        calibration_of(graph)
