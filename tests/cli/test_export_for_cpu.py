@@ -106,7 +106,7 @@ def test_export_in_python_refuses_half_precision_and_unknown_runtimes(tmp_path: 
     with pytest.raises(ConfigError, match="no precision fp16 for CPUs"):
         model.export(tmp_path / "x.onnx", runtime="cpu", precision="fp16")
     with pytest.raises(ConfigError, match="runtime 'gpu' is not known; use one of tensorrt, cpu"):
-        model.export(tmp_path / "x.onnx", runtime="gpu")  # type: ignore[typeddict-item]
+        model.export(tmp_path / "x.onnx", runtime="gpu")  # type: ignore[arg-type]
 
 
 def test_pixels_a_fixed_batch_and_the_last_opset_for_cpu(swin: Command, made: Path) -> None:
