@@ -87,6 +87,12 @@ REDUCED: tuple[Precision, ...] = tuple(name for name in PRECISIONS if name != "f
 # Those of all values, and those of some.
 HALVES: tuple[Precision, ...] = tuple(name for name in REDUCED if not PRECISIONS[name].carrier)
 FP8_FORMS: tuple[Precision, ...] = tuple(name for name in REDUCED if PRECISIONS[name].carrier)
+# Precisions of files that are laid out for CPUs, and why others are not.
+CPU_PRECISIONS: tuple[Precision, ...] = ("fp32",)
+NOT_ON_CPUS = (
+    "CPU runtimes compute a half-precision file in float32, with casts; leave --precision out "
+    "(OpenVINO takes bfloat16 by itself where the CPU has it)"
+)
 EDGES = tuple(name for name, traits in PRECISIONS.items() if traits.edges)
 
 

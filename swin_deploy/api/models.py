@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, get_args
 
 from torch import nn
 
 from exporters.errors import ConfigError
-from exporters.precisions import EDGES, FP8_FORMS, PRECISIONS, REDUCED, carrier_of
-from exporters.spec import FP8_OPSET, OPSET_RANGE, ExportSpec, Precision
+from exporters.precisions import (
+    CPU_PRECISIONS,
+    EDGES,
+    FP8_FORMS,
+    NOT_ON_CPUS,
+    PRECISIONS,
+    REDUCED,
+    carrier_of,
+)
+from exporters.spec import FP8_OPSET, OPSET_RANGE, ExportSpec, Precision, Runtime
 from swin_deploy.api.border import (
     Artifact,
     StrPath,
@@ -43,6 +51,8 @@ class ExportOptions(TypedDict, total=False):
         pixels: True for a file that takes pixels [B, H, W, in_channels], uint8, and normalises
             them inside.
         images: Folder or CSV file of images, 32 at least, that FP8 is calibrated on.
+        runtime: ``tensorrt`` (default), or ``cpu`` for a file in the layout of ONNX Runtime's CPU
+            provider and OpenVINO, which is float32.
     """
 
     precision: Precision
@@ -52,6 +62,7 @@ class ExportOptions(TypedDict, total=False):
     keep: Sequence[str]
     pixels: bool
     images: StrPath | None
+    runtime: Runtime
 
 
 @dataclass(frozen=True, repr=False)
@@ -203,6 +214,10 @@ def _check(asked: ExportOptions) -> None:
     require_whole("opset", asked.get("opset", low), least=low, most=high)
     if asked.get("batch") is not None:
         require_whole("batch", asked["batch"])
+    runtime = asked.get("runtime", "tensorrt")
+    require_known("runtime", runtime, get_args(Runtime))
+    if runtime == "cpu" and precision not in CPU_PRECISIONS:
+        raise ConfigError(f"no precision {precision} for CPUs: {NOT_ON_CPUS}")
     if precision in FP8_FORMS and asked.get("opset", FP8_OPSET) < FP8_OPSET:
         raise ConfigError(f"opset {asked['opset']} has no FP8; give {FP8_OPSET} or later")
     if precision in FP8_FORMS and asked.get("images") is None:

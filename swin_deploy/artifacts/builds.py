@@ -14,6 +14,7 @@ from swin_deploy.artifacts.onnx_file import (
     OnnxFile,
     convert,
     converted_path,
+    require_for_tensorrt,
 )
 
 
@@ -62,7 +63,11 @@ def plan_build(
         precision: Precision of the engine; by default the file's.
         folder: Folder of the files that are written, if ``engine`` is not given; else its folder
             is used.
+
+    Raises:
+        ExportError: If the file is not laid out for TensorRT.
     """
+    require_for_tensorrt(file)
     converts = None if precision in (None, file.precision) else precision
     folder = engine.parent if engine else folder
     graph = converted_path(file.path, converts, folder=folder) if converts else file.path

@@ -28,7 +28,7 @@ from exporters.plan import count_attention
 from exporters.precisions import PRECISIONS, carrier_of, kind_of
 from exporters.progress import Progress, silent
 from exporters.quantisation import calibration_of, require_opset
-from exporters.spec import ExportSpec, Precision
+from exporters.spec import ExportSpec, Precision, Runtime
 from exporters.text_files import naming
 from exporters.to_onnx import check_onnx, export_onnx, load_onnx
 from exporters.weights import check_graph, serialized, without_weights
@@ -46,6 +46,7 @@ from swin_deploy.config.pads import stage_layouts
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.fold_pixels import taking_pixels
 
+FOR = "for"  # in metadata and manifests: the runtimes that a graph is laid out for
 PIXELS_NAME = "pixels"  # name of the input of a graph that takes them
 NO_IMAGES = (
     "{} needs images to calibrate on, 32 at least such as the model is for; give --images a folder"
@@ -92,6 +93,12 @@ class OnnxFile:
     def precision(self) -> Precision:
         """The precision of most weights, see ``precision_of``."""
         return precision_of(self.graph)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtimes that the graph is laid out for."""
+        is_cpu = any((one.key, one.value) == (FOR, "cpu") for one in self.graph.metadata_props)
+        return "cpu" if is_cpu else "tensorrt"
 
     @functools.cached_property
     def facts(self) -> ModelFacts | None:
@@ -156,7 +163,14 @@ def read_onnx(path: Path) -> OnnxFile:
     return OnnxFile(path, load_onnx(path))
 
 
-def onnx_name(model: str, precision: Precision, opset: int, *, pixels: bool = False) -> str:
+def onnx_name(
+    model: str,
+    precision: Precision,
+    opset: int,
+    *,
+    pixels: bool = False,
+    runtime: Runtime = "tensorrt",
+) -> str:
     """Return the file name of an export.
 
     Args:
@@ -164,9 +178,11 @@ def onnx_name(model: str, precision: Precision, opset: int, *, pixels: bool = Fa
         precision: Precision of the file.
         opset: Opset of the file.
         pixels: True for an export that takes pixels, False for one that takes normalised images.
+        runtime: Runtimes that the file is laid out for.
     """
     taken = "-pixels" if pixels else ""
-    return f"{model}{taken}-{precision}-opset{opset}.onnx"
+    laid_out = "" if runtime == "tensorrt" else f"-{runtime}"
+    return f"{model}{taken}-{precision}-opset{opset}{laid_out}.onnx"
 
 
 def export_spec(
@@ -237,7 +253,7 @@ def export_graph(
     """
     if PRECISIONS[spec.precision].carrier:
         return _calibrated(loaded, spec, path, told)
-    metadata = texts(facts_of(loaded), spec.precision)
+    metadata = texts(facts_of(loaded), spec.precision) | {FOR: spec.runtime}
     # Only the exporter holds the deploy model, and releases it: its weights are the graph's.
     return OnnxFile(path, export_onnx(_deployed(loaded, spec), spec, metadata=metadata))
 
@@ -255,7 +271,7 @@ def _calibrated(loaded: LoadedModel, spec: ExportSpec, path: Path, told: Calibra
 
 def _deployed(loaded: LoadedModel, spec: ExportSpec) -> nn.Module:
     """Make the deploy model, with the type of input that an export has."""
-    model = fold(loaded.reference)
+    model = fold(loaded.reference, spec.runtime)
     return taking_pixels(model, loaded.preprocessing) if spec.input_type == "uint8" else model
 
 
@@ -327,7 +343,8 @@ def _converted(
     full = source.whole_graph()
     half = to_half(full, io_precision=edges, precision=carrier, keep=keep)
     if facts:
-        onnx.helper.set_model_props(half, texts(facts, precision) | float32_text(half))
+        ours = texts(facts, precision) | {FOR: source.runtime}
+        onnx.helper.set_model_props(half, ours | float32_text(half))
     if carrier != precision and facts and told.images:
         store_in_fp8(
             half,
@@ -357,6 +374,19 @@ def _instead(graph: onnx.ModelProto, precision: Precision) -> str:
     return "export it in half precision where it came from"
 
 
+def require_for_tensorrt(file: OnnxFile) -> None:
+    """Refuse a file that is laid out for other runtimes; raises ``ExportError``.
+
+    Args:
+        file: The file that an engine or a plan is to be made from.
+    """
+    if file.runtime != "tensorrt":
+        raise ExportError(
+            f"{file.path} is laid out for CPUs, not for TensorRT; export the model again without "
+            f"--for {file.runtime}"
+        )
+
+
 def write_graph(file: OnnxFile, *, force: bool = False) -> OnnxFile:
     """Write a graph with its manifest, and return the written file.
 
@@ -379,6 +409,7 @@ def new_graph(file: OnnxFile) -> NewArtifact:
     record = calibration_of(graph)
     manifest = {
         "kind": "onnx",
+        FOR: file.runtime,
         **file.model_values,
         **({"source": file.source} if file.source else {}),
         "precision": file.precision,

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from exporters.errors import ExportError
-from exporters.spec import OPSET_RANGE
+from exporters.spec import OPSET_RANGE, Runtime
 from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_line, show_table
-from swin_deploy.cli.options import json_option
+from swin_deploy.cli.options import json_option, runtime_option
 from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
 from swin_deploy.cli.values import FILE, IMAGE_SIZE, each_once, fixed_or_dynamic, require_apart
 from swin_deploy.config import MOST_SIDE, Size
@@ -69,6 +69,7 @@ def _source(_: click.Context, __: click.Parameter, value: str) -> str:
     help="Round both sides of every size up to a multiple of N pixels, as detectors pad (32).",
 )
 @click.option("--where", metavar="PATH", help="The Swin in the model, where there are several.")
+@runtime_option
 @click.option(
     "--opset",
     type=click.IntRange(LEAST_OPSET, OPSET_RANGE[1]),
@@ -97,6 +98,7 @@ def export_model(
     sizes: tuple[int | Size, ...],
     pad_to: int | None,
     where: str | None,
+    runtime: Runtime,
     opset: int,
     batch: int | None,
     output: Path | None,
@@ -116,7 +118,8 @@ def export_model(
         for size in sizes:
             console.note(f"  {rounded_note(size, pad_to)}")
         sizes = tuple(rounded_up(size, pad_to) for size in sizes)
-    path = output or ENGINES / f"{_name(source)}-swapped.onnx"
+    laid_out = "" if runtime == "tensorrt" else f"-{runtime}"
+    path = output or ENGINES / f"{_name(source)}-swapped{laid_out}.onnx"
     inputs = [Path(source)] if os.path.isdir(source) else []
     _claim(path, original, inputs=inputs, force=force)
     if not inputs:
@@ -128,7 +131,7 @@ def export_model(
     with console.step("Replacing the Swin, and comparing"), _prints_aside():
         from swin_deploy.swap.replace import swap_swin
 
-        swap = swap_swin(model, tuple(map(Size.of, sizes)), where=where)
+        swap = swap_swin(model, tuple(map(Size.of, sizes)), where=where, runtime=runtime)
     _announce(console, swap)
     whole: WholeOnnx | None = None
     if swap.passed:
@@ -136,6 +139,7 @@ def export_model(
             from swin_deploy.swap.whole_onnx import export_whole
 
             whole = export_whole(model, swap, opset=opset, batch=batch)
+            _mark(whole, runtime)
     _end(console, swap, whole, path=path, force=force, as_json=as_json)
     beside = [path]
     if original is not None and whole is not None:
@@ -147,7 +151,17 @@ def export_model(
                 step.warn(f"{original} is not written: the unmodified model fails: {reason}")
             else:
                 beside.append(original)
-    console.next_step("plan", *beside, "--fp16", why="the kernels that TensorRT would launch")
+    if runtime == "tensorrt":
+        console.next_step("plan", *beside, "--fp16", why="the kernels that TensorRT would launch")
+
+
+def _mark(whole: WholeOnnx, runtime: Runtime) -> None:
+    """Write into a file for which runtimes it is laid out."""
+    from onnx import helper
+
+    from swin_deploy.artifacts.onnx_file import FOR
+
+    helper.set_model_props(whole.graph, {FOR: runtime})
 
 
 def _prints_aside() -> contextlib.redirect_stdout[Any]:

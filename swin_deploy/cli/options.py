@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from exporters.precisions import FP8_FORMS
 from exporters.progress import Progress, silent
-from exporters.spec import FP8_OPSET, Flavor, Precision
+from exporters.spec import FP8_OPSET, Flavor, Precision, Runtime
 from exporters.text_files import read_text
 from swin_deploy.checkpoints.known import (
     LIBRARIES,
@@ -539,6 +539,14 @@ flavor_option = click.option(
     default="auto",
     show_default=True,
     help="auto: full TensorRT where it and a GPU are there, else TensorRT-RTX.",
+)
+runtime_option = click.option(
+    "--for",
+    "runtime",
+    type=click.Choice(get_args(Runtime)),
+    default="tensorrt",
+    show_default=True,
+    help="Runtime that the file is laid out for; cpu: ONNX Runtime's CPU provider, OpenVINO.",
 )
 # Number of images in a call of a command that takes any number of images.
 batch_option = functools.partial(

@@ -2,6 +2,8 @@
 
 ====================  ==========================================================================
 ``cosine_attention``  V2's attention with the lengths of queries and keys as factors of its scores
+``cpu_form``          the deploy model in the layout of CPU runtimes, from the deploy model
+``cpu_model``         the deploy model's modules in that layout
 ``fold``              the fold of a reference model's weights into the deploy model's constants
 ``fold_notebook``     the fold of the notebook's model
 ``fold_parts``        parts that the folds of all families share

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from exporters.errors import ComparisonError, ConfigError
+from exporters.spec import Runtime
 from exporters.text_files import error_words, listed
 from swin_deploy.checkpoints.load import with_weights
 from swin_deploy.checkpoints.read import read_tensors
@@ -86,6 +87,7 @@ def swap_swin(
     *,
     inputs: Any = None,  # noqa: ANN401 - whatever the model takes
     where: str | None = None,
+    runtime: Runtime = "tensorrt",
 ) -> Swap:
     """Replace the Swin inside a model, and compare both with the unmodified model.
 
@@ -99,6 +101,7 @@ def swap_swin(
         sizes: Image sizes; empty for those that the run shows.
         inputs: Inputs of the model; None for noise of the first size.
         where: Path of the Swin; None if it is the only one.
+        runtime: Runtimes that the replacement is laid out for.
 
     Raises:
         CheckpointError: If there is no Swin, or it is not a plain one.
@@ -115,7 +118,7 @@ def swap_swin(
             f"{_texts(sizes)}; name every size: --image-size again, image_size=[...] in Python"
         )
     sizes = sizes or trial.sizes
-    loads = [_deployed(found, size) for size in sizes]  # 2
+    loads = [_deployed(found, size, runtime) for size in sizes]  # 2
     family = loads[0].config.family
     deploys = dict(zip(sizes, (one.module for one in loads), strict=True))
     _share(list(deploys.values()))
@@ -237,7 +240,7 @@ class _Deployed:
     assumptions: tuple[Assumption, ...]
 
 
-def _deployed(found: FoundSwin, size: Size) -> _Deployed:
+def _deployed(found: FoundSwin, size: Size, runtime: Runtime) -> _Deployed:
     """Read a Swin's weights in the names of its library, and fold them for a size."""
     kind = found.kind
     state = {name: one.detach().cpu() for name, one in found.module.state_dict().items()}
@@ -249,7 +252,7 @@ def _deployed(found: FoundSwin, size: Size) -> _Deployed:
         output=kind.output,
     )
     config = dataclasses.replace(loaded.config, output=kind.output)
-    module: nn.Module = fold(with_weights(config, loaded.state_dict).eval())
+    module: nn.Module = fold(with_weights(config, loaded.state_dict).eval(), runtime)
     if kind.stand_in.takes_map:
         module = LastMap(module, config.stages[-1].resolution)
     assumptions = tuple(one for one in loaded.assumptions if one.subject not in _OF_PICTURES)

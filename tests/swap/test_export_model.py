@@ -120,6 +120,15 @@ def test_export_model_writes_what_a_factory_gives(here: Path, swin: Command) -> 
     assert read_manifest(here / done.json["path"])["batch"] == "dynamic"
 
 
+def test_export_model_for_cpus_is_equal_and_says_so(here: Path, swin: Command) -> None:
+    source, size = "my_models:build", ("--image-size", "64")
+    outcome = swin("export-model", source, *size, "--for", "cpu", "--json").assert_done()
+    assert (outcome.json["for"], outcome.json["passed"]) == ("cpu", True)
+    path = Path("engines/my_models-build-swapped-cpu.onnx")
+    assert read_manifest(path)["for"] == "cpu"
+    assert "Einsum" not in {node.op_type for node in onnx.load(path).graph.node}
+
+
 def test_export_model_opens_a_folder_of_transformers(here: Path, swin: Command) -> None:
     model: object = composites.COMPOSITES["upernet"].build()
     model.save_pretrained("upernet")  # type: ignore[attr-defined]
