@@ -79,7 +79,7 @@ def graph_candidate(loaded: LoadedModel, file: OnnxFile) -> Candidate:
         "onnx",
         file.path.name,
         loaded.config.family,
-        tappable_graph(file.path, file.graph, precision, steps=steps),
+        tappable_graph(file.path, file.graph, precision, steps=steps, runtime=file.runtime),
     )
 
 
