@@ -29,8 +29,9 @@ from exporters.float32_uses import (
     float_constants,
     inner_graphs,
 )
+from exporters.int8 import is_int8
 from exporters.norm_folding import FACTOR, WEIGHT, balanced, fold_norms
-from exporters.precisions import PRECISIONS, PrecisionTraits
+from exporters.precisions import PRECISIONS, REDUCED, PrecisionTraits
 from exporters.spec import Precision
 from exporters.text_files import parse_json, typed
 from exporters.weights import replace_nodes, without_weights
@@ -38,7 +39,7 @@ from exporters.weights import replace_nodes, without_weights
 FLOAT32_MODULES = "float32_modules"  # metadata: paths of modules that stay float32
 FLOAT32_ASKED = "float32_asked"  # those among them that the caller named, not the model
 ZERO = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
-HALVES = tuple(traits.onnx_type for name, traits in PRECISIONS.items() if name != "fp32")
+HALVES = tuple(PRECISIONS[name].onnx_type for name in REDUCED)
 # The contractions that deploy models write as Einsum, as a product of tensors with their axes so:
 # left and right, and what becomes of the result.
 IN_PLACE = (0, 1, 2, 3)
@@ -51,9 +52,13 @@ CONTRACTIONS = {
 def precision_of(graph: onnx.ModelProto) -> Precision:
     """Return the precision of most weights, without those of modules kept in float32 on purpose.
 
+    A graph of products in 8-bit integers is int8, whatever else it holds.
+
     Raises:
         FileError: If the metadata that names these modules is damaged.
     """
+    if is_int8(graph):
+        return "int8"
     kept = _kept_nodes(graph)
     aside = {name for node in graph.graph.node if node.name in kept for name in node.input}
     names = {traits.onnx_type: name for name, traits in PRECISIONS.items()}

@@ -29,6 +29,7 @@ class PrecisionTraits:
         edges: True if the input and outputs of a file may be in it.
         einsum: True if ONNX's Einsum takes it.
         ort_cpu: True if ONNX Runtime's CPU provider has kernels for it.
+        engines: True if engines are built in it.
     """
 
     dtype: str
@@ -43,6 +44,7 @@ class PrecisionTraits:
     edges: bool = True
     einsum: bool = True
     ort_cpu: bool = True
+    engines: bool = True
 
 
 # Float32 comes first: it wins where a graph has as many weights in another precision. Multiples:
@@ -63,18 +65,31 @@ PRECISIONS: dict[Precision, PrecisionTraits] = {
         largest=(2 - 2.0**-7) * 2.0**127, smallest_normal=2.0**-126, roundoff=2.0**-8,
         multiples=(4.0, 6.0), edges=False, einsum=False, ort_cpu=False,
     ),
+    # Roundoff: that of a tensor's largest value. A file of a fixed scale against one of each tensor
+    # needs 0.7 to 3.4 times as much, most on noise that no calibration saw.
+    "int8": PrecisionTraits(
+        "int8", onnx_type=3, engine_type="INT8", plan_type="Int8", bytes=1,
+        largest=127.0, smallest_normal=1.0, roundoff=2.0**-8, multiples=(5.0, 8.0),
+        edges=False, einsum=False, engines=False,
+    ),
 }  # fmt: skip
-REDUCED = tuple(name for name in PRECISIONS if name != "fp32")  # what a float32 graph is brought to
+# What a float32 graph is brought to, by a change of its types.
+REDUCED = tuple(name for name, one in PRECISIONS.items() if name != "fp32" and one.engines)
 # Precisions of files that are laid out for CPUs, and why others are not.
-CPU_PRECISIONS: tuple[Precision, ...] = ("fp32",)
+CPU_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 NOT_ON_CPUS = (
     "CPU runtimes compute a half-precision file in float32, with casts; leave --precision out "
     "(OpenVINO takes bfloat16 by itself where the CPU has it)"
+)
+INT8_ON_CPUS = (
+    "int8 is for CPUs: in TensorRT-RTX it moves more bytes than it saves (docs/tuning.md, "
+    "section I)"
 )
 EDGES = tuple(name for name, traits in PRECISIONS.items() if traits.edges)
 
 
 def fallbacks(start: Precision) -> tuple[Precision, ...]:
     """List the precisions to try from ``start`` on, by rising size, then by rising roundoff."""
-    order = sorted(PRECISIONS, key=lambda name: (PRECISIONS[name].bytes, PRECISIONS[name].roundoff))
+    built = ("fp32", *REDUCED)
+    order = sorted(built, key=lambda name: (PRECISIONS[name].bytes, PRECISIONS[name].roundoff))
     return tuple(order[order.index(start) :])

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from exporters.half_precision import float32_modules
+from exporters.precisions import REDUCED
 from exporters.spec import Precision, Stage
 from exporters.text_files import naming
 from swin_deploy.artifacts.facts import check_origin, facts_in_manifest
@@ -184,5 +185,5 @@ def emulated(loaded: LoadedModel, made: Made) -> list[Candidate]:
             family=loaded.config.family,
         )
         for precision, graph in graphs.items()
-        if precision != "fp32"
+        if precision in REDUCED
     ]

@@ -10,7 +10,14 @@ from typing import Any, TypedDict, Unpack, get_args
 from torch import nn
 
 from exporters.errors import ConfigError
-from exporters.precisions import CPU_PRECISIONS, EDGES, NOT_ON_CPUS, PRECISIONS, REDUCED
+from exporters.precisions import (
+    CPU_PRECISIONS,
+    EDGES,
+    INT8_ON_CPUS,
+    NOT_ON_CPUS,
+    PRECISIONS,
+    REDUCED,
+)
 from exporters.spec import OPSET_RANGE, ExportSpec, Precision, Runtime
 from swin_deploy.api.border import (
     Artifact,
@@ -24,6 +31,7 @@ from swin_deploy.api.border import (
 )
 from swin_deploy.artifacts.onnx_file import export_spec, write_onnx
 from swin_deploy.artifacts.outputs import ONNX_ENDINGS
+from swin_deploy.calibration.pictures import calibration_images
 from swin_deploy.checkpoints.load import LoadedModel, LoadOptions, load_model
 from swin_deploy.precision.ranges import keepable_paths
 from swin_deploy.predict.forms import form_of
@@ -33,7 +41,8 @@ class ExportOptions(TypedDict, total=False):
     """Options of an export.
 
     Attributes:
-        precision: Precision of weights and activations: ``fp32`` (default), ``fp16`` or ``bf16``.
+        precision: Precision of weights and activations: ``fp32`` (default), ``fp16`` or ``bf16``;
+            ``int8`` with ``runtime="cpu"`` and ``images``.
         opset: ONNX operator set, from 17 (default) to 23.
         batch: Number of images a call; None (default) for any number.
         io_precision: Precision of input and outputs; ``fp16`` with ``precision="fp16"`` only.
@@ -41,7 +50,9 @@ class ExportOptions(TypedDict, total=False):
         pixels: True for a file that takes pixels [B, H, W, in_channels], uint8, and normalises
             them inside.
         runtime: ``tensorrt`` (default), or ``cpu`` for a file in the layout of ONNX Runtime's CPU
-            provider and OpenVINO, which is float32.
+            provider and OpenVINO, which is float32 or int8.
+        images: Folder of images like those that the model will see, 32 at least, for the scales of
+            ``int8``.
     """
 
     precision: Precision
@@ -51,6 +62,7 @@ class ExportOptions(TypedDict, total=False):
     keep: Sequence[str]
     pixels: bool
     runtime: Runtime
+    images: StrPath
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,7 +129,10 @@ class Model(LoadedModel):
         _check(asked)
         file = path_of(path)
         require_ending(file, ONNX_ENDINGS)
-        written = write_onnx(self, checked_spec(self, asked), file, force=force)
+        place = asked.get("images")
+        images = None if place is None else calibration_images(path_of(place))
+        spec = checked_spec(self, asked)
+        written = write_onnx(self, spec, file, images=images, force=force)
         return Artifact(file, written.manifest or {})
 
 
@@ -135,6 +150,7 @@ def checked_spec(model: Model, asked: ExportOptions) -> ExportSpec:
     named = asked.get("keep", ())
     keep = keepable_paths(model, (named,) if isinstance(named, str) else named)
     choices: dict[str, Any] = {**asked, "keep": keep}
+    choices.pop("images", None)
     return export_spec(model, **choices)
 
 
@@ -200,9 +216,13 @@ def _check(asked: ExportOptions) -> None:
     require_known("runtime", runtime, get_args(Runtime))
     if runtime == "cpu" and precision not in CPU_PRECISIONS:
         raise ConfigError(f"no precision {precision} for CPUs: {NOT_ON_CPUS}")
+    if precision == "int8" and runtime != "cpu":
+        raise ConfigError(f'{INT8_ON_CPUS}; give runtime="cpu", or precision fp16')
+    if (precision == "int8") != (asked.get("images") is not None):
+        raise ConfigError("int8 takes its scales from images; give both, or neither")
     if edges not in ("fp32", precision):
         raise ConfigError(f"io_precision {edges} needs precision {edges}")
     if asked.get("keep") and precision == "fp32":
         raise ConfigError(
-            f"keep needs precision {' or '.join(REDUCED)}: in fp32 every part is float32"
+            f"keep needs precision {' or '.join((*REDUCED, 'int8'))}: in fp32 every part is float32"
         )

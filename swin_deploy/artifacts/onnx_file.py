@@ -25,7 +25,8 @@ from exporters.half_precision import float32_modules, precision_of, to_half
 from exporters.norm_folding import is_factor, norms_before_mlps
 from exporters.outputs import claim
 from exporters.plan import count_attention
-from exporters.precisions import PRECISIONS
+from exporters.precisions import INT8_ON_CPUS, PRECISIONS
+from exporters.progress import Progress, silent
 from exporters.spec import ExportSpec, Precision, Runtime
 from exporters.text_files import naming
 from exporters.to_onnx import export_onnx, load_onnx
@@ -37,6 +38,8 @@ from swin_deploy.artifacts.facts import (
     texts,
     versions,
 )
+from swin_deploy.artifacts.int8_file import calibration_values, int8_graph
+from swin_deploy.calibration.pictures import CalibrationImages
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config.pads import stage_layouts
 from swin_deploy.deploy.fold import fold
@@ -186,7 +189,13 @@ def export_spec(
 
 
 def write_onnx(
-    loaded: LoadedModel, spec: ExportSpec, path: Path, *, force: bool = False
+    loaded: LoadedModel,
+    spec: ExportSpec,
+    path: Path,
+    *,
+    images: CalibrationImages | None = None,
+    force: bool = False,
+    progress: Progress = silent,
 ) -> OnnxFile:
     """Fold, export and check a model, and write it with its manifest.
 
@@ -194,7 +203,9 @@ def write_onnx(
         loaded: The model.
         spec: Input, opset, batch and precision of the export.
         path: Path of the file.
+        images: Images to calibrate on, for ``int8``.
         force: True to replace files that this program did not make.
+        progress: Function that is told of the calibration.
 
     Raises:
         ConfigError: If the export takes pixels, and the model's normalisation is not known.
@@ -203,7 +214,12 @@ def write_onnx(
     """
     inputs = [] if loaded.checkpoint is None else [loaded.checkpoint]
     claim(artifact_outputs(path), inputs=inputs, force=force)
-    return write_graph(export_graph(loaded, spec, path), force=force)
+    if images is None:
+        return write_graph(export_graph(loaded, spec, path), force=force)
+    graph = int8_graph(loaded, spec, images, progress=progress)
+    props = {entry.key: entry.value for entry in graph.metadata_props}
+    onnx.helper.set_model_props(graph, props | {FOR: spec.runtime})
+    return write_graph(OnnxFile(path, graph), force=force)
 
 
 def export_graph(loaded: LoadedModel, spec: ExportSpec, path: Path) -> OnnxFile:
@@ -292,6 +308,8 @@ def require_for_tensorrt(file: OnnxFile) -> None:
     Args:
         file: The file that an engine or a plan is to be made from.
     """
+    if file.precision == "int8":
+        raise ExportError(f"{file.path}: {INT8_ON_CPUS}; export it with --precision fp16")
     if file.runtime != "tensorrt":
         raise ExportError(
             f"{file.path} is laid out for CPUs, not for TensorRT; export the model again without "
@@ -324,6 +342,7 @@ def new_graph(file: OnnxFile) -> NewArtifact:
         **file.model_values,
         **({"source": file.source} if file.source else {}),
         "precision": file.precision,
+        **calibration_values(graph),
         "float32_modules": [one for one in float32_modules(graph) if not is_factor(one)],
         "folded_norms": list(folded),
         "norms_apart": list(apart),

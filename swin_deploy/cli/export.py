@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporters.precisions import CPU_PRECISIONS, EDGES, NOT_ON_CPUS, PRECISIONS, REDUCED
+from exporters.precisions import (
+    CPU_PRECISIONS,
+    EDGES,
+    INT8_ON_CPUS,
+    NOT_ON_CPUS,
+    PRECISIONS,
+    REDUCED,
+)
 from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision, Runtime
 from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.cli.command import command
@@ -35,6 +43,7 @@ Examples:
   swin-deploy export --model notebook-swin-s --image-size 448 --batch 1
   swin-deploy export --checkpoint swin.pt --bake-preprocessing
   swin-deploy export --checkpoint swin.pt --for cpu
+  swin-deploy export --checkpoint swin.pt --for cpu --precision int8 --images photos/
   swin-deploy export --checkpoint birefnet.pt --image-size 1024 --image-size 512
 """
 
@@ -62,6 +71,12 @@ Examples:
     metavar="PART",
     multiple=True,
     help="A part to keep in float32 in half precision, as 'swin-deploy precision' names it.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Images like those that the model will see, 32 at least, for the scales of int8.",
 )
 @click.option(
     "--io-precision",
@@ -95,6 +110,7 @@ def export(
     opset: int,
     precision: Precision,
     keep: tuple[str, ...],
+    images: Path | None,
     io_precision: Precision,
     pixels: bool,
     batch: int | None,
@@ -111,12 +127,14 @@ def export(
     manifest of sizes, <name>-sizes.json, stands for them all: build-trt, plan, parity, bench and
     predict take it.
     """
+    _check_int8(precision, runtime, images, sizes=len(asked))
     if io_precision not in ("fp32", precision):
         raise click.UsageError(f"--io-precision {io_precision} needs --precision {io_precision}")
     if runtime == "cpu" and precision not in CPU_PRECISIONS:
         raise click.UsageError(f"no --precision {precision} with --for cpu: {NOT_ON_CPUS}")
     if keep and precision == "fp32":
-        raise click.UsageError(f"--keep-float32 needs --precision {' or '.join(REDUCED)}")
+        others = " or ".join((*REDUCED, "int8"))
+        raise click.UsageError(f"--keep-float32 needs --precision {others}")
     choices: ExportOptions = {
         "pixels": pixels,
         "opset": opset,
@@ -126,10 +144,26 @@ def export(
         "keep": keep,
         "runtime": runtime,
     }
+    if images is not None:
+        choices["images"] = images
     if len(asked) > 1:
         export_sizes(console, asked, output, choices=choices, force=force, as_json=as_json)
     else:
         _export(console, asked[0], output, choices=choices, force=force, as_json=as_json)
+
+
+def _check_int8(precision: Precision, runtime: Runtime, images: Path | None, *, sizes: int) -> None:
+    """Refuse what int8 cannot have, and what only int8 has."""
+    if precision != "int8":
+        if images is not None:
+            raise click.UsageError("--images is for the scales of --precision int8; leave it out")
+        return
+    if runtime != "cpu":
+        raise click.UsageError(f"{INT8_ON_CPUS}; give --for cpu, or --precision fp16")
+    if images is None:
+        raise click.UsageError("--precision int8 takes its scales from --images DIR, 32 at least")
+    if sizes > 1:
+        raise click.UsageError("an int8 file has scales of one --image-size; export each by itself")
 
 
 def _export(
@@ -164,7 +198,9 @@ def _export(
             f"{path}: {facts['nodes']} nodes, opset {facts['opset']}, {facts['precision']}, "
             f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
         )
-    if precision != "fp32":
+    if precision == "int8":
+        _say_int8(console, artifact.manifest)
+    elif precision != "fp32":
         say_norms(console, artifact.manifest["folded_norms"], artifact.manifest["norms_apart"])
     if pixels:
         say_pixels(console, loaded, choices["batch"])
@@ -173,3 +209,16 @@ def _export(
         return
     flag = "fp16" if precision == "fp32" else precision
     console.next_step("build-trt", path, f"--{flag}", why="the engine, its precision proved")
+
+
+def _say_int8(console: Console, manifest: Mapping[str, Any]) -> None:
+    """Say what was quantised and on which images, and whether this CPU can multiply it well."""
+    from swin_deploy.doctor import NO_VNNI, lacks_vnni
+
+    seen = manifest["calibration"]
+    console.note(
+        f"  {len(seen['scales'])} linear layers in 8-bit integers, calibrated on {seen['images']} "
+        f"of {seen['found']} images; all else float32"
+    )
+    if lacks_vnni():
+        console.note(f"  {NO_VNNI}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 import swin_deploy.cli.options as shared
-from exporters.precisions import PRECISIONS, REDUCED, fallbacks
+from exporters.precisions import INT8_ON_CPUS, PRECISIONS, REDUCED, fallbacks
 from exporters.spec import (
     DEFAULT_OPSET,
     OPSET_RANGE,
@@ -76,6 +76,7 @@ labelled images the reference is not better than guessing (inconclusive).
 )
 @click.option("--bf16", "precision", flag_value="bf16", help="bfloat16.")
 @click.option("--fp32", "precision", flag_value="fp32", help="Float32.")
+@click.option("--int8", "precision", flag_value="int8", hidden=True)
 @click.option(
     "--auto",
     is_flag=True,
@@ -156,7 +157,7 @@ def run(
     announce_images(console, sets)
     if quick:
         console.warn(f"quick: {QUICK}")
-    places = {one: output / onnx_name(loaded.name, one, opset) for one in PRECISIONS}
+    places = {one: output / onnx_name(loaded.name, one, opset) for one in ("fp32", *REDUCED)}
     claim_artifacts(_artifacts(places, precision, auto=auto), inputs=inputs, force=force)
     with console.step(f"Exporting ONNX, opset {opset}"):
         spec = export_spec(loaded, opset=opset)
@@ -211,6 +212,8 @@ def run(
 
 
 def _check_usage(precision: Precision, *, auto: bool, quick: bool) -> None:
+    if precision == "int8":
+        raise click.UsageError(f"{INT8_ON_CPUS}; use --fp16, or export --for cpu")
     if auto and precision == "fp32":
         others = " or ".join(f"--{name}" for name in REDUCED)
         raise click.UsageError(f"--auto has nothing to try after --fp32; give {others}")

@@ -9,6 +9,7 @@
 ``fold_pixels``    a deploy model that takes pixels, with the normalisation inside
 ``fold_swin``      the fold of the Swin Transformers of the papers, V1 and V2
 ``half_form``      the deploy model as half-precision files compute it, norms folded into MLPs
+``scale_migration``  scale moved from qkv into the norm before it, for 8-bit integers
 ``model``          the deploy model, one architecture for every Swin family
 =================  =======================================================================
 """

@@ -1,8 +1,8 @@
 """Scale moved from the weights of qkv into the norm before it, for products in 8-bit integers.
 
-The bias of ``qkv`` lies in one column of its weights (``bias_in_norm``), which reads the constant 1.
-A weight has one int8 scale for each output, so a large bias makes the steps of all other weights of
-its row coarse. Channels whose weights are large therefore give a part of their size to the norm:
+The bias of ``qkv`` lies in one column of its weights (``bias_in_norm``), which reads a constant.
+A weight has one int8 scale for each output, so a large bias makes the steps of all other weights
+of its row coarse. Channels whose weights are large therefore give a part of their size to the norm:
 its gain and shift are multiplied, and the column of weights is divided. All factors are powers of
 two, so the model computes the same float32 values to the bit.
 
