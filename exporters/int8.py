@@ -127,7 +127,8 @@ def _rounded_data(
         for op, (given, made) in zip(("QuantizeLinear", "DequantizeLinear"), ends, strict=True)
     ]
     values = np.array(affine.scale, np.float32), np.array(affine.zero_point, np.uint8)
-    return nodes, list(map(numpy_helper.from_array, values, constants))
+    tensors = zip(values, constants, strict=True)
+    return nodes, [numpy_helper.from_array(one, name) for one, name in tensors]
 
 
 def _integer_weight(
@@ -141,8 +142,12 @@ def _integer_weight(
     back = helper.make_node(
         "DequantizeLinear", names, [f"{site.weight}/{BACK}"], name=label, axis=channel
     )
-    values = integers, scales, np.zeros(scales.shape, np.int8)
-    return [back], list(map(numpy_helper.from_array, values, names))
+    tensors = [
+        numpy_helper.from_array(integers, names[0]),
+        numpy_helper.from_array(scales, names[1]),
+        numpy_helper.from_array(np.zeros(scales.shape, np.int8), names[2]),
+    ]
+    return [back], tensors
 
 
 def _drop_unread(body: onnx.GraphProto, names: set[str]) -> None:

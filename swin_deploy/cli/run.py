@@ -157,7 +157,8 @@ def run(
     announce_images(console, sets)
     if quick:
         console.warn(f"quick: {QUICK}")
-    places = {one: output / onnx_name(loaded.name, one, opset) for one in ("fp32", *REDUCED)}
+    built: tuple[Precision, ...] = ("fp32", *REDUCED)
+    places = {one: output / onnx_name(loaded.name, one, opset) for one in built}
     claim_artifacts(_artifacts(places, precision, auto=auto), inputs=inputs, force=force)
     with console.step(f"Exporting ONNX, opset {opset}"):
         spec = export_spec(loaded, opset=opset)
