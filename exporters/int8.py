@@ -43,7 +43,7 @@ def quantise_products(graph: onnx.ModelProto, scales: Mapping[str, Affine]) -> N
 
     Args:
         graph: The graph, with its weights.
-        scales: What each product reads as integers, by the path of its module.
+        scales: The integers that each product reads, by the path of its module.
 
     Raises:
         ExportError: If a module has no product in the graph.

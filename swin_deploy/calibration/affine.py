@@ -20,7 +20,7 @@ def affine_scale(seen: Magnitudes) -> Affine:
     coarsely and then around the best pair.
 
     Args:
-        seen: What the product read, finite.
+        seen: The values that the product read, all finite.
     """
     values, counts = _signed(seen)
     low, high = -float(values.min(initial=0.0)), float(values.max(initial=0.0))

@@ -20,7 +20,8 @@ BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy"}
 KERNEL = "swin_deploy.runners.window_triton"  # it needs Triton, and loads where that is
 PEERS = {"timm", "torchvision", "transformers"}  # their checkpoints are read without them
 SUBPACKAGES = {
-    *("api", "artifacts", "bench", "checkpoints", "cli", "config", "deploy", "evaluate", "images"),
+    *("api", "artifacts", "bench", "calibration", "checkpoints", "cli", "config", "deploy"),
+    *("evaluate", "images"),
     *("original", "parity", "precision", "predict", "reference", "report", "runners", "swap"),
 }
 MODULES = sorted(
