@@ -126,9 +126,11 @@ def _rounded_data(
         helper.make_node(op, [*given, *constants], made, name=f"{site.path}/{op}")
         for op, (given, made) in zip(("QuantizeLinear", "DequantizeLinear"), ends, strict=True)
     ]
-    values = np.array(affine.scale, np.float32), np.array(affine.zero_point, np.uint8)
-    tensors = zip(values, constants, strict=True)
-    return nodes, [numpy_helper.from_array(one, name) for one, name in tensors]
+    scale, zero = np.array(affine.scale, np.float32), np.array(affine.zero_point, np.uint8)
+    return nodes, [
+        numpy_helper.from_array(scale, constants[0]),
+        numpy_helper.from_array(zero, constants[1]),
+    ]
 
 
 def _integer_weight(
