@@ -10,6 +10,7 @@
 ``flavors``         features of the TensorRT flavours: one table
 ``float32_uses``    parts of a graph that stay float32 in its half-precision form
 ``half_precision``  write half precision into an ONNX graph
+``int8``            products in 8-bit integers: QuantizeLinear and DequantizeLinear
 ``locks``           locks on open files
 ``memory``          give free memory back to the system, between one large model and the next
 ``norm_folding``    fold the norm before an MLP into its first layer, in half precision

@@ -29,6 +29,7 @@ from exporters.float32_uses import (
     float_constants,
     inner_graphs,
 )
+from exporters.int8 import is_int8
 from exporters.norm_folding import FACTOR, WEIGHT, balanced, fold_norms
 from exporters.precisions import HALVES, PRECISIONS, REDUCED, PrecisionTraits
 from exporters.quantisation import fp8_form
@@ -52,7 +53,8 @@ CONTRACTIONS = {
 def precision_of(graph: onnx.ModelProto) -> Precision:
     """Return the precision of most weights, without those of modules kept in float32 on purpose.
 
-    A graph that stores values or weights in FP8 is of that precision, however few they are.
+    A graph that stores values or weights in FP8 is of that precision, and one of products in 8-bit
+    integers is int8, whatever else they hold.
 
     Raises:
         FileError: If the metadata that names these modules is damaged.
@@ -60,6 +62,8 @@ def precision_of(graph: onnx.ModelProto) -> Precision:
     stored = fp8_form(graph)
     if stored:
         return stored
+    if is_int8(graph):
+        return "int8"
     kept = _kept_nodes(graph)
     aside = {name for node in graph.graph.node if node.name in kept for name in node.input}
     names: dict[int, Precision] = {PRECISIONS[name].onnx_type: name for name in ("fp32", *HALVES)}

@@ -32,6 +32,7 @@ class PrecisionTraits:
         ort_cpu: True if ONNX Runtime's CPU provider has kernels for it.
         carrier: Precision of the values that are not stored in this one; empty if all are.
         stores: Parts of a file that are in it, if not all are, in words.
+        engines: True if engines are built in it.
     """
 
     dtype: str
@@ -48,6 +49,7 @@ class PrecisionTraits:
     ort_cpu: bool = True
     carrier: Precision | Literal[""] = ""
     stores: str = ""
+    engines: bool = True
 
 
 # Float32 comes first: it wins where a graph has as many weights in another precision. Multiples:
@@ -81,24 +83,38 @@ PRECISIONS: dict[Precision, PrecisionTraits] = {
         multiples=(4.0, 6.0), edges=False, einsum=False, carrier="fp16",
         stores="inputs of linear layers",
     ),
+    # Roundoff: that of a tensor's largest value. Fixed scales against one of each tensor need up to
+    # 6.8 times as much for a value, most on noise that no calibration saw.
+    "int8": PrecisionTraits(
+        "int8", onnx_type=3, engine_type="INT8", plan_type="Int8", bytes=1,
+        largest=127.0, smallest_normal=1.0, roundoff=2.0**-8, multiples=(5.0, 8.0),
+        edges=False, einsum=False, engines=False,
+    ),
 }  # fmt: skip
-# Precisions that a float32 graph is brought to.
-REDUCED: tuple[Precision, ...] = tuple(name for name in PRECISIONS if name != "fp32")
+# What a float32 graph is brought to for engines.
+REDUCED: tuple[Precision, ...] = tuple(
+    name for name, one in PRECISIONS.items() if name != "fp32" and one.engines
+)
 # Those of all values, and those of some.
 HALVES: tuple[Precision, ...] = tuple(name for name in REDUCED if not PRECISIONS[name].carrier)
 FP8_FORMS: tuple[Precision, ...] = tuple(name for name in REDUCED if PRECISIONS[name].carrier)
+CALIBRATED: tuple[Precision, ...] = (*FP8_FORMS, "int8")  # those whose scales come from images
 # Precisions of files that are laid out for CPUs, and why others are not.
-CPU_PRECISIONS: tuple[Precision, ...] = ("fp32",)
+CPU_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 NOT_ON_CPUS = (
     "CPU runtimes compute a half-precision file in float32, with casts; leave --precision out "
     "(OpenVINO takes bfloat16 by itself where the CPU has it)"
+)
+INT8_ON_CPUS = (
+    "int8 is for CPUs, and engines are built in half precision or float32 (docs/exports.md)"
 )
 EDGES = tuple(name for name, traits in PRECISIONS.items() if traits.edges)
 
 
 def fallbacks(start: Precision) -> tuple[Precision, ...]:
     """List the precisions to try from ``start`` on, by rising size, then by rising roundoff."""
-    order = sorted(PRECISIONS, key=lambda name: (PRECISIONS[name].bytes, PRECISIONS[name].roundoff))
+    built: tuple[Precision, ...] = ("fp32", *REDUCED)
+    order = sorted(built, key=lambda name: (PRECISIONS[name].bytes, PRECISIONS[name].roundoff))
     return tuple(order[order.index(start) :])
 
 

@@ -14,7 +14,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 # Kinds of what is compared; "original" is the library's own model of the checkpoint.
 Stage = Literal["original", "deploy", "onnx", "engine"]
-Precision = Literal["fp32", "fp16", "bf16", "fp8-weights", "fp8"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8-weights", "fp8", "int8"]
 Flavor = Literal["tensorrt", "tensorrt-rtx"]
 InputType = Literal["float32", "uint8"]
 Runtime = Literal["tensorrt", "cpu"]  # "cpu": ONNX Runtime's CPU provider, and OpenVINO

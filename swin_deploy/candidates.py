@@ -10,6 +10,7 @@ import onnx
 from torch import nn
 
 from exporters.half_precision import float32_modules
+from exporters.precisions import REDUCED
 from exporters.quantisation import quantised_scales, quantised_weights
 from exporters.spec import Precision, Stage
 from exporters.text_files import naming
@@ -196,5 +197,5 @@ def emulated(loaded: LoadedModel, made: Made) -> list[Candidate]:
             family=loaded.config.family,
         )
         for precision, graph in graphs.items()
-        if precision != "fp32"
+        if precision in REDUCED
     ]

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata as packages
+from pathlib import Path
 from typing import Any, Literal
 
 from exporters.backends import (
@@ -34,6 +35,10 @@ REQUIRED = {
     "filelock": ("filelock", "lock_descriptor"),
 }
 
+NO_VNNI = (
+    "this CPU has no VNNI: int8 files are slower here, and sums of two products may saturate in "
+    "ONNX Runtime; check them with parity and evaluate on this machine"
+)
 
 State = Literal["ok", "missing", "broken"]
 
@@ -66,11 +71,28 @@ def _findings() -> Iterator[Finding]:
     gpus = cuda_device_count()
     yield _gpu(gpus)
     yield _sound("torch", "pip install torch", _torch, gpus)
+    if lacks_vnni():
+        yield Finding("int8", "missing", NO_VNNI)
     yield _sound("packages", "pip install swin-deploy", _packages)
     yield _sound("onnxruntime", INSTALL["onnxruntime"], _onnxruntime, gpus)
     for flavor in sorted(FLAVORS, reverse=True):
         yield _sound(flavor, INSTALL[flavor], _tensorrt, flavor, gpus)
     yield _sound("polygraphy", INSTALL["polygraphy"], _polygraphy)
+
+
+def lacks_vnni(flags: str | None = None) -> bool:
+    """Tell whether this is a CPU of Intel's or AMD's that is known to lack VNNI.
+
+    Args:
+        flags: Text of ``/proc/cpuinfo``; None to read it. Other systems do not tell.
+    """
+    if flags is None:
+        try:
+            flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+    words = next((line for line in flags.splitlines() if line.startswith("flags")), "")
+    return " sse2 " in f"{words} " and "vnni" not in words
 
 
 def _sound(name: str, install: str, look: Callable[..., Finding], *about: object) -> Finding:

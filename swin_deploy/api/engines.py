@@ -9,7 +9,7 @@ from exporters.backends import choose_flavor, current_gpu
 from exporters.caches import timing_cache
 from exporters.engine.targets import check_options
 from exporters.errors import BuildError, ConfigError
-from exporters.precisions import PRECISIONS
+from exporters.precisions import INT8_ON_CPUS, PRECISIONS
 from exporters.spec import (
     CURRENT,
     BatchProfile,
@@ -109,6 +109,8 @@ def build(
         4
     """
     path, named = path_of(onnx), None if output is None else path_of(output)
+    if precision == "int8":
+        raise ConfigError(INT8_ON_CPUS)
     require_known("precision", precision, (None, *PRECISIONS))
     profile = _profile(batch)
     settings = _engine_options(options)

@@ -11,9 +11,11 @@ from torch import nn
 
 from exporters.errors import ConfigError
 from exporters.precisions import (
+    CALIBRATED,
     CPU_PRECISIONS,
     EDGES,
     FP8_FORMS,
+    INT8_ON_CPUS,
     NOT_ON_CPUS,
     PRECISIONS,
     REDUCED,
@@ -43,16 +45,17 @@ class ExportOptions(TypedDict, total=False):
 
     Attributes:
         precision: Precision of weights and activations: ``fp32`` (default), ``fp16``, ``bf16``,
-            ``fp8`` or ``fp8-weights``.
+            ``fp8``, ``fp8-weights``, or ``int8`` with ``runtime="cpu"``.
         opset: ONNX operator set, from 17 (default) to 23; from 19 (default) in FP8.
         batch: Number of images a call; None (default) for any number.
         io_precision: Precision of input and outputs; ``fp16`` with ``precision="fp16"`` only.
         keep: Parts that stay float32 in half precision, such as ``layers.3.mlp``.
         pixels: True for a file that takes pixels [B, H, W, in_channels], uint8, and normalises
             them inside.
-        images: Folder or CSV file of images, 32 at least, that FP8 is calibrated on.
+        images: Folder or CSV file of images, 32 at least, that the scales of FP8 and int8 are
+            measured on.
         runtime: ``tensorrt`` (default), or ``cpu`` for a file in the layout of ONNX Runtime's CPU
-            provider and OpenVINO, which is float32.
+            provider and OpenVINO, which is float32 or int8.
     """
 
     precision: Precision
@@ -218,13 +221,19 @@ def _check(asked: ExportOptions) -> None:
     require_known("runtime", runtime, get_args(Runtime))
     if runtime == "cpu" and precision not in CPU_PRECISIONS:
         raise ConfigError(f"no precision {precision} for CPUs: {NOT_ON_CPUS}")
+    if precision == "int8" and runtime != "cpu":
+        raise ConfigError(f'{INT8_ON_CPUS}; give runtime="cpu", or precision fp16')
     if precision in FP8_FORMS and asked.get("opset", FP8_OPSET) < FP8_OPSET:
         raise ConfigError(f"opset {asked['opset']} has no FP8; give {FP8_OPSET} or later")
-    if precision in FP8_FORMS and asked.get("images") is None:
+    if precision in CALIBRATED and asked.get("images") is None:
         raise ConfigError(NO_IMAGES.format(precision).replace("--images", "images="))
+    if precision not in CALIBRATED and asked.get("images") is not None:
+        raise ConfigError(
+            f"images are for the scales of {' and '.join(CALIBRATED)}; leave them out"
+        )
     if edges not in ("fp32", carrier_of(precision)):
         raise ConfigError(f"io_precision {edges} needs precision {edges}")
     if asked.get("keep") and precision == "fp32":
         raise ConfigError(
-            f"keep needs precision {' or '.join(REDUCED)}: in fp32 every part is float32"
+            f"keep needs precision {' or '.join((*REDUCED, 'int8'))}: in fp32 every part is float32"
         )

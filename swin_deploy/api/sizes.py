@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 from exporters.artifact import artifact_outputs
+from exporters.errors import ConfigError
 from exporters.outputs import claim
 from swin_deploy.api.border import Artifact, StrPath, path_of, require_ending
 from swin_deploy.api.models import ExportOptions, Model, checked_spec
@@ -52,6 +53,8 @@ def export_sizes(
         >>> [(one["image_size"], one["onnx"]["file"]) for one in sizes.manifest["sizes"]]
         [(112, 'digits-112.onnx'), (56, 'digits-56.onnx')]
     """
+    if asked.get("precision") == "int8":
+        raise ConfigError("an int8 file has scales of one image size; export each size by itself")
     place = path_of(path)
     require_ending(place, SIZES_ENDINGS)
     shared = [sizes_output(place), *artifact_outputs(weights_beside(place))]

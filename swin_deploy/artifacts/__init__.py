@@ -3,6 +3,7 @@
 ===============  ==============================================================================
 ``facts``        facts about the model that a file was made from, and their one reader
 ``newest``       the export that a command takes if no file is named
+``int8_file``    files of products in 8-bit integers for CPUs, calibrated over images
 ``onnx_file``    ONNX files: read, exported, brought to half precision
 ``engine_file``  engines: built, their precision proved, written; and their kernel plans
 ``builds``       files that a build converts and writes, decided before the work

@@ -25,7 +25,7 @@ from exporters.half_precision import float32_modules, precision_of, to_half
 from exporters.norm_folding import is_factor, norms_before_mlps
 from exporters.outputs import claim
 from exporters.plan import count_attention
-from exporters.precisions import PRECISIONS, carrier_of, kind_of
+from exporters.precisions import CALIBRATED, INT8_ON_CPUS, carrier_of, kind_of
 from exporters.progress import Progress, silent
 from exporters.quantisation import calibration_of, require_opset
 from exporters.spec import ExportSpec, Precision, Runtime
@@ -39,6 +39,7 @@ from swin_deploy.artifacts.facts import (
     texts,
     versions,
 )
+from swin_deploy.artifacts.int8_file import calibration_values, int8_graph
 from swin_deploy.calibration.fp8 import CalibrationRun, store_in_fp8
 from swin_deploy.calibration.pictures import CalibrationImages
 from swin_deploy.checkpoints.load import LoadedModel
@@ -56,10 +57,10 @@ BF16_OPSET = 22  # from which convolutions and pools may be in bfloat16
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The images that FP8 is calibrated on, and who is told of it.
+    """The images that FP8 and int8 are calibrated on, and who is told of it.
 
     Attributes:
-        images: The images; None if there are none, which FP8 refuses.
+        images: The images; None if there are none, which both refuse.
         progress: Function that is told what is run.
     """
 
@@ -222,7 +223,7 @@ def write_onnx(
         loaded: The model.
         spec: Input, opset, batch and precision of the export.
         path: Path of the file.
-        told: Images that FP8 is calibrated on.
+        told: Images that FP8 and int8 are calibrated on.
         force: True to replace files that this program did not make.
 
     Raises:
@@ -248,10 +249,10 @@ def export_graph(
 
     Raises:
         ConfigError: If the export takes pixels, and the model's normalisation is not known; or it
-            is in FP8, and there are no images.
+            is in FP8 or int8, and there are no images.
         ExportError: If the export fails or is not what was asked for.
     """
-    if PRECISIONS[spec.precision].carrier:
+    if spec.precision in CALIBRATED:
         return _calibrated(loaded, spec, path, told)
     metadata = texts(facts_of(loaded), spec.precision) | {FOR: spec.runtime}
     # Only the exporter holds the deploy model, and releases it: its weights are the graph's.
@@ -259,9 +260,14 @@ def export_graph(
 
 
 def _calibrated(loaded: LoadedModel, spec: ExportSpec, path: Path, told: Calibrated) -> OnnxFile:
-    """Export a model in float32, calibrate it, and store parts of it in FP8."""
+    """Export a model in float32, calibrate it, and bring parts of it to FP8 or to integers."""
     if told.images is None:
         raise ConfigError(NO_IMAGES.format(spec.precision))
+    if spec.precision == "int8":
+        graph = int8_graph(loaded, spec, told.images, progress=told.progress)
+        props = {entry.key: entry.value for entry in graph.metadata_props}
+        onnx.helper.set_model_props(graph, props | {FOR: spec.runtime})
+        return OnnxFile(path, graph)
     plain = dataclasses.replace(spec, precision="fp32", io_precision="fp32", keep=())
     full = export_graph(loaded, plain, path)
     edges = carrier_of(spec.precision) if spec.io_precision != "fp32" else "fp32"
@@ -380,6 +386,8 @@ def require_for_tensorrt(file: OnnxFile) -> None:
     Args:
         file: The file that an engine or a plan is to be made from.
     """
+    if file.precision == "int8":
+        raise ExportError(f"{file.path}: {INT8_ON_CPUS}; export it with --precision fp16")
     if file.runtime != "tensorrt":
         raise ExportError(
             f"{file.path} is laid out for CPUs, not for TensorRT; export the model again without "
@@ -413,6 +421,7 @@ def new_graph(file: OnnxFile) -> NewArtifact:
         **file.model_values,
         **({"source": file.source} if file.source else {}),
         "precision": file.precision,
+        **calibration_values(graph),
         "float32_modules": [one for one in float32_modules(graph) if not is_factor(one)],
         "folded_norms": list(folded),
         "norms_apart": list(apart),

@@ -21,10 +21,12 @@ class Magnitudes:
 
     Attributes:
         counts: Number of values in each bin, [BINS], int64; ``centres`` has the bins' middles.
+        negative: Number of those that are below 0, [BINS], int64.
         channels: The largest value of each channel, [C], float32.
     """
 
     counts: NDArray[np.int64]
+    negative: NDArray[np.int64]
     channels: NDArray[np.float32]
 
     @property
@@ -39,7 +41,11 @@ class Magnitudes:
 
     def joined(self, other: Magnitudes) -> Magnitudes:
         """Return the magnitudes of the values of both, of as many channels."""
-        return Magnitudes(self.counts + other.counts, np.maximum(self.channels, other.channels))
+        return Magnitudes(
+            self.counts + other.counts,
+            self.negative + other.negative,
+            np.maximum(self.channels, other.channels),
+        )
 
     def percentile(self, share: float) -> float:
         """Return the value that a share of all values, from 0 to 1, does not exceed.
@@ -54,10 +60,11 @@ class Magnitudes:
 
 def magnitudes_of(values: NDArray[np.float32]) -> Magnitudes:
     """Measure values whose last axis is that of the channels, [..., C]."""
-    sizes = np.abs(np.ascontiguousarray(values, np.float32))
-    bins = (sizes.view(np.uint32) >> DROPPED).reshape(-1)
-    counts = np.bincount(bins, minlength=BINS).astype(np.int64)
-    return Magnitudes(counts, sizes.reshape(-1, values.shape[-1]).max(axis=0))
+    given = np.ascontiguousarray(values, np.float32)
+    signed = np.bincount((given.view(np.uint32) >> DROPPED).reshape(-1), minlength=2 * BINS)
+    positive, negative = signed.astype(np.int64).reshape(2, BINS)  # the sign is the first bit
+    channels = np.abs(given).reshape(-1, values.shape[-1]).max(axis=0)
+    return Magnitudes(positive + negative, negative, channels)
 
 
 def centres() -> NDArray[np.float32]:

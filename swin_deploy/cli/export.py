@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from exporters.precisions import (
+    CALIBRATED,
     CPU_PRECISIONS,
     EDGES,
     FP8_FORMS,
+    INT8_ON_CPUS,
     NOT_ON_CPUS,
     PRECISIONS,
     REDUCED,
@@ -54,6 +57,7 @@ Examples:
   swin-deploy export --checkpoint swin.pt --precision fp8 --images train/
   swin-deploy export --checkpoint swin.pt --bake-preprocessing
   swin-deploy export --checkpoint swin.pt --for cpu
+  swin-deploy export --checkpoint swin.pt --for cpu --precision int8 --images photos/
   swin-deploy export --checkpoint birefnet.pt --image-size 1024 --image-size 512
 """
 
@@ -133,15 +137,18 @@ def export(
     manifest of sizes, <name>-sizes.json, stands for them all: build-trt, plan, parity, bench and
     predict take it.
     """
+    if precision == "int8" and runtime != "cpu":
+        raise click.UsageError(f"{INT8_ON_CPUS}; give --for cpu, or --precision fp16")
     if io_precision not in ("fp32", carrier_of(precision)):
         raise click.UsageError(f"--io-precision {io_precision} needs --precision {io_precision}")
     if runtime == "cpu" and precision not in CPU_PRECISIONS:
         raise click.UsageError(f"no --precision {precision} with --for cpu: {NOT_ON_CPUS}")
     if keep and precision == "fp32":
-        raise click.UsageError(f"--keep-float32 needs --precision {' or '.join(REDUCED)}")
+        others = " or ".join((*REDUCED, "int8"))
+        raise click.UsageError(f"--keep-float32 needs --precision {others}")
     require_calibration(precision, images)
-    if images and precision not in FP8_FORMS:
-        raise click.UsageError(f"--images needs --precision {' or '.join(FP8_FORMS)}")
+    if images and precision not in CALIBRATED:
+        raise click.UsageError(f"--images needs --precision {' or '.join(CALIBRATED)}")
     if images and len(asked) > 1:
         raise click.UsageError(f"{precision} takes one --image-size: each is calibrated by itself")
     opset = fp8_opset(console, precision, opset)
@@ -193,7 +200,9 @@ def _export(
             f"{path}: {facts['nodes']} nodes, opset {facts['opset']}, {facts['precision']}, "
             f"batch {facts['batch']}, {facts['bytes'] / 1e6:.1f} MB"
         )
-    if precision != "fp32":
+    if precision == "int8":
+        _say_int8(console, artifact.manifest)
+    elif precision != "fp32":
         say_norms(console, artifact.manifest["folded_norms"], artifact.manifest["norms_apart"])
     if pixels:
         say_pixels(console, loaded, choices["batch"])
@@ -204,3 +213,16 @@ def _export(
         return
     flag = "fp16" if precision == "fp32" else precision
     console.next_step("build-trt", path, f"--{flag}", why="the engine, its precision proved")
+
+
+def _say_int8(console: Console, manifest: Mapping[str, Any]) -> None:
+    """Say what was quantised and on which images, and whether this CPU can multiply it well."""
+    from swin_deploy.doctor import NO_VNNI, lacks_vnni
+
+    seen = manifest["calibration"]
+    console.note(
+        f"  {len(seen['scales'])} linear layers in 8-bit integers, calibrated on {seen['images']} "
+        f"of {seen['found']} images; all else float32"
+    )
+    if lacks_vnni():
+        console.note(f"  {NO_VNNI}")

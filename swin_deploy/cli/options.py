@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 import click
 from click.shell_completion import CompletionItem
 
-from exporters.precisions import FP8_FORMS
+from exporters.precisions import CALIBRATED, FP8_FORMS
 from exporters.progress import Progress, silent
 from exporters.spec import FP8_OPSET, Flavor, Precision, Runtime
 from exporters.text_files import read_text
@@ -451,20 +451,20 @@ def image_options(command: Command) -> Command:
     )
 
 
-# The images that FP8 is calibrated on.
+# The images that FP8 and int8 are calibrated on.
 calibration_option = click.option(
     "--images",
     type=FILE,
     metavar="DIR|CSV",
     callback=requiring(require_listed),
-    help="Images to calibrate FP8 on, 32 at least, such as the model was trained on.",
+    help="Images to calibrate FP8 or int8 on, 32 at least, such as the model was trained on.",
 )
 
 
 def calibration(
     precision: Precision | None, images: Path | None, told: Progress = silent
 ) -> Calibrated:
-    """Return the images that FP8 is calibrated on; none in other precisions.
+    """Return the images that FP8 or int8 is calibrated on; none in other precisions.
 
     Args:
         precision: Precision that was asked for.
@@ -472,20 +472,20 @@ def calibration(
         told: Function that is told what is run.
 
     Raises:
-        ConfigError: If FP8 has too few images.
+        ConfigError: If there are too few images.
         FileError: If the images cannot be read.
     """
     from swin_deploy.artifacts.onnx_file import Calibrated
     from swin_deploy.calibration.pictures import calibration_images
 
-    if precision not in FP8_FORMS or images is None:
+    if precision not in CALIBRATED or images is None:
         return Calibrated()
     return Calibrated(calibration_images(images), told)
 
 
 def require_calibration(precision: Precision | None, images: Path | None) -> None:
-    """Refuse FP8 without images, and images where nothing is calibrated on them."""
-    if precision in FP8_FORMS and images is None:
+    """Refuse FP8 and int8 without images to calibrate on."""
+    if precision in CALIBRATED and images is None:
         raise click.UsageError(
             f"{precision} needs --images DIR, 32 images at least such as the model is for: its "
             "scales are measured on them"

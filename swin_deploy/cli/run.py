@@ -12,7 +12,13 @@ import click
 import swin_deploy.cli.options as shared
 from exporters.backends import current_gpu
 from exporters.engine.targets import fp8_targets
-from exporters.precisions import FP8_FORMS, PRECISIONS, REDUCED, fallbacks, kind_of
+from exporters.precisions import (
+    FP8_FORMS,
+    INT8_ON_CPUS,
+    REDUCED,
+    fallbacks,
+    kind_of,
+)
 from exporters.spec import (
     DEFAULT_OPSET,
     OPSET_RANGE,
@@ -89,6 +95,7 @@ labelled images the reference is not better than guessing (inconclusive).
     "--fp8-weights", "precision", flag_value="fp8-weights", help="The same, their weights, too."
 )
 @click.option("--fp32", "precision", flag_value="fp32", help="Float32.")
+@click.option("--int8", "precision", flag_value="int8", hidden=True)
 @click.option(
     "--auto",
     is_flag=True,
@@ -174,7 +181,8 @@ def run(
     announce_images(console, sets)
     if quick:
         console.warn(f"quick: {QUICK}")
-    places = {one: output / onnx_name(loaded.name, one, opset) for one in PRECISIONS}
+    built: tuple[Precision, ...] = ("fp32", *REDUCED)
+    places = {one: output / onnx_name(loaded.name, one, opset) for one in built}
     claim_artifacts(_artifacts(places, precision, auto=auto), inputs=inputs, force=force)
     with console.step(f"Exporting ONNX, opset {opset}"):
         spec = export_spec(loaded, opset=opset)
@@ -229,6 +237,8 @@ def run(
 
 
 def _check_usage(precision: Precision, *, auto: bool, quick: bool) -> None:
+    if precision == "int8":
+        raise click.UsageError(f"{INT8_ON_CPUS}; use --fp16, or export --for cpu")
     if auto and precision == "fp32":
         others = " or ".join(f"--{name}" for name in REDUCED)
         raise click.UsageError(f"--auto has nothing to try after --fp32; give {others}")

@@ -11,5 +11,6 @@
 ``fold_swin``         the fold of the Swin Transformers of the papers, V1 and V2
 ``half_form``         the deploy model as half-precision files compute it, norms folded into MLPs
 ``model``             the deploy model, one architecture for every Swin family
+``scale_migration``   scale moved from qkv into the norm before it, for 8-bit integers
 ====================  ==========================================================================
 """

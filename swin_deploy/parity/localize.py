@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from exporters.arrays import plain_array
-from exporters.precisions import FP8_FORMS, carrier_of
+from exporters.precisions import FP8_FORMS
 from exporters.spec import Precision
 from swin_deploy.calibration.fp8 import KINDS
 from swin_deploy.deploy.fold import fold
+from swin_deploy.deploy.scale_migration import migrate_scales
 from swin_deploy.parity import (
     Case,
     DriftPoint,
@@ -36,9 +37,14 @@ from swin_deploy.parity import (
 )
 from swin_deploy.parity.fp8_noise import round_as_stored
 from swin_deploy.parity.points import ComparePoint, batch_first, in_candidate_order, token_orders
-from swin_deploy.parity.reference_run import ReferenceOutputs, Trace, trace_images
+from swin_deploy.parity.reference_run import (
+    ReferenceOutputs,
+    Trace,
+    noise_dtype,
+    trace_images,
+)
 from swin_deploy.reference.alias import alias
-from swin_deploy.runners import torch_dtype
+from swin_deploy.runners.int8_noise import RoundedLinears
 from swin_deploy.runners.intermediates import Probed, Side, Tap, TappedModule, tappable_module
 
 Real = NDArray[np.floating]
@@ -156,6 +162,8 @@ def _shows_only(results: Sequence[ParityResult]) -> tuple[tuple[int, ...], tuple
 def _first_operation(place: _Place, candidate: Probed, precision: Precision) -> FirstFault:
     """Find the first operation of a part that is beyond its noise."""
     folded = fold(place.trace.reference, candidate.runtime)
+    if precision == "int8":
+        folded = migrate_scales(folded)
     fresh = tappable_module(folded, "fp32", runtime=candidate.runtime)
     if not _fresh_agrees(place, fresh):
         return FirstFault("folding")
@@ -165,11 +173,8 @@ def _first_operation(place: _Place, candidate: Probed, precision: Precision) -> 
         return FirstFault("part")
     with candidate.open(taps) as runner:
         actual = runner.run(place.images)[-len(taps) :]
-    exact = _run_tapped(folded, torch.float64, taps, place.images)
-    half = alias(folded).to(torch_dtype(carrier_of(precision)))
-    if precision in FP8_FORMS:
-        round_as_stored(half, place.trace.reference.config, precision, kinds=KINDS)
-    noisy = _run_tapped(half, torch_dtype(carrier_of(precision)), taps, place.images)
+    exact = _run_tapped(folded, "fp32", taps, place)
+    noisy = _run_tapped(folded, precision, taps, place)
     for number, operation in enumerate(operations):
         sides = actual[number], exact[number], noisy[number]
         result = _compare_operation(operation, sides, place, precision)
@@ -208,15 +213,21 @@ def _fresh_agrees(place: _Place, fresh: Probed) -> bool:
 
 
 def _run_tapped(
-    model: nn.Module, dtype: torch.dtype, taps: tuple[Tap, ...], images: NDArray[np.float32]
+    model: nn.Module, precision: Precision, taps: tuple[Tap, ...], place: _Place
 ) -> tuple[Real, ...]:
-    """Run a model in a dtype and return the tensors at its taps.
+    """Run a model as its noise in a precision is measured, and return the tensors at its taps.
 
-    They are in float64 if that is the dtype, else in float32.
+    For float32 they are in float64, else in float32.
     """
-    module = TappedModule(alias(model).to(dtype), taps)
+    dtype = noise_dtype(precision)
+    own = alias(model).to(dtype)
+    if precision in FP8_FORMS:
+        round_as_stored(own, place.trace.reference.config, precision, kinds=KINDS)
+    module: nn.Module = TappedModule(own, taps)
+    if precision == "int8":
+        module = RoundedLinears(module)
     with torch.inference_mode():
-        outputs = module(torch.tensor(plain_array(images, np.float32), dtype=dtype))
+        outputs = module(torch.tensor(plain_array(place.images, np.float32), dtype=dtype))
     kept = torch.float64 if dtype == torch.float64 else torch.float32
     return tuple(one.to(kept).numpy() for one in outputs[-len(taps) :])
 

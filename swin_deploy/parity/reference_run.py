@@ -32,6 +32,7 @@ from swin_deploy.parity.points import ComparePoint, compare_points
 from swin_deploy.reference import Reference
 from swin_deploy.reference.alias import alias
 from swin_deploy.runners import Outputs, Runner, TorchRunner, torch_dtype
+from swin_deploy.runners.int8_noise import RoundedLinears
 from swin_deploy.runners.intermediates import TappedModule
 
 REFERENCE_BATCH = 8
@@ -181,15 +182,20 @@ def trace_reference(
 
 def _measure_noise(outputs: ReferenceOutputs, trace: Trace, precision: Precision) -> Noise:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float64 if precision == "fp32" else torch_dtype(carrier_of(precision))
+    dtype = noise_dtype(precision)
     taps = tuple(point.reference for point in trace.points)
-    copy = alias(trace.reference).to(device, dtype).eval()
+    own = alias(trace.reference).to(device, dtype).eval()
     if precision in FP8_FORMS:
-        round_as_stored(copy, trace.reference.config, precision)
-    noisy = TappedModule(copy, taps)
+        round_as_stored(own, trace.reference.config, precision)
+    plain: nn.Module = own
+    noisy: nn.Module = TappedModule(own, taps)
+    if precision == "int8":
+        plain, noisy = RoundedLinears(plain), RoundedLinears(noisy)
     ceiling = tolerance_for("deploy", precision, family=trace.reference.config.family)
     place = "the GPU" if device.type == "cuda" else "this CPU"
     kind = "float64" if precision == "fp32" else kind_of(precision)
+    if precision == "int8":
+        kind = "float32, its linear layers in int8,"
     source = f"the reference in {kind} on {place}"
     count = len(outputs.names)
     found, traces = [], []
@@ -198,11 +204,18 @@ def _measure_noise(outputs: ReferenceOutputs, trace: Trace, precision: Precision
         batch = torch.tensor(chosen, dtype=dtype, device=device)
         traced = _in_float64(noisy, batch[-TRACE_ROWS:])
         others = (rows for rows in torch.split(batch[:-TRACE_ROWS], TRACE_ROWS) if len(rows))
-        parts = [*(_in_float64(noisy.module, rows) for rows in others), traced[:count]]
+        parts = [*(_in_float64(plain, rows) for rows in others), traced[:count]]
         found.append(tuple(np.concatenate(one) for one in zip(*parts, strict=True)))
         pairs = zip(traced[count:], tokens, strict=True)
         traces.append(tuple(measure_floor(a, b, ceiling, source=source) for a, b in pairs))
     return Noise(source, tuple(found), tuple(traces))
+
+
+def noise_dtype(precision: Precision) -> torch.dtype:
+    """Return the type in which the reference's noise is measured."""
+    if precision == "int8":
+        return torch.float32
+    return torch.float64 if precision == "fp32" else torch_dtype(carrier_of(precision))
 
 
 def _in_float64(module: nn.Module, batch: Tensor) -> tuple[Wide, ...]:

@@ -6,6 +6,7 @@
                      on every operation
 ``engine_manifest``  the facts in an engine's manifest, checked before TensorRT is used
 ``intermediates``    the intermediate tensors of a model, as outputs next to its own
+``int8_noise``       a float32 model whose linear layers round to 8-bit integers
 ``ort``              an ONNX file in ONNX Runtime
 ``pytorch``          a module in PyTorch
 ``runtime_cache``    kernels that TensorRT-RTX compiles at run time, kept for the next run

@@ -18,6 +18,8 @@ def test_magnitudes_of_values_are_those_of_numpy() -> None:
     repeated = np.repeat(centres()[: np.flatnonzero(found.counts)[-1] + 1],
                          found.counts[: np.flatnonzero(found.counts)[-1] + 1])  # fmt: skip
     np.testing.assert_allclose(repeated, np.sort(sizes.reshape(-1)), rtol=1 / 128)
+    assert found.negative.sum() == (VALUES < 0).sum()
+    assert np.all(found.negative <= found.counts)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.99, 0.999, 1.0])
@@ -30,6 +32,7 @@ def test_joined_magnitudes_are_those_of_all_values() -> None:
     both = magnitudes_of(VALUES[:1]).joined(magnitudes_of(VALUES[1:]))
     whole = magnitudes_of(VALUES)
     np.testing.assert_array_equal(both.counts, whole.counts)
+    np.testing.assert_array_equal(both.negative, whole.negative)
     np.testing.assert_array_equal(both.channels, whole.channels)
 
 
