@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from swin_deploy.parity import ParityReport
     from swin_deploy.precision.search import Attempt
     from swin_deploy.report.results import Report
-    from swin_deploy.runners import TorchWay
+    from swin_deploy.runners import Way
     from swin_deploy.runners.engine_manifest import EngineManifest
 
 QUICK_IMAGES, QUICK_BATCHES = 8, (4,)
@@ -70,7 +70,7 @@ labelled images the reference is not better than guessing (inconclusive).
 @shared.model_options
 @shared.image_options
 @shared.original_option
-@shared.runner_option
+@shared.runners_option
 @click.option(
     "--fp16", "precision", flag_value="fp16", default="fp16", help="Half precision (default)."
 )
@@ -114,7 +114,7 @@ def run(
     images: Path | None,
     limit: int,
     original: str,
-    runner: TorchWay | None,
+    runners: tuple[Way, ...],
     precision: Precision,
     auto: bool,
     opset: int,
@@ -172,7 +172,7 @@ def run(
         engine = _make_engine(console, graph, batch=batch, options=options, force=force)
         graph = graph.without_weights()
     graphs = (full,) if graph.path == full.path else (full, graph)
-    made = Made(graphs, (engine,), runner)
+    made = Made(graphs, (engine,), runners)
     with console.step("Comparing every step with the reference") as step:
         parity = prove_parity(
             loaded,
@@ -235,13 +235,13 @@ def _next_words(
         again = [word for word in sys.argv[1:] if word != "--quick"]
         return [*again], "the whole proof, with throughput"
     if any(hop.not_run for hop in parity.hops if hop.stage == "engine"):
-        words = ["parity", *asked.words(), *files, *shared.runner_words(made.runner)]
+        words = ["parity", *asked.words(), *files, *shared.runner_words(made.ways)]
         return [*words, *pictures, "--report", report], shared.GPU_MACHINE
     return [
         "bench",
         *asked.words(),
         *files,
-        *shared.runner_words(made.runner),
+        *shared.runner_words(made.ways),
         "--against",
         "all",
     ], "torch.compile is the bar to clear"
