@@ -65,6 +65,12 @@ PRECISIONS: dict[Precision, PrecisionTraits] = {
     ),
 }  # fmt: skip
 REDUCED = tuple(name for name in PRECISIONS if name != "fp32")  # what a float32 graph is brought to
+# Precisions of files that are laid out for CPUs, and why others are not.
+CPU_PRECISIONS: tuple[Precision, ...] = ("fp32",)
+NOT_ON_CPUS = (
+    "CPU runtimes compute a half-precision file in float32, with casts; leave --precision out "
+    "(OpenVINO takes bfloat16 by itself where the CPU has it)"
+)
 EDGES = tuple(name for name, traits in PRECISIONS.items() if traits.edges)
 
 

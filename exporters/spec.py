@@ -17,6 +17,7 @@ Stage = Literal["original", "deploy", "onnx", "engine"]
 Precision = Literal["fp32", "fp16", "bf16"]
 Flavor = Literal["tensorrt", "tensorrt-rtx"]
 InputType = Literal["float32", "uint8"]
+Runtime = Literal["tensorrt", "cpu"]  # "cpu": ONNX Runtime's CPU provider, and OpenVINO
 HardwareCompatibility = Literal["none", "ampere-plus", "same-compute-capability"]
 
 OPSET_RANGE = (17, 23)
@@ -41,6 +42,7 @@ class ExportSpec:
         keep: Paths of further modules that stay float32.
         input_type: Type of the input: normalised images are ``float32``, pixels ``uint8``.
         input_name: Name of the graph's input.
+        runtime: Runtimes that the graph is laid out for.
     """
 
     input_shape: tuple[int, int, int]
@@ -52,6 +54,7 @@ class ExportSpec:
     input_name: str = "images"
     keep: tuple[str, ...] = ()
     input_type: InputType = "float32"
+    runtime: Runtime = "tensorrt"
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,9 @@ def graph_candidate(
         "onnx",
         file.path.name,
         loaded.config.family,
-        tappable_graph(file.path, file.graph, precision, steps=steps, way=way),
+        tappable_graph(
+            file.path, file.graph, precision, steps=steps, runtime=file.runtime, way=way
+        ),
         way=way,
         source=file,
     )

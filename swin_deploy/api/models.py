@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, get_args
 
 from torch import nn
 
 from exporters.errors import ConfigError
-from exporters.precisions import EDGES, PRECISIONS, REDUCED
-from exporters.spec import OPSET_RANGE, ExportSpec, Precision
+from exporters.precisions import CPU_PRECISIONS, EDGES, NOT_ON_CPUS, PRECISIONS, REDUCED
+from exporters.spec import OPSET_RANGE, ExportSpec, Precision, Runtime
 from swin_deploy.api.border import (
     Artifact,
     StrPath,
@@ -40,6 +40,8 @@ class ExportOptions(TypedDict, total=False):
         keep: Parts that stay float32 in half precision, such as ``layers.3.mlp``.
         pixels: True for a file that takes pixels [B, H, W, in_channels], uint8, and normalises
             them inside.
+        runtime: ``tensorrt`` (default), or ``cpu`` for a file in the layout of ONNX Runtime's CPU
+            provider and OpenVINO, which is float32.
     """
 
     precision: Precision
@@ -48,6 +50,7 @@ class ExportOptions(TypedDict, total=False):
     io_precision: Precision
     keep: Sequence[str]
     pixels: bool
+    runtime: Runtime
 
 
 @dataclass(frozen=True, repr=False)
@@ -193,6 +196,10 @@ def _check(asked: ExportOptions) -> None:
     require_whole("opset", asked.get("opset", low), least=low, most=high)
     if asked.get("batch") is not None:
         require_whole("batch", asked["batch"])
+    runtime = asked.get("runtime", "tensorrt")
+    require_known("runtime", runtime, get_args(Runtime))
+    if runtime == "cpu" and precision not in CPU_PRECISIONS:
+        raise ConfigError(f"no precision {precision} for CPUs: {NOT_ON_CPUS}")
     if edges not in ("fp32", precision):
         raise ConfigError(f"io_precision {edges} needs precision {edges}")
     if asked.get("keep") and precision == "fp32":

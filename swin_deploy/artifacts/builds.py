@@ -8,7 +8,7 @@ from pathlib import Path
 from exporters.artifact import artifact_outputs
 from exporters.outputs import claim
 from exporters.spec import Precision
-from swin_deploy.artifacts.onnx_file import OnnxFile, convert, converted_path
+from swin_deploy.artifacts.onnx_file import OnnxFile, convert, converted_path, require_for_tensorrt
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,11 @@ def plan_build(
         precision: Precision of the engine; by default the file's.
         folder: Folder of the files that are written, if ``engine`` is not given; else its folder
             is used.
+
+    Raises:
+        ExportError: If the file is not laid out for TensorRT.
     """
+    require_for_tensorrt(file)
     converts = None if precision in (None, file.precision) else precision
     folder = engine.parent if engine else folder
     graph = converted_path(file.path, converts, folder=folder) if converts else file.path

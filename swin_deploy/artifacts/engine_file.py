@@ -19,7 +19,12 @@ from exporters.progress import Progress, Tell, silent
 from exporters.spec import DEFAULT_BATCH_OPT, BatchProfile, EngineOptions
 from exporters.text_files import listed, naming
 from swin_deploy.artifacts.facts import facts_in_manifest
-from swin_deploy.artifacts.onnx_file import OnnxFile, new_graph, read_onnx
+from swin_deploy.artifacts.onnx_file import (
+    OnnxFile,
+    new_graph,
+    read_onnx,
+    require_for_tensorrt,
+)
 from swin_deploy.config import SwinConfig
 from swin_deploy.runners.engine_manifest import (
     EngineManifest,
@@ -265,6 +270,7 @@ def _plan_onnx(
     path: Path, *, batch: int | None, options: EngineOptions, half: bool, warn: Tell
 ) -> KernelPlan:
     file = read_onnx(path)
+    require_for_tensorrt(file)
     graph = file.graph
     if not count_attention(graph):
         raise BuildError(

@@ -18,7 +18,8 @@ def newest_export(precision: Precision | None = None, folder: Path = ENGINES) ->
     Args:
         precision: Precision to bring the file to, or None for any file as it is. Files that are
             neither in it nor in float32 are skipped, and so are those converted from another ONNX
-            file: the export itself is converted again.
+            file: the export itself is converted again. Files for other runtimes than TensorRT are
+            skipped, too.
         folder: Folder of the exports.
 
     Raises:
@@ -26,7 +27,7 @@ def newest_export(precision: Precision | None = None, folder: Path = ENGINES) ->
     """
     files = [path for path in folder.glob("*.onnx") if path.is_file()]
     for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        if precision is None or _can_have(path, precision):
+        if _can_have(path, precision):
             return _whole_set(path)
     what = "exported ONNX file" if precision in (None, "fp32") else f"export for {precision}"
     raise ExportError(f"no {what} in {folder}; make one with swin-deploy export, or name one")
@@ -41,10 +42,17 @@ def _whole_set(path: Path) -> Path:
     return manifest if is_sizes(manifest) else path
 
 
-def _can_have(path: Path, precision: Precision) -> bool:
-    """Tell whether a file is an export in a precision, or in float32; True without a manifest."""
+def _can_have(path: Path, precision: Precision | None) -> bool:
+    """Tell whether a file for TensorRT is in a precision, or an export in float32.
+
+    It is, if it has no manifest.
+    """
     try:
         manifest = read_manifest(path)
     except FileError:
+        return True
+    if manifest.get("for", "tensorrt") != "tensorrt":
+        return False
+    if precision is None:
         return True
     return "source" not in manifest and manifest.get("precision") in (precision, "fp32")

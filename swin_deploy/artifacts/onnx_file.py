@@ -26,7 +26,7 @@ from exporters.norm_folding import is_factor, norms_before_mlps
 from exporters.outputs import claim
 from exporters.plan import count_attention
 from exporters.precisions import PRECISIONS
-from exporters.spec import ExportSpec, Precision
+from exporters.spec import ExportSpec, Precision, Runtime
 from exporters.text_files import naming
 from exporters.to_onnx import export_onnx, load_onnx
 from exporters.weights import check_graph, serialized, without_weights
@@ -42,6 +42,7 @@ from swin_deploy.config.pads import stage_layouts
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.fold_pixels import taking_pixels
 
+FOR = "for"  # in metadata and manifests: the runtimes that a graph is laid out for
 PIXELS_NAME = "pixels"  # name of the input of a graph that takes them
 BF16_OPSET = 22  # from which convolutions and pools may be in bfloat16
 
@@ -69,6 +70,12 @@ class OnnxFile:
     def precision(self) -> Precision:
         """The precision of most weights, see ``precision_of``."""
         return precision_of(self.graph)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtimes that the graph is laid out for."""
+        is_cpu = any((one.key, one.value) == (FOR, "cpu") for one in self.graph.metadata_props)
+        return "cpu" if is_cpu else "tensorrt"
 
     @functools.cached_property
     def facts(self) -> ModelFacts | None:
@@ -133,7 +140,14 @@ def read_onnx(path: Path) -> OnnxFile:
     return OnnxFile(path, load_onnx(path))
 
 
-def onnx_name(model: str, precision: Precision, opset: int, *, pixels: bool = False) -> str:
+def onnx_name(
+    model: str,
+    precision: Precision,
+    opset: int,
+    *,
+    pixels: bool = False,
+    runtime: Runtime = "tensorrt",
+) -> str:
     """Return the file name of an export.
 
     Args:
@@ -141,9 +155,11 @@ def onnx_name(model: str, precision: Precision, opset: int, *, pixels: bool = Fa
         precision: Precision of the file.
         opset: Opset of the file.
         pixels: True for an export that takes pixels, False for one that takes normalised images.
+        runtime: Runtimes that the file is laid out for.
     """
     taken = "-pixels" if pixels else ""
-    return f"{model}{taken}-{precision}-opset{opset}.onnx"
+    laid_out = "" if runtime == "tensorrt" else f"-{runtime}"
+    return f"{model}{taken}-{precision}-opset{opset}{laid_out}.onnx"
 
 
 def export_spec(
@@ -202,14 +218,14 @@ def export_graph(loaded: LoadedModel, spec: ExportSpec, path: Path) -> OnnxFile:
         ConfigError: If the export takes pixels, and the model's normalisation is not known.
         ExportError: If the export fails or is not what was asked for.
     """
-    metadata = texts(facts_of(loaded), spec.precision)
+    metadata = texts(facts_of(loaded), spec.precision) | {FOR: spec.runtime}
     # Only the exporter holds the deploy model, and releases it: its weights are the graph's.
     return OnnxFile(path, export_onnx(_deployed(loaded, spec), spec, metadata=metadata))
 
 
 def _deployed(loaded: LoadedModel, spec: ExportSpec) -> nn.Module:
     """Make the deploy model, with the type of input that an export has."""
-    model = fold(loaded.reference)
+    model = fold(loaded.reference, spec.runtime)
     return taking_pixels(model, loaded.preprocessing) if spec.input_type == "uint8" else model
 
 
@@ -250,7 +266,8 @@ def convert(
         half = to_half(source.whole_graph(), io_precision="fp32", precision=precision, keep=keep)
         facts = source.facts
     if facts:
-        onnx.helper.set_model_props(half, texts(facts, precision) | float32_text(half))
+        ours = texts(facts, precision) | {FOR: source.runtime}
+        onnx.helper.set_model_props(half, ours | float32_text(half))
     try:
         check_graph(half, full=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
@@ -267,6 +284,19 @@ def _instead(graph: onnx.ModelProto, precision: Precision) -> str:
     if precision == "bf16" and opset < BF16_OPSET:
         return f"use --fp16, or export it at opset {BF16_OPSET} or later, not {opset}"
     return "export it in half precision where it came from"
+
+
+def require_for_tensorrt(file: OnnxFile) -> None:
+    """Refuse a file that is laid out for other runtimes; raises ``ExportError``.
+
+    Args:
+        file: The file that an engine or a plan is to be made from.
+    """
+    if file.runtime != "tensorrt":
+        raise ExportError(
+            f"{file.path} is laid out for CPUs, not for TensorRT; export the model again without "
+            f"--for {file.runtime}"
+        )
 
 
 def write_graph(file: OnnxFile, *, force: bool = False) -> OnnxFile:
@@ -290,6 +320,7 @@ def new_graph(file: OnnxFile) -> NewArtifact:
     folded, apart = norms_before_mlps(graph)
     manifest = {
         "kind": "onnx",
+        FOR: file.runtime,
         **file.model_values,
         **({"source": file.source} if file.source else {}),
         "precision": file.precision,

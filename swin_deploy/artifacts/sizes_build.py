@@ -10,7 +10,7 @@ from exporters.artifact import NewArtifact, artifact_outputs
 from exporters.outputs import claim
 from exporters.spec import BatchProfile, EngineOptions, Precision
 from swin_deploy.artifacts.engine_file import Listener, RefusedEngine, built_from, new_engine
-from swin_deploy.artifacts.onnx_file import OnnxFile, convert, read_onnx
+from swin_deploy.artifacts.onnx_file import OnnxFile, convert, read_onnx, require_for_tensorrt
 from swin_deploy.artifacts.outputs import sizes_output
 from swin_deploy.artifacts.sizes_file import (
     ENDING,
@@ -139,4 +139,5 @@ def build_sizes(
 def _source(plan: SizesPlan, one: OneSize) -> OnnxFile:
     """Read the ONNX file of a size, and bring it to the precision that is asked for."""
     file = read_onnx(plan.source.onnx(one))
+    require_for_tensorrt(file)
     return convert(file, plan.converts, path=plan.graph(one)) if plan.converts else file

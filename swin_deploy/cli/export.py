@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from exporters.precisions import EDGES, PRECISIONS, REDUCED
-from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision
+from exporters.precisions import CPU_PRECISIONS, EDGES, NOT_ON_CPUS, PRECISIONS, REDUCED
+from exporters.spec import DEFAULT_OPSET, OPSET_RANGE, Precision, Runtime
 from swin_deploy.artifacts.newest import ENGINES
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, announce, say_norms, show_json, show_line
@@ -18,6 +18,7 @@ from swin_deploy.cli.options import (
     image_sizes_option,
     json_option,
     model_options,
+    runtime_option,
 )
 from swin_deploy.cli.outputs import ONNX, claim_artifacts, force_option, require_ending
 from swin_deploy.cli.sizes import export_sizes, say_pixels
@@ -33,12 +34,14 @@ Examples:
   swin-deploy export --checkpoint swin.pt --precision fp16 --keep-float32 layers.3.mlp
   swin-deploy export --model notebook-swin-s --image-size 448 --batch 1
   swin-deploy export --checkpoint swin.pt --bake-preprocessing
+  swin-deploy export --checkpoint swin.pt --for cpu
   swin-deploy export --checkpoint birefnet.pt --image-size 1024 --image-size 512
 """
 
 
 @command(epilog=EPILOG)
 @functools.partial(model_options, image_size=image_sizes_option)
+@runtime_option
 @click.option(
     "--opset",
     type=click.IntRange(*OPSET_RANGE),
@@ -88,6 +91,7 @@ Examples:
 def export(
     console: Console,
     asked: tuple[ModelRequest, ...],
+    runtime: Runtime,
     opset: int,
     precision: Precision,
     keep: tuple[str, ...],
@@ -109,6 +113,8 @@ def export(
     """
     if io_precision not in ("fp32", precision):
         raise click.UsageError(f"--io-precision {io_precision} needs --precision {io_precision}")
+    if runtime == "cpu" and precision not in CPU_PRECISIONS:
+        raise click.UsageError(f"no --precision {precision} with --for cpu: {NOT_ON_CPUS}")
     if keep and precision == "fp32":
         raise click.UsageError(f"--keep-float32 needs --precision {' or '.join(REDUCED)}")
     choices: ExportOptions = {
@@ -118,6 +124,7 @@ def export(
         "precision": precision,
         "io_precision": io_precision,
         "keep": keep,
+        "runtime": runtime,
     }
     if len(asked) > 1:
         export_sizes(console, asked, output, choices=choices, force=force, as_json=as_json)
@@ -144,7 +151,9 @@ def _export(
         loaded = asked.load()
     announce(console, loaded)
     opset, precision, pixels = choices["opset"], choices["precision"], choices["pixels"]
-    path = output or ENGINES / onnx_name(loaded.name, precision, opset, pixels=pixels)
+    runtime = choices["runtime"]
+    name = onnx_name(loaded.name, precision, opset, pixels=pixels, runtime=runtime)
+    path = output or ENGINES / name
     with console.step(f"Exporting ONNX, opset {opset}, {precision}"):
         artifact = loaded.export(path, force=force, **choices)
     if as_json:
@@ -159,5 +168,8 @@ def _export(
         say_norms(console, artifact.manifest["folded_norms"], artifact.manifest["norms_apart"])
     if pixels:
         say_pixels(console, loaded, choices["batch"])
+    if runtime == "cpu":
+        console.next_step("parity", *asked.words(), "--onnx", path, why="is it equal")
+        return
     flag = "fp16" if precision == "fp32" else precision
     console.next_step("build-trt", path, f"--{flag}", why="the engine, its precision proved")

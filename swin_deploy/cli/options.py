@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 import click
 from click.shell_completion import CompletionItem
 
-from exporters.spec import Flavor
+from exporters.spec import Flavor, Runtime
 from exporters.text_files import read_text
 from swin_deploy.checkpoints.known import (
     LIBRARIES,
@@ -497,6 +497,14 @@ flavor_option = click.option(
     default="auto",
     show_default=True,
     help="auto: full TensorRT where it and a GPU are there, else TensorRT-RTX.",
+)
+runtime_option = click.option(
+    "--for",
+    "runtime",
+    type=click.Choice(get_args(Runtime)),
+    default="tensorrt",
+    show_default=True,
+    help="Runtime that the file is laid out for; cpu: ONNX Runtime's CPU provider, OpenVINO.",
 )
 # Number of images in a call of a command that takes any number of images.
 batch_option = functools.partial(

@@ -67,7 +67,9 @@ def export_sizes(
         loaded = [asked[0].load()]
     announce(console, loaded[0])
     precision, opset, pixels = choices["precision"], choices["opset"], choices["pixels"]
-    name = Path(onnx_name(loaded[0].name, precision, opset, pixels=pixels)).stem
+    runtime = choices["runtime"]
+    named = onnx_name(loaded[0].name, precision, opset, pixels=pixels, runtime=runtime)
+    name = Path(named).stem
     path = output or ENGINES / sizes_name(name)
     with contextlib.closing(_models(console, asked, loaded, choices)) as models:
         artifact = export(models, path, force=force, **choices)
@@ -77,6 +79,9 @@ def export_sizes(
         _show(read_sizes(path))
     if precision != "fp32":
         _say_norms(console, read_sizes(path))
+    if runtime == "cpu":
+        console.next_step("parity", *asked[0].words(), "--onnx", path, why="is it equal")
+        return
     flag = "fp16" if precision == "fp32" else precision
     console.next_step("build-trt", path, f"--{flag}", why="an engine a size, precision proved")
 

@@ -32,6 +32,7 @@ class Reorder(nn.Module):
         index: The gather index, [N], int64, with ``tokens[index]`` in the wanted order.
     """
 
+    axis = 0  # of the tokens
     index: Tensor
 
     def __init__(self, index: Tensor) -> None:
@@ -39,7 +40,7 @@ class Reorder(nn.Module):
         self.register_buffer("index", index)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return tokens.index_select(0, self.index)
+        return tokens.index_select(self.axis, self.index)
 
 
 class TokenMask(nn.Module):
@@ -104,7 +105,8 @@ class PatchEmbed(nn.Module):
             *(rows // height, height, patch_size),
             *(columns // width, width, patch_size),
         )
-        self.patches = (rows * columns, -1, linear.in_features)
+        self.axes: tuple[int, ...] = (3, 6, 2, 5, 0, 1, 4, 7)
+        self.patches: tuple[int, ...] = (rows * columns, -1, linear.in_features)
         more_rows, more_columns = (
             tokens * patch_size - side for tokens, side in zip(resolution, image_size, strict=True)
         )
@@ -118,7 +120,7 @@ class PatchEmbed(nn.Module):
         if any(self.pads):
             images = nn.functional.pad(images, self.pads)
         # [B, I, H, W] -> [B, I, gh, wh, p, gw, ww, p] -> [wh, ww, gh, gw, B, I, p, p]
-        patches = images.reshape(self.patch_shape).permute(3, 6, 2, 5, 0, 1, 4, 7)
+        patches = images.reshape(self.patch_shape).permute(self.axes)
         return self.linear(patches.reshape(self.patches))  # [N, B, I * p * p] -> [N, B, C]
 
 
@@ -166,6 +168,8 @@ class PixelPatchEmbed(PatchEmbed):
         self.linear = embed.linear
         batch, channels, *axes = embed.patch_shape
         self.patch_shape = (batch, *axes, channels)
+        # [B, I, gh, wh, p, gw, ww, p] -> [B, gh, wh, p, gw, ww, p, I]
+        self.axes = tuple((0, 7, *range(1, 7))[axis] for axis in embed.axes)
         self.patches = embed.patches
         self.pads = (0, 0, *embed.pads)
         self.used, self.crops = embed.used, embed.crops
@@ -177,7 +181,7 @@ class PixelPatchEmbed(PatchEmbed):
         if any(self.pads):
             images = nn.functional.pad(images, self.pads)
         # [B, H, W, I] -> [B, gh, wh, p, gw, ww, p, I] -> [wh, ww, gh, gw, B, I, p, p]
-        patches = images.reshape(self.patch_shape).permute(2, 5, 1, 4, 0, 7, 3, 6)
+        patches = images.reshape(self.patch_shape).permute(self.axes)
         return self.linear(patches.reshape(self.patches))  # [N, B, I * p * p] -> [N, B, C]
 
 
@@ -220,8 +224,9 @@ class SplitHeads(nn.Module):
     def __init__(self, num_heads: int, head_dim: int, *, windows: tuple[int, int]) -> None:
         super().__init__()
         count, area = windows
+        self.num_heads, self.windows = num_heads, windows
         self.dim = num_heads * head_dim
-        self.qkv_shape = (area, -1, num_heads, head_dim)
+        self.qkv_shape: tuple[int, ...] = (area, -1, num_heads, head_dim)
         if num_heads == 1:
             self.qkv_shape = (area, count, -1, head_dim)
 
@@ -244,7 +249,6 @@ class SplitCosineHeads(SplitHeads):
         super().__init__(num_heads, head_dim, windows=windows)
         scale = torch.cat((temperature, torch.ones_like(temperature)))
         self.normalize = CosineNormalize(scale.squeeze(-1))
-        self.num_heads = num_heads
         self.heads = (windows[1], -1, 3 * num_heads, head_dim)
         self.query_key = (windows[1], -1, 2 * num_heads, head_dim)
 
@@ -378,7 +382,7 @@ class WindowAttention(nn.Module):
         self.proj = proj
         self.heads = heads
         self.bias = bias
-        self.tokens = (num_tokens, -1, proj.in_features)
+        self.tokens: tuple[int, ...] = (num_tokens, -1, proj.in_features)
 
     def forward(self, tokens: Tensor) -> Tensor:
         query, key, value = self.heads(self.qkv(tokens))  # [N, B, C] -> [n, nW * B, h, d] each
@@ -463,7 +467,7 @@ class PatchMerge(nn.Module):
         self.mask_pads = nn.Identity() if mask_pads is None else mask_pads
         self.norm_before, self.norm_after = norms
         self.linear = linear
-        self.merged = (num_tokens, -1, linear.in_features)
+        self.merged: tuple[int, ...] = (num_tokens, -1, linear.in_features)
 
     def forward(self, tokens: Tensor) -> Tensor:
         four = self.mask_pads(self.reorder_before(tokens))  # [N, B, C] -> [N / 4, B, 4, C]
@@ -491,22 +495,29 @@ class AbsolutePositions(nn.Module):
 class Features(nn.Module):
     """The mean [B, C] of tokens [N, B, C], in any order."""
 
+    axis = 0  # of the tokens
+
     def forward(self, tokens: Tensor) -> Tensor:
-        return tokens.mean(dim=0)  # [N, B, C] -> [B, C]
+        return tokens.mean(dim=self.axis)  # [N, B, C] -> [B, C]
 
 
 class LargestFeatures(nn.Module):
     """The largest values [B, C] of tokens [N, B, C], in any order."""
 
+    axis = 0  # of the tokens
+
     def forward(self, tokens: Tensor) -> Tensor:
-        return tokens.amax(dim=0)  # [N, B, C] -> [B, C]
+        return tokens.amax(dim=self.axis)  # [N, B, C] -> [B, C]
 
 
 class MixedFeatures(nn.Module):
     """Half the sum of the mean and the largest values [B, C] of tokens [N, B, C], in any order."""
 
+    axis = 0  # of the tokens
+
     def forward(self, tokens: Tensor) -> Tensor:
-        return (tokens.mean(dim=0) + tokens.amax(dim=0)) * 0.5  # [N, B, C] -> [B, C]
+        mean, largest = tokens.mean(dim=self.axis), tokens.amax(dim=self.axis)
+        return (mean + largest) * 0.5  # [N, B, C] -> [B, C]
 
 
 class BatchFirst(nn.Module):
@@ -529,11 +540,12 @@ class StageMap(nn.Module):
 
     def __init__(self, dim: int, resolution: Rectangle) -> None:
         super().__init__()
-        self.shape = (*resolution, -1, dim)
+        self.shape: tuple[int, ...] = (*resolution, -1, dim)
+        self.axes = (2, 3, 0, 1)
 
     def forward(self, tokens: Tensor) -> Tensor:
         rows = tokens.reshape(self.shape)  # [N, B, C] -> [H, W, B, C]
-        return rows.permute(2, 3, 0, 1)  # [H, W, B, C] -> [B, C, H, W]
+        return rows.permute(self.axes)  # [H, W, B, C] -> [B, C, H, W]
 
 
 class DeployModel(nn.Module):

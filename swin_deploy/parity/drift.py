@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from exporters.spec import Precision
+from exporters.spec import Precision, Runtime
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import (
     Case,
@@ -87,10 +87,22 @@ def measure_drift(
                 limits(unbounded, floor, precision=precision, spread=images.spread)
                 for floor in floors
             ]
+            tokens = _batch_first(trace, tokens, orders, candidate.runtime)
             compared = list(_compare_points(trace, tokens, allowed, images, number, orders))
             points += [_drift_point(images, *pair) for pair in compared]
             results += _telling(compared)
     return Drift(tuple(points), tuple(results))
+
+
+def _batch_first(
+    trace: Trace, tokens: Outputs, orders: tuple[Order | None, ...], runtime: Runtime
+) -> Outputs:
+    """Return a candidate's tokens at each point of a trace, images first and without pads."""
+    batch = len(trace.tokens[0][0])
+    return tuple(
+        one if order is None else batch_first(one, batch, order, runtime=runtime)
+        for one, order in zip(tokens, orders, strict=True)
+    )
 
 
 def _compare_points(
@@ -103,13 +115,10 @@ def _compare_points(
 ) -> Iterator[tuple[ComparePoint, ParityResult]]:
     for index, point in enumerate(trace.points):
         expected = in_candidate_order(trace.tokens[number][index], orders[index])
-        actual = tokens[index]
-        if point.place.part != "features":
-            actual = batch_first(actual, len(expected), orders[index])
         yield (
             point,
             compare(
-                actual,
+                tokens[index],
                 expected,
                 allowed[index],
                 Case(images.name, len(expected), place=point.place),

@@ -1,8 +1,9 @@
 """Find the part of the model, then the operation, where a candidate that failed goes wrong first.
 
-A candidate is compared operation by operation with a deploy model folded afresh from the reference
-and run in float64: both have the same modules. If that model does not agree with the reference
-either, the fault is in the folding or in the deploy model's code, and the search ends there.
+A candidate is compared operation by operation with a deploy model folded afresh from the reference,
+for the same runtimes, and run in float64: both have the same modules. If that model does not agree
+with the reference either, the fault is in the folding or in the deploy model's code, and the search
+ends there.
 """
 
 from __future__ import annotations
@@ -151,8 +152,8 @@ def _shows_only(results: Sequence[ParityResult]) -> tuple[tuple[int, ...], tuple
 
 def _first_operation(place: _Place, candidate: Probed, precision: Precision) -> FirstFault:
     """Find the first operation of a part that is beyond its noise."""
-    folded = fold(place.trace.reference)
-    fresh = tappable_module(folded, "fp32")
+    folded = fold(place.trace.reference, candidate.runtime)
+    fresh = tappable_module(folded, "fp32", runtime=candidate.runtime)
     if not _fresh_agrees(place, fresh):
         return FirstFault("folding")
     operations = [one for one in _operations(place.point) if _in_both(one.tap, candidate, fresh)]
@@ -192,7 +193,7 @@ def _fresh_agrees(place: _Place, fresh: Probed) -> bool:
     with fresh.open((point.candidate,)) as runner:
         actual = runner.run(place.images)[-1]
     if point.place.part != "features":
-        actual = batch_first(actual, len(expected), order)
+        actual = batch_first(actual, len(expected), order, runtime=fresh.runtime)
     noise = trace.noise.get("fp32")
     floor = noise.trace[place.number][place.index] if noise else None
     ceiling = without_ceiling(tolerance_for("deploy", "fp32", family=config.family))

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from exporters.errors import ComparisonError
-from swin_deploy.config import SwinConfig
+from exporters.spec import Runtime
+from swin_deploy.config import StageSpec, SwinConfig
 from swin_deploy.config.windows import PAD, merge_order
+from swin_deploy.deploy.cpu_form import stream_slots
 from swin_deploy.deploy.fold_parts import stream_order
 from swin_deploy.parity.results import Place
 from swin_deploy.reference import Reference
@@ -100,18 +103,25 @@ def token_orders(
     Raises:
         ComparisonError: If a gather does not fit the tokens that it gets.
     """
-    order: Order = stream_order(config.stages[0]).numpy()
+    order = _stream(config.stages[0], candidate.runtime)
     found: list[Order | None] = []
     for point in points:
         place, path = point.place, point.candidate.path
         for child in (f"{path}.reorder_before", f"{path}.reorder_after"):
             order = _follow(order, candidate.reorders, child)
         if _joins_neighbours(place, path, candidate.reorders, config):
-            order = _without_pads(order, config, place.stage or 0)
+            merged = _stream(config.stages[place.stage or 0], candidate.runtime)
+            order = _without_pads(order, config, place.stage or 0, merged)
         if place.part == "merge":
             order = _merged(order, config.stages[(place.stage or 0) - 1].resolution.columns)
         found.append(None if place.part == "features" else order)
     return tuple(found)
+
+
+def _stream(stage: StageSpec, runtime: Runtime) -> Order:
+    """Return the order of the tokens between a stage's blocks, laid out for a runtime."""
+    order = stream_order(stage)
+    return (order[stream_slots(stage)] if runtime == "cpu" else order).numpy()
 
 
 def _follow(order: Order, reorders: Mapping[str, Order], child: str) -> Order:
@@ -136,19 +146,19 @@ def _joins_neighbours(
     return last and f"{path}.reorder_after" in reorders
 
 
-def _without_pads(order: Order, config: SwinConfig, stage: int) -> Order:
+def _without_pads(order: Order, config: SwinConfig, stage: int, merged: Order) -> Order:
     """Mark the neighbours that odd maps and pads do not have, which a gather fills with any token.
 
     Args:
         order: Raster index of each token, [4 * M].
         config: Configuration of the model.
         stage: Number of the stage before the merge, from 1.
+        merged: Order of the merged tokens, [M].
 
     Raises:
         ComparisonError: If there are other numbers of tokens.
     """
-    merged = stream_order(config.stages[stage])
-    wanted = merge_order(config.stages[stage - 1].resolution, merged).numpy()
+    wanted = merge_order(config.stages[stage - 1].resolution, torch.from_numpy(merged)).numpy()
     if len(wanted) != len(order):
         raise ComparisonError(
             f"a merge after stage {stage} takes {len(order)} tokens, not {len(wanted)}; export it "
@@ -180,14 +190,20 @@ def in_candidate_order(tokens: NDArray[np.floating], order: Order | None) -> NDA
 
 
 def batch_first(
-    tokens: NDArray[np.floating], batch: int, order: Order | None = None
+    tokens: NDArray[np.floating],
+    batch: int,
+    order: Order | None = None,
+    *,
+    runtime: Runtime = "tensorrt",
 ) -> NDArray[np.floating]:
     """Move a candidate's batch axis to the front, and leave out the pads.
 
     Args:
-        tokens: Tokens, [slots, B, C], or [M, B, 4, C] before a merge.
+        tokens: Tokens, [slots, B, C], or [M, B, 4, C] before a merge; [B, slots, C] or
+            [B, M, 4, C] in the layout for CPUs.
         batch: Number of images, B.
         order: Raster index of each token, or ``PAD``, [slots] or [4 * M]; None without pads.
+        runtime: Runtimes that the tokens are laid out for.
 
     Returns:
         Tokens, [B, real slots, C].
@@ -195,13 +211,14 @@ def batch_first(
     Raises:
         ComparisonError: If the tokens are laid out in another way.
     """
-    if tokens.ndim not in (3, 4) or tokens.shape[1] != batch:
+    axis = 0 if runtime == "cpu" else 1  # of the batch
+    if tokens.ndim not in (3, 4) or tokens.shape[axis] != batch:
+        wanted = f"[{batch}, tokens, channels]" if axis == 0 else f"[tokens, {batch}, channels]"
         raise ComparisonError(
-            f"its tokens have shape {list(tokens.shape)}, not [tokens, {batch}, channels]; export "
-            "it again"
+            f"its tokens have shape {list(tokens.shape)}, not {wanted}; export it again"
         )
     # [slots, B, C] or [M, B, 4, C] -> [B, slots, C]
-    found = np.moveaxis(tokens, 1, 0).reshape(batch, -1, tokens.shape[-1])
+    found = np.moveaxis(tokens, axis, 0).reshape(batch, -1, tokens.shape[-1])
     if order is None or len(order) != found.shape[1]:
         return found
     return found[:, order != PAD]

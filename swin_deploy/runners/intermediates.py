@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from exporters.errors import ComparisonError
-from exporters.spec import Precision
+from exporters.spec import Precision, Runtime
 from exporters.staging import temporary_folder
 from exporters.weights import serialized
 from swin_deploy.images.preprocessing import Preprocessing
@@ -54,11 +54,13 @@ class Probed:
         paths: Paths of the modules.
         reorders: Gather index of each module that reorders a layer's tokens, by path.
         open: Function that opens a runner whose outputs are the model's, then the taps.
+        runtime: Runtimes that its tokens are laid out for.
     """
 
     paths: frozenset[str]
     reorders: Mapping[str, NDArray[np.int64]]
     open: Callable[[tuple[Tap, ...]], AbstractContextManager[Runner]]
+    runtime: Runtime = "tensorrt"
 
 
 class TappedModule(nn.Module):
@@ -92,12 +94,15 @@ def _keep(found: dict[Tap, Tensor], tap: Tap) -> Callable[..., None]:
     return hook
 
 
-def tappable_module(module: nn.Module, precision: Precision) -> Probed:
+def tappable_module(
+    module: nn.Module, precision: Precision, *, runtime: Runtime = "tensorrt"
+) -> Probed:
     """Make a module that PyTorch runs in a precision readable inside.
 
     Args:
         module: The module, in float32; it is left as it is.
         precision: Precision of weights and activations.
+        runtime: Runtimes that its tokens are laid out for.
     """
     reorders = {
         name.removesuffix(".index"): value.cpu().numpy()
@@ -109,6 +114,7 @@ def tappable_module(module: nn.Module, precision: Precision) -> Probed:
         paths,
         reorders,
         lambda taps: TorchRunner("taps", TappedModule(module, taps), arithmetic=precision),
+        runtime,
     )
 
 
@@ -118,6 +124,7 @@ def tappable_graph(
     precision: Precision,
     *,
     steps: Preprocessing | None = None,
+    runtime: Runtime = "tensorrt",
     way: OpenvinoWay | None = None,
 ) -> Probed:
     """Make an ONNX file readable inside; its nodes are named by module.
@@ -129,6 +136,7 @@ def tappable_graph(
         graph: The file's graph; the structure without weights is enough.
         precision: Precision of the graph.
         steps: Preprocessing by which images are normalised, for a graph that takes pixels.
+        runtime: Runtimes that its tokens are laid out for.
         way: Way in which OpenVINO runs it; None for ONNX Runtime.
     """
 
@@ -145,6 +153,7 @@ def tappable_graph(
         frozenset(paths),
         dict(_reorders(graph.graph)),
         lambda taps: _open_tapped_graph(path, tap_outputs(graph, taps), runner_of),
+        runtime,
     )
 
 

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from conftest import (
 )
 from torch import Tensor, nn
 
+from exporters.spec import Runtime
 from swin_deploy.config import SwinConfig, notebook_config
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.fold_parts import MASKED_FINITE
@@ -86,7 +88,9 @@ SIZES = {
 def test_fold_equals_the_reference(config: SwinConfig) -> None:
     reference = build_reference(config)
     images = seeded_images(config, batch=1 if max(config.image) > 112 else 2)
-    assert rms_error(fold(reference)(images), reference(images)) < FLOAT32_TOLERANCE
+    expected = reference(images)
+    for runtime in get_args(Runtime):
+        assert rms_error(fold(reference, runtime)(images), expected) < FLOAT32_TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from conftest import FLOAT32_TOLERANCE, REJECTED, rms_error, seeded_images
 from peers import trained_like
 from torch import Tensor, nn
 
+from exporters.spec import Runtime
 from swin_deploy.config import SwinConfig
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.fold_parts import LARGEST_EXPANDED_AREA, MASKED_FINITE
@@ -91,11 +92,12 @@ def worst(actual: nn.Module, expected: nn.Module, images: Tensor) -> float:
     return max(rms_error(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parametrize("runtime", get_args(Runtime))
 @pytest.mark.parametrize("config", SIZES.values(), ids=SIZES.keys())
 @torch.no_grad()
-def test_fold_equals_the_reference(config: SwinConfig) -> None:
+def test_fold_equals_the_reference(config: SwinConfig, runtime: Runtime) -> None:
     reference, images = built(config), seeded_images(config)
-    deploy = fold(reference)
+    deploy = fold(reference, runtime)
     found, exact = deploy(images), reference.double()(images.double())
     maps = zip(
         found if isinstance(found, tuple) else (found,),
