@@ -18,6 +18,7 @@ from exporters.spec import (
     EngineOptions,
     Flavor,
     Precision,
+    Runtime,
 )
 from swin_deploy.artifacts.outputs import report_outputs
 from swin_deploy.cli.auto import attempt_conditions, climb_ladder
@@ -28,7 +29,6 @@ from swin_deploy.cli.console import (
     announce,
     announce_images,
     command_line,
-    show_result,
 )
 from swin_deploy.cli.engine_options import (
     capability_option,
@@ -38,6 +38,8 @@ from swin_deploy.cli.engine_options import (
 )
 from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import claim_artifacts, claim_outputs, force_option
+from swin_deploy.cli.run_cpu import CpuRun, refuse_engine_options, run_for_cpu
+from swin_deploy.cli.run_steps import QUICK, QUICK_BATCHES, QUICK_IMAGES, conclude
 from swin_deploy.cli.values import FILE, batch_range, duration
 
 if TYPE_CHECKING:
@@ -45,12 +47,8 @@ if TYPE_CHECKING:
     from swin_deploy.candidates import Made
     from swin_deploy.parity import ParityReport
     from swin_deploy.precision.search import Attempt
-    from swin_deploy.report.results import Report
     from swin_deploy.runners import Way
     from swin_deploy.runners.engine_manifest import EngineManifest
-
-QUICK_IMAGES, QUICK_BATCHES = 8, (4,)
-QUICK = "8 images at most, one batch size (4), no throughput: a first look, not the whole proof"
 
 EPILOG = """\b
 Examples:
@@ -59,15 +57,18 @@ Examples:
   swin-deploy run --checkpoint swin.pt --fp16 --auto
   swin-deploy run --checkpoint swin.pt --fp32 --batch 1,16,64 --report proof/
   swin-deploy run --checkpoint swin.pt --images photos/ --runner torch
+  swin-deploy run --checkpoint swin.pt --images photos/ --for cpu
 
 \b
-Exit status 1: a step is out of tolerance, half precision was not delivered, or on
+Exit status 1: a step is out of tolerance (with --for cpu: every way to run the
+file), half precision was not delivered, or on
 labelled images the reference is not better than guessing (inconclusive).
 """
 
 
 @command(epilog=EPILOG)
 @shared.model_options
+@shared.runtime_option
 @shared.image_options
 @shared.original_option
 @shared.runners_option
@@ -111,6 +112,7 @@ labelled images the reference is not better than guessing (inconclusive).
 def run(
     console: Console,
     asked: ModelRequest,
+    runtime: Runtime,
     images: Path | None,
     limit: int,
     original: str,
@@ -134,8 +136,20 @@ def run(
     Exports ONNX in float32 and, by default, in float16; builds the engine and reads its kernel
     plan; compares every step with the reference on real images and seeded noise; measures
     throughput; writes a report in HTML, Markdown and JSON.
+
+    With --for cpu there is no engine: the ONNX file is proved and timed in ONNX Runtime and in
+    OpenVINO, in float32 and, where the CPU has it, bfloat16; the fastest within tolerance is
+    chosen.
     """
     _check_usage(precision, auto=auto, quick=quick)
+    if runtime == "cpu":
+        refuse_engine_options(precision)
+        options = CpuRun(
+            images, limit, original, runners, precision == "fp32", opset, batch.opt, output, report,
+            bench_seconds, quick, force, as_json,
+        )  # fmt: skip
+        run_for_cpu(console, asked, options)
+        return
     inputs = (*asked.inputs(), images)
     claim_outputs(report_outputs(report), inputs=inputs, force=force)
     with console.loading("Loading PyTorch and the model"):
@@ -148,7 +162,7 @@ def run(
         from swin_deploy.precision.search import SearchInputs
         from swin_deploy.report.make import make_report
 
-        options = options_for(resolve_flavor(flavor), compute_capability)
+        engine_options = options_for(resolve_flavor(flavor), compute_capability)
         loaded = asked.load()
         original_library(loaded, original)  # a wrong choice fails before the work
         sets = image_sets(loaded, images, limit=min(limit, QUICK_IMAGES) if quick else limit)
@@ -164,12 +178,12 @@ def run(
     attempts: tuple[Attempt, ...] = ()
     if auto:
         full = full.without_weights()
-        ladder = SearchInputs(loaded, full, sets, batch, options, force=force)
+        ladder = SearchInputs(loaded, full, sets, batch, engine_options, force=force)
         graph, engine, attempts = climb_ladder(console, ladder, start=precision, as_json=as_json)
     else:
         graph = _in_precision(console, full, precision, path=places[precision])
         full = full.without_weights()
-        engine = _make_engine(console, graph, batch=batch, options=options, force=force)
+        engine = _make_engine(console, graph, batch=batch, options=engine_options, force=force)
         graph = graph.without_weights()
     graphs = (full,) if graph.path == full.path else (full, graph)
     made = Made(graphs, (engine,), runners)
@@ -203,7 +217,7 @@ def run(
         | ({"quick": QUICK} if quick else {}),
         next_command=f"{command_line(*words)}  # {why}" if unseen else "",
     )
-    _conclude(console, result, report, force=force, as_json=as_json)
+    conclude(console, result, report, force=force, as_json=as_json)
     if parity.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)
     console.note(f"  open {report / 'report.html'}; ship {engine.path} with its .json")
@@ -288,15 +302,3 @@ def _make_engine(
             force=force,
         )
     return require_delivered(built)
-
-
-def _conclude(
-    console: Console, result: Report, folder: Path, *, force: bool, as_json: bool
-) -> None:
-    """Write the report, and show its summary or its JSON."""
-    from swin_deploy.report.terminal import render_summary
-    from swin_deploy.report.write import write_report
-
-    written = write_report(result, folder, force=force)
-    show_result(result, render_summary, as_json=as_json)
-    console.note(f"  wrote {', '.join(map(str, written))}")
