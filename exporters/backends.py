@@ -1,10 +1,11 @@
-"""The only imports of onnxruntime, TensorRT and Polygraphy, each inside a function."""
+"""The only imports of onnxruntime, OpenVINO, TensorRT and Polygraphy, each inside a function."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import importlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,14 @@ from exporters.text_files import error_words
 
 INSTALL: dict[str, str] = {
     "onnxruntime": "pip install onnxruntime (CPU) or pip install onnxruntime-gpu (NVIDIA GPU)",
+    "openvino": 'pip install "swin-deploy[openvino]"',
     **{flavor: traits.install for flavor, traits in FLAVORS.items()},
     "polygraphy": "pip install polygraphy",
 }
 # CUdevice_attribute of cuda.h
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
+# Number types among OpenVINO's OPTIMIZATION_CAPABILITIES
+CPU_TYPES = ("FP32", "BF16", "FP16", "INT8")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,58 @@ def load_onnxruntime() -> Any:
             not load.
     """
     return _import("onnxruntime", "onnxruntime", "InferenceSession")
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """A CPU as OpenVINO sees it.
+
+    Attributes:
+        name: Name of the model.
+        abilities: Number types that it has instructions for, such as ``FP32`` and ``BF16``.
+    """
+
+    name: str
+    abilities: tuple[str, ...]
+
+
+def openvino_version(openvino: Any) -> str:
+    """Return the version of the ``openvino`` module without its build, such as ``2026.4.1``."""
+    return str(openvino.__version__).partition("-")[0]
+
+
+def openvino_cpu(core: Any) -> Cpu:
+    """Return the CPU that an OpenVINO ``Core`` runs models on."""
+    can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    name = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip() or "CPU"
+    return Cpu(name, tuple(one for one in CPU_TYPES if one in can))
+
+
+def load_openvino() -> Any:
+    """Import the ``openvino`` module without its telemetry.
+
+    OpenVINO 2026.4: importing it sends an event over the network and writes an identity into the
+    home folder, unless its telemetry package cannot be imported. Remove when importing sends
+    nothing.
+
+    Raises:
+        MissingBackendError: If it is not installed, or does not load.
+    """
+    with _hidden("openvino_telemetry"):
+        return _import("openvino", "openvino", "Core")
+
+
+@contextlib.contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Let imports of a module inside the block fail as if it were not installed."""
+    if module in sys.modules:  # somebody else has imported it, and its consequences are theirs
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment] # as Python's import system defines it
+    try:
+        yield
+    finally:
+        del sys.modules[module]
 
 
 def load_tensorrt(flavor: Flavor) -> Any:

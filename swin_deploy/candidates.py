@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 from torch import nn
 
+from exporters.errors import ComparisonError
 from exporters.half_precision import float32_modules
 from exporters.precisions import REDUCED
 from exporters.quantisation import quantised_scales, quantised_weights
@@ -17,7 +18,19 @@ from exporters.text_files import naming
 from swin_deploy.artifacts.facts import check_origin, facts_in_manifest
 from swin_deploy.artifacts.onnx_file import OnnxFile, read_onnx
 from swin_deploy.checkpoints.load import LoadedModel
-from swin_deploy.runners import OrtRunner, Runner, TorchRunner, TorchWay, TrtRunner, deploy_runner
+from swin_deploy.runners import (
+    OpenvinoRunner,
+    OpenvinoWay,
+    OrtRunner,
+    Runner,
+    TorchRunner,
+    TorchWay,
+    TrtRunner,
+    Way,
+    deploy_runner,
+    openvino_ways,
+    torch_ways,
+)
 from swin_deploy.runners.emulated import EmulatedRunner, Stored
 from swin_deploy.runners.engine_manifest import EngineManifest, read_engine_manifest
 from swin_deploy.runners.intermediates import Probed, tappable_graph, tappable_module
@@ -34,6 +47,8 @@ class Candidate:
         family: Family of the model, such as ``swinv2``, which may have its own tolerances.
         probed: Access to the intermediate tensors; None if only the outputs can be read.
         second_opinion: True to have Polygraphy repeat every verdict.
+        way: Way that it is run in, if it was asked for; None for the module's or file's own.
+        source: The file with its digest; None for a module.
     """
 
     runner: Runner
@@ -42,6 +57,8 @@ class Candidate:
     family: str = ""
     probed: Probed | None = None
     second_opinion: bool = True
+    way: Way | None = None
+    source: OnnxFile | EngineManifest | None = None
 
 
 def module_candidate(
@@ -71,34 +88,50 @@ def compiled_candidate(loaded: LoadedModel, way: TorchWay) -> Candidate:
         way: Way in which PyTorch runs it: ``torch``, or ``torch-max-autotune``.
     """
     runner = deploy_runner(loaded.config, lambda: loaded.deploy, way)
-    return Candidate(runner, "deploy", family=loaded.config.family)
+    return Candidate(runner, "deploy", family=loaded.config.family, way=way)
 
 
-def graph_candidate(loaded: LoadedModel, file: OnnxFile) -> Candidate:
-    """Return an ONNX file, of which the graph's structure is enough."""
+def graph_candidate(
+    loaded: LoadedModel, file: OnnxFile, way: OpenvinoWay | None = None
+) -> Candidate:
+    """Return the candidate for an ONNX file, of which the graph's structure is enough.
+
+    Args:
+        loaded: The model.
+        file: The file.
+        way: Way in which OpenVINO runs it; None for ONNX Runtime.
+    """
     precision, steps = file.precision, loaded.preprocessing
+    runner: Runner = OrtRunner(file.path, precision, name=f"ONNX {precision}", steps=steps)
+    if way is not None:
+        runner = OpenvinoRunner(file.path, precision, way=way, steps=steps)
     return Candidate(
-        OrtRunner(file.path, precision, name=f"ONNX {precision}", steps=steps),
+        runner,
         "onnx",
         file.path.name,
         loaded.config.family,
-        tappable_graph(file.path, file.graph, precision, steps=steps, runtime=file.runtime),
+        tappable_graph(
+            file.path, file.graph, precision, steps=steps, runtime=file.runtime, way=way
+        ),
+        way=way,
+        source=file,
     )
 
 
 @dataclass(frozen=True)
 class Made:
-    """The files made from one model, and the way that PyTorch runs the model itself.
+    """The files made from one model, and further ways to run them and the model itself.
 
     Attributes:
         onnx: ONNX files, without their weights.
         engines: Manifests of the engines.
-        runner: Way in which PyTorch also runs the compiled deploy model; None to skip it.
+        ways: Ways in which PyTorch also runs the compiled deploy model, and OpenVINO the ONNX
+            files.
     """
 
     onnx: tuple[OnnxFile, ...] = ()
     engines: tuple[EngineManifest, ...] = ()
-    runner: TorchWay | None = None
+    ways: tuple[Way, ...] = ()
 
     @property
     def takes_pixels(self) -> bool:
@@ -109,24 +142,35 @@ class Made:
 
 
 def read_made(
-    onnx: Iterable[Path] = (), engines: Iterable[Path] = (), runner: TorchWay | None = None
+    onnx: Iterable[Path] = (), engines: Iterable[Path] = (), ways: Iterable[Way] = ()
 ) -> Made:
-    """Read files made from a model; raises as ``read_onnx`` and ``read_engine_manifest``.
+    """Read files made from a model.
 
     Args:
         onnx: Paths of ONNX files; only the structure of their graphs is kept.
         engines: Paths of engines with their manifests.
-        runner: Way in which PyTorch also runs the compiled deploy model; None to skip it.
+        ways: Ways in which PyTorch also runs the compiled deploy model, and OpenVINO the ONNX
+            files.
+
+    Raises:
+        ComparisonError: If OpenVINO is to run ONNX files, and there is none.
+        DeployError: As ``read_onnx`` and ``read_engine_manifest``.
     """
     graphs = tuple(read_onnx(path).without_weights() for path in onnx)
-    return Made(graphs, tuple(map(read_engine_manifest, engines)), runner)
+    of_files = openvino_ways(ways)
+    if of_files and not graphs:
+        raise ComparisonError(
+            f"runner {of_files[0]} runs ONNX files, and none is given; make one with swin-deploy "
+            "export and name it"
+        )
+    return Made(graphs, tuple(map(read_engine_manifest, engines)), tuple(ways))
 
 
 def stages(loaded: LoadedModel, made: Made) -> list[tuple[Stage, str, Runner]]:
     """List stage, file name and runner of everything to compare with the reference, in order.
 
-    The deploy model comes first, then the compiled deploy model if ``made`` has a runner, then the
-    ONNX files and the engines in the order of ``made``.
+    The deploy model comes first, then the compiled deploy model in the ways of ``made``, then each
+    ONNX file in ONNX Runtime and in those of OpenVINO, then the engines.
 
     Args:
         loaded: The reference model.
@@ -145,19 +189,20 @@ def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
     Arguments, order and errors are those of ``stages``.
     """
     found = [module_candidate(loaded, loaded.deploy)]
-    if made.runner:
-        found.append(compiled_candidate(loaded, made.runner))
+    found += [compiled_candidate(loaded, way) for way in torch_ways(made.ways)]
     for file in made.onnx:
         with naming(file.path):
             check_origin(file.path, file.facts, loaded)
-            found.append(graph_candidate(loaded, file))
+            ways = (None, *openvino_ways(made.ways))
+            found += [graph_candidate(loaded, file, way) for way in ways]
     for engine in made.engines:
         with naming(engine.path):
             facts = facts_in_manifest(engine.values, engine.path)
             check_origin(engine.path, facts, loaded)
         name = f"engine {engine.precision}"
         runner = TrtRunner(engine, name=name, steps=loaded.preprocessing)
-        found.append(Candidate(runner, "engine", engine.path.name, loaded.config.family))
+        name, family = engine.path.name, loaded.config.family
+        found.append(Candidate(runner, "engine", name, family, source=engine))
     return found
 
 

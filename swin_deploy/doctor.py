@@ -15,8 +15,11 @@ from exporters.backends import (
     cuda_device_count,
     import_package,
     load_onnxruntime,
+    load_openvino,
     load_polygraphy_comparator,
     load_tensorrt,
+    openvino_cpu,
+    openvino_version,
 )
 from exporters.errors import DeployError, MissingBackendError
 from exporters.flavors import FLAVORS
@@ -75,6 +78,7 @@ def _findings() -> Iterator[Finding]:
         yield Finding("int8", "missing", NO_VNNI)
     yield _sound("packages", "pip install swin-deploy", _packages)
     yield _sound("onnxruntime", INSTALL["onnxruntime"], _onnxruntime, gpus)
+    yield _sound("openvino", INSTALL["openvino"], _openvino)
     for flavor in sorted(FLAVORS, reverse=True):
         yield _sound(flavor, INSTALL[flavor], _tensorrt, flavor, gpus)
     yield _sound("polygraphy", INSTALL["polygraphy"], _polygraphy)
@@ -101,7 +105,7 @@ def _sound(name: str, install: str, look: Callable[..., Finding], *about: object
         return look(*about)
     except DeployError as err:
         text = str(err).split(";")[0]
-        absent = name in FLAVORS and text.endswith("is not installed")
+        absent = (name in FLAVORS or name == "openvino") and text.endswith("is not installed")
         return Finding(name, "missing" if absent else "broken", text, install)
     except Exception as err:  # noqa: BLE001 - a package that is half there may raise anything
         reason = shortened(" ".join(str(err).split())) or type(err).__name__
@@ -161,6 +165,13 @@ def _onnxruntime(gpus: int) -> Finding:
         remedy = "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
         return Finding("onnxruntime", "missing", f"{detail}: no CUDA provider", remedy)
     return Finding("onnxruntime", "ok", detail)
+
+
+def _openvino() -> Finding:
+    openvino = load_openvino()
+    cpu = openvino_cpu(openvino.Core())
+    detail = f"{openvino_version(openvino)}, runs ONNX files on {cpu.name}"
+    return Finding("openvino", "ok", f"{detail}: {', '.join(cpu.abilities)}")
 
 
 def _tensorrt(flavor: Flavor, gpus: int) -> Finding:

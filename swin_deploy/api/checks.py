@@ -21,7 +21,7 @@ from swin_deploy.report import results
 from swin_deploy.report.make import make_report
 from swin_deploy.report.to_json import to_json
 from swin_deploy.report.write import write_report
-from swin_deploy.runners import TORCH_WAYS, TorchWay
+from swin_deploy.runners import WAYS, Way
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,7 +86,7 @@ def check(  # noqa: PLR0913 - what may be asked of it, by name
     limit: int = 64,
     batches: int | Sequence[int] = BATCHES,
     original: str = "auto",
-    runner: TorchWay | None = None,
+    runner: Way | Sequence[Way] | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Compare the deploy model and each file made from it with the reference.
@@ -100,8 +100,9 @@ def check(  # noqa: PLR0913 - what may be asked of it, by name
         batches: Batch size or sizes; the batch must not change a row.
         original: Library whose own model of the checkpoint is compared with the reference, ``auto``
             for the one it comes from, or ``none``.
-        runner: The way that PyTorch runs the deploy model once more, ``torch`` or
-            ``torch-max-autotune``: compiled, see docs/pytorch.md. None does not compile it.
+        runner: Further way or ways to run what is compared: ``torch`` or ``torch-max-autotune``
+            for the deploy model compiled by PyTorch, see docs/pytorch.md; ``openvino`` or
+            ``openvino-bf16`` for the ONNX files in OpenVINO, see docs/cpu.md. None for no other.
         progress: Function that is told each step before it runs.
 
     Returns:
@@ -122,7 +123,9 @@ def check(  # noqa: PLR0913 - what may be asked of it, by name
         [('deploy model', True), ('ONNX fp32', True)]
     """
     require_known("original", original, ORIGINAL_CHOICES)
-    require_known("runner", runner, (None, *TORCH_WAYS))
+    ways = () if runner is None else (runner,) if isinstance(runner, str) else tuple(runner)
+    for way in ways:
+        require_known("runner", way, WAYS)
     require_whole("limit", limit)
     batches = (batches,) if isinstance(batches, int) else tuple(batches)
     for batch in batches or (0,):
@@ -130,7 +133,7 @@ def check(  # noqa: PLR0913 - what may be asked of it, by name
     if not isinstance(model, LoadedModel):
         raise ConfigError(f"{model!r} is not a model; check takes what load returns")
     folder = None if images is None else path_of(images)
-    made = _made(files, runner, model)
+    made = _made(files, ways, model)
     original_library(model, original)  # a wrong choice fails before the work
     sets = image_sets(model, folder, limit=limit)
     parity = prove_parity(
@@ -140,7 +143,7 @@ def check(  # noqa: PLR0913 - what may be asked of it, by name
     return derived(Report, found)
 
 
-def _made(files: Sequence[StrPath], runner: TorchWay | None, model: LoadedModel) -> Made:
+def _made(files: Sequence[StrPath], ways: Sequence[Way], model: LoadedModel) -> Made:
     """Sort the files by their kind; of a manifest of sizes, those of the model's size are taken.
 
     Raises:
@@ -162,4 +165,4 @@ def _made(files: Sequence[StrPath], runner: TorchWay | None, model: LoadedModel)
             f"{found['checkpoint'][0]} is neither an ONNX file nor an engine; name what was made "
             "from the model"
         )
-    return read_made(found["onnx"], found["engine"], runner)
+    return read_made(found["onnx"], found["engine"], ways)

@@ -225,15 +225,19 @@ def _check(asked: ExportOptions) -> None:
         raise ConfigError(f'{INT8_ON_CPUS}; give runtime="cpu", or precision fp16')
     if precision in FP8_FORMS and asked.get("opset", FP8_OPSET) < FP8_OPSET:
         raise ConfigError(f"opset {asked['opset']} has no FP8; give {FP8_OPSET} or later")
-    if precision in CALIBRATED and asked.get("images") is None:
-        raise ConfigError(NO_IMAGES.format(precision).replace("--images", "images="))
-    if precision not in CALIBRATED and asked.get("images") is not None:
-        raise ConfigError(
-            f"images are for the scales of {' and '.join(CALIBRATED)}; leave them out"
-        )
+    _check_images(precision, asked)
     if edges not in ("fp32", carrier_of(precision)):
         raise ConfigError(f"io_precision {edges} needs precision {edges}")
     if asked.get("keep") and precision == "fp32":
         raise ConfigError(
             f"keep needs precision {' or '.join((*REDUCED, 'int8'))}: in fp32 every part is float32"
+        )
+
+
+def _check_images(precision: Precision, asked: ExportOptions) -> None:
+    if precision in CALIBRATED and asked.get("images") is None:
+        raise ConfigError(NO_IMAGES.format(precision).replace("--images", "images="))
+    if precision not in CALIBRATED and asked.get("images") is not None:
+        raise ConfigError(
+            f"images are for the scales of {' and '.join(CALIBRATED)}; leave them out"
         )

@@ -19,7 +19,7 @@ from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config.memory import require_memory
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.sets import seeded_images, to_pixel_values
-from swin_deploy.runners import TorchWay, TrtRunner, deploy_runner
+from swin_deploy.runners import TorchWay, TrtRunner, deploy_runner, torch_ways
 from swin_deploy.runners.deployed import DEPLOY_MODEL, way_text
 
 Against = Literal["eager", "compile", "max-autotune", "original"]
@@ -40,7 +40,7 @@ def measure_throughput(
 
     Args:
         loaded: The model.
-        made: Its files, and the way to run the deploy model in PyTorch.
+        made: Its files, and the ways to run them and the deploy model.
         batches: Batch sizes, in images a call.
         effort: Method and length of the measurement.
         against: Kinds of baseline. ``eager``: on a GPU also TF32, float16, autocast and CUDA
@@ -61,7 +61,7 @@ def measure_throughput(
         if stage != "deploy"
     ]
     files += graphed_engines(made, loaded.preprocessing)
-    shipped = [_deployed(loaded, made.runner)] if made.runner else []
+    shipped = [_deployed(loaded, way) for way in torch_ways(made.ways)]
     images = seeded_images(loaded.config, count=max(batches))
     if made.takes_pixels:
         images = to_pixel_values(images, loaded.preprocessing)

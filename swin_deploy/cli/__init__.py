@@ -21,6 +21,8 @@
 ``predict``         ``swin-deploy predict``: the classes or features of pictures
 ``report``          ``swin-deploy report``: render a report again, or compare two
 ``run``             ``swin-deploy run``: the whole line in one command
+``run_cpu``         ``run --for cpu``: the fastest right way to run a model on a CPU
+``run_steps``       steps that ``run`` has for every runtime
 ``sizes``           one model at several image sizes: exported, built, and run size by size
 ``doctor``          ``swin-deploy doctor``: the packages, runtimes and GPUs of this machine
 ``models``          ``swin-deploy models``: the variants, and the sources of checkpoints

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from swin_deploy.bench.throughput import Against
     from swin_deploy.checkpoints.load import LoadedModel
     from swin_deploy.report.results import Report
-    from swin_deploy.runners import TorchWay
+    from swin_deploy.runners import Way
 
 
 class Choices(TypedDict):
@@ -75,7 +75,7 @@ def against_list(_: click.Context, __: click.Parameter, value: str) -> tuple[Aga
 @shared.model_options
 @shared.onnx_files_option
 @shared.engine_files_option
-@shared.runner_option
+@shared.runners_option
 @click.option(
     "--batch",
     "--batches",
@@ -113,7 +113,7 @@ def bench(
     asked: ModelRequest,
     onnx_files: tuple[Path, ...],
     engine_files: tuple[Path, ...],
-    runner: TorchWay | None,
+    runners: tuple[Way, ...],
     batches: tuple[int, ...],
     against: tuple[Against, ...],
     seconds: float,
@@ -129,6 +129,7 @@ def bench(
     with its 95 % interval. With --report the table joins the report in that folder. Of a manifest
     of sizes every size is measured, each for --seconds, or that of --image-size.
     """
+    shared.require_files(runners, onnx_files)
     runs = runs_by_size(asked, onnx_files, engine_files)
     if report:
         require_one_size(runs, "--report")
@@ -139,7 +140,7 @@ def bench(
         "transfers": transfers,
         "against": against,
     }
-    results = [(run, _measure(console, run, runner, choices, report, force=force)) for run in runs]
+    results = [(run, _measure(console, run, runners, choices, report, force=force)) for run in runs]
     from swin_deploy.report.terminal import render_bench
 
     show_sizes(results, render_bench, as_json=as_json)
@@ -148,7 +149,7 @@ def bench(
     if any(result.failures for _, result in results):
         click.get_current_context().exit(CHECK_FAILED)
     if not engine_files and not onnx_files:
-        words = (*asked.words(), *shared.runner_words(runner))
+        words = (*asked.words(), *shared.runner_words(runners))
         console.next_step("run", *words, why="makes what you ship, and times it")
     elif "compile" not in against:
         console.again("--against", "all", why="torch.compile is the bar to clear")
@@ -157,7 +158,7 @@ def bench(
 def _measure(
     console: Console,
     run: SizedRun,
-    runner: TorchWay | None,
+    runners: tuple[Way, ...],
     choices: Choices,
     report: Path | None,
     *,
@@ -172,7 +173,7 @@ def _measure(
         from swin_deploy.report.write import write_report
 
         loaded = run.asked.load()
-        made = read_made(run.onnx, run.engines, runner)
+        made = read_made(run.onnx, run.engines, runners)
         earlier = _earlier(report, loaded, force=force) if report else None
     with console.step(f"Measuring throughput{run.at}") as step:
         result = measure_throughput(

@@ -20,7 +20,7 @@ from swin_deploy.config import BUNDLED_IMAGES, DEFAULT_MODEL
 if TYPE_CHECKING:
     from swin_deploy.checkpoints.load import LoadedModel
     from swin_deploy.images.labelled import LabelledImages
-    from swin_deploy.runners import TorchWay
+    from swin_deploy.runners import Way
 
 DROPS = (0.1, 0.5, 1, 2, 5, 10)  # percentage points of top-1
 
@@ -59,7 +59,7 @@ def points(_: click.Context, __: click.Parameter, value: float | None) -> float 
 @shared.model_options
 @shared.onnx_option
 @shared.engine_option
-@shared.runner_option
+@shared.runners_option
 @click.option(
     "--data",
     type=FILE,
@@ -89,7 +89,7 @@ def evaluate(
     asked: ModelRequest,
     onnx_files: tuple[Path, ...],
     engine_files: tuple[Path, ...],
-    runner: TorchWay | None,
+    runners: tuple[Way, ...],
     data: Path | None,
     limit: int | None,
     batch: int,
@@ -105,6 +105,7 @@ def evaluate(
     interval for pairs, from the images on which the two differ. Predictions are kept as they are
     made: after an interruption the same command goes on where it was.
     """
+    shared.require_files(runners, onnx_files)
     inputs = (*asked.inputs(), data, *onnx_files, *engine_files)
     _claim(output, inputs, force=force)
     _require_data(asked, data)
@@ -118,7 +119,7 @@ def evaluate(
         images = _images(loaded, data, limit=limit, skip_unreadable=skip_unreadable)
         folder = output or Path("evaluation") / loaded.name
         _claim(folder, inputs, force=force)
-        made = read_made(onnx_files, engine_files, runner)
+        made = read_made(onnx_files, engine_files, runners)
     announce(console, loaded)
     console.note(f"  {images.description}; {images.order.rule}")
     _warn_too_few(console, len(images.paths), max_drop)

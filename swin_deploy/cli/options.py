@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
@@ -515,19 +515,36 @@ original_option = click.option(
     help="The library that loads the checkpoint by itself, to compare the reference with; "
     "auto: the one it comes from.",
 )
-# The deploy model compiled by PyTorch.
-runner_option = click.option(
+# What runs the model or its files besides their own runtimes.
+_runner_option = functools.partial(
+    click.option,
     "--runner",
-    type=click.Choice(["torch", "torch-max-autotune"]),
-    help="The deploy model compiled by PyTorch, for each batch; on a GPU in float16, as one "
-    "CUDA graph, window attention in Triton. "
-    "torch-max-autotune tries kernels, for minutes a batch.",
+    type=click.Choice(["torch", "torch-max-autotune", "openvino", "openvino-bf16"]),
+)
+_RUNNERS = (
+    "torch: the deploy model compiled by PyTorch, for each batch; on a GPU in float16, as one "
+    "CUDA graph, window attention in Triton; torch-max-autotune tries kernels, for minutes a "
+    "batch. openvino, openvino-bf16: {} in OpenVINO on the CPU, in float32 or bfloat16."
+)
+runner_option = _runner_option(help=_RUNNERS.format("an ONNX file"))
+# The same, of commands that compare.
+runners_option = _runner_option(
+    "runners",
+    multiple=True,
+    help=_RUNNERS.format("the ONNX files once more,") + " May be given again.",
 )
 
 
-def runner_words(runner: str | None) -> list[str]:
-    """Return the command-line option that asks for a runner; empty for None."""
-    return ["--runner", runner] if runner else []
+def runner_words(runners: Iterable[str]) -> list[str]:
+    """Return the command-line options that ask for some runners."""
+    return [word for one in runners for word in ("--runner", one)]
+
+
+def require_files(runners: Iterable[str], onnx_files: Sequence[Path]) -> None:
+    """Refuse a runner of ONNX files where none is given; raises ``UsageError``."""
+    of_files = [one for one in runners if one.startswith("openvino")]
+    if of_files and not onnx_files:
+        raise click.UsageError(f"--runner {of_files[0]} runs ONNX files; give one with --onnx")
 
 
 # The result for scripts.

@@ -27,13 +27,13 @@ from swin_deploy.cli.values import batch_list
 
 if TYPE_CHECKING:
     from swin_deploy.parity import ParityReport
-    from swin_deploy.runners import TorchWay
+    from swin_deploy.runners import Way
 
 
 class Choices(TypedDict):
     """What is compared, at every size."""
 
-    runner: TorchWay | None
+    runners: tuple[Way, ...]
     images: Path | None
     limit: int
     original: str
@@ -60,7 +60,7 @@ order of the classes or the weights are probably wrong (the verdict is inconclus
 @shared.model_options
 @shared.onnx_files_option
 @shared.engine_files_option
-@shared.runner_option
+@shared.runners_option
 @shared.image_options
 @shared.original_option
 @click.option(
@@ -80,7 +80,7 @@ def parity(
     asked: ModelRequest,
     onnx_files: tuple[Path, ...],
     engine_files: tuple[Path, ...],
-    runner: TorchWay | None,
+    runners: tuple[Way, ...],
     images: Path | None,
     limit: int,
     original: str,
@@ -99,13 +99,14 @@ def parity(
 
     Of a manifest of sizes every size is compared, or that of --image-size.
     """
+    shared.require_files(runners, onnx_files)
     runs = runs_by_size(asked, onnx_files, engine_files)
     if report:
         require_one_size(runs, "--report")
         inputs = (*asked.inputs(), images, *onnx_files, *engine_files)
         claim_outputs(report_outputs(report), inputs=inputs, force=force)
     choices: Choices = {
-        "runner": runner,
+        "runners": runners,
         "images": images,
         "limit": limit,
         "original": original,
@@ -117,7 +118,7 @@ def parity(
     show_sizes(results, render_parity, as_json=as_json)
     if report:
         console.note(f"  wrote {report / 'report.html'}, report.md and report.json")
-    words = (*asked.words(), *shared.runner_words(runner))
+    words = (*asked.words(), *shared.runner_words(runners))
     worst = next((one for _, one in results if one.verdict != "pass"), results[0][1])
     _suggest(console, words, worst, report, files=len(onnx_files) + len(engine_files))
     if worst.verdict != "pass":
@@ -137,7 +138,7 @@ def _compare(
 
         loaded, original = run.asked.load(), choices["original"]
         original_library(loaded, original)  # fails here, before the work, if it cannot run
-        made = read_made(run.onnx, run.engines, choices["runner"])
+        made = read_made(run.onnx, run.engines, choices["runners"])
         sets = image_sets(loaded, choices["images"], limit=choices["limit"])
     announce(console, loaded)
     announce_images(console, sets)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from swin_deploy.images.scores import Scores
     from swin_deploy.predict.pictures import NamedPicture, Pictures
     from swin_deploy.predict.predictor import Prediction, Predictor, Scored
-    from swin_deploy.runners import TorchWay
+    from swin_deploy.runners import Way
 
 MOST_CLASSES = 1000
 TABLE_CLASSES, TABLE_TAGS = 5, 50  # columns of a table: one class is right, or any number
@@ -91,7 +91,7 @@ def predict(
     artifact: Path,
     images: tuple[str, ...],
     asked: ModelRequest,
-    runner: TorchWay | None,
+    runner: Way | None,
     top: int | None,
     threshold: float | None,
     batch: int,

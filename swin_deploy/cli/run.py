@@ -26,6 +26,7 @@ from exporters.spec import (
     EngineOptions,
     Flavor,
     Precision,
+    Runtime,
 )
 from swin_deploy.artifacts.outputs import report_outputs
 from swin_deploy.cli.auto import attempt_conditions, climb_ladder
@@ -36,7 +37,6 @@ from swin_deploy.cli.console import (
     announce,
     announce_images,
     command_line,
-    show_result,
 )
 from swin_deploy.cli.engine_options import (
     capability_option,
@@ -46,6 +46,8 @@ from swin_deploy.cli.engine_options import (
 )
 from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import claim_artifacts, claim_outputs, force_option
+from swin_deploy.cli.run_cpu import CpuRun, refuse_engine_options, run_for_cpu
+from swin_deploy.cli.run_steps import QUICK, QUICK_BATCHES, QUICK_IMAGES, conclude
 from swin_deploy.cli.values import FILE, batch_range, duration
 
 if TYPE_CHECKING:
@@ -53,12 +55,8 @@ if TYPE_CHECKING:
     from swin_deploy.candidates import Made
     from swin_deploy.parity import ParityReport
     from swin_deploy.precision.search import Attempt
-    from swin_deploy.report.results import Report
-    from swin_deploy.runners import TorchWay
+    from swin_deploy.runners import Way
     from swin_deploy.runners.engine_manifest import EngineManifest
-
-QUICK_IMAGES, QUICK_BATCHES = 8, (4,)
-QUICK = "8 images at most, one batch size (4), no throughput: a first look, not the whole proof"
 
 EPILOG = """\b
 Examples:
@@ -68,18 +66,21 @@ Examples:
   swin-deploy run --checkpoint swin.pt --fp8 --images photos/
   swin-deploy run --checkpoint swin.pt --fp32 --batch 1,16,64 --report proof/
   swin-deploy run --checkpoint swin.pt --images photos/ --runner torch
+  swin-deploy run --checkpoint swin.pt --images photos/ --for cpu
 
 \b
-Exit status 1: a step is out of tolerance, half precision was not delivered, or on
+Exit status 1: a step is out of tolerance (with --for cpu: every way to run the
+file), half precision was not delivered, or on
 labelled images the reference is not better than guessing (inconclusive).
 """
 
 
 @command(epilog=EPILOG)
 @shared.model_options
+@shared.runtime_option
 @shared.image_options
 @shared.original_option
-@shared.runner_option
+@shared.runners_option
 @click.option(
     "--fp16", "precision", flag_value="fp16", default="fp16", help="Half precision (default)."
 )
@@ -131,10 +132,11 @@ labelled images the reference is not better than guessing (inconclusive).
 def run(
     console: Console,
     asked: ModelRequest,
+    runtime: Runtime,
     images: Path | None,
     limit: int,
     original: str,
-    runner: TorchWay | None,
+    runners: tuple[Way, ...],
     precision: Precision,
     auto: bool,
     opset: int,
@@ -154,8 +156,20 @@ def run(
     Exports ONNX in float32 and, by default, in float16; builds the engine and reads its kernel
     plan; compares every step with the reference on real images and seeded noise; measures
     throughput; writes a report in HTML, Markdown and JSON.
+
+    With --for cpu there is no engine: the ONNX file is proved and timed in ONNX Runtime and in
+    OpenVINO, in float32 and, where the CPU has it, bfloat16; the fastest within tolerance is
+    chosen.
     """
     _check_usage(precision, auto=auto, quick=quick)
+    if runtime == "cpu":
+        refuse_engine_options(precision)
+        options = CpuRun(
+            images, limit, original, runners, precision == "fp32", opset, batch.opt, output, report,
+            bench_seconds, quick, force, as_json,
+        )  # fmt: skip
+        run_for_cpu(console, asked, options)
+        return
     shared.require_calibration(precision, images)
     opset = shared.fp8_opset(console, precision, opset)
     inputs = (*asked.inputs(), images)
@@ -170,9 +184,9 @@ def run(
         from swin_deploy.precision.search import SearchInputs
         from swin_deploy.report.make import make_report
 
-        options = options_for(resolve_flavor(flavor), compute_capability)
+        engine_options = options_for(resolve_flavor(flavor), compute_capability)
         if precision in FP8_FORMS:
-            fp8_targets(options, current_gpu())
+            fp8_targets(engine_options, current_gpu())
         told = shared.calibration(precision, images)
         loaded = asked.load()
         original_library(loaded, original)  # a wrong choice fails before the work
@@ -190,15 +204,17 @@ def run(
     attempts: tuple[Attempt, ...] = ()
     if auto:
         full = full.without_weights()
-        ladder = SearchInputs(loaded, full, sets, batch, options, force=force, calibrated=told)
+        ladder = SearchInputs(
+            loaded, full, sets, batch, engine_options, force=force, calibrated=told
+        )
         graph, engine, attempts = climb_ladder(console, ladder, start=precision, as_json=as_json)
     else:
         graph = _in_precision(console, full, precision, told, path=places[precision])
         full = full.without_weights()
-        engine = _make_engine(console, graph, batch=batch, options=options, force=force)
+        engine = _make_engine(console, graph, batch=batch, options=engine_options, force=force)
         graph = graph.without_weights()
     graphs = (full,) if graph.path == full.path else (full, graph)
-    made = Made(graphs, (engine,), runner)
+    made = Made(graphs, (engine,), runners)
     with console.step("Comparing every step with the reference") as step:
         parity = prove_parity(
             loaded,
@@ -229,7 +245,7 @@ def run(
         | ({"quick": QUICK} if quick else {}),
         next_command=f"{command_line(*words)}  # {why}" if unseen else "",
     )
-    _conclude(console, result, report, force=force, as_json=as_json)
+    conclude(console, result, report, force=force, as_json=as_json)
     if parity.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)
     console.note(f"  open {report / 'report.html'}; ship {engine.path} with its .json")
@@ -263,13 +279,13 @@ def _next_words(
         again = [word for word in sys.argv[1:] if word != "--quick"]
         return [*again], "the whole proof, with throughput"
     if any(hop.not_run for hop in parity.hops if hop.stage == "engine"):
-        words = ["parity", *asked.words(), *files, *shared.runner_words(made.runner)]
+        words = ["parity", *asked.words(), *files, *shared.runner_words(made.ways)]
         return [*words, *pictures, "--report", report], shared.GPU_MACHINE
     return [
         "bench",
         *asked.words(),
         *files,
-        *shared.runner_words(made.runner),
+        *shared.runner_words(made.ways),
         "--against",
         "all",
     ], "torch.compile is the bar to clear"
@@ -316,15 +332,3 @@ def _make_engine(
             force=force,
         )
     return require_delivered(built)
-
-
-def _conclude(
-    console: Console, result: Report, folder: Path, *, force: bool, as_json: bool
-) -> None:
-    """Write the report, and show its summary or its JSON."""
-    from swin_deploy.report.terminal import render_summary
-    from swin_deploy.report.write import write_report
-
-    written = write_report(result, folder, force=force)
-    show_result(result, render_summary, as_json=as_json)
-    console.note(f"  wrote {', '.join(map(str, written))}")

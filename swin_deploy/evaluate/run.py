@@ -22,7 +22,7 @@ from exporters.errors import ComparisonError, ConfigError, FileError, MissingBac
 from exporters.progress import Progress, Tell, silent
 from exporters.spec import Stage
 from swin_deploy.artifacts.facts import facts_of, versions
-from swin_deploy.candidates import Made, stages
+from swin_deploy.candidates import Made, candidates
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config.memory import require_memory
 from swin_deploy.evaluate.accuracy import LISTED, BackendAccuracy, Evaluation, score_answers
@@ -62,6 +62,8 @@ class _Backend:
         stage: Kind of model.
         file: File name of the artefact, or empty.
         runner: The runner, open unless it cannot run here.
+        digest: SHA-256 of the artefact; empty for a module.
+        way: Way that it is run in, if it was asked for, or empty.
         predictions: Its predictions, open; None if it cannot run here.
         not_run: Reason why it cannot run here; empty if it can.
     """
@@ -69,6 +71,8 @@ class _Backend:
     stage: Literal["reference"] | Stage
     file: str
     runner: Runner
+    digest: str = ""
+    way: str = ""
     predictions: Predictions | None = None
     not_run: str = ""
 
@@ -109,7 +113,7 @@ def evaluate(
 
     Args:
         loaded: The model, which must give class logits.
-        made: Files made from it, and the way to run the deploy model in PyTorch.
+        made: Files made from it, and further ways to run them and the deploy model.
         images: The labelled images.
         settings: Settings of the evaluation.
         progress: Function that is told the progress after each batch.
@@ -140,15 +144,13 @@ def _opened(
 ) -> Iterator[_Backend]:
     """Open each model with its predictions so far, and yield them, the reference first."""
     torch_runner = TorchRunner("PyTorch reference", loaded.reference)
-    reference: tuple[Literal["reference"], str, Runner] = ("reference", "", torch_runner)
-    digests = ["", "", *([""] if made.runner else [])]
-    digests += [one.sha256 for one in made.onnx] + [one.sha256 for one in made.engines]
+    found = [_Backend("reference", "", torch_runner)]
+    for one in candidates(loaded, made):
+        digest = one.source.sha256 if one.source else ""
+        found.append(_Backend(one.stage, one.file, one.runner, digest, one.way or ""))
     facts = json.dumps(facts_of(loaded).to_dict() | UNUSED)
-    kept: list[str] = []
-    for (stage, file, runner), digest in zip(
-        [reference, *stages(loaded, made)], digests, strict=True
-    ):
-        backend = _Backend(stage, file, runner)
+    for backend in found:
+        runner = backend.runner
         try:
             stack.enter_context(runner)
         except MissingBackendError as err:
@@ -158,14 +160,12 @@ def _opened(
         key = {
             "images": images.fingerprint,
             "model": hashlib.sha256(facts.encode()).hexdigest(),
-            "file": digest,
+            "file": backend.digest,
             "runs on": runner.backend,
             "versions": f"swin-deploy {__version__}, Pillow {PIL.__version__}",
         }
-        name = file or f"{stage}-{runner.precision}"
-        if name in kept:  # the deploy model again, in the way that ``made.runner`` runs it
-            name = f"{name}-{made.runner}"
-        kept.append(name)
+        name = backend.file or f"{backend.stage}-{runner.precision}"
+        name = f"{name}-{backend.way}" if backend.way else name
         backend.predictions = stack.enter_context(Predictions(settings.folder, name, key))
         _tell_taken_over(backend.predictions, runner.name, len(images.paths), notice)
         yield backend

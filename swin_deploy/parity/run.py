@@ -98,7 +98,7 @@ def prove_parity(
 
     Args:
         loaded: The model, with its reference.
-        made: The files, and the way to run the deploy model in PyTorch.
+        made: The files, and further ways to run them and the deploy model.
         images: Image sets, normalised.
         batches: Batch sizes.
         progress: Function that is told what is run, before it is run.

@@ -4,5 +4,6 @@
 ``ranges``    ranges and half-precision noise of each part of a model
 ``diagnose``  the precision that a model can have, and its float32 parts
 ``search``    ``--auto``: the fastest precision that is within tolerance
+``fastest``   the fastest runtime and arithmetic of those that are right
 ============  =============================================================
 """

@@ -24,13 +24,17 @@ from swin_deploy.images.class_names import read_class_names
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.predict.forms import form_of
 from swin_deploy.runners import (
+    OPENVINO_WAYS,
     TORCH_WAYS,
+    WAYS,
+    OpenvinoRunner,
+    OpenvinoWay,
     OrtRunner,
     Runner,
     SizesRunner,
     TorchRunner,
-    TorchWay,
     TrtRunner,
+    Way,
     deploy_runner,
 )
 from swin_deploy.runners.engine_manifest import read_engine_manifest
@@ -65,14 +69,15 @@ class Opened:
 
 
 def open_artifact(
-    artifact: Path | LoadedModel, *, runner: TorchWay | None = None, **asked: Unpack[LoadOptions]
+    artifact: Path | LoadedModel, *, runner: Way | None = None, **asked: Unpack[LoadOptions]
 ) -> Opened:
     """Read a model and its facts; an ONNX file or engine carries them.
 
     Args:
         artifact: A model, a checkpoint, the name of a model, an ONNX file, an engine or a manifest
             of sizes.
-        runner: The way that PyTorch runs the deploy model of a checkpoint; None for the reference.
+        runner: The way that PyTorch runs the deploy model of a checkpoint, or OpenVINO an ONNX
+            file; None for the reference, and for the file's own runtime.
         asked: Options of ``load_model``, for a checkpoint or a name; ``classes`` and ``scores``
             only for anything else, and ``img_size`` to take one of several sizes.
 
@@ -81,8 +86,8 @@ def open_artifact(
         DeployError: If the file cannot be read, or was not exported by swin-deploy.
     """
     require_known(asked)
-    if runner not in (None, *TORCH_WAYS):
-        raise ConfigError(f"runner {runner!r} is not known; use one of {', '.join(TORCH_WAYS)}")
+    if runner not in (None, *WAYS):
+        raise ConfigError(f"runner {runner!r} is not known; use one of {', '.join(WAYS)}")
     if isinstance(artifact, LoadedModel):
         _require_nothing_but_classes(artifact.name, asked, since="when it was loaded")
         return _named(_opened_model(artifact, runner), asked)
@@ -90,17 +95,24 @@ def open_artifact(
     if form == "checkpoint":
         name = str(artifact) if not artifact.exists() else None
         return _opened_model(load_model(name, None if name else artifact, **asked), runner)
-    if runner is not None:
-        raise ConfigError(
-            f"{artifact.name} is run by a runtime of its own; runner {runner} takes a checkpoint"
-        )
+    way = _of_files(artifact.name, runner)
+    if form == "engine" and way is not None:
+        raise ConfigError(f"{artifact.name} is run by TensorRT; runner {way} takes an ONNX file")
     answers: Mapping[str, Any] = asked
     if form == "sizes":
         answers = {name: value for name, value in asked.items() if name != "img_size"}
     _require_nothing_but_classes(artifact.name, answers, since="from its export")
     if form == "sizes":
-        return _named(_opened_sizes(artifact, asked.get("img_size")), asked)
-    return _named(_opened_onnx(artifact) if form == "onnx" else _opened_engine(artifact), asked)
+        return _named(_opened_sizes(artifact, asked.get("img_size"), way), asked)
+    opened = _opened_onnx(artifact, way) if form == "onnx" else _opened_engine(artifact)
+    return _named(opened, asked)
+
+
+def _of_files(name: str, runner: Way | None) -> OpenvinoWay | None:
+    """Return the way to run a file; raises ``ConfigError`` for one that takes a checkpoint."""
+    if runner is None or runner in OPENVINO_WAYS:
+        return runner
+    raise ConfigError(f"{name} is run by a runtime of its own; runner {runner} takes a checkpoint")
 
 
 def _named(opened: Opened, asked: LoadOptions) -> Opened:
@@ -116,17 +128,24 @@ def _named(opened: Opened, asked: LoadOptions) -> Opened:
     return dataclasses.replace(opened, facts=facts)
 
 
-def _opened_model(loaded: LoadedModel, way: TorchWay | None) -> Opened:
+def _opened_model(loaded: LoadedModel, way: Way | None) -> Opened:
     runner = TorchRunner("PyTorch reference", loaded.reference)
-    if way is not None:
+    if way in OPENVINO_WAYS:
+        raise ConfigError(
+            f"runner {way} takes an ONNX file; make one of {loaded.name} with swin-deploy export, "
+            "and give it instead"
+        )
+    if way in TORCH_WAYS:
         runner = deploy_runner(loaded.config, lambda: loaded.deploy, way)
     return Opened(loaded.name, facts_of(loaded), runner, loaded.sha256, loaded.notes)
 
 
-def _opened_onnx(path: Path) -> Opened:
+def _opened_onnx(path: Path, way: OpenvinoWay | None) -> Opened:
     file = read_onnx(path)
     facts = _required(file.facts, path)
-    runner = OrtRunner(path, file.precision, steps=facts.preprocessing)
+    runner: Runner = OrtRunner(path, file.precision, steps=facts.preprocessing)
+    if way is not None:
+        runner = OpenvinoRunner(path, file.precision, way=way, steps=facts.preprocessing)
     return Opened(path.name, facts, runner, file.sha256)
 
 
@@ -137,16 +156,18 @@ def _opened_engine(path: Path) -> Opened:
     return Opened(path.name, facts, runner, engine.sha256)
 
 
-def _opened_sizes(path: Path, picked: int | tuple[int, int] | None) -> Opened:
+def _opened_sizes(
+    path: Path, picked: int | tuple[int, int] | None, way: OpenvinoWay | None
+) -> Opened:
     """Open one size of a manifest, or all of them behind one runner."""
     sizes = read_sizes(path)
-    engines = sizes.has_engines and current_gpu() is not None
+    engines = sizes.has_engines and current_gpu() is not None and way is None
     chosen = sizes.sizes if picked is None else (sizes.at(picked),)
     each = [
-        _opened_engine(sizes.engine(one)) if engines else _opened_onnx(sizes.onnx(one))
+        _opened_engine(sizes.engine(one)) if engines else _opened_onnx(sizes.onnx(one), way)
         for one in chosen
     ]
-    notes = [NO_GPU] if sizes.has_engines and not engines else []
+    notes = [NO_GPU] if sizes.has_engines and not engines and way is None else []
     if picked is not None:
         return dataclasses.replace(each[0], notes=tuple(notes))
     return Opened(

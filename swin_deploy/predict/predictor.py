@@ -30,7 +30,7 @@ from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.images.scores import TAG_THRESHOLD, scores_of
 from swin_deploy.predict.opened import open_artifact
 from swin_deploy.predict.pictures import NamedPicture, Picture, named_picture
-from swin_deploy.runners import TorchWay
+from swin_deploy.runners import Way
 from swin_deploy.runners.base import Outputs, run_images
 
 Tell = Callable[[str, str], None]
@@ -96,8 +96,9 @@ class Predictor:
         threshold: Least score of a class to be named; by default 0.35 with a sigmoid, else none.
         batch: Number of pictures a call, clipped to the batches that the file takes.
         runner: The way that PyTorch runs a checkpoint's deploy model, ``torch`` or
-            ``torch-max-autotune``: compiled, for batches of powers of two. None runs the reference
-            as it is.
+            ``torch-max-autotune``: compiled, for batches of powers of two; or the way that OpenVINO
+            runs an ONNX file, ``openvino`` or ``openvino-bf16``. None runs the reference as it is,
+            and an ONNX file in ONNX Runtime.
         asked: Options of ``LoadOptions`` for a checkpoint, such as ``img_size``; ``classes`` and
             ``scores`` only for an ONNX file or an engine, and ``img_size`` to take one of several
             sizes.
@@ -132,7 +133,7 @@ class Predictor:
         top: int | None = None,
         threshold: float | None = None,
         batch: int = BATCH,
-        runner: TorchWay | None = None,
+        runner: Way | None = None,
         **asked: Unpack[LoadOptions],
     ) -> None:
         for what, value in (("top", TOP if top is None else top), ("batch", batch)):

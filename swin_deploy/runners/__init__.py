@@ -7,6 +7,7 @@
 ``engine_manifest``  the facts in an engine's manifest, checked before TensorRT is used
 ``intermediates``    the intermediate tensors of a model, as outputs next to its own
 ``int8_noise``       a float32 model whose linear layers round to 8-bit integers
+``openvino``         an ONNX file in OpenVINO on the CPU, in float32 or bfloat16
 ``ort``              an ONNX file in ONNX Runtime
 ``pytorch``          a module in PyTorch
 ``runtime_cache``    kernels that TensorRT-RTX compiles at run time, kept for the next run
@@ -16,6 +17,7 @@
 ``deployed``         the deploy model compiled by PyTorch
 ``fused``            the deploy model with window attention as one Triton kernel, on a GPU
 ``refusals``         the reasons why an engine does not run here
+``ways``             the ways to run a model that are asked for by name
 ``tensors``          names and types of the tensors that an engine takes and gives
 ``window_triton``    window attention as one Triton kernel
 ===================  =============================================================================
@@ -29,15 +31,21 @@ from __future__ import annotations
 
 from swin_deploy.runners.base import Outputs, Runner
 from swin_deploy.runners.deployed import TORCH_WAYS, TorchWay, deploy_runner
+from swin_deploy.runners.openvino import OPENVINO_WAYS, OpenvinoRunner, OpenvinoWay
 from swin_deploy.runners.ort import CPU_PROVIDER, CUDA_PROVIDER, OrtRunner
 from swin_deploy.runners.pytorch import TorchRunner, torch_dtype
 from swin_deploy.runners.sizes import SizesRunner
 from swin_deploy.runners.trt import TrtRunner
+from swin_deploy.runners.ways import WAYS, Way, openvino_ways, torch_ways
 
 __all__ = [
     "CPU_PROVIDER",
     "CUDA_PROVIDER",
+    "OPENVINO_WAYS",
     "TORCH_WAYS",
+    "WAYS",
+    "OpenvinoRunner",
+    "OpenvinoWay",
     "OrtRunner",
     "Outputs",
     "Runner",
@@ -45,6 +53,9 @@ __all__ = [
     "TorchRunner",
     "TorchWay",
     "TrtRunner",
+    "Way",
     "deploy_runner",
+    "openvino_ways",
     "torch_dtype",
+    "torch_ways",
 ]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporters.arrays import plain_array
-from exporters.errors import ComparisonError
+from exporters.errors import ComparisonError, ExportError
 from exporters.spec import Precision
+from exporters.text_files import shortened
+from swin_deploy.config.memory import available_bytes
 from swin_deploy.images.decode import denormalise
 from swin_deploy.images.preprocessing import Preprocessing
 
@@ -167,4 +171,39 @@ def check_shape(images: NDArray[Any], wanted: tuple[Any, ...], name: str) -> Non
         raise ComparisonError(
             f"{name} takes images of shape {list(wanted)}, not {list(images.shape)}; use the image "
             "size and batch that it was exported for"
+        )
+
+
+def not_one_input(path: Path, *, inputs: int, outputs: int) -> ExportError:
+    """Make the error for an ONNX file without exactly one input, or without an output.
+
+    Args:
+        path: Path of the file.
+        inputs: Number of its inputs.
+        outputs: Number of its outputs.
+    """
+    return ExportError(
+        f"{path} has {inputs} inputs and {outputs} outputs; expected one input: export the model "
+        "again"
+    )
+
+
+def require_image_memory(path: Path, shape: tuple[Any, ...], dtype: type[np.number[Any]]) -> None:
+    """Refuse a fixed batch whose images alone exceed this machine's memory.
+
+    Args:
+        path: Path of the ONNX file, for the message.
+        shape: Shape of its input; an axis of free size is negative or not an integer.
+        dtype: Type of its input.
+
+    Raises:
+        ExportError: If there is less memory.
+    """
+    values = math.prod(size for size in shape if isinstance(size, int) and size >= 0)
+    need = np.dtype(dtype).itemsize * values
+    have = available_bytes()
+    if have is not None and need > have:
+        raise ExportError(
+            f"one call of {shortened(path)} takes {need / 1e9:,.1f} GB of images, here are "
+            f"{have / 1e9:,.1f} GB; export it with a smaller batch"
         )

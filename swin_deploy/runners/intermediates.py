@@ -24,7 +24,7 @@ from exporters.spec import Precision, Runtime
 from exporters.staging import temporary_folder
 from exporters.weights import serialized
 from swin_deploy.images.preprocessing import Preprocessing
-from swin_deploy.runners import OrtRunner, Runner, TorchRunner
+from swin_deploy.runners import OpenvinoRunner, OpenvinoWay, OrtRunner, Runner, TorchRunner
 
 Side = Literal["in", "out"]
 REORDERS = (
@@ -125,8 +125,11 @@ def tappable_graph(
     *,
     steps: Preprocessing | None = None,
     runtime: Runtime = "tensorrt",
+    way: OpenvinoWay | None = None,
 ) -> Probed:
-    """Make an ONNX file that ONNX Runtime runs readable inside; its nodes are named by module.
+    """Make an ONNX file readable inside; its nodes are named by module.
+
+    A tensor that is read is written to memory: OpenVINO then fuses no operations across it.
 
     Args:
         path: Path of the file.
@@ -134,7 +137,14 @@ def tappable_graph(
         precision: Precision of the graph.
         steps: Preprocessing by which images are normalised, for a graph that takes pixels.
         runtime: Runtimes that its tokens are laid out for.
+        way: Way in which OpenVINO runs it; None for ONNX Runtime.
     """
+
+    def runner_of(tapped: Path) -> Runner:
+        if way is not None:
+            return OpenvinoRunner(tapped, precision, way=way, name="taps", steps=steps)
+        return OrtRunner(tapped, precision, name="taps", steps=steps)
+
     paths: set[str] = set()
     for node in graph.graph.node:
         module = _path(node)
@@ -142,7 +152,7 @@ def tappable_graph(
     return Probed(
         frozenset(paths),
         dict(_reorders(graph.graph)),
-        lambda taps: _open_tapped_graph(path, tap_outputs(graph, taps), precision, steps),
+        lambda taps: _open_tapped_graph(path, tap_outputs(graph, taps), runner_of),
         runtime,
     )
 
@@ -166,12 +176,12 @@ def _reorders(body: onnx.GraphProto) -> Iterator[tuple[str, NDArray[np.int64]]]:
 
 @contextlib.contextmanager
 def _open_tapped_graph(
-    path: Path, outputs: onnx.ModelProto, precision: Precision, steps: Preprocessing | None
+    path: Path, outputs: onnx.ModelProto, runner_of: Callable[[Path], Runner]
 ) -> Iterator[Runner]:
     with temporary_folder() as folder:
         tapped = folder / "tapped.onnx"
         _write_merged(path, outputs, tapped)
-        with OrtRunner(tapped, precision, name="taps", steps=steps) as runner:
+        with runner_of(tapped) as runner:
             yield runner
 
 

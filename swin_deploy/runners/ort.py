@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,9 +15,16 @@ from exporters.errors import ExportError, FileError, MissingBackendError
 from exporters.precisions import PRECISIONS
 from exporters.spec import Precision
 from exporters.text_files import shortened
-from swin_deploy.config.memory import available_bytes
 from swin_deploy.images.preprocessing import Preprocessing
-from swin_deploy.runners.base import Outputs, Runner, check_shape, pixel_images, plain_images
+from swin_deploy.runners.base import (
+    Outputs,
+    Runner,
+    check_shape,
+    not_one_input,
+    pixel_images,
+    plain_images,
+    require_image_memory,
+)
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -67,10 +73,7 @@ class OrtRunner(Runner):
         self.backend = f"ONNX Runtime {self._ort.__version__}, {provider}"
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or not outputs:
-            raise ExportError(
-                f"{self._path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one "
-                "input: export the model again"
-            )
+            raise not_one_input(self._path, inputs=len(inputs), outputs=len(outputs))
         # Names and sizes only: ONNX Runtime's own descriptions keep the session alive.
         self._input, self._shape = inputs[0].name, tuple(inputs[0].shape)
         self._dtype = INPUT_TYPES.get(inputs[0].type, np.float32)
@@ -80,20 +83,9 @@ class OrtRunner(Runner):
         batch = self._shape[0] if self._shape else None
         if isinstance(batch, int):
             self.min_batch = self.max_batch = batch
-            self._require_memory()
+            require_image_memory(self._path, self._shape, self._dtype)
         self._session = session
         return self
-
-    def _require_memory(self) -> None:
-        """Refuse a fixed batch whose images alone exceed this machine's memory."""
-        values = math.prod(size for size in self._shape if isinstance(size, int))
-        need = np.dtype(self._dtype).itemsize * values
-        have = available_bytes()
-        if have is not None and need > have:
-            raise ExportError(
-                f"one call of {shortened(self._path)} takes {need / 1e9:,.1f} GB of images, here "
-                f"are {have / 1e9:,.1f} GB; export it with a smaller batch"
-            )
 
     def __exit__(self, *exc_info: object) -> None:
         self._binding = self._session = None

@@ -111,6 +111,6 @@ def test_ort_runner_refuses_a_batch_that_does_not_fit(
     onnx.save(graph, tmp_path / "many.onnx")
     with OrtRunner(full, "fp32") as runner:
         assert runner.run(np.zeros((1, 3, 56, 56), np.float32))[0].shape == (1, 10)
-    monkeypatch.setattr("swin_deploy.runners.ort.available_bytes", lambda: 1 << 20)
+    monkeypatch.setattr("swin_deploy.runners.base.available_bytes", lambda: 1 << 20)
     with pytest.raises(ExportError, match=r"many\.onnx takes 0\.2 GB of images, here are 0\.0 GB"):
         OrtRunner(tmp_path / "many.onnx", "fp32").__enter__()

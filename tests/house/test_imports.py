@@ -13,10 +13,11 @@ import swin_deploy
 ROOT = Path(swin_deploy.__file__).parent.parent
 PACKAGES = (exporters, swin_deploy)
 HEAVY = {
-    "torch", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy",
-    "rich", "numpy", "PIL", "safetensors", "einops", "timm", "torchvision", "transformers",
+    "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx",
+    "polygraphy", "rich", "numpy", "PIL", "safetensors", "einops", "timm", "torchvision",
+    "transformers",
 }  # fmt: skip
-BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy"}
+BACKENDS = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "polygraphy"}
 KERNEL = "swin_deploy.runners.window_triton"  # it needs Triton, and loads where that is
 PEERS = {"timm", "torchvision", "transformers"}  # their checkpoints are read without them
 SUBPACKAGES = {

@@ -11,7 +11,6 @@ import shutil
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import click
 import numpy as np
@@ -36,7 +35,15 @@ from swin_deploy.cli import cli
 from swin_deploy.images.sets import seeded_images
 from swin_deploy.parity.run import prove_parity
 from swin_deploy.report.words import headline, verdict_sentences
-from swin_deploy.runners import TORCH_WAYS, TorchRunner, deploy_runner, deployed, pytorch
+from swin_deploy.runners import (
+    OPENVINO_WAYS,
+    TORCH_WAYS,
+    WAYS,
+    TorchRunner,
+    deploy_runner,
+    deployed,
+    pytorch,
+)
 from swin_deploy.runners.base import run_images
 from swin_deploy.runners.compiling import compiling, require_compiler
 
@@ -111,10 +118,10 @@ def test_compiled_baselines_of_a_gpu_come_as_cuda_graphs_too() -> None:
 
 @pytest.mark.parametrize("name", ["parity", "run", "bench", "evaluate", "predict"])
 def test_option_takes_the_ways_there_are_and_has_help(name: str) -> None:
-    (option,) = [one for one in cli.commands[name].params if one.name == "runner"]
+    (option,) = [one for one in cli.commands[name].params if "--runner" in one.opts]
     assert isinstance(option, click.Option)
     assert isinstance(option.type, click.Choice)
-    assert tuple(option.type.choices) == TORCH_WAYS == get_args(deployed.TorchWay)
+    assert tuple(option.type.choices) == WAYS == (*TORCH_WAYS, *OPENVINO_WAYS)
     assert "in float16, as one CUDA graph" in (option.help or "")
     assert "--runner torch" in (cli.commands[name].epilog or "")
 
@@ -264,7 +271,7 @@ def test_parity_of_what_cannot_be_compiled_fails_and_goes_on(
     )
     images = [seeded_images(SMALL, count=2)]
     report = prove_parity(
-        small(), Made(runner="torch"), images=images, batches=(2,), progress=silent
+        small(), Made(ways=("torch",)), images=images, batches=(2,), progress=silent
     )
     assert [hop.passed for hop in report.hops] == [True, False]
     assert headline(report) == "Not equal: deploy model, compiled"
@@ -312,7 +319,7 @@ def test_without_a_compiler_it_is_not_run(tmp_path: Path) -> None:
 def test_parity_judges_it_like_every_step() -> None:
     images = [seeded_images(SMALL, count=2)]
     report = prove_parity(
-        small(), Made(runner="torch"), images=images, batches=(2,), progress=silent
+        small(), Made(ways=("torch",)), images=images, batches=(2,), progress=silent
     )
     plain, hop = report.hops
     assert (hop.name, hop.stage, hop.passed) == ("deploy model, compiled", "deploy", True)
@@ -334,7 +341,7 @@ def test_parity_finds_a_fault_that_only_the_compiled_model_has(
     monkeypatch.setattr(TorchRunner, "_run", wrong)
     images = [seeded_images(SMALL, count=2)]
     report = prove_parity(
-        small(), Made(runner="torch"), images=images, batches=(2,), progress=silent
+        small(), Made(ways=("torch",)), images=images, batches=(2,), progress=silent
     )
     assert [hop.passed for hop in report.hops] == [True, False]
 
@@ -342,7 +349,7 @@ def test_parity_finds_a_fault_that_only_the_compiled_model_has(
 @compiles
 def test_bench_times_it_as_ours() -> None:
     report = measure_throughput(
-        small(), Made(runner="torch"), batches=(2,),
+        small(), Made(ways=("torch",)), batches=(2,),
         effort=Effort(warmup=1, iterations=3, seconds=2), against=("eager",),
     )  # fmt: skip
     (row,) = [one for one in report.results if one.mode == "compile"]
@@ -408,7 +415,7 @@ def test_deployed_model_on_a_gpu_is_a_graph_with_the_kernel_and_right(family: st
     model = LoadedModel("m", config, trained_like(config), None, "", library_steps(config))
     images = [seeded_images(config, count=4)]
     report = prove_parity(
-        model, Made(runner="torch"), images=images, batches=(1, 4), progress=silent
+        model, Made(ways=("torch",)), images=images, batches=(1, 4), progress=silent
     )
     hop = report.hops[1]
     assert hop.name == "deploy model fp16, compiled, CUDA graph, fused attention"

@@ -1,0 +1,228 @@
+"""``swin-deploy run --for cpu``: the fastest right way to run a model on a CPU."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from exporters.backends import cuda_device_count, load_openvino, openvino_cpu
+from exporters.errors import MissingBackendError
+from swin_deploy.artifacts.outputs import report_outputs
+from swin_deploy.cli.console import CHECK_FAILED, Console, announce, announce_images, command_line
+from swin_deploy.cli.options import ModelRequest, runner_words
+from swin_deploy.cli.outputs import claim_artifacts, claim_outputs
+from swin_deploy.cli.run_steps import QUICK, QUICK_BATCHES, QUICK_IMAGES, conclude
+from swin_deploy.config import BUNDLED_IMAGES
+
+if TYPE_CHECKING:
+    from swin_deploy.bench import BenchReport
+    from swin_deploy.candidates import Made
+    from swin_deploy.checkpoints.load import LoadedModel
+    from swin_deploy.images.sets import ImageSet
+    from swin_deploy.parity import ParityReport
+    from swin_deploy.precision.fastest import Choice
+    from swin_deploy.runners import Way
+
+OF_ENGINES = ("auto", "flavor", "compute_capability")  # parameters of engines alone
+
+
+@dataclass(frozen=True)
+class CpuRun:
+    """The options of ``run`` that hold for a CPU, as the command has them."""
+
+    images: Path | None
+    limit: int
+    original: str
+    runners: tuple[Way, ...]
+    full_precision: bool
+    opset: int
+    batch: int
+    output: Path
+    report: Path
+    bench_seconds: float
+    quick: bool
+    force: bool
+    as_json: bool
+
+
+def refuse_engine_options(precision: str) -> None:
+    """Refuse options of engines, which a CPU does not run; raises ``UsageError``."""
+    context = click.get_current_context()
+    defaults = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
+    given = [one for one in OF_ENGINES if context.get_parameter_source(one) not in defaults]
+    if given:
+        name = given[0].replace("_", "-")
+        raise click.UsageError(f"--{name} is for engines; leave it out with --for cpu")
+    if precision != "fp32" and context.get_parameter_source("precision") not in defaults:
+        raise click.UsageError(
+            f"--for cpu finds the precision by itself; leave out --{precision}, or give --fp32 "
+            "for float32 alone"
+        )
+    if cuda_device_count():
+        raise click.UsageError(
+            "--for cpu measures the CPU, and a GPU would be used here; hide it: put "
+            "CUDA_VISIBLE_DEVICES= in front of the command"
+        )
+
+
+def run_for_cpu(console: Console, asked: ModelRequest, options: CpuRun) -> None:
+    """Export a model for CPUs, prove and time each way to run the file, and choose one."""
+    inputs = (*asked.inputs(), options.images)
+    claim_outputs(report_outputs(options.report), inputs=inputs, force=options.force)
+    with console.loading("Loading PyTorch and the model"):
+        from swin_deploy.artifacts.onnx_file import export_spec, onnx_name, write_onnx
+        from swin_deploy.candidates import Made
+        from swin_deploy.original.build import original_library
+        from swin_deploy.parity.run import image_sets
+        from swin_deploy.precision.fastest import choose_fastest, without_refused
+        from swin_deploy.report.make import make_report
+
+        ways, missing = _ways(options)
+        loaded = asked.load()
+        original_library(loaded, options.original)  # a wrong choice fails before the work
+        limit = min(options.limit, QUICK_IMAGES) if options.quick else options.limit
+        sets = image_sets(loaded, options.images, limit=limit)
+    announce(console, loaded)
+    announce_images(console, sets)
+    for text in (*missing, *([f"quick: {QUICK}"] if options.quick else [])):
+        console.warn(text)
+    path = options.output / onnx_name(loaded.name, "fp32", options.opset, runtime="cpu")
+    claim_artifacts([path], inputs=inputs, force=options.force)
+    with console.step(f"Exporting ONNX for CPUs, opset {options.opset}"):
+        spec = export_spec(loaded, opset=options.opset, runtime="cpu")
+        file = write_onnx(loaded, spec, path, force=options.force).without_weights()
+    made = Made((file,), ways=ways)
+    parity, bench = _judge(console, loaded, made, sets, options)
+    choice = choose_fastest(parity, bench, batch=options.batch)
+    kept = without_refused(parity, choice)
+    result = make_report(loaded, made, parity=kept, bench=bench, images=sets)
+    told = _told(choice, missing, options)
+    words, why = _next_words(asked, loaded, path, choice, options)
+    result = replace(
+        result,
+        conditions=result.conditions | told | ({"quick": QUICK} if options.quick else {}),
+        next_command=f"{command_line(*words)}  # {why}" if choice.chosen else "",
+    )
+    conclude(console, result, options.report, force=options.force, as_json=options.as_json)
+    for name, text in told.items():
+        console.note(f"  {name}: {text}")
+    if not choice.is_right or kept.verdict != "pass":
+        click.get_current_context().exit(CHECK_FAILED)
+    console.note(f"  open {options.report / 'report.html'}; ship {path} with its .json")
+    console.next_step(*words, why=why)
+
+
+def _ways(options: CpuRun) -> tuple[tuple[Way, ...], list[str]]:
+    """Return the ways to try, and the reasons why others are not."""
+    asked = tuple(options.runners)
+    try:
+        abilities = openvino_cpu(load_openvino().Core()).abilities
+    except MissingBackendError as err:
+        if any(one.startswith("openvino") for one in asked):
+            raise
+        return asked, [f"ONNX Runtime alone is tried: {err}"]
+    found: tuple[Way, ...] = ("openvino",)
+    if options.full_precision:
+        return tuple(dict.fromkeys((*asked, *found))), []
+    if "BF16" not in abilities:
+        why = f"bfloat16 is not tried: this CPU has {', '.join(abilities)}"
+        return tuple(dict.fromkeys((*asked, *found))), [why]
+    return tuple(dict.fromkeys((*asked, *found, "openvino-bf16"))), []
+
+
+def _judge(
+    console: Console,
+    loaded: LoadedModel,
+    made: Made,
+    sets: Sequence[ImageSet],
+    options: CpuRun,
+) -> tuple[ParityReport, BenchReport | None]:
+    """Compare every step with the reference, and time it unless a first look is enough."""
+    from swin_deploy.bench import Effort
+    from swin_deploy.bench.throughput import measure_throughput
+    from swin_deploy.parity.run import BATCHES, prove_parity
+
+    with console.step("Comparing every step with the reference") as step:
+        parity = prove_parity(
+            loaded,
+            made,
+            images=sets,
+            batches=QUICK_BATCHES if options.quick else BATCHES,
+            progress=step.update,
+            original=options.original,
+        )
+    if options.quick:
+        return parity, None
+    with console.step("Measuring throughput") as step:
+        effort = Effort(seconds=options.bench_seconds)
+        batches = (1, options.batch)
+        bench = measure_throughput(
+            loaded, made, batches=batches, effort=effort, progress=step.update
+        )
+    return parity, bench
+
+
+def _told(choice: Choice, missing: Sequence[str], options: CpuRun) -> dict[str, str]:
+    """Describe the choice, its reason, the slower ways and those that were refused."""
+    told = {}
+    if choice.chosen is not None and choice.timing is not None:
+        row = choice.timing
+        told["chosen"] = (
+            f"{choice.chosen.name}, the fastest within tolerance: {_speed(row.images_per_s)} at "
+            f"batch {options.batch}, {row.ratio:.2f} x the PyTorch reference"
+        )
+        if choice.undecided:
+            told["chosen"] += (
+                f"; not surely faster than {', '.join(choice.undecided)} (their intervals "
+                "overlap): more with --bench-seconds"
+            )
+    elif choice.is_right:
+        told["chosen"] = "none: nothing was timed"
+    else:
+        told["chosen"] = "none: no way to run the file is within tolerance"
+    slower = [
+        f"{hop.name} ({_speed(row.images_per_s)})" if row else f"{hop.name} (not timed)"
+        for hop, row in choice.slower
+    ]
+    if slower:
+        told["right, and not chosen" if choice.chosen else "right"] = ", ".join(slower)
+    refused = [*(f"{name}: {why}" for name, why in choice.refused.items()), *missing]
+    return told | ({"refused": "; ".join(refused)} if refused else {})
+
+
+def _speed(images_per_s: float) -> str:
+    return (
+        f"{images_per_s:,.3g} images/s" if images_per_s < 1000 else f"{images_per_s:,.0f} images/s"
+    )
+
+
+def _next_words(
+    asked: ModelRequest, loaded: LoadedModel, path: Path, choice: Choice, options: CpuRun
+) -> tuple[list[object], str]:
+    """Return the command to run next and its reason: the whole proof, pictures or benchmarks."""
+    if options.quick:
+        return [
+            word for word in sys.argv[1:] if word != "--quick"
+        ], "the whole proof, with throughput"
+    way = _way_of(choice)
+    pictures = options.images or BUNDLED_IMAGES.get(loaded.name)
+    if pictures is None:
+        ways = runner_words(way)
+        return ["bench", *asked.words(), "--onnx", path, *ways, "--against", "all"], (
+            "torch.compile is the bar to clear"
+        )
+    features = [] if "logits" in loaded.config.output_names else ["--features", "features.npz"]
+    return ["predict", path, pictures, *runner_words(way), *features], "uses what was chosen"
+
+
+def _way_of(choice: Choice) -> list[str]:
+    """Return the runner of the choice; none for ONNX Runtime, which is the file's own."""
+    if choice.chosen is None or not choice.chosen.name.startswith("OpenVINO"):
+        return []
+    return ["openvino-bf16" if choice.chosen.precision == "bf16" else "openvino"]

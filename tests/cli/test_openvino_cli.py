@@ -1,0 +1,89 @@
+"""``--runner openvino`` on the command line: judged, timed, evaluated and used."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import several_sizes
+from command_line import IMAGES, SMALL_PARITY, Command
+
+from exporters.backends import load_openvino, openvino_cpu
+from exporters.errors import MissingBackendError
+
+try:
+    ABILITIES = openvino_cpu(load_openvino().Core()).abilities
+except MissingBackendError as err:
+    pytest.skip(str(err), allow_module_level=True)
+pytest.importorskip("onnxruntime")
+BOTH = ("--runner", "openvino", "--runner", "openvino-bf16")
+
+
+def test_parity_judges_each_way_and_follows_its_tokens(swin: Command, full: Path) -> None:
+    values = swin("parity", *SMALL_PARITY, "--onnx", full, *BOTH, "--json").assert_done().json
+    found = {hop["name"]: hop for hop in values["hops"]}
+    assert list(found) == ["deploy model", "ONNX fp32", "OpenVINO fp32", "OpenVINO bf16"]
+    assert found["OpenVINO fp32"]["passed"] is True
+    assert found["OpenVINO fp32"]["drift"]
+    assert found["OpenVINO bf16"]["passed"] is (True if "BF16" in ABILITIES else None)
+    for hop in (found["OpenVINO fp32"], found["OpenVINO bf16"]):
+        assert hop["backend"].startswith("OpenVINO ")
+        assert hop["file"] == full.name
+
+
+def test_bench_times_it_next_to_onnx_runtime(swin: Command, full: Path) -> None:
+    few = ("--model", "notebook-digits", "--batch", 2, "--seconds", 1, "--against", "eager")
+    rows = swin("bench", *few, "--onnx", full, *BOTH[:2], "--json").assert_done().json["results"]
+    (row,) = [one for one in rows if one["name"] == "OpenVINO fp32"]
+    assert row["kind"] == "onnx"
+    assert row["images_per_s"] > 0
+    assert row["relative_l2"] < 1e-5
+
+
+def test_evaluate_keeps_the_answers_of_each_way_apart(swin: Command, full: Path) -> None:
+    few = ("evaluate", "--model", "notebook-digits", "--limit", 20, "--onnx", full, *BOTH[:2])
+    values = swin(*few, "--json").assert_done().json
+    assert [one["name"] for one in values["candidates"]][-2:] == ["ONNX fp32", "OpenVINO fp32"]
+    again = swin(*few, "--json").assert_done()
+    assert again.err.count("takes over 20 of 20 images") == 1 + len(values["candidates"])
+
+
+def test_predict_gives_the_answers_of_onnx_runtime(swin: Command, full: Path) -> None:
+    plain = swin("predict", full, IMAGES / "3", "--json").assert_done()
+    for way in ("openvino", *(["openvino-bf16"] if "BF16" in ABILITIES else [])):
+        outcome = swin("predict", full, IMAGES / "3", "--runner", way, "--json").assert_done()
+        assert "OpenVINO" in outcome.err
+        for ours, theirs in zip(outcome.out.splitlines(), plain.out.splitlines(), strict=True):
+            assert ours.split('"index"')[0] == theirs.split('"index"')[0]
+
+
+def test_predict_takes_a_manifest_of_sizes(swin: Command, tmp_path: Path) -> None:
+    sizes = several_sizes.export_digits(tmp_path)
+    outcome = swin("predict", sizes, IMAGES / "3", "--runner", "openvino").assert_done()
+    assert "OpenVINO" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["parity", "bench", "evaluate"])
+def test_without_an_onnx_file_it_is_wrong_usage(swin: Command, command: str) -> None:
+    outcome = swin(command, "--model", "notebook-digits", *BOTH)
+    assert outcome.status == 2
+    assert "--runner openvino runs ONNX files; give one with --onnx" in outcome.err
+
+
+def test_predict_of_a_checkpoint_is_refused(swin: Command) -> None:
+    swin("predict", "notebook-digits", IMAGES / "3", "--runner", "openvino").assert_error(
+        "takes an ONNX file"
+    )
+
+
+def test_missing_package_is_one_line(
+    swin: Command, full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    install = 'openvino is not installed; install it: pip install "swin-deploy[openvino]"'
+    swin("predict", full, IMAGES / "3", "--runner", "openvino").assert_error(install)
+    values = swin("parity", *SMALL_PARITY, "--onnx", full, *BOTH[:2], "--json").assert_done().json
+    assert values["hops"][-1]["not_run"] == install
+    found = swin("doctor", "--json").assert_done().json["openvino"]
+    assert (found["state"], found["remedy"]) == ("missing", install.split(": ")[1])

@@ -1,0 +1,159 @@
+"""``run --for cpu``: every family to the fastest right way on a CPU, and what is refused."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import library_folders
+import numpy as np
+import pytest
+import torch
+from command_line import Command, Outcome
+from matrix import CONFIGS, Cell
+
+from exporters.backends import load_openvino, openvino_cpu
+from exporters.errors import MissingBackendError
+from swin_deploy.config import BUNDLED_IMAGES, Output
+from swin_deploy.runners import OpenvinoRunner, Outputs
+
+try:
+    ABILITIES = openvino_cpu(load_openvino().Core()).abilities
+except MissingBackendError as err:
+    pytest.skip(str(err), allow_module_level=True)
+pytest.importorskip("onnxruntime")
+if torch.cuda.is_available():
+    pytest.skip("run --for cpu wants no GPU", allow_module_level=True)
+
+DIGITS = ("run", "--for", "cpu", "--model", "notebook-digits")
+HALF = ["OpenVINO bf16"] if "BF16" in ABILITIES else []
+WAYS = ["ONNX fp32", "OpenVINO fp32", *HALF]
+FILE = "engines/notebook-digits-fp32-opset17-cpu.onnx"
+
+
+def hops(values: dict[str, Any]) -> dict[str, Any]:
+    return {hop["name"]: hop for hop in values["parity"]["hops"] if hop["stage"] == "onnx"}
+
+
+def following(outcome: Outcome) -> list[str]:
+    """The words of the proposed command, as a shell reads them."""
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("next: ")]
+    return shlex.split(line.removeprefix("next: swin-deploy "), comments=True)
+
+
+@pytest.fixture
+def disturbed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """OpenVINO gives something else in the precisions of the parameter."""
+    fetch = OpenvinoRunner.fetch
+
+    def wrong(self: OpenvinoRunner) -> Outputs:
+        off = self.precision in request.param
+        return tuple(one * np.float32(1.1 if off else 1) for one in fetch(self))
+
+    monkeypatch.setattr(OpenvinoRunner, "fetch", wrong)
+
+
+def test_digits_choose_a_right_way_and_the_next_command_uses_it(swin: Command) -> None:
+    outcome = swin(*DIGITS, "--limit", 6, "--bench-seconds", 1, "--batch", 2, "--json")
+    values = outcome.assert_done().json
+    assert list(hops(values)) == WAYS
+    assert all(hop["passed"] for hop in hops(values).values())
+    rows = [
+        one for one in values["bench"]["results"] if one["batch"] == 2 and one["kind"] == "onnx"
+    ]
+    fastest = max(rows, key=lambda one: one["images_per_s"])["name"]
+    assert values["conditions"]["chosen"].startswith(f"{fastest}, the fastest within tolerance")
+    assert all(
+        one in values["conditions"]["right, and not chosen"] for one in WAYS if one != fastest
+    )
+    assert values["artifacts"][0]["file"] == Path(FILE).name
+    words = following(outcome)
+    assert words[:3] == ["predict", FILE, str(BUNDLED_IMAGES["notebook-digits"])]
+    assert ("openvino-bf16" in words) is (fastest == "OpenVINO bf16")
+    swin("predict", FILE, BUNDLED_IMAGES["notebook-digits"] / "3", *words[3:]).assert_done()
+
+
+@pytest.mark.parametrize(
+    ("family", "output"),
+    [("notebook", "tokens"), ("swin", "logits"), ("swinv2", "stages"), ("s3", "features")],
+)
+def test_every_family_is_proved(
+    swin: Command,
+    tmp_path: Path,
+    family: str,
+    output: Output,
+) -> None:
+    assert family in CONFIGS
+    model = Cell(tmp_path, family, output, "fp32").model
+    values = swin("run", "--for", "cpu", *model, "--quick", "--json").assert_done().json
+    # OpenVINO 2026.4 miscomputes a single window of 2 x 2 tokens, as in S3's last stage here, where
+    # the batch is fixed; such a way is refused, and nothing else is.
+    refused = values["conditions"].get("refused", "")
+    assert [one for one in WAYS if f"{one}: out of tolerance" not in refused] == list(hops(values))
+    assert family == "s3" or not refused
+    assert all(hop["passed"] for hop in hops(values).values())
+    assert values["conditions"]["right"]
+    assert values["verdict"] == "pass"
+    assert values["bench"] is None
+
+
+def test_padded_size_is_proved_in_float32_alone(swin: Command, tmp_path: Path) -> None:
+    library_folders.huggingface(tmp_path / "hf", "swin", image_size=36, window_size=4)
+    model = ("--checkpoint", tmp_path / "hf", "--image-size", "36x28")
+    values = swin("run", "--for", "cpu", *model, "--quick", "--fp32", "--json").assert_done().json
+    assert list(hops(values)) == ["ONNX fp32", "OpenVINO fp32"]
+    assert all(hop["passed"] for hop in hops(values).values())
+    assert values["made_from"]["image size"] == "36 x 28 pixels"
+
+
+@pytest.mark.parametrize("disturbed", [("fp32", "bf16")], indirect=True)
+@pytest.mark.usefixtures("disturbed")
+def test_ways_out_of_tolerance_are_refused_and_another_is_chosen(swin: Command) -> None:
+    outcome = swin(*DIGITS, "--limit", 4, "--bench-seconds", 1, "--batch", 2, "--json")
+    values = outcome.assert_done().json
+    assert list(hops(values)) == ["ONNX fp32"]
+    assert values["conditions"]["chosen"].startswith("ONNX fp32, ")
+    assert all(f"{one}: out of tolerance" in values["conditions"]["refused"] for one in WAYS[1:])
+    assert "--runner" not in following(outcome)
+
+
+@pytest.mark.parametrize("disturbed", [("fp32", "bf16")], indirect=True)
+@pytest.mark.usefixtures("disturbed")
+def test_nothing_right_is_status_1(swin: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    outcome = swin(*DIGITS, "--quick", "--json")
+    assert outcome.status == 1
+    assert outcome.json["verdict"] == "fail"
+    assert outcome.json["conditions"]["chosen"].startswith("none: no way to run the file")
+    assert "onnxruntime is not installed" in outcome.json["conditions"]["refused"]
+
+
+def test_without_openvino_onnx_runtime_alone_is_tried(
+    swin: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    outcome = swin(*DIGITS, "--quick", "--json").assert_done()
+    assert list(hops(outcome.json)) == ["ONNX fp32"]
+    assert 'pip install "swin-deploy[openvino]"' in outcome.err
+    assert "openvino is not installed" in outcome.json["conditions"]["refused"]
+    swin(*DIGITS, "--quick", "--force", "--runner", "openvino").assert_error("not installed")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--fp16",), "leave out --fp16"),
+        (("--flavor", "tensorrt-rtx"), "--flavor is for engines"),
+        (("--compute-capability", "8.9"), "--compute-capability is for engines"),
+        (("--auto",), "--auto is for engines"),
+    ],
+)
+def test_options_of_engines_are_wrong_usage(
+    swin: Command, words: tuple[str, ...], message: str
+) -> None:
+    outcome = swin(*DIGITS, *words)
+    assert outcome.status == 2
+    assert message in outcome.err
+    assert not Path("engines").exists()
