@@ -21,7 +21,8 @@ KERNEL = "swin_deploy.runners.window_triton"  # it needs Triton, and loads where
 PEERS = {"timm", "torchvision", "transformers"}  # their checkpoints are read without them
 SUBPACKAGES = {
     *("api", "artifacts", "bench", "checkpoints", "cli", "config", "deploy", "evaluate", "images"),
-    *("original", "parity", "precision", "predict", "reference", "report", "runners", "swap"),
+    *("original", "parity", "precision", "predict", "reference", "report", "runners"),
+    *("serving", "swap"),
 }
 MODULES = sorted(
     name
