@@ -54,7 +54,7 @@ Exit status: 0 made, or every check passed; 1 a check failed, 2 wrong usage,
     "decoder",
     type=click.Choice(DECODER_NAMES),
     help="Library that prepares pictures in Triton: Pillow as predict does, or DALI, which is near "
-    "it and was not run.  [default: pillow]",
+    "it and was not run in Triton.  [default: pillow]",
 )
 @click.option(
     "--reference",

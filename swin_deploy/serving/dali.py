@@ -24,7 +24,7 @@ FILTERS = {
 PIPELINE = '''"""The preprocessing of this bundle's model by NVIDIA DALI."""
 
 import nvidia.dali as dali
-from nvidia.dali import fn, types
+from nvidia.dali import fn, math, types
 from nvidia.dali.plugin.triton import autoserialize
 
 
@@ -32,8 +32,9 @@ def prepare(encoded, device):
     """Decode, resize, crop and normalise encoded pictures."""
     pictures = fn.decoders.image(encoded, device="mixed" if device == "gpu" else "cpu",
                                  output_type=types.RGB, adjust_orientation={turn})
-    pictures = fn.resize(pictures, {resize},
-                         interp_type=types.{interp}, antialias=True)
+    {sizes}
+    pictures = fn.resize(pictures, resize_y=rows, resize_x=columns,
+                         interp_type=types.{interp}, antialias=True, dtype=types.UINT8)
     return fn.crop_mirror_normalize(
         pictures, crop=({rows}, {columns}), dtype=types.{dtype}, output_layout="{layout}",
         mean={mean}, std={std})
@@ -45,6 +46,11 @@ def pipeline():
     encoded = fn.external_source(device="cpu", name="image")
     return prepare(encoded, "gpu")
 '''
+# Both sides are rounded down as by the libraries; DALI's own resize_shorter rounds to the nearest.
+SHORTEST = """shape = fn.peek_image_shape(encoded, dtype=types.FLOAT64, adjust_orientation={turn})
+    shorter = math.min(shape[0], shape[1])
+    rows = fn.cast(math.floor(shape[0] * {side} / shorter), dtype=types.FLOAT)
+    columns = fn.cast(math.floor(shape[1] * {side} / shorter), dtype=types.FLOAT)"""
 
 
 def dali_files(served: Served, folder: str, name: str) -> dict[str, bytes | Path]:
@@ -61,13 +67,13 @@ def dali_files(served: Served, folder: str, name: str) -> dict[str, bytes | Path
     steps = served.facts.preprocessing
     _require_possible(steps)
     size, target = steps.crop_size, steps.resize_size
-    resize = f"resize_y={target.rows}, resize_x={target.columns}"
+    sizes = f"rows, columns = {target.rows}, {target.columns}"
     if steps.resize_mode == "shortest":
-        resize = f"resize_shorter={target.rows}"
+        sizes = SHORTEST.format(turn=steps.turn, side=float(target.rows))
     pixels = served.takes_pixels
     source = PIPELINE.format(
         turn=steps.turn,
-        resize=resize,
+        sizes=sizes,
         interp=FILTERS[steps.interpolation],
         rows=size.rows,
         columns=size.columns,

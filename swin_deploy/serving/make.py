@@ -206,8 +206,8 @@ def _warnings(served: Served, wish: Wish) -> tuple[str, ...]:
         )
     if wish.decoder == "dali":
         found.append(
-            "DALI's pipeline was not run, and its images are near Pillow's, not equal to them: "
-            "check the server with swin-deploy bundle DIR --check URL"
+            "DALI's pipeline was not run in Triton, and its images are near Pillow's, not equal to "
+            "them: check the server with swin-deploy bundle DIR --check URL"
         )
     steps = served.facts.preprocessing
     cropped = steps.resize_mode == "shortest" and steps.crop_rounding != "huggingface"

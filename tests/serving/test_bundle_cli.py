@@ -303,10 +303,10 @@ def test_dali_pipeline_has_the_steps_and_no_text_of_a_file(
     full: Path, swin: Command, tmp_path: Path
 ) -> None:
     outcome = swin("bundle", full, "--for", "triton", "--preprocessing", "dali").assert_done()
-    assert "DALI's pipeline was not run" in outcome.err
+    assert "DALI's pipeline was not run in Triton" in outcome.err
     source = (tmp_path / "bundle/models/notebook-digits-preprocess/1/dali.py").read_text()
     ast.parse(source)
-    for part in ("resize_shorter=56", "crop=(56, 56)", "INTERP_CUBIC", "[127.5, 127.5, 127.5]"):
+    for part in ("* 56.0 / shorter", "crop=(56, 56)", "INTERP_CUBIC", "[127.5, 127.5, 127.5]"):
         assert part in source
     served = read_served(full)
     steps = dataclasses.replace(served.facts.preprocessing, origin='"""\nimport os\n"""')

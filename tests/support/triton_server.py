@@ -212,7 +212,7 @@ def _wait_until_ready(triton: Triton) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a server with the processes of its models, and remove the memory that they shared."""
+    """End a server with the processes of its models; a server that ends frees what they shared."""
     family = _children(process.pid)
     process.terminate()
     try:
