@@ -127,7 +127,7 @@ def bundle(
         served = read_served(artifact)
         wish = Wish(
             target,
-            name or served.name,
+            served.name if name is None else name,
             decoder or "pillow",
             reference,
             [images / one for one in find_images(images)[:MOST_PICTURES]] if images else (),

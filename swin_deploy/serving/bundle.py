@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,7 +209,7 @@ def _read_golden(folder: Path, known: _Known, where: str) -> Golden:
             raise FileError(f"{path} was changed since the bundle was made; make it again")
     try:
         outputs = from_npz(data.pop(OUTPUTS_FILE))
-    except (ValueError, OSError, EOFError) as err:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as err:
         raise FileError(f"{folder / OUTPUTS_FILE} cannot be read; make the bundle again") from err
     pictures = {Path(name).name: content for name, content in data.items()}
     golden = known.golden

@@ -7,6 +7,7 @@ is enough for it.
 
 from __future__ import annotations
 
+import http.client
 import json
 import struct
 import urllib.error
@@ -54,11 +55,10 @@ class Server:
     timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
-        parts = urllib.parse.urlsplit(self.url)
-        if parts.scheme not in ALLOWED or not parts.hostname:
+        if not _is_address(self.url):
             raise ConfigError(
-                f"{shortened(self.url)} is no address of a server; give one such as "
-                "http://127.0.0.1:8000"
+                f"{shortened(ascii(self.url))} is no address of a server; give one such as "
+                "http://127.0.0.1:8000, without a user or a query"
             )
 
     def get(self, path: str) -> Any:  # noqa: ANN401 - a JSON value
@@ -85,10 +85,17 @@ class Server:
         return self.get(f"v2/models/{_quoted(model)}")
 
     def statistics(self, model: str) -> dict[str, int]:
-        """Return how many inferences a model made, in how many executions."""
+        """Return how many inferences a model made, in how many executions.
+
+        Raises:
+            ServerError: If the server does not say it.
+        """
         values = self.get(f"v2/models/{_quoted(model)}/stats")
-        found = values["model_stats"][0]
-        return {name: int(found[name]) for name in ("inference_count", "execution_count")}
+        try:
+            found = values["model_stats"][0]
+            return {name: int(found[name]) for name in ("inference_count", "execution_count")}
+        except (LookupError, TypeError, ValueError) as err:
+            raise ServerError(f"{self.url} has no statistics of {model}") from err
 
     def infer(
         self,
@@ -151,7 +158,7 @@ class Server:
         except urllib.error.HTTPError as err:
             text = _message(err.read(1 << 16))
             raise ServerError(f"{self.url} answers {err.code} ({text})", err.code) from err
-        except (OSError, ValueError) as err:
+        except (OSError, ValueError, http.client.HTTPException) as err:
             reason = getattr(err, "reason", None) or err
             raise ServerError(
                 f"no server answers at {shortened(self.url)} ({shortened(reason)}); start it, or "
@@ -160,6 +167,18 @@ class Server:
         if len(data) > MOST_ANSWER:
             raise ServerError(f"{self.url} answers with more than {MOST_ANSWER:,} bytes")
         return data, int(length) if length and length.isdecimal() else None
+
+
+def _is_address(url: str) -> bool:
+    """Tell whether a text is an address that requests may go to."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and " " not in url
+    more = parts.username is not None or parts.query or parts.fragment
+    return plain and parts.scheme in ALLOWED and bool(parts.hostname) and port != 0 and not more
 
 
 def _quoted(name: str) -> str:
@@ -204,7 +223,7 @@ def _outputs(data: bytes, length: int | None) -> dict[str, NDArray[Any]]:
             part = data[start : start + size]
             found[one["name"]] = _from_bytes(part, one)
             start += size
-    except (KeyError, TypeError, ValueError, struct.error) as err:
+    except (LookupError, TypeError, ValueError, AttributeError, struct.error) as err:
         raise ServerError("the server's answer is not of the V2 protocol") from err
     return found
 

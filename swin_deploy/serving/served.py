@@ -22,6 +22,7 @@ from swin_deploy.predict.forms import form_of
 from swin_deploy.runners.engine_manifest import EngineManifest, read_engine_manifest
 
 Kind = Literal["onnx", "tensorrt"]
+TensorType = Literal["float32", "float16", "uint8", "object"]  # texts and bytes are objects
 MOST_BATCH = 32  # images of a call of an ONNX file, which takes any number
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 MOST_NAME = 60
@@ -38,7 +39,7 @@ class Tensor:
     """
 
     name: str
-    type: str
+    type: TensorType
     dims: tuple[int, ...]
 
 
@@ -101,9 +102,14 @@ def read_served(artifact: Path) -> Served:
     """
     form = form_of(artifact)
     if form not in ("onnx", "engine"):
-        what = "a manifest of sizes" if form == "sizes" else "a checkpoint"
-        remedy = "give one of its files" if form == "sizes" else "export it with swin-deploy export"
-        raise ConfigError(f"{artifact} is {what}, and a server loads one file; {remedy}")
+        if form == "sizes":
+            raise ConfigError(
+                f"{artifact} is a manifest of sizes, and a server loads one file; give one of its"
+            )
+        raise ConfigError(
+            f"{artifact} is neither an ONNX file nor an engine with its manifest, which servers "
+            "load; export a checkpoint with swin-deploy export"
+        )
     served = _served_onnx(artifact) if form == "onnx" else _served_engine(artifact)
     if served.batches.min > 1:
         raise ConfigError(
@@ -172,7 +178,7 @@ def _tensors_of_facts(engine: EngineManifest, facts: ModelFacts) -> tuple[Tensor
     if engine.input_type == "uint8":
         dims = (rows, columns, config.in_channels)
     name = typed(engine.values.get("input"), str, where="input")
-    given = Tensor(name, engine.input_type, dims)
+    given = typed({"name": name, "type": engine.input_type, "dims": dims}, Tensor, where="input")
     return given, [Tensor("logits", "float32", (config.num_classes,))]
 
 
@@ -208,7 +214,8 @@ def _tensor(value: onnx.ValueInfoProto, path: Path) -> Tensor:
         raise ConfigError(
             f"{shortened(path)}: {value.name} has no fixed sizes after the batch; export it again"
         )
-    return Tensor(value.name, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)).name, dims)
+    name = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)).name
+    return typed({"name": value.name, "type": name, "dims": dims}, Tensor, where=str(path))
 
 
 def _weights_apart(path: Path) -> tuple[Path, ...]:

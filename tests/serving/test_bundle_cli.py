@@ -137,10 +137,11 @@ def test_rtx_engine_is_refused_with_the_way_out(engine: Path, swin: Command) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("notebook-digits", "--for", "triton"), "is a checkpoint, and a server loads one file"),
+        (("notebook-digits", "--for", "triton"), "is neither an ONNX file nor an engine"),
         (("m.engine", "--for", "ovms"), "is an engine, and ovms loads an ONNX file"),
         (("m.onnx", "--for", "ovms", "--preprocessing", "dali"), "dali is Triton's; leave it out"),
         (("m.onnx", "--for", "triton", "--name", "a/../b"), "is no name of a model"),
+        (("m.onnx", "--for", "triton", "--name", ""), "is no name of a model"),
         (("m.onnx", "--for", "triton", "--output", "."), "holds the file to read"),
         (("m.onnx", "--for", "triton", "--output", "mine"), "is no bundle of swin-deploy"),
         (("m.onnx", "--for", "triton", "--output", "mine/file"), "is a file; name a folder"),
@@ -197,6 +198,9 @@ def test_wrong_usage_is_told(arguments: tuple[str, ...], message: str, swin: Com
         ("ftp://127.0.0.1/", "is no address of a server"),
         ("file:///etc/passwd", "is no address of a server"),
         ("127.0.0.1:8000", "is no address of a server"),
+        ("http://127.0.0.1:99999", "is no address of a server"),
+        ("http://127.0.0.1:1/a b", "is no address of a server"),
+        ("http://me:secret@127.0.0.1:1", "without a user"),
         ("http://127.0.0.1:1", "no server answers at http://127.0.0.1:1"),
     ],
 )
