@@ -100,11 +100,17 @@ def make_bundle(served: Served, folder: Path, wish: Wish, *, force: bool = False
 
 def require_target(served: Served, wish: Wish) -> None:
     """Refuse what a server does not load; raises ``ConfigError``."""
-    if served.engine is not None and wish.target in ("triton", "kserve"):
+    triton = wish.target in ("triton", "kserve")
+    if served.engine is not None and triton:
         require_backend(served.engine)
+    if served.fixed and triton:
+        raise ConfigError(
+            f"{served.path} takes exactly {served.batches.max} image a call, and Triton's backends "
+            "form batches of files with a free number alone; export it with --batch dynamic"
+        )
     if served.kind != "onnx" and wish.target in ("ovms", "optimum"):
         raise ConfigError(f"{served.path} is an engine, and {wish.target} loads an ONNX file")
-    if wish.decoder != "pillow" and wish.target not in ("triton", "kserve"):
+    if wish.decoder != "pillow" and not triton:
         raise ConfigError(f"--preprocessing {wish.decoder} is Triton's; leave it out")
 
 
@@ -187,8 +193,6 @@ def _notes(served: Served, wish: Wish) -> tuple[str, ...]:
     origin = "of the engine's profile" if served.engine else (
         "this program's choice: an ONNX file takes any number"
     )  # fmt: skip
-    if served.engine is None and batches.min == batches.max:
-        origin = "fixed in the file"
     notes = [f"batches of up to {batches.max}, preferred {batches.opt} ({origin})"]
     release = release_for(served.engine)
     if release:

@@ -56,6 +56,7 @@ class Served:
         input: The model's input.
         outputs: The model's outputs.
         batches: Images of a call: the fewest, the usual number, and the most.
+        fixed: Whether the number of images is fixed in the graph, be it 1.
         engine: Manifest of the engine; None for an ONNX file.
         source: ONNX file that it is, or that the engine was built from; None if that is not there.
     """
@@ -68,6 +69,7 @@ class Served:
     input: Tensor
     outputs: tuple[Tensor, ...]
     batches: BatchProfile
+    fixed: bool
     engine: EngineManifest | None
     source: Path | None
 
@@ -136,6 +138,7 @@ def _served_onnx(path: Path) -> Served:
         input=_tensor(body.input[0], path),
         outputs=tuple(_tensor(value, path) for value in body.output),
         batches=BatchProfile(fixed, fixed, fixed) if fixed else dynamic,
+        fixed=fixed is not None,
         engine=None,
         source=path,
     )
@@ -144,13 +147,14 @@ def _served_onnx(path: Path) -> Served:
 def _served_engine(path: Path) -> Served:
     engine = read_engine_manifest(path)
     facts = _required(facts_in_manifest(engine.values, path), path)
-    source = _built_from(engine)
+    profile = typed(engine.values.get("profile"), BatchProfile, where="profile")
+    source, fixed = _built_from(engine), profile.min == profile.max
     if source is not None:
-        body = read_onnx(source).graph.graph
+        graph = read_onnx(source).graph
+        body, fixed = graph.graph, fixed_batch(graph) is not None
         given, outputs = _tensor(body.input[0], path), [_tensor(v, path) for v in body.output]
     else:
         given, outputs = _tensors_of_facts(engine, facts)
-    profile = typed(engine.values.get("profile"), BatchProfile, where="profile")
     return Served(
         path=path,
         kind="tensorrt",
@@ -160,6 +164,7 @@ def _served_engine(path: Path) -> Served:
         input=given,
         outputs=tuple(outputs),
         batches=profile,
+        fixed=fixed,
         engine=engine,
         source=source,
     )

@@ -26,7 +26,6 @@ class _File:
     Attributes:
         imports: Lines that import other packages.
         picked: Names picked from each module, the modules in the order of their first need.
-        done: Modules whose needs are all picked, those that others need first.
     """
 
     imports: set[str] = field(default_factory=set)

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -121,6 +122,32 @@ def test_container_fits_the_version_of_the_engine(
     assert ("version-compatible=true" in docker) is compatible
 
 
+@pytest.mark.parametrize(
+    ("there", "fits"),
+    [
+        ("10.16.1.11-1+cuda13.2", True),
+        ("10.16.0.72-1+cuda13.2", False),
+        ("10.16.11.1-1+cuda13.2", False),
+        ("110.16.1.11-1+cuda13.2", False),
+        ("", False),
+    ],
+)
+def test_dockerfile_compares_the_containers_version(
+    there: str, fits: bool, full: Path, swin: Command, tmp_path: Path
+) -> None:
+    """The very line of the Dockerfile, with what the container's package manager would say."""
+    shutil.copy(full, "m.onnx")
+    shutil.copy(f"{full}.json", "m.onnx.json")
+    engine = write_engine_of(tmp_path / "m.onnx", tmp_path / "m.engine")
+    swin("bundle", engine, "--for", "triton").assert_done()
+    text = (tmp_path / "bundle" / "Dockerfile").read_text().replace("\\\n", " ")
+    (line,) = [one for one in text.splitlines() if one.startswith("RUN dpkg-query")]
+    script = f"dpkg-query() {{ echo '{there}'; }}\n{line.removeprefix('RUN ')}"
+    run = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (run.returncode == 0) is fits
+    assert ("the engine needs 10.16.1" in run.stdout) is not fits
+
+
 def test_releases_are_in_order() -> None:
     versions = [tuple(map(int, one.split("."))) for one in RELEASES.values()]
     assert versions == sorted(set(versions))
@@ -147,6 +174,7 @@ def test_rtx_engine_is_refused_with_the_way_out(engine: Path, swin: Command) -> 
         (("m.onnx", "--for", "triton", "--output", "mine/file"), "is a file; name a folder"),
         (("other.onnx", "--for", "triton"), "was not exported by swin-deploy"),
         (("fixed.onnx", "--for", "triton"), "takes 4 images or more a call"),
+        (("one.onnx", "--for", "triton"), "takes exactly 1 image a call"),
         (("m.onnx", "--for", "ovms", "--reference", "w.safetensors"), "is not the model in m.onnx"),
         (("absent.onnx", "--for", "triton"), "absent.onnx does not exist"),
         (("mine", "--check", "http://127.0.0.1:1"), "is no bundle of swin-deploy"),
@@ -165,6 +193,8 @@ def test_what_cannot_be_served_is_refused_in_one_line(
     Path("mine/file").write_text("mine")
     if "fixed.onnx" in arguments:
         swin("export", "--model", "notebook-digits", "--batch", "4", "--output", "fixed.onnx", "-q")
+    if "one.onnx" in arguments:
+        swin("export", "--model", "notebook-digits", "--batch", "1", "--output", "one.onnx", "-q")
     if "w.safetensors" in arguments:
         _changed_weights(Path("w.safetensors"))
     before = listing(tmp_path)

@@ -30,6 +30,9 @@ class TritonPythonModel:
         self.session = onnxruntime.InferenceSession(
             os.path.join(folder, name), options, providers=["CPUExecutionProvider"]
         )
+        fixed = [one for one in self.session.get_inputs() if isinstance(one.shape[0], int)]
+        if fixed and config["max_batch_size"]:  # as both backends refuse it
+            raise ValueError(f"{fixed[0].name}: for batching the first dimension must be -1")
         self.inputs = [one.name for one in self.session.get_inputs()]
         self.outputs = [one.name for one in self.session.get_outputs()]
 
