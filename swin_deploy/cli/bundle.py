@@ -12,7 +12,6 @@ from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_json, show_line, show_table
 from swin_deploy.cli.inputs import require_images, requiring
 from swin_deploy.cli.options import json_option
-from swin_deploy.cli.outputs import force_option
 from swin_deploy.cli.values import FILE
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ Exit status: 0 made, or every check passed; 1 a check failed, 2 wrong usage,
     type=click.FloatRange(0.1, MOST_LOAD_S),
     help="Time of requests by several clients for --check.  [default: 3]",
 )
-@force_option
+@click.option("--force", is_flag=True, help="Replace a bundle that was changed since it was made.")
 @json_option
 @click.pass_obj
 def bundle(

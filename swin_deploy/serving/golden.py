@@ -82,10 +82,19 @@ def make_golden(
         where = f"{predictor.name} in {predictor.runner.backend}"
     names = served.facts.config.output_names
     outputs = {name: np.stack([one.outputs[name] for one in answers]) for name in names}
-    limit = tolerance_for("engine", served.precision, family=served.facts.config.family)
+    limit = _limit(served)
     ratio = limit.rtol / limit.atol
     atol = max(limit.atol, TF32)
     return Golden(pictures, outputs, where, atol, atol * ratio)
+
+
+def _limit(served: Served) -> Tolerance:
+    """Return the ceiling of an engine of the file's precision, or of an ONNX file's."""
+    family = served.facts.config.family
+    try:
+        return tolerance_for("engine", served.precision, family=family)
+    except KeyError:  # a precision of ONNX files alone
+        return tolerance_for("onnx", served.precision, family=family)
 
 
 def _default_reference(served: Served) -> Path:
