@@ -9,6 +9,7 @@ ONNX Runtime on the CPU; the repository is loaded as it is.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import os
@@ -43,6 +44,7 @@ STOOD_IN = ("onnxruntime", "tensorrt")
 PATIENCE = ("--retries", "1", "--timeout", "20")
 MOST_SECONDS = 420
 START_SECONDS = 90
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -169,7 +171,7 @@ def serving(
     with log.open("wb") as stream:
         process = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, env=_variables(home, site),
-            start_new_session=True, cwd=folder,
+            start_new_session=True, preexec_fn=_end_with_parent, cwd=folder,
         )  # fmt: skip
     triton = Triton(http, grpc, metrics, process, home / "bin" / "python", log)
     try:
@@ -178,6 +180,11 @@ def serving(
         yield triton
     finally:
         _end(process)
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to end the server when the tests are killed, which ends nothing else by itself."""
+    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _variables(home: Path, site: Path) -> dict[str, str]:
