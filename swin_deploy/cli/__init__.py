@@ -3,6 +3,7 @@
 ==================  ============================================================================
 ``auto``            ``--auto``: the search for the first precision within tolerance
 ``bench``           ``swin-deploy bench``: latency and throughput next to PyTorch
+``bundle``          ``swin-deploy bundle``: the folder that a server loads, and checks of servers
 ``build_trt``       ``swin-deploy build-trt``: an ONNX file to an engine
 ``command``         the class of every command: -q and -v, and options from variables
 ``console``         the output of commands: results on stdout, progress on stderr
@@ -48,6 +49,7 @@ from exporters.errors import DeployError
 from exporters.signals import farewell, received
 from swin_deploy.cli.bench import bench
 from swin_deploy.cli.build_trt import build_trt
+from swin_deploy.cli.bundle import bundle
 from swin_deploy.cli.command import level_options
 from swin_deploy.cli.console import READER_GONE, discard_streams, is_full, say
 from swin_deploy.cli.doctor import doctor
@@ -96,6 +98,7 @@ LINE = (
     bench,
     evaluate,
     predict,
+    bundle,
     report,
 )
 for command in (*LINE, models, doctor):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import click
+from click.core import ParameterSource
 
 import swin_deploy.cli.options as shared
 from swin_deploy.artifacts.outputs import report_outputs
@@ -19,15 +20,20 @@ from swin_deploy.cli.console import (
     announce,
     announce_images,
     command_line,
+    show_json,
+    show_table,
 )
 from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import claim_outputs, force_option
 from swin_deploy.cli.sizes import SizedRun, require_one_size, runs_by_size, show_sizes
-from swin_deploy.cli.values import batch_list
+from swin_deploy.cli.values import FILE, batch_list
 
 if TYPE_CHECKING:
     from swin_deploy.parity import ParityReport
     from swin_deploy.runners import Way
+
+
+OF_SERVERS = ("server", "bundle", "as_json", "quiet", "verbose")  # options that go together
 
 
 class Choices(TypedDict):
@@ -47,6 +53,7 @@ Examples:
   swin-deploy parity --engine engines/model.engine --report report/ --json
   swin-deploy parity --checkpoint swin.pt --runner torch --batches 1,8
   swin-deploy parity --checkpoint swin.pt --onnx engines/swin-fp32-opset17-sizes.json
+  swin-deploy parity --server http://127.0.0.1:8000 --bundle serve/
 
 \b
 Exit status 1: a step is out of tolerance. One that cannot run here (an engine
@@ -71,6 +78,17 @@ order of the classes or the weights are probably wrong (the verdict is inconclus
     show_default=True,
     help="Batch sizes; the batch must not change a row.",
 )
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Compare a server in use with what was proved: the golden pictures of --bundle.",
+)
+@click.option(
+    "--bundle",
+    type=FILE,
+    metavar="DIR",
+    help="Folder of the bundle that --server serves.  [default: bundle]",
+)
 @shared.report_option
 @force_option
 @shared.json_option
@@ -85,6 +103,8 @@ def parity(
     limit: int,
     original: str,
     batches: tuple[int, ...],
+    server: str | None,
+    bundle: Path | None,
     report: Path | None,
     force: bool,
     as_json: bool,
@@ -97,8 +117,14 @@ def parity(
     model with the checkpoint's weights; it is compared with the model of the library that the
     checkpoint comes from, built and loaded by that library from the same file.
 
-    Of a manifest of sizes every size is compared, or that of --image-size.
+    Of a manifest of sizes every size is compared, or that of --image-size. With --server a running
+    server is compared with the outputs in its bundle, and nothing else is loaded.
     """
+    if server is not None:
+        _compare_server(console, server, bundle or Path("bundle"), as_json=as_json)
+        return
+    if bundle is not None:
+        raise click.UsageError("--bundle is of --server URL")
     shared.require_files(runners, onnx_files)
     runs = runs_by_size(asked, onnx_files, engine_files)
     if report:
@@ -156,6 +182,33 @@ def _compare(
         full = with_earlier(full, report)
         write_report(replace(full, next_command=_on_gpu(result)), report, force=force)
     return result
+
+
+def _compare_server(console: Console, url: str, folder: Path, *, as_json: bool) -> None:
+    """Compare a server's outputs with those in the bundle that it serves."""
+    context = click.get_current_context()
+    others = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if str(parameter.name) not in OF_SERVERS
+        and context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    ]
+    if others:
+        raise click.UsageError(f"--server compares with the bundle alone; leave out {others[0]}")
+    with console.step("Comparing the server with its bundle"):
+        from swin_deploy.serving.bundle import read_bundle
+        from swin_deploy.serving.check import check_canary
+        from swin_deploy.serving.protocol import Server
+
+        report = check_canary(read_bundle(folder), Server(url))
+    from swin_deploy.report.servers import render_server, server_json
+
+    if as_json:
+        show_json(server_json(report))
+    else:
+        show_table(render_server(report))
+    if not report.passed:
+        context.exit(CHECK_FAILED)
 
 
 def _suggest(

@@ -20,7 +20,7 @@ MAGIC = b"\x93NUMPY"
 MOST_VALUES = 360_000_000  # as many as the largest picture has in three channels
 LEVELS = 255 / 65535  # levels of 0 to 255 in one of 16 bits
 TYPES = "uint8 (0 to 255), uint16 (0 to 65535) or floating point (scaled already)"
-DAMAGE = (  # errors of NumPy's readers of headers
+HEADER_DAMAGE = (  # errors of NumPy's readers of headers
     EOFError,
     LookupError,
     MemoryError,
@@ -82,7 +82,7 @@ def _read(stream: BinaryIO, channels: int) -> NDArray[Any]:
     """Read the array of a `.npy` file after its header was checked."""
     try:
         shape, by_columns, dtype = READERS[npy.read_magic(stream)](stream)
-    except DAMAGE as err:
+    except HEADER_DAMAGE as err:
         reason = shortened(" ".join(str(err).split()) or type(err).__name__)
         raise UnfitError(f"is not a .npy file that can be read ({reason}); save it again") from err
     _check_type(dtype)

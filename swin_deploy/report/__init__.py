@@ -25,6 +25,7 @@
 ``plan_svg``      bytes moved by each part of a plan, as one SVG file that loads nothing
 ``plan_tables``   a kernel plan as tables of text
 ``precision``     ranges and noise of a model's parts as tables, facts and JSON
+``servers``       checks of a server, as a table and as JSON
 ``swaps``         a model around the deploy model beside the unmodified one, as a table
 ``sample_cards``  a few images with each model's answers, as values for a template
 ================  ================================================================================

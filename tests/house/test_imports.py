@@ -23,7 +23,8 @@ PEERS = {"timm", "torchvision", "transformers"}  # their checkpoints are read wi
 SUBPACKAGES = {
     *("api", "artifacts", "bench", "calibration", "checkpoints", "cli", "config", "deploy"),
     *("evaluate", "images"),
-    *("original", "parity", "precision", "predict", "reference", "report", "runners", "swap"),
+    *("original", "parity", "precision", "predict", "reference", "report", "runners"),
+    *("serving", "swap"),
 }
 MODULES = sorted(
     name

@@ -21,8 +21,8 @@ IMAGES = BUNDLED_IMAGES["notebook-digits"]
 STEM = "notebook-digits-fp32-opset17"
 HALF_STEM = "notebook-digits-fp16-opset17"
 COMMANDS = [
-    "bench", "build-trt", "doctor", "evaluate", "export", "export-model", "models", "parity",
-    "plan", "precision",
+    "bench", "build-trt", "bundle", "doctor", "evaluate", "export", "export-model", "models",
+    "parity", "plan", "precision",
     "predict",
     "report",
     "run",

@@ -1,0 +1,48 @@
+"""Protocol Buffers' text form, which Triton's configurations are in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class Word(str):
+    """A text that is written without quotes: the name of an enumeration's value."""
+
+    __slots__ = ()
+
+
+def to_pbtxt(message: Mapping[str, Any]) -> str:
+    """Return a message in text form.
+
+    Args:
+        message: Fields by name: mappings are messages, lists repeat the field, and None is left
+            out.
+    """
+    return "\n".join(_lines(message, "")) + "\n"
+
+
+def _lines(message: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for name, value in message.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, Mapping):
+                yield f"{indent}{name} {{"
+                yield from _lines(one, indent + "  ")
+                yield f"{indent}}}"
+            elif one is not None:
+                yield f"{indent}{name}: {_scalar(one)}"
+
+
+def _scalar(value: object) -> str:
+    if isinstance(value, Word):
+        return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _quoted(value) if isinstance(value, str) else str(value)
+
+
+def _quoted(text: str) -> str:
+    """Return a text in quotes; JSON's escapes of letters above ASCII are not read, so they stay."""
+    plain = "".join(one if one.isprintable() or one in "\n\t" else " " for one in text)
+    return json.dumps(plain, ensure_ascii=False)
