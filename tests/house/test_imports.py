@@ -15,13 +15,15 @@ PACKAGES = (exporters, swin_deploy)
 HEAVY = {
     "torch", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy",
     "rich", "numpy", "PIL", "safetensors", "einops", "timm", "torchvision", "transformers",
+    "pyarrow", "ray",
 }  # fmt: skip
 BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy"}
 KERNEL = "swin_deploy.runners.window_triton"  # it needs Triton, and loads where that is
 PEERS = {"timm", "torchvision", "transformers"}  # their checkpoints are read without them
 SUBPACKAGES = {
-    *("api", "artifacts", "bench", "checkpoints", "cli", "config", "deploy", "evaluate", "images"),
-    *("original", "parity", "precision", "predict", "reference", "report", "runners", "swap"),
+    *("api", "artifacts", "bench", "bulk", "checkpoints", "cli", "config", "deploy", "evaluate"),
+    *("images", "original", "parity", "precision", "predict", "reference", "report", "runners"),
+    "swap",
 }
 MODULES = sorted(
     name
