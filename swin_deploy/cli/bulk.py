@@ -21,7 +21,6 @@ from swin_deploy.cli.console import Console, Step, show_line, show_text
 from swin_deploy.cli.values import FILE
 
 if TYPE_CHECKING:
-    from swin_deploy.bulk.output import AnswerFolder
     from swin_deploy.bulk.parts import Part
     from swin_deploy.bulk.sources import Sources
     from swin_deploy.bulk.work import Seen
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     Made = Iterator[tuple[int, Seen]]
     Make = Callable[[Sequence[Part], Callable[[int], None]], Made]
+    Counts = tuple[int, int, int]
     Announce = Callable[[Console, Described], None]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -147,8 +147,8 @@ class BulkRun:
         with contextlib.ExitStack() as stack:
             model, make = self._opened(load, stack)
             self.announce(self.console, model)
-            folder, seen = self._made(model, make, sources)
-        return self._conclude(folder, seen, as_json=as_json)
+            counts, seen = self._made(model, make, sources)
+        return self._conclude(counts, seen, as_json=as_json)
 
     def _opened(
         self, load: Callable[[], Predictor], stack: contextlib.ExitStack
@@ -178,15 +178,20 @@ class BulkRun:
         self.console.note(f"  Ray: {cluster.text}")
         return model, lambda parts, _: cluster.make(parts, model)
 
-    def _made(self, model: Described, make: Make, sources: Sources) -> tuple[AnswerFolder, Seen]:
-        """Make the parts that are missing, and check that each image has one row."""
+    def _made(self, model: Described, make: Make, sources: Sources) -> tuple[Counts, Seen]:
+        """Make the parts that are missing, and check that each image has one row.
+
+        Returns:
+            Numbers of part files, of rows, and of rows without an answer; and what was unexpected.
+        """
         from swin_deploy.bulk.output import AnswerFolder
 
         size = self.asked.part_size or PART_SIZE
         key = {
             **model.conditions,
             "top": model.top,
-            "images": [os.path.abspath(one) for one in sources.named],
+            # Other words for the same folder would be other names in the rows.
+            "images": {str(one): os.path.abspath(one) for one in sources.named},
             "image_column": self.asked.image_column,
             "part_size": size,
         }
@@ -200,13 +205,13 @@ class BulkRun:
             left = sum(part.rows for part in missing)
             self._note(total, left, stale)
             seen = self._predicted(missing, make, left)
-            rows = folder.count()[1]
-            if rows != total:
+            counts = folder.count()
+            if counts[1] != total:
                 raise FileError(
-                    f"{self.path} has {rows:,} rows for {total:,} images: something else changed "
-                    "it meanwhile; run again"
+                    f"{self.path} has {counts[1]:,} rows for {total:,} images: something else "
+                    "changed it meanwhile; run again"
                 )
-        return folder, seen
+        return counts, seen
 
     def _note(self, total: int, left: int, stale: int) -> None:
         self.console.note(f"  {total:,} images")
@@ -235,8 +240,8 @@ class BulkRun:
                 tell(0)
         return seen
 
-    def _conclude(self, folder: AnswerFolder, seen: Seen, *, as_json: bool) -> int:
-        files, rows, failed = folder.count()
+    def _conclude(self, counts: Counts, seen: Seen, *, as_json: bool) -> int:
+        files, rows, failed = counts
         for what, count in seen.odd.items():
             names = seen.examples[what]
             more = f" and {count - len(names):,} more" if count > len(names) else ""
@@ -246,9 +251,9 @@ class BulkRun:
         if failed == rows:
             last = f"; one of them: {seen.errors[0]}" if seen.errors else ""
             raise FileError(f"none of the {rows:,} images has an answer{last}")
-        counts = {"folder": str(self.path), "pictures": rows, "failed": failed, "files": files}
+        result = {"folder": str(self.path), "pictures": rows, "failed": failed, "files": files}
         if as_json:
-            show_text(json.dumps(counts))
+            show_text(json.dumps(result))
         else:
             show_line(
                 f"{self.path}: {rows:,} images in {files:,} files, {failed:,} without an answer"

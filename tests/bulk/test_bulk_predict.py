@@ -330,6 +330,8 @@ def test_folder_of_another_run_is_refused_and_begun_anew_with_force(
     swin("predict", MODEL, digits, *TO, "--part-size", 10).assert_error("another run (not the same")
     swin("predict", full, digits / "3", *TO).assert_error("another run (not the same: images, part")
     swin("predict", full, digits, *TO, "--part-size", 10, "--top", 1).assert_error("same: top)")
+    here = Path.cwd() / digits  # the same images, but other names in the rows
+    swin("predict", full, here, *TO, "--part-size", 10).assert_error("(not the same: images)")
     assert listing(OUT) == before
     swin("predict", full, digits / "3", *TO, "--force").assert_done()
     assert {source for source, _, _ in by_image(OUT)} == {str(digits / "3")}

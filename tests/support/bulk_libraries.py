@@ -1,4 +1,8 @@
-"""pyarrow and Ray for tests: those that are installed, else from a cache folder of their own."""
+"""pyarrow and Ray for tests: those that are installed, else from a cache folder of their own.
+
+Once for each set of pins pip loads 55 MB for pyarrow (170 MB unpacked) and 92 MB for Ray and what
+it needs (334 MB).
+"""
 
 from __future__ import annotations
 
