@@ -111,6 +111,8 @@ def _ends_in(name: str, *, endings: tuple[str, ...]) -> bool:
 def _required_file(path: Path) -> Path:
     if not os.path.lexists(path):
         raise FileError(f"{path} does not exist; give folders of images, or Parquet files")
+    if not os.path.isfile(path):
+        raise FileError(f"{path} is not a file; give folders of images, or Parquet files")
     if path.suffix.lower() in (*IMAGE_SUFFIXES, ARRAY_SUFFIX):
         raise FileError(f"{path} is one image; --parquet takes folders of images and Parquet files")
     return path

@@ -57,6 +57,8 @@ class BulkRequest:
 
     def require(self) -> None:
         """Refuse options that mean nothing without another one; raises ``UsageError``."""
+        if self.parquet == Path("-"):
+            raise click.UsageError("'-' would be a folder of that name; name one for --parquet")
         needs = {"part_size": "parquet", "image_column": "parquet", "ray": "parquet"}
         needs["workers"] = "ray"
         for name, other in needs.items():

@@ -361,6 +361,8 @@ def test_other_files_in_our_folder_stay(swin: Command, full: Path, digits: Path)
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere does not exist; give folders of images, or Parquet files"),
+        (["gone.parquet"], "gone.parquet is not a file"),
+        (["pipe.parquet"], "pipe.parquet is not a file"),
         (["void"], "void holds neither images nor Parquet files"),
         (["text.parquet"], "text.parquet is not a Parquet file that can be read"),
         (["digits", "digits/"], "are the same; name each once"),
@@ -380,6 +382,8 @@ def test_what_cannot_be_read_is_one_line(
 ) -> None:
     arrow = bulk_libraries.import_pyarrow()
     Path("void").mkdir()
+    Path("gone.parquet").symlink_to("nowhere")
+    os.mkfifo("pipe.parquet")
     Path("text.parquet").write_text("PAR1 or not")
     shutil.copy(next(digits.rglob("*.png")), digits / "one.png")
     write_parquet(Path("empty.parquet"), image=arrow.array([], arrow.binary()))
@@ -413,6 +417,7 @@ def test_folder_that_is_a_file_is_refused(swin: Command, full: Path, digits: Pat
         ((*TO, "--workers", 2), "--workers needs --ray"),
         ((*TO, "--csv", "x.csv"), "give one of --csv, --features and --parquet"),
         ((*TO, "--part-size", 0), "--part-size"),
+        (("--parquet", "-"), "'-' would be a folder of that name"),
     ],
 )
 def test_options_that_mean_nothing_together_are_wrong_usage(
