@@ -14,12 +14,14 @@ import os
 import pickle
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from exporters import signals
 from exporters.errors import ConfigError, DeployError, FileError, MissingBackendError
+from exporters.staging import remove_left_over
 from exporters.text_files import error_words, shortened
 from swin_deploy.bulk.libraries import load_ray
 from swin_deploy.bulk.output import MANIFEST
@@ -32,6 +34,8 @@ LOCAL, AUTO = "local", "auto"
 CORES_A_WORKER = 4  # by default: each has a model in memory
 MOST_STORE = 256 << 20  # bytes of the object store of a local cluster, which holds names only
 CONNECT_S = 5.0
+ENDING_S, POLL_S = 5.0, 0.1
+UNFINISHED = ".part-*.tmp"
 # Variables that Ray reads when it is imported, unless the user says otherwise.
 NO_STATISTICS = {"RAY_USAGE_STATS_ENABLED": "0"}
 FEW_TRIES = {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # of 41 s each, where something else listens
@@ -104,6 +108,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
+            stack.callback(_remove_unfinished, self._folder)
             stack.callback(self._ray.shutdown)
             self._start()
             self._stack = stack.pop_all()
@@ -210,6 +215,16 @@ def worker_shares(
         share = min(CORES_A_WORKER, *cores)
         return sum(one // share for one in cores), {"num_cpus": share}
     return workers, {"num_cpus": min(max(sum(cores) // workers, 1), max(cores))}
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what workers were writing, once they have ended; they are not waited for by Ray."""
+    deadline = time.monotonic() + ENDING_S
+    while time.monotonic() < deadline:
+        remove_left_over(folder)
+        if not any(folder.glob(UNFINISHED)):
+            return
+        time.sleep(POLL_S)
 
 
 def require_address(address: str) -> None:

@@ -89,6 +89,15 @@ def actors_of(process: subprocess.Popen[str]) -> list[int]:
     return [one for one, (_, title) in found.items() if title.startswith(ACTOR) and is_below(one)]
 
 
+def wait_for_parts(process: subprocess.Popen[str]) -> None:
+    """Wait until two parts are whole, and another one is being written."""
+    deadline = time.monotonic() + MOST_SECONDS
+    while not (len(list(OUT.glob("part-*"))) > 1 and list(OUT.glob(".part-*"))):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_ray_answers_each_image_once_though_a_worker_is_killed(swin: Command, full: Path) -> None:
@@ -103,11 +112,7 @@ def test_ray_answers_each_image_once_though_a_worker_is_killed(swin: Command, fu
     shutil.rmtree(OUT)
 
     process = command(*arguments, *LOCAL, "--json", code=SLOW)
-    deadline = time.monotonic() + MOST_SECONDS
-    while not (len(list(OUT.glob("part-*"))) > 1 and list(OUT.glob(".part-*"))):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for_parts(process)
     killed, *others = actors_of(process)
     assert others
     os.kill(killed, signal.SIGKILL)
