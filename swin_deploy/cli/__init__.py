@@ -5,6 +5,7 @@
 ``bench``           ``swin-deploy bench``: latency and throughput next to PyTorch
 ``bundle``          ``swin-deploy bundle``: the folder that a server loads, and checks of servers
 ``build_trt``       ``swin-deploy build-trt``: an ONNX file to an engine
+``bulk``            ``predict --parquet``: answers to a data set as part files
 ``command``         the class of every command: -q and -v, and options from variables
 ``console``         the output of commands: results on stdout, progress on stderr
 ``engine_options``  engine build options: timing cache, target GPUs, version compatibility

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import swin_deploy.cli.options as shared
-from exporters import __version__
 from exporters.errors import ConfigError, FileError
 from exporters.text_files import LISTED, listed, visible
 from swin_deploy.artifacts.outputs import features_output, table_outputs
+from swin_deploy.cli.bulk import BulkRequest, BulkRun, bulk_options
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import CHECK_FAILED, Console, show_line, show_text
 from swin_deploy.cli.options import ModelRequest
@@ -26,6 +26,7 @@ from swin_deploy.cli.values import FILE, finite
 
 if TYPE_CHECKING:
     from swin_deploy.images.scores import Scores
+    from swin_deploy.predict.conditions import Described
     from swin_deploy.predict.pictures import NamedPicture, Pictures
     from swin_deploy.predict.predictor import Prediction, Predictor, Scored
     from swin_deploy.runners import Way
@@ -40,6 +41,8 @@ Examples:
   swin-deploy predict engines/swin-fp16-opset17.engine photos/ --csv predictions.csv
   swin-deploy predict engines/swin-fp16-opset17-sizes.json photos/ --json
   swin-deploy predict swin.pt photos/ --features features.npz
+  swin-deploy predict swin.onnx photos/ --parquet answers/
+  swin-deploy predict swin.engine train-*.parquet --parquet answers/ --ray auto
   swin-deploy predict swin.pt photos/ --runner torch --csv predictions.csv
   swin-deploy predict wd-swinv2-tagger-v3/ photo.jpg --threshold 0.5
   curl -s https://example.com/cat.jpg | swin-deploy predict swin.onnx - --json
@@ -49,7 +52,7 @@ An ONNX file or engine carries its preprocessing and class names; only a
 checkpoint takes the options that decide how it is loaded.
 Of a manifest of sizes a picture gets the size of the nearest ratio of rows to
 columns: the smallest that holds it, else the largest; or that of --image-size.
---csv goes on where an earlier run of the same command stopped.
+--csv and --parquet go on where an earlier run of the same command stopped.
 --json prints one object a picture, a line each.
 
 \b
@@ -83,6 +86,7 @@ warning), 2 wrong usage, 3 could not run.
     metavar="FILE.npz",
     help="Write the model's outputs: pooled features, stages or tokens, see --outputs.",
 )
+@bulk_options
 @force_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture.")
 @click.pass_obj
@@ -97,41 +101,44 @@ def predict(
     batch: int,
     table: Path | None,
     features: Path | None,
+    bulk: BulkRequest,
     force: bool,
     as_json: bool,
 ) -> None:
     """Say what is in pictures: an ONNX file, an engine or a checkpoint, and its own preprocessing.
 
     IMAGE is an image file, a folder, which is searched with its subfolders, or - for one picture
-    on standard input.
+    on standard input; with --parquet, a folder of images or of Parquet files, or such a file.
     """
     from swin_deploy.predict.forms import form_of
     from swin_deploy.predict.pictures import find_pictures
 
-    if table and features:
-        raise click.UsageError("give --csv or --features, not both")
+    if sum(one is not None for one in (table, features, bulk.parquet)) > 1:
+        raise click.UsageError("give one of --csv, --features and --parquet")
     form = form_of(artifact)
     inputs = [artifact, *asked.inputs(), *map(Path, images)]
+    load = functools.partial(
+        _open, artifact, asked, top=top, threshold=threshold, batch=batch, runner=runner
+    )
+    if bulk.parquet:
+        in_bulk = BulkRun(console, bulk, bulk.parquet, _announce, force)
+        _end(in_bulk.run(images, load, as_json=as_json))
+        return
     if table:
         claim_outputs(table_outputs(table), inputs=inputs, force=force)
     if features:
         claim_outputs([features_output(features)], inputs=inputs, force=force)
     pictures = find_pictures(images, sys.stdin.buffer)
     with console.step("Loading the model"):
-        from swin_deploy.predict.predictor import Predictor
+        from swin_deploy.predict.conditions import described
 
-        options = asked.options()
-        load = functools.partial(
-            Predictor, artifact, top=top, threshold=threshold, batch=batch, runner=runner
-        )
-        predictor = load(**options)
+        predictor = load()
         if features and predictor.classifies and form == "checkpoint" and asked.outputs is None:
             predictor.close()
-            options["output"] = "features"
-            predictor = load(**options)
+            predictor = load(output="features")
     with predictor:
         _require_answers(predictor, table=table, features=features)
-        _announce(console, predictor)
+        _announce(console, described(predictor))
         run = _Run(console, predictor, pictures)
         if table:
             several = predictor.facts.scores == "sigmoid"
@@ -142,7 +149,19 @@ def predict(
         else:
             run.print(as_json=as_json)
     run.conclude(table or features, as_json=as_json)
-    if run.failed:
+    _end(run.failed)
+
+
+def _open(artifact: Path, asked: ModelRequest, **options: Any) -> Predictor:  # noqa: ANN401
+    """Open the model; PyTorch is imported here, also in another process."""
+    from swin_deploy.predict.predictor import Predictor
+
+    return Predictor(artifact, **{**asked.options(), **options})
+
+
+def _end(failed: int) -> None:
+    """End with a status of its own if pictures have no answer."""
+    if failed:
         click.get_current_context().exit(CHECK_FAILED)
 
 
@@ -160,30 +179,29 @@ def _require_answers(predictor: Predictor, *, table: Path | None, features: Path
         )
 
 
-def _announce(console: Console, predictor: Predictor) -> None:
+def _announce(console: Console, model: Described) -> None:
     """Show the model, its runner, weights, notes and assumptions."""
-    facts = predictor.facts
-    sizes = ", ".join(map(str, predictor.sizes))
+    facts = model.facts
+    sizes = ", ".join(map(str, model.sizes))
     text = f"{sizes} px" if sizes else facts.config.image_text
-    console.note(f"  {predictor.name}, {text}; {predictor.runner.backend}")
+    console.note(f"  {model.name}, {text}; {model.backend}")
     console.note(f"  {facts.weights}")
-    notes = predictor.notes
-    for size, steps in predictor.sizes.items():
+    notes = model.notes
+    for size, steps in model.sizes.items():
         console.note(f"  {size} px: {steps.text}")
-    if not predictor.sizes and not any(facts.preprocessing.text in note for note in notes):
+    if not model.sizes and not any(facts.preprocessing.text in note for note in notes):
         notes = (facts.preprocessing.text, *notes)
     for note in notes:
         console.note(f"  {note}")
-    if predictor.classifies and predictor.threshold is not None:
+    if model.classifies and model.threshold is not None:
         console.note(
-            f"  {facts.scores} of each class, those of at least {predictor.threshold:g} "
-            "(--threshold)"
+            f"  {facts.scores} of each class, those of at least {model.threshold:g} (--threshold)"
         )
     for assumption in facts.assumptions:
         console.warn(assumption.text)
     if not facts.checkpoint_sha256:
         console.warn("the weights are random: the answers mean nothing")
-    if predictor.classifies and not facts.class_names:
+    if model.classifies and not facts.class_names:
         console.warn("the classes have no names, so their indices are shown; --classes FILE names")
 
 
@@ -200,9 +218,10 @@ class _Run:
 
     def to_table(self, path: Path, top: int, *, force: bool) -> None:
         """Write a CSV file, or continue one of an earlier run."""
+        from swin_deploy.predict.conditions import described
         from swin_deploy.predict.table import PredictionTable
 
-        key, score = _key(self._predictor), self._score
+        key, score = described(self._predictor).conditions, self._score
         sized = bool(self._predictor.sizes)
         with PredictionTable(path, key, top=top, score=score, sized=sized, force=force) as rows:
             missing = [one for one in self._pictures if one.name not in rows.done]
@@ -307,25 +326,6 @@ class _Run:
         else:
             pictures = "picture" if total == 1 else "pictures"
             show_line(f"{path}: {total:,} {pictures}, {self.failed:,} without an answer")
-
-
-KEY_FACTS = ("config", "weights", "preprocessing", "class_names", "scores")
-
-
-def _key(predictor: Predictor) -> dict[str, Any]:
-    """Return the conditions of the answers: the model, its runner, versions, preprocessing."""
-    import PIL
-
-    facts = predictor.facts.to_dict()
-    return {
-        "artifact": predictor.name,
-        "sha256": predictor.sha256,
-        "runs_on": predictor.runner.backend,
-        "versions": f"swin-deploy {__version__}, Pillow {PIL.__version__}",
-        **{name: facts[name] for name in KEY_FACTS},
-        "threshold": predictor.threshold,
-        **({"sizes": list(map(str, predictor.sizes))} if predictor.sizes else {}),
-    }
 
 
 def _line(one: Scored, scores: Scores) -> str:

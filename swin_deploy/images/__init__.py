@@ -9,6 +9,7 @@
 ``opening``        a picture opened but not decoded: its size, and failures in one line
 ``decode``         one image file through these steps
 ``sets``           images, seeded noise and extreme inputs, ready for a model
+``listing``        the files below a folder, one after the other
 ``labelled``       image files with their classes, none opened yet
 ``class_names``    names of classes and their indices in a model
 ``scores``         scores of classes from logits: softmax, sigmoid or none

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from swin_deploy.images.class_names import (
     order_classes,
 )
 from swin_deploy.images.decode import IMAGE_SUFFIXES
+from swin_deploy.images.listing import unreadable, walk_files
 
 PATH_HEADERS = ("path", "file", "filename", "image")
 SAMPLE_SEED = 0
@@ -122,7 +123,7 @@ def find_images(folder: Path) -> list[str]:
         raise FileError(
             f"image folder {shortened(folder)} {problem}; give the folder that holds the images"
         )
-    both = sorted(_images_below(folder, "."), key=lambda path: path.split("/"))
+    both = list(walk_files(folder, is_image))
     found = [path for path in both if path.lower().endswith(IMAGE_SUFFIXES)] or both
     if not found:
         raise FileError(
@@ -169,7 +170,7 @@ def class_folders(folder: Path) -> list[str]:
         with os.scandir(folder) as entries:
             return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     except OSError as err:
-        raise _unreadable(folder, err) from err
+        raise unreadable(folder, err) from err
 
 
 def folder_order(folder: Path, *, num_classes: int, known: ClassNames | None) -> ClassOrder:
@@ -200,23 +201,8 @@ def _folder_images(folder: Path) -> list[tuple[str, str]]:
     return [(path, name) for path, name in found if name is not None]
 
 
-def _images_below(folder: Path, name: str) -> Iterator[str]:
-    """Yield the paths from ``folder`` of the images below it, links followed as in torchvision."""
-
-    def refuse(err: OSError) -> None:
-        raise _unreadable(Path(err.filename), err) from err
-
-    seen: set[str] = set()  # a link to a folder above would never end
-    for place, inner, files in os.walk(folder / name, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
-        inner[:] = [one for one in inner if not one.startswith(".")] if real not in seen else []
-        for file in filter(_is_image, files) if real not in seen else ():
-            if os.path.isfile(os.path.join(place, file)):
-                yield (Path(place) / file).relative_to(folder).as_posix()
-        seen.add(real)
-
-
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Tell from a file's name whether it is an image or an array, and not hidden."""
     return name.lower().endswith((*IMAGE_SUFFIXES, ARRAY_SUFFIX)) and not name.startswith(".")
 
 
@@ -226,7 +212,7 @@ def _csv_images(data: Path) -> list[tuple[str, str]]:
         reader = csv.reader(io.StringIO(read_text(data), newline=""))
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
     except csv.Error as err:
-        raise _unreadable(data, err) from err
+        raise unreadable(data, err) from err
     if rows and rows[0][1][0].lower() in PATH_HEADERS:
         rows = rows[1:]
     if not rows:
@@ -274,12 +260,7 @@ def _fingerprint(root: Path, paths: Sequence[str], *, skip_unreadable: bool) -> 
             size, changed = facts.st_size, facts.st_mtime_ns
         except (OSError, ValueError) as err:
             if not skip_unreadable:
-                raise _unreadable(root / path, err) from err
+                raise unreadable(root / path, err) from err
             size = changed = 0
         digest.update(f"{path}\0{size}\0{changed}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
-
-
-def _unreadable(path: Path, err: Exception) -> FileError:
-    reason = getattr(err, "strerror", None) or " ".join(str(err).split())
-    return FileError(f"{path} cannot be read ({reason}); check the data and their permissions")

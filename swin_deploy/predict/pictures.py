@@ -28,11 +28,12 @@ class NamedPicture:
     Attributes:
         name: The name.
         picture: A path, the bytes of an image or `.npy` file, a Pillow image, or an array
-            [height, width, channels]: pixels of 0 to 255, uint8, or as in a `.npy` file.
+            [height, width, channels]: pixels of 0 to 255, uint8, or as in a `.npy` file; or the
+            reason why there is none.
     """
 
     name: str
-    picture: Picture
+    picture: Picture | FileError
 
 
 def named_picture(place: int, picture: Picture | NamedPicture) -> NamedPicture:

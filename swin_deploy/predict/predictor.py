@@ -343,6 +343,8 @@ def _source(named: NamedPicture) -> Path | bytes | Image.Image | NDArray[Any]:
     picture = named.picture
     if isinstance(picture, str):
         return Path(picture)
+    if isinstance(picture, FileError):
+        raise picture
     if not isinstance(picture, Path | bytes | Image.Image | np.ndarray):
         raise FileError(
             f"{named.name} is a {type(picture).__name__}; give a path, bytes, a Pillow image or an "

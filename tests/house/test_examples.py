@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bulk_libraries
 import peers
 import pytest
 from command_line import IMAGES
@@ -30,7 +31,8 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
 
 
 def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join(map(str, (EXAMPLES.parent, Path(__file__).parent.parent / "support")))
+    folders = (EXAMPLES.parent, Path(__file__).parent.parent / "support")
+    paths = os.pathsep.join((*map(str, folders), os.environ.get("PYTHONPATH", "")))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
@@ -114,6 +116,18 @@ def test_search_index_finds_pictures_of_the_same_digit(photos: Path) -> None:
     first, *others = printed(EXAMPLES / "search_index.py", "notebook-digits", photos, query)
     assert first == f"1.000 {query}"
     assert [Path(line.split()[1]).parent.name for line in others] == ["9"] * 4
+
+
+@pytest.mark.slow
+def test_ray_batch_goes_on_where_it_stopped(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in bulk_libraries.ray_environment().items():
+        monkeypatch.setenv(name, value)
+    (photos / "3" / "damaged.png").write_bytes(b"no picture")
+    arguments = (EXAMPLES / "ray_batch.py", "notebook-digits", photos, "answers", "local")
+    first, total = printed(*arguments)
+    assert first == "361 images, 1 without an answer"
+    assert total == "answers: 361 images in 1 files, 1 without an answer"
+    assert printed(*arguments) == [total]
 
 
 @pytest.mark.parametrize(

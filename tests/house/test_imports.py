@@ -16,12 +16,13 @@ HEAVY = {
     "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx",
     "polygraphy", "rich", "numpy", "PIL", "safetensors", "einops", "timm", "torchvision",
     "transformers",
+    "pyarrow", "ray",
 }  # fmt: skip
 BACKENDS = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "polygraphy"}
 KERNEL = "swin_deploy.runners.window_triton"  # it needs Triton, and loads where that is
 PEERS = {"timm", "torchvision", "transformers"}  # their checkpoints are read without them
 SUBPACKAGES = {
-    *("api", "artifacts", "bench", "calibration", "checkpoints", "cli", "config", "deploy"),
+    *("api", "artifacts", "bench", "bulk", "calibration", "checkpoints", "cli", "config", "deploy"),
     *("evaluate", "images"),
     *("original", "parity", "precision", "predict", "reference", "report", "runners"),
     *("serving", "swap"),

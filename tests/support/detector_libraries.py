@@ -13,10 +13,8 @@ come, too, which no index has.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import os
-import subprocess
 import sys
 import tarfile
 import types
@@ -25,13 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import filelock
 import peers
 import pytest
 import torch
+from cached_wheels import cached
 from torch import Tensor, nn
-
-from exporters.caches import cache_folder
 
 WHEELS = (
     "mmcv-lite==2.1.0",
@@ -75,8 +71,6 @@ ABSENT = (
     *("mmpretrain.evaluation", "mmpretrain.evaluation.metrics", "mmpretrain.structures"),
     *("groundingdino", "groundingdino.util", "groundingdino.util.misc"),
 )
-PATIENCE = ("--retries", "1", "--timeout", "20")
-MOST_SECONDS = 300
 
 
 class Absent(types.ModuleType):
@@ -105,41 +99,17 @@ def library_folder() -> Path:
 @functools.cache
 def _installed() -> Path | str:
     """The folder, or the reason why there is none."""
-    digest = hashlib.sha256(" ".join((*WHEELS, *ARCHIVES)).encode()).hexdigest()[:12]
-    base = cache_folder() / "test-libraries"
-    base.mkdir(parents=True, exist_ok=True)
-    whole = base / digest / "whole"
-    with filelock.FileLock(base / f"{digest}.lock"):
-        if not whole.exists():
-            reason = _install(whole.parent)
-            if reason:
-                return reason
-            whole.touch()
-    return whole.parent
+    return cached("detection libraries", WHEELS, ARCHIVES, finish=_unpack)
 
 
-def _install(folder: Path) -> str:
-    """Install the pins into a folder; the reason if that fails, else an empty text."""
-    commands = (
-        ("install", "--upgrade", "--target", str(folder), *WHEELS),
-        ("download", "--dest", str(folder), *ARCHIVES),
-    )
-    for command in commands:
-        line = [sys.executable, "-m", "pip", command[0], "-q", "--no-deps", *PATIENCE, *command[1:]]
-        try:
-            run = subprocess.run(line, capture_output=True, text=True, timeout=MOST_SECONDS)
-        except subprocess.TimeoutExpired:
-            return f"pip did not install detection libraries within {MOST_SECONDS} s"
-        if run.returncode:
-            last = [text for text in run.stderr.splitlines() if text.startswith("ERROR")][-1:]
-            return f"pip cannot install detection libraries: {' '.join(last) or run.stderr[-200:]}"
+def _unpack(folder: Path) -> None:
+    """Take GroundingDINO's file out of its archive."""
     for archive in folder.glob("*.tar.gz"):
         with tarfile.open(archive) as stream:
             for member in stream.getmembers():
                 if member.name.partition("/")[2] == GROUNDING:
                     member.name = "groundingdino_swin.py"
                     stream.extract(member, folder, filter="data")
-    return ""
 
 
 @functools.cache

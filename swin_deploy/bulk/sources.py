@@ -1,0 +1,132 @@
+"""Folders and Parquet files, listed and cut into parts; no image is opened."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from exporters.errors import FileError
+from swin_deploy.bulk.columns import ImageFile, read_image_file
+from swin_deploy.bulk.parts import Part, parts_of_file, parts_of_folder
+from swin_deploy.images.arrays import ARRAY_SUFFIX
+from swin_deploy.images.decode import IMAGE_SUFFIXES
+from swin_deploy.images.labelled import is_folder
+from swin_deploy.images.listing import walk_files
+
+PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
+KINDS = (IMAGE_SUFFIXES, (ARRAY_SUFFIX,), PARQUET_SUFFIXES)  # the first that a folder has
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a command line names: folders of images, and Parquet files.
+
+    Attributes:
+        named: The paths, as they were named.
+        folders: Folders of images, each with the endings of the files that count.
+        files: Parquet files, those of folders too.
+    """
+
+    named: tuple[Path, ...]
+    folders: tuple[tuple[Path, tuple[str, ...]], ...]
+    files: tuple[ImageFile, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks on where the images are taken from, which no option said."""
+        found = dict.fromkeys((one.column, one.form) for one in self.files)
+        rows = sum(one.rows for one in self.files)
+        return [
+            f"{len(self.files):,} Parquet files with {rows:,} rows: images from column {column}, "
+            f"{form}"
+            for column, form in found
+        ]
+
+    def parts(self, *, size: int, conditions: str) -> Iterator[Part]:
+        """Cut the images into parts of at most ``size``; see ``parts_of_folder``.
+
+        Raises:
+            FileError: If a folder cannot be read.
+        """
+        for folder, endings in self.folders:
+            names = walk_files(folder, partial(_ends_in, endings=endings))
+            yield from parts_of_folder(folder, names, size=size, conditions=conditions)
+        for one in self.files:
+            yield from parts_of_file(
+                one.path, one.rows, size=size, column=one.column, conditions=conditions
+            )
+
+
+def find_sources(arguments: Sequence[str], *, column: str | None = None) -> Sources:
+    """Find out what each path is: a folder of images, one of Parquet files, or such a file.
+
+    A folder is one of images if it has any, else one of `.npy` arrays, else of Parquet files.
+
+    Args:
+        arguments: Paths of folders and Parquet files.
+        column: Name of the column of images in Parquet files; see ``read_image_file``.
+
+    Raises:
+        FileError: If a path is missing, is named twice, holds nothing of this kind, or is a
+            Parquet file that cannot be read.
+    """
+    paths = tuple(map(Path, arguments))
+    _require_apart(paths)
+    folders: list[tuple[Path, tuple[str, ...]]] = []
+    files: list[Path] = []
+    for path in paths:
+        if not is_folder(path):
+            files.append(_required_file(path))
+            continue
+        endings = _endings(path)
+        if endings == PARQUET_SUFFIXES:
+            files += [path / one for one in walk_files(path, partial(_ends_in, endings=endings))]
+        else:
+            folders.append((path, endings))
+    return Sources(paths, tuple(folders), tuple(read_image_file(one, column) for one in files))
+
+
+def _endings(folder: Path) -> tuple[str, ...]:
+    """Return the endings of the files that count in a folder; raises ``FileError`` if none is."""
+    for kind in KINDS:
+        if next(walk_files(folder, partial(_ends_in, endings=kind)), None) is not None:
+            return kind
+    raise FileError(
+        f"{folder} holds neither images nor Parquet files; expected files ending in "
+        f"{', '.join(itertools.chain(*KINDS))}"
+    )
+
+
+def _ends_in(name: str, *, endings: tuple[str, ...]) -> bool:
+    """Tell whether a file counts; Parquet files of other programs' notes start with _."""
+    return name.lower().endswith(endings) and not (
+        endings is PARQUET_SUFFIXES and name.startswith("_")
+    )
+
+
+def _required_file(path: Path) -> Path:
+    if not os.path.lexists(path):
+        raise FileError(f"{path} does not exist; give folders of images, or Parquet files")
+    if not os.path.isfile(path):
+        raise FileError(f"{path} is not a file; give folders of images, or Parquet files")
+    if path.suffix.lower() in (*IMAGE_SUFFIXES, ARRAY_SUFFIX):
+        raise FileError(f"{path} is one image; --parquet takes folders of images and Parquet files")
+    return path
+
+
+def _require_apart(paths: Sequence[Path]) -> None:
+    """Refuse a path that is named twice, or that is in another one: no image counts twice."""
+    places: dict[Path, Path] = {}
+    for path in paths:
+        real = Path(os.path.realpath(path))
+        if real in places:
+            raise FileError(f"{places[real]} and {path} are the same; name each once")
+        places[real] = path
+    for real, path in places.items():
+        above = next((places[one] for one in real.parents if one in places), None)
+        if above is not None:
+            raise FileError(f"{path} is in {above}, which is named too; name one of them")

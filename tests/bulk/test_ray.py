@@ -1,0 +1,206 @@
+"""``predict --ray``: a cluster of two workers in processes of their own, one of which is killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import bulk_libraries
+import pytest
+from command_line import IMAGES, Command
+from parquet_images import by_image
+
+import swin_deploy
+from exporters.errors import ConfigError, FileError
+from swin_deploy.bulk import on_ray
+from swin_deploy.images.labelled import find_images
+
+OUT = Path("out")
+LOCAL = ("--ray", "local", "--workers", 2)
+ACTOR = "ray::MapWorker(MapBatches(PartMaker))"
+MOST_SECONDS = 300
+
+# A command whose pictures take 50 ms each, also in Ray's workers.
+SLOW = """
+import sys, time
+from swin_deploy.bulk import on_ray
+from swin_deploy.cli import main
+class Slow(on_ray.PartMaker):
+    def __call__(self, batch):
+        from swin_deploy.bulk import work
+        pictures_of = work.pictures_of
+        def slowly(part):
+            for one in pictures_of(part):
+                time.sleep(0.05)
+                yield one
+        work.pictures_of = slowly
+        try:
+            return super().__call__(batch)
+        finally:
+            work.pictures_of = pictures_of
+Slow.__name__ = Slow.__qualname__ = "PartMaker"
+on_ray.PartMaker = Slow
+sys.argv[0] = "swin-deploy"
+main()
+"""
+
+
+def command(*arguments: object, code: str = "") -> subprocess.Popen[str]:
+    """A command in a process of its own, which may use Ray."""
+    start = ["-c", code] if code else ["-m", "swin_deploy"]
+    return subprocess.Popen(
+        [sys.executable, *start, *map(str, arguments)],
+        env=bulk_libraries.ray_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=MOST_SECONDS)
+    return process.returncode, out, err
+
+
+def actors_of(process: subprocess.Popen[str]) -> list[int]:
+    """Processes of Ray's actors that were started by a process, or by what it started."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (place / "cmdline").read_bytes().decode(errors="replace")
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+        found[int(place.name)] = (parent, title)
+
+    def is_below(number: int) -> bool:
+        while number in found and number != process.pid:
+            number = found[number][0]
+        return number == process.pid
+
+    return [one for one, (_, title) in found.items() if title.startswith(ACTOR) and is_below(one)]
+
+
+def wait_for_parts(process: subprocess.Popen[str]) -> None:
+    """Wait until two parts are whole, and another one is being written."""
+    deadline = time.monotonic() + MOST_SECONDS
+    while not (len(list(OUT.glob("part-*"))) > 1 and list(OUT.glob(".part-*"))):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_ray_answers_each_image_once_though_a_worker_is_killed(swin: Command, full: Path) -> None:
+    for one in find_images(IMAGES)[::2]:
+        Path("digits", one).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(IMAGES / one, Path("digits", one))
+    (Path("digits") / "bad.png").write_bytes(b"no picture")
+    arguments = ("predict", full, "digits", "--parquet", OUT, "--part-size", 8)
+    bulk_libraries.import_pyarrow()
+    assert swin(*arguments).status == 1
+    expected = by_image(OUT)
+    shutil.rmtree(OUT)
+
+    process = command(*arguments, *LOCAL, "--json", code=SLOW)
+    wait_for_parts(process)
+    killed, *others = actors_of(process)
+    assert others
+    os.kill(killed, signal.SIGKILL)
+    there = len(by_image(OUT))
+    status, out, err = ended(process)
+    assert 0 < there < 170  # it was killed in the middle
+    assert status == 1, err
+    assert json.loads(out) == {
+        "folder": "out",
+        "pictures": 181,
+        "failed": 1,
+        "files": len(list(OUT.glob("part-*"))),
+    }
+    found = by_image(OUT)
+    assert found.keys() == expected.keys()
+    assert len(found) == 181
+    assert all(found[key]["indices"] == expected[key]["indices"] for key in found)
+    assert swin(*arguments).status == 1  # it goes on here, and leaves nothing of the dead
+    assert by_image(OUT).keys() == expected.keys()
+    assert not list(OUT.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("nowhere", "nowhere is no address of a Ray cluster; give local, auto or HOST:PORT"),
+        ("ray://head:10001", "is no address of a Ray cluster"),
+        ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1 (Connection refused)"),
+        ("127.0.0.1:99999", "no Ray cluster at 127.0.0.1:99999"),
+    ],
+)
+def test_wrong_address_is_one_line(
+    address: str, message: str, swin: Command, full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk_libraries.import_pyarrow()
+    shutil.copytree(IMAGES / "3", "digits")
+    # Ray itself is not asked: a stand-in shows that nothing of it is used.
+    monkeypatch.setattr(on_ray, "load_ray", lambda: type("Ray", (), {"shutdown": lambda: None}))
+    command = ("predict", full, "digits", "--parquet", OUT, "--ray", address)
+    swin(*command).assert_error(message)
+    assert not OUT.exists()
+
+
+def test_missing_ray_is_named_with_how_to_install_it(
+    swin: Command, full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk_libraries.import_pyarrow()
+    shutil.copytree(IMAGES / "3", "digits")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    swin("predict", full, "digits", "--parquet", OUT, "--ray", "local").assert_error(
+        'Ray is not installed; install it: pip install "ray[data]"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "workers", "share"),
+    [
+        ([{"CPU": 64}], None, 16, {"num_cpus": 4}),
+        ([{"CPU": 2}], None, 1, {"num_cpus": 2}),
+        ([{"CPU": 2}], 2, 2, {"num_cpus": 1}),
+        ([{"CPU": 6}, {"CPU": 2}], None, 4, {"num_cpus": 2}),
+        ([{"CPU": 6}, {"CPU": 2}], 1, 1, {"num_cpus": 6}),
+        ([{"CPU": 1}], 3, 3, {"num_cpus": 1}),
+        ([{"CPU": 8, "GPU": 1}, {"CPU": 64, "GPU": 8}], None, 9, {"num_cpus": 1, "num_gpus": 1}),
+        ([{"CPU": 8, "GPU": 1}], 2, 2, {"num_cpus": 1, "num_gpus": 0.5}),
+        ([{"CPU": 4}, {}], None, 1, {"num_cpus": 4}),
+    ],
+)
+def test_workers_fit_on_their_nodes(
+    nodes: list[dict[str, float]], asked: int | None, workers: int, share: dict[str, float]
+) -> None:
+    found = [{"Alive": True, "Resources": one} for one in nodes]
+    gone = {"Alive": False, "Resources": {"CPU": 1000, "GPU": 1000}}
+    assert on_ray.worker_shares([*found, gone], asked) == (workers, share)
+
+
+def test_worker_refuses_another_model_and_a_folder_it_does_not_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load = partial(swin_deploy.Predictor, "notebook-digits")
+    model = on_ray.PartMaker(load, tmp_path, str(tmp_path), None).described
+    with pytest.raises(FileError, match=r"does not see .*; name one on storage that all nodes"):
+        on_ray.PartMaker(load, tmp_path, str(tmp_path), model)
+    (tmp_path / "_predictions.json").write_text("{}")
+    on_ray.PartMaker(load, tmp_path, str(tmp_path), model)
+    other = dataclasses.replace(model, backend="another")
+    with pytest.raises(ConfigError, match=r"another model or runner \(runs_on .*, not another\)"):
+        on_ray.PartMaker(load, tmp_path, str(tmp_path), other)
+    with pytest.raises(FileError, match="has no folder /nowhere"):
+        on_ray.PartMaker(load, tmp_path, "/nowhere", model)
