@@ -157,6 +157,8 @@ def test_without_openvino_onnx_runtime_alone_is_tried(
         (("--flavor", "tensorrt-rtx"), "--flavor is for engines"),
         (("--compute-capability", "8.9"), "--compute-capability is for engines"),
         (("--auto",), "--auto is for engines"),
+        (("--auto", "--fp32"), "--auto is for engines"),
+        (("--int8",), "export --for cpu --precision int8"),
     ],
 )
 def test_options_of_engines_are_wrong_usage(
