@@ -22,7 +22,7 @@ from exporters.backends import load_openvino, openvino_cpu, openvino_version
 from exporters.errors import ComparisonError, ExportError, FileError, MissingBackendError
 from exporters.spec import ExportSpec, Precision, Runtime
 from exporters.to_onnx import export_onnx
-from swin_deploy.config import SwinConfig, notebook_config
+from swin_deploy.config import Family, SwinConfig, notebook_config
 from swin_deploy.deploy import cpu_form
 from swin_deploy.deploy.cpu_model import CpuWindowAttention
 from swin_deploy.deploy.fold import fold
@@ -109,7 +109,7 @@ def run_equal(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("family", ["swin", "swinv2"])
 @pytest.mark.parametrize("runtime", ["tensorrt", "cpu"])
 def test_as_many_heads_as_tokens_is_the_reference(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, runtime: Runtime
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: Family, runtime: Runtime
 ) -> None:
     """Twice: the file is right by itself, and the runner does not make it wrong."""
     expected = write_equal(tmp_path / "m.onnx", dataclasses.replace(EQUAL, family=family), runtime)
