@@ -102,8 +102,9 @@ CALIBRATED: tuple[Precision, ...] = (*FP8_FORMS, "int8")  # those whose scales c
 # Precisions of files that are laid out for CPUs, and why others are not.
 CPU_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 NOT_ON_CPUS = (
-    "CPU runtimes compute a half-precision file in float32, with casts; leave --precision out "
-    "(OpenVINO takes bfloat16 by itself where the CPU has it)"
+    "files for CPUs are float32 or int8. ONNX Runtime's CPU provider computes float16 in float32, "
+    "with casts, and runs no bfloat16; OpenVINO takes bfloat16 from a float32 file (--runner "
+    "openvino-bf16). Leave --precision out"
 )
 INT8_ON_CPUS = (
     "int8 is for CPUs, and engines are built in half precision or float32 (docs/exports.md)"

@@ -161,9 +161,10 @@ def run(
     OpenVINO, in float32 and, where the CPU has it, bfloat16; the fastest within tolerance is
     chosen.
     """
-    _check_usage(precision, auto=auto, quick=quick)
     if runtime == "cpu":
         refuse_engine_options(precision)
+    _check_usage(precision, auto=auto, quick=quick)
+    if runtime == "cpu":
         options = CpuRun(
             images, limit, original, runners, precision == "fp32", opset, batch.opt, output, report,
             bench_seconds, quick, force, as_json,

@@ -59,6 +59,11 @@ def refuse_engine_options(precision: str) -> None:
     if given:
         name = given[0].replace("_", "-")
         raise click.UsageError(f"--{name} is for engines; leave it out with --for cpu")
+    if precision == "int8":
+        raise click.UsageError(
+            "run --for cpu makes no int8 file; leave out --int8, or make one with export --for cpu "
+            "--precision int8, which parity and bench take"
+        )
     if precision != "fp32" and context.get_parameter_source("precision") not in defaults:
         raise click.UsageError(
             f"--for cpu finds the precision by itself; leave out --{precision}, or give --fp32 "

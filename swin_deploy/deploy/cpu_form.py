@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from swin_deploy.config import StageSpec
 from swin_deploy.config.windows import raster_order
 from swin_deploy.deploy.cpu_model import (
+    CpuEqualWindowAttention,
     CpuMergeGather,
     CpuSplitCosineHeads,
     CpuSplitHeads,
@@ -193,7 +194,9 @@ def _attention(attention: WindowAttention) -> CpuWindowAttention:
     split = CpuSplitHeads(heads)
     if isinstance(heads, SplitCosineHeads):
         split = CpuSplitCosineHeads(heads)
-    moved = CpuWindowAttention(
+    equal = heads.num_heads == heads.windows[1]
+    kind = CpuEqualWindowAttention if equal else CpuWindowAttention
+    moved = kind(
         attention.qkv,
         attention.proj,
         bias=_bias(attention.bias, heads),

@@ -22,7 +22,8 @@ def taking_pixels(model: DeployModel, steps: Preprocessing) -> DeployModel:
     Raises:
         ConfigError: If the steps are not known, or are of other channels.
     """
-    cut, *rest = model.embed
+    first, *rest = model.embed  # patches in window order; of padded maps row by row, then a gather
+    cut, *gathers = first if isinstance(first, nn.Sequential) else [first]
     embedding = cast(PatchEmbed, cut)
     channels = embedding.patch_shape[1]
     if steps.refusal or len(steps.mean) != channels:
@@ -34,6 +35,9 @@ def taking_pixels(model: DeployModel, steps: Preprocessing) -> DeployModel:
     normalize = NormalizePixels(
         1 / steps.rescale, torch.tensor(steps.mean), torch.tensor(steps.std)
     )
-    embed = nn.Sequential(PixelPatchEmbed(embedding, normalize), *rest)
+    patches: nn.Module = PixelPatchEmbed(embedding, normalize)
+    if gathers:
+        patches = nn.Sequential(patches, *gathers)
+    embed = nn.Sequential(patches, *rest)
     heads = {int(passed): head for passed, head in model.heads.items()}
     return DeployModel(embed, list(model.layers), heads).eval()

@@ -13,11 +13,13 @@ import pytest
 import torch
 from command_line import IMAGES, Command, call_main
 from onnx import TensorProto, numpy_helper
+from pad_faults import SUBJECTS, padded_model
 from photographs import write_photographs
 
 from exporters.artifact import read_manifest
 from exporters.errors import ComparisonError, ConfigError
 from exporters.half_precision import to_half
+from exporters.spec import Runtime
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.fold_pixels import taking_pixels
 from swin_deploy.deploy.model import PixelPatchEmbed
@@ -85,6 +87,20 @@ def test_taking_pixels_equals_the_model_on_normalised_images(
         wanted = deploy(torch.from_numpy(normalise(pixels, steps)))
         found = taking_pixels(deploy, steps)(torch.from_numpy(pixels))
         turned = taking_pixels(deploy, steps)(torch.from_numpy(pixels[..., ::-1].copy()))
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    assert (turned - wanted).abs().max() > 1e-3 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+@pytest.mark.parametrize("runtime", ["tensorrt", "cpu"])
+def test_taking_pixels_of_padded_maps_equals_the_model(name: str, runtime: Runtime) -> None:
+    model, steps = padded_model(name), STEPS[1]
+    pixels = np.random.default_rng(1).integers(0, 256, (2, *model.config.image, 3), np.uint8)
+    deploy = fold(model.reference, runtime)
+    with torch.no_grad():
+        wanted = deploy(torch.from_numpy(normalise(pixels, steps)))
+        found = taking_pixels(deploy, steps)(torch.from_numpy(pixels))
+        turned = taking_pixels(deploy, steps)(torch.from_numpy(pixels[:, ::-1].copy()))
     assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
     assert (turned - wanted).abs().max() > 1e-3 * wanted.abs().max()
 

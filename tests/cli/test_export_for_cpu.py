@@ -97,7 +97,7 @@ def test_export_for_cpu_in_half_precision_is_refused(
 ) -> None:
     outcome = swin("export", "--for", "cpu", "--precision", precision)
     assert outcome.status == 2
-    assert f"no --precision {precision} with --for cpu: CPU runtimes compute" in outcome.err
+    assert f"no --precision {precision} with --for cpu: files for CPUs are float32" in outcome.err
     assert not listing(tmp_path)
 
 

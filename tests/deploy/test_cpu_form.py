@@ -31,6 +31,7 @@ MODELS = {
     "tokens": dataclasses.replace(V2, output="tokens"),
     "one-head": dataclasses.replace(V1, num_heads=(1, 2)),
     "grey": dataclasses.replace(V1, in_channels=1),
+    "heads-as-tokens": dataclasses.replace(V1, img_size=32, window_size=2, num_heads=(4, 4)),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,13 +15,16 @@ import onnx
 import pytest
 from conftest import build_reference
 from exported import make_graph, write_doubler
+from families import trained_like
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.backends import load_openvino, openvino_cpu, openvino_version
 from exporters.errors import ComparisonError, ExportError, FileError, MissingBackendError
-from exporters.spec import ExportSpec, Precision
+from exporters.spec import ExportSpec, Precision, Runtime
 from exporters.to_onnx import export_onnx
-from swin_deploy.config import notebook_config
+from swin_deploy.config import Family, SwinConfig, notebook_config
+from swin_deploy.deploy import cpu_form
+from swin_deploy.deploy.cpu_model import CpuWindowAttention
 from swin_deploy.deploy.fold import fold
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.parity import TOLERANCES, Case, compare
@@ -78,6 +82,52 @@ def test_bfloat16_is_within_its_tolerance_and_is_not_float32(
         (actual,) = runner.run(IMAGES)
     assert passes(actual, expected, "bf16")
     assert not passes(actual, expected, "fp32")
+
+
+# As many heads as tokens in a window: OpenVINO 2026.4.1 loses the transposition of the two.
+EQUAL = SwinConfig(
+    family="swin", img_size=16, window_size=2, embed_dim=16, depths=(2,), num_heads=(4,),
+    num_classes=5,
+)  # fmt: skip
+
+
+def write_equal(path: Path, config: SwinConfig, runtime: Runtime = "cpu") -> np.ndarray:
+    """Write such a model, and return the reference's output for three images."""
+    reference = trained_like(config)
+    spec = ExportSpec((3, *config.image), config.output_names)
+    onnx.save(export_onnx(fold(reference, runtime), spec, metadata={}), path)
+    with TorchRunner("reference", reference) as runner:
+        return runner.run(IMAGES[..., : config.image.rows, : config.image.columns])[0]
+
+
+def run_equal(path: Path) -> np.ndarray:
+    side = EQUAL.image.rows
+    with OpenvinoRunner(path, "fp32") as runner:
+        return runner.run(IMAGES[..., :side, :side])[0]
+
+
+@pytest.mark.parametrize("family", ["swin", "swinv2"])
+@pytest.mark.parametrize("runtime", ["tensorrt", "cpu"])
+def test_as_many_heads_as_tokens_is_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: Family, runtime: Runtime
+) -> None:
+    """Twice: the file is right by itself, and the runner does not make it wrong."""
+    expected = write_equal(tmp_path / "m.onnx", dataclasses.replace(EQUAL, family=family), runtime)
+    assert passes(run_equal(tmp_path / "m.onnx"), expected, "fp32")
+    monkeypatch.setattr(openvino, "_keep_transpositions", lambda *_: None)
+    assert passes(run_equal(tmp_path / "m.onnx"), expected, "fp32")
+
+
+def test_transposition_that_openvino_loses_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in the common spelling, as other exporters write it."""
+    monkeypatch.setattr(cpu_form, "CpuEqualWindowAttention", CpuWindowAttention)
+    expected = write_equal(tmp_path / "m.onnx", EQUAL)
+    assert passes(run_equal(tmp_path / "m.onnx"), expected, "fp32")
+    monkeypatch.setattr(openvino, "_keep_transpositions", lambda *_: None)
+    if openvino_version(RUNTIME).startswith("2026.4"):
+        assert not passes(run_equal(tmp_path / "m.onnx"), expected, "fp32")
 
 
 def stand_in(can: list[str], hint: str = "f32") -> types.SimpleNamespace:
