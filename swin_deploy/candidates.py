@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -203,7 +204,21 @@ def candidates(loaded: LoadedModel, made: Made) -> list[Candidate]:
         runner = TrtRunner(engine, name=name, steps=loaded.preprocessing)
         name, family = engine.path.name, loaded.config.family
         found.append(Candidate(runner, "engine", name, family, source=engine))
+    tell_apart([(one.runner, one.source.path) for one in found if one.source is not None])
     return found
+
+
+def tell_apart(runners: Sequence[tuple[Runner, Path]]) -> None:
+    """Add the file to the names of runners that have the same name.
+
+    Args:
+        runners: Runners with the path of the file that each runs.
+    """
+    names = Counter(runner.name for runner, _ in runners)
+    files = Counter((runner.name, path.name) for runner, path in runners)
+    for runner, path in runners:
+        if names[runner.name] > 1:
+            runner.name += f", {path.name if files[runner.name, path.name] == 1 else path}"
 
 
 def stored_in(graph: onnx.ModelProto) -> dict[str, Stored]:

@@ -14,7 +14,7 @@ from swin_deploy.bench.baselines import arithmetics, compiled, eager, graphed
 from swin_deploy.bench.contenders import Contender
 from swin_deploy.bench.originals import library_of, original_maker
 from swin_deploy.bench.timing import time_runners
-from swin_deploy.candidates import Made, stages
+from swin_deploy.candidates import Made, stages, tell_apart
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.config.memory import require_memory
 from swin_deploy.images.preprocessing import Preprocessing
@@ -92,6 +92,7 @@ def graphed_engines(made: Made, steps: Preprocessing) -> list[Contender]:
     if not torch.cuda.is_available():
         return []
     runners = [TrtRunner(engine, cuda_graph=True, steps=steps) for engine in made.engines]
+    tell_apart([(one, engine.path) for one, engine in zip(runners, made.engines, strict=True)])
     models = [runner.name for runner in runners]
     for runner in runners:
         runner.name += ", CUDA graph"

@@ -67,6 +67,7 @@ Examples:
   swin-deploy run --checkpoint swin.pt --fp32 --batch 1,16,64 --report proof/
   swin-deploy run --checkpoint swin.pt --images photos/ --runner torch
   swin-deploy run --checkpoint swin.pt --images photos/ --for cpu
+  swin-deploy run --checkpoint swin.pt --images photos/ --for cpu --int8
 
 \b
 Exit status 1: a step is out of tolerance (with --for cpu: every way to run the
@@ -96,7 +97,13 @@ labelled images the reference is not better than guessing (inconclusive).
     "--fp8-weights", "precision", flag_value="fp8-weights", help="The same, their weights, too."
 )
 @click.option("--fp32", "precision", flag_value="fp32", help="Float32.")
-@click.option("--int8", "precision", flag_value="int8", hidden=True)
+@click.option(
+    "--int8",
+    "precision",
+    flag_value="int8",
+    help="With --for cpu: a file with linear layers in 8-bit integers is tried, too. It changes "
+    "answers more than bfloat16. --images is also what its scales are measured on.",
+)
 @click.option(
     "--auto",
     is_flag=True,
@@ -158,15 +165,15 @@ def run(
     throughput; writes a report in HTML, Markdown and JSON.
 
     With --for cpu there is no engine: the ONNX file is proved and timed in ONNX Runtime and in
-    OpenVINO, in float32 and, where the CPU has it, bfloat16; the fastest within tolerance is
-    chosen.
+    OpenVINO, in float32 and, where the CPU has it, bfloat16; with --int8 so is a file in 8-bit
+    integers. The fastest within tolerance is chosen.
     """
     if runtime == "cpu":
         refuse_engine_options(precision)
-    _check_usage(precision, auto=auto, quick=quick)
+    _check_usage(precision, auto=auto, quick=quick, runtime=runtime)
     if runtime == "cpu":
         options = CpuRun(
-            images, limit, original, runners, precision == "fp32", opset, batch.opt, output, report,
+            images, limit, original, runners, precision, opset, batch.opt, output, report,
             bench_seconds, quick, force, as_json,
         )  # fmt: skip
         run_for_cpu(console, asked, options)
@@ -253,9 +260,9 @@ def run(
     console.next_step(*words, why=why)
 
 
-def _check_usage(precision: Precision, *, auto: bool, quick: bool) -> None:
-    if precision == "int8":
-        raise click.UsageError(f"{INT8_ON_CPUS}; use --fp16, or export --for cpu")
+def _check_usage(precision: Precision, *, auto: bool, quick: bool, runtime: Runtime) -> None:
+    if precision == "int8" and runtime != "cpu":
+        raise click.UsageError(f"{INT8_ON_CPUS}; use --fp16, or --for cpu --int8")
     if auto and precision == "fp32":
         others = " or ".join(f"--{name}" for name in REDUCED)
         raise click.UsageError(f"--auto has nothing to try after --fp32; give {others}")

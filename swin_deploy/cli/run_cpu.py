@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +13,22 @@ from click.core import ParameterSource
 
 from exporters.backends import cuda_device_count, load_openvino, openvino_cpu
 from exporters.errors import MissingBackendError
+from exporters.precisions import CPU_PRECISIONS
+from exporters.spec import Precision
 from swin_deploy.artifacts.outputs import report_outputs
 from swin_deploy.cli.console import CHECK_FAILED, Console, announce, announce_images, command_line
-from swin_deploy.cli.options import ModelRequest, runner_words
+from swin_deploy.cli.options import (
+    ModelRequest,
+    calibration,
+    require_calibration,
+    runner_words,
+)
 from swin_deploy.cli.outputs import claim_artifacts, claim_outputs
 from swin_deploy.cli.run_steps import QUICK, QUICK_BATCHES, QUICK_IMAGES, conclude
 from swin_deploy.config import BUNDLED_IMAGES
 
 if TYPE_CHECKING:
+    from swin_deploy.artifacts.onnx_file import Calibrated, OnnxFile
     from swin_deploy.bench import BenchReport
     from swin_deploy.candidates import Made
     from swin_deploy.checkpoints.load import LoadedModel
@@ -30,6 +38,10 @@ if TYPE_CHECKING:
     from swin_deploy.runners import Way
 
 OF_ENGINES = ("auto", "flavor", "compute_capability")  # parameters of engines alone
+UNTRIED_INT8 = (
+    "not tried: linear layers in 8-bit integers, which change answers more than bfloat16 and are "
+    "calibrated on --images, 32 at least; try them with --int8"
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class CpuRun:
     limit: int
     original: str
     runners: tuple[Way, ...]
-    full_precision: bool
+    precision: Precision
     opset: int
     batch: int
     output: Path
@@ -49,6 +61,11 @@ class CpuRun:
     quick: bool
     force: bool
     as_json: bool
+
+    @property
+    def files(self) -> tuple[Precision, ...]:
+        """Precisions of the files to make."""
+        return ("fp32", "int8") if self.precision == "int8" else ("fp32",)
 
 
 def refuse_engine_options(precision: str) -> None:
@@ -59,15 +76,13 @@ def refuse_engine_options(precision: str) -> None:
     if given:
         name = given[0].replace("_", "-")
         raise click.UsageError(f"--{name} is for engines; leave it out with --for cpu")
-    if precision == "int8":
+    if (
+        precision not in CPU_PRECISIONS
+        and context.get_parameter_source("precision") not in defaults
+    ):
         raise click.UsageError(
-            "run --for cpu makes no int8 file; leave out --int8, or make one with export --for cpu "
-            "--precision int8, which parity and bench take"
-        )
-    if precision != "fp32" and context.get_parameter_source("precision") not in defaults:
-        raise click.UsageError(
-            f"--for cpu finds the precision by itself; leave out --{precision}, or give --fp32 "
-            "for float32 alone"
+            f"--for cpu finds the precision by itself; leave out --{precision}, give --fp32 for "
+            "float32 alone, or --int8 to try 8-bit integers, too"
         )
     if cuda_device_count():
         raise click.UsageError(
@@ -77,11 +92,12 @@ def refuse_engine_options(precision: str) -> None:
 
 
 def run_for_cpu(console: Console, asked: ModelRequest, options: CpuRun) -> None:
-    """Export a model for CPUs, prove and time each way to run the file, and choose one."""
+    """Export a model for CPUs, prove and time each way to run its files, and choose one."""
+    require_calibration(options.precision, options.images)
     inputs = (*asked.inputs(), options.images)
     claim_outputs(report_outputs(options.report), inputs=inputs, force=options.force)
     with console.loading("Loading PyTorch and the model"):
-        from swin_deploy.artifacts.onnx_file import export_spec, onnx_name, write_onnx
+        from swin_deploy.artifacts.onnx_file import onnx_name
         from swin_deploy.candidates import Made
         from swin_deploy.original.build import original_library
         from swin_deploy.parity.run import image_sets
@@ -89,6 +105,7 @@ def run_for_cpu(console: Console, asked: ModelRequest, options: CpuRun) -> None:
         from swin_deploy.report.make import make_report
 
         ways, missing = _ways(options)
+        told = calibration(options.precision, options.images)
         loaded = asked.load()
         original_library(loaded, options.original)  # a wrong choice fails before the work
         limit = min(options.limit, QUICK_IMAGES) if options.quick else options.limit
@@ -97,30 +114,76 @@ def run_for_cpu(console: Console, asked: ModelRequest, options: CpuRun) -> None:
     announce_images(console, sets)
     for text in (*missing, *([f"quick: {QUICK}"] if options.quick else [])):
         console.warn(text)
-    path = options.output / onnx_name(loaded.name, "fp32", options.opset, runtime="cpu")
-    claim_artifacts([path], inputs=inputs, force=options.force)
-    with console.step(f"Exporting ONNX for CPUs, opset {options.opset}"):
-        spec = export_spec(loaded, opset=options.opset, runtime="cpu")
-        file = write_onnx(loaded, spec, path, force=options.force).without_weights()
-    made = Made((file,), ways=ways)
+    places = {
+        one: options.output / onnx_name(loaded.name, one, options.opset, runtime="cpu")
+        for one in options.files
+    }
+    claim_artifacts([*places.values()], inputs=inputs, force=options.force)
+    made = Made(_export(console, loaded, places, told, options), ways=ways)
     parity, bench = _judge(console, loaded, made, sets, options)
     choice = choose_fastest(parity, bench, batch=options.batch)
     kept = without_refused(parity, choice)
     result = make_report(loaded, made, parity=kept, bench=bench, images=sets)
-    told = _told(choice, missing, options)
-    words, why = _next_words(asked, loaded, path, choice, options)
+    words_of = _told(choice, missing, options)
+    chosen = _chosen(loaded, made, choice)
+    words, why = _next_words(asked, loaded, chosen, options)
     result = replace(
         result,
-        conditions=result.conditions | told | ({"quick": QUICK} if options.quick else {}),
+        conditions=result.conditions | words_of | ({"quick": QUICK} if options.quick else {}),
         next_command=f"{command_line(*words)}  # {why}" if choice.chosen else "",
     )
     conclude(console, result, options.report, force=options.force, as_json=options.as_json)
-    for name, text in told.items():
+    for name, text in words_of.items():
         console.note(f"  {name}: {text}")
+    if options.precision not in ("int8", "fp32"):
+        console.note(f"  {UNTRIED_INT8}")
     if not choice.is_right or kept.verdict != "pass":
         click.get_current_context().exit(CHECK_FAILED)
-    console.note(f"  open {options.report / 'report.html'}; ship {path} with its .json")
+    console.note(f"  open {options.report / 'report.html'}; ship {chosen.path} with its .json")
     console.next_step(*words, why=why)
+
+
+def _export(
+    console: Console,
+    loaded: LoadedModel,
+    places: Mapping[Precision, Path],
+    told: Calibrated,
+    options: CpuRun,
+) -> tuple[OnnxFile, ...]:
+    """Write a file for CPUs in each precision; their weights are released."""
+    from swin_deploy.artifacts.onnx_file import export_spec, write_onnx
+    from swin_deploy.doctor import NO_VNNI, lacks_vnni
+
+    files = []
+    for precision, path in places.items():
+        kind = "" if precision == "fp32" else f" in {precision}"
+        with console.step(f"Exporting ONNX for CPUs{kind}, opset {options.opset}") as step:
+            spec = export_spec(loaded, opset=options.opset, precision=precision, runtime="cpu")
+            seen = replace(told, progress=step.update)
+            file = write_onnx(loaded, spec, path, told=seen, force=options.force)
+        files.append(file.without_weights())
+    if "int8" in places and lacks_vnni():
+        console.note(f"  {NO_VNNI}")
+    return tuple(files)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A file and the way to run it; none for ONNX Runtime, which is the file's own."""
+
+    path: Path
+    way: tuple[Way, ...] = ()
+
+
+def _chosen(loaded: LoadedModel, made: Made, choice: Choice) -> _Chosen:
+    """Return the file and the way of the choice; the first file if there is no choice."""
+    from swin_deploy.candidates import candidates
+
+    name = choice.chosen.name if choice.chosen else ""
+    for one in candidates(loaded, made):
+        if one.runner.name == name and one.source is not None:
+            return _Chosen(one.source.path, (one.way,) if one.way else ())
+    return _Chosen(made.onnx[0].path)
 
 
 def _ways(options: CpuRun) -> tuple[tuple[Way, ...], list[str]]:
@@ -133,7 +196,7 @@ def _ways(options: CpuRun) -> tuple[tuple[Way, ...], list[str]]:
             raise
         return asked, [f"ONNX Runtime alone is tried: {err}"]
     found: tuple[Way, ...] = ("openvino",)
-    if options.full_precision:
+    if options.precision == "fp32":
         return tuple(dict.fromkeys((*asked, *found))), []
     if "BF16" not in abilities:
         why = f"bfloat16 is not tried: this CPU has {', '.join(abilities)}"
@@ -208,26 +271,18 @@ def _speed(images_per_s: float) -> str:
 
 
 def _next_words(
-    asked: ModelRequest, loaded: LoadedModel, path: Path, choice: Choice, options: CpuRun
+    asked: ModelRequest, loaded: LoadedModel, chosen: _Chosen, options: CpuRun
 ) -> tuple[list[object], str]:
     """Return the command to run next and its reason: the whole proof, pictures or benchmarks."""
     if options.quick:
         return [
             word for word in sys.argv[1:] if word != "--quick"
         ], "the whole proof, with throughput"
-    way = _way_of(choice)
+    path, ways = chosen.path, runner_words(chosen.way)
     pictures = options.images or BUNDLED_IMAGES.get(loaded.name)
     if pictures is None:
-        ways = runner_words(way)
         return ["bench", *asked.words(), "--onnx", path, *ways, "--against", "all"], (
             "torch.compile is the bar to clear"
         )
     features = [] if "logits" in loaded.config.output_names else ["--features", "features.npz"]
-    return ["predict", path, pictures, *runner_words(way), *features], "uses what was chosen"
-
-
-def _way_of(choice: Choice) -> list[str]:
-    """Return the runner of the choice; none for ONNX Runtime, which is the file's own."""
-    if choice.chosen is None or not choice.chosen.name.startswith("OpenVINO"):
-        return []
-    return ["openvino-bf16" if choice.chosen.precision == "bf16" else "openvino"]
+    return ["predict", path, pictures, *ways, *features], "uses what was chosen"

@@ -290,11 +290,6 @@ def _evaluation(
     labels = [labelled[path] for path in paths]
     expected = [kept[0][path] for path in paths]
     results = [_result(one, paths, expected, labels, loaded.config.num_classes) for one in backends]
-    names = [one.name for one in results]
-    results = [
-        one if names.count(one.name) == 1 else replace(one, name=f"{one.name}, {one.file}")
-        for one in results
-    ]
     candidates = tuple(replace(one, max_drop=settings.max_drop) for one in results[1:])
     return Evaluation(
         model=loaded.name,

@@ -54,7 +54,8 @@ class OpenvinoRunner(Runner):
         onnx_path: Path of the file, which has one input of images.
         precision: Precision of the graph, for reports; quantised parts run as the graph says.
         way: Arithmetic: ``openvino`` for float32, ``openvino-bf16`` for bfloat16.
-        name: Short name for reports; by default ``OpenVINO`` and the precision of its results.
+        name: Short name for reports; by default ``OpenVINO``, the precision of its results, and
+            ``with bf16`` if only the rest is computed in that.
         steps: Preprocessing by which images are normalised, for a file that takes pixels.
     """
 
@@ -68,7 +69,7 @@ class OpenvinoRunner(Runner):
         steps: Preprocessing | None = None,
     ) -> None:
         self.precision = openvino_precision(precision, way)
-        self.name = name or f"OpenVINO {self.precision}"
+        self.name = name or _name(self.precision, ARITHMETIC[way])
         self.backend = "OpenVINO"
         self._path, self._steps = onnx_path, steps
         self._arithmetic = ARITHMETIC[way]
@@ -162,6 +163,12 @@ class OpenvinoRunner(Runner):
         return ExportError(
             f"OpenVINO cannot {verb} {shortened(self._path)} ({_reason(err)}); export it again"
         )
+
+
+def _name(precision: Precision, arithmetic: Precision) -> str:
+    """Return the name of a runner: an int8 file has two arithmetics for what is not int8."""
+    rest = f" with {arithmetic}" if arithmetic not in ("fp32", precision) else ""
+    return f"OpenVINO {precision}{rest}"
 
 
 def _backend(openvino: Any, core: Any, arithmetic: Precision) -> str:  # noqa: ANN401 - untyped

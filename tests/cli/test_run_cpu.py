@@ -17,7 +17,7 @@ from matrix import CONFIGS, Cell
 from exporters.backends import load_openvino, openvino_cpu
 from exporters.errors import MissingBackendError
 from swin_deploy.config import BUNDLED_IMAGES, Output
-from swin_deploy.runners import OpenvinoRunner, Outputs
+from swin_deploy.runners import OpenvinoRunner, OrtRunner, Outputs
 
 try:
     ABILITIES = openvino_cpu(load_openvino().Core()).abilities
@@ -32,6 +32,10 @@ BRIEFLY = ("--bench-seconds", 1, "--batch", 2)
 HALF = ["OpenVINO bf16"] if "BF16" in ABILITIES else []
 WAYS = ["ONNX fp32", "OpenVINO fp32", *HALF]
 FILE = "engines/notebook-digits-fp32-opset17-cpu.onnx"
+IMAGES = BUNDLED_IMAGES["notebook-digits"]
+INT8 = ("--int8", "--images", IMAGES, "--limit", 6)
+INT8_FILE = "engines/notebook-digits-int8-opset17-cpu.onnx"
+INT8_WAYS = ["ONNX int8", "OpenVINO int8", *(["OpenVINO int8 with bf16"] if HALF else [])]
 
 
 def hops(values: dict[str, Any]) -> dict[str, Any]:
@@ -54,13 +58,28 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
 @pytest.fixture
 def disturbed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """OpenVINO gives something else in the precisions of the parameter."""
-    fetch = OpenvinoRunner.fetch
+    disturb(monkeypatch, OpenvinoRunner, request.param)
 
-    def wrong(self: OpenvinoRunner) -> Outputs:
-        off = self.precision in request.param
+
+@pytest.fixture
+def only_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both runtimes give something else unless the file is int8."""
+    for runner in (OpenvinoRunner, OrtRunner):
+        disturb(monkeypatch, runner, ("fp32", "bf16"))
+
+
+def disturb(
+    monkeypatch: pytest.MonkeyPatch,
+    runner: type[OpenvinoRunner | OrtRunner],
+    precisions: tuple[str, ...],
+) -> None:
+    fetch = runner.fetch
+
+    def wrong(self: Any) -> Outputs:  # noqa: ANN401 - either runner
+        off = self.precision in precisions
         return tuple(one * np.float32(1.1 if off else 1) for one in fetch(self))
 
-    monkeypatch.setattr(OpenvinoRunner, "fetch", wrong)
+    monkeypatch.setattr(runner, "fetch", wrong)
 
 
 def test_digits_choose_a_right_way_and_the_next_command_uses_it(swin: Command) -> None:
@@ -150,9 +169,48 @@ def test_without_openvino_onnx_runtime_alone_is_tried(
     swin(*small, "--quick", "--force", "--runner", "openvino").assert_error("not installed")
 
 
+@pytest.mark.usefixtures("only_int8")
+def test_int8_file_is_proved_timed_and_chosen(swin: Command) -> None:
+    outcome = swin(*DIGITS, *INT8, "--bench-seconds", 1, "--batch", 2, "--json")
+    values = outcome.assert_done().json
+    assert list(hops(values)) == INT8_WAYS
+    rows = {one["name"] for one in values["bench"]["results"] if one["kind"] == "onnx"}
+    assert {"ONNX fp32", *INT8_WAYS} <= rows
+    told = values["conditions"]
+    assert told["chosen"].partition(", ")[0] in INT8_WAYS
+    assert all(f"{one}: out of tolerance" in told["refused"] for one in WAYS)
+    assert [one["file"] for one in values["artifacts"]] == [Path(FILE).name, Path(INT8_FILE).name]
+    words = following(outcome)
+    assert words[:3] == ["predict", INT8_FILE, str(IMAGES)]
+    assert f"ship {INT8_FILE} with" in outcome.err
+    assert "try them with --int8" not in outcome.err
+    swin("predict", INT8_FILE, IMAGES / "3", *words[3:]).assert_done()
+
+
+@pytest.mark.parametrize("disturbed", [("int8", "bf16")], indirect=True)
+@pytest.mark.usefixtures("disturbed")
+def test_int8_out_of_tolerance_is_refused(swin: Command) -> None:
+    values = swin(*DIGITS, *INT8, "--quick", "--json").assert_done().json
+    assert list(hops(values)) == ["ONNX fp32", "OpenVINO fp32", "ONNX int8"]
+    assert all(
+        f"{one}: out of tolerance" in values["conditions"]["refused"] for one in INT8_WAYS[1:]
+    )
+    assert values["verdict"] == "pass"
+
+
+@pytest.mark.parametrize(("words", "told"), [((), True), (("--fp32",), False)])
+def test_without_int8_one_line_says_what_it_would_try(
+    swin: Command, words: tuple[str, ...], *, told: bool
+) -> None:
+    outcome = swin(*DIGITS, "--quick", *words).assert_done()
+    assert outcome.err.count("try them with --int8") == told
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--int8",), "int8 needs --images DIR"),
+        (("--int8", "--auto", "--images", IMAGES), "--auto is for engines"),
         (("--fp16",), "leave out --fp16"),
         (("--flavor", "tensorrt-rtx"), "--flavor is for engines"),
         (("--compute-capability", "8.9"), "--compute-capability is for engines"),
@@ -162,7 +220,7 @@ def test_without_openvino_onnx_runtime_alone_is_tried(
     ],
 )
 def test_options_of_engines_are_wrong_usage(
-    swin: Command, words: tuple[str, ...], message: str
+    swin: Command, words: tuple[object, ...], message: str
 ) -> None:
     outcome = swin(*DIGITS, *words)
     assert outcome.status == 2
