@@ -12,7 +12,7 @@ import pytest
 from command_line import IMAGES, Command
 from onnx import numpy_helper
 
-from exporters.quantisation import CALIBRATION, calibration_of, half_scale, quantised_scales
+from exporters.quantisation import CALIBRATION, calibration_of, fp8_scale, quantised_scales
 from swin_deploy.artifacts.onnx_file import read_onnx
 
 MODEL = ("--model", "notebook-digits")
@@ -117,7 +117,7 @@ def rescaled(path: Path, factor: float, *, places: str) -> None:
     for node in graph.graph.node:
         module = node.name.rpartition("/")[0]
         if node.op_type == "QuantizeLinear" and module.endswith(places):
-            value = np.float16(half_scale(record["largest"][module]))
+            value = np.float16(fp8_scale(record["largest"][module]))
             tensor = next(one for one in graph.graph.initializer if one.name == node.input[1])
             tensor.CopyFrom(numpy_helper.from_array(np.array(value), tensor.name))
     entry = next(one for one in graph.metadata_props if one.key == CALIBRATION)
