@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from exporters.backends import (
     INSTALL,
+    Gpu,
     cuda_device_count,
+    current_gpu,
     import_package,
     load_onnxruntime,
     load_openvino,
@@ -21,6 +23,7 @@ from exporters.backends import (
     openvino_cpu,
     openvino_version,
 )
+from exporters.engine.targets import FP8_MINIMUM, has_fp8
 from exporters.errors import DeployError, MissingBackendError
 from exporters.flavors import FLAVORS
 from exporters.spec import Flavor
@@ -114,13 +117,21 @@ def _sound(name: str, install: str, look: Callable[..., Finding], *about: object
 
 def _gpu(gpus: int) -> Finding:
     if gpus:
-        return Finding("GPU", "ok", f"{gpus} NVIDIA device(s)")
+        return Finding("GPU", "ok", f"{gpus} NVIDIA device(s){_first(current_gpu())}")
     return Finding(
         "GPU",
         "missing",
         "no NVIDIA GPU or driver: engines are built and audited here, but not run",
         "run 'swin-deploy run' on a machine with a GPU to compare and time the engine",
     )
+
+
+def _first(gpu: Gpu | None) -> str:
+    """Return what is known of the first GPU, in words; nothing if the driver does not tell."""
+    if gpu is None:
+        return ""
+    fp8 = "with FP8" if has_fp8(gpu) else f"without FP8, which {FP8_MINIMUM} and later have"
+    return f", {gpu.name} of compute capability {gpu.capability}, {fp8}"
 
 
 def _torch(gpus: int) -> Finding:

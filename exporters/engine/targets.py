@@ -122,6 +122,11 @@ def targets_of(options: EngineOptions, gpu: Gpu | None) -> Targets:
     return Targets(gpu.name, (gpu.capability,), "", options.version_compatible)
 
 
+def has_fp8(gpu: Gpu) -> bool:
+    """Tell whether a GPU computes in FP8."""
+    return _order(gpu.capability) >= _order(FP8_MINIMUM)
+
+
 def fp8_targets(options: EngineOptions, gpu: Gpu | None) -> Targets:
     """Return what an engine with values in FP8 may run on.
 

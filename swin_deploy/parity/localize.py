@@ -40,7 +40,7 @@ from swin_deploy.parity.points import ComparePoint, batch_first, in_candidate_or
 from swin_deploy.parity.reference_run import (
     ReferenceOutputs,
     Trace,
-    noise_dtype,
+    plain_dtype,
     trace_images,
 )
 from swin_deploy.reference.alias import alias
@@ -173,7 +173,7 @@ def _first_operation(place: _Place, candidate: Probed, precision: Precision) -> 
         return FirstFault("part")
     with candidate.open(taps) as runner:
         actual = runner.run(place.images)[-len(taps) :]
-    exact = _run_tapped(folded, "fp32", taps, place)
+    exact = _run_tapped(folded, None, taps, place)
     noisy = _run_tapped(folded, precision, taps, place)
     for number, operation in enumerate(operations):
         sides = actual[number], exact[number], noisy[number]
@@ -213,13 +213,13 @@ def _fresh_agrees(place: _Place, fresh: Probed) -> bool:
 
 
 def _run_tapped(
-    model: nn.Module, precision: Precision, taps: tuple[Tap, ...], place: _Place
+    model: nn.Module, precision: Precision | None, taps: tuple[Tap, ...], place: _Place
 ) -> tuple[Real, ...]:
-    """Run a model as its noise in a precision is measured, and return the tensors at its taps.
+    """Run a model in PyTorch's own form of a precision, and return the tensors at its taps.
 
-    For float32 they are in float64, else in float32.
+    Without a precision it runs in float64, the exact values.
     """
-    dtype = noise_dtype(precision)
+    dtype = torch.float64 if precision is None else plain_dtype(precision)
     own = alias(model).to(dtype)
     if precision in FP8_FORMS:
         round_as_stored(own, place.trace.reference.config, precision, kinds=KINDS)
@@ -228,7 +228,7 @@ def _run_tapped(
         module = RoundedLinears(module)
     with torch.inference_mode():
         outputs = module(torch.tensor(plain_array(place.images, np.float32), dtype=dtype))
-    kept = torch.float64 if dtype == torch.float64 else torch.float32
+    kept = torch.float64 if precision is None else torch.float32
     return tuple(one.to(kept).numpy() for one in outputs[-len(taps) :])
 
 

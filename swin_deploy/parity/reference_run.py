@@ -182,7 +182,7 @@ def trace_reference(
 
 def _measure_noise(outputs: ReferenceOutputs, trace: Trace, precision: Precision) -> Noise:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = noise_dtype(precision)
+    dtype = torch.float64 if precision == "fp32" else plain_dtype(precision)
     taps = tuple(point.reference for point in trace.points)
     own = alias(trace.reference).to(device, dtype).eval()
     if precision in FP8_FORMS:
@@ -211,11 +211,9 @@ def _measure_noise(outputs: ReferenceOutputs, trace: Trace, precision: Precision
     return Noise(source, tuple(found), tuple(traces))
 
 
-def noise_dtype(precision: Precision) -> torch.dtype:
-    """Return the type in which the reference's noise is measured."""
-    if precision == "int8":
-        return torch.float32
-    return torch.float64 if precision == "fp32" else torch_dtype(carrier_of(precision))
+def plain_dtype(precision: Precision) -> torch.dtype:
+    """Return the type of PyTorch in which a model has a precision, but for what it rounds."""
+    return torch.float32 if precision == "int8" else torch_dtype(carrier_of(precision))
 
 
 def _in_float64(module: nn.Module, batch: Tensor) -> tuple[Wide, ...]:

@@ -17,6 +17,8 @@ FEW_VALUES = 32  # of an output on the images of its noise: fewer than 4 classes
 _MEASURED = "measured on a CPU: needs at most {} with random and outlier weights"
 _BFLOAT16 = "measured on a CPU: needs at most 5.2e-2 with initial and random weights"
 _ON_A_GPU = "measured on an H200: needs at most 1.4e-2 with random weights"
+_FP8 = "measured on a CPU: needs at most 3.0e-1 with initial and random weights"
+_FP8_WEIGHTS = "measured on a CPU: needs at most 2.9e-1 with initial and random weights"
 _INT8 = "measured on a CPU: needs at most 2.9e-1 with random weights"
 _NOT_MEASURED = "assumed: not measured on a GPU yet"
 
@@ -52,12 +54,16 @@ TOLERANCES: dict[tuple[Stage, Precision], Tolerance] = {
     # Not measured: ONNX Runtime's CPU provider has no bfloat16 kernels, engines need a GPU.
     ("onnx", "bf16"): Tolerance(1.6e-1, 1e-2, 0.998, _NOT_MEASURED),
     ("engine", "bf16"): Tolerance(1.6e-1, 1e-2, 0.998, _NOT_MEASURED),
-    ("deploy", "fp8"): Tolerance(5e-1, 1e-2, 0.99, _NOT_MEASURED),
-    ("onnx", "fp8"): Tolerance(5e-1, 1e-2, 0.99, _NOT_MEASURED),
-    ("engine", "fp8"): Tolerance(5e-1, 1e-2, 0.99, _NOT_MEASURED),
-    ("deploy", "fp8-weights"): Tolerance(1.0, 1e-2, 0.98, _NOT_MEASURED),
-    ("onnx", "fp8-weights"): Tolerance(1.0, 1e-2, 0.98, _NOT_MEASURED),
-    ("engine", "fp8-weights"): Tolerance(1.0, 1e-2, 0.98, _NOT_MEASURED),
+    # Inputs of linear layers in FP8: 3.0e-1 (tokens of a V2 of 32 pixels, extreme images; outputs
+    # of size S 1.4e-1): margin 2.0. Cosine at least 0.9975 (S, notebook, initial).
+    ("deploy", "fp8"): Tolerance(6e-1, 1e-2, 0.99, _FP8),
+    ("onnx", "fp8"): Tolerance(6e-1, 1e-2, 0.99, _FP8),
+    ("engine", "fp8"): Tolerance(6e-1, 1e-2, 0.99, _NOT_MEASURED),
+    # Their weights, too: 2.9e-1 (stage maps of a V2 of 32 pixels, noise): margin 2.1.
+    # Cosine at least 0.975 (5 classes at 32 pixels, extreme images).
+    ("deploy", "fp8-weights"): Tolerance(6e-1, 1e-2, 0.95, _FP8_WEIGHTS),
+    ("onnx", "fp8-weights"): Tolerance(6e-1, 1e-2, 0.95, _FP8_WEIGHTS),
+    ("engine", "fp8-weights"): Tolerance(6e-1, 1e-2, 0.95, _NOT_MEASURED),
     # Integers of fixed scales: 2.9e-1 (Swin-T, trained-like weights, extreme images): margin 2.0.
     # Cosine at least 0.992 (a small V1 on extreme images).
     ("deploy", "int8"): Tolerance(6e-1, 1e-2, 0.98, _INT8),

@@ -12,7 +12,7 @@ import pytest
 from command_line import IMAGES, Command
 from onnx import numpy_helper
 
-from exporters.quantisation import CALIBRATION, calibration_of, half_scale, quantised_scales
+from exporters.quantisation import CALIBRATION, calibration_of, fp8_scale, quantised_scales
 from swin_deploy.artifacts.onnx_file import read_onnx
 
 MODEL = ("--model", "notebook-digits")
@@ -117,7 +117,7 @@ def rescaled(path: Path, factor: float, *, places: str) -> None:
     for node in graph.graph.node:
         module = node.name.rpartition("/")[0]
         if node.op_type == "QuantizeLinear" and module.endswith(places):
-            value = np.float16(half_scale(record["largest"][module]))
+            value = np.float16(fp8_scale(record["largest"][module]))
             tensor = next(one for one in graph.graph.initializer if one.name == node.input[1])
             tensor.CopyFrom(numpy_helper.from_array(np.array(value), tensor.name))
     entry = next(one for one in graph.metadata_props if one.key == CALIBRATION)
@@ -162,3 +162,24 @@ def test_parity_of_a_scale_that_is_not_the_calibration_s_is_refused(
 def test_convert_to_fp8_says_what_cannot_come_back(stored: Path, swin: Command) -> None:
     assert read_onnx(stored).precision == "fp8"
     swin("build-trt", stored, "--fp16").assert_error("float16 with inputs of linear layers in flo")
+
+
+@pytest.mark.parametrize("noise", ["fp8", "fp8-weights", "int8"])
+def test_precision_of_a_part_in_fp8_is_refused(noise: str, swin: Command) -> None:
+    """A part alone has no scales of images: it would be measured as float16, and called FP8."""
+    outcome = swin("precision", *MODEL, "--noise", noise)
+    assert outcome.status == 2
+    assert f"'{noise}' is not one of 'fp16', 'bf16'" in outcome.err
+
+
+@pytest.mark.parametrize(("factor", "status"), [(4.0, 0), (2.0**14, 1)], ids=["4", "2**14"])
+def test_parity_of_scales_that_are_too_large_fails_once_digits_are_lost(
+    factor: float, status: int, stored: Path, swin: Command
+) -> None:
+    """FP8 has 18 powers of two of range: two of them are spare, fourteen are not."""
+    rescaled(stored, factor, places="mlp.2")
+    outcome = swin("parity", *SMALL, "--onnx", stored, "--json")
+    assert outcome.status == status
+    hops = {hop["name"]: hop for hop in outcome.json["hops"]}
+    for name in ("deploy model fp8, emulated", "ONNX fp8"):
+        assert hops[name]["passed"] is (status == 0)

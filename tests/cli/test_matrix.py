@@ -1,8 +1,9 @@
 """Every command on every pair of family, output form and precision: what ran, was judged, status.
 
 A case is named after its cell, such as ``swinv2-stages-fp16``. Files are shared by the cases, and
-made where a case runs alone. What each command must refuse, with status 1, is at the end; export,
-plan and precision check nothing that could fail.
+made where a case runs alone. FP8 and int8 go from the export to parity in one case. What each
+command must refuse, with status 1, is at the end; export, plan and precision check nothing that
+could fail.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import pytest
 import torch
 from command_line import Command, Outcome
 from exported import in_float32, needs_rtx
-from matrix import CELLS, CLASSES, QUICK_CELLS, Cell, write_images
+from matrix import CALIBRATED_CELLS, CELLS, CLASSES, IMAGES, QUICK_CELLS, Cell
 from onnx import numpy_helper
 from overflowing import attention, write_checkpoint
 
+from exporters.precisions import FP8_FORMS
 from swin_deploy.report.schema import load_schema
 
 pytestmark = needs_rtx
@@ -43,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def images(folder: Path) -> Path:
-    return write_images(folder / "images")
+    return Cell(folder, *CELLS[0]).images
 
 
 @pytest.fixture
@@ -158,7 +160,7 @@ def test_evaluate(cell: Cell, swin: Command, images: Path) -> None:
     # Of random weights most are not better than guessing, and that is a verdict of its own.
     assert (outcome.status, values["verdict"]) in {(0, "pass"), (1, "inconclusive")}
     assert all(one["passed"] is not False for one in values["candidates"])
-    assert values["images"] == 10
+    assert values["images"] == IMAGES
     deploy, graph, engine = (one["not_run"] for one in values["candidates"])
     assert not deploy
     if NO_GPU:
@@ -201,6 +203,23 @@ def test_report(cell: Cell, swin: Command) -> None:
     assert all(hop["name"].split()[0] in shown for hop in values["parity"]["hops"])
     same = swin("report", report.parent, "again", "--json").assert_done().json
     assert not same["regressions"]
+
+
+@pytest.mark.parametrize("cell", CALIBRATED_CELLS, ids="-".join, indirect=True)
+def test_calibrated_precisions_from_export_to_parity(cell: Cell, swin: Command) -> None:
+    manifest = swin(*cell.export, "--json").assert_done().json
+    assert manifest["precision"] == cell.precision
+    hops = [f"ONNX {cell.precision}"]
+    if cell.precision in FP8_FORMS:
+        plan = swin(*cell.build, "--json").assert_done().json["plan"]
+        reading = [one for one in plan["kernels"] if one["kind"] == "gemm" and one["fp8_inputs"]]
+        assert len(reading) == len(manifest["calibration"]["scales"])
+        assert plan["lost_fp8"] == []
+        hops.insert(0, f"deploy model {cell.precision}, emulated")
+    only = ("--original", "none", "--json")
+    values = swin("parity", *cell.model, "--onnx", cell.onnx(), *SMALL, *only).assert_done().json
+    found = {hop["name"]: hop for hop in values["hops"]}
+    assert all(found[name]["passed"] for name in hops)
 
 
 # What must fail, with status 1
@@ -273,7 +292,7 @@ def test_evaluate_of_a_damaged_weight_is_status_1(
     command = ("evaluate", *cell.model, "--onnx", bad, "--data", images, "--json")
     values = assert_failed(swin(*command))
     assert [one["passed"] for one in values["candidates"]] == [True, False]
-    assert values["candidates"][1]["not_finite"] == 10
+    assert values["candidates"][1]["not_finite"] == IMAGES
 
 
 def test_report_of_a_run_that_got_worse_is_status_1(swin: Command, folder: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from exporters.backends import Gpu
 from exporters.errors import MissingBackendError
 from swin_deploy import doctor as machine
 from swin_deploy.doctor import Finding, check_machine, to_dict
@@ -54,6 +55,28 @@ def test_gpu(gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = found("GPU")
     assert finding.state == ("ok" if gpus else "missing")
     assert ("2 NVIDIA" if gpus else "not run") in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("capability", "words"),
+    [
+        ("9.0", "compute capability 9.0, with FP8"),
+        ("8.9", "compute capability 8.9, with FP8"),
+        ("12.0", "compute capability 12.0, with FP8"),
+        ("8.6", "compute capability 8.6, without FP8, which 8.9 and later have"),
+        ("7.5", "compute capability 7.5, without FP8, which 8.9 and later have"),
+        ("", "1 NVIDIA device(s)"),
+    ],
+)
+def test_gpu_says_whether_it_has_fp8(
+    capability: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Gpu("Some GPU", capability) if capability else None
+    monkeypatch.setattr(machine, "cuda_device_count", lambda: 1)
+    monkeypatch.setattr(machine, "current_gpu", lambda: gpu)
+    detail = found("GPU").detail
+    assert detail.endswith(words)
+    assert ("FP8" in detail) is bool(gpu)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from exporters.quantisation import (
     Fp8Product,
     WeightScales,
     calibration_of,
-    half_scale,
+    fp8_scale,
     quantise,
     quantised_scales,
     quantised_weights,
@@ -35,13 +35,23 @@ def half_graph(family: str, opset: int = 19) -> onnx.ModelProto:
     return to_half(export_onnx(fold(model.reference), spec, metadata={}), io_precision="fp32")
 
 
-def test_half_scale_never_lets_the_largest_value_saturate() -> None:
-    sizes = np.exp(np.random.default_rng(0).uniform(-20, 8, 500))
-    for largest in sizes:
-        scale = half_scale(float(largest))
-        assert scale == float(np.float16(scale)) > 0
+def test_fp8_scale_is_the_least_power_of_two_that_the_largest_value_does_not_saturate() -> None:
+    sizes = [448.0, 7.0, *np.exp(np.random.default_rng(0).uniform(-20, 8, 500))]
+    for largest in map(float, sizes):
+        scale = fp8_scale(largest)
+        assert np.log2(scale).is_integer()
         assert largest / scale <= 448
-        assert scale <= max(largest / 448 * 1.001, 2.0**-14)
+        assert scale == 2.0**-14 or largest / (scale / 2) > 448
+    assert (fp8_scale(448.0), fp8_scale(449.0), fp8_scale(7.0)) == (1.0, 2.0, 2.0**-6)
+
+
+def test_fp8_scale_holds_the_constant_that_carries_the_bias_of_qkv() -> None:
+    def stored(value: float, scale: float) -> float:
+        return float(np.float32(value / scale).astype(ml_dtypes.float8_e4m3fn)) * scale
+
+    scales = [fp8_scale(float(one)) for one in np.geomspace(1, 2000, 100)]
+    assert all(stored(1.0, scale) == 1.0 for scale in scales)
+    assert stored(1.0, 6.5 / 448) != 1.0  # the largest value's own scale does not
 
 
 @pytest.mark.parametrize("weight", ["half", "tensor", "channel"])
@@ -53,7 +63,7 @@ def test_quantise_stores_input_and_weight_as_e4m3(weight: WeightScales) -> None:
     values = numpy_helper.to_array(before).astype(np.float32)
     quantise(graph, [Fp8Product(path, 20.0, weight)])
     onnx.checker.check_model(graph, full_check=True)
-    assert quantised_scales(graph) == {path: half_scale(20.0)}
+    assert quantised_scales(graph) == {path: fp8_scale(20.0)}
     assert quantised_weights(graph) == ({} if weight == "half" else {path: weight})
     assert precision_of(graph) == ("fp8" if weight == "half" else "fp8-weights")
     named = {one.name: one for one in graph.graph.initializer}
@@ -76,7 +86,7 @@ def test_quantise_of_the_residual_stream_is_refused() -> None:
         quantise(graph, [Fp8Product("layers.0.attention", 4.0)])
 
 
-def test_quantise_at_an_opset_without_half_scales_is_refused() -> None:
+def test_quantise_at_an_opset_without_fp8_scales_is_refused() -> None:
     with pytest.raises(ExportError, match="opset is 17, and FP8 needs 19"):
         quantise(half_graph("swin", opset=17), [Fp8Product("layers.0.mlp.2", 4.0)])
 

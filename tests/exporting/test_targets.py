@@ -9,7 +9,13 @@ import pytest
 
 from exporters import backends
 from exporters.backends import Gpu
-from exporters.engine.targets import Targets, ask_for_targets, check_options, targets_of
+from exporters.engine.targets import (
+    Targets,
+    ask_for_targets,
+    check_options,
+    fp8_targets,
+    targets_of,
+)
 from exporters.errors import BuildError, FileError, MissingBackendError
 from exporters.flavors import FLAVORS, refuse_missing
 from exporters.spec import CacheFile, EngineOptions, Flavor, HardwareCompatibility
@@ -43,6 +49,52 @@ def test_targets_by_gpu(
     assert [gpu for gpu in (*runs, *refused) if targets.fits_gpu(gpu)] == runs
     here = built_on and (options.flavor == "tensorrt" or options is CURRENT)
     assert targets.built_on == (built_on.name if here and built_on else "")
+
+
+AMPERE = Gpu("NVIDIA A100", "8.0")
+AMPERE_PLUS = replace(FULL, hardware_compatibility="ampere-plus")
+SAME = replace(FULL, hardware_compatibility="same-compute-capability")
+
+
+@pytest.mark.parametrize(
+    ("options", "gpu", "lacking"),
+    [
+        (AMPERE_PLUS, H200, r"ampere-plus, from 8\.0 on \(NVIDIA H200\)"),
+        (AMPERE_PLUS, AMPERE, r"ampere-plus, from 8\.0 on \(NVIDIA A100\)"),
+        (CURRENT, AMPERE, r"8\.0 \(NVIDIA A100\)"),
+        (CURRENT, TURING, r"7\.5 \(NVIDIA T4\)"),
+        (FULL, AMPERE, r"8\.0 \(NVIDIA A100\)"),
+        (SAME, AMPERE, r"8\.0 \(NVIDIA A100\)"),
+        (replace(RTX, compute_capabilities=("7.5", "8.9", "8.6")), None, r"7\.5, 8\.6"),
+    ],
+    ids=["plus", "plus on 8.0", "current", "current 7.5", "full", "same", "list"],
+)
+def test_fp8_targets_of_gpus_without_fp8_are_refused(
+    options: EngineOptions, gpu: Gpu | None, lacking: str
+) -> None:
+    with pytest.raises(BuildError, match=rf"8\.9 .* to be for {lacking}; leave") as caught:
+        fp8_targets(options, gpu)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "gpu", "runs"),
+    [
+        (RTX, None, [ADA, H200, BLACKWELL]),
+        (RTX, AMPERE, [ADA, H200, BLACKWELL]),  # it builds ahead of time, for other machines too
+        (CURRENT, ADA, [ADA]),
+        (FULL, H200, [H200]),
+        (SAME, ADA, [ADA]),
+        (replace(RTX, compute_capabilities=("8.9", "12.0")), None, [ADA, BLACKWELL]),
+    ],
+    ids=["ahead of time", "on 8.0", "current", "full", "same", "list"],
+)
+def test_fp8_targets_are_gpus_with_fp8(
+    options: EngineOptions, gpu: Gpu | None, runs: list[Gpu]
+) -> None:
+    found = fp8_targets(options, gpu)
+    every = (TURING, AMPERE, ADA, H200, BLACKWELL)
+    assert [one for one in every if found.fits_gpu(one)] == runs
 
 
 @pytest.mark.parametrize(

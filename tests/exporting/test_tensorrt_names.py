@@ -18,6 +18,7 @@ import pytest
 
 import swin_deploy
 from exporters.flavors import FEATURE_NAMES, FLAVORS, major_of
+from exporters.precisions import PRECISIONS
 from exporters.spec import Flavor
 
 ROOT = Path(swin_deploy.__file__).parent.parent
@@ -213,6 +214,17 @@ def test_features_of_the_table_are_what_the_release_has(release: str) -> None:
         value = getattr(traits, feature)
         if major in value if isinstance(value, tuple) else value:
             assert [name for name in names if not has(RELEASES[release], name)] == [], feature
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_types_and_levels_that_are_looked_up_by_name_are_in_the_release(release: str) -> None:
+    """The code asks for these with names from tables, which its sources do not show."""
+    types = {f"DataType.{traits.engine_type}" for traits in PRECISIONS.values()}
+    assert "DataType.FP8" in types
+    assert [name for name in sorted(types) if not has(RELEASES[release], name)] == []
+    assert not has(RELEASES[release], "DataType.FP6")
+    if not release.startswith("tensorrt-rtx"):
+        assert has(RELEASES[release], "HardwareCompatibilityLevel.AMPERE_PLUS")
 
 
 def test_every_major_version_of_the_table_is_listed() -> None:

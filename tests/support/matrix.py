@@ -1,4 +1,7 @@
-"""Every family, output form and precision as a cell, with its files, each made once in a run."""
+"""Every family, output form and precision as a cell, with its files, each made once in a run.
+
+Precisions that are calibrated have cells of their own.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ from command_line import call_main
 from families import trained_like
 from PIL import Image
 
-from exporters.precisions import PRECISIONS
+from exporters.precisions import CALIBRATED, FP8_FORMS, HALVES
 from exporters.spec import Precision
 from swin_deploy.config import Output, SwinConfig, notebook_config
 
 CLASSES = 5
+IMAGES = 35  # a calibration needs 32
 _SWIN = SwinConfig(
     family="swin", img_size=32, window_size=4, embed_dim=32, depths=(2, 2), num_heads=(1, 2),
     num_classes=CLASSES,
@@ -58,6 +62,12 @@ class Cell:
         return path
 
     @property
+    def images(self) -> Path:
+        """Images in class folders, made where they are not there yet."""
+        folder = self.folder / "images"
+        return folder if folder.exists() else write_images(folder)
+
+    @property
     def model(self) -> tuple[object, ...]:
         """The options that say which model."""
         window = ("--window-size", 4) if self.family == "swinv2" else ()  # V2's weights do not tell
@@ -67,7 +77,10 @@ class Cell:
     @property
     def export(self) -> tuple[object, ...]:
         """The command that makes ``onnx_path``."""
-        return "export", *self.model, "--precision", self.precision, "--output", self.onnx_path
+        laid_out = ("--for", "cpu") if self.precision == "int8" else ()
+        images = ("--images", self.images) if self.precision in CALIBRATED else ()
+        asked = ("--precision", self.precision, *laid_out, *images)
+        return "export", *self.model, *asked, "--output", self.onnx_path
 
     @property
     def build(self) -> tuple[object, ...]:
@@ -115,21 +128,31 @@ def _made(path: Path, command: tuple[object, ...]) -> Path:
     return path
 
 
-# Every pair of a family, an output form and a precision.
-CELLS = [
-    (family, output, list(PRECISIONS)[(row + column) % len(PRECISIONS)])
-    for row, family in enumerate(CONFIGS)
-    for column, output in enumerate(OUTPUTS)
-]
+def _cells(precisions: tuple[Precision, ...]) -> list[tuple[str, Output, Precision]]:
+    """Every pair of a family and an output form, with the precisions in turn."""
+    return [
+        (family, output, precisions[(row + column) % len(precisions)])
+        for row, family in enumerate(CONFIGS)
+        for column, output in enumerate(OUTPUTS)
+    ]
+
+
+CELLS = _cells(("fp32", *HALVES))
 QUICK_CELLS = CELLS[:: len(OUTPUTS) + 1]  # the diagonal: every family, output form and precision
+# Every family and output form with each calibrated precision.
+CALIBRATED_CELLS = [
+    (family, OUTPUTS[(row + number) % len(OUTPUTS)], precision)
+    for number, precision in enumerate((*FP8_FORMS, "int8"))
+    for row, family in enumerate(CONFIGS)
+]
 
 
 def write_images(folder: Path) -> Path:
-    """A tree of class folders, two images of noise in each."""
+    """A tree of class folders, as many images of noise in each."""
     numbers = np.random.default_rng(0)
     for label in range(CLASSES):
         (folder / f"class{label}").mkdir(parents=True)
-        for index in range(2):
+        for index in range(IMAGES // CLASSES):
             pixels = numbers.integers(0, 256, (40, 40, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"class{label}" / f"{index}.png")
     return folder
