@@ -207,6 +207,12 @@ def test_padded_model_has_pads_and_a_batch_of_two():
     assert not all(stage.has_pads for stage in other.stages)
 
 
+@pytest.mark.parametrize("part", [("--quick",), ("--no-engine",), ("--model", "SwinV2-T")])
+def test_only_a_whole_run_fills_the_page(script, part):
+    assert script.parse(()).json == RESULTS
+    assert script.parse(part).json != RESULTS
+
+
 def test_missing_libraries_are_named_with_how_to_install_them():
     routes.require(["json"])
     with pytest.raises(MissingBackendError, match=r"not installed: no_such; pip install .*peers"):
