@@ -51,7 +51,7 @@ def _can_have(path: Path, precision: Precision | None) -> bool:
         manifest = read_manifest(path)
     except FileError:
         return True
-    if manifest.get("for", "tensorrt") != "tensorrt":
+    if manifest.get("for") == "cpu":
         return False
     if precision is None:
         return True

@@ -182,7 +182,7 @@ def onnx_name(
         runtime: Runtimes that the file is laid out for.
     """
     taken = "-pixels" if pixels else ""
-    laid_out = "" if runtime == "tensorrt" else f"-{runtime}"
+    laid_out = f"-{runtime}" if runtime == "cpu" else ""
     return f"{model}{taken}-{precision}-opset{opset}{laid_out}.onnx"
 
 
@@ -388,7 +388,7 @@ def require_for_tensorrt(file: OnnxFile) -> None:
     """
     if file.precision == "int8":
         raise ExportError(f"{file.path}: {INT8_ON_CPUS}; export it with --precision fp16")
-    if file.runtime != "tensorrt":
+    if file.runtime == "cpu":
         raise ExportError(
             f"{file.path} is laid out for CPUs, not for TensorRT; export the model again without "
             f"--for {file.runtime}"

@@ -35,7 +35,7 @@ def conditions_of(
     """
     conditions = {
         "device": device_name(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "threads": f"{torch.get_num_threads()} for PyTorch and for ONNX Runtime on the CPU",
         **{f"GPU {when}": state for when, state in gpu.items() if state},
         "copies": _copies(effort),
@@ -92,7 +92,7 @@ def _warmup(effort: Effort, results: Sequence[BenchResult]) -> str:
     return f"{rule}; not settled by then: {', '.join(unsettled)}"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     """Return the CPU's model name as the kernel gives it, or the architecture."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []

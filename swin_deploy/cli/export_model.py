@@ -118,7 +118,7 @@ def export_model(
         for size in sizes:
             console.note(f"  {rounded_note(size, pad_to)}")
         sizes = tuple(rounded_up(size, pad_to) for size in sizes)
-    laid_out = "" if runtime == "tensorrt" else f"-{runtime}"
+    laid_out = f"-{runtime}" if runtime == "cpu" else ""
     path = output or ENGINES / f"{_name(source)}-swapped{laid_out}.onnx"
     inputs = [Path(source)] if os.path.isdir(source) else []
     _claim(path, original, inputs=inputs, force=force)
@@ -151,7 +151,7 @@ def export_model(
                 step.warn(f"{original} is not written: the unmodified model fails: {reason}")
             else:
                 beside.append(original)
-    if runtime == "tensorrt":
+    if runtime != "cpu":
         console.next_step("plan", *beside, "--fp16", why="the kernels that TensorRT would launch")
 
 

@@ -100,6 +100,7 @@ class CosineAttention(WindowAttention):
         # [nW * B, h, n, d] -> [n, nW * B, h, d] -> [N, B, C]
         return self.proj(mixed.permute(2, 0, 1, 3).reshape(self.tokens))
 
+    @torch.no_grad()
     def plain(self) -> WindowAttention:
         """Return the attention with queries and keys normalised before the product."""
         num_heads, _, head_dim = self.query_bias.shape

@@ -142,7 +142,7 @@ class Emulated(nn.Module):
         super().__init__()
         carrier = carrier_of(precision)
         self.dtype = torch_dtype(carrier)
-        self.stored = stored
+        self.stored = dict(stored)  # models are copied, and proxies are not
         self.values = self.beyond = 0  # stored in FP8 so far, and those that it did not hold
         named = dict(module.named_modules(remove_duplicate=False))
         own = {path for path, one in named.items() if getattr(one, "keep_float32", False)}

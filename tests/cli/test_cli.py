@@ -47,7 +47,7 @@ def test_version_is_the_packages() -> None:
         pytest.param("export --opset 24", "24 is not in the range 17<=x<=23", id="opset-high"),
         pytest.param("run --opset 16", "16 is not in the range 17<=x<=23", id="run-opset"),
         pytest.param("export --opset x", "'x' is not a valid integer", id="opset-word"),
-        pytest.param("export --precision int8", "'int8' is not one of", id="precision"),
+        pytest.param("export --precision int4", "'int4' is not one of", id="precision"),
         pytest.param("export --io-precision fp16", "needs --precision fp16", id="io-precision"),
         pytest.param("export --image-size 0", "each from 1 to 65,536", id="image-size"),
         pytest.param("export --image-size 56000000", "each from 1 to 65,536", id="image-huge"),

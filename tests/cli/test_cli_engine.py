@@ -292,7 +292,7 @@ def test_plan_of_an_onnx_file_is_built_in_memory(
             lambda path: edit_manifest(path, plan={"kernels": 3}), "not a kernel plan", id="plan"
         ),
         pytest.param(
-            lambda path: edit_manifest(path, precision="int8"), "is no engine", id="precision"
+            lambda path: edit_manifest(path, precision="int4"), "is no engine", id="precision"
         ),
     ],
 )

@@ -40,7 +40,7 @@ def test_examine_finds_something_of_everything() -> None:
     findings = check_machine()
     assert [finding.name for finding in findings] == [
         "machine", "python", "GPU", "torch", "packages",
-        "onnxruntime", "tensorrt-rtx", "tensorrt", "polygraphy",
+        "onnxruntime", "openvino", "tensorrt-rtx", "tensorrt", "polygraphy",
     ]  # fmt: skip
     for finding in findings:
         assert finding.state in ("ok", "missing", "broken")

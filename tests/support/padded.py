@@ -62,11 +62,11 @@ def assert_padded_equal(
     images = seeded_images(loaded.config)
     wanted = run(fresh(), images)
     exact = run(copy.deepcopy(fresh()).double(), images.double())
-    allowed = max(CLOSE, 3 * apart(wanted, exact))
+    second = loaded.config.family == "swinv2"
+    allowed = max(CLOSE, (5 if second else 3) * apart(wanted, exact))
     reference = loaded.reference
     for model in (reference, fold(reference), fold(reference, "cpu")):
         assert apart(values(model, images), wanted) < allowed
-    second = loaded.config.family == "swinv2"
     double = values(copy.deepcopy(reference).double(), images.double())
     assert apart(double, exact) < (allowed if second else EXACTLY)
     for wrong in misreadings(loaded):
