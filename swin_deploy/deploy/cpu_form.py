@@ -61,6 +61,7 @@ def stream_slots(stage: StageSpec) -> Tensor:
     return window_slots(stage) if stage.carries_pads else raster_order(stage.resolution)
 
 
+@torch.no_grad()
 def cpu_form(model: DeployModel, stages: Sequence[StageSpec]) -> DeployModel:
     """Return a deploy model in the layout of CPU runtimes, for the same images and outputs.
 
