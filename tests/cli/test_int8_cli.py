@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import library_folders
 import pytest
 from command_line import IMAGES, Command
 
@@ -62,6 +63,15 @@ def test_parity_on_images_not_calibrated_on_stays_below_one_percent(
         assert 0.004 < max(logits) < 0.010
     again = swin("report", report, "--json").assert_done().json
     assert [hop["name"] for hop in again["parity"]["hops"]][-len(hops) :] == list(hops)
+
+
+def test_export_int8_of_v2_passes_parity(swin: Command, tmp_path: Path) -> None:
+    library_folders.huggingface(tmp_path / "v2", "swinv2", window_size=4)
+    model, path = ("--checkpoint", tmp_path / "v2"), tmp_path / "x.onnx"
+    int8 = ("--for", "cpu", "--precision", "int8", "--images", IMAGES)
+    swin("export", *model, *int8, "--output", path).assert_done()
+    told = swin("parity", *model, "--onnx", path, "--original", "none", "--json").assert_done()
+    assert [hop["passed"] for hop in told.json["hops"] if hop["precision"] == "int8"] == [True]
 
 
 def test_evaluate_counts_the_answers_that_int8_changes(
