@@ -16,6 +16,7 @@ FEW_VALUES = 32  # of an output on the images of its noise: fewer than 4 classes
 
 _MEASURED = "measured on a CPU: needs at most {} with random and outlier weights"
 _BFLOAT16 = "measured on a CPU: needs at most 5.2e-2 with initial and random weights"
+_OPENVINO = "measured on a CPU in OpenVINO: needs at most 9.4e-2 with initial and random weights"
 _ON_A_GPU = "measured on an H200: needs at most 1.4e-2 with random weights"
 _FP8 = "measured on a CPU: needs at most 3.0e-1 with initial and random weights"
 _FP8_WEIGHTS = "measured on a CPU: needs at most 2.9e-1 with initial and random weights"
@@ -51,8 +52,11 @@ TOLERANCES: dict[tuple[Stage, Precision], Tolerance] = {
     # bfloat16 has 8 significant bits where float16 has 11: 5.2e-2 (T, initial), 4.8e-2 (T, random),
     # 8 to 11 times what float16 needs: margin 3.1. Cosine at least 0.99992 (T, initial).
     ("deploy", "bf16"): Tolerance(1.6e-1, 1e-2, 0.998, _BFLOAT16),
-    # Not measured: ONNX Runtime's CPU provider has no bfloat16 kernels, engines need a GPU.
-    ("onnx", "bf16"): Tolerance(1.6e-1, 1e-2, 0.998, _NOT_MEASURED),
+    # OpenVINO 2026.4.1 in bfloat16 (ONNX Runtime has no kernels for it), sizes S and M, files for
+    # CPUs: 9.4e-2 (S, V2, initial), V1 and the notebook's at most 3.7e-2 (M, random): margin 1.7.
+    # Outlier weights need up to 2.1e-1 (S, the notebook's). Cosine at least 0.99987.
+    ("onnx", "bf16"): Tolerance(1.6e-1, 1e-2, 0.998, _OPENVINO),
+    # Not measured: engines need a GPU.
     ("engine", "bf16"): Tolerance(1.6e-1, 1e-2, 0.998, _NOT_MEASURED),
     # Inputs of linear layers in FP8: 3.0e-1 (tokens of a V2 of 32 pixels, extreme images; outputs
     # of size S 1.4e-1): margin 2.0. Cosine at least 0.9975 (S, notebook, initial).
