@@ -1,5 +1,6 @@
 """Backbones of larger models: which stages they give, whose norms, and where they shift."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -24,10 +25,13 @@ def encoder_maps(model: Any, images: Tensor) -> list[Tensor]:  # noqa: ANN401
     return list(model.model.pixel_level_module.encoder(images).feature_maps)
 
 
-def assert_maps(got: tuple[Tensor, ...] | list[Tensor], wanted: list[Tensor]) -> None:
+def assert_maps(
+    got: tuple[Tensor, ...] | list[Tensor], wanted: list[Tensor], *, rounding: float = 0
+) -> None:
+    """The maps are the library's, but for float32's ``rounding``, which V2's cosines make larger."""
     assert [one.shape for one in got] == [one.shape for one in wanted]
     errors = [rms_error(a, b) for a, b in zip(got, wanted, strict=True)]
-    assert max(errors) < FLOAT32_TOLERANCE, errors
+    assert max(errors) < max(FLOAT32_TOLERANCE, 3 * rounding), errors
 
 
 # Windows of 2 cover the last map of 64 pixels, not that of 128; windows of 4 those of 128.
@@ -133,9 +137,12 @@ def test_backbone_gives_the_stages_of_out_features(
     images = seeded_images(loaded.config)
     with torch.no_grad():
         wanted = list(model(images).feature_maps)
+        exact = copy.deepcopy(model).double()(images.double()).feature_maps
+        rounding = max(rms_error(a, b) for a, b in zip(wanted, exact, strict=True))
         for ours in (loaded.reference, fold(loaded.reference)):
             got = ours(images)
-            assert_maps(got if isinstance(got, tuple) else [got], wanted)
+            got = got if isinstance(got, tuple) else [got]
+            assert_maps(got, wanted, rounding=rounding if family == "swinv2" else 0)
 
 
 @pytest.mark.parametrize("indices", [[1, 3], [-1, 1]], ids=str)

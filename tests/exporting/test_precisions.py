@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from exporters.errors import ExportError
 from exporters.half_precision import to_half
-from exporters.precisions import HALVES, PRECISIONS, fallbacks
+from exporters.precisions import HALVES, PRECISIONS, REDUCED, fallbacks
 from exporters.spec import Precision
 from swin_deploy.artifacts.onnx_file import converted_path
 from swin_deploy.cli import cli
@@ -28,6 +28,10 @@ TENSORRT = Path(__file__).parent.parent / "tensorrt_names"
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_figures_are_those_of_the_type(name: Precision) -> None:
     traits = PRECISIONS[name]
+    if name == "int8":
+        assert (traits.largest, traits.bytes) == (np.iinfo(traits.dtype).max, 1)
+        assert traits.roundoff == 1 / 256  # half a step of 128, of the largest
+        return
     figures = ml_dtypes.finfo(traits.dtype)
     torch_figures = torch.finfo(torch_dtype(name))
     assert traits.largest == float(figures.max) == torch_figures.max
@@ -48,11 +52,13 @@ def test_tensorrt_has_the_type_in_every_release(name: Precision) -> None:
 
 def test_every_list_of_precisions_has_them_all() -> None:
     assert tuple(PRECISIONS) == typing.get_args(Precision)
-    for stage in ("deploy", "onnx", "engine"):
+    for stage in ("deploy", "onnx"):
         assert {one for of, one in TOLERANCES if of == stage} == set(PRECISIONS)
+    engines = {name for name, traits in PRECISIONS.items() if traits.engines}
+    assert {one for of, one in TOLERANCES if of == "engine"} == engines == {"fp32", *REDUCED}
     for command in ("run", "build-trt"):
         options = {word for one in cli.commands[command].params for word in one.opts}
-        assert {f"--{name}" for name in PRECISIONS} <= options
+        assert {f"--{name}" for name in engines} <= options
 
 
 def test_fallbacks_come_in_the_order_of_the_ladder() -> None:
