@@ -16,7 +16,6 @@ import functools
 import importlib.util
 import json
 import random
-import runpy
 import sys
 import tempfile
 import time
@@ -31,14 +30,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.cpu_files import COMPARE, Call, on_onnxruntime, on_openvino, runtimes
+from benchmarks.exports.models import Model, trained_like
 from exporters.artifact import write_atomic
+from exporters.backends import load_onnxruntime, load_openvino
 from exporters.errors import DeployError, ExportError, MissingBackendError
 from swin_deploy.api.models import load
 from swin_deploy.artifacts.onnx_file import Calibrated, export_spec, write_onnx
 from swin_deploy.calibration.pictures import CalibrationImages, calibration_images
 from swin_deploy.checkpoints.load import LoadedModel
-from swin_deploy.config import BUNDLED_IMAGES
+from swin_deploy.config import BUNDLED_IMAGES, variant
 from swin_deploy.images.sets import ImageSet, load_images
 
 MODEL = "notebook-digits"
@@ -48,6 +48,35 @@ NNCF = "pip install --target DIR --no-deps nncf==3.4.0 natsort tabulate psutil p
 STATIC = (("MinMax", True), ("Entropy", True), ("Percentile", True), ("MinMax", False))
 BATCHES = (1, 8)
 Images = NDArray[np.float32]
+Call = Callable[[Images], NDArray[np.float32]]
+
+
+def on_onnxruntime(path: Path) -> Call:
+    """Open a file with ONNX Runtime's CPU provider, on one thread."""
+    library = load_onnxruntime()
+    options = library.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def on_openvino(path: Path) -> Call:
+    """Open a file with OpenVINO's CPU plugin, on one thread, without bfloat16."""
+    library = load_openvino()
+    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+    settings["INFERENCE_PRECISION_HINT"] = "f32"
+    compiled = library.Core().compile_model(str(path), "CPU", settings)
+    request = compiled.create_infer_request()
+    return lambda images: request.infer([images])[compiled.output(0)]
+
+
+def runtimes() -> dict[str, Callable[[Path], Call]]:
+    """Return the runtimes that are installed, by name."""
+    found: dict[str, Callable[[Path], Call]] = {"ONNX Runtime": on_onnxruntime}
+    if importlib.util.find_spec("openvino"):
+        found["OpenVINO"] = on_openvino
+    return found
 
 
 def training_images(folder: Path) -> CalibrationImages:
@@ -208,28 +237,28 @@ def accuracy_rows(folder: Path) -> list[dict[str, Any]]:
             rows.append(row | {"not_run": str(err)})
             continue
         for name, opened in runtimes().items():
-            logits = opened(path, 1)(images.images)
+            logits = opened(path)(images.images)
             rows.append(row | {"runtime": name} | judged(logits, expected, images))
             sys.stderr.write(f"{rows[-1]}\n")
     return rows
 
 
-def time_rows(variant: str, folder: Path, *, rounds: int) -> list[dict[str, Any]]:
+def time_rows(name: str, folder: Path, *, rounds: int) -> list[dict[str, Any]]:
     """Time a large model's files in turn, at each batch."""
-    loaded: LoadedModel = runpy.run_path(str(COMPARE))["trained_like"](variant)
+    loaded = trained_like(Model(name, variant(name), BATCHES))
     full = write_onnx(loaded, export_spec(loaded, runtime="cpu"), folder / "fp32.onnx").path
     pictures = folder / "images"
     pictures.mkdir()
     integers = ours(loaded, noise_images(pictures, loaded), folder / "int8.onnx")
     dynamic = quantised_dynamically(full, folder / "dynamic.onnx")
     calls = {
-        ("float32", "ONNX Runtime"): on_onnxruntime(full, 1),
-        ("ours", "ONNX Runtime"): on_onnxruntime(integers, 1),
-        ("ONNX Runtime dynamic", "ONNX Runtime"): on_onnxruntime(dynamic, 1),
+        ("float32", "ONNX Runtime"): on_onnxruntime(full),
+        ("ours", "ONNX Runtime"): on_onnxruntime(integers),
+        ("ONNX Runtime dynamic", "ONNX Runtime"): on_onnxruntime(dynamic),
     }
     if importlib.util.find_spec("openvino"):
-        calls |= {("float32", "OpenVINO"): on_openvino(full, 1)}
-        calls |= {("ours", "OpenVINO"): on_openvino(integers, 1)}
+        calls |= {("float32", "OpenVINO"): on_openvino(full)}
+        calls |= {("ours", "OpenVINO"): on_openvino(integers)}
     rows = []
     for batch in BATCHES:
         shape = (batch, loaded.config.in_channels, *loaded.config.image)

@@ -37,6 +37,7 @@ class Traits:
             its build.
         version_compatible: True if an engine can be built to run with later minor versions.
         compute_capabilities: True if an engine is built for a list of compute capabilities.
+        on_triton: True if a backend of Triton Inference Server loads its engines.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Traits:
     hardware_compatibility: bool
     version_compatible: bool
     compute_capabilities: bool
+    on_triton: bool
 
 
 # In order of preference where there is a GPU.
@@ -74,6 +76,7 @@ FLAVORS: dict[Flavor, Traits] = {
         hardware_compatibility=True,
         version_compatible=True,
         compute_capabilities=False,
+        on_triton=True,
     ),
     "tensorrt-rtx": Traits(
         title="TensorRT-RTX",
@@ -91,6 +94,7 @@ FLAVORS: dict[Flavor, Traits] = {
         hardware_compatibility=False,  # it warns that the setting is unsupported, and goes on
         version_compatible=False,  # needs the lean runtime, which its package does not have
         compute_capabilities=True,
+        on_triton=False,
     ),
 }
 

@@ -52,7 +52,7 @@ def release_for(engine: EngineManifest | None) -> str:
 
 def require_backend(engine: EngineManifest) -> None:
     """Refuse an engine of a flavour that Triton has no backend for; raises ``ConfigError``."""
-    if engine.flavor != "tensorrt":
+    if not FLAVORS[engine.flavor].on_triton:
         raise ConfigError(
             f"{engine.path} is an engine of {FLAVORS[engine.flavor].title}, which Triton's "
             "TensorRT backend does not load; give the ONNX file, or build the engine with "

@@ -124,7 +124,7 @@ def _files(served: Served, wish: Wish) -> Files:
     files["client.py"] = text_of("client.py.j2", facts).encode()
     files["Dockerfile"] = text_of("Dockerfile", facts).encode()
     if wish.target == "kserve":
-        files["inferenceservice.yaml"] = kserve_text(wish.name, engine=served.kind == "tensorrt")
+        files["inferenceservice.yaml"] = kserve_text(wish.name, engine=served.kind != "onnx")
     return files
 
 

@@ -28,7 +28,7 @@ def encoder_maps(model: Any, images: Tensor) -> list[Tensor]:  # noqa: ANN401
 def assert_maps(
     got: tuple[Tensor, ...] | list[Tensor], wanted: list[Tensor], *, rounding: float = 0
 ) -> None:
-    """The maps are the library's, but for float32's ``rounding``, which V2's cosines make larger."""
+    """The maps are the library's, within float32's rounding, which V2's cosines make larger."""
     assert [one.shape for one in got] == [one.shape for one in wanted]
     errors = [rms_error(a, b) for a, b in zip(got, wanted, strict=True)]
     assert max(errors) < max(FLOAT32_TOLERANCE, 3 * rounding), errors
