@@ -216,7 +216,6 @@ def test_without_int8_one_line_says_what_it_would_try(
         (("--compute-capability", "8.9"), "--compute-capability is for engines"),
         (("--auto",), "--auto is for engines"),
         (("--auto", "--fp32"), "--auto is for engines"),
-        (("--int8",), "export --for cpu --precision int8"),
     ],
 )
 def test_options_of_engines_are_wrong_usage(
