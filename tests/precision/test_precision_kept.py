@@ -191,11 +191,11 @@ def test_v2_export_normalises_in_float32_and_nothing_else() -> None:
     graph = v2_graph("fp16")
     onnx.checker.check_model(graph, full_check=True)
     nodes = [node for node in graph.graph.node if node.op_type != "Cast"]
-    kept = [node for node in nodes if inside(node)]
-    for operator in ("ReduceL2", "Div", "Mul"):
-        assert sum(node.op_type == operator for node in kept) == 4  # once a block
+    kept = [node for node in nodes if node.name.rpartition("/")[0].endswith("_factor")]
+    for operator in ("ReduceL2", "Max", "Div"):
+        assert sum(node.op_type == operator for node in kept) == 8  # queries and keys of 4 blocks
     assert_all(kept, TensorProto.FLOAT, graph)
-    assert_all([node for node in nodes if not inside(node)], TensorProto.FLOAT16, graph)
+    assert_all([node for node in nodes if node not in kept], TensorProto.FLOAT16, graph)
 
 
 def test_v2_in_half_is_close_to_float32() -> None:
