@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from exporters.errors import BuildError
-from exporters.precisions import PRECISIONS
+from exporters.precisions import HALVES, PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def find_tensors(trt: Any, engine: Any, path: Path) -> EngineTensors:
         BuildError: If there is not exactly one input, no output, or a type other than float32,
             float16, bfloat16 and uint8.
     """
-    real = {one.engine_type: one.dtype for one in PRECISIONS.values()}
+    edges = [PRECISIONS[name] for name in ("fp32", *HALVES)]
+    real = {one.engine_type: one.dtype for one in edges}
     dtypes = {getattr(trt.DataType, name): getattr(torch, kind) for name, kind in real.items()}
     dtypes[trt.DataType.UINT8] = torch.uint8
     types, inputs = {}, []
