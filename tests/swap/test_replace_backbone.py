@@ -16,6 +16,7 @@ from conftest import REJECTED
 from torch import Tensor, nn
 
 import swin_deploy
+from exporters.spec import Runtime
 from swin_deploy.config.sizes import Size
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.model import DeployModel
@@ -328,8 +329,8 @@ def test_replace_backbone_raises_where_one_weight_differs(
     part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    def wrong(reference: Any) -> nn.Module:  # noqa: ANN401 - a reference
-        model = fold(reference)
+    def wrong(reference: Any, runtime: Runtime) -> nn.Module:  # noqa: ANN401 - a reference
+        model = fold(reference, runtime)
         value = next(one for name, one in model.named_parameters() if name.endswith(part))
         with torch.no_grad():
             value[0] += 100 * REJECTED
