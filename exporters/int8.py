@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.quantisation import LinearProduct, products_at
-from exporters.weights import check_graph, infer_shapes, replace_nodes
+from exporters.weights import check_graph, drop_unread, infer_shapes, replace_nodes
 
 LEVELS = 255  # steps of an unsigned 8-bit integer
 LARGEST_WEIGHT = 127  # not -128 on the other side: weights have no zero point
@@ -68,7 +68,7 @@ def quantise_products(graph: onnx.ModelProto, scales: Mapping[str, Affine]) -> N
             node.input[0], node.input[1] = f"{site.data}/{BACK}", f"{site.weight}/{BACK}"
         nodes.append(node)
     replace_nodes(graph.graph, nodes)
-    _drop_unread(graph.graph, {one.weight for one in sites.values()})
+    drop_unread(graph.graph, {one.weight for one in sites.values()})
     del graph.graph.value_info[:]
     check_graph(graph, full=True)
     infer_shapes(graph)
@@ -150,11 +150,3 @@ def _integer_weight(
         numpy_helper.from_array(np.zeros(scales.shape, np.int8), names[2]),
     ]
     return [back], tensors
-
-
-def _drop_unread(body: onnx.GraphProto, names: set[str]) -> None:
-    """Delete those weights among ``names`` that no node reads any more."""
-    unread = names - {name for node in body.node for name in node.input}
-    for index in reversed(range(len(body.initializer))):
-        if body.initializer[index].name in unread:
-            del body.initializer[index]

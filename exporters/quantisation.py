@@ -23,7 +23,7 @@ from exporters.errors import ExportError, FileError
 from exporters.precisions import PRECISIONS
 from exporters.spec import FP8_OPSET, Precision
 from exporters.text_files import listed, parse_json, typed
-from exporters.weights import replace_nodes
+from exporters.weights import drop_unread, replace_nodes
 
 FP8 = PRECISIONS["fp8"]
 MOVES = frozenset({"Cast", "Gather", "Identity", "Reshape", "Slice", "Split", "Transpose"})
@@ -134,7 +134,7 @@ def quantise(graph: onnx.ModelProto, products: Sequence[Fp8Product]) -> None:
                 node.input[1] = back.nodes[0].output[0]
         nodes.append(node)
     replace_nodes(graph.graph, nodes)
-    _drop_unread(graph.graph, {one.weight for one in sites.values()})
+    drop_unread(graph.graph, {one.weight for one in sites.values()})
 
 
 def require_opset(graph: onnx.ModelProto) -> None:
@@ -155,12 +155,22 @@ def quantised_scales(graph: onnx.ModelProto) -> dict[str, float]:
     """
     makers = {name: node for node in graph.graph.node for name in node.output}
     values = {tensor.name: tensor for tensor in graph.graph.initializer}
+    rounded = {
+        node.output[0]
+        for node in graph.graph.node
+        if node.op_type == "QuantizeLinear" and _is_fp8(values, node.input[2:])
+    }
     found = {}
     for node in graph.graph.node:
         back = makers.get(node.input[0]) if node.op_type in ("MatMul", "Gemm") else None
-        if back is not None and back.op_type == "DequantizeLinear":
+        if back is not None and back.op_type == "DequantizeLinear" and back.input[0] in rounded:
             found[_module(node)] = float(numpy_helper.to_array(values[back.input[1]]))
     return found
+
+
+def _is_fp8(values: Mapping[str, onnx.TensorProto], zero_point: Sequence[str]) -> bool:
+    """Tell whether a zero point, which has the type that QuantizeLinear gives, is FP8."""
+    return any(name in values and values[name].data_type == FP8.onnx_type for name in zero_point)
 
 
 def quantised_weights(graph: onnx.ModelProto) -> dict[str, WeightScales]:
@@ -338,15 +348,6 @@ def _half(name: str, values: Floats, kind: int) -> TensorProto:
 def _zeros(name: str, shape: tuple[int, ...]) -> TensorProto:
     size = int(np.prod(shape, dtype=int))
     return TensorProto(name=name, data_type=FP8.onnx_type, dims=shape, raw_data=bytes(size))
-
-
-def _drop_unread(body: onnx.GraphProto, names: Collection[str]) -> None:
-    """Delete those weights among ``names`` that no node reads any more."""
-    read = {name for node in body.node for name in node.input}
-    for index in reversed(range(len(body.initializer))):
-        name = body.initializer[index].name
-        if name in names and name not in read:
-            del body.initializer[index]
 
 
 def _module(node: onnx.NodeProto) -> str:

@@ -9,7 +9,7 @@ Serialising takes twice the weights, so a file is written weight by weight.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import onnx
 from google.protobuf.message import Message
@@ -165,3 +165,12 @@ def _copy_fields(source: Message, target: Message, *, but: str) -> None:
             setattr(target, field.name, value)
         else:
             getattr(target, field.name).MergeFrom(value)
+
+
+def drop_unread(body: onnx.GraphProto, names: Collection[str]) -> None:
+    """Delete those weights among ``names`` that no node of a graph reads any more."""
+    read = {name for node in body.node for name in node.input}
+    for index in reversed(range(len(body.initializer))):
+        name = body.initializer[index].name
+        if name in names and name not in read:
+            del body.initializer[index]

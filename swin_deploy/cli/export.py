@@ -78,7 +78,7 @@ Examples:
     default="fp32",
     show_default=True,
     help="Of the file; build-trt brings a float32 one to half precision. fp8: float16, with the "
-    "inputs of most linear layers in FP8; fp8-weights: their weights, too.",
+    "inputs of most linear layers in FP8; fp8-weights: their weights, too; int8: with --for cpu.",
 )
 @click.option(
     "--keep-float32",

@@ -154,6 +154,26 @@ def pixel_images(images: NDArray[Any], steps: Preprocessing | None, name: str) -
     return denormalise(plain_images(images, name), steps)
 
 
+def typed_images(
+    images: NDArray[Any], dtype: type[np.number[Any]], steps: Preprocessing | None, name: str
+) -> NDArray[Any]:
+    """Return images as a file takes them: pixels if that is uint8, else normalised in its type.
+
+    Args:
+        images: Normalised images [B, channels, H, W], or pixels [B, H, W, channels], uint8.
+        dtype: Type of the file's input.
+        steps: Preprocessing by which the images were normalised; None if it is not known.
+        name: Name of the runner, for the message.
+
+    Raises:
+        ComparisonError: If there is no image among them, or it is not known how they were
+            normalised.
+    """
+    if dtype is np.uint8:
+        return pixel_images(images, steps, name)
+    return plain_array(plain_images(images, name), dtype)
+
+
 def check_shape(images: NDArray[Any], wanted: tuple[Any, ...], name: str) -> None:
     """Compare the shape of images with the shape that a model takes; only fixed sizes count.
 

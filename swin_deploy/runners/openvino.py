@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exporters.arrays import plain_array
 from exporters.backends import load_openvino, openvino_cpu, openvino_version
 from exporters.errors import ExportError, FileError, MissingBackendError
 from exporters.precisions import PRECISIONS
@@ -21,9 +20,8 @@ from swin_deploy.runners.base import (
     Runner,
     check_shape,
     not_one_input,
-    pixel_images,
-    plain_images,
     require_image_memory,
+    typed_images,
 )
 
 OpenvinoWay = Literal["openvino", "openvino-bf16"]
@@ -73,6 +71,8 @@ class OpenvinoRunner(Runner):
         self.backend = "OpenVINO"
         self._path, self._steps = onnx_path, steps
         self._arithmetic = ARITHMETIC[way]
+        # Asked for float32, it computes what is bfloat16 in the file in that all the same.
+        self._computes = "bf16" if precision == "bf16" else self._arithmetic
         self._compiled_for: tuple[int, ...] = ()
         self._request: Any = None
         self._images: NDArray[Any] | None = None
@@ -83,6 +83,7 @@ class OpenvinoRunner(Runner):
         self._openvino = load_openvino()
         self._core = self._openvino.Core()
         self.backend = _backend(self._openvino, self._core, self._arithmetic)
+        self.backend += f", computes in {PRECISIONS[self._computes].dtype}"
         self._model = _read(self._openvino, self._path)
         if len(self._model.inputs) != 1 or not self._model.outputs:
             counts = {"inputs": len(self._model.inputs), "outputs": len(self._model.outputs)}
@@ -104,9 +105,7 @@ class OpenvinoRunner(Runner):
         self._images, self._compiled_for = None, ()
 
     def inputs(self, images: NDArray[np.float32]) -> NDArray[Any]:
-        if self._dtype is np.uint8:
-            return pixel_images(images, self._steps, self.name)
-        return plain_array(plain_images(images, self.name), self._dtype)
+        return typed_images(images, self._dtype, self._steps, self.name)
 
     def prepare(self, images: NDArray[Any]) -> None:
         ready = self.inputs(images)
@@ -172,7 +171,7 @@ def _name(precision: Precision, arithmetic: Precision) -> str:
 
 
 def _backend(openvino: Any, core: Any, arithmetic: Precision) -> str:  # noqa: ANN401 - untyped
-    """Return library, version, processor, its abilities, and the type that is computed in.
+    """Return library, version, processor and its abilities.
 
     Raises:
         MissingBackendError: If the CPU does not have the arithmetic.
@@ -185,7 +184,7 @@ def _backend(openvino: Any, core: Any, arithmetic: Precision) -> str:  # noqa: A
             "--runner openvino, which computes in float32"
         )
     features = (torch.backends.cpu.get_cpu_capability(), *cpu.abilities)
-    return f"{title} ({', '.join(features)}), computes in {dtype}"
+    return f"{title} ({', '.join(features)})"
 
 
 def _read(openvino: Any, path: Path) -> Any:  # noqa: ANN401 - openvino is untyped

@@ -21,9 +21,8 @@ from swin_deploy.runners.base import (
     Runner,
     check_shape,
     not_one_input,
-    pixel_images,
-    plain_images,
     require_image_memory,
+    typed_images,
 )
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -91,9 +90,7 @@ class OrtRunner(Runner):
         self._binding = self._session = None
 
     def inputs(self, images: NDArray[np.float32]) -> NDArray[Any]:
-        if self._dtype is np.uint8:
-            return pixel_images(images, self._steps, self.name)
-        return plain_array(plain_images(images, self.name), self._dtype)
+        return typed_images(images, self._dtype, self._steps, self.name)
 
     def prepare(self, images: NDArray[Any]) -> None:
         ready = self.inputs(images)
