@@ -20,11 +20,9 @@ from swin_deploy.calibration.affine import METHOD, affine_scale
 from swin_deploy.calibration.collect import collect_magnitudes
 from swin_deploy.calibration.pictures import CalibrationImages
 from swin_deploy.checkpoints.load import LoadedModel
-from swin_deploy.deploy.cpu_form import cpu_form
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.fold_pixels import taking_pixels
 from swin_deploy.deploy.model import DeployModel
-from swin_deploy.deploy.scale_migration import migrate_scales
 
 CALIBRATION = "calibration"  # in manifests: what the scales come from, and the scales
 RECORD = "int8_calibration"  # in metadata: the same
@@ -52,7 +50,7 @@ def int8_graph(
         ExportError: If the export fails, or nothing is left to quantise.
         FileError: If an image cannot be decoded.
     """
-    model = cpu_form(migrate_scales(fold(loaded.reference)), loaded.config.stages)
+    model = fold(loaded.reference, "cpu", migrated=True)
     paths = integer_layers(model, spec.keep)
     if not paths:
         raise ExportError("every linear layer is to stay float32; leave out --precision int8")

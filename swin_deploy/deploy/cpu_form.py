@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from swin_deploy.config import StageSpec
 from swin_deploy.config.windows import raster_order
 from swin_deploy.deploy.cpu_model import (
-    CpuEqualWindowAttention,
     CpuMergeGather,
+    CpuQkv,
     CpuSplitCosineHeads,
     CpuSplitHeads,
     CpuWindowAttention,
@@ -195,15 +195,14 @@ def _attention(attention: WindowAttention) -> CpuWindowAttention:
     split = CpuSplitHeads(heads)
     if isinstance(heads, SplitCosineHeads):
         split = CpuSplitCosineHeads(heads)
-    equal = heads.num_heads == heads.windows[1]
-    kind = CpuEqualWindowAttention if equal else CpuWindowAttention
-    moved = kind(
+    moved = CpuWindowAttention(
         attention.qkv,
         attention.proj,
         bias=_bias(attention.bias, heads),
         heads=split,
         num_tokens=num_tokens,
     )
+    moved.add_module("qkv", CpuQkv(attention.qkv))  # in place of the linear layer
     moved.tokens = (-1, num_tokens, dim)
     return moved
 

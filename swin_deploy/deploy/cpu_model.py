@@ -3,7 +3,8 @@
 They compute what the modules of ``swin_deploy.deploy.model`` do, whose names and weights they keep;
 modules that no layout concerns are the same. Slot ``w * n + p`` has place ``p`` of window ``w``, so
 that the tokens of a window are one block of memory: a CPU's matrix products want their operands so,
-and copy any others first. Contractions are transpositions and matrix products for the same reason.
+and copy any others first. For the same reason contractions are transpositions and matrix products,
+and q, k and v, with their weights, are apart.
 
 Letters in shapes are those of ``swin_deploy.deploy.model``.
 """
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from swin_deploy.deploy.model import (
+    CosineNormalize,
     MergeGather,
     SplitCosineHeads,
     SplitHeads,
@@ -32,8 +34,35 @@ class CpuMergeGather(MergeGather):
         return tokens.index_select(self.axis, self.index).reshape(merged)
 
 
+class CpuQkv(nn.Module):
+    """``WindowAttention.qkv`` as three linear layers, which write q, k and v without a split.
+
+    Args:
+        qkv: Linear layer from C to 3C channels; its weights are shared.
+    """
+
+    def __init__(self, qkv: nn.Linear) -> None:
+        super().__init__()
+        biases = (None, None, None) if qkv.bias is None else qkv.bias.chunk(3)
+        parts = zip(qkv.weight.chunk(3), biases, strict=True)  # [3C, C] -> three of [C, C]
+        self.query, self.key, self.value = (_linear(*part) for part in parts)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        return self.query(tokens), self.key(tokens), self.value(tokens)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Return a linear layer that shares its weights."""
+    with torch.device("meta"):
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    for name, values in (("weight", weight), ("bias", bias)):
+        if values is not None:
+            setattr(layer, name, nn.Parameter(values, requires_grad=False))
+    return layer
+
+
 class CpuSplitHeads(SplitHeads):
-    """The split of [B, N, 3C] into q, k and v, [B * num_windows, num_heads, n, d] each.
+    """The split of q, k and v, [B, N, C] each, into heads: [B * num_windows, num_heads, n, d].
 
     Args:
         heads: The split in the deploy model's layout.
@@ -42,30 +71,29 @@ class CpuSplitHeads(SplitHeads):
     def __init__(self, heads: SplitHeads) -> None:
         head_dim, area = heads.dim // heads.num_heads, heads.windows[1]
         super().__init__(heads.num_heads, head_dim, windows=heads.windows)
-        self.qkv_shape = (-1, area, 3, heads.num_heads, head_dim)
+        self.qkv_shape = (-1, area, heads.num_heads, head_dim)
 
-    def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
-        # [B, N, 3C] -> [B * nW, n, 3, h, d] -> [3, B * nW, h, n, d] -> three of [B * nW, h, n, d]
-        return qkv.reshape(self.qkv_shape).permute(2, 0, 3, 1, 4).unbind(0)
+    def forward(self, *qkv: Tensor) -> tuple[Tensor, ...]:
+        # three of [B, N, C] -> [B * nW, n, h, d] -> [B * nW, h, n, d]
+        return tuple(part.reshape(self.qkv_shape).transpose(1, 2) for part in qkv)
 
 
 class CpuSplitCosineHeads(CpuSplitHeads):
     """``CpuSplitHeads`` for V2: queries and keys of length one, queries times the temperature.
 
     Args:
-        heads: The split in the deploy model's layout; its normalisation is shared.
+        heads: The split in the deploy model's layout.
     """
 
     def __init__(self, heads: SplitCosineHeads) -> None:
         super().__init__(heads)
-        self.normalize = heads.normalize
-        self.qkv_shape = (-1, heads.windows[1], 3 * heads.num_heads, heads.heads[-1])
+        lengths = heads.normalize.scale.chunk(2)  # [2h, 1] -> two of [h, 1]
+        self.normalize_query, self.normalize_key = (CosineNormalize(one) for one in lengths)
 
-    def forward(self, qkv: Tensor) -> tuple[Tensor, ...]:
-        parts = [2 * self.num_heads, self.num_heads]
-        # [B, N, 3C] -> [B * nW, n, 3h, d] -> [B * nW, n, 2h, d] and [B * nW, n, h, d]
-        both, value = torch.split(qkv.reshape(self.qkv_shape), parts, dim=2)
-        query, key = torch.split(self.normalize(both, both), self.num_heads, dim=2)
+    def forward(self, *qkv: Tensor) -> tuple[Tensor, ...]:
+        # three of [B, N, C] -> [B * nW, n, h, d]
+        query, key, value = (part.reshape(self.qkv_shape) for part in qkv)
+        query, key = self.normalize_query(query, query), self.normalize_key(key, key)
         # [B * nW, n, h, d] -> [B * nW, h, n, d]
         return tuple(part.transpose(1, 2) for part in (query, key, value))
 
@@ -96,24 +124,8 @@ class CpuWindowAttention(WindowAttention):
     """``WindowAttention`` over tokens [B, N, C], window by window."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        query, key, value = self.heads(self.qkv(tokens))  # [B, N, C] -> [B * nW, h, n, d] each
+        query, key, value = self.heads(*self.qkv(tokens))  # [B, N, C] -> [B * nW, h, n, d] each
         scores = self.bias(query @ key.transpose(-2, -1))  # [B * nW, h, n, n]
-        mixed = self.by_token(scores.softmax(dim=-1) @ value)  # [B * nW, h, n, d] -> [..., n, h, d]
-        return self.proj(mixed.reshape(self.tokens))  # -> [B, N, C]
-
-    def by_token(self, mixed: Tensor) -> Tensor:
-        """Return [B * num_windows, num_heads, n, d] with tokens before heads."""
-        return mixed.transpose(1, 2)
-
-
-class CpuEqualWindowAttention(CpuWindowAttention):
-    """``CpuWindowAttention`` of as many heads as a window has tokens, with a spelling of its own.
-
-    OpenVINO 2026.4.1 loses the transposition of the heads where both axes have the same length, in
-    float32 and with a fixed batch (relative L2 up to 0.9); with an axis for windows it does not.
-    Remove when OpenVINO gives the same for both spellings.
-    """
-
-    def by_token(self, mixed: Tensor) -> Tensor:
-        by_window = (-1, self.heads.windows[0], *mixed.shape[1:])
-        return mixed.reshape(by_window).transpose(2, 3)  # -> [B, nW, h, n, d] -> [B, nW, n, h, d]
+        mixed = scores.softmax(dim=-1) @ value  # [B * nW, h, n, d]
+        # [B * nW, h, n, d] -> [B * nW, n, h, d] -> [B, N, C]
+        return self.proj(mixed.transpose(1, 2).reshape(self.tokens))

@@ -21,8 +21,8 @@ from exporters.arrays import plain_array
 from exporters.precisions import FP8_FORMS
 from exporters.spec import Precision
 from swin_deploy.calibration.fp8 import KINDS
+from swin_deploy.deploy.cpu_model import CpuQkv
 from swin_deploy.deploy.fold import fold
-from swin_deploy.deploy.scale_migration import migrate_scales
 from swin_deploy.parity import (
     Case,
     DriftPoint,
@@ -54,7 +54,10 @@ BLOCK_PARTS: tuple[tuple[str, str, Side], ...] = (
     ("token order", "reorder_before", "out"),
     ("displacement", "reorder_branch", "out"),
     ("norm before attention", "attention", "in"),
-    ("qkv", "attention.qkv", "out"),
+    ("qkv", "attention.qkv", "out"),  # one layer, in the layout of TensorRT
+    ("qkv: queries", "attention.qkv.query", "out"),  # three, in that of CPUs
+    ("qkv: keys", "attention.qkv.key", "out"),
+    ("qkv: values", "attention.qkv.value", "out"),
     ("attention scores", "attention.bias", "in"),
     ("attention bias and mask", "attention.bias", "out"),
     ("softmax or values", "attention.proj", "in"),
@@ -161,13 +164,12 @@ def _shows_only(results: Sequence[ParityResult]) -> tuple[tuple[int, ...], tuple
 
 def _first_operation(place: _Place, candidate: Probed, precision: Precision) -> FirstFault:
     """Find the first operation of a part that is beyond its noise."""
-    folded = fold(place.trace.reference, candidate.runtime)
-    if precision == "int8":
-        folded = migrate_scales(folded)
+    folded = fold(place.trace.reference, candidate.runtime, migrated=precision == "int8")
     fresh = tappable_module(folded, "fp32", runtime=candidate.runtime)
     if not _fresh_agrees(place, fresh):
         return FirstFault("folding")
-    operations = [one for one in _operations(place.point) if _in_both(one.tap, candidate, fresh)]
+    known = [one for one in _operations(place.point) if _in_both(one.tap, candidate, fresh)]
+    operations = [one for one in known if _gives_one(folded.get_submodule(one.tap.path))]
     taps = tuple(one.tap for one in operations)
     if not taps:
         return FirstFault("part")
@@ -193,6 +195,11 @@ def _operations(point: ComparePoint) -> list[_Operation]:
 
 def _in_both(tap: Tap, candidate: Probed, fresh: Probed) -> bool:
     return tap.path in candidate.paths and tap.path in fresh.paths
+
+
+def _gives_one(module: nn.Module) -> bool:
+    """Tell whether a module gives one tensor; one that gives three has each of them inside."""
+    return not isinstance(module, CpuQkv)
 
 
 def _fresh_agrees(place: _Place, fresh: Probed) -> bool:

@@ -67,7 +67,10 @@ def test_export_int8_writes_scales_counts_and_digest(swin: Command, tmp_path: Pa
     graph = onnx.load(path)
     assert {name: (one.scale, one.zero_point) for name, one in quantised_products(graph).items()} \
         == {name: tuple(one) for name, one in seen["scales"].items()}  # fmt: skip
-    assert "layers.0.attention.qkv" in seen["scales"]
+    query, key, value = (
+        seen["scales"][f"layers.0.attention.qkv.{part}"] for part in ("query", "key", "value")
+    )
+    assert query == key == value  # all three read the same tokens
     assert not [name for name in seen["scales"] if name.startswith("layers.0.mlp")]
     assert precision_of(graph) == "int8"
 
@@ -75,7 +78,7 @@ def test_export_int8_writes_scales_counts_and_digest(swin: Command, tmp_path: Pa
 def test_int8_products_are_integers_in_onnx_runtime(digits: Path, tmp_path: Path) -> None:
     ops = fused(digits, tmp_path)
     products = quantised_products(onnx.load(digits))
-    assert ops.count("MatMulIntegerToFloat") == len(products) == 17
+    assert ops.count("MatMulIntegerToFloat") == len(products) == 25
     assert "DequantizeLinear" not in ops
 
 

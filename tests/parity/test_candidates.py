@@ -14,8 +14,9 @@ from torch import nn
 
 from exporters.errors import ComparisonError
 from exporters.half_precision import to_half
-from exporters.spec import ExportSpec
+from exporters.spec import ExportSpec, Runtime
 from exporters.to_onnx import export_onnx
+from swin_deploy.artifacts.onnx_file import FOR
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.checkpoints.preprocessors import library_steps
 from swin_deploy.config import SwinConfig
@@ -33,20 +34,20 @@ def judged(family: str, candidate: nn.Module | onnx.ModelProto, **choices: Any) 
     return check_parity(loaded(family), outputs(family), candidate, **choices).hops[0]
 
 
-def deploy(family: str) -> DeployModel:
-    return fold(loaded(family).reference)
+def deploy(family: str, runtime: Runtime = "tensorrt") -> DeployModel:
+    return fold(loaded(family).reference, runtime)
 
 
 @functools.cache
-def graph(family: str) -> onnx.ModelProto:
+def graph(family: str, runtime: Runtime = "tensorrt") -> onnx.ModelProto:
     config = CONFIGS[family]
     spec = ExportSpec((3, *config.image), config.output_names)
-    return export_onnx(deploy(family), spec, metadata={})
+    return export_onnx(deploy(family, runtime), spec, metadata={FOR: runtime})
 
 
-def changed(family: str, node_path: str) -> onnx.ModelProto:
+def changed(family: str, node_path: str, runtime: Runtime = "tensorrt") -> onnx.ModelProto:
     """The graph with one value of the weight of a linear layer 1 % larger."""
-    made = copy.deepcopy(graph(family))
+    made = copy.deepcopy(graph(family, runtime))
     (name,) = {node.input[1] for node in made.graph.node if node.name == f"{node_path}/MatMul"}
     (tensor,) = [one for one in made.graph.initializer if one.name == name]
     values = numpy_helper.to_array(tensor).copy()
@@ -186,6 +187,16 @@ def test_check_fault_in_a_graph_is_located(path: str, words: str) -> None:
     assert hop.passed is False
     assert hop.located.startswith(f"first wrong: {path[:8]} (stage 2, block ")
     assert f"), {words}: " in hop.located
+
+
+@pytest.mark.parametrize("family", ["notebook", "swinv2"])
+@pytest.mark.parametrize(("part", "words"), [("query", "queries"), ("key", "keys")])
+def test_check_fault_in_the_layout_for_cpus_is_located(family: str, part: str, words: str) -> None:
+    """There q, k and v are three layers."""
+    pytest.importorskip("onnxruntime")
+    hop = judged(family, changed(family, f"layers.1.attention.qkv.{part}", "cpu"))
+    assert hop.passed is False
+    assert hop.located.startswith(f"first wrong: layers.1 (stage 1, block 2), qkv: {words}: ")
 
 
 def test_check_wrong_token_order_is_located() -> None:

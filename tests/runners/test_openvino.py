@@ -17,14 +17,14 @@ from conftest import build_reference
 from exported import make_graph, write_doubler
 from families import trained_like
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
 
 from exporters.backends import load_openvino, openvino_cpu, openvino_version
 from exporters.errors import ComparisonError, ExportError, FileError, MissingBackendError
 from exporters.spec import ExportSpec, Precision, Runtime
 from exporters.to_onnx import export_onnx
 from swin_deploy.config import Family, SwinConfig, notebook_config
-from swin_deploy.deploy import cpu_form
-from swin_deploy.deploy.cpu_model import CpuWindowAttention
+from swin_deploy.deploy.cpu_model import CpuSplitHeads
 from swin_deploy.deploy.fold import fold
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.parity import TOLERANCES, Case, compare
@@ -121,8 +121,14 @@ def test_as_many_heads_as_tokens_is_the_reference(
 def test_transposition_that_openvino_loses_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file in the common spelling, as other exporters write it."""
-    monkeypatch.setattr(cpu_form, "CpuEqualWindowAttention", CpuWindowAttention)
+    """A file that transposes q, k and v with an axis for windows, and their mixture without."""
+
+    def by_window(self: CpuSplitHeads, *qkv: Tensor) -> tuple[Tensor, ...]:
+        split, one = (-1, self.windows[0], *self.qkv_shape[1:]), self.qkv_shape  # n is h here
+        # three of [B, N, C] -> [B, nW, n, h, d] -> [B, nW, h, n, d] -> [B * nW, h, n, d]
+        return tuple(part.reshape(split).transpose(2, 3).reshape(one) for part in qkv)
+
+    monkeypatch.setattr(CpuSplitHeads, "forward", by_window)
     expected = write_equal(tmp_path / "m.onnx", EQUAL)
     assert passes(run_equal(tmp_path / "m.onnx"), expected, "fp32")
     monkeypatch.setattr(openvino, "_keep_transpositions", lambda *_: None)
