@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from swin_deploy.config import StageSpec
 from swin_deploy.config.windows import raster_order
 from swin_deploy.deploy.cpu_model import (
+    CpuEqualSplitCosineHeads,
     CpuMergeGather,
     CpuQkv,
     CpuSplitCosineHeads,
@@ -194,7 +195,8 @@ def _attention(attention: WindowAttention) -> CpuWindowAttention:
     heads = attention.heads
     split = CpuSplitHeads(heads)
     if isinstance(heads, SplitCosineHeads):
-        split = CpuSplitCosineHeads(heads)
+        equal = heads.num_heads == heads.windows[1]
+        split = (CpuEqualSplitCosineHeads if equal else CpuSplitCosineHeads)(heads)
     moved = CpuWindowAttention(
         attention.qkv,
         attention.proj,

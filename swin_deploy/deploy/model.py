@@ -186,14 +186,14 @@ class PixelPatchEmbed(PatchEmbed):
 
 
 class CosineNormalize(nn.Module):
-    """The scaling of heads [..., num_heads, d] to length ``scale``, in float32 in every precision.
+    """The scaling of vectors [..., d] to length ``scale``, in float32 in every precision.
 
     In float16 the squares can overflow, and ``SMALLEST_LENGTH`` rounds to 0. The lengths have an
     input of their own: where both inputs are one tensor, TensorRT keeps its float32 values for both
     uses, and moves them through memory twice.
 
     Args:
-        scale: The length of each head, [num_heads, 1].
+        scale: The length of each head, [num_heads, 1], or [num_heads, 1, 1] before tokens.
     """
 
     keep_float32 = True  # read by exporters: these nodes stay float32 in a float16 graph
