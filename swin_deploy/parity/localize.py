@@ -252,7 +252,7 @@ def _compare_operation(
         precision: Precision of the candidate.
     """
     actual = sides[0]
-    # An exporter may join a reshape with the next one, as after a merge's gather: any shape will do.
+    # Exporters join a reshape with the next one, as after a merge's gather: any shape will do.
     exact, noisy = (
         one.reshape(actual.shape) if one.size == actual.size else one for one in sides[1:]
     )

@@ -75,6 +75,21 @@ def test_export_int8_writes_scales_counts_and_digest(swin: Command, tmp_path: Pa
     assert precision_of(graph) == "int8"
 
 
+def test_export_int8_keeps_attention_in_float32_where_asked(swin: Command, tmp_path: Path) -> None:
+    """Its parts are named as in half precision, where attention cannot stay float32."""
+    path, part = tmp_path / "x.onnx", "layers.0.attention"
+    swin("export", *DIGITS, *INT8, "--keep-float32", part, "--output", path).assert_done()
+    products = set(quantised_products(onnx.load(path)))
+    assert {name for name in products if name.startswith("layers.0.")} == {
+        "layers.0.mlp.0", "layers.0.mlp.2",
+    }  # fmt: skip
+    assert "layers.1.attention.qkv.key" in products
+    told = swin("export", *DIGITS, *INT8, "--keep-float32", f"{part}.qkv", "--output", path)
+    told.assert_error(
+        f"{part}.qkv is no part of this model; it has embed, layers.0.residual, {part}"
+    )
+
+
 def test_int8_products_are_integers_in_onnx_runtime(digits: Path, tmp_path: Path) -> None:
     ops = fused(digits, tmp_path)
     products = quantised_products(onnx.load(digits))
