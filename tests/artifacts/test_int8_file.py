@@ -90,6 +90,25 @@ def test_export_int8_keeps_attention_in_float32_where_asked(swin: Command, tmp_p
     )
 
 
+@pytest.mark.parametrize("weight_type", ["QInt8", "QUInt8"])
+def test_files_quantised_by_onnx_runtime_are_int8(
+    swin: Command, tmp_path: Path, weight_type: str
+) -> None:
+    """Its dynamic form multiplies integers as they are, in float32's layout for TensorRT, too."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    plain, path = tmp_path / "plain.onnx", tmp_path / "dynamic.onnx"
+    swin("export", *DIGITS, "--output", plain).assert_done()
+    of_type = getattr(quantization.QuantType, weight_type)
+    quantization.quantize_dynamic(plain, path, weight_type=of_type)
+    assert precision_of(onnx.load(plain)) == "fp32"
+    assert precision_of(onnx.load(path)) == "int8"
+    few = ("--limit", 8, "--batches", "1,3", "--json")
+    told = swin("parity", *DIGITS, "--onnx", path, *few).assert_done()
+    assert [hop["name"] for hop in told.json["hops"]] == ["deploy model", "ONNX int8"]
+    for command in ("plan", "build-trt"):
+        swin(command, path).assert_error("int8 is for CPUs")
+
+
 def test_int8_products_are_integers_in_onnx_runtime(digits: Path, tmp_path: Path) -> None:
     ops = fused(digits, tmp_path)
     products = quantised_products(onnx.load(digits))
