@@ -68,6 +68,23 @@ def openvino_version(openvino: Any) -> str:
     return str(openvino.__version__).partition("-")[0]
 
 
+def openvino_core(openvino: Any) -> Any:
+    """Start the ``Core`` of the ``openvino`` module, which runs models on the CPU.
+
+    Raises:
+        MissingBackendError: If it does not start, or has no part for CPUs.
+    """
+    try:
+        core = openvino.Core()
+        openvino_cpu(core)
+    except (RuntimeError, OSError) as err:
+        raise MissingBackendError(
+            f"openvino does not run on this CPU ({error_words(err)}); mend its installation: "
+            f"{INSTALL['openvino']}"
+        ) from err
+    return core
+
+
 def openvino_cpu(core: Any) -> Cpu:
     """Return the CPU that an OpenVINO ``Core`` runs models on."""
     can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -22,6 +22,11 @@ from exporters.weights import check_graph, drop_unread, infer_shapes, replace_no
 
 LEVELS = 255  # steps of an unsigned 8-bit integer
 LARGEST_WEIGHT = 127  # not -128 on the other side: weights have no zero point
+# Products that read integers as they are: ONNX's, and those that ONNX Runtime's quantisation adds.
+INTEGER_PRODUCTS = {
+    *("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"),
+    *("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention", "QGemm"),
+}
 INTEGERS, BACK = "int8", "int8_back"  # last words of the names of quantised values
 
 
@@ -93,11 +98,20 @@ def quantised_products(graph: onnx.ModelProto) -> dict[str, Affine]:
 
 
 def is_int8(graph: onnx.ModelProto) -> bool:
-    """Tell whether weights of a graph are 8-bit integers that DequantizeLinear brings back."""
-    stored = {one.name for one in graph.graph.initializer if one.data_type == TensorProto.INT8}
-    return any(
-        node.op_type == "DequantizeLinear" and node.input[0] in stored for node in graph.graph.node
-    )
+    """Tell whether weights of a graph, ours or another tool's, are 8-bit integers.
+
+    They are signed or not, and brought back by DequantizeLinear or multiplied as they are.
+    """
+    types = (TensorProto.INT8, TensorProto.UINT8)
+    stored = {one.name for one in graph.graph.initializer if one.data_type in types}
+    return any(name in stored for node in graph.graph.node for name in _integers_read(node))
+
+
+def _integers_read(node: onnx.NodeProto) -> list[str]:
+    """Return the inputs of a node that may be weights in integers."""
+    if node.op_type == "DequantizeLinear":
+        return list(node.input[:1])
+    return list(node.input) if node.op_type in INTEGER_PRODUCTS else []
 
 
 def integer_weights(

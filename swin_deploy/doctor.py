@@ -20,6 +20,7 @@ from exporters.backends import (
     load_openvino,
     load_polygraphy_comparator,
     load_tensorrt,
+    openvino_core,
     openvino_cpu,
     openvino_version,
 )
@@ -180,7 +181,7 @@ def _onnxruntime(gpus: int) -> Finding:
 
 def _openvino() -> Finding:
     openvino = load_openvino()
-    cpu = openvino_cpu(openvino.Core())
+    cpu = openvino_cpu(openvino_core(openvino))
     detail = f"{openvino_version(openvino)}, runs ONNX files on {cpu.name}"
     return Finding("openvino", "ok", f"{detail}: {', '.join(cpu.abilities)}")
 

@@ -49,7 +49,7 @@ class ExportOptions(TypedDict, total=False):
         opset: ONNX operator set, from 17 (default) to 23; from 19 (default) in FP8.
         batch: Number of images a call; None (default) for any number.
         io_precision: Precision of input and outputs; ``fp16`` with ``precision="fp16"`` only.
-        keep: Parts that stay float32 in half precision, such as ``layers.3.mlp``.
+        keep: Parts that stay float32 in half precision or int8, such as ``layers.3.mlp``.
         pixels: True for a file that takes pixels [B, H, W, in_channels], uint8, and normalises
             them inside.
         images: Folder or CSV file of images, 32 at least, that the scales of FP8 and int8 are
@@ -151,7 +151,11 @@ def checked_spec(model: Model, asked: ExportOptions) -> ExportSpec:
     """
     _check(asked)
     named = asked.get("keep", ())
-    keep = keepable_paths(model, (named,) if isinstance(named, str) else named)
+    keep = keepable_paths(
+        model,
+        (named,) if isinstance(named, str) else named,
+        precision=asked.get("precision", "fp32"),
+    )
     choices: dict[str, Any] = {**asked, "keep": keep}
     choices.pop("images", None)
     if asked.get("precision") in FP8_FORMS:

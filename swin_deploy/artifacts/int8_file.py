@@ -80,7 +80,10 @@ def integer_layers(model: DeployModel, keep: tuple[str, ...] = ()) -> tuple[str,
     return tuple(
         path
         for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) and path.startswith("layers.") and path not in keep
+        if isinstance(module, nn.Linear)
+        and path.startswith("layers.")
+        # q, k and v are three layers here, and one module in the layout that parts are named in
+        and not {path, path.rpartition(".")[0]} & set(keep)
     )
 
 

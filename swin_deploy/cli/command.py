@@ -76,6 +76,7 @@ class Command(click.Command):
         ctx.ensure_object(Console)
         try:
             _check_flags(self.params)
+            _refuse_two_values(self.make_parser(ctx).parse_args(list(args))[2])
             return super().parse_args(ctx, args)
         except click.BadParameter as err:
             if err.param is not None and err.param in _from_variables(ctx):
@@ -97,6 +98,23 @@ class Command(click.Command):
             ctx.obj.warn(f"{name} is passed over; a variable has its command's name: {start}{rest}")
         require_inputs(ctx)
         return super().invoke(ctx)
+
+
+def _refuse_two_values(given: Iterable[click.Parameter]) -> None:
+    """Refuse two flags for one value, such as --fp32 --int8: click takes the last one silently.
+
+    Args:
+        given: The parameters of a command line, in its order, each as often as it is there.
+
+    Raises:
+        UsageError: If there are two.
+    """
+    found: dict[str, click.Option] = {}
+    for one in given:
+        if isinstance(one, click.Option) and one.is_flag and not one.is_bool_flag:
+            other = found.setdefault(str(one.name), one)
+            if other is not one:
+                raise click.UsageError(f"{other.opts[0]} and {one.opts[0]} exclude each other")
 
 
 command = functools.partial(click.command, cls=Command)

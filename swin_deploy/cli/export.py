@@ -85,7 +85,8 @@ Examples:
     "keep",
     metavar="PART",
     multiple=True,
-    help="A part to keep in float32 in half precision, as 'swin-deploy precision' names it.",
+    help="A part to keep in float32 in half precision or int8, as 'swin-deploy precision' names "
+    "it.",
 )
 @click.option(
     "--io-precision",

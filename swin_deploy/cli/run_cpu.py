@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from exporters.backends import cuda_device_count, load_openvino, openvino_cpu
+from exporters.backends import cuda_device_count, load_openvino, openvino_core, openvino_cpu
 from exporters.errors import MissingBackendError
 from exporters.precisions import CPU_PRECISIONS
 from exporters.spec import Precision
@@ -190,7 +190,7 @@ def _ways(options: CpuRun) -> tuple[tuple[Way, ...], list[str]]:
     """Return the ways to try, and the reasons why others are not."""
     asked = tuple(options.runners)
     try:
-        abilities = openvino_cpu(load_openvino().Core()).abilities
+        abilities = openvino_cpu(openvino_core(load_openvino())).abilities
     except MissingBackendError as err:
         if any(one.startswith("openvino") for one in asked):
             raise

@@ -189,7 +189,10 @@ def _look_inside(
     if _only_ceilings(hop):
         return replace(hop, first_fault=FirstFault("noise", detail=precision))
     progress(f"{hop.name}: looking for what goes wrong first")
-    return replace(hop, first_fault=locate(reference, probed, hop, precision))
+    try:
+        return replace(hop, first_fault=locate(reference, probed, hop, precision))
+    except ComparisonError as err:  # the verdict stands without the place
+        return replace(hop, drift_not_run=str(err))
 
 
 def _only_ceilings(hop: Hop) -> bool:

@@ -134,22 +134,26 @@ def _branch(path: str, block: str) -> str:
     return f"{block}.residual"
 
 
-def keepable_paths(loaded: LoadedModel, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the paths of the modules of parts that may stay float32 in a half-precision graph.
+def keepable_paths(
+    loaded: LoadedModel, names: Sequence[str], *, precision: Precision
+) -> tuple[str, ...]:
+    """Return the paths of the modules of parts that may stay float32 in a graph.
 
     Args:
         loaded: The model.
         names: Names of the parts.
+        precision: Precision of the graph; all parts may stay float32 in one of int8.
 
     Raises:
-        ConfigError: If a name is not a part of the model, or is attention.
+        ConfigError: If a name is not a part of the model, or is attention in half precision.
     """
     if not names:
         return ()
     model = loaded.deploy
-    parts = [name for name in parts_of(model) if _is_keepable(name)]
+    all_may = precision == "int8"
+    parts = [name for name in parts_of(model) if all_may or _is_keepable(name)]
     for name in names:
-        if not _is_keepable(name):
+        if not (all_may or _is_keepable(name)):
             raise ConfigError(
                 f"{name} cannot stay float32: attention is fused in half precision only; keep "
                 "other parts, or use --precision bf16 or fp32"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exporters.backends import load_openvino, openvino_cpu, openvino_version
+from exporters.backends import load_openvino, openvino_core, openvino_cpu, openvino_version
 from exporters.errors import ExportError, FileError, MissingBackendError
 from exporters.precisions import PRECISIONS
 from exporters.spec import Precision
@@ -81,7 +81,7 @@ class OpenvinoRunner(Runner):
         if not self._path.is_file():
             raise FileError(f"{self._path} does not exist, or is not a file; name an ONNX file")
         self._openvino = load_openvino()
-        self._core = self._openvino.Core()
+        self._core = openvino_core(self._openvino)
         self.backend = _backend(self._openvino, self._core, self._arithmetic)
         self.backend += f", computes in {PRECISIONS[self._computes].dtype}"
         self._model = _read(self._openvino, self._path)

@@ -75,6 +75,40 @@ def test_export_int8_writes_scales_counts_and_digest(swin: Command, tmp_path: Pa
     assert precision_of(graph) == "int8"
 
 
+def test_export_int8_keeps_attention_in_float32_where_asked(swin: Command, tmp_path: Path) -> None:
+    """Its parts are named as in half precision, where attention cannot stay float32."""
+    path, part = tmp_path / "x.onnx", "layers.0.attention"
+    swin("export", *DIGITS, *INT8, "--keep-float32", part, "--output", path).assert_done()
+    products = set(quantised_products(onnx.load(path)))
+    assert {name for name in products if name.startswith("layers.0.")} == {
+        "layers.0.mlp.0", "layers.0.mlp.2",
+    }  # fmt: skip
+    assert "layers.1.attention.qkv.key" in products
+    told = swin("export", *DIGITS, *INT8, "--keep-float32", f"{part}.qkv", "--output", path)
+    told.assert_error(
+        f"{part}.qkv is no part of this model; it has embed, layers.0.residual, {part}"
+    )
+
+
+@pytest.mark.parametrize("weight_type", ["QInt8", "QUInt8"])
+def test_files_quantised_by_onnx_runtime_are_int8(
+    swin: Command, tmp_path: Path, weight_type: str
+) -> None:
+    """Its dynamic form multiplies integers as they are, in float32's layout for TensorRT, too."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    plain, path = tmp_path / "plain.onnx", tmp_path / "dynamic.onnx"
+    swin("export", *DIGITS, "--output", plain).assert_done()
+    of_type = getattr(quantization.QuantType, weight_type)
+    quantization.quantize_dynamic(plain, path, weight_type=of_type)
+    assert precision_of(onnx.load(plain)) == "fp32"
+    assert precision_of(onnx.load(path)) == "int8"
+    few = ("--limit", 8, "--batches", "1,3", "--json")
+    told = swin("parity", *DIGITS, "--onnx", path, *few).assert_done()
+    assert [hop["name"] for hop in told.json["hops"]] == ["deploy model", "ONNX int8"]
+    for command in ("plan", "build-trt"):
+        swin(command, path).assert_error("int8 is for CPUs")
+
+
 def test_int8_products_are_integers_in_onnx_runtime(digits: Path, tmp_path: Path) -> None:
     ops = fused(digits, tmp_path)
     products = quantised_products(onnx.load(digits))

@@ -41,6 +41,13 @@ def test_version_is_the_packages() -> None:
         pytest.param("", "Usage:", id="no-command"),
         pytest.param("nonsense", "No such command 'nonsense'", id="unknown-command"),
         pytest.param("--verbose --quiet models", "exclude each other", id="verbose-and-quiet"),
+        pytest.param(
+            "run --for cpu --fp32 --quick --int8",
+            "--fp32 and --int8 exclude each other",
+            id="two-precisions",
+        ),
+        pytest.param("build-trt --bf16 x --fp16", "--bf16 and --fp16 exclude", id="two-halves"),
+        pytest.param("plan x --blocks --kernels", "exclude each other", id="two-details"),
         pytest.param("export --nonsense", "No such option", id="unknown-option"),
         pytest.param("export extra", "unexpected extra argument", id="extra-argument"),
         pytest.param("export --opset 16", "16 is not in the range 17<=x<=23", id="opset-low"),

@@ -49,6 +49,23 @@ def test_evaluate_keeps_the_answers_of_each_way_apart(swin: Command, full: Path)
     assert again.err.count("takes over 20 of 20 images") == 1 + len(values["candidates"])
 
 
+def test_openvino_that_cannot_start_is_one_line(
+    swin: Command, full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where its part for CPUs is missing."""
+
+    def none() -> None:
+        raise RuntimeError("Device with CPU name is not registered in the OpenVINO Runtime")
+
+    monkeypatch.setattr(load_openvino(), "Core", none)
+    message = "openvino does not run on this CPU (RuntimeError: Device with CPU name"
+    swin("predict", full, IMAGES / "3", "--runner", "openvino").assert_error(message)
+    values = swin("parity", *SMALL_PARITY, "--onnx", full, *BOTH[:2], "--json").assert_done().json
+    assert values["hops"][-1]["not_run"].startswith(message)
+    first = swin("run", "--for", "cpu", "--model", "notebook-digits", "--quick", "--json")
+    assert message in first.assert_done().json["conditions"]["refused"]
+
+
 def test_predict_gives_the_answers_of_onnx_runtime(swin: Command, full: Path) -> None:
     plain = swin("predict", full, IMAGES / "3", "--json").assert_done()
     for way in ("openvino", *(["openvino-bf16"] if "BF16" in ABILITIES else [])):

@@ -199,6 +199,28 @@ def test_check_fault_in_the_layout_for_cpus_is_located(family: str, part: str, w
     assert hop.located.startswith(f"first wrong: layers.1 (stage 1, block 2), qkv: {words}: ")
 
 
+@pytest.mark.parametrize("family", ["notebook", "swin"])
+def test_check_fault_in_a_merge_in_the_layout_for_cpus_is_located(family: str) -> None:
+    """The exporter joins the reshape of the merge's gather with the one after it."""
+    pytest.importorskip("onnxruntime")
+    hop = judged(family, changed(family, "layers.2.linear", "cpu"))
+    assert hop.passed is False
+    assert hop.located.startswith("first wrong: layers.2 (merge behind stage 1), linear layer: ")
+
+
+def test_check_that_finds_other_shapes_inside_keeps_its_verdict() -> None:
+    """A further node, of the name of a module: what it gives is taken for what the module gives."""
+    pytest.importorskip("onnxruntime")
+    model = changed("swin", "layers.1.mlp.2")
+    inside = [node for node in model.graph.node if node.name.startswith("layers.1.mlp.1/")]
+    name = "layers.1.mlp.1/ReduceMean"
+    node = onnx.helper.make_node("ReduceMean", [inside[-1].output[0]], ["further"], name=name)
+    model.graph.node.insert(list(model.graph.node).index(inside[-1]) + 1, node)
+    hop = judged("swin", model)
+    assert (hop.passed, hop.first_fault) == (False, None)
+    assert hop.drift_not_run.startswith("the output has shape [1, 1, 1]")
+
+
 def test_check_wrong_token_order_is_located() -> None:
     model = deploy("swin")
     reorder = blocks(model)[1].reorder_before

@@ -192,7 +192,7 @@ def test_emulated_runner_keeps_what_it_is_told_to() -> None:
 )
 def test_parts_that_cannot_stay_float32_are_refused(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        keepable_paths(digits(), (name,))
+        keepable_paths(digits(), (name,), precision="fp16")
 
 
 def test_precision_command(swin: Command, tmp_path: Path) -> None:
