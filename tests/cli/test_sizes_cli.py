@@ -125,7 +125,7 @@ def test_a_command_that_takes_one_size_says_so(
 ) -> None:
     words, status, message = REFUSED[case]
     files = {"F": sizes, "H": half, "O": sizes.parent / f"{STEM}-56.onnx"}
-    done = swin(*(files.get(word, word) for word in words))
+    done = swin(*(files.get(str(word), word) for word in words))
     assert (done.status, done.out) == (status, "")
     assert message in done.err
     assert "Traceback" not in done.err

@@ -121,9 +121,9 @@ def test_calibration_of_other_scales_than_the_record_is_refused(fault: str) -> N
     elif fault == "uneven":  # rounded at half the scale at which values are brought back
         rounds = next(one for one in graph.graph.node if scales[1].name in one.input)
         assert rounds.op_type == "QuantizeLinear"
-        value = numpy_helper.to_array(scales[1]) / np.float16(2)
+        other = (numpy_helper.to_array(scales[1]) / 2).astype(np.float16)
         rounds.input[1] = "half"
-        graph.graph.initializer.append(numpy_helper.from_array(value, "half"))
+        graph.graph.initializer.append(numpy_helper.from_array(other, "half"))
     elif fault == "no node":
         product = next(one for one in graph.graph.node if one.name == "layers.1.mlp.2/MatMul")
         product.input[0] = product.input[0].removesuffix("/fp8_back")
