@@ -152,33 +152,54 @@ def quantised_scales(graph: onnx.ModelProto) -> dict[str, float]:
 
     Args:
         graph: Any graph; the structure without weights is enough.
+
+    Returns:
+        The scales; NaN for a product whose values are rounded and brought back by two, or that
+        are not one constant number, as in other tools' files.
     """
     makers = {name: node for node in graph.graph.node for name in node.output}
-    values = {tensor.name: tensor for tensor in graph.graph.initializer}
-    rounded = {
-        node.output[0]
-        for node in graph.graph.node
-        if node.op_type == "QuantizeLinear" and _is_fp8(values, node.input[2:])
-    }
+    values = _constants(graph)
+    rounded = {node.output[0]: node for node in graph.graph.node if _rounds(node, values)}
     found = {}
     for node in graph.graph.node:
         back = makers.get(node.input[0]) if node.op_type in ("MatMul", "Gemm") else None
         if back is not None and back.op_type == "DequantizeLinear" and back.input[0] in rounded:
-            found[_module(node)] = float(numpy_helper.to_array(values[back.input[1]]))
+            scales = {_number(values.get(one.input[1])) for one in (rounded[back.input[0]], back)}
+            found[_module(node)] = scales.pop() if len(scales) == 1 else math.nan
     return found
 
 
-def _is_fp8(values: Mapping[str, onnx.TensorProto], zero_point: Sequence[str]) -> bool:
-    """Tell whether a zero point, which has the type that QuantizeLinear gives, is FP8."""
-    return any(name in values and values[name].data_type == FP8.onnx_type for name in zero_point)
+def _constants(graph: onnx.ModelProto) -> dict[str, TensorProto]:
+    """Return the initializers and what Constant nodes hold, by name: other tools write either."""
+    found = {tensor.name: tensor for tensor in graph.graph.initializer}
+    held = [node for node in graph.graph.node if node.op_type == "Constant"]
+    return found | {
+        node.output[0]: one.t for node in held for one in node.attribute if one.name == "value"
+    }
+
+
+def _rounds(node: onnx.NodeProto, values: Mapping[str, TensorProto]) -> bool:
+    """Tell whether a node rounds to FP8, by the type of its zero point or, without one, its own."""
+    if node.op_type != "QuantizeLinear":
+        return False
+    kinds = [values[name].data_type for name in node.input[2:] if name in values]
+    kinds += [entry.i for entry in node.attribute if entry.name == "output_dtype"]
+    return FP8.onnx_type in kinds
+
+
+def _number(tensor: TensorProto | None) -> float:
+    """Return the number that a tensor holds; NaN for no tensor, and for one of several numbers."""
+    if tensor is None or math.prod(tensor.dims) != 1:
+        return math.nan
+    return float(numpy_helper.to_array(tensor).reshape(()))
 
 
 def quantised_weights(graph: onnx.ModelProto) -> dict[str, WeightScales]:
     """Return the kind of scales of each product whose weight is FP8, by the path of its module."""
-    stored = {one.name for one in graph.graph.initializer if one.data_type == FP8.onnx_type}
-    shapes = {one.name: one.dims for one in graph.graph.initializer}
+    values = _constants(graph)
+    stored = {name for name, one in values.items() if one.data_type == FP8.onnx_type}
     backs: dict[str, WeightScales] = {
-        node.output[0]: "channel" if shapes[node.input[1]] else "tensor"
+        node.output[0]: "tensor" if not _dims(values.get(node.input[1])) else "channel"
         for node in graph.graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in stored
     }
@@ -189,9 +210,15 @@ def quantised_weights(graph: onnx.ModelProto) -> dict[str, WeightScales]:
     }
 
 
+def _dims(tensor: TensorProto | None) -> Sequence[int]:
+    return tensor.dims if tensor is not None else ()
+
+
 def fp8_form(graph: onnx.ModelProto) -> Precision | None:
     """Return the precision of a graph that rounds values or weights to FP8; None for others."""
-    if not any(one.data_type == FP8.onnx_type for one in graph.graph.initializer):
+    values = _constants(graph)
+    is_stored = any(one.data_type == FP8.onnx_type for one in values.values())
+    if not is_stored and not any(_rounds(node, values) for node in graph.graph.node):
         return None
     return "fp8-weights" if quantised_weights(graph) else "fp8"
 
@@ -230,11 +257,17 @@ def calibration_of(graph: onnx.ModelProto) -> dict[str, Any] | None:
     if wrong:
         path = wrong[0]
         raise FileError(
-            f"{where}: the FP8 scale of {path} is {scales.get(path, 'not there')}, and its "
+            f"{where}: the FP8 scale of {path} is {_told(scales.get(path))}, and its "
             f"calibration's largest value is {largest.get(path, 'not there')}, 448 times the scale "
             "at most; export the model again"
         )
     return record | {"scales": scales}
+
+
+def _told(scale: float | None) -> str:
+    if scale is None:
+        return "not there"
+    return "not one number" if math.isnan(scale) else str(scale)
 
 
 def _fits(path: str, largest: Mapping[str, float], scales: Mapping[str, float]) -> bool:

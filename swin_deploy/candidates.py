@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -231,10 +231,11 @@ def stored_in(graph: onnx.ModelProto) -> dict[str, Stored]:
 
 
 def emulated(loaded: LoadedModel, made: Made) -> list[Candidate]:
-    """List the deploy model in emulated half precision, once for each half type of the ONNX files.
+    """List the deploy model in emulated half precision, once for each rounding of the ONNX files.
 
     ONNX Runtime's CPU provider runs chains of float16 nodes in float32 without rounding between
-    them, so values that overflow on a GPU stay finite there; and it has no bfloat16 kernels.
+    them, so values that overflow on a GPU stay finite there; and it has no bfloat16 kernels. Files
+    of one precision that keep other parts in float32, or have other scales, round differently.
 
     Args:
         loaded: The reference model.
@@ -243,19 +244,16 @@ def emulated(loaded: LoadedModel, made: Made) -> list[Candidate]:
     Raises:
         ExportError: If a file cannot be read.
     """
-    graphs = {file.precision: file.graph for file in made.onnx}
-    return [
-        Candidate(
-            EmulatedRunner(
-                f"deploy model {precision}, emulated",
-                loaded.deploy,
-                precision,
-                keep=float32_modules(graph),
-                stored=stored_in(graph),
-            ),
-            "deploy",
-            family=loaded.config.family,
-        )
-        for precision, graph in graphs.items()
-        if precision in REDUCED
-    ]
+    found: dict[Hashable, tuple[EmulatedRunner, Path]] = {}
+    for file in made.onnx:
+        if file.precision not in REDUCED:
+            continue
+        kept, stored = float32_modules(file.graph), stored_in(file.graph)
+        rounding = (file.precision, frozenset(kept), frozenset(stored.items()))
+        if rounding not in found:
+            name = f"deploy model {file.precision}, emulated"
+            runner = EmulatedRunner(name, loaded.deploy, file.precision, keep=kept, stored=stored)
+            found[rounding] = runner, file.path
+    tell_apart(list(found.values()))
+    family = loaded.config.family
+    return [Candidate(runner, "deploy", family=family) for runner, _ in found.values()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exporters.errors import BuildError
 from exporters.plan.kernels import Kernel, KernelPlan
 from exporters.plan.totals import require_blocks
 
@@ -28,6 +29,7 @@ class Gpu:
         fp32_tflops: Peak in float32 without tensor cores, in TFLOP/s.
         memory_gb_s: Memory bandwidth, in GB/s of 10^9 bytes.
         source: Document that the figures are from.
+        fp8_tflops: Peak of the tensor cores in FP8, in TFLOP/s; None for a GPU without FP8.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Gpu:
     fp32_tflops: float
     memory_gb_s: float
     source: str
+    fp8_tflops: float | None = None
 
 
 HOPPER = "H100 Tensor Core GPU architecture whitepaper"
@@ -44,12 +47,20 @@ GPUS = {
     for gpu in (
         Gpu("A100-40GB", 312, 156, 19.5, 1555, "NVIDIA A100 datasheet, SXM, 40 GB"),
         Gpu("A100-80GB", 312, 156, 19.5, 2039, "NVIDIA A100 datasheet, SXM, 80 GB"),
-        Gpu("H100", 989.4, 494.7, 66.9, 3350, f"NVIDIA H100 datasheet, SXM; {HOPPER}"),
-        Gpu("H200", 989.4, 494.7, 66.9, 4800, f"NVIDIA H200 datasheet, SXM; {HOPPER}"),
-        Gpu("L4", 121, 60, 30.3, 300, "NVIDIA L4 datasheet (halves of its sparse figures)"),
+        Gpu("H100", 989.4, 494.7, 66.9, 3350, f"NVIDIA H100 datasheet, SXM; {HOPPER}", 1978.9),
+        Gpu("H200", 989.4, 494.7, 66.9, 4800, f"NVIDIA H200 datasheet, SXM; {HOPPER}", 1978.9),
+        Gpu("L4", 121, 60, 30.3, 300, "NVIDIA L4 datasheet (halves of its sparse figures)", 242.5),
         Gpu("T4", 65, None, 8.1, 320, "NVIDIA T4 datasheet"),
-        Gpu("RTX4090", 330.3, 82.6, 82.6, 1008, "NVIDIA Ada GPU architecture whitepaper"),
-        Gpu("RTX5090", 419, 104.8, 104.8, 1792, "NVIDIA RTX Blackwell GPU architecture whitepaper"),
+        Gpu("RTX4090", 330.3, 82.6, 82.6, 1008, "NVIDIA Ada GPU architecture whitepaper", 660.6),
+        Gpu(
+            "RTX5090",
+            419,
+            104.8,
+            104.8,
+            1792,
+            "NVIDIA RTX Blackwell GPU architecture whitepaper",
+            838,
+        ),
     )
 }
 
@@ -103,9 +114,15 @@ def bound_plan(plan: KernelPlan, gpu: Gpu) -> Bound:
         gpu: Peaks of the GPU.
 
     Raises:
-        BuildError: If the plan is of an older release, without operations of its kernels.
+        BuildError: If the plan is of an older release, without operations of its kernels, or needs
+            FP8, which the GPU lacks.
     """
     require_blocks(plan)
+    if not can_run(plan, gpu):
+        raise BuildError(
+            f"{gpu.name} has no FP8, and kernels of this plan read it; leave this GPU out, or plan "
+            "a float16 file"
+        )
     compute = tuple(_compute_us(kernel, gpu) for kernel in plan.kernels)
     memory = (kernel.bytes_moved / gpu.memory_gb_s / 1e3 for kernel in plan.kernels)
     return Bound(
@@ -117,7 +134,16 @@ def bound_plan(plan: KernelPlan, gpu: Gpu) -> Bound:
     )
 
 
+def can_run(plan: KernelPlan, gpu: Gpu) -> bool:
+    """Tell whether a GPU has the number types that the kernels of a plan read."""
+    return gpu.fp8_tflops is not None or not any(one.fp8_inputs for one in plan.kernels)
+
+
 def _compute_us(kernel: Kernel, gpu: Gpu) -> float:
-    float32 = gpu.tf32_tflops or gpu.fp32_tflops
-    peak = float32 if kernel.float32_inputs else gpu.fp16_tflops
+    """Return the least time of a kernel's operations; a product of two FP8 inputs is in FP8."""
+    peak = gpu.fp16_tflops
+    if kernel.float32_inputs:
+        peak = gpu.tf32_tflops or gpu.fp32_tflops
+    elif len(kernel.fp8_inputs) > 1 and gpu.fp8_tflops:
+        peak = gpu.fp8_tflops
     return kernel.flops / peak / 1e6

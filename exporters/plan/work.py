@@ -9,6 +9,7 @@ elementwise that follows it, one kernel for a whole attention, and a norm. Then
 - a norm reads and writes; after another norm it is in the same kernel and only writes; one whose
   deviation alone is used, a number a token, only reads;
 - a residual is read by the kernel that adds it;
+- what is rounded to 8 bits is written and read so, and weights stored so are read so;
 - reshapes, transposes, shifts, casts, activations, biases and masks cost nothing.
 
 In units of tokens * channels, a Swin block comes to 26: 16 for its four matrix products, 4 for
@@ -62,6 +63,7 @@ class _Flow:
         made_by: The node that made a value.
         readers: Number of nodes that read a value.
         read: Roots that a matrix product has read.
+        rounded: Roots that are rounded to 8 bits.
     """
 
     values: dict[str, Value]
@@ -70,6 +72,7 @@ class _Flow:
     made_by: dict[str, onnx.NodeProto] = field(default_factory=dict)
     readers: Counter[str] = field(default_factory=Counter)
     read: set[str] = field(default_factory=set)
+    rounded: set[str] = field(default_factory=set)
 
     def changing(self, node: onnx.NodeProto) -> list[str]:
         """List the inputs of a node that are not the same for all images."""
@@ -77,6 +80,12 @@ class _Flow:
 
     def value(self, name: str) -> Value:
         return self.values.get(name, Value())
+
+    def stored_bytes(self, name: str) -> int:
+        """Count the bytes of what a product reads, before DequantizeLinear brings it back."""
+        made_by = self.made_by.get(name)
+        is_back = made_by is not None and made_by.op_type == "DequantizeLinear"
+        return self.value(made_by.input[0] if made_by and is_back else name).bytes
 
     def start(self, name: str, origin: str) -> None:
         """Make ``name`` a root."""
@@ -132,6 +141,7 @@ def _visit(node: onnx.NodeProto, changing: list[str], flow: _Flow, work: Work) -
         _visit_residual(node, changing, flow, work)
     else:
         _drop_pooled_output(node, flow, work)
+        _round_output(node, flow, work)
         normed = [name for name in changing if flow.origin[name] == "norm"]
         flow.follow(node, (normed or changing)[0])
 
@@ -162,7 +172,7 @@ def _visit_product(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
     weights = [name for name in operands if flow.value(name).constant]
     if weights:
         work.floor_bytes[key] += _input_bytes(operands, flow)
-        work.floor_bytes[key] += flow.value(weights[0]).bytes + flow.value(node.output[0]).bytes
+        work.floor_bytes[key] += flow.stored_bytes(weights[0]) + flow.value(node.output[0]).bytes
     else:
         _visit_half_attention(node, operands, flow, work)
     flow.start(node.output[0], "product")
@@ -175,7 +185,7 @@ def _input_bytes(operands: list[str], flow: _Flow) -> int:
     if root in flow.read:
         return 0
     flow.read.add(root)
-    return flow.value(root if flow.origin[name] == "input" else name).bytes
+    return flow.stored_bytes(root if flow.origin[name] == "input" else name)
 
 
 def _visit_half_attention(
@@ -256,6 +266,21 @@ def _drop_pooled_output(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
         return
     if node.op_type in POOLS and not _reduces_rows(node, flow):
         work.floor_bytes[node_key(norm)] -= flow.value(root).bytes
+
+
+def _round_output(node: onnx.NodeProto, flow: _Flow, work: Work) -> None:
+    """Subtract what the kernel before a QuantizeLinear saves, which writes the rounded values."""
+    if node.op_type != "QuantizeLinear":
+        return
+    root = flow.root.get(node.input[0], node.input[0])
+    made_by, whole = flow.made_by.get(root), flow.value(root)
+    if made_by is None or made_by.op_type not in (*PRODUCTS, *NORMS, "Attention"):
+        return
+    if root not in flow.rounded and whole.item_bytes:
+        flow.rounded.add(root)
+        left = flow.value(node.output[0]).item_bytes
+        saved = whole.bytes * (whole.item_bytes - left) // whole.item_bytes
+        work.floor_bytes[node_key(made_by)] -= saved
 
 
 def _reduces_rows(node: onnx.NodeProto, flow: _Flow) -> bool:

@@ -9,7 +9,7 @@ from exporters.backends import choose_flavor, current_gpu
 from exporters.caches import timing_cache
 from exporters.engine.targets import check_options
 from exporters.errors import BuildError, ConfigError
-from exporters.precisions import INT8_ON_CPUS, PRECISIONS
+from exporters.precisions import FP8_FORMS, INT8_ON_CPUS, PRECISIONS
 from exporters.spec import (
     CURRENT,
     BatchProfile,
@@ -29,7 +29,7 @@ from swin_deploy.api.border import (
 )
 from swin_deploy.artifacts.builds import claim_build, plan_build
 from swin_deploy.artifacts.engine_file import Listener, RefusedEngine, write_engine
-from swin_deploy.artifacts.onnx_file import Calibrated, read_onnx
+from swin_deploy.artifacts.onnx_file import NO_IMAGES, Calibrated, read_onnx
 from swin_deploy.artifacts.outputs import ENGINE_ENDINGS, is_sizes
 from swin_deploy.artifacts.sizes_build import build_sizes, plan_sizes_build
 from swin_deploy.artifacts.sizes_file import SizesFile, read_sizes, to_dict
@@ -95,7 +95,7 @@ def build(
     Raises:
         BuildError: If it cannot be built, or the kernels would not run in the precision that was
             asked for; nothing is written then.
-        ConfigError: If an option or its value is unknown.
+        ConfigError: If an option or its value is unknown, or images have nothing to calibrate.
         ExportError: If the ONNX file cannot be read or converted to the precision.
         FileError: If a file cannot be written, or must not be replaced.
         MissingBackendError: If TensorRT is not installed, or needs a GPU and there is none.
@@ -116,6 +116,9 @@ def build(
     settings = _engine_options(options)
     told = listener or Listener()
     if is_sizes(path):
+        if precision in FP8_FORMS:
+            raise ConfigError(f"{precision} takes the ONNX file of one size, not {path}")
+        _check_images(None, options.get("images"))
         if named is not None:
             raise ConfigError(f"the engines are written next to {path}; leave out output")
         sizes = read_sizes(path)
@@ -125,6 +128,7 @@ def build(
     source = read_onnx(path)
     files = plan_build(source, named, precision=precision, folder=path.parent)
     require_ending(files.engine, ENGINE_ENDINGS)
+    _check_images(files.converts, options.get("images"))
     claim_build(files, force=force)
     images = _calibrated(options.get("images"))
     source = files.source(source, images)  # in its place: the float32 graph is let go of
@@ -139,6 +143,17 @@ def build(
     if isinstance(engine, RefusedEngine):
         raise BuildError(f"{files.engine}: {engine.text}")
     return Artifact(engine.path, engine.values)
+
+
+def _check_images(converts: Precision | None, images: StrPath | None) -> None:
+    """Refuse images that calibrate nothing, and a conversion to FP8 without images."""
+    if converts in FP8_FORMS and images is None:
+        raise ConfigError(NO_IMAGES.format(converts).replace("--images", "images="))
+    if converts not in FP8_FORMS and images is not None:
+        raise ConfigError(
+            f"images calibrate a float32 file for precision {' or '.join(FP8_FORMS)}, and nothing "
+            "here; leave them out"
+        )
 
 
 def _calibrated(images: StrPath | None) -> Calibrated:

@@ -26,7 +26,7 @@ class CalibrationImages:
 
     Attributes:
         root: Folder that the paths start from.
-        paths: Paths of the images, at least ``FEWEST_IMAGES``.
+        paths: Paths of the images, at least ``FEWEST_IMAGES`` that differ.
         found: Number of images to choose from.
         sha256: Digest of the bytes of all files, in order.
     """
@@ -73,7 +73,7 @@ def calibration_images(place: Path) -> CalibrationImages:
         place: Folder of images, in class folders or not; or a CSV file of paths and labels.
 
     Raises:
-        ConfigError: If there are fewer than ``FEWEST_IMAGES``.
+        ConfigError: If there are fewer than ``FEWEST_IMAGES``, or more, but copies of fewer.
         FileError: If the folder or a file cannot be read.
     """
     root, paths = list_images(place)
@@ -84,17 +84,28 @@ def calibration_images(place: Path) -> CalibrationImages:
         )
     count = min(len(paths), MOST_IMAGES)
     chosen = tuple(paths[index * len(paths) // count] for index in range(count))
-    return CalibrationImages(root, chosen, len(paths), _digest(root, chosen))
+    digest, different = _digest(root, chosen)
+    if different < FEWEST_IMAGES:
+        raise ConfigError(
+            f"only {different} of {count} images of {place} differ, the others are copies, and a "
+            f"calibration needs {FEWEST_IMAGES} at least; give --images more, such as some that "
+            "the model was trained on"
+        )
+    return CalibrationImages(root, chosen, len(paths), digest)
 
 
-def _digest(root: Path, paths: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
+def _digest(root: Path, paths: tuple[str, ...]) -> tuple[str, int]:
+    """Return the digest of the bytes of all files, in order, and how many of the files differ."""
+    digest, seen = hashlib.sha256(), set()
     for path in paths:
+        single = hashlib.sha256()
         try:
             with (root / path).open("rb") as stream:
                 while part := stream.read(READ_AT_ONCE):
                     digest.update(part)
+                    single.update(part)
         except (OSError, ValueError) as err:
             reason = getattr(err, "strerror", None) or err
             raise FileError(f"{root / path} cannot be read ({reason}); check the images") from err
-    return digest.hexdigest()
+        seen.add(single.digest())
+    return digest.hexdigest(), len(seen)

@@ -51,6 +51,8 @@ class BuildChoices(TypedDict):
 
 MAX_WORKSPACE_MIB = 1 << 20
 
+NOTHING_TO_CALIBRATE = "--images calibrates a float32 file for --fp8, and nothing here"
+
 BUILD_EPILOG = """\b
 Examples:
   swin-deploy build-trt --fp16
@@ -144,6 +146,8 @@ def build_trt(
         )
     if several and precision in FP8_FORMS:
         raise click.UsageError(f"{precision} takes the ONNX file of one size, not {named}")
+    if several and images:
+        raise click.UsageError(NOTHING_TO_CALIBRATE)
     if precision in FP8_FORMS:
         fp8_targets(options, current_gpu())
     if several and onnx_file is None:
@@ -193,7 +197,7 @@ def _build(
     path, converts = files.engine, files.converts
     require_calibration(converts, images)
     if images and converts not in FP8_FORMS:
-        raise click.UsageError("--images calibrates a float32 file for --fp8, and nothing here")
+        raise click.UsageError(NOTHING_TO_CALIBRATE)
     _claim(files.written, onnx_file, life, force=force)
     if converts:
         with console.step(f"Writing {onnx_file.name} in {converts}") as step:

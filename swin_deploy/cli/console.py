@@ -285,5 +285,5 @@ def say_norms(console: Console, folded: Sequence[str], apart: Sequence[str]) -> 
         return
     console.note(f"  norms folded into {len(folded)} of {len(folded) + len(apart)} MLPs")
     if apart:
-        reason = "kept in float32, or with an epsilon that half precision cannot hold"
+        reason = "kept in float32, or with weights or an epsilon that half precision cannot hold"
         console.note(f"  {listed(tuple(apart))} not folded: {reason}")

@@ -64,7 +64,8 @@ Examples:
     "gpus",
     multiple=True,
     type=click.Choice([*GPU_NAMES, "all"], case_sensitive=False),
-    help="Bound latency by this GPU's published peaks; may be given again.",
+    help="Bound latency by this GPU's published peaks; may be given again. all: those with FP8, "
+    "where the file needs it.",
 )
 @click.option("--svg", type=FILE, help="Write a picture of where the bytes go.")
 @flavor_option
@@ -111,6 +112,8 @@ def plan(
     if other:
         other = one_file(other, image_size, half=half)
         second, others = read(other, batch=first.batch)
+        shared = {bound.gpu for bound in _bounds(second, gpus)}
+        bounds = [bound for bound in bounds if bound.gpu in shared]
         sides = ((file.name, first, stages), (other.name, second, others))
         _compare(sides, bounds, detail, as_json=as_json)
         if detail != "blocks":
@@ -187,11 +190,12 @@ def _read(
 
 
 def _bounds(kernels: KernelPlan, gpus: tuple[str, ...]) -> list[Bound]:
-    from exporters.plan.roofline import GPUS, bound_plan
+    from exporters.plan.roofline import GPUS, bound_plan, can_run
 
     if gpus and not kernels.bytes_moved:
         raise BuildError("the plan has no kernels that move anything; build the engine again")
-    names = GPU_NAMES if "all" in gpus else dict.fromkeys(gpus)
+    capable = [name for name in GPU_NAMES if can_run(kernels, GPUS[name])]
+    names = capable if "all" in gpus else dict.fromkeys(gpus)
     return [bound_plan(kernels, GPUS[name]) for name in names]
 
 

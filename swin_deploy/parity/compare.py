@@ -263,7 +263,7 @@ def top_changes(
     places in PyTorch itself, too.
 
     Args:
-        actual: Candidate's logits, [n, num_classes], finite.
+        actual: Candidate's logits, [n, num_classes].
         reference: Reference's logits, of the same shape.
         floor: Noise floor of the logits; None counts as 0.
 
@@ -271,7 +271,7 @@ def top_changes(
         Two arrays [n]: True where the top class differs, and True where that is a near tie.
     """
     flipped = actual.argmax(axis=1) != reference.argmax(axis=1)
-    margin = np.concatenate([margins(b) for _, b in _in_units(actual, reference)])
+    margin = np.concatenate([margins(b) for _, b in _in_units(reference, reference)])
     return flipped, flipped & (margin <= 2 * (floor.atol if floor else 0.0))
 
 

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 import swin_deploy
 from exporters import errors
+from exporters.spec import Precision
 from swin_deploy.checkpoints.load import LoadOptions
 from swin_deploy.images.labelled import find_images
 
@@ -254,6 +255,22 @@ def test_build_of_what_half_precision_cannot_deliver_says_why(
     monkeypatch.setattr(missing, lambda *_: ("two kernels are float32",))
     with pytest.raises(swin_deploy.BuildError, match="two kernels are float32: not the precision"):
         swin_deploy.build(full, "ours.engine", precision="fp16", flavor="tensorrt-rtx")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("precision", [None, "fp32", "fp16", "fp8", "fp8-weights"])
+def test_build_with_images_for_nothing_or_without_them_says_so(
+    precision: Precision | None, full: Path, folder: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
+    asked: dict[str, Any] = {"precision": precision, "flavor": "tensorrt-rtx"}
+    if precision in ("fp8", "fp8-weights"):
+        message = f"{precision} needs images .* give images= a folder"
+    else:
+        message = "images calibrate a float32 file for precision .*; leave them out"
+        asked["images"] = IMAGES
+    with pytest.raises(swin_deploy.ConfigError, match=message):
+        swin_deploy.build(full, "o.engine", **asked)
     assert list(folder.iterdir()) == []
 
 

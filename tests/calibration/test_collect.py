@@ -99,8 +99,11 @@ def test_calibration_images_are_spread_counted_and_digested(tmp_path: Path) -> N
     assert few.count == few.found == FEWEST_IMAGES
     again = calibration_images(tmp_path / "few")
     assert again.sha256 == few.sha256 != many.sha256
-    (tmp_path / "few" / "031.png").write_bytes((tmp_path / "few" / "000.png").read_bytes())
+    (tmp_path / "few" / "032.png").write_bytes((tmp_path / "few" / "000.png").read_bytes())
     assert calibration_images(tmp_path / "few").sha256 != few.sha256
+    (tmp_path / "few" / "031.png").write_bytes((tmp_path / "few" / "000.png").read_bytes())
+    with pytest.raises(ConfigError, match=r"only 31 of 33 images of .* differ, the others are"):
+        calibration_images(tmp_path / "few")
 
 
 def test_calibration_images_of_a_csv_file_are_those_it_names(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import several_sizes
-from command_line import Command
+from command_line import IMAGES, Command
 from several_sizes import STEM
 
 import swin_deploy
+from exporters.spec import Precision
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX builds engines without a GPU")
 PARITY = ("parity", "--model", "notebook-digits", "--limit", "2", "--batches", "1")
@@ -103,6 +104,8 @@ REFUSED = {
         3,
         "output the default, not features",
     ),
+    "fp8": (("build-trt", "F", "--fp8", "--images", IMAGES), 2, "takes the ONNX file of one size"),
+    "images": (("build-trt", "F", "--fp16", "--images", IMAGES), 2, "and nothing here"),
     "two": (("plan", "H", "F"), 2, "has the sizes 112, 56, and one is needed here"),
     "svg": (("plan", "H", "--svg", "x.svg"), 2, "add --image-size"),
     "blocks": (("plan", "H", "--blocks"), 2, "add --image-size"),
@@ -122,7 +125,7 @@ def test_a_command_that_takes_one_size_says_so(
 ) -> None:
     words, status, message = REFUSED[case]
     files = {"F": sizes, "H": half, "O": sizes.parent / f"{STEM}-56.onnx"}
-    done = swin(*(files.get(word, word) for word in words))
+    done = swin(*(files.get(str(word), word) for word in words))
     assert (done.status, done.out) == (status, "")
     assert message in done.err
     assert "Traceback" not in done.err
@@ -155,3 +158,16 @@ def test_bench_measures_every_size(sizes: Path, swin: Command) -> None:
     done = swin("bench", *words, "--against", "eager", "--json").assert_done()
     found = done.json["sizes"]
     assert {side: one["img_size"] for side, one in found.items()} == {"112": 112, "56": 56}
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [("fp8", "fp8 takes the ONNX file of one size"), ("fp16", r"images calibrate .* nothing here")],
+)
+def test_build_of_sizes_with_images_says_so(
+    precision: Precision, message: str, sizes: Path
+) -> None:
+    before = sorted(sizes.parent.iterdir())
+    with pytest.raises(swin_deploy.ConfigError, match=message):
+        swin_deploy.build(sizes, precision=precision, images=IMAGES, flavor="tensorrt-rtx")
+    assert sorted(sizes.parent.iterdir()) == before

@@ -6,7 +6,7 @@ import pytest
 
 from exporters.errors import BuildError
 from exporters.plan import Block, Kernel, KernelPlan
-from exporters.plan.roofline import GPUS, LAUNCH_US, Gpu, bound_plan
+from exporters.plan.roofline import GPUS, LAUNCH_US, Gpu, bound_plan, can_run
 from swin_deploy.cli.plan import GPU_NAMES
 from swin_deploy.report.to_json import bound_to_dict
 
@@ -81,3 +81,24 @@ def test_peaks_are_dense_and_have_a_source(gpu):
         pytest.approx(4, rel=0.01),  # GeForce: float16 is faster with float16 accumulation
     )
     assert "datasheet" in gpu.source or "whitepaper" in gpu.source
+
+
+def fp8_plan(*read: str) -> KernelPlan:
+    plan = plan_of((10**8, 0, ()))
+    return dataclasses.replace(
+        plan, kernels=(dataclasses.replace(plan.kernels[0], fp8_inputs=read),)
+    )
+
+
+def test_a_product_is_in_fp8_where_both_its_inputs_are() -> None:
+    gpu = dataclasses.replace(ROUND, fp8_tflops=200)
+    times = [bound_plan(fp8_plan(*read), gpu).kernel_us[0] for read in ((), ("x",), ("x", "w"))]
+    assert times == pytest.approx([1.0, 1.0, 0.5])
+
+
+def test_a_plan_that_reads_fp8_is_refused_for_a_gpu_without_it() -> None:
+    with pytest.raises(BuildError, match="T4 has no FP8, and kernels of this plan read it"):
+        bound_plan(fp8_plan("x"), GPUS["T4"])
+    without = {name for name, gpu in GPUS.items() if not can_run(fp8_plan("x"), gpu)}
+    assert without == {"A100-40GB", "A100-80GB", "T4"}
+    assert all(can_run(fp8_plan(), gpu) for gpu in GPUS.values())

@@ -143,6 +143,36 @@ def test_floor_by_hand(nodes, weights, floor):
     assert floor_of(*nodes, weights=made) == floor
 
 
+@pytest.mark.parametrize("weights", ["half", "rounded"])
+def test_what_is_rounded_to_8_bits_is_written_and_read_so(weights):
+    """Two images of 4 tokens: a norm of 6 values, a product to 5, and one of these to 3."""
+    stored = [TensorProto(name=f"{name}8", data_type=TensorProto.FLOAT8E4M3FN, dims=shape,
+              raw_data=bytes(30)) for name, shape in (("w", (6, 5)), ("v", (5, 3)))]  # fmt: skip
+    stored.append(TensorProto(name="zero", data_type=stored[0].data_type, raw_data=bytes(1)))
+    rounded = [node("QuantizeLinear", [one, "scale", "zero"], [f"{one}8"]) for one in ("n", "z")]
+    back = [node("DequantizeLinear", [f"{one}8", "scale"], [f"{one}_back"]) for one in "nzwv"]
+    first, second = ("w_back", "v_back") if weights == "rounded" else ("w", "v")
+    graph = make_graph(
+        node("LayerNormalization", ["images", "gain"], ["n"]),
+        rounded[0], back[0], back[2], back[3],
+        node("MatMul", ["n_back", first], ["y"]),
+        node("Relu", ["y"], ["z"]),
+        rounded[1], back[1],
+        node("MatMul", ["z_back", second], ["last"]),
+        inputs={"images": ("batch", 4, 6)},
+        outputs={},
+        weights={"gain": weight(6), "w": weight(6, 5), "v": weight(5, 3),
+                 "scale": np.array(1, np.float32)},
+        opset=19,
+    )  # fmt: skip
+    stored[1].raw_data = bytes(15)
+    graph.graph.initializer.extend(stored)
+    floor = sum(count_work(graph, infer_values(graph, 2)).floor_bytes.values())
+    item = 1 if weights == "rounded" else 4
+    norm, products = 48 * 4 + 48, (48 + 30 * item + 40) + (40 + 15 * item + 24 * 4)
+    assert floor == norm + products
+
+
 def test_a_norm_spelt_out_counts_as_one():
     spelt = (
         node("ReduceMean", ["images"], ["mean"], axes=[-1]),

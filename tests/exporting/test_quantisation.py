@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from families import loaded
-from onnx import helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from exporters.errors import ExportError, FileError
 from exporters.half_precision import precision_of, to_half
@@ -107,7 +107,7 @@ def test_calibration_of_reads_back_what_was_recorded() -> None:
     assert calibration_of(half_graph("notebook")) is None
 
 
-@pytest.mark.parametrize("fault", ["10 x", "0.1 x", "swapped", "no node", "no record"])
+@pytest.mark.parametrize("fault", ["10 x", "0.1 x", "swapped", "uneven", "no node", "no record"])
 def test_calibration_of_other_scales_than_the_record_is_refused(fault: str) -> None:
     graph = quantised()
     scales = [one for one in graph.graph.initializer if one.name.endswith("/fp8_scale")]
@@ -118,6 +118,12 @@ def test_calibration_of_other_scales_than_the_record_is_refused(fault: str) -> N
     elif fault == "swapped":
         first, second = (one.raw_data for one in scales)
         scales[0].raw_data, scales[1].raw_data = second, first
+    elif fault == "uneven":  # rounded at half the scale at which values are brought back
+        rounds = next(one for one in graph.graph.node if scales[1].name in one.input)
+        assert rounds.op_type == "QuantizeLinear"
+        other = (numpy_helper.to_array(scales[1]) / 2).astype(np.float16)
+        rounds.input[1] = "half"
+        graph.graph.initializer.append(numpy_helper.from_array(other, "half"))
     elif fault == "no node":
         product = next(one for one in graph.graph.node if one.name == "layers.1.mlp.2/MatMul")
         product.input[0] = product.input[0].removesuffix("/fp8_back")
@@ -128,3 +134,59 @@ def test_calibration_of_other_scales_than_the_record_is_refused(fault: str) -> N
         helper.set_model_props(graph, {CALIBRATION: json.dumps(record)})
     with pytest.raises(FileError, match="the FP8 scale of layers"):
         calibration_of(graph)
+
+
+def foreign(*, constants: str = "initializers", count: int = 1, weight: bool = False) -> ModelProto:
+    """A layer that reads FP8, as other tools write it: scales in nodes, one a channel, no zero."""
+    scales = numpy_helper.from_array(np.full((32,)[: count - 1], 0.5, np.float16), "scale")
+    zeros = TensorProto(
+        name="zero", data_type=TensorProto.FLOAT8E4M3FN, dims=scales.dims, raw_data=bytes(count)
+    )
+    held, nodes = [scales, zeros], []
+    inputs = ["values", "scale", "zero"]
+    if constants == "nodes":
+        nodes = [helper.make_node("Constant", [], [one.name], value=one) for one in held]
+    rounds = helper.make_node("QuantizeLinear", inputs, ["rounded"], name="fc/Q")
+    if constants == "no zero":
+        del rounds.input[2]
+        rounds.attribute.append(helper.make_attribute("output_dtype", TensorProto.FLOAT8E4M3FN))
+        held.remove(zeros)
+    back = helper.make_node("DequantizeLinear", ["rounded", "scale"], ["back"], name="fc/DQ")
+    stored = TensorProto(
+        name="stored", data_type=zeros.data_type, dims=(32, 4), raw_data=bytes(32 * 4)
+    )
+    loose = helper.make_node("DequantizeLinear", ["stored", "scale"], ["weight"], name="fc/W")
+    plain = numpy_helper.from_array(np.ones((32, 4), np.float16), "weight")
+    product = helper.make_node("MatMul", ["back", "weight"], ["result"], name="fc/MatMul")
+    body = helper.make_graph(
+        [*nodes, rounds, back, *([loose] if weight else []), product],
+        "foreign",
+        [helper.make_tensor_value_info("values", TensorProto.FLOAT16, ("B", 32))],
+        [helper.make_tensor_value_info("result", TensorProto.FLOAT16, ("B", 4))],
+        [*([] if constants == "nodes" else held), stored if weight else plain],
+    )
+    return helper.make_model(body, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+@pytest.mark.parametrize("constants", ["initializers", "nodes", "no zero"])
+@pytest.mark.parametrize("count", [1, 32], ids=["one scale", "a channel"])
+@pytest.mark.parametrize("weight", [False, True], ids=["half", "weights"])
+def test_quantised_scales_of_another_tool_s_graph_are_found(
+    constants: str, count: int, weight: bool
+) -> None:
+    graph = foreign(constants=constants, count=count, weight=weight)
+    onnx.checker.check_model(graph, full_check=True)
+    scales = quantised_scales(graph)
+    assert list(scales) == ["fc"]
+    assert scales["fc"] == 0.5 if count == 1 else np.isnan(scales["fc"])
+    kind = "tensor" if count == 1 else "channel"
+    assert quantised_weights(graph) == ({"fc": kind} if weight else {})
+    assert precision_of(graph) == ("fp8-weights" if weight else "fp8")
+
+
+def test_quantised_scales_of_8_bit_integers_are_none() -> None:
+    graph = foreign()
+    zero = next(one for one in graph.graph.initializer if one.name == "zero")
+    zero.data_type = TensorProto.INT8
+    assert quantised_scales(graph) == {}
+    assert precision_of(graph) == "fp16"

@@ -161,6 +161,28 @@ def test_run_without_auto_fails_where_float16_overflows(swin: Command, tmp_path:
     assert passed["ONNX fp16"] is True
 
 
+@pytest.mark.parametrize("order", ["all half first", "kept first"])
+def test_parity_emulates_every_file_of_a_precision_that_rounds_otherwise(
+    order: str, swin: Command, tmp_path: Path
+) -> None:
+    """A file that overflows is not saved by another one that keeps the part in float32."""
+    model = ("--model", MODEL, "--checkpoint", write_checkpoint(tmp_path, mlp))
+    half, kept = tmp_path / "half.onnx", tmp_path / "kept.onnx"
+    swin("export", *model, "--precision", "fp16", "--output", half).assert_done()
+    keep = ("--keep-float32", "layers.3.mlp")
+    swin("export", *model, "--precision", "fp16", *keep, "--output", kept).assert_done()
+    files = [half, kept] if order == "all half first" else [kept, half]
+    named = [word for one in (*files, kept) for word in ("--onnx", one)]
+    outcome = swin("parity", *model, *named, "--images", IMAGES, "--limit", 8, "--json")
+    assert outcome.status == 1
+    passed = {hop["name"]: hop["passed"] for hop in outcome.json["hops"]}
+    emulated = {name: one for name, one in passed.items() if "emulated" in name}
+    assert emulated == {
+        "deploy model fp16, emulated, half.onnx": False,
+        "deploy model fp16, emulated, kept.onnx": True,
+    }
+
+
 def test_run_bf16_says_what_was_not_run(swin: Command) -> None:
     outcome = swin(
         "run", "--model", MODEL, "--bf16", "--limit", 8, "--batch", 2, "--bench-seconds", 1,
