@@ -7,14 +7,13 @@ The same run goes on where it stopped. ``swin-deploy predict ARTIFACT photos/ --
 choose the parts, or to count on the way. ``local`` instead of ``auto`` uses this machine's cores.
 """
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
 
 import swin_deploy
 from swin_deploy.bulk.on_ray import Cluster
-from swin_deploy.bulk.output import AnswerFolder
+from swin_deploy.bulk.output import AnswerFolder, key_of
 from swin_deploy.bulk.sources import find_sources
 
 artifact, images, out, address = sys.argv[1:]
@@ -22,9 +21,9 @@ sources = find_sources([images])
 load = partial(swin_deploy.Predictor, artifact)
 with Cluster(address, load, Path(out), workers=None) as cluster:
     model = cluster.describe()
-    conditions = json.dumps(model.conditions, sort_keys=True)
-    with AnswerFolder(Path(out), model.conditions, force=False) as folder:
-        missing, _ = folder.missing(sources.parts(size=4096, conditions=conditions))
+    key = key_of(model, sources, size=4096)
+    with AnswerFolder(Path(out), key, force=False) as folder:
+        missing, _ = folder.missing(sources.parts(size=4096, key=key))
         for rows, seen in cluster.make(missing, model):
             print(f"{rows} images, {seen.failed} without an answer")
         files, rows, failed = folder.count()

@@ -52,6 +52,11 @@ def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def as_utf8(text: str) -> str:
+    r"""Return a text as UTF-8 can hold it: a name's bytes that are none are shown as ``\xff``."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def read_bytes(path: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
     """Read a regular file; raises ``FileError`` as ``read_text`` does, but for the encoding."""
     try:

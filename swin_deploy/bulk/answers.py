@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.text_files import as_utf8
 from swin_deploy.bulk.libraries import load_pyarrow
 from swin_deploy.bulk.parts import Part
 from swin_deploy.predict.predictor import Prediction, Predictor
@@ -87,10 +88,10 @@ def parquet_of(answers: Iterable[Prediction], part: Part, columns: Columns) -> I
 def _row(answer: Prediction, place: int, part: Part, columns: Columns) -> dict[str, Any]:
     """Return an answer by column; what is not in it is null."""
     row: dict[str, Any] = {
-        "source": _text(part.source),
+        "source": as_utf8(part.source),
         "row": None if part.start is None else part.start + place,
-        "image": _text(answer.image),
-        ERROR: _text(answer.error) or None,
+        "image": as_utf8(answer.image),
+        ERROR: as_utf8(answer.error) or None,
         "image_size": str(answer.size) if answer.size else None,
     }
     if answer.error:
@@ -103,11 +104,6 @@ def _row(answer: Prediction, place: int, part: Part, columns: Columns) -> dict[s
         row[name] = np.ravel(answer.outputs[name])
         row[f"{name}_shape"] = list(answer.outputs[name].shape)
     return row
-
-
-def _text(text: str) -> str:
-    r"""Return a text as UTF-8 can hold it: a name's bytes that are none are shown as ``\xff``."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 @dataclass

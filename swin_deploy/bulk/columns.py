@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,16 +59,25 @@ def read_image_file(path: Path, column: str | None) -> ImageFile:
         raise FileError(f"{has}, two of one name; give each its own")
     names = [column] if column is not None else _likely(forms)
     if len(names) != 1:
-        which = f"{listed(names)} may hold the images" if names else f"none is of {FORMS}"
-        raise FileError(f"{has}; {which}: name one with --image-column")
+        raise FileError(f"{has}; {_next_step(names, forms)}")
     return ImageFile(path, names[0], forms[names[0]], rows)
+
+
+def _next_step(names: list[str], forms: dict[str, str]) -> str:
+    """Return what to do where several columns, or none, may hold the images."""
+    if names:
+        return f"{listed(names)} may hold the images: name one with --image-column"
+    if any(forms.values()):
+        return "none is called image or as paths are: name one with --image-column"
+    return f"none is of {FORMS}: give a file that has one"
 
 
 def opened_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
     """Open a Parquet file to be read in pieces; raises ``FileError`` if that fails."""
     arrow = load_pyarrow()
     try:
-        return arrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+        file = arrow.OSFile(os.fsencode(path))  # a path would have to be UTF-8
+        return arrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
     except (OSError, arrow.ArrowException, ValueError) as err:
         raise FileError(
             f"{path} is not a Parquet file that can be read ({reason_of(err)}); replace it, or "

@@ -6,6 +6,9 @@ from typing import Any
 
 from exporters.backends import import_package
 
+INSTALL_PYARROW = 'pip install "swin-deploy[bulk]"'
+INSTALL_RAY = 'pip install "swin-deploy[ray]"'
+
 
 def load_pyarrow() -> Any:
     """Import ``pyarrow`` with its module of Parquet files.
@@ -13,8 +16,8 @@ def load_pyarrow() -> Any:
     Raises:
         MissingBackendError: If it is not installed, or does not load.
     """
-    arrow = import_package("pyarrow", name="pyarrow", install="pip install pyarrow")
-    import_package("pyarrow.parquet", name="pyarrow", install="pip install pyarrow")
+    arrow = import_package("pyarrow", name="pyarrow", install=INSTALL_PYARROW)
+    import_package("pyarrow.parquet", name="pyarrow", install=INSTALL_PYARROW)
     return arrow
 
 
@@ -24,6 +27,6 @@ def load_ray() -> Any:
     Raises:
         MissingBackendError: If it is not installed, or does not load.
     """
-    ray = import_package("ray", name="Ray", install='pip install "ray[data]"', has="init")
-    import_package("ray.data", name="Ray", install='pip install "ray[data]"')
+    ray = import_package("ray", name="Ray", install=INSTALL_RAY, has="init")
+    import_package("ray.data", name="Ray", install=INSTALL_RAY)
     return ray

@@ -15,14 +15,16 @@ import pickle
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from exporters import signals
 from exporters.errors import ConfigError, DeployError, FileError, MissingBackendError
 from exporters.staging import remove_left_over
-from exporters.text_files import error_words, shortened
+from exporters.text_files import error_words, listed, shortened
 from swin_deploy.bulk.libraries import load_ray
 from swin_deploy.bulk.output import MANIFEST
 from swin_deploy.bulk.parts import Part
@@ -31,6 +33,7 @@ from swin_deploy.predict.conditions import Described, described
 from swin_deploy.predict.predictor import Predictor
 
 LOCAL, AUTO = "local", "auto"
+TRIES = 4  # of a part whose worker dies: Ray itself would go on for ever
 CORES_A_WORKER = 4  # by default: each has a model in memory
 MOST_STORE = 256 << 20  # bytes of the object store of a local cluster, which holds names only
 CONNECT_S = 5.0
@@ -40,6 +43,7 @@ UNFINISHED = ".part-*.tmp"
 NO_STATISTICS = {"RAY_USAGE_STATS_ENABLED": "0"}
 FEW_TRIES = {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # of 41 s each, where something else listens
 Load = Callable[[], Predictor]
+Begin = Callable[[str], int]
 
 
 class PartMaker:
@@ -50,13 +54,22 @@ class PartMaker:
         folder: Folder of part files.
         place: Folder that the command was started in, from which paths start.
         wanted: The model that the run is of; None to take this one.
+        begin: Function that is told the digest of a part, and returns how often it was.
 
     Raises:
         ConfigError: If the model or its runner is another one on this machine.
         FileError: If this machine does not see the folders of the machine that began.
     """
 
-    def __init__(self, load: Load, folder: Path, place: str, wanted: Described | None) -> None:
+    def __init__(
+        self,
+        load: Load,
+        folder: Path,
+        place: str,
+        wanted: Described | None,
+        *,
+        begin: Begin = lambda digest: 1,
+    ) -> None:
         here = socket.gethostname()
         try:
             os.chdir(place)
@@ -69,17 +82,53 @@ class PartMaker:
                 f"node {here} does not see {folder}; name one on storage that all nodes share"
             )
         self._folder = folder
+        self._begin = begin
         self._predictor = load()
         self.described = described(self._predictor)
         if wanted is not None:
             _require_same(self.described.conditions, wanted.conditions, here)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Make the parts of a batch of Ray Data; returns their rows, and what was unexpected."""
+        """Make the parts of a batch of Ray Data.
+
+        Returns:
+            The parts with what was unexpected; None instead for one that killed ``TRIES`` workers.
+        """
         parts = [pickle.loads(one) for one in batch["part"]]
-        seen = [make_part(part, self._predictor, self._folder) for part in parts]
-        rows = [part.rows for part in parts]
-        return {"rows": rows, "seen": [pickle.dumps(one) for one in seen]}
+        seen = [
+            make_part(part, self._predictor, self._folder)
+            if self._begin(part.digest) <= TRIES
+            else None
+            for part in parts
+        ]
+        return {"part": batch["part"], "seen": [pickle.dumps(one) for one in seen]}
+
+
+class Beginnings:
+    """An actor that counts how often each part was begun, whichever workers have died."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def begin(self, digest: str) -> int:
+        """Count one part; returns how often it was begun."""
+        self._counts[digest] += 1
+        return self._counts[digest]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The function of an actor of ``Beginnings``, for workers.
+
+    Attributes:
+        actor: Handle of the actor.
+    """
+
+    actor: Any
+
+    def __call__(self, digest: str) -> int:
+        """Count one part; returns how often it was begun."""
+        return int(load_ray().get(self.actor.begin.remote(digest)))
 
 
 class Cluster:
@@ -173,11 +222,13 @@ class Cluster:
             Number of images of each part, once its file is there, and what was unexpected.
 
         Raises:
-            DeployError: If a worker cannot go on.
+            DeployError: If a worker cannot go on, or a part killed each worker that began it; the
+                other parts are made then.
         """
         if not parts:
             return
         data = self._ray.data
+        counting = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Beginnings)
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -187,13 +238,24 @@ class Cluster:
         done = rows.map_batches(
             PartMaker,
             fn_constructor_args=(self._load, self._folder, os.getcwd(), wanted),
+            fn_constructor_kwargs={"begin": Begun(counting.remote())},
             batch_size=1,
             compute=data.ActorPoolStrategy(size=min(self._workers or 1, len(parts))),
             **self._share,
         )
+        lost = []
         with _own_errors():
             for row in done.iter_rows():
-                yield int(row["rows"]), pickle.loads(row["seen"])
+                part, seen = pickle.loads(row["part"]), pickle.loads(row["seen"])
+                if seen is None:
+                    lost.append(part.text)
+                else:
+                    yield part.rows, seen
+        if lost:
+            raise MissingBackendError(
+                f"{TRIES} workers died over each of: {listed(lost)}; the other parts are there. "
+                "Give workers more memory (fewer --workers, a smaller --batch), and run again"
+            )
 
 
 def worker_shares(

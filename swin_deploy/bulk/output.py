@@ -24,10 +24,12 @@ from exporters.staging import (
     replace_files,
     undisturbed,
 )
-from exporters.text_files import read_json
+from exporters.text_files import as_utf8, read_json
 from swin_deploy.bulk.answers import ERROR
 from swin_deploy.bulk.columns import opened_parquet
 from swin_deploy.bulk.parts import DIGITS, Part
+from swin_deploy.bulk.sources import Sources
+from swin_deploy.predict.conditions import Described
 
 SCHEMA = 1
 KIND = "bulk predictions"
@@ -35,12 +37,30 @@ MANIFEST = "_predictions.json"  # readers of Parquet folders pass over names wit
 PART = re.compile(rf"part-[0-9a-f]{{{DIGITS}}}\.parquet")
 
 
+def key_of(model: Described, sources: Sources, *, size: int) -> dict[str, Any]:
+    """Return what the answers of a run depend on, as JSON values.
+
+    Args:
+        model: The model.
+        sources: The images.
+        size: Number of images a part file at most.
+    """
+    return {
+        **model.conditions,
+        "top": model.top,
+        # Other words for the same folder would be other names in the rows.
+        "images": {as_utf8(str(one)): as_utf8(os.path.abspath(one)) for one in sources.named},
+        "image_column": sources.column,
+        "part_size": size,
+    }
+
+
 class AnswerFolder:
     """A folder of part files that one run at a time writes; open it with ``with``.
 
     Args:
         path: The folder; it is made if it is not there.
-        key: Conditions of the answers, as JSON values. A folder of the same key is gone on with.
+        key: Conditions of the answers, see ``key_of``. A folder of the same key is gone on with.
         force: True to remove the parts of another key.
 
     Attributes:
@@ -154,8 +174,9 @@ def _is_whole(path: Path, rows: int) -> bool:
 def _counted(path: Path) -> tuple[int, int]:
     """Return the number of rows in a part file, and of those without an answer."""
     with opened_parquet(path) as file:
-        column = file.schema_arrow.names.index(ERROR) - len(file.schema_arrow.names)
-        metadata = file.metadata
+        metadata, last = file.metadata, file.schema_arrow.names[-1:]
         groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
-        empty = sum(one.column(one.num_columns + column).statistics.null_count for one in groups)
-        return metadata.num_rows, metadata.num_rows - empty
+    found = [one.column(one.num_columns - 1).statistics for one in groups if last == [ERROR]]
+    if last != [ERROR] or not all(one and one.has_null_count for one in found):
+        raise FileError(f"{path} is not as predict wrote it; remove it, and run again")
+    return metadata.num_rows, metadata.num_rows - sum(one.null_count for one in found)

@@ -44,6 +44,13 @@ class Part:
         return f"part-{self.digest}.parquet"
 
     @property
+    def text(self) -> str:
+        """The images in a few words."""
+        if self.start is not None:
+            return f"{self.source}, rows {self.start} to {self.start + self.rows - 1}"
+        return f"{self.source}, {self.names[0]} to {self.names[-1]}"
+
+    @property
     def names(self) -> list[str]:
         """Paths of the images below the folder; empty for a Parquet file."""
         text = zlib.decompress(self.packed).decode("utf-8", "surrogateescape")

@@ -50,7 +50,8 @@ def _values(part: Part, start: int) -> Iterator[object]:
         )
         try:
             for batch in batches:
-                values = batch.column(0)
+                # By name: pyarrow gives column a with its field b, too, where one is called a.b.
+                values = batch.column(part.column)
                 first = min(skipped, len(values))
                 skipped -= first
                 kept = values.slice(first, left)

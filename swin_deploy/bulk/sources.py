@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from exporters.errors import FileError
 from swin_deploy.bulk.columns import ImageFile, read_image_file
@@ -19,6 +22,7 @@ from swin_deploy.images.listing import walk_files
 
 PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
 KINDS = (IMAGE_SUFFIXES, (ARRAY_SUFFIX,), PARQUET_SUFFIXES)  # the first that a folder has
+ALL_SUFFIXES = tuple(itertools.chain(*KINDS))
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,16 @@ class Sources:
         named: The paths, as they were named.
         folders: Folders of images, each with the endings of the files that count.
         files: Parquet files, those of folders too.
+        column: Name of the column of images that was asked for; None to find it.
+        passed_over: Number of files by ending that ``parts`` came across in the folders and left
+            out, though they would count in a folder of their own.
     """
 
     named: tuple[Path, ...]
     folders: tuple[tuple[Path, tuple[str, ...]], ...]
     files: tuple[ImageFile, ...]
+    column: str | None = None
+    passed_over: Counter[str] = field(default_factory=Counter)
 
     @property
     def notes(self) -> list[str]:
@@ -46,19 +55,33 @@ class Sources:
             for column, form in found
         ]
 
-    def parts(self, *, size: int, conditions: str) -> Iterator[Part]:
-        """Cut the images into parts of at most ``size``; see ``parts_of_folder``.
+    def parts(self, *, size: int, key: Mapping[str, Any]) -> Iterator[Part]:
+        """Cut the images into parts.
+
+        Args:
+            size: Number of images a part at most; see ``parts_of_folder``.
+            key: Conditions of the answers, as JSON values.
 
         Raises:
             FileError: If a folder cannot be read.
         """
+        conditions = json.dumps(key, sort_keys=True)
         for folder, endings in self.folders:
-            names = walk_files(folder, partial(_ends_in, endings=endings))
+            names = walk_files(folder, partial(self._counts, endings=endings))
             yield from parts_of_folder(folder, names, size=size, conditions=conditions)
         for one in self.files:
             yield from parts_of_file(
                 one.path, one.rows, size=size, column=one.column, conditions=conditions
             )
+
+    def _counts(self, name: str, *, endings: tuple[str, ...]) -> bool:
+        """Tell whether a file of a folder counts; one of another kind is noted."""
+        if _ends_in(name, endings=endings):
+            return True
+        ending = os.path.splitext(name)[1].lower()
+        if ending in ALL_SUFFIXES and _ends_in(name, endings=(ending,)):
+            self.passed_over[ending] += 1
+        return False
 
 
 def find_sources(arguments: Sequence[str], *, column: str | None = None) -> Sources:
@@ -87,7 +110,8 @@ def find_sources(arguments: Sequence[str], *, column: str | None = None) -> Sour
             files += [path / one for one in walk_files(path, partial(_ends_in, endings=endings))]
         else:
             folders.append((path, endings))
-    return Sources(paths, tuple(folders), tuple(read_image_file(one, column) for one in files))
+    found = tuple(read_image_file(one, column) for one in files)
+    return Sources(paths, tuple(folders), found, column)
 
 
 def _endings(folder: Path) -> tuple[str, ...]:
@@ -97,14 +121,14 @@ def _endings(folder: Path) -> tuple[str, ...]:
             return kind
     raise FileError(
         f"{folder} holds neither images nor Parquet files; expected files ending in "
-        f"{', '.join(itertools.chain(*KINDS))}"
+        f"{', '.join(ALL_SUFFIXES)}"
     )
 
 
 def _ends_in(name: str, *, endings: tuple[str, ...]) -> bool:
     """Tell whether a file counts; Parquet files of other programs' notes start with _."""
     return name.lower().endswith(endings) and not (
-        endings is PARQUET_SUFFIXES and name.startswith("_")
+        endings[0] in PARQUET_SUFFIXES and name.startswith("_")
     )
 
 

@@ -186,19 +186,17 @@ class BulkRun:
         Returns:
             Numbers of part files, of rows, and of rows without an answer; and what was unexpected.
         """
-        from swin_deploy.bulk.output import AnswerFolder
+        from swin_deploy.bulk.output import AnswerFolder, key_of
 
         size = self.asked.part_size or PART_SIZE
-        key = {
-            **model.conditions,
-            "top": model.top,
-            # Other words for the same folder would be other names in the rows.
-            "images": {str(one): os.path.abspath(one) for one in sources.named},
-            "image_column": self.asked.image_column,
-            "part_size": size,
-        }
+        key = key_of(model, sources, size=size)
         with self.console.step("Listing the images"):
-            parts = list(sources.parts(size=size, conditions=json.dumps(key, sort_keys=True)))
+            parts = list(sources.parts(size=size, key=key))
+        for ending, count in sources.passed_over.items():
+            self.console.warn(
+                f"{count:,} {ending} files are passed over, next to images of another kind; put "
+                "them in a folder of their own"
+            )
         total = sum(part.rows for part in parts)
         if not total:
             raise FileError(f"{listed(list(map(str, sources.named)))}: there is no row in it")

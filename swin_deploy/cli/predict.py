@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +113,7 @@ def predict(
     from swin_deploy.predict.forms import form_of
     from swin_deploy.predict.pictures import find_pictures
 
-    if sum(one is not None for one in (table, features, bulk.parquet)) > 1:
-        raise click.UsageError("give one of --csv, --features and --parquet")
+    _require_usage(images, outputs=(table, features, bulk.parquet))
     form = form_of(artifact)
     inputs = [artifact, *asked.inputs(), *map(Path, images)]
     load = functools.partial(
@@ -150,6 +149,14 @@ def predict(
             run.print(as_json=as_json)
     run.conclude(table or features, as_json=as_json)
     _end(run.failed)
+
+
+def _require_usage(images: Sequence[str], *, outputs: Sequence[Path | None]) -> None:
+    """Refuse several outputs, and an image without a name; raises ``UsageError``."""
+    if sum(one is not None for one in outputs) > 1:
+        raise click.UsageError("give one of --csv, --features and --parquet")
+    if "" in images:  # as an unset variable gives it: it would be the current folder
+        raise click.UsageError("an IMAGE is an empty text; give its path")
 
 
 def _open(artifact: Path, asked: ModelRequest, **options: Any) -> Predictor:  # noqa: ANN401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import stat
 import struct
 import warnings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     Source = Path | bytes | Image.Image | NDArray[Any]
 
 ORIENTATION = 0x0112  # EXIF's tag
+AN_OBJECT = re.compile(r" ?<[\w.]+ object at 0x[0-9a-fA-F]+>")  # says nothing, and changes
 ON_ITS_SIDE = range(5, 9)  # values of it that exchange rows and columns
 # Errors that Pillow's decoders raise on damaged files.
 DAMAGE = (
@@ -120,5 +122,5 @@ def _require_file(path: Path, name: str) -> None:
 
 
 def _one_line(err: BaseException) -> str:
-    text = " ".join(str(err).split())
+    text = AN_OBJECT.sub("", " ".join(str(err).split()))
     return shortened(text) if text and not isinstance(err, MemoryError) else type(err).__name__

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporters import __version__
+from exporters.text_files import as_utf8
 from swin_deploy.artifacts.facts import ModelFacts
 from swin_deploy.config import Size
 from swin_deploy.images.preprocessing import Preprocessing
@@ -48,7 +49,7 @@ class Described:
 
         facts = self.facts.to_dict()
         return {
-            "artifact": self.name,
+            "artifact": as_utf8(self.name),
             "sha256": self.sha256,
             "runs_on": self.backend,
             "versions": f"swin-deploy {__version__}, Pillow {PIL.__version__}",

@@ -64,6 +64,7 @@ class OrtRunner(Runner):
     def __enter__(self) -> Self:
         if not self._path.is_file():
             raise FileError(f"{self._path} does not exist, or is not a file; name an ONNX file")
+        _require_utf8(self._path)
         self._ort = load_onnxruntime()
         on_gpu = CUDA_PROVIDER in self._ort.get_available_providers() and cuda_device_count() > 0
         provider = CUDA_PROVIDER if on_gpu else CPU_PROVIDER
@@ -114,6 +115,16 @@ class OrtRunner(Runner):
 
     def fetch(self) -> Outputs:
         return tuple(plain_array(one, np.float32) for one in self._binding.copy_outputs_to_cpu())
+
+
+def _require_utf8(path: Path) -> None:
+    """Refuse a name that ONNX Runtime cannot take."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as err:
+        raise FileError(
+            f"{path} has a name that is not UTF-8, which ONNX Runtime does not open; rename it"
+        ) from err
 
 
 def _ort_session(

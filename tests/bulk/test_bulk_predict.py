@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from photographs import write_photographs
 
 import swin_deploy
 from swin_deploy.images.labelled import find_images
+from swin_deploy.predict.conditions import described
 
 OUT = Path("out")
 TO = ("--parquet", OUT)
@@ -178,6 +180,68 @@ def test_rows_after_damage_in_a_file_are_failures_and_the_rest_is_answered(
     assert len(by_image(OUT)) == 60
 
 
+def test_reasons_are_the_same_in_each_run(swin: Command, full: Path, digits: Path) -> None:
+    good = next(digits.rglob("*.png")).read_bytes()
+    file = write_parquet(Path("set.parquet"), image=[good, b"no picture"])
+    assert swin("predict", full, file, *TO).status == 1
+    (reason,) = [row["error"] for row in answers(OUT) if row["error"]]
+    assert reason.startswith("image set.parquet#1 cannot be read (cannot identify image file);")
+
+
+def test_column_with_a_dot_is_not_the_field_of_another(
+    swin: Command, full: Path, digits: Path
+) -> None:
+    first, *_, last = sorted(digits.rglob("*.png"))
+    for names in (("image", "image.bytes"), ("image.bytes", "image")):
+        columns: dict[str, Any] = {
+            "image": structs([first]),
+            "image.bytes": [last.read_bytes()],
+        }
+        file = write_parquet(Path("set.parquet"), **{name: columns[name] for name in names})
+        for name, path in (("image", first), ("image.bytes", last)):
+            swin("predict", full, file, *TO, "--image-column", name, "--force").assert_done()
+            ((expected,),) = [json_answers(swin("predict", full, path, "--json").out).values()]
+            assert [plain(row) for row in answers(OUT)] == [expected]
+
+
+def test_files_and_folders_may_have_any_name(swin: Command, full: Path, digits: Path) -> None:
+    images = [one.read_bytes() for one in sorted(digits.rglob("*.png"))[:3]]
+    write_parquet(Path("set.parquet"), image=images)
+    for name in (b"\xff.parquet", b"a:b#?%20\n.parquet"):
+        odd = Path(os.fsdecode(name))
+        shutil.copy("set.parquet", odd)
+        out = Path(os.fsdecode(b"out of " + name))
+        swin("predict", full, odd, "--parquet", out).assert_done()
+        again = swin("predict", full, odd, "--parquet", out).assert_done()
+        assert "has 3 of them already" in again.err
+
+
+def test_conditions_hold_a_name_that_is_not_utf_8() -> None:
+    with swin_deploy.Predictor(MODEL) as predict:
+        model = dataclasses.replace(described(predict), name="\udcff.onnx")
+    assert model.conditions["artifact"] == r"\xff.onnx"
+
+
+def test_files_of_another_kind_are_passed_over_with_a_warning(
+    swin: Command, full: Path, digits: Path
+) -> None:
+    image = next(digits.rglob("*.png")).read_bytes()
+    for name in ("a.parquet", "more/b.PQ", "more/_metadata.parquet"):
+        write_parquet(digits / name, image=[image])
+    np.save(digits / "c.npy", np.zeros((56, 56, 3), np.uint8))
+    (digits / "notes.txt").write_text("no image")
+    outcome = swin("predict", full, digits, *TO).assert_done()
+    assert len(answers(OUT)) == 60
+    told = [line for line in outcome.err.splitlines() if "passed over" in line]
+    assert sorted(line.split(" are ")[0] for line in told) == [
+        "warning: 1 .npy files",
+        "warning: 1 .parquet files",
+        "warning: 1 .pq files",
+    ]
+    outcome = swin("predict", full, digits / "3", "--parquet", "other").assert_done()
+    assert "passed over" not in outcome.err
+
+
 def test_names_that_are_the_same_are_rows_of_their_own(
     swin: Command, full: Path, digits: Path
 ) -> None:
@@ -218,6 +282,27 @@ def test_run_makes_what_is_missing_changed_or_damaged_and_nothing_else(
     assert set(listing(OUT)) == set(before)
     kept = [path for path in times if path not in (first, second)]
     assert all(path.stat().st_mtime_ns == times[path] for path in kept)
+
+
+@pytest.mark.parametrize("damage", ["another column", "no statistics", "nothing"])
+def test_part_files_that_others_wrote_are_made_again(
+    damage: str, swin: Command, full: Path, digits: Path
+) -> None:
+    command = ("predict", full, digits, *TO, "--part-size", 10)
+    swin(*command).assert_done()
+    rows = by_image(OUT)
+    arrow = bulk_libraries.import_pyarrow()
+    part = min(OUT.glob("*.parquet"))
+    table = arrow.parquet.read_table(part)
+    if damage == "another column":
+        arrow.parquet.write_table(table.drop_columns(["error"]), part)
+    elif damage == "no statistics":
+        arrow.parquet.write_table(table, part, write_statistics=False)
+    else:
+        arrow.parquet.write_table(table.select([]), part)
+    outcome = swin(*command).assert_done()
+    assert "1 part files are removed" in outcome.err
+    assert by_image(OUT) == rows
 
 
 def test_images_that_change_come_and_go_have_one_row_each(
@@ -369,7 +454,8 @@ def test_other_files_in_our_folder_stay(swin: Command, full: Path, digits: Path)
         (["digits", "digits/3"], "digits/3 is in digits, which is named too"),
         (["digits/one.png"], "is one image"),
         (["empty.parquet"], "empty.parquet: there is no row in it"),
-        (["labels.parquet"], "none is of bytes, paths or a struct of bytes and path"),
+        (["labels.parquet"], "none is of bytes, paths or a struct of bytes and path: give a file"),
+        (["texts.parquet"], "none is called image or as paths are: name one with --image-column"),
         (["two.parquet"], "a, b may hold the images: name one with --image-column"),
         (["two.parquet", "--image-column", "c"], "no column c; --image-column takes"),
         (["labels.parquet", "--image-column", "label"], "no images in column label"),
@@ -388,6 +474,7 @@ def test_what_cannot_be_read_is_one_line(
     shutil.copy(next(digits.rglob("*.png")), digits / "one.png")
     write_parquet(Path("empty.parquet"), image=arrow.array([], arrow.binary()))
     write_parquet(Path("labels.parquet"), label=[1, 2])
+    write_parquet(Path("texts.parquet"), text=["x"])
     write_parquet(Path("two.parquet"), a=[b"x"], b=[b"y"])
     write_parquet(Path("good.parquet"), image=[(digits / "one.png").read_bytes()])
     write_parquet(Path("fails.parquet"), image=[b"x", b"y"])
@@ -418,6 +505,8 @@ def test_folder_that_is_a_file_is_refused(swin: Command, full: Path, digits: Pat
         ((*TO, "--csv", "x.csv"), "give one of --csv, --features and --parquet"),
         ((*TO, "--part-size", 0), "--part-size"),
         (("--parquet", "-"), "'-' would be a folder of that name"),
+        ((*TO, ""), "an IMAGE is an empty text"),
+        (("",), "an IMAGE is an empty text"),
     ],
 )
 def test_options_that_mean_nothing_together_are_wrong_usage(
@@ -435,5 +524,5 @@ def test_missing_pyarrow_is_named_with_how_to_install_it(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     swin("predict", full, digits, *TO).assert_error(
-        "pyarrow is not installed; install it: pip install pyarrow"
+        'pyarrow is not installed; install it: pip install "swin-deploy[bulk]"'
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from parquet_images import by_image
 import swin_deploy
 from exporters.errors import ConfigError, FileError
 from swin_deploy.bulk import on_ray
+from swin_deploy.bulk.parts import parts_of_folder
 from swin_deploy.images.labelled import find_images
 
 OUT = Path("out")
@@ -48,6 +50,29 @@ class Slow(on_ray.PartMaker):
             work.pictures_of = pictures_of
 Slow.__name__ = Slow.__qualname__ = "PartMaker"
 on_ray.PartMaker = Slow
+sys.argv[0] = "swin-deploy"
+main()
+"""
+
+
+# A command whose workers die over one picture.
+DYING = """
+import os, sys
+from swin_deploy.bulk import on_ray
+from swin_deploy.cli import main
+class Dying(on_ray.PartMaker):
+    def __call__(self, batch):
+        from swin_deploy.bulk import work
+        pictures_of = work.pictures_of
+        def dying(part):
+            for one in pictures_of(part):
+                if one.name.endswith("fatal.png"):
+                    os._exit(9)
+                yield one
+        work.pictures_of = dying
+        return super().__call__(batch)
+Dying.__name__ = Dying.__qualname__ = "PartMaker"
+on_ray.PartMaker = Dying
 sys.argv[0] = "swin-deploy"
 main()
 """
@@ -135,6 +160,21 @@ def test_ray_answers_each_image_once_though_a_worker_is_killed(swin: Command, fu
     assert not list(OUT.glob(".*"))
 
 
+@pytest.mark.slow
+def test_ray_gives_up_a_part_that_kills_each_worker(swin: Command, full: Path) -> None:
+    shutil.copytree(IMAGES / "3", "digits")
+    shutil.copy(next(Path("digits").iterdir()), "digits/fatal.png")
+    arguments = ("predict", full, "digits", "--parquet", OUT, "--part-size", 8)
+    status, out, err = ended(command(*arguments, "--ray", "local", code=DYING))
+    assert (status, out) == (3, "")
+    assert err.count("workers died over each of") == 1
+    assert "digits/fatal.png" not in {image for _, _, image in by_image(OUT)}
+    bulk_libraries.import_pyarrow()
+    outcome = swin(*arguments).assert_done()  # here nothing dies: one part was missing
+    left = int(outcome.err.split(f"{OUT} has ")[1].split()[0])
+    assert len(by_image(OUT)) - 8 <= left < len(by_image(OUT)) == 38
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [
@@ -163,7 +203,7 @@ def test_missing_ray_is_named_with_how_to_install_it(
     shutil.copytree(IMAGES / "3", "digits")
     monkeypatch.setitem(sys.modules, "ray", None)
     swin("predict", full, "digits", "--parquet", OUT, "--ray", "local").assert_error(
-        'Ray is not installed; install it: pip install "ray[data]"'
+        'Ray is not installed; install it: pip install "swin-deploy[ray]"'
     )
 
 
@@ -187,6 +227,27 @@ def test_workers_fit_on_their_nodes(
     found = [{"Alive": True, "Resources": one} for one in nodes]
     gone = {"Alive": False, "Resources": {"CPU": 1000, "GPU": 1000}}
     assert on_ray.worker_shares([*found, gone], asked) == (workers, share)
+
+
+def test_worker_passes_over_a_part_that_was_begun_too_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bulk_libraries.import_pyarrow()
+    names = find_images(IMAGES)
+    part = next(parts_of_folder(IMAGES, names[:1], size=1, conditions=""))
+    begun = on_ray.Beginnings()
+    load = partial(swin_deploy.Predictor, "notebook-digits")
+    worker = on_ray.PartMaker(load, tmp_path, str(tmp_path), None, begin=begun.begin)
+    batch = {"part": [pickle.dumps(part)]}
+    for _ in range(on_ray.TRIES):
+        (seen,) = worker(batch)["seen"]
+        assert pickle.loads(seen).failed == 0
+    (tmp_path / part.file).unlink()
+    (seen,) = worker(batch)["seen"]
+    assert pickle.loads(seen) is None
+    assert not (tmp_path / part.file).exists()
+    assert part.text == f"{IMAGES}, {names[0]} to {names[0]}"
 
 
 def test_worker_refuses_another_model_and_a_folder_it_does_not_see(

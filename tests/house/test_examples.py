@@ -128,6 +128,12 @@ def test_ray_batch_goes_on_where_it_stopped(photos: Path, monkeypatch: pytest.Mo
     assert first == "361 images, 1 without an answer"
     assert total == "answers: 361 images in 1 files, 1 without an answer"
     assert printed(*arguments) == [total]
+    # The command takes the folder for its own, and neither removes another run's answers.
+    predict = ("-m", "swin_deploy", "predict", "notebook-digits", "--parquet", "answers")
+    assert "answers has 361 of them already" in run_python(*predict, photos).stderr
+    refused = run_python(*predict, photos / "3")
+    assert refused.returncode == 3
+    assert "predictions of another run (not the same: images)" in refused.stderr
 
 
 @pytest.mark.parametrize(

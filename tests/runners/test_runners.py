@@ -1,4 +1,6 @@
 import copy
+import os
+import sys
 import types
 from typing import Any
 
@@ -123,6 +125,14 @@ def test_torch_runner_prepared_images_can_be_run_again():
 
 
 # ONNX Runtime
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux")
+def test_ort_runner_refuses_a_name_that_is_not_utf_8(tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = write_doubler(tmp_path / os.fsdecode(b"\xff.onnx"))
+    with pytest.raises(FileError, match="has a name that is not UTF-8"), OrtRunner(path, "fp32"):
+        pass
 
 
 def test_ort_runner_runs_the_exported_model(tmp_path, reference, expected):
