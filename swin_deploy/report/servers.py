@@ -11,7 +11,8 @@ from rich.text import Text
 from swin_deploy.report.numbers import one_line
 from swin_deploy.report.tables import Columns, make_table
 from swin_deploy.report.terminal import table_grid
-from swin_deploy.serving.check import Check, ServerReport
+from swin_deploy.serving.answers import Check
+from swin_deploy.serving.check import ServerReport
 
 WORDS = {"pass": "pass", "fail": "FAIL", "not run": "not run"}
 CHECKS: Columns[Check] = {

@@ -15,6 +15,7 @@
 ``bundle``            a bundle on disk and its manifest
 ``make``              bundles for each target
 ``protocol``          requests of the V2 protocol over HTTP
+``answers``           a server's tensors, images, outputs and labels next to a bundle's
 ``check``             a running server against the bundle that it serves
 ====================  ======================================================================
 """

@@ -21,6 +21,7 @@ from exporters.errors import FileError
 from exporters.staging import cannot_write, made_folder, temporary_folder, undisturbed
 from exporters.text_files import read_json, shortened, typed
 from swin_deploy.images.preprocessing import Preprocessing
+from swin_deploy.images.scores import Scores
 from swin_deploy.serving.golden import FOLDER, OUTPUTS_FILE, Golden, from_npz, to_npz
 from swin_deploy.serving.served import Served, Tensor
 from swin_deploy.serving.triton import Files
@@ -28,8 +29,22 @@ from swin_deploy.serving.triton import Files
 Target = Literal["triton", "kserve", "ovms", "optimum"]
 TARGETS: tuple[Target, ...] = ("triton", "kserve", "ovms", "optimum")
 MANIFEST = "bundle.json"
+DIGEST = "sha256"  # of the manifest itself
 SCHEMA = 1
 MOST_FILES = 4096
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The model of a server that prepares pictures as ``predict`` does.
+
+    Attributes:
+        model: Its name.
+        output: The prepared image.
+    """
+
+    model: str
+    output: Tensor
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,8 @@ class Endpoint:
             ``images`` for prepared images.
         max_batch: Largest number of pictures a request.
         labels: Name of each class; none where the server does not name them.
+        scores: Way from the logits to scores.
+        prepares: Model that prepares the pictures; None where clients do, or another library.
     """
 
     model: str
@@ -54,6 +71,8 @@ class Endpoint:
     takes: Literal["pictures", "bytes", "images"]
     max_batch: int
     labels: tuple[str, ...] = ()
+    scores: Scores = "none"
+    prepares: Preparation | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +138,7 @@ def write_bundle(
         with made_folder(place.parent), temporary_folder(place.parent) as staging:
             new = staging / "new"
             digests = {path: _place(new / path, data) for path, data in sorted(files.items())}
-            manifest = _manifest(served, service) | {"files": digests}
+            manifest = signed(_manifest(served, service) | {"files": digests})
             _place(new / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
             with undisturbed():
                 if place.exists():
@@ -144,6 +163,11 @@ def claim_folder(folder: Path, *, inputs: tuple[Path, ...], force: bool) -> None
     place = Path(os.path.realpath(folder))
     if any(Path(os.path.realpath(one)).is_relative_to(place) for one in inputs):
         raise FileError(f"{folder} holds the file to read; name another folder")
+    if Path(os.path.realpath(os.curdir)).is_relative_to(place):
+        raise FileError(
+            f"{folder} is the working folder or holds it, and a bundle's folder is replaced as a "
+            "whole; name another one, such as --output serve/"
+        )
     if not os.path.lexists(place) or (place.is_dir() and not any(place.iterdir())):
         return
     if not place.is_dir():
@@ -161,7 +185,7 @@ def claim_folder(folder: Path, *, inputs: tuple[Path, ...], force: bool) -> None
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Read a bundle, and check that its golden files are those that it was made with.
+    """Read a bundle, and check that its manifest and golden files are as they were made.
 
     Raises:
         FileError: If it is none, or a file is missing or was changed.
@@ -173,6 +197,8 @@ def read_bundle(folder: Path) -> Bundle:
             "one with swin-deploy bundle"
         )
     where = str(folder / MANIFEST)
+    if values.get(DIGEST) != signed(values)[DIGEST]:
+        raise FileError(f"{where} was changed since the bundle was made; make it again")
     known = typed(values, _Known, where=where)
     golden = _read_golden(folder, known, where) if known.golden is not None else None
     return Bundle(folder, Service(known.target, known.endpoint, golden), known.preprocessing)
@@ -184,6 +210,7 @@ class _KnownGolden:
     reference: str
     atol: float
     rtol: float
+    min_cosine: float | None
 
 
 @dataclass(frozen=True)
@@ -212,8 +239,23 @@ def _read_golden(folder: Path, known: _Known, where: str) -> Golden:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as err:
         raise FileError(f"{folder / OUTPUTS_FILE} cannot be read; make the bundle again") from err
     pictures = {Path(name).name: content for name, content in data.items()}
+    if not pictures or not outputs or any(len(one) != len(pictures) for one in outputs.values()):
+        raise FileError(
+            f"{folder} has no output of each golden picture to compare with; make it again"
+        )
     golden = known.golden
-    return Golden(pictures, outputs, golden.reference, golden.atol, golden.rtol)
+    return Golden(pictures, outputs, golden.reference, golden.atol, golden.rtol, golden.min_cosine)
+
+
+def signed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest with its own digest, which tells a limit that was edited.
+
+    Args:
+        manifest: The values, with a digest or without one.
+    """
+    values = {name: one for name, one in manifest.items() if name != DIGEST}
+    text = json.dumps(values, sort_keys=True)
+    return values | {DIGEST: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _manifest(served: Served, service: Service) -> dict[str, Any]:
@@ -226,6 +268,7 @@ def _manifest(served: Served, service: Service) -> dict[str, Any]:
             "reference": golden.reference,
             "atol": golden.atol,
             "rtol": golden.rtol,
+            "min_cosine": golden.min_cosine,
         }
     return {
         "schema": SCHEMA,
@@ -260,7 +303,7 @@ def _manifest_of(folder: Path) -> dict[str, Any] | None:
 def _changed(place: Path, manifest: dict[str, Any]) -> bool:
     """Tell whether a bundle has other files than its manifest says."""
     digests = manifest.get("files")
-    if not isinstance(digests, dict):
+    if not isinstance(digests, dict) or manifest.get(DIGEST) != signed(manifest)[DIGEST]:
         return True
     found = {one.relative_to(place).as_posix(): one for one in _files_in(place)}
     found.pop(MANIFEST, None)

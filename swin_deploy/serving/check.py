@@ -9,40 +9,27 @@ import urllib.parse
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.errors import ComparisonError, ConfigError, FileError
-from swin_deploy.images.decode import denormalise, load_pixels, normalise
-from swin_deploy.parity.compare import compare
-from swin_deploy.parity.results import Case
+from exporters.errors import ConfigError, FileError
+from swin_deploy.serving.answers import (
+    Check,
+    check_golden,
+    check_labels,
+    check_preprocessing,
+    check_tensors,
+    golden_requests,
+)
 from swin_deploy.serving.bundle import Bundle, Endpoint
 from swin_deploy.serving.golden import Golden
-from swin_deploy.serving.protocol import DATATYPES, HEADER, Server, ServerError
-from swin_deploy.serving.scores_model import best_of
-from swin_deploy.serving.triton import SCORES
+from swin_deploy.serving.protocol import HEADER, Server, ServerError
 
-Outcome = Literal["pass", "fail", "not run"]
 CLIENTS = 4
 SHOWN_ERRORS = 3
 CLIENT_ERRORS = range(400, 500)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check of a server.
-
-    Attributes:
-        name: Subject of the check.
-        outcome: ``pass``, ``fail``, or ``not run``.
-        detail: Figures, or the reason.
-    """
-
-    name: str
-    outcome: Outcome
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -70,7 +57,8 @@ class ServerReport:
 def check_canary(bundle: Bundle, server: Server) -> ServerReport:
     """Compare a server's outputs for the golden pictures with those that were proved.
 
-    Nothing but right requests is sent, so it may run against a server in use.
+    Its preparation of the pictures and its answers are compared, too. Nothing but right requests is
+    sent, so it may run against a server in use.
 
     Raises:
         ConfigError: If the bundle is for no server.
@@ -79,13 +67,18 @@ def check_canary(bundle: Bundle, server: Server) -> ServerReport:
     endpoint, golden = _of_server(bundle)
     checks = [_ready(endpoint, server)]
     if checks[0].outcome == "pass":
-        checks.append(_tensors(endpoint, server))
-        checks += _golden(bundle, endpoint, golden, server)
+        requests = golden_requests(bundle, endpoint, golden)
+        checks += [
+            check_tensors(endpoint, server),
+            check_preprocessing(bundle, endpoint, requests, server),
+        ]
+        checks += check_golden(endpoint, golden, requests, server)
+        checks.append(check_labels(endpoint, requests, server))
     return ServerReport(server.url, endpoint.model, golden.reference, tuple(checks))
 
 
 def check_server(bundle: Bundle, server: Server, *, seconds: float) -> ServerReport:
-    """Check a server before it is put into use: the canary, labels, bad requests, load.
+    """Check a server before it is put into use: the canary, bad requests, load.
 
     Args:
         bundle: The bundle that it serves.
@@ -100,14 +93,13 @@ def check_server(bundle: Bundle, server: Server, *, seconds: float) -> ServerRep
     if not report.passed:
         return report
     endpoint, golden = _of_server(bundle)
-    requests = _requests(bundle, endpoint, golden)
+    requests = golden_requests(bundle, endpoint, golden)
     first = next(iter(requests.values()))
     checks = [
         *report.checks,
-        _labels(endpoint, golden, requests, server),
         _bad_requests(endpoint, first, server),
         *_load(endpoint, list(requests.values()), server, seconds),
-        *_golden(bundle, endpoint, golden, server, name="answers after all this"),
+        *check_golden(endpoint, golden, requests, server, name="answers after all this"),
     ]
     return ServerReport(report.url, report.model, report.reference, tuple(checks))
 
@@ -123,106 +115,10 @@ def _of_server(bundle: Bundle) -> tuple[Endpoint, Golden]:
 
 
 def _ready(endpoint: Endpoint, server: Server) -> Check:
-    if server.is_ready(endpoint.model):
-        return Check("ready", "pass", f"the server and {endpoint.model}")
-    return Check("ready", "fail", f"{endpoint.model} is not ready on {server.url}")
-
-
-def _tensors(endpoint: Endpoint, server: Server) -> Check:
-    """Compare names, types and sizes of the tensors with those of the bundle."""
-    try:
-        values = server.metadata(endpoint.model)
-        found = {(one["name"], one["datatype"], tuple(map(int, one["shape"][1:])))
-                 for one in (*values["inputs"], *values["outputs"])}  # fmt: skip
-    except (KeyError, TypeError, ValueError, ServerError) as err:
-        return Check("tensors", "fail", f"no metadata of {endpoint.model} ({err})")
-    wanted = {
-        (one.name, DATATYPES[one.type], one.dims) for one in (endpoint.input, *endpoint.outputs)
-    }
-    missing = sorted(wanted - found)
-    if missing:
-        name, kind, dims = missing[0]
-        have = [f"{kind} {list(dims)}" for one, kind, dims in found if one == name]
-        text = f"{name} is to be {kind} {list(dims)}, the server has {', '.join(have) or 'none'}"
-        return Check("tensors", "fail", text)
-    return Check("tensors", "pass", ", ".join(sorted(name for name, _, _ in wanted)))
-
-
-def _requests(
-    bundle: Bundle, endpoint: Endpoint, golden: Golden
-) -> dict[str, dict[str, NDArray[Any]]]:
-    """Return the inputs of a request for each golden picture."""
-    made = {}
-    for name, data in golden.pictures.items():
-        if endpoint.takes == "pictures":
-            tensor: NDArray[Any] = np.array([[data]], dtype=np.object_)
-        elif endpoint.takes == "bytes":
-            tensor = np.frombuffer(data, np.uint8)[None]
-        else:
-            steps = bundle.preprocessing
-            tensor = normalise(load_pixels(data, steps, name=name), steps)[None]
-            if endpoint.input.type == "uint8":
-                tensor = denormalise(tensor, steps)
-        made[name] = {endpoint.input.name: tensor}
-    return made
-
-
-def _golden(
-    bundle: Bundle,
-    endpoint: Endpoint,
-    golden: Golden,
-    server: Server,
-    *,
-    name: str = "golden pictures",
-) -> list[Check]:
-    """Compare the outputs for the golden pictures, one picture a request."""
-    rows: dict[str, list[NDArray[np.float32]]] = {output: [] for output in golden.outputs}
-    try:
-        for given in _requests(bundle, endpoint, golden).values():
-            made = server.infer(endpoint.model, given, list(rows))
-            for output, found in rows.items():
-                found.append(made[output].astype(np.float32))
-    except (ServerError, LookupError, ValueError) as err:
-        return [Check(name, "fail", str(err))]
-    return [
-        _compared(f"{name}: {output}" if len(rows) > 1 else name, golden, output, found)
-        for output, found in rows.items()
-    ]
-
-
-def _compared(name: str, golden: Golden, output: str, rows: list[NDArray[np.float32]]) -> Check:
-    case = Case("golden", 1, output)
-    try:
-        result = compare(np.concatenate(rows), golden.outputs[output], golden.tolerance, case)
-    except (ComparisonError, ValueError) as err:
-        return Check(name, "fail", str(err))
-    figures = (
-        f"{len(rows)} pictures, {output} differs by {result.needed_atol:.2g}, "
-        f"at most {golden.atol:.2g}"
-    )
-    return Check(name, "pass" if result.passed else "fail", result.reason or figures)
-
-
-def _labels(
-    endpoint: Endpoint,
-    golden: Golden,
-    requests: Mapping[str, dict[str, NDArray[Any]]],
-    server: Server,
-) -> Check:
-    """Compare the best classes that the server names with those of the proved logits."""
-    if not endpoint.labels or "logits" not in golden.outputs:
-        return Check("labels", "not run", "this server names no classes")
-    wanted = best_of(golden.outputs["logits"].astype(np.float64), list(endpoint.labels), top=1)
-    for row, given in enumerate(requests.values()):
-        try:
-            made = server.infer(endpoint.model, given, [SCORES], classes=1)[SCORES]
-            found = made.reshape(-1)[0].decode(errors="replace").split(":", 2)[-1]
-        except (ServerError, LookupError, AttributeError) as err:
-            return Check("labels", "fail", str(err))
-        label = wanted[row, 0].decode().rpartition(":")[0]
-        if found != label:
-            return Check("labels", "fail", f"{found!r} is the best class, not {label!r}")
-    return Check("labels", "pass", f"the best class of {len(requests)} pictures")
+    refusal = server.refusal(endpoint.model)
+    if refusal:
+        return Check("ready", "fail", f"{endpoint.model} is not ready: {refusal}")
+    return Check("ready", "pass", f"the server and {endpoint.model}")
 
 
 def _bad_requests(endpoint: Endpoint, right: Mapping[str, NDArray[Any]], server: Server) -> Check:

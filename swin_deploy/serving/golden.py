@@ -14,6 +14,7 @@ from PIL import Image
 from exporters.backends import current_gpu
 from exporters.errors import ComparisonError, MissingBackendError
 from swin_deploy.images.decode import MODES
+from swin_deploy.images.opening import ORIENTATION
 from swin_deploy.parity.checks import Tolerance
 from swin_deploy.parity.tolerances import tolerance_for
 from swin_deploy.predict.predictor import Predictor
@@ -24,6 +25,7 @@ OUTPUTS_FILE = f"{FOLDER}/outputs.npz"
 # Rows and columns of the pictures: odd, tall, wide and small ones, where each resize rounds.
 SIDES = ((240, 320), (321, 215), (97, 410), (511, 96), (224, 224), (49, 63), (257, 301), (400, 400))
 SEED = 20
+TURNED = 2  # the picture with EXIF
 # A GPU computes float32 with TF32 unless it is told otherwise: 2.5e-3 was measured on an H200.
 TF32 = 5e-3
 
@@ -38,6 +40,7 @@ class Golden:
         reference: Name of the file that gave them, and the library that ran it.
         atol: Difference that is allowed, in the reference's RMS.
         rtol: Difference that is allowed, as a share of a value.
+        min_cosine: Smallest cosine similarity of a row; None where none is asked for.
     """
 
     pictures: Mapping[str, bytes]
@@ -45,11 +48,12 @@ class Golden:
     reference: str
     atol: float
     rtol: float
+    min_cosine: float | None
 
     @property
     def tolerance(self) -> Tolerance:
         """The limits on a server's outputs."""
-        return Tolerance(self.atol, self.rtol, None, "the bundle's")
+        return Tolerance(self.atol, self.rtol, self.min_cosine, "the bundle's")
 
 
 def make_golden(
@@ -85,7 +89,7 @@ def make_golden(
     limit = _limit(served)
     ratio = limit.rtol / limit.atol
     atol = max(limit.atol, TF32)
-    return Golden(pictures, outputs, where, atol, atol * ratio)
+    return Golden(pictures, outputs, where, atol, atol * ratio, limit.min_cosine)
 
 
 def _limit(served: Served) -> Tolerance:
@@ -98,7 +102,14 @@ def _limit(served: Served) -> Tolerance:
 
 
 def _default_reference(served: Served) -> Path:
-    if served.kind == "onnx" or current_gpu() is not None:
+    if current_gpu() is not None:
+        return served.path
+    if served.kind == "onnx":
+        if served.needs_gpu:
+            raise MissingBackendError(
+                f"{served.path.name} is in {served.precision}, which ONNX Runtime runs on a GPU "
+                "alone, and none is here; give --reference, the checkpoint or its fp32 ONNX file"
+            )
         return served.path
     if served.source is None:
         raise MissingBackendError(
@@ -125,11 +136,18 @@ def made_pictures(channels: int) -> dict[str, bytes]:
         stream = io.BytesIO()
         if channels in MODES:
             image = Image.fromarray(levels[..., 0] if channels == 1 else levels)
-            image.save(stream, "PNG")
+            image.save(stream, "PNG", exif=_turned() if number == TURNED else None)
         else:
             np.save(stream, levels, allow_pickle=False)
         found[f"{number}.{'png' if channels in MODES else 'npy'}"] = stream.getvalue()
     return found
+
+
+def _turned() -> Image.Exif:
+    """Return EXIF that asks for a quarter turn, which a model's preprocessing obeys or does not."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    return exif
 
 
 def to_npz(outputs: Mapping[str, NDArray[np.float32]]) -> bytes:

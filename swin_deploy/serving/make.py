@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from exporters.errors import ConfigError
-from swin_deploy.serving.bundle import Bundle, Endpoint, Service, Target, read_bundle, write_bundle
+from exporters.precisions import FP8_FORMS
+from exporters.text_files import shortened
+from swin_deploy.serving.bundle import (
+    Bundle,
+    Endpoint,
+    Preparation,
+    Service,
+    Target,
+    read_bundle,
+    write_bundle,
+)
 from swin_deploy.serving.containers import MATRIX, image_of, release_for, require_backend
 from swin_deploy.serving.golden import Golden, make_golden
 from swin_deploy.serving.optimum import optimum_files
@@ -18,7 +28,7 @@ from swin_deploy.serving.preprocess_model import STEPS_FILE
 from swin_deploy.serving.scores_model import LABELS_FILE
 from swin_deploy.serving.served import Served
 from swin_deploy.serving.standalone import standalone
-from swin_deploy.serving.texts import kserve_text, text_of
+from swin_deploy.serving.texts import kserve_text, plain_name, text_of
 from swin_deploy.serving.triton import (
     MODEL_FILES,
     REPOSITORY,
@@ -84,7 +94,8 @@ def make_bundle(served: Served, folder: Path, wish: Wish, *, force: bool = False
     """
     if not NAME.fullmatch(wish.name):
         raise ConfigError(
-            f"{wish.name!r} is no name of a model: use up to 60 letters, digits, '.', '_' and '-'"
+            f"{shortened(repr(wish.name))} is no name of a model: use up to 60 letters, digits, "
+            "'.', '_' and '-', and start with a letter or a digit"
         )
     require_target(served, wish)
     files = _files(served, wish)
@@ -110,8 +121,25 @@ def require_target(served: Served, wish: Wish) -> None:
         )
     if served.kind != "onnx" and wish.target in ("ovms", "optimum"):
         raise ConfigError(f"{served.path} is an engine, and {wish.target} loads an ONNX file")
+    if served.kind == "onnx" and wish.target != "ovms":
+        _require_runtime(served, wish)
     if wish.decoder != "pillow" and not triton:
         raise ConfigError(f"--preprocessing {wish.decoder} is Triton's; leave it out")
+
+
+def _require_runtime(served: Served, wish: Wish) -> None:
+    """Refuse an ONNX file that ONNX Runtime does not load in a server; raises ``ConfigError``."""
+    precision = served.precision
+    if precision in FP8_FORMS:
+        raise ConfigError(
+            f"{served.path} is in {precision}, which ONNX Runtime does not load by itself; build "
+            "an engine of it with swin-deploy build-trt --flavor tensorrt, or give a file in fp16"
+        )
+    if wish.target == "optimum" and served.needs_gpu:
+        raise ConfigError(
+            f"{served.path} is in {precision}, which ONNX Runtime does not load on a CPU, where "
+            "Optimum runs by default; give a file in fp32 or fp16"
+        )
 
 
 def _files(served: Served, wish: Wish) -> Files:
@@ -124,7 +152,9 @@ def _files(served: Served, wish: Wish) -> Files:
     files["client.py"] = text_of("client.py.j2", facts).encode()
     files["Dockerfile"] = text_of("Dockerfile", facts).encode()
     if wish.target == "kserve":
-        files["inferenceservice.yaml"] = kserve_text(wish.name, engine=served.kind != "onnx")
+        files["inferenceservice.yaml"] = kserve_text(
+            wish.name, engine=served.kind != "onnx", compatible=facts["compatible"]
+        )
     return files
 
 
@@ -160,8 +190,18 @@ def _endpoint(served: Served, wish: Wish) -> Endpoint:
     own = (*score_tensors(served), *served.outputs) if served.classifies else served.outputs
     labels = tuple(labels_of(served)) if served.classifies else ()
     given = picture_tensor(wish.decoder)
-    takes: Any = "bytes" if wish.decoder == "dali" else "pictures"
-    return Endpoint(name, f"{name}-model", given, own, takes, batch, labels)
+    dali = wish.decoder == "dali"
+    return Endpoint(
+        name,
+        f"{name}-model",
+        given,
+        own,
+        "bytes" if dali else "pictures",
+        batch,
+        labels,
+        served.facts.scores,
+        None if dali else Preparation(f"{name}-preprocess", served.input),
+    )
 
 
 def _facts(served: Served, wish: Wish, golden: Golden | None) -> dict[str, Any]:
@@ -173,6 +213,7 @@ def _facts(served: Served, wish: Wish, golden: Golden | None) -> dict[str, Any]:
         "served": served,
         "facts": served.facts,
         "wish": wish,
+        "tag": plain_name(wish.name),
         "golden": golden,
         "engine": engine,
         "compatible": engine is not None and engine.targets.version_compatible,
@@ -208,6 +249,8 @@ def _warnings(served: Served, wish: Wish) -> tuple[str, ...]:
             f"no container with TensorRT {engine.version} is known here, and the engine runs in "
             f"this version alone; find the one that has it at {MATRIX}, and name it in Dockerfile"
         )
+    if served.needs_gpu and wish.target != "ovms":
+        found.append(f"ONNX Runtime runs {served.precision} on a GPU alone: give the server one")
     if wish.decoder == "dali":
         found.append(
             "DALI's pipeline was not run in Triton, and its images are near Pillow's, not equal to "

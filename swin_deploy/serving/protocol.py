@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import struct
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -25,8 +26,17 @@ from exporters.text_files import shortened
 
 HEADER = "Inference-Header-Content-Length"
 DATATYPES = {"float32": "FP32", "float16": "FP16", "uint8": "UINT8", "object": "BYTES"}
-ARRAYS = {"FP32": np.float32, "FP16": np.float16, "UINT8": np.uint8, "FP64": np.float64}
+ARRAYS = {
+    "FP32": np.float32,
+    "FP16": np.float16,
+    "UINT8": np.uint8,
+    "FP64": np.float64,
+    "BYTES": np.object_,
+}
 MOST_ANSWER = 1 << 28  # bytes of an answer
+MOST_MESSAGE = 1 << 16  # bytes of an answer that is an error
+MOST_DIGITS = 12  # of a length
+SUCCESSES = range(200, 300)
 ALLOWED = ("http", "https")
 
 
@@ -48,7 +58,7 @@ class Server:
 
     Attributes:
         url: Its address, such as ``http://127.0.0.1:8000``.
-        timeout_s: Time that an answer may take.
+        timeout_s: Time that an answer may take as a whole.
     """
 
     url: str
@@ -71,14 +81,22 @@ class Server:
         Raises:
             ServerError: If there is no server.
         """
+        return not self.refusal(model)
+
+    def refusal(self, model: str) -> str:
+        """Return why a model takes no requests, in the server's words; empty if it takes some.
+
+        Raises:
+            ServerError: If there is no server.
+        """
         try:
             self._ask("v2/health/ready", None, {})
             self._ask(f"v2/models/{_quoted(model)}/ready", None, {})
         except ServerError as err:
             if not err.status:
                 raise
-            return False
-        return True
+            return str(err)
+        return ""
 
     def metadata(self, model: str) -> Any:  # noqa: ANN401 - a JSON value
         """Return the metadata of a model: names, types and shapes of its tensors."""
@@ -151,22 +169,58 @@ class Server:
         """Return an answer, and the length of the JSON before its tensors."""
         url = f"{self.url.rstrip('/')}/{path}"
         request = urllib.request.Request(url, data=body, headers=dict(headers))
-        try:
-            with urllib.request.urlopen(request, timeout=self.timeout_s) as answer:
-                data = answer.read(MOST_ANSWER + 1)
-                length = answer.headers.get(HEADER)
-        except urllib.error.HTTPError as err:
-            text = _message(err.read(1 << 16))
-            raise ServerError(f"{self.url} answers {err.code} ({text})", err.code) from err
-        except (OSError, ValueError, http.client.HTTPException) as err:
-            reason = getattr(err, "reason", None) or err
+        found: list[tuple[int, bytes, str | None] | Exception] = []
+        # A socket's timeout is that of a part: a server that sends a byte a second never passes it.
+        thread = threading.Thread(
+            target=lambda: found.append(_answer(request, self.timeout_s)), daemon=True
+        )
+        thread.start()
+        thread.join(self.timeout_s)
+        answer = found[0] if found else TimeoutError(f"no whole answer in {self.timeout_s:g} s")
+        if isinstance(answer, Exception):
+            reason = getattr(answer, "reason", None) or answer
             raise ServerError(
                 f"no server answers at {shortened(self.url)} ({shortened(reason)}); start it, or "
                 "check the address"
-            ) from err
+            ) from answer
+        status, data, length = answer
+        if status not in SUCCESSES:
+            text = _message(data[:MOST_MESSAGE])
+            raise ServerError(f"{shortened(self.url)} answers {status} ({text})", status)
         if len(data) > MOST_ANSWER:
             raise ServerError(f"{self.url} answers with more than {MOST_ANSWER:,} bytes")
-        return data, int(length) if length and length.isdecimal() else None
+        known = length and length.isdecimal() and len(length) <= MOST_DIGITS
+        return data, int(length) if length and known else None
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Refusal of another address: a tensor would arrive there as a request without content."""
+
+    def redirect_request(self, *_: Any) -> None:  # noqa: ANN401 - urllib's own objects
+        return None
+
+
+def _answer(
+    request: urllib.request.Request, timeout_s: float
+) -> tuple[int, bytes, str | None] | Exception:
+    """Return an answer's status, its content and the length of its JSON; an error if none came."""
+    opener = urllib.request.build_opener(_NoRedirect)
+    try:
+        with opener.open(request, timeout=timeout_s) as answer:
+            return answer.status, answer.read(MOST_ANSWER + 1), answer.headers.get(HEADER)
+    except urllib.error.HTTPError as err:
+        place = err.headers.get("Location")
+        return err.code, f"it sends to {place}".encode() if place else _said(err), None
+    except (OSError, ValueError, http.client.HTTPException) as err:
+        return err
+
+
+def _said(err: urllib.error.HTTPError) -> bytes:
+    """Return the content of an error answer, as far as it came."""
+    try:
+        return err.read(MOST_MESSAGE)
+    except (OSError, ValueError, http.client.HTTPException):
+        return b""
 
 
 def _is_address(url: str) -> bool:
@@ -176,8 +230,8 @@ def _is_address(url: str) -> bool:
         port = parts.port
     except ValueError:
         return False
-    plain = url.isascii() and url.isprintable() and " " not in url
-    more = parts.username is not None or parts.query or parts.fragment
+    plain = url.isascii() and url.isprintable() and not set(" ?#") & set(url)
+    more = parts.username is not None
     return plain and parts.scheme in ALLOWED and bool(parts.hostname) and port != 0 and not more
 
 
@@ -189,7 +243,7 @@ def _message(data: bytes) -> str:
     """Return the text of an error answer in one line."""
     try:
         text = json.loads(data)["error"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         text = data.decode(errors="replace")
     return shortened(" ".join(str(text).split()))
 
@@ -199,7 +253,7 @@ def _parsed(data: bytes) -> Any:  # noqa: ANN401 - a JSON value
         return ""
     try:
         return json.loads(data)
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise ServerError("the server's answer is not JSON: no V2 protocol is spoken here") from err
 
 
@@ -223,14 +277,22 @@ def _outputs(data: bytes, length: int | None) -> dict[str, NDArray[Any]]:
             part = data[start : start + size]
             found[one["name"]] = _from_bytes(part, one)
             start += size
-    except (LookupError, TypeError, ValueError, AttributeError, struct.error) as err:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        struct.error,
+    ) as err:
         raise ServerError("the server's answer is not of the V2 protocol") from err
     return found
 
 
 def _from_values(one: Mapping[str, Any]) -> NDArray[Any]:
-    kind = ARRAYS.get(one["datatype"], np.object_)
-    return np.array(one["data"], dtype=kind).reshape(one["shape"])
+    kind = ARRAYS[one["datatype"]]
+    data = [text.encode() for text in one["data"]] if kind is np.object_ else one["data"]
+    return np.array(data, dtype=kind).reshape(one["shape"])
 
 
 def _from_bytes(data: bytes, one: Mapping[str, Any]) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from onnx import helper
 from exporters.artifact import sha256_of
 from exporters.engine.to_engine import fixed_batch
 from exporters.errors import ConfigError, FileError
+from exporters.precisions import PRECISIONS
 from exporters.spec import DEFAULT_BATCH_OPT, BatchProfile, Precision
 from exporters.text_files import shortened, typed
 from swin_deploy.artifacts.facts import ModelFacts, facts_in_manifest
@@ -84,6 +85,11 @@ class Served:
         return self.input.type == "uint8"
 
     @property
+    def needs_gpu(self) -> bool:
+        """Whether ONNX Runtime runs the file on a GPU alone."""
+        return self.kind == "onnx" and not PRECISIONS[self.precision].ort_cpu
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The file, and those that hold its weights apart."""
         return (self.path, *(_weights_apart(self.path) if self.kind == "onnx" else ()))
@@ -91,7 +97,7 @@ class Served:
     @property
     def name(self) -> str:
         """Name of the model for a server: letters, digits, dots, dashes and underscores."""
-        plain = NOT_IN_NAMES.sub("-", Path(self.facts.model).name).strip("-.")
+        plain = NOT_IN_NAMES.sub("-", Path(self.facts.model).name).strip("-._")
         return plain[:MOST_NAME] or "swin"
 
 

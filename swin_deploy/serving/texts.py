@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import jinja2
 
+NOT_PLAIN = re.compile(r"[^a-z0-9]+")
+MOST_PLAIN = 40  # KServe makes names of up to 63 letters of it
 GPU_LIMIT = "nvidia.com/gpu"
 PLACE = "pvc://models/{name}/models"  # the address that a user is to replace
 
@@ -29,17 +32,30 @@ def text_of(template: str, values: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(values)
 
 
-def kserve_text(name: str, *, engine: bool) -> bytes:
+def plain_name(name: str) -> str:
+    """Return a name that Docker and Kubernetes take: a letter, then letters, digits and dashes.
+
+    Args:
+        name: Name of a model, which may have capitals, dots and underscores, too.
+    """
+    plain = NOT_PLAIN.sub("-", name.lower()).strip("-")
+    led = plain if plain[:1].isalpha() else f"swin-{plain}"
+    return led[:MOST_PLAIN].rstrip("-")
+
+
+def kserve_text(name: str, *, engine: bool, compatible: bool) -> bytes:
     """Return an InferenceService of KServe over a model repository.
 
     Args:
         name: Name of the model for clients.
         engine: True for a TensorRT engine, which needs a GPU.
+        compatible: True for one that later versions are asked to run.
     """
     values = {
-        "name": name.lower().replace("_", "-").replace(".", "-"),
-        "place": PLACE.format(name=name),
+        "name": plain_name(name),
+        "place": PLACE.format(name=plain_name(name)),
         "format": "tensorrt" if engine else "onnx",
         "gpu": GPU_LIMIT if engine else "",
+        "compatible": compatible,
     }
     return text_of("inferenceservice.yaml", values).encode()

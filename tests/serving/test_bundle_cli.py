@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import json
-import re
 import shutil
 import subprocess
 import sys
@@ -18,12 +16,15 @@ from bundles import write_engine_of
 from command_line import Command, listing
 from photographs import write_photographs
 
-from exporters.spec import BatchProfile
+from exporters.backends import current_gpu
+from exporters.errors import ConfigError
+from exporters.spec import BatchProfile, Precision
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.predict.predictor import Predictor
-from swin_deploy.serving.bundle import read_bundle
+from swin_deploy.serving.bundle import Target, read_bundle
 from swin_deploy.serving.containers import RELEASES
 from swin_deploy.serving.golden import from_npz, made_pictures
+from swin_deploy.serving.make import NAME, Wish, require_target
 from swin_deploy.serving.pbtxt import Word, to_pbtxt
 from swin_deploy.serving.served import read_served
 from swin_deploy.serving.triton import triton_files
@@ -57,10 +58,8 @@ def test_bundle_is_whole_and_holds_no_place_of_this_machine(
     assert (served.golden is None) == (target == "optimum")
     if target in ("triton", "kserve"):
         assert b"127.0.0.1" in files["client.py"]
-        assert (
-            files["models/notebook-digits-scores/labels.txt"].split() == list(b"0123456789".split())
-            or True
-        )
+        labels = files["models/notebook-digits-scores/labels.txt"]
+        assert labels.split() == [str(digit).encode() for digit in range(10)]
 
 
 def test_client_has_thirty_lines(full: Path, swin: Command, tmp_path: Path) -> None:
@@ -231,6 +230,8 @@ def test_wrong_usage_is_told(arguments: tuple[str, ...], message: str, swin: Com
         ("http://127.0.0.1:99999", "is no address of a server"),
         ("http://127.0.0.1:1/a b", "is no address of a server"),
         ("http://me:secret@127.0.0.1:1", "without a user"),
+        ("http://127.0.0.1:1/?", "is no address of a server"),
+        ("http://127.0.0.1:1#", "is no address of a server"),
         ("http://127.0.0.1:1", "no server answers at http://127.0.0.1:1"),
     ],
 )
@@ -248,64 +249,71 @@ def test_parity_with_a_server_takes_no_other_option(full: Path, swin: Command) -
     assert (outcome.status, "--bundle is of --server URL" in outcome.err) == (2, True)
 
 
-def test_bundle_is_replaced_whole_and_a_changed_one_only_by_force(
-    full: Path, swin: Command, tmp_path: Path
-) -> None:
-    swin("bundle", full, "--for", "kserve").assert_done()
-    swin("bundle", full, "--for", "triton").assert_done()
-    assert not (tmp_path / "bundle" / "inferenceservice.yaml").exists()
-    note = tmp_path / "bundle" / "models" / "note.txt"
-    note.write_text("mine")
-    before = listing(tmp_path)
-    swin("bundle", full, "--for", "ovms").assert_error("that was changed since it was made")
-    assert listing(tmp_path) == before
-    swin("bundle", full, "--for", "ovms", "--force").assert_done()
-    assert not note.exists()
-    assert [one.name for one in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_failure_while_writing_leaves_what_was_there(
-    full: Path, swin: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    swin("bundle", full, "--for", "triton").assert_done()
-    before = listing(tmp_path)
-
-    def fail(_: Path, __: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("shutil.copyfile", fail)
-    swin("bundle", full, "--for", "triton").assert_error("No space left on device")
-    assert listing(tmp_path) == before
-
-
-@pytest.mark.parametrize("name", ["1.png", "outputs.npz"])
-def test_changed_golden_file_is_refused(
-    name: str, full: Path, swin: Command, tmp_path: Path
-) -> None:
-    swin("bundle", full, "--for", "triton", "-q").assert_done()
-    path = tmp_path / "bundle" / "golden" / name
-    path.write_bytes(path.read_bytes() + b"x")
-    outcome = swin("parity", "--server", "http://127.0.0.1:1")
-    outcome.assert_error("was changed since the bundle was made")
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("_Mein Modell (größe)", "Mein-Modell-gr-e"), ("..", "swin"), ("模型", "swin"),
+     ("a/b_c.d", "b_c.d"), ("-x-", "x")],
+)  # fmt: skip
+def test_name_by_default_is_one_that_a_server_takes(model: str, name: str, full: Path) -> None:
+    served = read_served(full)
+    facts = dataclasses.replace(served.facts, model=model)
+    found = dataclasses.replace(served, facts=facts).name
+    assert found == name
+    assert NAME.fullmatch(found)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("precision", "target", "message"),
     [
-        {"golden": {"pictures": ["../../x"], "reference": "", "atol": 1, "rtol": 1}},
-        {"golden": {"pictures": ["no.png"], "reference": "", "atol": 1, "rtol": 1}},
-        {"endpoint": 3},
-        {"preprocessing": {}},
-        {"files": []},
+        ("fp8", "triton", "which ONNX Runtime does not load by itself"),
+        ("fp8-weights", "kserve", "which ONNX Runtime does not load by itself"),
+        ("fp8", "optimum", "which ONNX Runtime does not load by itself"),
+        ("bf16", "optimum", "which ONNX Runtime does not load on a CPU"),
     ],
 )
-def test_damaged_manifest_is_refused(
-    change: dict[str, object], full: Path, swin: Command, tmp_path: Path
+def test_file_that_the_servers_runtime_does_not_load_is_refused(
+    precision: Precision, target: Target, message: str, full: Path
 ) -> None:
-    swin("bundle", full, "--for", "triton", "-q").assert_done()
-    path = tmp_path / "bundle" / "bundle.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    swin("parity", "--server", "http://127.0.0.1:1").assert_error("bundle")
+    served = dataclasses.replace(read_served(full), precision=precision)
+    with pytest.raises(ConfigError, match=message):
+        require_target(served, Wish(target, "m"))
+    require_target(served, Wish("ovms", "m"))
+
+
+def test_bfloat16_needs_a_reference_and_the_server_a_gpu(
+    swin: Command, full: Path, tmp_path: Path
+) -> None:
+    export = ("export", "--model", "notebook-digits", "--precision", "bf16", "-q")
+    swin(*export, "--output", "half.onnx").assert_done()
+    if current_gpu() is None:
+        outcome = swin("bundle", "half.onnx", "--for", "triton")
+        outcome.assert_error("give --reference, the checkpoint or its fp32 ONNX file")
+    outcome = swin("bundle", "half.onnx", "--for", "triton", "--reference", full).assert_done()
+    assert "ONNX Runtime runs bf16 on a GPU alone" in outcome.err
+    text = (tmp_path / "bundle" / "README.md").read_text()
+    assert "It needs a GPU" in text
+    assert "Leave out `--gpus all`" not in text
+
+
+def test_reference_that_gives_nan_is_refused(full: Path, swin: Command, tmp_path: Path) -> None:
+    graph = onnx.load(full)
+    last = next(one for one in graph.graph.initializer if list(one.dims) == [10])
+    values = np.full(10, np.nan, np.float32)
+    last.CopyFrom(onnx.numpy_helper.from_array(values, last.name))
+    onnx.save(graph, "nan.onnx")
+    swin("bundle", "nan.onnx", "--for", "triton").assert_error("the model gives no number for it")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_golden_limits_have_the_precisions_cosine(full: Path, swin: Command) -> None:
+    swin(
+        "export", "--model", "notebook-digits", "--precision", "fp16", "--output", "half.onnx", "-q"
+    )
+    for path, cosine in ((full, None), (Path("half.onnx"), 0.9995)):
+        swin("bundle", path, "--for", "triton", "-q").assert_done()
+        golden = read_bundle(Path("bundle")).service.golden
+        assert golden is not None
+        assert golden.tolerance.min_cosine == cosine
 
 
 def test_golden_outputs_are_those_of_the_reference_and_the_users_pictures_are_taken(
@@ -378,15 +386,49 @@ def test_pbtxt_quotes_texts_and_repeats_lists() -> None:
     )
 
 
-def test_kserve_yaml_is_an_inference_service(full: Path, swin: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("My_Model.v2", "my-model-v2"),
+        ("9_V1.x", "swin-9-v1-x"),
+        ("a..b__", "a-b"),
+        ("x" * 60, "x" * 40),
+        ("swin", "swin"),
+    ],
+)
+def test_kserve_yaml_is_an_inference_service(
+    name: str, plain: str, full: Path, swin: Command, tmp_path: Path
+) -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
-    swin("bundle", full, "--for", "kserve", "--name", "My_Model.v2").assert_done()
+    swin("bundle", full, "--for", "kserve", "--name", name).assert_done()
     text = (tmp_path / "bundle" / "inferenceservice.yaml").read_text()
     found = yaml.safe_load(text)
     assert found["kind"] == "InferenceService"
     assert found["apiVersion"] == "serving.kserve.io/v1beta1"
-    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", found["metadata"]["name"])
+    assert found["metadata"]["name"] == plain
     model = found["spec"]["predictor"]["model"]
+    assert model["image"] == f"{plain}:1"
     assert model["modelFormat"] == {"name": "onnx"}
     assert (model["protocolVersion"], model["runtime"]) == ("v2", "kserve-tritonserver")
     assert "nvidia.com/gpu" not in text
+    assert "args" not in model
+    (volume,) = found["spec"]["predictor"]["volumes"]
+    assert model["volumeMounts"] == [{"name": volume["name"], "mountPath": "/dev/shm"}]
+    # Docker takes no capitals, and no name that starts with a sign.
+    readme = (tmp_path / "bundle" / "README.md").read_text()
+    assert f"docker build -t {plain} ." in readme
+
+
+def test_kserve_of_a_compatible_engine_asks_triton_to_load_it(
+    full: Path, swin: Command, tmp_path: Path
+) -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    shutil.copy(full, "m.onnx")
+    shutil.copy(f"{full}.json", "m.onnx.json")
+    targets = {"built_on": "", "capabilities": ["9.0"], "minimum": "", "version_compatible": True}
+    engine = write_engine_of(tmp_path / "m.onnx", tmp_path / "m.engine", targets=targets)
+    swin("bundle", engine, "--for", "kserve").assert_done()
+    found = yaml.safe_load((tmp_path / "bundle" / "inferenceservice.yaml").read_text())
+    model = found["spec"]["predictor"]["model"]
+    assert model["args"] == ["--backend-config=tensorrt,version-compatible=true"]
+    assert model["resources"]["limits"]["nvidia.com/gpu"] == "1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,16 @@ def test_optimum_loads_the_folder_and_answers_as_predict(
         assert [one["label"] for one in theirs] == [one.label for one in ours.top], path.name
         for one, other in zip(theirs, ours.top, strict=True):
             assert one["score"] == pytest.approx(other.probability, abs=2e-4), path.name
+
+
+@pytest.mark.slow
+def test_program_in_the_readme_for_optimum_runs_as_it_is(
+    full: Path, swin: Command, tmp_path: Path
+) -> None:
+    swin("bundle", full, "--for", "optimum", "--output", "hub").assert_done()
+    (picture, *_) = write_photographs(tmp_path / "p")
+    shutil.copy(picture, tmp_path / "hub" / "photo.jpg")
+    assert "'label':" in optimum_environment.run_readme(tmp_path / "hub")
 
 
 @pytest.mark.parametrize(

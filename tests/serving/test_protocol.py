@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,16 +34,33 @@ ANSWERS: dict[str, tuple[int, bytes, str]] = {
         200, json.dumps({"outputs": [OUTPUT | {"parameters": {"binary_data_size": -4}}]}).encode(),
         "",
     ),
+    "more digits than a float has": (
+        200, json.dumps({"outputs": [OUTPUT | {"data": [10**400] * 10}]}).encode(), ""
+    ),
+    "objects for numbers": (
+        200, json.dumps({"outputs": [OUTPUT | {"datatype": "INT64", "data": [{}] * 10}]}).encode(),
+        "",
+    ),
+    "texts of numbers": (
+        200, json.dumps({"outputs": [OUTPUT | {"datatype": "BYTES", "data": ["1"] * 10}]}).encode(),
+        "",
+    ),
+    "nulls": (200, json.dumps({"outputs": [OUTPUT | {"data": [None] * 10}]}).encode(), ""),
+    "nests too deeply": (200, b"[" * 200_000, ""),
+    "an error that nests too deeply": (500, b"[" * 60_000, ""),
+    "a length of thousands of digits": (200, b"{}", "9" * 5000),
     "no output": (200, b'{"outputs": []}', ""),
     "an error": (500, b"oops\nTraceback", ""),
 }  # fmt: skip
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    answer: tuple[int, bytes, str]
-
+class Quiet(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
+
+
+class Handler(Quiet):
+    answer: tuple[int, bytes, str]
 
     def do_GET(self) -> None:
         status, data, length = self.answer
@@ -59,13 +78,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 
 
-@pytest.fixture
-def other_server() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+@contextlib.contextmanager
+def running(handler: type[Quiet]) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def other_server() -> Iterator[str]:
+    with running(Handler) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +109,62 @@ def test_answer_of_another_protocol_fails_the_check(
     report = check_canary(read_bundle(bundle), Server(other_server))
     assert not report.passed
     found = {one.name: one.outcome for one in report.checks}
-    assert found == {"ready": "pass", "tensors": "fail", "golden pictures": "fail"}
+    assert found == {"ready": "pass"} | dict.fromkeys(
+        ["tensors", "preprocessing", "golden pictures", "labels"], "fail"
+    )
     assert all("\n" not in one.detail for one in report.checks)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "declared", "reason"),
+    [
+        (
+            302,
+            {"Location": "ftp://127.0.0.1:1/x"},
+            0,
+            "answers 302 (it sends to ftp://127.0.0.1:1/x)",
+        ),
+        (301, {"Location": "https://other/"}, 0, "answers 301 (it sends to https://other/)"),
+        (308, {"Location": "/"}, 0, "answers 308 (it sends to /)"),
+        (503, {}, 0, "answers 503 ()"),
+        (503, {}, 100, "answers 503 ("),  # it ends before its content
+    ],
+)
+def test_server_that_is_not_ready_is_told_in_its_own_words(
+    status: int, headers: dict[str, str], declared: int, reason: str, bundle: Path
+) -> None:
+    class Refusing(Quiet):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(declared))
+            self.end_headers()
+
+    with running(Refusing) as url:
+        report = check_canary(read_bundle(bundle), Server(url))
+    (check,) = report.checks
+    assert (check.name, check.outcome) == ("ready", "fail")
+    assert reason in check.detail
+
+
+def test_server_that_answers_a_byte_at_a_time_is_given_up(bundle: Path) -> None:
+    """Each byte is within the time of a socket; the answer as a whole is not."""
+
+    class Slow(Quiet):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(100):
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
+
+    start = time.monotonic()
+    with running(Slow) as url, pytest.raises(ServerError, match=r"no whole answer in 0\.3 s"):
+        check_canary(read_bundle(bundle), Server(url, timeout_s=0.3))
+    assert time.monotonic() - start < 3
 
 
 def test_foreign_server_is_told_without_a_traceback(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from triton_server import Triton, serving
 
 from exporters.artifact import write_atomic
 from swin_deploy.predict.predictor import Predictor
-from swin_deploy.serving.bundle import read_bundle
+from swin_deploy.serving.bundle import Bundle, read_bundle
 from swin_deploy.serving.check import check_canary, check_server, requests_for
 from swin_deploy.serving.protocol import Server, ServerError
 
@@ -156,8 +157,8 @@ def test_check_of_a_server_passes(running: Running, swin: Command) -> None:
                    "--json")  # fmt: skip
     found = {one["name"]: one["outcome"] for one in outcome.assert_done().json["checks"]}
     assert found == dict.fromkeys(
-        ["ready", "tensors", "golden pictures", "labels", "bad requests", "load", "batches",
-         "answers after all this"], "pass",
+        ["ready", "tensors", "preprocessing", "golden pictures", "labels", "bad requests", "load",
+         "batches", "answers after all this"], "pass",
     )  # fmt: skip
 
 
@@ -172,6 +173,71 @@ def test_canary_passes_and_a_server_with_other_weights_fails(
     assert outcome.status == 1
     assert "FAIL" in outcome.out
     assert "golden pictures" in outcome.out
+
+
+LABELS = tuple("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "steps", "reason"),
+    [
+        ({}, {}, ""),
+        ({"labels": ("1", "0", *LABELS[2:])}, {}, "not '1'"),
+        ({"scores": "sigmoid"}, {}, "the scores are not those of the logits (sigmoid)"),
+        ({}, {"interpolation": "bilinear"}, "preprocessing"),
+        ({}, {"channel_order": "bgr"}, "preprocessing"),
+        ({}, {"turn": True}, "preprocessing"),
+        ({}, {"rescale": 1 / 256}, "preprocessing"),
+    ],
+    ids=["as made", "two names", "scores", "filter", "channels", "EXIF", "levels"],
+)  # fmt: skip
+def test_canary_sees_what_limits_on_logits_do_not(
+    endpoint: dict[str, Any], steps: dict[str, Any], reason: str, running: Running
+) -> None:
+    """Limits as wide as those of 8 bits; the server is right, and what is expected is not."""
+    expected = _expecting(running, endpoint, steps, pictures=8)
+    report = check_canary(expected, running.server)
+    failed = [one for one in report.checks if one.outcome == "fail"]
+    assert report.passed is not bool(reason)
+    assert len(failed) == bool(reason)
+    assert all(reason in f"{one.name}: {one.detail}" for one in failed)
+
+
+def test_canary_compares_the_names_of_classes_that_no_answer_has(running: Running) -> None:
+    golden = read_bundle(running.folder / "a").service.golden
+    assert golden is not None
+    least = int(np.argmin(golden.outputs["logits"][0]))
+    labels = [*LABELS]
+    labels[least] = "other"
+    expected = _expecting(running, {"labels": tuple(labels)}, {}, pictures=1)
+    failed = [one for one in check_canary(expected, running.server).checks if one.outcome == "fail"]
+    assert [(one.name, one.detail) for one in failed] == [
+        ("labels", f"class {least} is '{least}', not 'other'")
+    ]
+
+
+def _expecting(
+    running: Running, endpoint: dict[str, Any], steps: dict[str, Any], *, pictures: int
+) -> Bundle:
+    """The bundle with another endpoint or other steps, wide limits, and its first pictures."""
+    bundle = read_bundle(running.folder / "a")
+    made, golden = bundle.service.endpoint, bundle.service.golden
+    assert made is not None
+    assert golden is not None
+    wide = dataclasses.replace(
+        golden,
+        pictures=dict(list(golden.pictures.items())[:pictures]),
+        outputs={name: one[:pictures] for name, one in golden.outputs.items()},
+        atol=0.6,
+        rtol=0.01,
+    )
+    return dataclasses.replace(
+        bundle,
+        service=dataclasses.replace(
+            bundle.service, endpoint=dataclasses.replace(made, **endpoint), golden=wide
+        ),
+        preprocessing=dataclasses.replace(bundle.preprocessing, **steps),
+    )
 
 
 def _other_weights(source: Path, path: Path) -> None:

@@ -53,13 +53,31 @@ def classify(folder: Path, pictures: list[Path]) -> list[list[dict[str, Any]]]:
     found = _installed()
     if isinstance(found, str):
         pytest.skip(found)
-    command = [sys.executable, "-c", CLASSIFY, str(folder), *map(str, pictures)]
+    out = _run(found, CLASSIFY, str(folder), *map(str, pictures))
+    answers: list[list[dict[str, Any]]] = json.loads(out.splitlines()[-1])
+    return answers
+
+
+def run_readme(folder: Path) -> str:
+    """What the program in a folder's ``README.md`` prints, run in the folder as it is there."""
+    found = _installed()
+    if isinstance(found, str):
+        pytest.skip(found)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    program = text.split("```python\n")[1].split("```")[0]
+    start = "import peers\npeers.ensure_torchvision_importable()\n"
+    return _run(found, start + program, cwd=folder)
+
+
+def _run(found: Path, program: str, *arguments: str, cwd: Path | None = None) -> str:
     path = os.pathsep.join(map(str, (found, SUPPORT, SUPPORT.parent.parent)))
     variables = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    command = [sys.executable, "-c", program, *arguments]
+    run = subprocess.run(
+        command, capture_output=True, text=True, env=variables, check=False, cwd=cwd
+    )
     assert run.returncode == 0, run.stderr[-3000:]
-    answers: list[list[dict[str, Any]]] = json.loads(run.stdout.splitlines()[-1])
-    return answers
+    return run.stdout
 
 
 @functools.cache
