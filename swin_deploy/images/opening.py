@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Source = Path | bytes | Image.Image | NDArray[Any]
 
+POSTSCRIPT = "EPS"  # Pillow's name of the format
 ORIENTATION = 0x0112  # EXIF's tag
 AN_OBJECT = re.compile(r" ?<[\w.]+ object at 0x[0-9a-fA-F]+>")  # says nothing, and changes
 ON_ITS_SIDE = range(5, 9)  # values of it that exchange rows and columns
@@ -95,12 +96,20 @@ def size_of_picture(picture: Source, *, channels: int, turn: bool, name: str = "
 def opened(
     picture: Path | bytes | Image.Image,
 ) -> contextlib.AbstractContextManager[Image.Image]:
-    """Return a picture opened by Pillow, closed on exit; the caller's own stays open."""
+    """Return a picture opened by Pillow, closed on exit; the caller's own stays open.
+
+    Raises:
+        UnfitError: If it is PostScript, a program, which Pillow would run in Ghostscript.
+    """
     from PIL import Image
 
     if isinstance(picture, Image.Image):
         return contextlib.nullcontext(picture)
-    return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
+    image = Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
+    if image.format == POSTSCRIPT:
+        image.close()
+        raise UnfitError("is PostScript, a program to be run; give it as PNG or JPEG")
+    return image
 
 
 def is_turned(image: Image.Image) -> bool:
@@ -122,5 +131,9 @@ def _require_file(path: Path, name: str) -> None:
 
 
 def _one_line(err: BaseException) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(err, UnidentifiedImageError):  # its text has a path, or a place in the memory
+        return "it has no format of pictures that Pillow knows"
     text = AN_OBJECT.sub("", " ".join(str(err).split()))
     return shortened(text) if text and not isinstance(err, MemoryError) else type(err).__name__

@@ -215,6 +215,7 @@ def _facts(served: Served, wish: Wish, golden: Golden | None) -> dict[str, Any]:
         "wish": wish,
         "tag": plain_name(wish.name),
         "golden": golden,
+        "picture": "" if golden is None else next(iter(golden.pictures)),
         "engine": engine,
         "compatible": engine is not None and engine.targets.version_compatible,
         "image": image_of(release) if release else "",

@@ -329,6 +329,9 @@ def test_golden_outputs_are_those_of_the_reference_and_the_users_pictures_are_ta
         wanted = [one.outputs["logits"] for one in predictor(photographs)]
     np.testing.assert_array_equal(golden.outputs["logits"], np.stack(wanted))
     assert golden.reference.startswith("notebook-digits in PyTorch")
+    (line,) = [one for one in (tmp_path / "bundle" / "README.md").read_text().splitlines()
+               if one.startswith("python client.py ")]  # fmt: skip
+    assert (tmp_path / "bundle" / line.split()[-1]).is_file()
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 5])

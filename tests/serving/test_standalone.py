@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
+import os
 import subprocess
 import sys
 import types
@@ -12,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from photographs import write_photographs
+from PIL import Image
 
 from exporters.errors import FileError
 from swin_deploy.images.decode import load_image
@@ -58,6 +62,9 @@ def alone() -> types.ModuleType:
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_photographs(tmp_path_factory.mktemp("photographs"))
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -110,6 +117,35 @@ def test_pixel_limit_and_damage_are_refused_in_one_line(
         assert "\n" not in str(info.value), what
     assert alone.prepared(good, steps, most_pixels=333 * 251, pixels=False).shape == (3, 56, 56)
     assert not issubclass(alone.FileError, FileError)  # its own
+
+
+def test_postscript_in_a_request_starts_no_program(
+    alone: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow would give it to Ghostscript, if the server has it."""
+    started = tmp_path / "started"
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    steps = alone.steps_of(as_json(STEPS["shortest"].to_dict()))
+    with pytest.raises(alone.FileError, match="is PostScript, a program to be run; give it as"):
+        alone.prepared(POSTSCRIPT, steps, most_pixels=10**9, pixels=False)
+    assert not started.exists()
+    with contextlib.suppress(OSError), Image.open(io.BytesIO(POSTSCRIPT)) as image:
+        image.load()
+    assert started.exists()  # the stand-in would have been found
+
+
+def test_what_is_no_picture_is_refused_without_a_place_in_the_memory(
+    alone: types.ModuleType,
+) -> None:
+    steps = alone.steps_of(as_json(STEPS["shortest"].to_dict()))
+    with pytest.raises(alone.FileError) as info:
+        alone.prepared(b"<svg/>", steps, most_pixels=10**9, pixels=False)
+    assert "it has no format of pictures that Pillow knows" in str(info.value)
+    assert "0x" not in str(info.value)
 
 
 def test_file_alone_imports_nothing_of_this_package(tmp_path: Path) -> None:
