@@ -266,8 +266,9 @@ class Cluster:
                     yield part.rows, seen
         if lost:
             raise MissingBackendError(
-                f"{TRIES} workers died over each of these parts: {listed(lost)}; the other parts are there. "
-                "Give workers more memory (fewer --workers, a smaller --batch), and run again"
+                f"{TRIES} workers died over each of these parts: {listed(lost)}; the other parts "
+                "are there. Give workers more memory (fewer --workers, a smaller --batch), and run "
+                "again"
             )
 
 
