@@ -55,10 +55,6 @@ class PartMaker:
         place: Folder that the command was started in, from which paths start.
         wanted: The model that the run is of; None to take this one.
         begin: Function that is told the digest of a part, and returns how often it was.
-
-    Raises:
-        ConfigError: If the model or its runner is another one on this machine.
-        FileError: If this machine does not see the folders of the machine that began.
     """
 
     def __init__(
@@ -70,38 +66,53 @@ class PartMaker:
         *,
         begin: Begin = lambda digest: 1,
     ) -> None:
-        here = socket.gethostname()
-        try:
-            os.chdir(place)
-        except OSError as err:
-            raise FileError(
-                f"node {here} has no folder {place}; run in one that all nodes share"
-            ) from err
-        if wanted is not None and not (folder / MANIFEST).is_file():
-            raise FileError(
-                f"node {here} does not see {folder}; name one on storage that all nodes share"
-            )
-        self._folder = folder
+        self._load, self._folder, self._place, self._wanted = load, folder, place, wanted
         self._begin = begin
-        self._predictor = load()
-        self.described = described(self._predictor)
-        if wanted is not None:
-            _require_same(self.described.conditions, wanted.conditions, here)
+        self._predictor: Predictor | None = None
+
+    def opened(self) -> Predictor:
+        """Return the model, which is opened at the first call.
+
+        Raises:
+            DeployError: If the model or its runner is another one on this machine, or cannot be
+                opened; or if this machine does not see the folders of the machine that began.
+        """
+        if self._predictor is None:
+            here = socket.gethostname()
+            try:
+                os.chdir(self._place)
+            except OSError as err:
+                raise FileError(
+                    f"node {here} has no folder {self._place}; run in one that all nodes share"
+                ) from err
+            if self._wanted is not None and not (self._folder / MANIFEST).is_file():
+                raise FileError(
+                    f"node {here} does not see {self._folder}; name one on storage that all nodes "
+                    "share"
+                )
+            predictor = self._load()
+            if self._wanted is not None:
+                _require_same(described(predictor).conditions, self._wanted.conditions, here)
+            self._predictor = predictor
+        return self._predictor
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Make the parts of a batch of Ray Data.
 
         Returns:
-            The parts with what was unexpected; None instead for one that killed ``TRIES`` workers.
+            The parts, with what was unexpected, the error that stopped it, or None for a part that
+            killed ``TRIES`` workers.
         """
-        parts = [pickle.loads(one) for one in batch["part"]]
-        seen = [
-            make_part(part, self._predictor, self._folder)
-            if self._begin(part.digest) <= TRIES
-            else None
-            for part in parts
-        ]
+        seen = [self._made(pickle.loads(one)) for one in batch["part"]]
         return {"part": batch["part"], "seen": [pickle.dumps(one) for one in seen]}
+
+    def _made(self, part: Part) -> Seen | DeployError | None:
+        if self._begin(part.digest) > TRIES:
+            return None
+        try:
+            return make_part(part, self.opened(), self._folder)
+        except DeployError as err:  # Ray Data would give its text only, inside its own
+            return type(err)(str(err))
 
 
 class Beginnings:
@@ -205,7 +216,7 @@ class Cluster:
         """
 
         def opened(load: Load, folder: Path, place: str) -> Described:
-            return PartMaker(load, folder, place, None).described
+            return described(PartMaker(load, folder, place, None).opened())
 
         task = self._ray.remote(**self._share)(opened)
         with _own_errors():
@@ -247,14 +258,17 @@ class Cluster:
         with _own_errors():
             for row in done.iter_rows():
                 part, seen = pickle.loads(row["part"]), pickle.loads(row["seen"])
+                if isinstance(seen, DeployError):
+                    raise seen
                 if seen is None:
                     lost.append(part.text)
                 else:
                     yield part.rows, seen
         if lost:
             raise MissingBackendError(
-                f"{TRIES} workers died over each of: {listed(lost)}; the other parts are there. "
-                "Give workers more memory (fewer --workers, a smaller --batch), and run again"
+                f"{TRIES} workers died over each of these parts: {listed(lost)}; the other parts "
+                "are there. Give workers more memory (fewer --workers, a smaller --batch), and run "
+                "again"
             )
 
 

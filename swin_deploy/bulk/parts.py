@@ -47,8 +47,8 @@ class Part:
     def text(self) -> str:
         """The images in a few words."""
         if self.start is not None:
-            return f"{self.source}, rows {self.start} to {self.start + self.rows - 1}"
-        return f"{self.source}, {self.names[0]} to {self.names[-1]}"
+            return f"{self.source}: rows {self.start} to {self.start + self.rows - 1}"
+        return f"{self.source}: {self.names[0]} to {self.names[-1]}"
 
     @property
     def names(self) -> list[str]:
