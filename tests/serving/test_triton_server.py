@@ -61,8 +61,9 @@ def running(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """One server for the tests of this file: an ONNX bundle, and that of an engine."""
     triton_server.environment()
     folder = tmp_path_factory.mktemp("bundles")
-    onnx = next((exported / "engines").glob("*.onnx"))
-    engine = write_engine_of(onnx, exported / "engines" / "digits.engine")
+    shutil.copytree(exported / "engines", folder / "engines")  # of other tests, too
+    onnx = next((folder / "engines").glob("*.onnx"))
+    engine = write_engine_of(onnx, folder / "engines" / "digits.engine")
     make = ("--quiet", "bundle")
     assert (
         call_main((*make, onnx, "--for", "triton", "--output", folder / "a", "--name", NAME)) == 0
