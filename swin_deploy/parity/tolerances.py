@@ -19,7 +19,7 @@ _BFLOAT16 = "measured on a CPU: needs at most 5.2e-2 with initial and random wei
 _OPENVINO = "measured on a CPU in OpenVINO: needs at most 9.4e-2 with initial and random weights"
 _ON_A_GPU = "measured on an H200: needs at most 1.4e-2 with random weights"
 _FP8 = "measured on a CPU: needs at most 3.0e-1 with initial and random weights"
-_FP8_WEIGHTS = "measured on a CPU: needs at most 2.9e-1 with initial and random weights"
+_FP8_WEIGHTS = "measured on a CPU: needs at most 3.9e-1 with initial and random weights"
 _INT8 = "measured on a CPU: needs at most 2.9e-1 with random weights"
 _NOT_MEASURED = "assumed: not measured on a GPU yet"
 
@@ -59,12 +59,13 @@ TOLERANCES: dict[tuple[Stage, Precision], Tolerance] = {
     # Not measured: engines need a GPU.
     ("engine", "bf16"): Tolerance(1.6e-1, 1e-2, 0.998, _NOT_MEASURED),
     # Inputs of linear layers in FP8: 3.0e-1 (tokens of a V2 of 32 pixels, extreme images; outputs
-    # of size S 1.4e-1): margin 2.0. Cosine at least 0.9975 (S, notebook, initial).
+    # 2.7e-1, M, V2, initial): margin 2.0. Cosine at least 0.9950 (S, V2, initial). One of five V2
+    # of size S with outlier weights needs 5.4e-1 and a cosine of 0.97: it fails.
     ("deploy", "fp8"): Tolerance(6e-1, 1e-2, 0.99, _FP8),
     ("onnx", "fp8"): Tolerance(6e-1, 1e-2, 0.99, _FP8),
     ("engine", "fp8"): Tolerance(6e-1, 1e-2, 0.99, _NOT_MEASURED),
-    # Their weights, too: 2.9e-1 (stage maps of a V2 of 32 pixels, noise): margin 2.1.
-    # Cosine at least 0.975 (5 classes at 32 pixels, extreme images).
+    # Their weights, too: 3.9e-1 (S, V2, initial): margin 1.5. Cosine at least 0.975 (5
+    # classes at 32 pixels, extreme images).
     ("deploy", "fp8-weights"): Tolerance(6e-1, 1e-2, 0.95, _FP8_WEIGHTS),
     ("onnx", "fp8-weights"): Tolerance(6e-1, 1e-2, 0.95, _FP8_WEIGHTS),
     ("engine", "fp8-weights"): Tolerance(6e-1, 1e-2, 0.95, _NOT_MEASURED),
