@@ -31,52 +31,31 @@ LOCAL = ("--ray", "local", "--workers", 2)
 ACTOR = "ray::MapWorker(MapBatches(PartMaker))"
 MOST_SECONDS = 300
 
-# A command whose pictures take 50 ms each, also in Ray's workers.
-SLOW = """
-import sys, time
+# A command whose workers do something before each picture.
+BEFORE_EACH = """
+import os, sys, time
 from swin_deploy.bulk import on_ray
 from swin_deploy.cli import main
-class Slow(on_ray.PartMaker):
+class Watched(on_ray.PartMaker):
     def __call__(self, batch):
         from swin_deploy.bulk import work
         pictures_of = work.pictures_of
-        def slowly(part):
+        def watched(part):
             for one in pictures_of(part):
-                time.sleep(0.05)
+                {statement}
                 yield one
-        work.pictures_of = slowly
+        work.pictures_of = watched
         try:
             return super().__call__(batch)
         finally:
             work.pictures_of = pictures_of
-Slow.__name__ = Slow.__qualname__ = "PartMaker"
-on_ray.PartMaker = Slow
+Watched.__name__ = Watched.__qualname__ = "PartMaker"
+on_ray.PartMaker = Watched
 sys.argv[0] = "swin-deploy"
 main()
 """
-
-
-# A command whose workers die over one picture.
-DYING = """
-import os, sys
-from swin_deploy.bulk import on_ray
-from swin_deploy.cli import main
-class Dying(on_ray.PartMaker):
-    def __call__(self, batch):
-        from swin_deploy.bulk import work
-        pictures_of = work.pictures_of
-        def dying(part):
-            for one in pictures_of(part):
-                if one.name.endswith("fatal.png"):
-                    os._exit(9)
-                yield one
-        work.pictures_of = dying
-        return super().__call__(batch)
-Dying.__name__ = Dying.__qualname__ = "PartMaker"
-on_ray.PartMaker = Dying
-sys.argv[0] = "swin-deploy"
-main()
-"""
+SLOW = BEFORE_EACH.format(statement="time.sleep(0.05)")
+DYING = BEFORE_EACH.format(statement="if one.name.endswith('fatal.png'): os._exit(9)")
 
 
 def command(*arguments: object, code: str = "") -> subprocess.Popen[str]:
