@@ -35,6 +35,11 @@ class NamedPicture:
     name: str
     picture: Picture | FileError
 
+    @property
+    def short_name(self) -> str:
+        """The name as it follows the word "image" in a message."""
+        return self.name.removeprefix("image ")
+
 
 def named_picture(place: int, picture: Picture | NamedPicture) -> NamedPicture:
     """Name a picture by its path, else by its place in the order; keep a name that it has."""

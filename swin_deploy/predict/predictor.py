@@ -250,7 +250,7 @@ class Predictor:
                 yield Prediction(named.name, error=str(image))
             else:
                 size = Size(*image.shape[-2:]) if self.sizes else None
-                yield dataclasses.replace(self._answer(named.name, rows[place]), size=size)
+                yield dataclasses.replace(self._answer(named, rows[place]), size=size)
 
     def _steps_for(self, named: NamedPicture) -> Preprocessing:
         """Return the preprocessing of a picture, which may depend on its size.
@@ -262,12 +262,11 @@ class Predictor:
         if not self.sizes:
             return steps
         picture = _source(named)
-        name = named.name.removeprefix("image ")
-        size = size_of_picture(picture, channels=steps.channels, turn=steps.turn, name=name)
+        size = size_of_picture(picture, channels=steps.channels, turn=steps.turn, name=named.short_name)
         whole = isinstance(picture, np.ndarray) or is_npy(picture)
         if whole and size not in self.sizes:
             raise FileError(
-                f"image {shortened(name)} is an array of {size.sides}, and {self.name} has sizes "
+                f"image {shortened(named.short_name)} is an array of {size.sides}, and {self.name} has sizes "
                 f"{', '.join(map(str, self.sizes))}; give it one of these, or a picture"
             )
         return self.sizes[size_for(size, tuple(self.sizes))]
@@ -301,18 +300,19 @@ class Predictor:
         for row in zip(*outputs, strict=True):
             yield dict(zip(names, row, strict=True))
 
-    def _answer(self, image: str, outputs: dict[str, NDArray[np.float32]]) -> Prediction:
+    def _answer(self, named: NamedPicture, outputs: dict[str, NDArray[np.float32]]) -> Prediction:
         if not all(np.isfinite(one).all() for one in outputs.values()):
-            return Prediction(image, outputs=outputs, error=f"image {image}: {NOT_A_NUMBER}")
+            error = f"image {named.short_name}: {NOT_A_NUMBER}"
+            return Prediction(named.name, outputs=outputs, error=error)
         if not self.classifies:
-            return Prediction(image, outputs=outputs)
+            return Prediction(named.name, outputs=outputs)
         shares = scores_of(outputs["logits"], self.facts.scores)
         best = np.argsort(-shares, kind="stable")
         if self.threshold is not None:
             best = best[shares[best] >= self.threshold]
         best = best[: self.top]
         top = tuple(Scored(int(i), self._name(int(i)), float(shares[i])) for i in best)
-        return Prediction(image, top, outputs)
+        return Prediction(named.name, top, outputs)
 
     def _name(self, index: int) -> str:
         return self._names[index] if index < len(self._names) else ""
@@ -335,7 +335,7 @@ def _artifact(given: str | Path | LoadedModel) -> Path | LoadedModel:
 
 def _pixels(named: NamedPicture, steps: Preprocessing, tell: Callable[[str], None]) -> Pixels:
     """Return the model's pixels, [rows, columns, channels], of a picture in any of its forms."""
-    return load_pixels(_source(named), steps, name=named.name.removeprefix("image "), tell=tell)
+    return load_pixels(_source(named), steps, name=named.short_name, tell=tell)
 
 
 def _source(named: NamedPicture) -> Path | bytes | Image.Image | NDArray[Any]:

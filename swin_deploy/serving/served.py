@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from exporters.spec import DEFAULT_BATCH_OPT, BatchProfile, Precision
 from exporters.text_files import shortened, typed
 from swin_deploy.artifacts.facts import ModelFacts, facts_in_manifest
 from swin_deploy.artifacts.onnx_file import read_onnx
+from swin_deploy.config.names import find_variant
 from swin_deploy.predict.forms import form_of
 from swin_deploy.runners.engine_manifest import EngineManifest, read_engine_manifest
 
@@ -108,6 +110,10 @@ def read_served(artifact: Path) -> Served:
         ConfigError: If it is of another kind, of another tool, or takes no batch of one image.
         DeployError: If it cannot be read.
     """
+    if not (os.path.lexists(artifact) or find_variant(str(artifact))):
+        raise FileError(
+            f"{artifact} does not exist; give the ONNX file of swin-deploy export, or an engine"
+        )
     form = form_of(artifact)
     if form not in ("onnx", "engine"):
         if form == "sizes":
