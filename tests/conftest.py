@@ -116,6 +116,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.fixture(autouse=True)
+def _folder_is_kept() -> Iterator[None]:
+    """A test that leaves the current folder elsewhere fails, and not those after it."""
+    here = Path.cwd()
+    yield
+    assert Path.cwd() == here
+
+
 @pytest.fixture
 def tiny_reference() -> NotebookSwin:
     """A small reference model in evaluation mode, with trained-like values."""

@@ -251,7 +251,8 @@ def test_worker_refuses_another_model_and_a_folder_it_does_not_see(
         opened(model, "/nowhere")
 
 
-def test_worker_hands_its_own_error_on(tmp_path: Path) -> None:
+def test_worker_hands_its_own_error_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (part,) = parts_of_folder(tmp_path, ["a.png"], size=1, conditions="")
     worker = on_ray.PartMaker(_raise, tmp_path, str(tmp_path), None)
     (seen,) = worker({"part": [pickle.dumps(part)]})["seen"]
