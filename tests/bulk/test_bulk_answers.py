@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from command_line import IMAGES, Command
 from parquet_images import answers, by_image, structs, write_parquet
 
 import swin_deploy
+from swin_deploy.bulk.parts import Part
+from swin_deploy.bulk.sources import Sources
 from swin_deploy.images.labelled import find_images
 from swin_deploy.predict.conditions import described
 
@@ -131,6 +134,32 @@ def test_rows_after_damage_in_a_file_are_failures_and_the_rest_is_answered(
     assert len(by_image(OUT)) == 60
 
 
+def test_what_vanishes_during_the_run_is_a_row_with_the_reason(
+    swin: Command, full: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, *_ = sorted(digits.rglob("*.png"))
+    file = write_parquet(Path("set.parquet"), image=[gone.read_bytes(), None])
+    listed = Sources.parts
+
+    def vanish_then(sources: Sources, **options: Any) -> Iterator[Part]:  # noqa: ANN401
+        parts = list(listed(sources, **options))
+        gone.unlink()
+        file.unlink()
+        return iter(parts)
+
+    monkeypatch.setattr(Sources, "parts", vanish_then)
+    assert swin("predict", full, digits, file, *TO).status == 1
+    errors = {row["image"]: row["error"] for row in answers(OUT) if row["error"]}
+    reason = "cannot be read (No such file or directory);"
+    of_file = f"{file} {reason} check the file and its permissions"
+    assert errors == {
+        str(gone): f"image {gone} {reason} replace or remove the file",
+        "set.parquet#0": f"image set.parquet#0: {of_file}",
+        "set.parquet#1": f"image set.parquet#1: {of_file}",
+    }
+    assert len(by_image(OUT)) == 62
+
+
 def test_reasons_are_the_same_in_each_run(swin: Command, full: Path, digits: Path) -> None:
     good = next(digits.rglob("*.png")).read_bytes()
     file = write_parquet(Path("set.parquet"), image=[good, b"no picture"])
@@ -138,6 +167,22 @@ def test_reasons_are_the_same_in_each_run(swin: Command, full: Path, digits: Pat
     (reason,) = [row["error"] for row in answers(OUT) if row["error"]]
     because = "it has no format of pictures that Pillow knows"
     assert reason.startswith(f"image set.parquet#1 cannot be read ({because});")
+
+
+def test_each_form_of_images_is_told_with_its_own_files(
+    swin: Command, full: Path, digits: Path
+) -> None:
+    paths = sorted(digits.rglob("*.png"))
+    for name in ("a", "b"):
+        write_parquet(Path(f"set/{name}.parquet"), image=[paths[0].read_bytes()] * 2)
+    write_parquet(Path("set/c.parquet"), image=structs(paths[:3]))
+    outcome = swin("predict", full, digits, "set", *TO).assert_done()
+    told = [line.strip() for line in outcome.err.splitlines() if "Parquet files" in line]
+    assert told == [
+        "2 Parquet files with 4 rows: images from column image, bytes",
+        "1 Parquet files with 3 rows: images from column image, bytes or paths",
+    ]
+    assert len(answers(OUT)) == 67
 
 
 def test_column_with_a_dot_is_not_the_field_of_another(
