@@ -41,7 +41,8 @@ ENDING_S, POLL_S = 5.0, 0.1
 UNFINISHED = ".part-*.tmp"
 # Variables that Ray reads when it is imported, unless the user says otherwise.
 NO_STATISTICS = {"RAY_USAGE_STATS_ENABLED": "0"}
-FEW_TRIES = {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # of 41 s each, where something else listens
+# Where something else listens: one try, of 20 s and not 40, in which Ctrl-C is not heard.
+FEW_TRIES = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": "10"}
 Load = Callable[[], Predictor]
 Begin = Callable[[str], int]
 

@@ -205,6 +205,21 @@ def test_wrong_address_is_one_line(
     assert not OUT.exists()
 
 
+def test_wait_for_a_cluster_is_short_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(on_ray, "load_ray", lambda: None)
+    variable = "RAY_py_gcs_connect_timeout_s"
+    for address, before, after in (
+        ("auto", {}, "10"),
+        ("auto", {variable: "60"}, "60"),
+        ("local", {}, None),
+    ):
+        monkeypatch.setattr(os, "environ", dict(before))
+        on_ray.Cluster(address, _raise, OUT, workers=None)
+        assert os.environ.get(variable) == after
+
+
 def test_missing_ray_is_named_with_how_to_install_it(
     swin: Command, full: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
