@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import pickle
@@ -239,7 +240,8 @@ def test_missing_ray_is_named_with_how_to_install_it(
         ([{"CPU": 2}], 2, 2, {"num_cpus": 1}),
         ([{"CPU": 6}, {"CPU": 2}], None, 4, {"num_cpus": 2}),
         ([{"CPU": 6}, {"CPU": 2}], 1, 1, {"num_cpus": 6}),
-        ([{"CPU": 1}], 3, 3, {"num_cpus": 1}),
+        ([{"CPU": 1}], 3, 3, {"num_cpus": 1 / 3}),
+        ([{"CPU": 5}, {"CPU": 3}], 2, 2, {"num_cpus": 3}),
         ([{"CPU": 8, "GPU": 1}, {"CPU": 64, "GPU": 8}], None, 9, {"num_cpus": 1, "num_gpus": 1}),
         ([{"CPU": 8, "GPU": 1}], 2, 2, {"num_cpus": 1, "num_gpus": 0.5}),
         ([{"CPU": 4}, {}], None, 1, {"num_cpus": 4}),
@@ -251,6 +253,20 @@ def test_workers_fit_on_their_nodes(
     found = [{"Alive": True, "Resources": one} for one in nodes]
     gone = {"Alive": False, "Resources": {"CPU": 1000, "GPU": 1000}}
     assert on_ray.worker_shares([*found, gone], asked) == (workers, share)
+
+
+def test_workers_that_were_asked_for_run_at_the_same_time() -> None:
+    cases = ((1,), (2,), (5, 3), (1, 8, 64)), (0, 1, 8), (*range(1, 30), 100, 1000)
+    for cpus, gpus, workers in itertools.product(*cases):
+        nodes = [{"CPU": one + workers * bool(gpus), "GPU": gpus} for one in cpus]
+        alive = [{"Alive": True, "Resources": node} for node in nodes]
+        found, share = on_ray.worker_shares(alive, workers)
+        room = 0
+        for node in nodes:
+            on_cores = int(node["CPU"] / share["num_cpus"] + 1e-6)
+            on_gpus = node["GPU"] * int(1 / share.get("num_gpus", 1) + 1e-6)  # none is on two
+            room += min(on_cores, on_gpus) if gpus else on_cores
+        assert room >= found == workers, (nodes, share)
 
 
 def test_worker_passes_over_a_part_that_was_begun_too_often(
