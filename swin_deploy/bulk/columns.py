@@ -79,6 +79,10 @@ def opened_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
         file = arrow.OSFile(os.fsencode(path))  # a path would have to be UTF-8
         return arrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
     except (OSError, arrow.ArrowException, ValueError) as err:
+        if isinstance(err, OSError) and err.errno:
+            raise FileError(
+                f"{path} cannot be read ({reason_of(err)}); check the file and its permissions"
+            ) from err
         raise FileError(
             f"{path} is not a Parquet file that can be read ({reason_of(err)}); replace it, or "
             "leave it out"
@@ -87,8 +91,9 @@ def opened_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
 
 def reason_of(err: BaseException) -> str:
     """Return an error of pyarrow in one short line."""
-    text = getattr(err, "strerror", None) or " ".join(str(err).split())
-    return str(shortened(text or type(err).__name__))
+    if isinstance(err, OSError) and err.errno:  # its text has the path, and the reason twice
+        return os.strerror(err.errno)
+    return shortened(" ".join(str(err).split()) or type(err).__name__)
 
 
 def _likely(forms: dict[str, str]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import pickle
 import signal
@@ -41,7 +42,8 @@ ENDING_S, POLL_S = 5.0, 0.1
 UNFINISHED = ".part-*.tmp"
 # Variables that Ray reads when it is imported, unless the user says otherwise.
 NO_STATISTICS = {"RAY_USAGE_STATS_ENABLED": "0"}
-FEW_TRIES = {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # of 41 s each, where something else listens
+# Where something else listens: one try, of 20 s and not 40, in which Ctrl-C is not heard.
+FEW_TRIES = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": "10"}
 Load = Callable[[], Predictor]
 Begin = Callable[[str], int]
 
@@ -192,10 +194,7 @@ class Cluster:
         try:
             self._ray.init(**started, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as err:
-            raise MissingBackendError(
-                f"no Ray cluster at {self._address} ({error_words(err)}); begin one with ray start "
-                f"--head, or take --ray {LOCAL}"
-            ) from err
+            raise _no_cluster(self._address, error_words(err)) from err
         finally:
             for number, handler in handlers.items():  # Ray takes SIGTERM for itself
                 signal.signal(number, handler)
@@ -205,7 +204,7 @@ class Cluster:
     def text(self) -> str:
         """Number of workers, and what each has."""
         gpus, cores = self._share.get("num_gpus"), self._share["num_cpus"]
-        own = f"{gpus:.3g} GPU" if gpus else f"{cores} core" + "s" * (cores > 1)
+        own = f"{gpus:.3g} GPU" if gpus else f"{cores:.3g} core" + "s" * (cores > 1)
         return f"{self._workers} workers with {own} each"
 
     def describe(self) -> Described:
@@ -279,18 +278,20 @@ def worker_shares(
 
     Args:
         nodes: Nodes of the cluster, as Ray describes them.
-        workers: Number of workers that was asked for; None for one a GPU, else as many as fit.
+        workers: Number of workers that was asked for, which all run at the same time; None for
+            one a GPU, else as many as fit.
     """
     found = [one["Resources"] for one in nodes if one["Alive"]]
     gpus = int(sum(one.get("GPU", 0) for one in found))
     if gpus:  # a core each: pictures are decoded in threads, and nodes differ
         count = workers or gpus
-        return count, {"num_cpus": 1, "num_gpus": min(1, gpus / count)}
+        return count, {"num_cpus": 1, "num_gpus": 1 / math.ceil(count / gpus)}
     cores = [int(one["CPU"]) for one in found if one.get("CPU", 0) >= 1] or [1]
     if workers is None:
         share = min(CORES_A_WORKER, *cores)
         return sum(one // share for one in cores), {"num_cpus": share}
-    return workers, {"num_cpus": min(max(sum(cores) // workers, 1), max(cores))}
+    fit = (n for n in range(max(cores), 0, -1) if sum(one // n for one in cores) >= workers)
+    return workers, {"num_cpus": next(fit, 0) or 1 / math.ceil(workers / sum(cores))}
 
 
 def _remove_unfinished(folder: Path) -> None:
@@ -324,11 +325,14 @@ def _require_listener(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except (OSError, OverflowError, ValueError) as err:
-        reason = getattr(err, "strerror", None) or error_words(err)
-        raise MissingBackendError(
-            f"no Ray cluster at {address} ({reason}); begin one with ray start --head, or take "
-            f"--ray {LOCAL}"
-        ) from err
+        raise _no_cluster(address, getattr(err, "strerror", None) or error_words(err)) from err
+
+
+def _no_cluster(address: str, reason: str) -> MissingBackendError:
+    return MissingBackendError(
+        f"no Ray cluster at {address} ({reason}); begin one with ray start --head, or take --ray "
+        f"{LOCAL}"
+    )
 
 
 def _require_same(found: dict[str, Any], wanted: dict[str, Any], here: str) -> None:

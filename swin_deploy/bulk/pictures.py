@@ -90,6 +90,5 @@ def _picture(value: object, part: Part, row: int) -> NamedPicture:
         return NamedPicture(name, data)
     if isinstance(path, str) and path:
         return NamedPicture(name, Path(part.source).parent / path)
-    return NamedPicture(
-        name, FileError(f"image {shortened(place)} is null; fill the row, or leave it out")
-    )
+    what = f"image {shortened(place)} is null or an empty text; fill the row, or leave it out"
+    return NamedPicture(name, FileError(what))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.errors import FileError
+from exporters.text_files import shortened
 from swin_deploy.bulk.columns import ImageFile, read_image_file
 from swin_deploy.bulk.parts import Part, parts_of_file, parts_of_folder
 from swin_deploy.images.arrays import ARRAY_SUFFIX
@@ -47,12 +48,13 @@ class Sources:
     @property
     def notes(self) -> list[str]:
         """Remarks on where the images are taken from, which no option said."""
-        found = dict.fromkeys((one.column, one.form) for one in self.files)
-        rows = sum(one.rows for one in self.files)
+        found: dict[tuple[str, str], list[int]] = {}
+        for one in self.files:
+            found.setdefault((one.column, one.form), []).append(one.rows)
         return [
-            f"{len(self.files):,} Parquet files with {rows:,} rows: images from column {column}, "
-            f"{form}"
-            for column, form in found
+            f"{len(rows):,} Parquet files with {sum(rows):,} rows: images from column "
+            f"{shortened(column)}, {form}"
+            for (column, form), rows in found.items()
         ]
 
     def parts(self, *, size: int, key: Mapping[str, Any]) -> Iterator[Part]:

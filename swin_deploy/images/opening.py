@@ -135,5 +135,7 @@ def _one_line(err: BaseException) -> str:
 
     if isinstance(err, UnidentifiedImageError):  # its text has a path, or a place in the memory
         return "it has no format of pictures that Pillow knows"
+    if isinstance(err, OSError) and err.strerror:  # the whole text has the path once more
+        return err.strerror
     text = AN_OBJECT.sub("", " ".join(str(err).split()))
     return shortened(text) if text and not isinstance(err, MemoryError) else type(err).__name__

@@ -262,11 +262,12 @@ class Predictor:
         if not self.sizes:
             return steps
         picture = _source(named)
-        size = size_of_picture(picture, channels=steps.channels, turn=steps.turn, name=named.short_name)
+        name = named.short_name
+        size = size_of_picture(picture, channels=steps.channels, turn=steps.turn, name=name)
         whole = isinstance(picture, np.ndarray) or is_npy(picture)
         if whole and size not in self.sizes:
             raise FileError(
-                f"image {shortened(named.short_name)} is an array of {size.sides}, and {self.name} has sizes "
+                f"image {shortened(name)} is an array of {size.sides}, and {self.name} has sizes "
                 f"{', '.join(map(str, self.sizes))}; give it one of these, or a picture"
             )
         return self.sizes[size_for(size, tuple(self.sizes))]

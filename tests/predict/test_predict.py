@@ -23,6 +23,7 @@ from PIL import Image
 from exporters.errors import ComparisonError, ConfigError, FileError
 from swin_deploy.images.labelled import find_images
 from swin_deploy.images.scores import scores_of
+from swin_deploy.predict.pictures import NamedPicture
 from swin_deploy.predict.predictor import Prediction, Predictor
 from swin_deploy.predict.table import PredictionTable
 
@@ -411,7 +412,7 @@ def test_answer_that_is_no_number_is_an_error(exported: Path) -> None:
     with Predictor(exported) as predictor:
         shape = (1, predictor.facts.config.num_classes)
         rows = predictor._rows((np.full(shape, np.nan, np.float32),))
-        answer = predictor._answer("x.png", next(rows))
+        answer = predictor._answer(NamedPicture("x.png", Path("x.png")), next(rows))
         assert "no number" in answer.error
         assert not answer.top
         with pytest.raises(ComparisonError, match="its facts say"):
