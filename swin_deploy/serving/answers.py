@@ -56,8 +56,11 @@ def check_tensors(endpoint: Endpoint, server: Server) -> Check:
         values = server.metadata(endpoint.model)
         found = {(one["name"], one["datatype"], tuple(map(int, one["shape"][1:])))
                  for one in (*values["inputs"], *values["outputs"])}  # fmt: skip
-    except (KeyError, TypeError, ValueError, ServerError) as err:
+    except ServerError as err:
         return Check("tensors", "fail", f"no metadata of {endpoint.model} ({err})")
+    except (KeyError, TypeError, ValueError):
+        reason = "the answer is not of the V2 protocol"
+        return Check("tensors", "fail", f"no metadata of {endpoint.model} ({reason})")
     wanted = {
         (one.name, DATATYPES[one.type], one.dims) for one in (endpoint.input, *endpoint.outputs)
     }
