@@ -25,6 +25,7 @@ from swin_deploy.serving.containers import MATRIX, image_of, release_for, requir
 from swin_deploy.serving.golden import Golden, make_golden
 from swin_deploy.serving.optimum import optimum_files
 from swin_deploy.serving.preprocess_model import STEPS_FILE
+from swin_deploy.serving.protocol import DATATYPES
 from swin_deploy.serving.scores_model import LABELS_FILE
 from swin_deploy.serving.served import Served
 from swin_deploy.serving.standalone import standalone
@@ -214,6 +215,7 @@ def _facts(served: Served, wish: Wish, golden: Golden | None) -> dict[str, Any]:
         "facts": served.facts,
         "wish": wish,
         "tag": plain_name(wish.name),
+        "datatype": DATATYPES[served.input.type],
         "golden": golden,
         "picture": "" if golden is None else next(iter(golden.pictures)),
         "engine": engine,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from swin_deploy.images.decode import MOST_PIXELS
 from swin_deploy.images.scores import TAG_THRESHOLD
 from swin_deploy.serving.dali import dali_files
-from swin_deploy.serving.pbtxt import Word, to_pbtxt
+from swin_deploy.serving.pbtxt import TYPES, Word, edge, to_pbtxt
 from swin_deploy.serving.preprocess_model import STEPS_FILE
 from swin_deploy.serving.scores_model import LABELS_FILE
 from swin_deploy.serving.served import Served, Tensor
@@ -24,12 +24,6 @@ REPOSITORY = "models"  # the folder that Triton is given
 PICTURE, SCORES, ANSWERS = "image", "scores", "answers"
 MOST_ANSWERS = {"softmax": 5, "sigmoid": 50, "none": 5}
 DELAY_US = 500  # that a request waits for others: a tenth of a call of a small model on a GPU
-TYPES = {
-    "float32": "TYPE_FP32",
-    "float16": "TYPE_FP16",
-    "uint8": "TYPE_UINT8",
-    "object": "TYPE_STRING",
-}
 MODEL_FILES = {"onnx": "model.onnx", "tensorrt": "model.plan"}
 # A model.py is read by Triton in a process for each instance.
 INSTANCES = 2
@@ -46,14 +40,13 @@ def triton_files(served: Served, name: str, *, decoder: Decoder = "pillow") -> F
     Raises:
         ConfigError: If DALI cannot do the steps.
     """
-    files = model_files(served, f"{name}-model")
+    files, given = model_files(served, f"{name}-model"), picture_tensor(decoder)
     if decoder == "dali":
-        files |= dali_files(served, f"{REPOSITORY}/{name}-preprocess", f"{name}-preprocess")
+        files |= dali_files(served, given, f"{REPOSITORY}/{name}-preprocess")
     else:
         files |= _preprocess_files(served, f"{name}-preprocess")
     if served.classifies:
         files |= _scores_files(served, f"{name}-scores")
-    given = picture_tensor(decoder)
     files[f"{REPOSITORY}/{name}/config.pbtxt"] = _config(_ensemble(served, name, given))
     files[f"{REPOSITORY}/{name}/1/README.txt"] = b"This folder is empty on purpose: Triton asks \
 for one for each version.\n"
@@ -96,8 +89,8 @@ def _model(served: Served, name: str) -> dict[str, Any]:
         "name": name,
         **loaded,
         "max_batch_size": batches.max,
-        "input": _edge(served.input),
-        "output": [_edge(one) for one in served.outputs],
+        "input": edge(served.input),
+        "output": [edge(one) for one in served.outputs],
         **_one_version(),
         "dynamic_batching": batching if preferred else {},
         "instance_group": {"count": 1},
@@ -110,14 +103,6 @@ def _warm_up(given: Tensor, batch: int) -> dict[str, Any]:
     value = {"data_type": Word(TYPES[given.type]), "dims": list(given.dims), "zero_data": True}
     inputs = {"key": given.name, "value": value}
     return {"name": f"batch of {batch}", "batch_size": batch, "inputs": inputs}
-
-
-def _edge(tensor: Tensor) -> dict[str, Any]:
-    return {
-        "name": tensor.name,
-        "data_type": Word(TYPES[tensor.type]),
-        "dims": list(tensor.dims),
-    }
 
 
 def _one_version() -> dict[str, Any]:
@@ -155,8 +140,8 @@ def _preprocess_files(served: Served, name: str) -> Files:
     folder = f"{REPOSITORY}/{name}"
     message = {
         **_python_model(name, served),
-        "input": _edge(picture_tensor("pillow")),
-        "output": _edge(served.input),
+        "input": edge(picture_tensor("pillow")),
+        "output": edge(served.input),
         "parameters": _parameters({"most_pixels": str(MOST_PIXELS)}),
     }
     source = standalone(
@@ -178,7 +163,7 @@ def _scores_files(served: Served, name: str) -> Files:
     said = {"scores": kind} | ({"threshold": str(TAG_THRESHOLD)} if kind == "sigmoid" else {})
     message = {
         **_python_model(name, served),
-        "input": _edge(served.outputs[0]),
+        "input": edge(served.outputs[0]),
         "output": _score_edges(served),
         "parameters": _parameters(said),
     }
@@ -191,8 +176,8 @@ def _scores_files(served: Served, name: str) -> Files:
 
 
 def _score_edges(served: Served) -> list[dict[str, Any]]:
-    scores, answers = map(_edge, score_tensors(served))
-    return [{**scores, "label_filename": LABELS_FILE}, answers, _edge(served.outputs[0])]
+    scores, answers = map(edge, score_tensors(served))
+    return [{**scores, "label_filename": LABELS_FILE}, answers, edge(served.outputs[0])]
 
 
 def score_tensors(served: Served) -> tuple[Tensor, Tensor]:
@@ -221,8 +206,8 @@ def _ensemble(served: Served, name: str, picture: Tensor) -> dict[str, Any]:
         "name": name,
         "platform": "ensemble",
         "max_batch_size": served.batches.max,
-        "input": _edge(picture),
-        "output": [_edge(one) for one in outputs],
+        "input": edge(picture),
+        "output": [edge(one) for one in outputs],
         **_one_version(),
         "ensemble_scheduling": {"step": steps},
         "parameters": _parameters({**_origin(served), "scores": served.facts.scores}),

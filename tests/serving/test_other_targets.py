@@ -116,7 +116,7 @@ def test_preprocessing_of_an_ovms_bundle_is_that_of_predict(
         "import sys, pathlib, numpy\n"
         "sys.modules['swin_deploy'] = sys.modules['exporters'] = None\n"
         "import preprocessing\n"
-        "image = preprocessing.prepare(pathlib.Path(sys.argv[1]).read_bytes(), pixels=False)\n"
+        "image = preprocessing.prepare(pathlib.Path(sys.argv[1]).read_bytes(), kind='float32')\n"
         "numpy.save(sys.argv[2], image)\n"
     )
     command = [sys.executable, "-c", code, str(picture), str(tmp_path / "image.npy")]
