@@ -153,8 +153,12 @@ def _files(served: Served, wish: Wish) -> Files:
     files["client.py"] = text_of("client.py.j2", facts).encode()
     files["Dockerfile"] = text_of("Dockerfile", facts).encode()
     if wish.target == "kserve":
+        engine = served.engine is not None
         files["inferenceservice.yaml"] = kserve_text(
-            wish.name, engine=served.kind != "onnx", compatible=facts["compatible"]
+            wish.name,
+            engine=engine,
+            gpu=engine or served.needs_gpu,
+            compatible=facts["compatible"],
         )
     return files
 

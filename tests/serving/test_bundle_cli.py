@@ -288,8 +288,9 @@ def test_bfloat16_needs_a_reference_and_the_server_a_gpu(
     if current_gpu() is None:
         outcome = swin("bundle", "half.onnx", "--for", "triton")
         outcome.assert_error("give --reference, the checkpoint or its fp32 ONNX file")
-    outcome = swin("bundle", "half.onnx", "--for", "triton", "--reference", full).assert_done()
+    outcome = swin("bundle", "half.onnx", "--for", "kserve", "--reference", full).assert_done()
     assert "ONNX Runtime runs bf16 on a GPU alone" in outcome.err
+    assert 'nvidia.com/gpu: "1"' in (tmp_path / "bundle" / "inferenceservice.yaml").read_text()
     text = (tmp_path / "bundle" / "README.md").read_text()
     assert "It needs a GPU" in text
     assert "Leave out `--gpus all`" not in text
