@@ -36,6 +36,7 @@ from swin_deploy.serving.triton import (
     Decoder,
     Files,
     labels_of,
+    names_of,
     picture_tensor,
     score_tensors,
     triton_files,
@@ -270,6 +271,21 @@ def _warnings(served: Served, wish: Wish) -> tuple[str, ...]:
             "transformers rounds odd margins of the centre crop in another way than "
             f"{steps.crop_rounding}: some pictures are cut one pixel apart from predict's"
         )
+    if served.classifies and wish.target != "optimum":
+        found += _changed_names(served)
     if not served.facts.checkpoint_sha256:
         found.append("the weights are random: the answers mean nothing")
     return (*found, *(one.text for one in served.facts.assumptions))
+
+
+def _changed_names(served: Served) -> list[str]:
+    """Return what is said of class names that are other ones in the server."""
+    pairs = zip(names_of(served), labels_of(served), strict=True)
+    changed = [(name, label) for name, label in pairs if name != label]
+    if not changed:
+        return []
+    name, label = changed[0]
+    return [
+        "labels are single lines of signs that are shown, so the server has other names than "
+        f"predict for {len(changed)} of the classes: {shortened(ascii(name))} is {label!r}"
+    ]

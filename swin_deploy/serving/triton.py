@@ -67,11 +67,17 @@ def model_files(served: Served, name: str) -> Files:
     return files | {f"{folder}/config.pbtxt": _config(_model(served, name))}
 
 
-def labels_of(served: Served) -> list[str]:
-    """Return a name for each class, in one line each."""
+def names_of(served: Served) -> list[str]:
+    """Return a name for each class, as ``predict`` shows it."""
     names = served.facts.class_names or ("",) * served.facts.config.num_classes
+    return [one or f"class {index}" for index, one in enumerate(names)]
+
+
+def labels_of(served: Served) -> list[str]:
+    """Return a name for each class in one line: signs that are not shown there are spaces."""
+    names = names_of(served)
     shown = ("".join(sign if sign.isprintable() else " " for sign in one) for one in names)
-    return [" ".join(one.split()) or f"class {index}" for index, one in enumerate(shown)]
+    return [one if one.strip() else f"class {index}" for index, one in enumerate(shown)]
 
 
 def _config(message: Mapping[str, Any]) -> bytes:

@@ -373,7 +373,7 @@ def test_labels_are_one_line_each(full: Path) -> None:
     facts = dataclasses.replace(served.facts, class_names=names)
     files = triton_files(dataclasses.replace(served, facts=facts), "m")
     labels = str(files["models/m-scores/labels.txt"], "utf-8").split("\n")  # type: ignore[arg-type]
-    assert labels[:4] == ['a b"', "class 1", "c:d", "[31m"]
+    assert labels[:4] == ['a b"', "class 1", "c:d", " [31m"]
     assert len(labels) == 11
 
 
