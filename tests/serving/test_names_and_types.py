@@ -1,13 +1,17 @@
-"""Names of classes and types of tensors in bundles: as the file has them, or told."""
+"""Names, types and golden pictures in bundles: as the file has them, or told."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bundles import write_engine_of
 from command_line import Command
+from photographs import write_photographs
+
+from swin_deploy.serving.bundle import read_bundle
 
 EXPORT = ("export", "--model", "notebook-digits", "-q", "--output")
 HALF = ("--precision", "fp16", "--io-precision", "fp16")
@@ -60,3 +64,34 @@ def test_names_that_no_line_holds_are_told(target: str, swin: Command, tmp_path:
     path = folder / ("models/m-scores/labels.txt" if target == "triton" else "labels.txt")
     assert path.read_text().split("\n")[:3] == ["a b", "class 1", "  c"]
     assert "other names than predict for 1 of the classes: 'a\\nb' is 'a b'" in outcome.err
+
+
+def test_golden_outputs_of_a_checkpoint_are_for_the_files_own_pictures(
+    swin: Command, tmp_path: Path
+) -> None:
+    """The steps that an export was given are in its file, and in no checkpoint."""
+    steps = ("--resize-mode", "pad", "--mean", "0.4", "--std", "0.3")
+    swin(*EXPORT, "m.onnx", *steps).assert_done()
+    found = []
+    for options in ((), ("--reference", "notebook-digits")):
+        swin("bundle", "m.onnx", "--for", "triton", *options).assert_done()
+        golden = read_bundle(tmp_path / "bundle").service.golden
+        assert golden is not None
+        found.append(golden.outputs["logits"])
+    itself, checkpoint = found
+    np.testing.assert_allclose(itself, checkpoint, atol=1e-4)
+
+
+def test_manifest_of_sizes_is_no_reference(swin: Command) -> None:
+    swin(*EXPORT, "m.json", "--image-size", "56", "--image-size", "112").assert_done()
+    outcome = swin("bundle", "m-56.onnx", "--for", "triton", "--reference", "m.json")
+    outcome.assert_error("m.json is a manifest of sizes, and m-56.onnx has one; give the file of")
+
+
+def test_golden_picture_that_cannot_be_read_is_named(swin: Command, tmp_path: Path) -> None:
+    swin(*EXPORT, "m.onnx").assert_done()
+    write_photographs(tmp_path / "p")
+    (tmp_path / "p" / "00 broken.png").write_bytes(b"x")
+    outcome = swin("bundle", "m.onnx", "--for", "triton", "--images", "p")
+    outcome.assert_error("00 broken.png cannot be read")
+    assert not (tmp_path / "bundle").exists()
