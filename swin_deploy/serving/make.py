@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,20 +20,23 @@ from swin_deploy.serving.bundle import (
     read_bundle,
     write_bundle,
 )
-from swin_deploy.serving.containers import MATRIX, image_of, release_for, require_backend
+from swin_deploy.serving.containers import (
+    MATRIX,
+    image_of,
+    release_for,
+    require_backend,
+    short_version,
+)
 from swin_deploy.serving.golden import Golden, make_golden
 from swin_deploy.serving.optimum import optimum_files
-from swin_deploy.serving.preprocess_model import STEPS_FILE
+from swin_deploy.serving.ovms import ovms_files
 from swin_deploy.serving.protocol import DATATYPES
-from swin_deploy.serving.scores_model import LABELS_FILE
 from swin_deploy.serving.served import Served
-from swin_deploy.serving.standalone import standalone
 from swin_deploy.serving.texts import kserve_text, plain_name, text_of
 from swin_deploy.serving.triton import (
-    MODEL_FILES,
-    REPOSITORY,
     Decoder,
     Files,
+    answer_count,
     labels_of,
     names_of,
     picture_tensor,
@@ -149,7 +151,8 @@ def _files(served: Served, wish: Wish) -> Files:
         return optimum_files(served)
     facts = _facts(served, wish, None)
     if wish.target == "ovms":
-        return _ovms_files(served, wish.name, facts)
+        client = text_of("client_images.py.j2", facts).encode()
+        return ovms_files(served, wish.name) | {"client.py": client}
     files = triton_files(served, wish.name, decoder=wish.decoder)
     files["client.py"] = text_of("client.py.j2", facts).encode()
     files["Dockerfile"] = text_of("Dockerfile", facts).encode()
@@ -162,30 +165,6 @@ def _files(served: Served, wish: Wish) -> Files:
             compatible=facts["compatible"],
         )
     return files
-
-
-def _ovms_files(served: Served, name: str, facts: dict[str, Any]) -> Files:
-    """Return the files for OpenVINO Model Server, whose clients prepare the pictures."""
-    first, *others = served.files
-    place = f"{REPOSITORY}/{name}"
-    # Processors with AMX would run float32 in bfloat16, which is another model than was proved.
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    entry = {"name": name, "base_path": place, "plugin_config": exact}
-    config = {"model_config_list": [{"config": entry}]}
-    source = standalone(
-        "swin_deploy.serving.preprocess_model", "prepare", leave_out=("Preprocessing.from_dict",)
-    )
-    steps = json.dumps(served.facts.preprocessing.to_dict(), indent=2) + "\n"
-    files: Files = {f"{place}/1/{MODEL_FILES['onnx']}": first}
-    files |= {f"{place}/1/{one.name}": one for one in others}
-    if served.classifies:
-        files[LABELS_FILE] = ("\n".join(labels_of(served)) + "\n").encode()
-    return files | {
-        "config.json": (json.dumps(config, indent=2) + "\n").encode(),
-        "preprocessing.py": source.encode(),
-        STEPS_FILE: steps.encode(),
-        "client.py": text_of("client_images.py.j2", facts).encode(),
-    }
 
 
 def _endpoint(served: Served, wish: Wish) -> Endpoint:
@@ -228,9 +207,9 @@ def _facts(served: Served, wish: Wish, golden: Golden | None) -> dict[str, Any]:
         "image": image_of(release) if release else "",
         "matrix": MATRIX,
         "version": engine.version if engine else "",
-        "short": ".".join(engine.version.split(".")[:3]) if engine else "",
+        "short": short_version(engine.version) if engine else "",
         "major": engine.version.split(".")[0] if engine else "",
-        "answers": served.classifies,
+        "answers": answer_count(served) if served.classifies else 0,
         "outputs": [one.name for one in served.outputs],
     }
 

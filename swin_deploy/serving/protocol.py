@@ -83,14 +83,6 @@ class Server:
         """Return the answer to a request without content, parsed; an empty text for none."""
         return _parsed(self._ask(path, None, {})[0])
 
-    def is_ready(self, model: str) -> bool:
-        """Tell whether the server and one of its models take requests.
-
-        Raises:
-            ServerError: If there is no server.
-        """
-        return not self.refusal(model)
-
     def refusal(self, model: str) -> str:
         """Return why a model takes no requests, in the server's words; empty if it takes some.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swin_deploy.images.decode import MOST_PIXELS
-from swin_deploy.images.scores import TAG_THRESHOLD
 from swin_deploy.serving.dali import dali_files
 from swin_deploy.serving.pbtxt import TYPES, Word, edge, to_pbtxt
 from swin_deploy.serving.preprocess_model import STEPS_FILE
@@ -60,11 +59,34 @@ def picture_tensor(decoder: Decoder) -> Tensor:
 
 def model_files(served: Served, name: str) -> Files:
     """Return the folder of the model itself: its configuration and its file."""
-    folder = f"{REPOSITORY}/{name}"
+    config = {f"{REPOSITORY}/{name}/config.pbtxt": _config(_model(served, name))}
+    return version_files(served, name) | config
+
+
+def version_files(served: Served, name: str) -> Files:
+    """Return the file in the folder of a model's version, and those that hold its weights apart."""
+    folder = f"{REPOSITORY}/{name}/1"
     first, *others = served.files
-    files: Files = {f"{folder}/1/{MODEL_FILES[served.kind]}": first}
-    files |= {f"{folder}/1/{one.name}": one for one in others}
-    return files | {f"{folder}/config.pbtxt": _config(_model(served, name))}
+    apart: Files = {f"{folder}/{one.name}": one for one in others}
+    return {f"{folder}/{MODEL_FILES[served.kind]}": first, **apart}
+
+
+def steps_files(served: Served, definition: str, *, code: str, folder: str = "") -> Files:
+    """Return the very code of ``predict`` that prepares pictures, and the steps next to it.
+
+    Args:
+        served: The file to serve.
+        definition: Name in ``preprocess_model``.
+        code: Path of the file with its code.
+        folder: Folder of both in the bundle, with a slash at its end.
+    """
+    source = standalone(
+        "swin_deploy.serving.preprocess_model",
+        definition,
+        leave_out=("Preprocessing.from_dict",),
+    )
+    steps = json.dumps(served.facts.preprocessing.to_dict(), indent=2) + "\n"
+    return {f"{folder}{code}": source.encode(), f"{folder}{STEPS_FILE}": steps.encode()}
 
 
 def names_of(served: Served) -> list[str]:
@@ -78,6 +100,11 @@ def labels_of(served: Served) -> list[str]:
     names = names_of(served)
     shown = ("".join(sign if sign.isprintable() else " " for sign in one) for one in names)
     return [one if one.strip() else f"class {index}" for index, one in enumerate(shown)]
+
+
+def labels_file(served: Served) -> bytes:
+    """Return ``labels.txt``: a label a line."""
+    return ("\n".join(labels_of(served)) + "\n").encode()
 
 
 def _config(message: Mapping[str, Any]) -> bytes:
@@ -150,34 +177,23 @@ def _preprocess_files(served: Served, name: str) -> Files:
         "output": edge(served.input),
         "parameters": _parameters({"most_pixels": str(MOST_PIXELS)}),
     }
-    source = standalone(
-        "swin_deploy.serving.preprocess_model",
-        "TritonPythonModel",
-        leave_out=("Preprocessing.from_dict",),
-    )
-    steps = json.dumps(served.facts.preprocessing.to_dict(), indent=2) + "\n"
-    return {
-        f"{folder}/config.pbtxt": _config(message),
-        f"{folder}/1/model.py": source.encode(),
-        f"{folder}/1/{STEPS_FILE}": steps.encode(),
-    }
+    files = steps_files(served, "TritonPythonModel", code="model.py", folder=f"{folder}/1/")
+    return files | {f"{folder}/config.pbtxt": _config(message)}
 
 
 def _scores_files(served: Served, name: str) -> Files:
     folder = f"{REPOSITORY}/{name}"
-    kind = served.facts.scores
-    said = {"scores": kind} | ({"threshold": str(TAG_THRESHOLD)} if kind == "sigmoid" else {})
     message = {
         **_python_model(name, served),
         "input": edge(served.outputs[0]),
         "output": _score_edges(served),
-        "parameters": _parameters(said),
+        "parameters": _parameters({"scores": served.facts.scores}),
     }
     source = standalone("swin_deploy.serving.scores_model", "TritonPythonModel")
     return {
         f"{folder}/config.pbtxt": _config(message),
         f"{folder}/1/model.py": source.encode(),
-        f"{folder}/{LABELS_FILE}": ("\n".join(labels_of(served)) + "\n").encode(),
+        f"{folder}/{LABELS_FILE}": labels_file(served),
     }
 
 
@@ -189,8 +205,13 @@ def _score_edges(served: Served) -> list[dict[str, Any]]:
 def score_tensors(served: Served) -> tuple[Tensor, Tensor]:
     """Return the tensors that a classifier's logits are made to: scores, and the best classes."""
     (logits,) = served.outputs
-    top = min(MOST_ANSWERS[served.facts.scores], logits.dims[0])
-    return Tensor(SCORES, "float32", logits.dims), Tensor(ANSWERS, "object", (top,))
+    dims = (answer_count(served),)
+    return Tensor(SCORES, "float32", logits.dims), Tensor(ANSWERS, "object", dims)
+
+
+def answer_count(served: Served) -> int:
+    """Return the number of classes that an answer names."""
+    return min(MOST_ANSWERS[served.facts.scores], served.facts.config.num_classes)
 
 
 def _ensemble(served: Served, name: str, picture: Tensor) -> dict[str, Any]:

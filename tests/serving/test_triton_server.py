@@ -338,7 +338,7 @@ def _control(server: Server, model: str, action: str) -> None:
     """Load or unload a model; the load of a row does not load its models, nor its unload them."""
     server.post(f"v2/repository/models/{model}/{action}", b"{}", {})
     deadline = time.monotonic() + 30
-    while server.is_ready(model) != (action == "load"):
+    while bool(server.refusal(model)) == (action == "load"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
