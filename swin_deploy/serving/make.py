@@ -11,6 +11,7 @@ from typing import Any
 from exporters.errors import ConfigError
 from exporters.precisions import FP8_FORMS
 from exporters.text_files import shortened
+from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.serving.bundle import (
     Bundle,
     Endpoint,
@@ -243,18 +244,30 @@ def _warnings(served: Served, wish: Wish) -> tuple[str, ...]:
             "DALI's pipeline was not run in Triton, and its images are near Pillow's, not equal to "
             "them: check the server with swin-deploy bundle DIR --check URL"
         )
-    steps = served.facts.preprocessing
-    cropped = steps.resize_mode == "shortest" and steps.crop_rounding != "huggingface"
-    if wish.target == "optimum" and cropped:
-        found.append(
-            "transformers rounds odd margins of the centre crop in another way than "
-            f"{steps.crop_rounding}: some pictures are cut one pixel apart from predict's"
-        )
-    if served.classifies and wish.target != "optimum":
+    if wish.target == "optimum":
+        found += _other_pictures(served.facts.preprocessing)
+    elif served.classifies:
         found += _changed_names(served)
     if not served.facts.checkpoint_sha256:
         found.append("the weights are random: the answers mean nothing")
     return (*found, *(one.text for one in served.facts.assumptions))
+
+
+def _other_pictures(steps: Preprocessing) -> list[str]:
+    """Return what is said of pictures that transformers prepares in another way than predict."""
+    found = []
+    if steps.resize_mode == "shortest" and steps.crop_rounding != "huggingface":
+        found.append(
+            "transformers rounds odd margins of the centre crop in another way than "
+            f"{steps.crop_rounding}: some pictures are cut one pixel apart from predict's"
+        )
+    if not steps.turn:
+        found.append("pipeline turns pictures by their EXIF, and this model's own steps do not")
+    if steps.on_white:
+        found.append(
+            "pictures with a transparent colour are on white in predict, and not in pipeline"
+        )
+    return found
 
 
 def _changed_names(served: Served) -> list[str]:

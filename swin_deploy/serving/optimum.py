@@ -126,7 +126,6 @@ def _require_possible(steps: Preprocessing) -> None:
         or (steps.resize_mode == "shortest" and steps.resize_size.is_square),
         "images of other than three channels": steps.channels == 3,
         "channels in the order BGR": steps.channel_order == "rgb",
-        "a turn by EXIF": not steps.turn,
         "steps of a page": steps.page is None,
         "pads": steps.fill is None and steps.pad_size is None,
     }
