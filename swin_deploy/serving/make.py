@@ -128,6 +128,10 @@ def require_target(served: Served, wish: Wish) -> None:
         raise ConfigError(f"{served.path} is an engine, and {wish.target} loads an ONNX file")
     if served.kind == "onnx" and wish.target != "ovms":
         _require_runtime(served, wish)
+    if wish.target == "optimum" and (wish.reference or wish.images):
+        raise ConfigError(
+            "a folder for Optimum has no golden pictures; leave out --reference and --images"
+        )
     if wish.decoder != "pillow" and not triton:
         raise ConfigError(f"--preprocessing {wish.decoder} is Triton's; leave it out")
 

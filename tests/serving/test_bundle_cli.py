@@ -175,6 +175,7 @@ def test_rtx_engine_is_refused_with_the_way_out(engine: Path, swin: Command) -> 
         (("fixed.onnx", "--for", "triton"), "takes 4 images or more a call"),
         (("one.onnx", "--for", "triton"), "takes exactly 1 image a call"),
         (("m.onnx", "--for", "ovms", "--reference", "w.safetensors"), "is not the model in m.onnx"),
+        (("m.onnx", "--for", "optimum", "--reference", "m.onnx"), "has no golden pictures"),
         (("absent.onnx", "--for", "triton"), "absent.onnx does not exist"),
         (("mine", "--check", "http://127.0.0.1:1"), "is no bundle of swin-deploy"),
     ],
