@@ -10,6 +10,7 @@
 ``dali``              the preprocessing as a pipeline of NVIDIA DALI
 ``triton``            a model repository of Triton
 ``optimum``           a folder that Hugging Face's Optimum loads
+``ovms``              a folder that OpenVINO Model Server loads
 ``golden``            pictures with the outputs that were proved
 ``texts``             the texts of a bundle, from ``templates``
 ``bundle``            a bundle on disk and its manifest

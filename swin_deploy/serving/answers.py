@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import ComparisonError
-from swin_deploy.images.decode import denormalise, load_pixels, normalise
+from swin_deploy.images.decode import MOST_PIXELS
 from swin_deploy.images.scores import scores_of
 from swin_deploy.parity.checks import Tolerance
 from swin_deploy.parity.compare import compare
 from swin_deploy.parity.results import Case
 from swin_deploy.serving.bundle import Bundle, Endpoint
 from swin_deploy.serving.golden import Golden
+from swin_deploy.serving.preprocess_model import prepared
 from swin_deploy.serving.protocol import DATATYPES, Server, ServerError
 from swin_deploy.serving.served import TensorType
 from swin_deploy.serving.triton import ANSWERS, SCORES
@@ -56,8 +57,11 @@ def check_tensors(endpoint: Endpoint, server: Server) -> Check:
         values = server.metadata(endpoint.model)
         found = {(one["name"], one["datatype"], tuple(map(int, one["shape"][1:])))
                  for one in (*values["inputs"], *values["outputs"])}  # fmt: skip
-    except (KeyError, TypeError, ValueError, ServerError) as err:
+    except ServerError as err:
         return Check("tensors", "fail", f"no metadata of {endpoint.model} ({err})")
+    except (KeyError, TypeError, ValueError):
+        reason = "the answer is not of the V2 protocol"
+        return Check("tensors", "fail", f"no metadata of {endpoint.model} ({reason})")
     wanted = {
         (one.name, DATATYPES[one.type], one.dims) for one in (endpoint.input, *endpoint.outputs)
     }
@@ -92,9 +96,7 @@ def golden_requests(bundle: Bundle, endpoint: Endpoint, golden: Golden) -> Reque
 
 def _image(bundle: Bundle, picture: bytes, kind: TensorType) -> NDArray[Any]:
     """Prepare a picture as the model was trained; a batch of one, normalised or of pixels."""
-    steps = bundle.preprocessing
-    image = normalise(load_pixels(picture, steps, name="in the bundle"), steps)[None]
-    return denormalise(image, steps) if kind == "uint8" else image
+    return prepared(picture, bundle.preprocessing, most_pixels=MOST_PIXELS, kind=kind)[None]
 
 
 def check_preprocessing(

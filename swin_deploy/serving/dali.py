@@ -10,8 +10,8 @@ from pathlib import Path
 
 from exporters.errors import ConfigError
 from swin_deploy.images.preprocessing import Preprocessing
-from swin_deploy.serving.pbtxt import Word, to_pbtxt
-from swin_deploy.serving.served import Served
+from swin_deploy.serving.pbtxt import edge, to_pbtxt
+from swin_deploy.serving.served import Served, Tensor
 
 FILTERS = {
     "nearest": "INTERP_NN",
@@ -19,6 +19,7 @@ FILTERS = {
     "bicubic": "INTERP_CUBIC",
     "lanczos": "INTERP_LANCZOS3",
 }
+DTYPES = {"float32": "FLOAT", "float16": "FLOAT16", "uint8": "UINT8"}
 
 # Numbers and names of ours alone are put in: texts of a file could be code.
 PIPELINE = '''"""The preprocessing of this bundle's model by NVIDIA DALI."""
@@ -53,13 +54,13 @@ SHORTEST = """shape = fn.peek_image_shape(encoded, dtype=types.FLOAT64, adjust_o
     columns = fn.cast(math.floor(shape[1] * {side} / shorter), dtype=types.FLOAT)"""
 
 
-def dali_files(served: Served, folder: str, name: str) -> dict[str, bytes | Path]:
+def dali_files(served: Served, given: Tensor, folder: str) -> dict[str, bytes | Path]:
     """Return the folder of the preprocessing by DALI.
 
     Args:
         served: The file to serve.
-        folder: Folder of the model in the bundle.
-        name: Name of the model.
+        given: The input of encoded pictures.
+        folder: Folder of the model in the bundle, which has the model's name.
 
     Raises:
         ConfigError: If DALI cannot do the steps, or something near them.
@@ -77,27 +78,18 @@ def dali_files(served: Served, folder: str, name: str) -> dict[str, bytes | Path
         interp=FILTERS[steps.interpolation],
         rows=size.rows,
         columns=size.columns,
-        dtype="UINT8" if pixels else "FLOAT",
+        dtype=DTYPES[served.input.type],
         layout="HWC" if pixels else "CHW",
         mean=[0.0] * 3 if pixels else [one / steps.rescale for one in steps.mean],
         std=[1.0] * 3 if pixels else [one / steps.rescale for one in steps.std],
         batch=served.batches.max,
     )
-    dims = list(served.input.dims)
     message = {
-        "name": name,
+        "name": folder.rpartition("/")[2],
         "backend": "dali",
         "max_batch_size": served.batches.max,
-        "input": {
-            "name": "image",
-            "data_type": Word("TYPE_UINT8"),
-            "dims": [-1],
-        },
-        "output": {
-            "name": served.input.name,
-            "data_type": Word("TYPE_UINT8" if pixels else "TYPE_FP32"),
-            "dims": dims,
-        },
+        "input": edge(given),
+        "output": edge(served.input),
     }
     return {
         f"{folder}/config.pbtxt": to_pbtxt(message).encode(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from exporters.backends import current_gpu
-from exporters.errors import ComparisonError, MissingBackendError
+from exporters.errors import ComparisonError, ConfigError, MissingBackendError
 from swin_deploy.images.decode import MODES
 from swin_deploy.images.opening import ORIENTATION
 from swin_deploy.parity.checks import Tolerance
@@ -69,6 +70,7 @@ def make_golden(
 
     Raises:
         ComparisonError: If the reference is another model.
+        ConfigError: If it is a manifest of sizes.
         FileError: If a picture cannot be read.
         MissingBackendError: If this machine cannot run the reference.
     """
@@ -82,7 +84,14 @@ def make_golden(
                 f"{chosen.name} is not the model in {served.path.name}: it has other weights or "
                 "sizes; give the checkpoint or the file that it was made from"
             )
-        answers = predictor(list(pictures.values()))
+        if predictor.sizes:
+            raise ConfigError(
+                f"{chosen.name} is a manifest of sizes, and {served.path.name} has one; give the "
+                "file of this size, or the checkpoint"
+            )
+        # The pictures are those of the file: the options of an export are not in its checkpoint.
+        predictor.facts = dataclasses.replace(theirs, preprocessing=ours.preprocessing)
+        answers = predictor(list(images) or list(pictures.values()))  # a path is in messages
         where = f"{predictor.name} in {predictor.runner.backend}"
     names = served.facts.config.output_names
     outputs = {name: np.stack([one.outputs[name] for one in answers]) for name in names}

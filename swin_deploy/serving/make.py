@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from exporters.errors import ConfigError
 from exporters.precisions import FP8_FORMS
 from exporters.text_files import shortened
+from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.serving.bundle import (
     Bundle,
     Endpoint,
@@ -21,20 +21,25 @@ from swin_deploy.serving.bundle import (
     read_bundle,
     write_bundle,
 )
-from swin_deploy.serving.containers import MATRIX, image_of, release_for, require_backend
+from swin_deploy.serving.containers import (
+    MATRIX,
+    image_of,
+    release_for,
+    require_backend,
+    short_version,
+)
 from swin_deploy.serving.golden import Golden, make_golden
 from swin_deploy.serving.optimum import optimum_files
-from swin_deploy.serving.preprocess_model import STEPS_FILE
-from swin_deploy.serving.scores_model import LABELS_FILE
+from swin_deploy.serving.ovms import ovms_files
+from swin_deploy.serving.protocol import DATATYPES
 from swin_deploy.serving.served import Served
-from swin_deploy.serving.standalone import standalone
 from swin_deploy.serving.texts import kserve_text, plain_name, text_of
 from swin_deploy.serving.triton import (
-    MODEL_FILES,
-    REPOSITORY,
     Decoder,
     Files,
+    answer_count,
     labels_of,
+    names_of,
     picture_tensor,
     score_tensors,
     triton_files,
@@ -123,6 +128,10 @@ def require_target(served: Served, wish: Wish) -> None:
         raise ConfigError(f"{served.path} is an engine, and {wish.target} loads an ONNX file")
     if served.kind == "onnx" and wish.target != "ovms":
         _require_runtime(served, wish)
+    if wish.target == "optimum" and (wish.reference or wish.images):
+        raise ConfigError(
+            "a folder for Optimum has no golden pictures; leave out --reference and --images"
+        )
     if wish.decoder != "pillow" and not triton:
         raise ConfigError(f"--preprocessing {wish.decoder} is Triton's; leave it out")
 
@@ -147,39 +156,20 @@ def _files(served: Served, wish: Wish) -> Files:
         return optimum_files(served)
     facts = _facts(served, wish, None)
     if wish.target == "ovms":
-        return _ovms_files(served, wish.name, facts)
+        client = text_of("client_images.py.j2", facts).encode()
+        return ovms_files(served, wish.name) | {"client.py": client}
     files = triton_files(served, wish.name, decoder=wish.decoder)
     files["client.py"] = text_of("client.py.j2", facts).encode()
     files["Dockerfile"] = text_of("Dockerfile", facts).encode()
     if wish.target == "kserve":
+        engine = served.engine is not None
         files["inferenceservice.yaml"] = kserve_text(
-            wish.name, engine=served.kind != "onnx", compatible=facts["compatible"]
+            wish.name,
+            engine=engine,
+            gpu=engine or served.needs_gpu,
+            compatible=facts["compatible"],
         )
     return files
-
-
-def _ovms_files(served: Served, name: str, facts: dict[str, Any]) -> Files:
-    """Return the files for OpenVINO Model Server, whose clients prepare the pictures."""
-    first, *others = served.files
-    place = f"{REPOSITORY}/{name}"
-    # Processors with AMX would run float32 in bfloat16, which is another model than was proved.
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    entry = {"name": name, "base_path": place, "plugin_config": exact}
-    config = {"model_config_list": [{"config": entry}]}
-    source = standalone(
-        "swin_deploy.serving.preprocess_model", "prepare", leave_out=("Preprocessing.from_dict",)
-    )
-    steps = json.dumps(served.facts.preprocessing.to_dict(), indent=2) + "\n"
-    files: Files = {f"{place}/1/{MODEL_FILES['onnx']}": first}
-    files |= {f"{place}/1/{one.name}": one for one in others}
-    if served.classifies:
-        files[LABELS_FILE] = ("\n".join(labels_of(served)) + "\n").encode()
-    return files | {
-        "config.json": (json.dumps(config, indent=2) + "\n").encode(),
-        "preprocessing.py": source.encode(),
-        STEPS_FILE: steps.encode(),
-        "client.py": text_of("client_images.py.j2", facts).encode(),
-    }
 
 
 def _endpoint(served: Served, wish: Wish) -> Endpoint:
@@ -214,6 +204,7 @@ def _facts(served: Served, wish: Wish, golden: Golden | None) -> dict[str, Any]:
         "facts": served.facts,
         "wish": wish,
         "tag": plain_name(wish.name),
+        "datatype": DATATYPES[served.input.type],
         "golden": golden,
         "picture": "" if golden is None else next(iter(golden.pictures)),
         "engine": engine,
@@ -221,9 +212,9 @@ def _facts(served: Served, wish: Wish, golden: Golden | None) -> dict[str, Any]:
         "image": image_of(release) if release else "",
         "matrix": MATRIX,
         "version": engine.version if engine else "",
-        "short": ".".join(engine.version.split(".")[:3]) if engine else "",
+        "short": short_version(engine.version) if engine else "",
         "major": engine.version.split(".")[0] if engine else "",
-        "answers": served.classifies,
+        "answers": answer_count(served) if served.classifies else 0,
         "outputs": [one.name for one in served.outputs],
     }
 
@@ -257,13 +248,40 @@ def _warnings(served: Served, wish: Wish) -> tuple[str, ...]:
             "DALI's pipeline was not run in Triton, and its images are near Pillow's, not equal to "
             "them: check the server with swin-deploy bundle DIR --check URL"
         )
-    steps = served.facts.preprocessing
-    cropped = steps.resize_mode == "shortest" and steps.crop_rounding != "huggingface"
-    if wish.target == "optimum" and cropped:
+    if wish.target == "optimum":
+        found += _other_pictures(served.facts.preprocessing)
+    elif served.classifies:
+        found += _changed_names(served)
+    if not served.facts.checkpoint_sha256:
+        found.append("the weights are random: the answers mean nothing")
+    return (*found, *(one.text for one in served.facts.assumptions))
+
+
+def _other_pictures(steps: Preprocessing) -> list[str]:
+    """Return what is said of pictures that transformers prepares in another way than predict."""
+    found = []
+    if steps.resize_mode == "shortest" and steps.crop_rounding != "huggingface":
         found.append(
             "transformers rounds odd margins of the centre crop in another way than "
             f"{steps.crop_rounding}: some pictures are cut one pixel apart from predict's"
         )
-    if not served.facts.checkpoint_sha256:
-        found.append("the weights are random: the answers mean nothing")
-    return (*found, *(one.text for one in served.facts.assumptions))
+    if not steps.turn:
+        found.append("pipeline turns pictures by their EXIF, and this model's own steps do not")
+    if steps.on_white:
+        found.append(
+            "pictures with a transparent colour are on white in predict, and not in pipeline"
+        )
+    return found
+
+
+def _changed_names(served: Served) -> list[str]:
+    """Return what is said of class names that are other ones in the server."""
+    pairs = zip(names_of(served), labels_of(served), strict=True)
+    changed = [(name, label) for name, label in pairs if name != label]
+    if not changed:
+        return []
+    name, label = changed[0]
+    return [
+        "labels are single lines of signs that are shown, so the server has other names than "
+        f"predict for {len(changed)} of the classes: {shortened(ascii(name))} is {label!r}"
+    ]

@@ -10,7 +10,7 @@ from exporters.weights import serialized
 from swin_deploy.artifacts.onnx_file import read_onnx
 from swin_deploy.images.preprocessing import Preprocessing
 from swin_deploy.serving.served import Served
-from swin_deploy.serving.triton import Files, labels_of
+from swin_deploy.serving.triton import Files, names_of
 
 INPUT = "pixel_values"  # the name that Optimum gives images
 # Pillow's numbers of its filters, which transformers' files have.
@@ -60,7 +60,7 @@ def _renamed(served: Served) -> bytes:
 def _config(served: Served) -> dict[str, Any]:
     """Return ``config.json``: what Optimum reads, and the sizes for readers."""
     config = served.facts.config
-    names = dict(enumerate(labels_of(served)))
+    names = dict(enumerate(names_of(served)))
     second = config.family == "swinv2"
     return {
         "architectures": [
@@ -126,7 +126,6 @@ def _require_possible(steps: Preprocessing) -> None:
         or (steps.resize_mode == "shortest" and steps.resize_size.is_square),
         "images of other than three channels": steps.channels == 3,
         "channels in the order BGR": steps.channel_order == "rgb",
-        "a turn by EXIF": not steps.turn,
         "steps of a page": steps.page is None,
         "pads": steps.fill is None and steps.pad_size is None,
     }

@@ -6,11 +6,29 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from swin_deploy.serving.served import Tensor
+
+TYPES = {
+    "float32": "TYPE_FP32",
+    "float16": "TYPE_FP16",
+    "uint8": "TYPE_UINT8",
+    "object": "TYPE_STRING",
+}
+
 
 class Word(str):
     """A text that is written without quotes: the name of an enumeration's value."""
 
     __slots__ = ()
+
+
+def edge(tensor: Tensor) -> dict[str, Any]:
+    """Return the message of an input or output of a model."""
+    return {
+        "name": tensor.name,
+        "data_type": Word(TYPES[tensor.type]),
+        "dims": list(tensor.dims),
+    }
 
 
 def to_pbtxt(message: Mapping[str, Any]) -> str:

@@ -40,7 +40,8 @@ class TritonPythonModel:
         self._steps = steps_of(json.loads(path.read_text(encoding="utf-8")))
         self._most = int(config["parameters"]["most_pixels"]["string_value"])
         self._input, self._output = config["input"][0]["name"], config["output"][0]["name"]
-        self._pixels = config["output"][0]["data_type"] == "TYPE_UINT8"
+        kind = triton.triton_string_to_numpy(config["output"][0]["data_type"])
+        self._kind = np.dtype(kind).name
         self._pool = ThreadPoolExecutor(THREADS)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -66,23 +67,20 @@ class TritonPythonModel:
         return self._triton.InferenceResponse(output_tensors=[tensor])
 
     def _prepared(self, picture: bytes) -> NDArray[Any]:
-        return prepared(picture, self._steps, most_pixels=self._most, pixels=self._pixels)
+        return prepared(picture, self._steps, most_pixels=self._most, kind=self._kind)
 
 
-def prepared(
-    picture: bytes, steps: Preprocessing, *, most_pixels: int, pixels: bool
-) -> NDArray[Any]:
+def prepared(picture: bytes, steps: Preprocessing, *, most_pixels: int, kind: str) -> NDArray[Any]:
     """Decode an encoded picture and prepare it for a model.
 
     Args:
         picture: Bytes of an image file, or of a `.npy` file.
         steps: Preprocessing of the picture.
         most_pixels: Number of pixels above which a picture is refused before it is decoded.
-        pixels: True for a model that normalises pixels itself.
+        kind: Type of the model's input; `uint8` for one that normalises pixels itself.
 
     Returns:
-        Normalised image [channels, rows, columns], float32, or pixels [rows, columns, channels],
-        uint8.
+        Normalised image [channels, rows, columns], or pixels [rows, columns, channels], uint8.
 
     Raises:
         FileError: If it cannot be read, or is too large.
@@ -94,15 +92,15 @@ def prepared(
             "this server decodes; make it smaller"
         )
     image = normalise(load_pixels(picture, steps, name="in the request"), steps)
-    return denormalise(image, steps) if pixels else image
+    return denormalise(image, steps) if kind == "uint8" else image.astype(kind, copy=False)
 
 
-def prepare(picture: bytes, *, pixels: bool) -> NDArray[Any]:
+def prepare(picture: bytes, *, kind: str) -> NDArray[Any]:
     """Prepare an encoded picture by the steps in the file next to this one.
 
     Args:
         picture: Bytes of an image file, or of a `.npy` file.
-        pixels: True for a model that normalises pixels itself.
+        kind: Type of the model's input, as ``prepared`` takes it.
 
     Returns:
         A batch of one image, as ``prepared`` makes it.
@@ -112,7 +110,7 @@ def prepare(picture: bytes, *, pixels: bool) -> NDArray[Any]:
     """
     path = Path(__file__).with_name(STEPS_FILE)
     steps = steps_of(json.loads(path.read_text(encoding="utf-8")))
-    return prepared(picture, steps, most_pixels=MOST_PIXELS, pixels=pixels)[None]
+    return prepared(picture, steps, most_pixels=MOST_PIXELS, kind=kind)[None]
 
 
 def steps_of(values: dict[str, Any]) -> Preprocessing:

@@ -8,6 +8,7 @@ is enough for it.
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import json
 import struct
 import threading
@@ -66,22 +67,21 @@ class Server:
 
     def __post_init__(self) -> None:
         if not _is_address(self.url):
+            _, sign, rest = self.url.rpartition("@")
+            shown = f"***@{rest}" if sign else rest  # a password may be before it
             raise ConfigError(
-                f"{shortened(ascii(self.url))} is no address of a server; give one such as "
+                f"{shortened(ascii(shown))} is no address of a server; give one such as "
                 "http://127.0.0.1:8000, without a user or a query"
+            )
+        if "v2" in urllib.parse.urlsplit(self.url).path.split("/"):
+            raise ConfigError(
+                f"{shortened(self.url)} has the protocol's own /v2 in it; give the address before "
+                "that, such as http://127.0.0.1:8000"
             )
 
     def get(self, path: str) -> Any:  # noqa: ANN401 - a JSON value
         """Return the answer to a request without content, parsed; an empty text for none."""
         return _parsed(self._ask(path, None, {})[0])
-
-    def is_ready(self, model: str) -> bool:
-        """Tell whether the server and one of its models take requests.
-
-        Raises:
-            ServerError: If there is no server.
-        """
-        return not self.refusal(model)
 
     def refusal(self, model: str) -> str:
         """Return why a model takes no requests, in the server's words; empty if it takes some.
@@ -178,10 +178,10 @@ class Server:
         thread.join(self.timeout_s)
         answer = found[0] if found else TimeoutError(f"no whole answer in {self.timeout_s:g} s")
         if isinstance(answer, Exception):
-            reason = getattr(answer, "reason", None) or answer
+            proxy = ", asked through the proxy of the environment" if _by_proxy(self.url) else ""
             raise ServerError(
-                f"no server answers at {shortened(self.url)} ({shortened(reason)}); start it, or "
-                "check the address"
+                f"no server answers at {shortened(self.url)} ({_reason(answer)}{proxy}); start it, "
+                "or check the address"
             ) from answer
         status, data, length = answer
         if status not in SUCCESSES:
@@ -204,7 +204,8 @@ def _answer(
     request: urllib.request.Request, timeout_s: float
 ) -> tuple[int, bytes, str | None] | Exception:
     """Return an answer's status, its content and the length of its JSON; an error if none came."""
-    opener = urllib.request.build_opener(_NoRedirect)
+    proxies = urllib.request.ProxyHandler(None if _by_proxy(request.full_url) else {})
+    opener = urllib.request.build_opener(_NoRedirect, proxies)
     try:
         with opener.open(request, timeout=timeout_s) as answer:
             return answer.status, answer.read(MOST_ANSWER + 1), answer.headers.get(HEADER)
@@ -221,6 +222,31 @@ def _said(err: urllib.error.HTTPError) -> bytes:
         return err.read(MOST_MESSAGE)
     except (OSError, ValueError, http.client.HTTPException):
         return b""
+
+
+def _reason(err: Exception) -> str:
+    """Return why there is no answer, in one line."""
+    if isinstance(err, http.client.BadStatusLine):
+        return "what listens there speaks no HTTP; gRPC has a port of its own"
+    return shortened(getattr(err, "reason", None) or err)
+
+
+def _by_proxy(url: str) -> bool:
+    """Tell whether a proxy of the environment is asked: never for this machine's own addresses.
+
+    A proxy elsewhere has other servers under them, and few environments name them in ``no_proxy``.
+    """
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        here = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = False
+    return (
+        not here
+        and parts.scheme in urllib.request.getproxies()
+        and not urllib.request.proxy_bypass(host)
+    )
 
 
 def _is_address(url: str) -> bool:

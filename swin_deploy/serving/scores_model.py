@@ -54,6 +54,23 @@ class TritonPythonModel:
         return responses
 
 
+def answer_to(
+    logits: NDArray[Any], labels: list[str], kind: Scores, *, top: int
+) -> NDArray[np.object_]:
+    """Return the best classes of logits, as ``best_of`` does of scores.
+
+    Args:
+        logits: Logits, [B, classes].
+        labels: Name of each class.
+        kind: Way from the logits to scores.
+        top: Number of classes.
+
+    Returns:
+        Texts in UTF-8, [B, top].
+    """
+    return best_of(scores_of(logits, kind), labels, top=top)
+
+
 def best_of(scores: NDArray[np.float64], labels: list[str], *, top: int) -> NDArray[np.object_]:
     """Return the best classes of each row as texts ``label:score``, the best first.
 

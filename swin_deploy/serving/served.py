@@ -185,10 +185,12 @@ def _served_engine(path: Path) -> Served:
 def _tensors_of_facts(engine: EngineManifest, facts: ModelFacts) -> tuple[Tensor, list[Tensor]]:
     """Return input and output of a classifier's engine whose ONNX file is not there."""
     config = facts.config
-    if config.output_names != ("logits",):
+    # Pixels tell nothing of the outputs' type, which a half file may have in half.
+    unsure = engine.input_type == "uint8" and engine.precision != "fp32"
+    if config.output_names != ("logits",) or unsure:
         raise FileError(
-            f"{engine.path} was built from {_source_name(engine)}, which says the sizes of its "
-            "outputs and is not next to it; put it there"
+            f"{engine.path} was built from {_source_name(engine)}, which says the sizes and types "
+            "of its outputs and is not next to it; put it there"
         )
     rows, columns = config.image
     dims = (config.in_channels, rows, columns)
@@ -196,7 +198,8 @@ def _tensors_of_facts(engine: EngineManifest, facts: ModelFacts) -> tuple[Tensor
         dims = (rows, columns, config.in_channels)
     name = typed(engine.values.get("input"), str, where="input")
     given = typed({"name": name, "type": engine.input_type, "dims": dims}, Tensor, where="input")
-    return given, [Tensor("logits", "float32", (config.num_classes,))]
+    kind: TensorType = "float16" if given.type == "float16" else "float32"
+    return given, [Tensor("logits", kind, (config.num_classes,))]
 
 
 def _source_name(engine: EngineManifest) -> str:

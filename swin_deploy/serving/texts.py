@@ -43,19 +43,20 @@ def plain_name(name: str) -> str:
     return led[:MOST_PLAIN].rstrip("-")
 
 
-def kserve_text(name: str, *, engine: bool, compatible: bool) -> bytes:
+def kserve_text(name: str, *, engine: bool, gpu: bool, compatible: bool) -> bytes:
     """Return an InferenceService of KServe over a model repository.
 
     Args:
         name: Name of the model for clients.
-        engine: True for a TensorRT engine, which needs a GPU.
+        engine: True for a TensorRT engine, False for an ONNX file.
+        gpu: True for a file that runs on a GPU alone.
         compatible: True for one that later versions are asked to run.
     """
     values = {
         "name": plain_name(name),
         "place": PLACE.format(name=plain_name(name)),
         "format": "tensorrt" if engine else "onnx",
-        "gpu": GPU_LIMIT if engine else "",
+        "gpu": GPU_LIMIT if gpu else "",
         "compatible": compatible,
     }
     return text_of("inferenceservice.yaml", values).encode()

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swin_deploy.images.decode import MOST_PIXELS
-from swin_deploy.images.scores import TAG_THRESHOLD
 from swin_deploy.serving.dali import dali_files
-from swin_deploy.serving.pbtxt import Word, to_pbtxt
+from swin_deploy.serving.pbtxt import TYPES, Word, edge, to_pbtxt
 from swin_deploy.serving.preprocess_model import STEPS_FILE
 from swin_deploy.serving.scores_model import LABELS_FILE
 from swin_deploy.serving.served import Served, Tensor
@@ -24,12 +23,6 @@ REPOSITORY = "models"  # the folder that Triton is given
 PICTURE, SCORES, ANSWERS = "image", "scores", "answers"
 MOST_ANSWERS = {"softmax": 5, "sigmoid": 50, "none": 5}
 DELAY_US = 500  # that a request waits for others: a tenth of a call of a small model on a GPU
-TYPES = {
-    "float32": "TYPE_FP32",
-    "float16": "TYPE_FP16",
-    "uint8": "TYPE_UINT8",
-    "object": "TYPE_STRING",
-}
 MODEL_FILES = {"onnx": "model.onnx", "tensorrt": "model.plan"}
 # A model.py is read by Triton in a process for each instance.
 INSTANCES = 2
@@ -46,14 +39,13 @@ def triton_files(served: Served, name: str, *, decoder: Decoder = "pillow") -> F
     Raises:
         ConfigError: If DALI cannot do the steps.
     """
-    files = model_files(served, f"{name}-model")
+    files, given = model_files(served, f"{name}-model"), picture_tensor(decoder)
     if decoder == "dali":
-        files |= dali_files(served, f"{REPOSITORY}/{name}-preprocess", f"{name}-preprocess")
+        files |= dali_files(served, given, f"{REPOSITORY}/{name}-preprocess")
     else:
         files |= _preprocess_files(served, f"{name}-preprocess")
     if served.classifies:
         files |= _scores_files(served, f"{name}-scores")
-    given = picture_tensor(decoder)
     files[f"{REPOSITORY}/{name}/config.pbtxt"] = _config(_ensemble(served, name, given))
     files[f"{REPOSITORY}/{name}/1/README.txt"] = b"This folder is empty on purpose: Triton asks \
 for one for each version.\n"
@@ -67,18 +59,52 @@ def picture_tensor(decoder: Decoder) -> Tensor:
 
 def model_files(served: Served, name: str) -> Files:
     """Return the folder of the model itself: its configuration and its file."""
-    folder = f"{REPOSITORY}/{name}"
+    config = {f"{REPOSITORY}/{name}/config.pbtxt": _config(_model(served, name))}
+    return version_files(served, name) | config
+
+
+def version_files(served: Served, name: str) -> Files:
+    """Return the file in the folder of a model's version, and those that hold its weights apart."""
+    folder = f"{REPOSITORY}/{name}/1"
     first, *others = served.files
-    files: Files = {f"{folder}/1/{MODEL_FILES[served.kind]}": first}
-    files |= {f"{folder}/1/{one.name}": one for one in others}
-    return files | {f"{folder}/config.pbtxt": _config(_model(served, name))}
+    apart: Files = {f"{folder}/{one.name}": one for one in others}
+    return {f"{folder}/{MODEL_FILES[served.kind]}": first, **apart}
+
+
+def steps_files(served: Served, definition: str, *, code: str, folder: str = "") -> Files:
+    """Return the very code of ``predict`` that prepares pictures, and the steps next to it.
+
+    Args:
+        served: The file to serve.
+        definition: Name in ``preprocess_model``.
+        code: Path of the file with its code.
+        folder: Folder of both in the bundle, with a slash at its end.
+    """
+    source = standalone(
+        "swin_deploy.serving.preprocess_model",
+        definition,
+        leave_out=("Preprocessing.from_dict",),
+    )
+    steps = json.dumps(served.facts.preprocessing.to_dict(), indent=2) + "\n"
+    return {f"{folder}{code}": source.encode(), f"{folder}{STEPS_FILE}": steps.encode()}
+
+
+def names_of(served: Served) -> list[str]:
+    """Return a name for each class, as ``predict`` shows it."""
+    names = served.facts.class_names or ("",) * served.facts.config.num_classes
+    return [one or f"class {index}" for index, one in enumerate(names)]
 
 
 def labels_of(served: Served) -> list[str]:
-    """Return a name for each class, in one line each."""
-    names = served.facts.class_names or ("",) * served.facts.config.num_classes
+    """Return a name for each class in one line: signs that are not shown there are spaces."""
+    names = names_of(served)
     shown = ("".join(sign if sign.isprintable() else " " for sign in one) for one in names)
-    return [" ".join(one.split()) or f"class {index}" for index, one in enumerate(shown)]
+    return [one if one.strip() else f"class {index}" for index, one in enumerate(shown)]
+
+
+def labels_file(served: Served) -> bytes:
+    """Return ``labels.txt``: a label a line."""
+    return ("\n".join(labels_of(served)) + "\n").encode()
 
 
 def _config(message: Mapping[str, Any]) -> bytes:
@@ -96,8 +122,8 @@ def _model(served: Served, name: str) -> dict[str, Any]:
         "name": name,
         **loaded,
         "max_batch_size": batches.max,
-        "input": _edge(served.input),
-        "output": [_edge(one) for one in served.outputs],
+        "input": edge(served.input),
+        "output": [edge(one) for one in served.outputs],
         **_one_version(),
         "dynamic_batching": batching if preferred else {},
         "instance_group": {"count": 1},
@@ -110,14 +136,6 @@ def _warm_up(given: Tensor, batch: int) -> dict[str, Any]:
     value = {"data_type": Word(TYPES[given.type]), "dims": list(given.dims), "zero_data": True}
     inputs = {"key": given.name, "value": value}
     return {"name": f"batch of {batch}", "batch_size": batch, "inputs": inputs}
-
-
-def _edge(tensor: Tensor) -> dict[str, Any]:
-    return {
-        "name": tensor.name,
-        "data_type": Word(TYPES[tensor.type]),
-        "dims": list(tensor.dims),
-    }
 
 
 def _one_version() -> dict[str, Any]:
@@ -155,51 +173,45 @@ def _preprocess_files(served: Served, name: str) -> Files:
     folder = f"{REPOSITORY}/{name}"
     message = {
         **_python_model(name, served),
-        "input": _edge(picture_tensor("pillow")),
-        "output": _edge(served.input),
+        "input": edge(picture_tensor("pillow")),
+        "output": edge(served.input),
         "parameters": _parameters({"most_pixels": str(MOST_PIXELS)}),
     }
-    source = standalone(
-        "swin_deploy.serving.preprocess_model",
-        "TritonPythonModel",
-        leave_out=("Preprocessing.from_dict",),
-    )
-    steps = json.dumps(served.facts.preprocessing.to_dict(), indent=2) + "\n"
-    return {
-        f"{folder}/config.pbtxt": _config(message),
-        f"{folder}/1/model.py": source.encode(),
-        f"{folder}/1/{STEPS_FILE}": steps.encode(),
-    }
+    files = steps_files(served, "TritonPythonModel", code="model.py", folder=f"{folder}/1/")
+    return files | {f"{folder}/config.pbtxt": _config(message)}
 
 
 def _scores_files(served: Served, name: str) -> Files:
     folder = f"{REPOSITORY}/{name}"
-    kind = served.facts.scores
-    said = {"scores": kind} | ({"threshold": str(TAG_THRESHOLD)} if kind == "sigmoid" else {})
     message = {
         **_python_model(name, served),
-        "input": _edge(served.outputs[0]),
+        "input": edge(served.outputs[0]),
         "output": _score_edges(served),
-        "parameters": _parameters(said),
+        "parameters": _parameters({"scores": served.facts.scores}),
     }
     source = standalone("swin_deploy.serving.scores_model", "TritonPythonModel")
     return {
         f"{folder}/config.pbtxt": _config(message),
         f"{folder}/1/model.py": source.encode(),
-        f"{folder}/{LABELS_FILE}": ("\n".join(labels_of(served)) + "\n").encode(),
+        f"{folder}/{LABELS_FILE}": labels_file(served),
     }
 
 
 def _score_edges(served: Served) -> list[dict[str, Any]]:
-    scores, answers = map(_edge, score_tensors(served))
-    return [{**scores, "label_filename": LABELS_FILE}, answers, _edge(served.outputs[0])]
+    scores, answers = map(edge, score_tensors(served))
+    return [{**scores, "label_filename": LABELS_FILE}, answers, edge(served.outputs[0])]
 
 
 def score_tensors(served: Served) -> tuple[Tensor, Tensor]:
     """Return the tensors that a classifier's logits are made to: scores, and the best classes."""
     (logits,) = served.outputs
-    top = min(MOST_ANSWERS[served.facts.scores], logits.dims[0])
-    return Tensor(SCORES, "float32", logits.dims), Tensor(ANSWERS, "object", (top,))
+    dims = (answer_count(served),)
+    return Tensor(SCORES, "float32", logits.dims), Tensor(ANSWERS, "object", dims)
+
+
+def answer_count(served: Served) -> int:
+    """Return the number of classes that an answer names."""
+    return min(MOST_ANSWERS[served.facts.scores], served.facts.config.num_classes)
 
 
 def _ensemble(served: Served, name: str, picture: Tensor) -> dict[str, Any]:
@@ -221,8 +233,8 @@ def _ensemble(served: Served, name: str, picture: Tensor) -> dict[str, Any]:
         "name": name,
         "platform": "ensemble",
         "max_batch_size": served.batches.max,
-        "input": _edge(picture),
-        "output": [_edge(one) for one in outputs],
+        "input": edge(picture),
+        "output": [edge(one) for one in outputs],
         **_one_version(),
         "ensemble_scheduling": {"step": steps},
         "parameters": _parameters({**_origin(served), "scores": served.facts.scores}),

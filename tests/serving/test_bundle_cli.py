@@ -175,6 +175,7 @@ def test_rtx_engine_is_refused_with_the_way_out(engine: Path, swin: Command) -> 
         (("fixed.onnx", "--for", "triton"), "takes 4 images or more a call"),
         (("one.onnx", "--for", "triton"), "takes exactly 1 image a call"),
         (("m.onnx", "--for", "ovms", "--reference", "w.safetensors"), "is not the model in m.onnx"),
+        (("m.onnx", "--for", "optimum", "--reference", "m.onnx"), "has no golden pictures"),
         (("absent.onnx", "--for", "triton"), "absent.onnx does not exist"),
         (("mine", "--check", "http://127.0.0.1:1"), "is no bundle of swin-deploy"),
     ],
@@ -288,8 +289,9 @@ def test_bfloat16_needs_a_reference_and_the_server_a_gpu(
     if current_gpu() is None:
         outcome = swin("bundle", "half.onnx", "--for", "triton")
         outcome.assert_error("give --reference, the checkpoint or its fp32 ONNX file")
-    outcome = swin("bundle", "half.onnx", "--for", "triton", "--reference", full).assert_done()
+    outcome = swin("bundle", "half.onnx", "--for", "kserve", "--reference", full).assert_done()
     assert "ONNX Runtime runs bf16 on a GPU alone" in outcome.err
+    assert 'nvidia.com/gpu: "1"' in (tmp_path / "bundle" / "inferenceservice.yaml").read_text()
     text = (tmp_path / "bundle" / "README.md").read_text()
     assert "It needs a GPU" in text
     assert "Leave out `--gpus all`" not in text
@@ -372,7 +374,7 @@ def test_labels_are_one_line_each(full: Path) -> None:
     facts = dataclasses.replace(served.facts, class_names=names)
     files = triton_files(dataclasses.replace(served, facts=facts), "m")
     labels = str(files["models/m-scores/labels.txt"], "utf-8").split("\n")  # type: ignore[arg-type]
-    assert labels[:4] == ['a b"', "class 1", "c:d", "[31m"]
+    assert labels[:4] == ['a b"', "class 1", "c:d", " [31m"]
     assert len(labels) == 11
 
 

@@ -23,28 +23,43 @@ from swin_deploy.predict.predictor import Predictor
 from swin_deploy.serving.bundle import read_bundle
 from swin_deploy.serving.optimum import processor_config
 
+PROCESSOR = {
+    "image_processor_type": "ViTImageProcessor",
+    "size": {"height": 56, "width": 56},
+    "resample": 3,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+}
 EXPORT = ("export", "--model", "notebook-digits", "-q", "--output")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [(), ("--resize-mode", "squash"), ("--scores", "sigmoid", "--mean", "0.4", "--std", "0.3")],
-    ids=["centre crop", "squash", "sigmoid"],
+    [
+        (),
+        ("--resize-mode", "squash"),
+        ("--scores", "sigmoid", "--mean", "0.4", "--std", "0.3"),
+        ("--preprocessing", "processor.json"),
+    ],
+    ids=["centre crop", "squash", "sigmoid", "Hugging Face"],
 )
 def test_optimum_loads_the_folder_and_answers_as_predict(
     options: tuple[str, ...], swin: Command, tmp_path: Path
 ) -> None:
     pictures = [one for one in write_photographs(tmp_path / "p") if "sixteen" not in one.name]
+    Path("processor.json").write_text(json.dumps(PROCESSOR))
     swin(*EXPORT, "m.onnx", *options).assert_done()
     outcome = swin("bundle", "m.onnx", "--for", "optimum", "--output", "hub").assert_done()
-    squash = "--resize-mode" in options
-    assert ("cut one pixel apart" in outcome.err) is not squash
     steps = read_bundle(tmp_path / "hub").preprocessing
+    squash = steps.resize_mode == "squash"
+    assert ("cut one pixel apart" in outcome.err) is not squash
+    assert ("turns pictures by their EXIF" in outcome.err) is not steps.turn
+    assert steps.turn is ("--preprocessing" in options)
     theirs_alike = dataclasses.replace(steps, crop_rounding="huggingface")
     alike = [
         # The pipeline turns pictures by EXIF before its processor sees them.
-        "turned" not in one.name
+        (steps.turn or "turned" not in one.name)
         and np.array_equal(load_image(one, steps), load_image(one, theirs_alike))
         for one in pictures
     ]
@@ -76,7 +91,6 @@ def test_program_in_the_readme_for_optimum_runs_as_it_is(
         ({"resize_mode": "pad"}, "the resize mode pad"),
         ({"channel_order": "bgr"}, "channels in the order BGR"),
         ({"mean": (0.5,), "std": (0.5,)}, "images of other than three channels"),
-        ({"turn": True}, "a turn by EXIF"),
         ({"resize": (40, 50)}, "the resize mode shortest"),
     ],
 )
@@ -116,7 +130,7 @@ def test_preprocessing_of_an_ovms_bundle_is_that_of_predict(
         "import sys, pathlib, numpy\n"
         "sys.modules['swin_deploy'] = sys.modules['exporters'] = None\n"
         "import preprocessing\n"
-        "image = preprocessing.prepare(pathlib.Path(sys.argv[1]).read_bytes(), pixels=False)\n"
+        "image = preprocessing.prepare(pathlib.Path(sys.argv[1]).read_bytes(), kind='float32')\n"
         "numpy.save(sys.argv[2], image)\n"
     )
     command = [sys.executable, "-c", code, str(picture), str(tmp_path / "image.npy")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -200,3 +201,61 @@ def test_statistics_of_none_are_an_error(other_server: str) -> None:
     Handler.answer = (200, b'{"model_stats": []}', "")
     with pytest.raises(ServerError, match="no statistics of m"):
         Server(other_server).statistics("m")
+
+
+def test_proxy_of_the_environment_is_asked_for_other_machines_alone(
+    other_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Handler.answer = (200, b"{}", "")
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY", "REQUEST_METHOD"):
+        monkeypatch.delenv(name, raising=False)
+    for url in (other_server, other_server.replace("127.0.0.1", "localhost")):
+        assert Server(url).get("v2") == {}
+    with pytest.raises(ServerError, match="refused, asked through the proxy of the environment"):
+        Server("http://models.example:8000").get("v2")
+    monkeypatch.setenv("no_proxy", "models.example")
+    with pytest.raises(ServerError) as info:
+        Server("http://models.example:8000", timeout_s=5).get("v2")
+    assert "proxy" not in str(info.value)
+
+
+def test_port_that_speaks_no_http_is_told_in_words(bundle: Path, swin: Command) -> None:
+    """As Triton's port of gRPC answers: with a frame of HTTP/2."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            connection.recv(1 << 16)
+            connection.sendall(b"\0\0\x18\x04\0\0\0\0\0\0\x04\0@\0\0\0\x05\0@\0\0")
+            connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        outcome = swin("parity", "--server", url, "--bundle", bundle)
+    outcome.assert_error("what listens there speaks no HTTP; gRPC has a port of its own")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://127.0.0.1:8000/v2", "give the address before that"),
+        ("http://127.0.0.1:8000/v2/models/m/", "give the address before that"),
+        ("http://me:secret@127.0.0.1:8000", "'***@127.0.0.1:8000' is no address of a server"),
+    ],
+)
+def test_address_is_that_of_the_server_and_shows_no_password(
+    url: str, message: str, bundle: Path, swin: Command
+) -> None:
+    for command in (("parity", "--server", url, "--bundle", bundle),
+                    ("bundle", bundle, "--check", url)):  # fmt: skip
+        outcome = swin(*command)
+        outcome.assert_error(message)
+        assert "secret" not in outcome.err
+
+
+def test_metadata_of_another_protocol_is_told_in_words(other_server: str, bundle: Path) -> None:
+    Handler.answer = (200, b'"metrics"', "")
+    (_, tensors, *_) = check_canary(read_bundle(bundle), Server(other_server)).checks
+    assert (tensors.outcome, "is not of the V2 protocol" in tensors.detail) == ("fail", True)

@@ -76,7 +76,7 @@ def test_preprocessing_alone_is_bit_equal(
     assert type(theirs) is not type(steps)
     for path in photographs:
         wanted = load_image(path, steps)
-        found = alone.prepared(path.read_bytes(), theirs, most_pixels=10**9, pixels=False)
+        found = alone.prepared(path.read_bytes(), theirs, most_pixels=10**9, kind="float32")
         np.testing.assert_array_equal(found, wanted)
 
 
@@ -87,7 +87,7 @@ def test_other_steps_are_noticed(alone: types.ModuleType, photographs: list[Path
         photographs[0].read_bytes(),
         alone.steps_of(as_json(other.to_dict())),
         most_pixels=10**9,
-        pixels=False,
+        kind="float32",
     )
     assert not np.array_equal(found, load_image(photographs[0], steps))
 
@@ -113,9 +113,9 @@ def test_pixel_limit_and_damage_are_refused_in_one_line(
     bad = bad_pictures(good) | {"too large": good, "junk": b"\x00" * 999}
     for what, data in bad.items():
         with pytest.raises(alone.FileError) as info:
-            alone.prepared(data, steps, most_pixels=333 * 251 - 1, pixels=False)
+            alone.prepared(data, steps, most_pixels=333 * 251 - 1, kind="float32")
         assert "\n" not in str(info.value), what
-    assert alone.prepared(good, steps, most_pixels=333 * 251, pixels=False).shape == (3, 56, 56)
+    assert alone.prepared(good, steps, most_pixels=333 * 251, kind="float32").shape == (3, 56, 56)
     assert not issubclass(alone.FileError, FileError)  # its own
 
 
@@ -131,7 +131,7 @@ def test_postscript_in_a_request_starts_no_program(
     monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
     steps = alone.steps_of(as_json(STEPS["shortest"].to_dict()))
     with pytest.raises(alone.FileError, match="is PostScript, a program to be run; give it as"):
-        alone.prepared(POSTSCRIPT, steps, most_pixels=10**9, pixels=False)
+        alone.prepared(POSTSCRIPT, steps, most_pixels=10**9, kind="float32")
     assert not started.exists()
     with contextlib.suppress(OSError), Image.open(io.BytesIO(POSTSCRIPT)) as image:
         image.load()
@@ -143,7 +143,7 @@ def test_what_is_no_picture_is_refused_without_a_place_in_the_memory(
 ) -> None:
     steps = alone.steps_of(as_json(STEPS["shortest"].to_dict()))
     with pytest.raises(alone.FileError) as info:
-        alone.prepared(b"<svg/>", steps, most_pixels=10**9, pixels=False)
+        alone.prepared(b"<svg/>", steps, most_pixels=10**9, kind="float32")
     assert "it has no format of pictures that Pillow knows" in str(info.value)
     assert "0x" not in str(info.value)
 

@@ -26,7 +26,7 @@ from triton_server import Triton, serving
 from exporters.artifact import write_atomic
 from swin_deploy.predict.predictor import Predictor
 from swin_deploy.serving.bundle import Bundle, read_bundle
-from swin_deploy.serving.check import check_canary, check_server, requests_for
+from swin_deploy.serving.check import check_canary, requests_for
 from swin_deploy.serving.protocol import Server, ServerError
 
 pytestmark = pytest.mark.slow
@@ -338,7 +338,7 @@ def _control(server: Server, model: str, action: str) -> None:
     """Load or unload a model; the load of a row does not load its models, nor its unload them."""
     server.post(f"v2/repository/models/{model}/{action}", b"{}", {})
     deadline = time.monotonic() + 30
-    while server.is_ready(model) != (action == "load"):
+    while bool(server.refusal(model)) == (action == "load"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -354,34 +354,6 @@ def test_load_of_seconds_does_not_grow_the_memory(
     _, errors, _ = requests_for(3, ask, clients=2)
     assert errors == []
     assert running.triton.memory_mib - before < 40
-
-
-def test_scores_of_a_sigmoid_and_features_are_served(
-    swin: Command, tmp_path: Path, photographs: list[Path]
-) -> None:
-    """A model whose classes exclude each other not, one that takes pixels, and one without any."""
-    exports = {
-        "several": ("--scores", "sigmoid"),
-        "pixels": ("--bake-preprocessing",),
-        "features": ("--outputs", "features"),
-    }
-    repository = tmp_path / "models"
-    for name, options in exports.items():
-        swin("export", "--model", "notebook-digits", *options, "--output", f"{name}.onnx", "-q")
-        swin("bundle", f"{name}.onnx", "--for", "triton", "--output", name, "--name", name,
-             "-q").assert_done()  # fmt: skip
-        shutil.copytree(tmp_path / name / "models", repository, dirs_exist_ok=True)
-    with serving(repository, tmp_path) as triton:
-        for name in exports:
-            report = check_server(read_bundle(tmp_path / name), Server(triton.url), seconds=0.5)
-            assert report.passed, report.checks
-        with Predictor(tmp_path / "several.onnx", threshold=0.0, top=3) as predictor:
-            (wanted,) = predictor(photographs[:1])
-        found = Server(triton.url).infer("several", asked(photographs[0]), ["answers"])["answers"]
-        best = [one.decode().rpartition(":") for one in found[0][:3]]
-        assert [label for label, _, _ in best] == [one.label for one in wanted.top]
-        for (_, _, score), one in zip(best, wanted.top, strict=True):
-            assert float(score) == pytest.approx(one.probability, abs=1e-4)
 
 
 def test_server_refuses_a_wrong_configuration(running: Running, tmp_path: Path) -> None:
