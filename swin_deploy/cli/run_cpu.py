@@ -188,20 +188,19 @@ def _chosen(loaded: LoadedModel, made: Made, choice: Choice) -> _Chosen:
 
 def _ways(options: CpuRun) -> tuple[tuple[Way, ...], list[str]]:
     """Return the ways to try, and the reasons why others are not."""
-    asked = tuple(options.runners)
+    from swin_deploy.runners import torch_ways
+
     try:
         abilities = openvino_cpu(openvino_core(load_openvino())).abilities
     except MissingBackendError as err:
-        if any(one.startswith("openvino") for one in asked):
-            raise
-        return asked, [f"ONNX Runtime alone is tried: {err}"]
-    found: tuple[Way, ...] = ("openvino",)
-    if options.precision == "fp32":
-        return tuple(dict.fromkeys((*asked, *found))), []
-    if "BF16" not in abilities:
-        why = f"bfloat16 is not tried: this CPU has {', '.join(abilities)}"
-        return tuple(dict.fromkeys((*asked, *found))), [why]
-    return tuple(dict.fromkeys((*asked, *found, "openvino-bf16"))), []
+        return torch_ways(options.runners), [f"ONNX Runtime alone is tried: {err}"]
+    found: list[Way] = [*options.runners, "openvino"]
+    missing = []
+    if options.precision != "fp32" and "BF16" in abilities:
+        found.append("openvino-bf16")
+    elif options.precision != "fp32":
+        missing.append(f"bfloat16 is not tried: this CPU has {', '.join(abilities)}")
+    return tuple(dict.fromkeys(found)), missing
 
 
 def _judge(
