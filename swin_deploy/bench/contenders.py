@@ -205,7 +205,9 @@ def _memory_since(lane: TimedRunner, used: int, allocated: int) -> int:
 def _out_of_range(runner: Runner, batch: int) -> str:
     if runner.min_batch <= batch <= (runner.max_batch or batch):
         return ""
-    return f"it takes {runner.min_batch} to {runner.max_batch} images a call, not {batch}"
+    fixed = runner.min_batch == runner.max_batch
+    taken = f"{runner.min_batch}" if fixed else f"{runner.min_batch} to {runner.max_batch}"
+    return f"it takes batches of {taken}, not {batch}"
 
 
 def prepare_lanes(

@@ -47,7 +47,7 @@ from swin_deploy.cli.engine_options import (
 from swin_deploy.cli.options import ModelRequest
 from swin_deploy.cli.outputs import claim_artifacts, claim_outputs, force_option
 from swin_deploy.cli.run_cpu import CpuRun, refuse_engine_options, run_for_cpu
-from swin_deploy.cli.run_steps import QUICK, QUICK_BATCHES, QUICK_IMAGES, conclude
+from swin_deploy.cli.run_steps import QUICK, QUICK_IMAGES, conclude, prove_and_time
 from swin_deploy.cli.values import FILE, batch_range, duration
 
 if TYPE_CHECKING:
@@ -184,11 +184,9 @@ def run(
     claim_outputs(report_outputs(report), inputs=inputs, force=force)
     with console.loading("Loading PyTorch and the model"):
         from swin_deploy.artifacts.onnx_file import export_spec, onnx_name, write_onnx
-        from swin_deploy.bench import Effort
-        from swin_deploy.bench.throughput import measure_throughput
         from swin_deploy.candidates import Made
         from swin_deploy.original.build import original_library
-        from swin_deploy.parity.run import BATCHES, image_sets, prove_parity
+        from swin_deploy.parity.run import image_sets
         from swin_deploy.precision.search import SearchInputs
         from swin_deploy.report.make import make_report
 
@@ -223,25 +221,15 @@ def run(
         graph = graph.without_weights()
     graphs = (full,) if graph.path == full.path else (full, graph)
     made = Made(graphs, (engine,), runners)
-    with console.step("Comparing every step with the reference") as step:
-        parity = prove_parity(
-            loaded,
-            made,
-            images=sets,
-            batches=QUICK_BATCHES if quick else BATCHES,
-            progress=step.update,
-            original=original,
-        )
-    bench = None
-    if not quick:
-        with console.step("Measuring throughput") as step:
-            bench = measure_throughput(
-                loaded,
-                made,
-                batches=(1, batch.opt),
-                effort=Effort(seconds=bench_seconds),
-                progress=step.update,
-            )
+    parity, bench = prove_and_time(
+        console,
+        loaded,
+        made,
+        sets,
+        original=original,
+        batch=batch.opt,
+        seconds=None if quick else bench_seconds,
+    )
     result = make_report(loaded, made, parity=parity, bench=bench, images=sets)
     pictures = [*(["--images", images] if images else []), "--limit", limit]
     words, why = _next_words(asked, made, parity, pictures, report, quick=quick)

@@ -24,16 +24,13 @@ from swin_deploy.cli.options import (
     runner_words,
 )
 from swin_deploy.cli.outputs import claim_artifacts, claim_outputs
-from swin_deploy.cli.run_steps import QUICK, QUICK_BATCHES, QUICK_IMAGES, conclude
+from swin_deploy.cli.run_steps import QUICK, QUICK_IMAGES, conclude, prove_and_time
 from swin_deploy.config import BUNDLED_IMAGES
 
 if TYPE_CHECKING:
     from swin_deploy.artifacts.onnx_file import Calibrated, OnnxFile
-    from swin_deploy.bench import BenchReport
     from swin_deploy.candidates import Made
     from swin_deploy.checkpoints.load import LoadedModel
-    from swin_deploy.images.sets import ImageSet
-    from swin_deploy.parity import ParityReport
     from swin_deploy.precision.fastest import Choice
     from swin_deploy.runners import Way
 
@@ -120,7 +117,15 @@ def run_for_cpu(console: Console, asked: ModelRequest, options: CpuRun) -> None:
     }
     claim_artifacts([*places.values()], inputs=inputs, force=options.force)
     made = Made(_export(console, loaded, places, told, options), ways=ways)
-    parity, bench = _judge(console, loaded, made, sets, options)
+    parity, bench = prove_and_time(
+        console,
+        loaded,
+        made,
+        sets,
+        original=options.original,
+        batch=options.batch,
+        seconds=None if options.quick else options.bench_seconds,
+    )
     choice = choose_fastest(parity, bench, batch=options.batch)
     kept = without_refused(parity, choice)
     result = make_report(loaded, made, parity=kept, bench=bench, images=sets)
@@ -188,52 +193,19 @@ def _chosen(loaded: LoadedModel, made: Made, choice: Choice) -> _Chosen:
 
 def _ways(options: CpuRun) -> tuple[tuple[Way, ...], list[str]]:
     """Return the ways to try, and the reasons why others are not."""
-    asked = tuple(options.runners)
+    from swin_deploy.runners import torch_ways
+
     try:
         abilities = openvino_cpu(openvino_core(load_openvino())).abilities
     except MissingBackendError as err:
-        if any(one.startswith("openvino") for one in asked):
-            raise
-        return asked, [f"ONNX Runtime alone is tried: {err}"]
-    found: tuple[Way, ...] = ("openvino",)
-    if options.precision == "fp32":
-        return tuple(dict.fromkeys((*asked, *found))), []
-    if "BF16" not in abilities:
-        why = f"bfloat16 is not tried: this CPU has {', '.join(abilities)}"
-        return tuple(dict.fromkeys((*asked, *found))), [why]
-    return tuple(dict.fromkeys((*asked, *found, "openvino-bf16"))), []
-
-
-def _judge(
-    console: Console,
-    loaded: LoadedModel,
-    made: Made,
-    sets: Sequence[ImageSet],
-    options: CpuRun,
-) -> tuple[ParityReport, BenchReport | None]:
-    """Compare every step with the reference, and time it unless a first look is enough."""
-    from swin_deploy.bench import Effort
-    from swin_deploy.bench.throughput import measure_throughput
-    from swin_deploy.parity.run import BATCHES, prove_parity
-
-    with console.step("Comparing every step with the reference") as step:
-        parity = prove_parity(
-            loaded,
-            made,
-            images=sets,
-            batches=QUICK_BATCHES if options.quick else BATCHES,
-            progress=step.update,
-            original=options.original,
-        )
-    if options.quick:
-        return parity, None
-    with console.step("Measuring throughput") as step:
-        effort = Effort(seconds=options.bench_seconds)
-        batches = (1, options.batch)
-        bench = measure_throughput(
-            loaded, made, batches=batches, effort=effort, progress=step.update
-        )
-    return parity, bench
+        return torch_ways(options.runners), [f"ONNX Runtime alone is tried: {err}"]
+    found: list[Way] = [*options.runners, "openvino"]
+    missing = []
+    if options.precision != "fp32" and "BF16" in abilities:
+        found.append("openvino-bf16")
+    elif options.precision != "fp32":
+        missing.append(f"bfloat16 is not tried: this CPU has {', '.join(abilities)}")
+    return tuple(dict.fromkeys(found)), missing
 
 
 def _told(choice: Choice, missing: Sequence[str], options: CpuRun) -> dict[str, str]:

@@ -68,7 +68,8 @@ def cpu_form(model: DeployModel, stages: Sequence[StageSpec]) -> DeployModel:
     """Return a deploy model in the layout of CPU runtimes, for the same images and outputs.
 
     Args:
-        model: The deploy model, of images or pixels; it is not changed, the weights are shared.
+        model: The deploy model, of images or pixels; it is not changed, and its weights are shared
+            but for those of qkv.
         stages: The stages of its config.
     """
     form = alias(model)

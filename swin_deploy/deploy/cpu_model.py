@@ -11,9 +11,9 @@ Letters in shapes are those of ``swin_deploy.deploy.model``.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from swin_deploy.deploy.fold_parts import linear
 from swin_deploy.deploy.model import (
     CosineNormalize,
     MergeGather,
@@ -38,27 +38,17 @@ class CpuQkv(nn.Module):
     """``WindowAttention.qkv`` as three linear layers, which write q, k and v without a split.
 
     Args:
-        qkv: Linear layer from C to 3C channels; its weights are shared.
+        qkv: Linear layer from C to 3C channels; its weights are copied.
     """
 
     def __init__(self, qkv: nn.Linear) -> None:
         super().__init__()
         biases = (None, None, None) if qkv.bias is None else qkv.bias.chunk(3)
         parts = zip(qkv.weight.chunk(3), biases, strict=True)  # [3C, C] -> three of [C, C]
-        self.query, self.key, self.value = (_linear(*part) for part in parts)
+        self.query, self.key, self.value = (linear(*part) for part in parts)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
         return self.query(tokens), self.key(tokens), self.value(tokens)
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """Return a linear layer that shares its weights."""
-    with torch.device("meta"):
-        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    for name, values in (("weight", weight), ("bias", bias)):
-        if values is not None:
-            setattr(layer, name, nn.Parameter(values, requires_grad=False))
-    return layer
 
 
 class CpuSplitHeads(SplitHeads):

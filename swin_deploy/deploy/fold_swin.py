@@ -41,6 +41,10 @@ from swin_deploy.deploy.model import (
 from swin_deploy.reference import swin, swin_v2
 from swin_deploy.reference.alias import alias
 
+# V2's scores lie between minus the temperature and the temperature plus 16. Beyond this one a pair
+# that the mask of -100 keeps apart may have a share of attention, as it has in every library.
+STEEP = 33.0
+
 
 def fold_swin(reference: swin.SwinTransformer) -> DeployModel:
     """Return the deploy model of a V1 or V2 reference, in float32, on the CPU.
@@ -176,10 +180,11 @@ def _fold_block(
 
 def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec) -> WindowAttention:
     wide = alias(attention).double()
-    heads = split_heads(stage)
+    heads, steep = split_heads(stage), False
     if isinstance(wide, swin_v2.WindowAttentionV2):
         weight, bias = wide.qkv.weight, wide.qkv_bias()
         heads = split_heads(stage, wide.temperature())
+        steep = bool(wide.temperature().max() > STEEP)
     elif isinstance(wide, swin.WindowAttention):
         scale = torch.ones(3, 1, dtype=torch.float64)
         scale[0] = wide.scale
@@ -190,7 +195,7 @@ def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec)
     return WindowAttention(
         qkv=linear(weight, bias),
         proj=copy_linear(wide.proj),
-        bias=score_bias(wide.position_bias(), mask, stage),
+        bias=score_bias(wide.position_bias(), mask, stage, steep=steep),
         heads=heads,
         num_tokens=stage.padded.area,
     )

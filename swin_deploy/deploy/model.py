@@ -317,7 +317,8 @@ class WindowMask(nn.Module):
     share them; TensorRT fuses the reshapes and both sums into the attention.
 
     Args:
-        rows: Additive mask, [rows of windows, 1, 1, 1, n, n], or None if rows are not shifted.
+        rows: Additive mask, [rows of windows, 1, 1, 1, n, n], or None if rows are not shifted; or
+            [rows of windows, columns of windows, 1, 1, n, n] for both.
         columns: Additive mask, [1, columns of windows, 1, 1, n, n], or None.
         num_heads: Number of attention heads.
         windows: Rows and columns of windows.
@@ -344,11 +345,11 @@ class WindowMask(nn.Module):
         return scores.reshape(self.flat)  # [gh, gw, B, h, n, n] -> [nW * B, h, n, n]
 
     def by_windows(self) -> Tensor:
-        """Return the mask of each window, [num_windows, 1, n, n]."""
+        """Return the mask of each window, [num_windows, 1, n, n]; masked pairs have one value."""
         area = self.flat[-1]
         parts = [mask for mask in (self.rows, self.columns) if mask is not None]
         shape = (*self.windows, 1, 1, area, area)
-        total = torch.stack([mask.expand(shape) for mask in parts]).sum(dim=0)
+        total = torch.stack([mask.expand(shape) for mask in parts]).amin(dim=0)
         return total.reshape(-1, 1, area, area)  # [gh, gw, 1, 1, n, n] -> [nW, 1, n, n]
 
 

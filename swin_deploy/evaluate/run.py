@@ -187,20 +187,20 @@ def _run_all(
     progress: Progress,
 ) -> None:
     """Answer the images that are not answered yet; decode each one once for all models."""
-    running = [(one.runner, one.predictions) for one in backends if one.predictions is not None]
+    running = [(one, one.predictions) for one in backends if one.predictions is not None]
     missing = [
         path for path in images.paths if any(path not in kept.answers for _, kept in running)
     ]
     # A model whose smallest batch is larger would run images twice.
-    batch = max(settings.batch, *(runner.min_batch for runner, _ in running))
+    batch = max(settings.batch, *(one.runner.min_batch for one, _ in running))
     require_memory(loaded.config, batch=min(batch, max(1, len(missing))))
     done, started = len(images.paths) - len(missing), time.monotonic()
     stream = stream_batches(images.root, missing, loaded.preprocessing, batch=batch)
     with contextlib.closing(stream):
         for index, decoded in enumerate(stream):
             readable = dict(_readable(decoded, skip=settings.skip_unreadable))
-            for runner, kept in running:
-                _answer(runner, kept, readable, loaded=loaded)
+            for backend, kept in running:
+                _answer(backend, kept, readable, loaded=loaded)
             new = min((index + 1) * batch, len(missing))
             elapsed_s = time.monotonic() - started
             share = (done + new) / len(images.paths)
@@ -232,17 +232,22 @@ def progress_text(done: int, total: int, new: int, elapsed_s: float) -> str:
 
 
 def _answer(
-    runner: Runner,
+    backend: _Backend,
     kept: Predictions,
     images: dict[str, NDArray[np.float32]],
     *,
     loaded: LoadedModel,
 ) -> None:
-    """Run one model on those of the images that it has not answered."""
+    """Run one model on those of the images that it has not answered, if it can run here."""
     paths = [path for path in images if path not in kept.answers]
-    if paths:
-        logits = _logits(runner, np.stack([images[path] for path in paths]), loaded)
-        kept.add(dict(zip(paths, top_classes(logits), strict=True)))
+    if not paths or backend.not_run:
+        return
+    try:
+        logits = _logits(backend.runner, np.stack([images[path] for path in paths]), loaded)
+    except MissingBackendError as err:  # some GPUs and files are refused at the first call
+        backend.predictions, backend.not_run = None, str(err)
+        return
+    kept.add(dict(zip(paths, top_classes(logits), strict=True)))
 
 
 def _logits(

@@ -41,6 +41,8 @@ from swin_deploy.parity.sample_images import answer_samples
 from swin_deploy.runners import Outputs, Runner
 
 DEFAULT_BATCHES = (1, 2, 3, 7)
+# What runs may not run, or give other shapes, once its tokens are further outputs.
+CANNOT_LOOK = (ComparisonError, MissingBackendError)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def _judge_outputs(
             except ComparisonError as err:
                 name = f"{runner.name} ({candidate.file})" if candidate.file else runner.name
                 raise ComparisonError(f"{name}, {images.name}: {err}") from err
-            except MissingBackendError as err:  # some GPUs are refused at the first call
+            except MissingBackendError as err:  # some GPUs and files are refused at the first call
                 return replace(hop, backend=runner.backend, not_run=str(err))
             except BuildError as err:
                 if candidate.stage != "deploy":
@@ -181,7 +183,7 @@ def _look_inside(
     progress(f"{hop.name}: tokens along the model", 1.0)
     try:
         drift = measure_drift(reference, probed, _ceiling(candidate), precision)
-    except ComparisonError as err:
+    except CANNOT_LOOK as err:
         return replace(hop, drift_not_run=str(err))
     hop = replace(hop, results=(*hop.results, *drift.results), drift=drift.points)
     if hop.passed:
@@ -191,7 +193,7 @@ def _look_inside(
     progress(f"{hop.name}: looking for what goes wrong first")
     try:
         return replace(hop, first_fault=locate(reference, probed, hop, precision))
-    except ComparisonError as err:  # the verdict stands without the place
+    except CANNOT_LOOK as err:  # the verdict stands without the place
         return replace(hop, drift_not_run=str(err))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from exporters.backends import load_openvino, openvino_core, openvino_cpu, openvino_version
 from exporters.errors import ExportError, FileError, MissingBackendError
-from exporters.precisions import PRECISIONS
+from exporters.precisions import FP8_FORMS, PRECISIONS
 from exporters.spec import Precision
 from exporters.text_files import shortened
 from swin_deploy.images.preprocessing import Preprocessing
@@ -53,7 +53,7 @@ class OpenvinoRunner(Runner):
         precision: Precision of the graph, for reports; quantised parts run as the graph says.
         way: Arithmetic: ``openvino`` for float32, ``openvino-bf16`` for bfloat16.
         name: Short name for reports; by default ``OpenVINO``, the precision of its results, and
-            ``with bf16`` if only the rest is computed in that.
+            ``with bf16`` or ``with fp32`` if the rest is computed in that.
         steps: Preprocessing by which images are normalised, for a file that takes pixels.
     """
 
@@ -70,7 +70,7 @@ class OpenvinoRunner(Runner):
         self.name = name or _name(self.precision, ARITHMETIC[way])
         self.backend = "OpenVINO"
         self._path, self._steps = onnx_path, steps
-        self._arithmetic = ARITHMETIC[way]
+        self._of_file, self._arithmetic = precision, ARITHMETIC[way]
         # Asked for float32, it computes what is bfloat16 in the file in that all the same.
         self._computes = "bf16" if precision == "bf16" else self._arithmetic
         self._compiled_for: tuple[int, ...] = ()
@@ -80,6 +80,11 @@ class OpenvinoRunner(Runner):
     def __enter__(self) -> Self:
         if not self._path.is_file():
             raise FileError(f"{self._path} does not exist, or is not a file; name an ONNX file")
+        if self._of_file in FP8_FORMS and self._arithmetic == "bf16":
+            raise MissingBackendError(
+                f"{shortened(self._path)} is float16 where it is not FP8, and bfloat16 loses more "
+                "than it is judged by; use --runner openvino, which computes that in float32"
+            )
         self._openvino = load_openvino()
         self._core = openvino_core(self._openvino)
         self.backend = _backend(self._openvino, self._core, self._arithmetic)
@@ -123,7 +128,7 @@ class OpenvinoRunner(Runner):
             self._request.start_async()
             self._request.wait()
         except _errors(self._openvino) as err:
-            raise self._cannot("run", err) from err
+            raise _cannot("run", self._path, err) from err
 
     def synchronize(self) -> None:
         return  # a call has ended when execute returns
@@ -149,7 +154,7 @@ class OpenvinoRunner(Runner):
             _keep_transpositions(self._openvino, self._model)
             compiled = self._core.compile_model(self._model, "CPU", settings)
         except _errors(self._openvino) as err:
-            raise self._cannot("compile", err) from err
+            raise _cannot("compile", self._path, err) from err
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if taken != hint:
             raise MissingBackendError(
@@ -158,16 +163,20 @@ class OpenvinoRunner(Runner):
             )
         return compiled
 
-    def _cannot(self, verb: str, err: Exception) -> ExportError:
-        return ExportError(
-            f"OpenVINO cannot {verb} {shortened(self._path)} ({_reason(err)}); export it again"
-        )
+
+
+def _cannot(verb: str, path: Path, err: Exception) -> MissingBackendError:
+    """Make the error for a file that OpenVINO does not take: whether it is right, others tell."""
+    return MissingBackendError(
+        f"OpenVINO cannot {verb} {shortened(path)} ({_reason(err)}); run it in ONNX Runtime, "
+        "without --runner"
+    )
 
 
 def _name(precision: Precision, arithmetic: Precision) -> str:
-    """Return the name of a runner: an int8 file has two arithmetics for what is not int8."""
-    rest = f" with {arithmetic}" if arithmetic not in ("fp32", precision) else ""
-    return f"OpenVINO {precision}{rest}"
+    """Return the name of a runner, which tells the two arithmetics of one file apart."""
+    plain = arithmetic == precision or (arithmetic == "fp32" and precision != "bf16")
+    return f"OpenVINO {precision}{'' if plain else f' with {arithmetic}'}"
 
 
 def _backend(openvino: Any, core: Any, arithmetic: Precision) -> str:  # noqa: ANN401 - untyped
@@ -191,15 +200,13 @@ def _read(openvino: Any, path: Path) -> Any:  # noqa: ANN401 - openvino is untyp
     """Read an ONNX file, whatever its name ends with.
 
     Raises:
-        ExportError: If OpenVINO cannot read it, or lacks one of its operators.
+        MissingBackendError: If OpenVINO cannot read it, or lacks one of its operators.
     """
-    reader = openvino.frontend.FrontEndManager().load_by_framework("onnx")
     try:
+        reader = openvino.frontend.FrontEndManager().load_by_framework("onnx")
         return reader.convert(reader.load(str(path)))
     except _errors(openvino) as err:
-        raise ExportError(
-            f"OpenVINO cannot load {shortened(path)} as a model ({_reason(err)}); export it again"
-        ) from err
+        raise _cannot("load", path, err) from err
 
 
 def _keep_transpositions(openvino: Any, model: Any) -> None:  # noqa: ANN401 - as above

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import several_sizes
-from command_line import IMAGES, SMALL_PARITY, Command
+from command_line import IMAGES, SMALL_PARITY, Command, edit_manifest
+from onnx import helper, numpy_helper
+from openvino_support import refuse_to_compile
 
+from exporters.artifact import manifest_path, sha256_of
 from exporters.backends import load_openvino, openvino_cpu
 from exporters.errors import MissingBackendError
 
@@ -64,6 +70,60 @@ def test_openvino_that_cannot_start_is_one_line(
     assert values["hops"][-1]["not_run"].startswith(message)
     first = swin("run", "--for", "cpu", "--model", "notebook-digits", "--quick", "--json")
     assert message in first.assert_done().json["conditions"]["refused"]
+
+
+@pytest.fixture(params=["load", "compile"])
+def refused(
+    request: pytest.FixtureRequest, tmp_path: Path, full: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, str]:
+    """A right file that ONNX Runtime runs and OpenVINO does not, and why."""
+    if request.param == "compile":
+        refuse_to_compile(monkeypatch)
+        return full, f"OpenVINO cannot compile {full} (no kernel for it)"
+    path = tmp_path / full.name
+    graph = onnx.load(full)
+    (last,) = [node for node in graph.graph.node if "logits" in node.output]
+    last.output[0] = "before"
+    graph.graph.initializer.append(numpy_helper.from_array(np.eye(2, dtype=np.float32), "eye"))
+    graph.graph.node.append(helper.make_node("Det", ["eye"], ["one"]))  # no rule in OpenVINO
+    graph.graph.node.append(helper.make_node("Mul", ["before", "one"], ["logits"]))
+    onnx.save(graph, path)
+    manifest_path(path).write_bytes(manifest_path(full).read_bytes())
+    edit_manifest(path, sha256=sha256_of(path))
+    return path, f"OpenVINO cannot load {path} ("
+
+
+def test_file_that_openvino_does_not_run_leaves_the_other_steps(
+    swin: Command, refused: tuple[Path, str]
+) -> None:
+    path, why = refused
+    of_file = ("--onnx", path, *BOTH[:2], "--json")
+    hops = swin("parity", *SMALL_PARITY, *of_file).assert_done().json["hops"]
+    assert {hop["name"]: hop["passed"] for hop in hops} == {
+        "deploy model": True,
+        "ONNX fp32": True,
+        "OpenVINO fp32": None,
+    }
+    few = ("--model", "notebook-digits", "--batch", 2, "--seconds", 1, "--against", "eager")
+    rows = swin("bench", *few, *of_file).assert_done().json["results"]
+    values = swin("evaluate", "--model", "notebook-digits", "--limit", 20, *of_file).assert_done()
+    rest = values.json["candidates"]
+    for found in (hops, rows, rest):
+        reasons = {one["name"]: one["not_run"] for one in found}
+        assert reasons.pop("OpenVINO fp32").startswith(why)
+        assert not any(reasons.values())
+    assert all(one["top1"] for one in rest[:-1])
+    swin("predict", path, IMAGES / "3", "--runner", "openvino").assert_error(why)
+
+
+def test_tokens_that_openvino_does_not_give_leave_the_verdict(
+    swin: Command, full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_to_compile(monkeypatch, most_outputs=1)
+    values = swin("parity", *SMALL_PARITY, "--onnx", full, *BOTH[:2], "--json").assert_done().json
+    hop: dict[str, Any] = values["hops"][-1]
+    assert (hop["name"], hop["passed"]) == ("OpenVINO fp32", True)
+    assert hop["drift_not_run"].startswith("OpenVINO cannot compile")
 
 
 def test_predict_gives_the_answers_of_onnx_runtime(swin: Command, full: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from command_line import Command, Outcome
 from matrix import CONFIGS, Cell
+from openvino_support import refuse_to_compile
 
 from exporters.backends import load_openvino, openvino_cpu
 from exporters.errors import MissingBackendError
@@ -166,7 +167,24 @@ def test_without_openvino_onnx_runtime_alone_is_tried(
     assert list(hops(outcome.json)) == ["ONNX fp32"]
     assert 'pip install "swin-deploy[openvino]"' in outcome.err
     assert "openvino is not installed" in outcome.json["conditions"]["refused"]
-    swin(*small, "--quick", "--force", "--runner", "openvino").assert_error("not installed")
+    asked = swin(*small, "--quick", "--force", "--runner", "openvino", "--json").assert_done()
+    assert list(hops(asked.json)) == ["ONNX fp32"]
+    assert asked.json["conditions"]["refused"] == outcome.json["conditions"]["refused"]
+
+
+def test_file_that_openvino_does_not_compile_is_run_in_onnx_runtime(
+    swin: Command, small: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_to_compile(monkeypatch)
+    outcome = swin(*small, *BRIEFLY, "--json").assert_done()
+    assert {name: hop["passed"] for name, hop in hops(outcome.json).items()} == {
+        "ONNX fp32": True,
+        **dict.fromkeys(WAYS[1:]),
+    }
+    told = outcome.json["conditions"]
+    assert told["chosen"].startswith("ONNX fp32, ")
+    assert all(f"{one}: OpenVINO cannot compile" in told["refused"] for one in WAYS[1:])
+    assert "--runner" not in following(outcome)
 
 
 @pytest.mark.usefixtures("only_int8")

@@ -198,11 +198,10 @@ def test_window_mask_is_added_by_rows_and_columns_of_windows(
     expected, by_window = scores.clone(), torch.zeros(down * across, 1, 9, 9)
     for row, column in itertools.product(range(down), range(across)):
         window = row * across + column
-        if rows is not None:
-            by_window[window] += rows[row, 0, 0]
-        if columns is not None:
-            by_window[window] += columns[0, column, 0]
-        expected[window * 2 : window * 2 + 2] += by_window[window]
+        parts = [] if rows is None else [rows[row, 0, 0]]
+        parts += [] if columns is None else [columns[0, column, 0]]
+        by_window[window] = torch.stack(parts).amin(dim=0)  # masked pairs have one value there
+        expected[window * 2 : window * 2 + 2] += torch.stack(parts).sum(dim=0)
     mask = WindowMask(rows, columns, num_heads=heads, windows=(down, across))
     assert torch.allclose(mask(scores), expected, atol=1e-6)
     assert torch.allclose(mask.by_windows(), by_window, atol=1e-6)

@@ -196,6 +196,25 @@ def test_precision_is_the_coarser_of_file_and_arithmetic(
     assert openvino.openvino_precision(of_file, way) == expected
 
 
+@pytest.mark.parametrize("of_file", ["fp32", "fp16", "bf16", "int8"])
+def test_each_arithmetic_of_a_file_has_its_own_name(
+    of_file: Any,  # noqa: ANN401 - a precision
+) -> None:
+    names = {OpenvinoRunner(Path("m"), of_file, way=way).name for way in openvino.OPENVINO_WAYS}
+    assert len(names) == 2
+    assert f"OpenVINO {of_file}" in names
+
+
+def test_fp8_is_not_run_in_bfloat16(tmp_path: Path) -> None:
+    """Its limits are those of float16 beside FP8, which bfloat16 exceeds in the first layer."""
+    path = write_doubler(tmp_path / "m.onnx")
+    runner = OpenvinoRunner(path, "fp8", way="openvino-bf16")
+    with pytest.raises(MissingBackendError, match="bfloat16 loses more"), runner:
+        pass
+    with OpenvinoRunner(path, "fp8") as runner:
+        np.testing.assert_array_equal(runner.run(SMALL)[0], 2 * SMALL)
+
+
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16], ids=["fp32", "fp16"])
 def test_takes_and_gives_float32(tmp_path: Path, dtype: int) -> None:
     with OpenvinoRunner(write_doubler(tmp_path / "m.onnx", dtype=dtype), "fp32") as runner:
@@ -287,7 +306,7 @@ def test_corrupt_file_is_one_line(
 ) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(content)
-    with pytest.raises(ExportError) as caught, OpenvinoRunner(path, "fp32"):
+    with pytest.raises((ExportError, MissingBackendError)) as caught, OpenvinoRunner(path, "fp32"):
         pass
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -309,7 +328,7 @@ def test_operator_that_it_lacks_is_named(tmp_path: Path) -> None:
     )
     onnx.save(graph, tmp_path / "m.onnx")
     with (
-        pytest.raises(ExportError, match=r"cannot load .*of\.mine\.Twist"),
+        pytest.raises(MissingBackendError, match=r"cannot load .*of\.mine\.Twist"),
         OpenvinoRunner(tmp_path / "m.onnx", "fp32"),
     ):
         pass
@@ -323,7 +342,7 @@ def test_batch_that_the_graph_does_not_take_is_one_line(tmp_path: Path) -> None:
     onnx.save(graph, tmp_path / "m.onnx")
     images = np.ones((3, 3, 8, 8), np.float32)
     with OpenvinoRunner(tmp_path / "m.onnx", "fp32") as runner:
-        with pytest.raises(ExportError, match="OpenVINO cannot") as caught:
+        with pytest.raises(MissingBackendError, match="OpenVINO cannot") as caught:
             runner.run(images)
         assert "\n" not in str(caught.value)
         np.testing.assert_array_equal(runner.run(images[:2])[0], images[:2])
@@ -351,7 +370,7 @@ def test_weights_beside_the_file_are_found_and_missing_ones_are_one_line(
         with OpenvinoRunner(named, "fp32") as runner:
             np.testing.assert_array_equal(runner.run(images)[0], images + weight)
     (tmp_path / "at" / "w.bin").unlink()
-    with pytest.raises(ExportError) as caught, OpenvinoRunner(path, "fp32") as runner:
+    with pytest.raises(MissingBackendError) as caught, OpenvinoRunner(path, "fp32") as runner:
         runner.run(images)
     assert "\n" not in str(caught.value)
 
