@@ -45,8 +45,6 @@ LARGEST_EXPANDED_AREA = 64
 # Score of masked pairs instead of minus infinity: its exp() is 0 in every precision, and float16
 # can hold it.
 MASKED_FINITE = -3e4
-# Values of a mask with a table for each window, at most: 16 MB in float32.
-LARGEST_WHOLE_MASK = 2**22
 
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
@@ -249,7 +247,7 @@ def reorder(current: Tensor, wanted: Tensor) -> nn.Module:
 
 
 def score_bias(
-    bias: Tensor, mask: Tensor | None, stage: StageSpec, *, steep: bool = False
+    bias: Tensor, mask: Tensor | None, stage: StageSpec, *, exact: bool = False
 ) -> nn.Module:
     """Return the module that adds a position bias and a mask to the scores of a stage.
 
@@ -257,24 +255,24 @@ def score_bias(
         bias: Position bias, [num_heads, n, n], or [1, n, n] for all heads.
         mask: Additive mask, [num_windows, n, n], or None for an unshifted block.
         stage: The stage, with its windows and heads.
-        steep: True if scores spread as far as the mask reaches, so that its very values count.
+        exact: True if scores spread as far as the mask reaches, so that its very values count.
     """
     if mask is None or not mask.any():
         return _position_bias(bias, stage)
     finite = mask.masked_fill(mask == MASKED, MASKED_FINITE)
     if stage.num_heads == 1:
         return PositionBias((finite + bias)[:, None].float().contiguous())  # [nW, 1, n, n]
-    return nn.Sequential(_position_bias(bias, stage), _window_mask(finite, stage, steep=steep))
+    return nn.Sequential(_position_bias(bias, stage), _window_mask(finite, stage, exact=exact))
 
 
-def _window_mask(mask: Tensor, stage: StageSpec, *, steep: bool) -> WindowMask:
-    """Return a mask as the sum of one for each row of windows and one for each column.
+def _window_mask(mask: Tensor, stage: StageSpec, *, exact: bool) -> WindowMask:
+    """Return a mask as one for each row of windows and one for each column.
 
     Args:
         mask: Additive mask, [num_windows, n, n]; pairs that lie on two sides of the seam along
-            either axis have one value, which the sum doubles where both are.
+            either axis have one value, which a sum of both doubles where both are.
         stage: The stage, with its windows and heads.
-        steep: True for one mask a window instead of a sum that doubles, unless it is too large.
+        exact: True if its very values count, so that nothing may be added twice.
 
     Raises:
         ValueError: If it is no such mask.
@@ -290,17 +288,16 @@ def _window_mask(mask: Tensor, stage: StageSpec, *, steep: bool) -> WindowMask:
     # [gh, wh, 1, wh, 1] and [gw, 1, ww, 1, ww] -> [gh or gw, n, n]
     rows = rows[:, :, None, :, None].expand(shape).reshape(-1, area, area)
     columns = columns[:, None, :, None, :].expand(shape).reshape(-1, area, area)
-    total = rows[:, None] + columns[None]
-    if not torch.equal(total.reshape(mask.shape) != 0, mask != 0):
-        raise ValueError("a mask of windows that is no sum of rows and columns")
-    if steep and total.min() < mask.min() and mask.numel() <= LARGEST_WHOLE_MASK:
-        whole = mask.float().reshape(down, across, 1, 1, area, area)
-        return WindowMask(whole, None, num_heads=stage.num_heads, windows=stage.window_grid)
+    # [gh, 1, n, n] and [1, gw, n, n] -> [gh, gw, n, n]
+    apart = torch.minimum(rows[:, None], columns[None])
+    if not torch.equal(apart.reshape(mask.shape), mask.float()):
+        raise ValueError("a mask of windows that is not one of rows and one of columns")
     return WindowMask(
         rows[:, None, None, None].contiguous() if rows.any() else None,
         columns[None, :, None, None].contiguous() if columns.any() else None,
         num_heads=stage.num_heads,
         windows=stage.window_grid,
+        exact=exact,
     )
 
 

@@ -180,11 +180,11 @@ def _fold_block(
 
 def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec) -> WindowAttention:
     wide = alias(attention).double()
-    heads, steep = split_heads(stage), False
+    heads, exact = split_heads(stage), False
     if isinstance(wide, swin_v2.WindowAttentionV2):
         weight, bias = wide.qkv.weight, wide.qkv_bias()
         heads = split_heads(stage, wide.temperature())
-        steep = bool(wide.temperature().max() > STEEP)
+        exact = bool(wide.temperature().max() > STEEP)
     elif isinstance(wide, swin.WindowAttention):
         scale = torch.ones(3, 1, dtype=torch.float64)
         scale[0] = wide.scale
@@ -195,7 +195,7 @@ def _fold_attention(attention: nn.Module, mask: Tensor | None, stage: StageSpec)
     return WindowAttention(
         qkv=linear(weight, bias),
         proj=copy_linear(wide.proj),
-        bias=score_bias(wide.position_bias(), mask, stage, steep=steep),
+        bias=score_bias(wide.position_bias(), mask, stage, exact=exact),
         heads=heads,
         num_tokens=stage.padded.area,
     )

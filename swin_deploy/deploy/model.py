@@ -314,43 +314,56 @@ class WindowMask(nn.Module):
 
     Two tokens must not meet where their rows lie on two sides of the seam, or their columns do: one
     mask for each row of windows and one for each column, instead of one for each window. All heads
-    share them; TensorRT fuses the reshapes and both sums into the attention.
+    share them; TensorRT fuses the reshapes and the sums into the attention.
 
     Args:
-        rows: Additive mask, [rows of windows, 1, 1, 1, n, n], or None if rows are not shifted; or
-            [rows of windows, columns of windows, 1, 1, n, n] for both.
+        rows: Additive mask, [rows of windows, 1, 1, 1, n, n], or None if rows are not shifted.
         columns: Additive mask, [1, columns of windows, 1, 1, n, n], or None.
         num_heads: Number of attention heads.
         windows: Rows and columns of windows.
+        exact: True for one mask's value where rows and columns both lie apart, False for two.
     """
 
     rows: Tensor | None
     columns: Tensor | None
 
     def __init__(
-        self, rows: Tensor | None, columns: Tensor | None, *, num_heads: int, windows: Rectangle
+        self,
+        rows: Tensor | None,
+        columns: Tensor | None,
+        *,
+        num_heads: int,
+        windows: Rectangle,
+        exact: bool = False,
     ) -> None:
         super().__init__()
+        self.exact = exact
         self.register_buffer("rows", rows)
         self.register_buffer("columns", columns)
-        area = next(mask.shape[-1] for mask in (rows, columns) if mask is not None)
+        area = self._parts()[0].shape[-1]
         self.windows = windows
         self.by_window = (*windows, -1, num_heads, area, area)
         self.flat = (-1, num_heads, area, area)
 
     def forward(self, scores: Tensor) -> Tensor:
         scores = scores.reshape(self.by_window)  # [nW * B, h, n, n] -> [gh, gw, B, h, n, n]
-        for mask in (self.rows, self.columns):
-            scores = scores if mask is None else scores + mask
+        for mask in [self._least()] if self.exact else self._parts():
+            scores = scores + mask
         return scores.reshape(self.flat)  # [gh, gw, B, h, n, n] -> [nW * B, h, n, n]
 
     def by_windows(self) -> Tensor:
         """Return the mask of each window, [num_windows, 1, n, n]; masked pairs have one value."""
         area = self.flat[-1]
-        parts = [mask for mask in (self.rows, self.columns) if mask is not None]
         shape = (*self.windows, 1, 1, area, area)
-        total = torch.stack([mask.expand(shape) for mask in parts]).amin(dim=0)
+        total = self._least().expand(shape)
         return total.reshape(-1, 1, area, area)  # [gh, gw, 1, 1, n, n] -> [nW, 1, n, n]
+
+    def _parts(self) -> list[Tensor]:
+        return [mask for mask in (self.rows, self.columns) if mask is not None]
+
+    def _least(self) -> Tensor:
+        parts = self._parts()
+        return parts[0] if len(parts) == 1 else torch.minimum(*parts)
 
 
 class WindowAttention(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from exporters.spec import Runtime
 from swin_deploy.config import SwinConfig
-from swin_deploy.deploy import fold_parts
+from swin_deploy.deploy import fold_swin
 from swin_deploy.deploy.cosine_attention import CosineAttention
 from swin_deploy.deploy.fold import fold
 from swin_deploy.deploy.fold_parts import LARGEST_EXPANDED_AREA, MASKED_FINITE
@@ -120,14 +120,11 @@ def test_mask_keeps_its_value_where_cosines_of_v2_reach_beyond_it(
     reference = built(sized("swinv2", embed_dim=32, num_heads=(8, 16))).double()
     noise = torch.Generator().manual_seed(0)
     images = torch.randn(8, 3, 32, 32, generator=noise, dtype=torch.float64)
-    found = {}
-    for most in (fold_parts.LARGEST_WHOLE_MASK, 0):
-        monkeypatch.setattr(fold_parts, "LARGEST_WHOLE_MASK", most)
-        for runtime in get_args(Runtime):
-            found[most > 0, runtime] = worst(fold(reference, runtime).double(), reference, images)
-    doubled = found.pop((False, "tensorrt"))  # the layout of CPUs has a mask for each window
-    assert max(found.values()) < FLOAT32_TOLERANCE
-    assert doubled > 100 * FLOAT32_TOLERANCE
+    for runtime in get_args(Runtime):
+        deploy = fold(reference, runtime).double()
+        assert worst(deploy, reference, images) < FLOAT32_TOLERANCE
+    monkeypatch.setattr(fold_swin, "STEEP", math.inf)
+    assert worst(fold(reference).double(), reference, images) > 100 * FLOAT32_TOLERANCE
 
 
 def blocks(deploy: DeployModel) -> list[SwinBlock]:

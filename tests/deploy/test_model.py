@@ -187,10 +187,11 @@ def test_gathered_position_bias_equals_the_expanded_table(window_size: Size) -> 
         assert unlike(backwards(scores), PositionBias(expanded)(scores))
 
 
+@pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("masked", ["rows", "columns", "both"])
 @pytest.mark.parametrize(("down", "across", "heads"), [(2, 3, 3), (4, 1, 1), (1, 4, 2), (1, 1, 2)])
 def test_window_mask_is_added_by_rows_and_columns_of_windows(
-    down: int, across: int, heads: int, masked: str
+    down: int, across: int, heads: int, masked: str, *, exact: bool
 ) -> None:
     rows = normal(down, 1, 1, 1, 9, 9) if masked != "columns" else None
     columns = normal(1, across, 1, 1, 9, 9, seed=2) if masked != "rows" else None
@@ -201,8 +202,9 @@ def test_window_mask_is_added_by_rows_and_columns_of_windows(
         parts = [] if rows is None else [rows[row, 0, 0]]
         parts += [] if columns is None else [columns[0, column, 0]]
         by_window[window] = torch.stack(parts).amin(dim=0)  # masked pairs have one value there
-        expected[window * 2 : window * 2 + 2] += torch.stack(parts).sum(dim=0)
-    mask = WindowMask(rows, columns, num_heads=heads, windows=(down, across))
+        both = by_window[window] if exact else torch.stack(parts).sum(dim=0)
+        expected[window * 2 : window * 2 + 2] += both
+    mask = WindowMask(rows, columns, exact=exact, num_heads=heads, windows=(down, across))
     assert torch.allclose(mask(scores), expected, atol=1e-6)
     assert torch.allclose(mask.by_windows(), by_window, atol=1e-6)
     if unlike(by_window.flip(0), by_window):  # not all windows have the same mask
