@@ -86,15 +86,9 @@ def mask_parts(model: DeployModel) -> list[Tensor]:
 
 
 def mask_of(model: DeployModel, axis: Literal["rows", "columns"]) -> Tensor:
-    """The mask by rows or by columns of the first shifted block.
-
-    Of a block with one for each window, which V2 with high temperatures has, it is that of the
-    windows that are masked by rows alone, or by columns alone.
-    """
+    """The mask by rows or by columns of the first shifted block."""
     mask = masks(shifted(model))[0]
     part = mask.rows if axis == "rows" else mask.columns
-    if mask.rows is not None and mask.rows.shape[1] > 1:  # [rows, columns of windows, 1, 1, n, n]
-        part = mask.rows[:, :-1] if axis == "rows" else mask.rows[:-1]
     if part is None:
         raise AbsentPartError(f"no mask by {axis}")
     return part
