@@ -164,7 +164,6 @@ class OpenvinoRunner(Runner):
         return compiled
 
 
-
 def _cannot(verb: str, path: Path, err: Exception) -> MissingBackendError:
     """Make the error for a file that OpenVINO does not take: whether it is right, others tell."""
     return MissingBackendError(
