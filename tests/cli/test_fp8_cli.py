@@ -164,14 +164,6 @@ def test_convert_to_fp8_says_what_cannot_come_back(stored: Path, swin: Command) 
     swin("build-trt", stored, "--fp16").assert_error("float16 with inputs of linear layers in flo")
 
 
-@pytest.mark.parametrize("noise", ["fp8", "fp8-weights", "int8"])
-def test_precision_of_a_part_in_fp8_is_refused(noise: str, swin: Command) -> None:
-    """A part alone has no scales of images: it would be measured as float16, and called FP8."""
-    outcome = swin("precision", *MODEL, "--noise", noise)
-    assert outcome.status == 2
-    assert f"'{noise}' is not one of 'fp16', 'bf16'" in outcome.err
-
-
 @pytest.mark.parametrize(("factor", "status"), [(4.0, 0), (2.0**14, 1)], ids=["4", "2**14"])
 def test_parity_of_scales_that_are_too_large_fails_once_digits_are_lost(
     factor: float, status: int, stored: Path, swin: Command
