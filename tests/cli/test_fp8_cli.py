@@ -105,6 +105,20 @@ def test_build_trt_in_fp8_refuses_gpus_without_it(
     )
 
 
+@rtx
+def test_build_trt_in_fp8_that_is_not_delivered_says_what_may_help(
+    stored: Path, swin: Command, tmp_path: Path
+) -> None:
+    """At one image TensorRT-RTX 1.7.1 brings qkv of 32 channels back to float16 too early."""
+    done = swin("build-trt", stored, "--batch", "1", "--output", tmp_path / "x.engine")
+    assert (done.status, done.out) == (1, "")
+    lost = "2 products that read FP8 in the graph would not in the engine ("
+    assert f"{lost}layers.0.attention.qkv, layers.1.attention.qkv)" in done.err
+    assert "Give another --batch" in done.err
+    assert not (tmp_path / "x.engine").exists()
+    swin("build-trt", stored, "--batch", "8", "--output", tmp_path / "x.engine").assert_done()
+
+
 def rescaled(path: Path, factor: float, *, places: str) -> None:
     """Change scales, and their record with them, as a calibration on other images would."""
     graph = onnx.load(path)
