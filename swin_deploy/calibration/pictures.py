@@ -69,9 +69,9 @@ class CalibrationImages:
             yield np.stack(images)
         if len(seen) < FEWEST_IMAGES:
             raise ConfigError(
-                f"the {self.count} images of {self.root} are {len(seen)} that differ, once they are "
-                f"prepared for the model, and a calibration needs {FEWEST_IMAGES} at least; give "
-                "--images others, such as some that the model was trained on"
+                f"the {self.count} images of {self.root} are {len(seen)} that differ, once they "
+                f"are prepared for the model, and a calibration needs {FEWEST_IMAGES} at least; "
+                "give --images others, such as some that the model was trained on"
             )
 
 

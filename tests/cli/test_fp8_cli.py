@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
+import overflowing
 import pytest
 from command_line import IMAGES, Command
 from onnx import numpy_helper
@@ -73,6 +75,35 @@ def test_export_in_fp8_refuses_few_images_in_one_line(swin: Command, tmp_path: P
     swin("export", *MODEL, *asked, "--output", tmp_path / "x.onnx").assert_error(
         "has 31 images, and a calibration needs 32 at least"
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "precision", "message"),
+    [
+        (overflowing.mlp, "fp8", "layers.3.mlp.2 reads values of up to "),
+        (overflowing.attention, "fp8-weights", "layers.3.attention.proj reads values of up to "),
+    ],
+    ids=["mlp", "attention"],
+)
+def test_export_in_fp8_of_values_beyond_float16_is_refused(
+    change: Callable[[overflowing.State], None],
+    precision: str,
+    message: str,
+    swin: Command,
+    tmp_path: Path,
+) -> None:
+    """What the file brings back to float16 would be infinite on the device."""
+    checkpoint, path = overflowing.write_checkpoint(tmp_path, change), tmp_path / "x.onnx"
+    asked = ("--model", "notebook-digits", "--checkpoint", checkpoint, "--images", IMAGES)
+    words = ("export", *asked, "--precision", precision, "--output", path)
+    swin(*words).assert_error(message)
+    assert not path.exists()
+    done = swin(*words, "--keep-float32", "layers.3.mlp")
+    if change is overflowing.attention:
+        done.assert_error("for these images, beyond float16's 65504; export it with --precision bf")
+    else:
+        done.assert_done()
+        assert "layers.3.mlp.2" not in quantised_scales(onnx.load(path))
 
 
 @rtx

@@ -33,7 +33,7 @@ def error_of_rounding(model: LoadedModel, path: str, images: np.ndarray) -> floa
     """
     layer = model.deploy.get_submodule(path)
     read: list[float] = []
-    hook = layer.register_forward_pre_hook(lambda _, given: read.append(given[0].abs().max().item()))
+    hook = layer.register_forward_pre_hook(lambda _, x: read.append(float(x[0].abs().max())))
     model.deploy(torch.from_numpy(images))
     hook.remove()
     scale = 2.0 ** math.ceil(math.log2(max(read) / LARGEST))
