@@ -60,7 +60,7 @@ class RefusedEngine:
     Attributes:
         plan: Kernel plan of the engine.
         reasons: Reasons why the plan lacks the precision, at least one, of ``missing_precision``.
-        advice: What the user may do, in a sentence.
+        advice: Sentence about what the user may do.
     """
 
     plan: KernelPlan
