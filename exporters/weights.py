@@ -15,7 +15,13 @@ import onnx
 from google.protobuf.message import Message
 from onnx import TensorProto, helper
 
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+FLOATS = (
+    TensorProto.FLOAT,
+    TensorProto.FLOAT16,
+    TensorProto.BFLOAT16,
+    TensorProto.DOUBLE,
+    TensorProto.FLOAT8E4M3FN,
+)
 LARGE = 1024  # values from which a tensor counts as a weight; shapes and axes are smaller
 GRAPH = onnx.ModelProto.GRAPH_FIELD_NUMBER
 INITIALIZER = onnx.GraphProto.INITIALIZER_FIELD_NUMBER

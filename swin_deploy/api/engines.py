@@ -31,8 +31,8 @@ from swin_deploy.artifacts.builds import claim_build, plan_build
 from swin_deploy.artifacts.engine_file import Listener, RefusedEngine, write_engine
 from swin_deploy.artifacts.onnx_file import NO_IMAGES, Calibrated, read_onnx
 from swin_deploy.artifacts.outputs import ENGINE_ENDINGS, is_sizes
-from swin_deploy.artifacts.sizes_build import build_sizes, plan_sizes_build
-from swin_deploy.artifacts.sizes_file import SizesFile, read_sizes, to_dict
+from swin_deploy.artifacts.sizes_build import SizesPlan, build_sizes, plan_sizes_build
+from swin_deploy.artifacts.sizes_file import read_sizes, to_dict
 from swin_deploy.calibration.pictures import calibration_images
 
 
@@ -116,14 +116,13 @@ def build(
     settings = _engine_options(options)
     told = listener or Listener()
     if is_sizes(path):
-        if precision in FP8_FORMS:
-            raise ConfigError(f"{precision} takes the ONNX file of one size, not {path}")
-        _check_images(None, options.get("images"))
         if named is not None:
             raise ConfigError(f"the engines are written next to {path}; leave out output")
-        sizes = read_sizes(path)
+        plan = plan_sizes_build(read_sizes(path), precision)
+        _check_images(plan.converts, options.get("images"))
+        images = _calibrated(options.get("images"))
         return _build_sizes(
-            sizes, precision, profile=profile, options=settings, listener=told, force=force
+            plan, images, profile=profile, options=settings, listener=told, force=force
         )
     source = read_onnx(path)
     files = plan_build(source, named, precision=precision, folder=path.parent)
@@ -161,16 +160,17 @@ def _calibrated(images: StrPath | None) -> Calibrated:
 
 
 def _build_sizes(
-    sizes: SizesFile,
-    precision: Precision | None,
+    plan: SizesPlan,
+    told: Calibrated,
     *,
     profile: BatchProfile | None,
     options: EngineOptions,
     listener: Listener,
     force: bool,
 ) -> Artifact:
-    plan = plan_sizes_build(sizes, precision)
-    built = build_sizes(plan, profile=profile, options=options, listener=listener, force=force)
+    built = build_sizes(
+        plan, profile=profile, options=options, listener=listener, told=told, force=force
+    )
     if isinstance(built, RefusedEngine):
         raise BuildError(f"{plan.path}: {built.text}")
     return Artifact(built.path, to_dict(built))

@@ -129,14 +129,18 @@ class Model(LoadedModel):
             >>> onnx.path.name, onnx.manifest["precision"], onnx.manifest["opset"]
             ('digits.onnx', 'fp16', 20)
         """
-        _check(asked)
+        check_options(asked)
         file = path_of(path)
         require_ending(file, ONNX_ENDINGS)
         spec = checked_spec(self, asked)
-        named = asked.get("images")
-        images = None if named is None else calibration_images(path_of(named))
-        written = write_onnx(self, spec, file, told=Calibrated(images), force=force)
+        written = write_onnx(self, spec, file, told=calibrated(asked), force=force)
         return Artifact(file, written.manifest or {})
+
+
+def calibrated(asked: ExportOptions) -> Calibrated:
+    """Return the images that an export is calibrated on; raises as ``calibration_images``."""
+    named = asked.get("images")
+    return Calibrated(None if named is None else calibration_images(path_of(named)))
 
 
 def checked_spec(model: Model, asked: ExportOptions) -> ExportSpec:
@@ -149,7 +153,7 @@ def checked_spec(model: Model, asked: ExportOptions) -> ExportSpec:
     Raises:
         ConfigError: If an option or its value is unknown, or the options contradict each other.
     """
-    _check(asked)
+    check_options(asked)
     named = asked.get("keep", ())
     keep = keepable_paths(
         model,
@@ -207,7 +211,7 @@ def load(model: StrPath, *, variant: str | None = None, **asked: Unpack[LoadOpti
     return derived(Model, load_model(str(path), **asked))
 
 
-def _check(asked: ExportOptions) -> None:
+def check_options(asked: ExportOptions) -> None:
     """Refuse unknown, wrong or contradictory export options before the work.
 
     Raises:

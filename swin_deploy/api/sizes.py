@@ -10,8 +10,8 @@ from exporters.artifact import artifact_outputs
 from exporters.errors import ConfigError
 from exporters.outputs import claim
 from swin_deploy.api.border import Artifact, StrPath, path_of, require_ending
-from swin_deploy.api.models import ExportOptions, Model, checked_spec
-from swin_deploy.artifacts.onnx_file import OnnxFile, export_graph
+from swin_deploy.api.models import ExportOptions, Model, calibrated, check_options, checked_spec
+from swin_deploy.artifacts.onnx_file import Calibrated, OnnxFile, export_graph
 from swin_deploy.artifacts.outputs import SIZES_ENDINGS, sizes_output
 from swin_deploy.artifacts.sizes_file import (
     file_beside,
@@ -55,20 +55,28 @@ def export_sizes(
     """
     if asked.get("precision") == "int8":
         raise ConfigError("an int8 file has scales of one image size; export each size by itself")
+    check_options(asked)
     place = path_of(path)
     require_ending(place, SIZES_ENDINGS)
     shared = [sizes_output(place), *artifact_outputs(weights_beside(place))]
     claim(shared, force=force)
-    new, sizes = share_weights(_exported(models, place, force=force, asked=asked), place)
+    told = calibrated(asked)
+    exported = _exported(models, place, force=force, asked=asked, told=told)
+    new, sizes = share_weights(exported, place)
     return Artifact(place, to_dict(write_sizes(new, sizes, force=force)))
 
 
 def _exported(
-    models: Iterable[Model], place: Path, *, force: bool, asked: ExportOptions
+    models: Iterable[Model],
+    place: Path,
+    *,
+    force: bool,
+    asked: ExportOptions,
+    told: Calibrated,
 ) -> Iterator[OnnxFile]:
     """Yield the export of each model; nothing is written yet."""
     for model in models:
         path = file_beside(place, model.config.image, ".onnx")
         inputs = [model.checkpoint] if model.checkpoint else []
         claim([*artifact_outputs(path), sizes_output(place)], inputs=inputs, force=force)
-        yield export_graph(model, checked_spec(model, asked), path)
+        yield export_graph(model, checked_spec(model, asked), path, told=told)

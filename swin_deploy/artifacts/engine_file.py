@@ -14,7 +14,7 @@ from exporters.errors import BuildError
 from exporters.half_precision import FLOAT32_ASKED, float32_modules, precision_of, to_half
 from exporters.outputs import claim
 from exporters.plan import KernelPlan, count_attention
-from exporters.precisions import PRECISIONS, carrier_of
+from exporters.precisions import FP8_FORMS, PRECISIONS, carrier_of
 from exporters.progress import Progress, Tell, silent
 from exporters.quantisation import calibration_of, quantised_scales
 from exporters.spec import DEFAULT_BATCH_OPT, BatchProfile, EngineOptions
@@ -31,6 +31,12 @@ from swin_deploy.runners.engine_manifest import (
     EngineManifest,
     engine_manifest,
     read_engine_manifest,
+)
+
+LOOK = "Look at the graph with swin-deploy plan"
+FP8_ADVICE = (
+    "Give another --batch, for which the builder may take other kernels, or build the float32 file "
+    "with --fp16"
 )
 
 
@@ -54,17 +60,19 @@ class RefusedEngine:
     Attributes:
         plan: Kernel plan of the engine.
         reasons: Reasons why the plan lacks the precision, at least one, of ``missing_precision``.
+        advice: Sentence about what the user may do.
     """
 
     plan: KernelPlan
     reasons: tuple[str, ...]
+    advice: str
 
     @property
     def text(self) -> str:
         """The reasons and what to do, in one line."""
         return (
             f"{'; '.join(self.reasons)}: not the precision that was asked for, so no engine was "
-            "written. Look at the graph with swin-deploy plan"
+            f"written. {self.advice}"
         )
 
 
@@ -144,7 +152,8 @@ def new_engine(
         )
     reasons = () if source.precision == "fp32" else missing_precision(built.plan, graph)
     if reasons:
-        return RefusedEngine(built.plan, reasons)
+        stored = source.precision in FP8_FORMS
+        return RefusedEngine(built.plan, reasons, FP8_ADVICE if stored else LOOK)
     record = calibration_of(source.graph)
     facts = {
         "kind": "engine",
@@ -193,17 +202,17 @@ def missing_precision(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ..
     if wide:
         found.append(
             f"{len(wide)} attention or matrix product kernels would run in float32 "
-            f"({listed(wide[:3])}, ...)"
+            f"({listed(wide)})"
         )
     if other:
         found.append(
             f"{len(other)} attention or matrix product kernels would not run in "
-            f"{PRECISIONS[carrier_of(precision)].dtype} ({listed(other[:3])}, ...)"
+            f"{PRECISIONS[carrier_of(precision)].dtype} ({listed(other)})"
         )
     if plan.lost_fp8:
         found.append(
             f"{len(plan.lost_fp8)} products that read FP8 in the graph would not in the engine "
-            f"({listed(plan.lost_fp8[:3])}, ...)"
+            f"({listed(plan.lost_fp8)})"
         )
     if lost:
         found.append(f"{listed(lost[:3])} would not run in float32, which the graph asks for")

@@ -10,7 +10,14 @@ from exporters.artifact import NewArtifact, artifact_outputs
 from exporters.outputs import claim
 from exporters.spec import BatchProfile, EngineOptions, Precision
 from swin_deploy.artifacts.engine_file import Listener, RefusedEngine, built_from, new_engine
-from swin_deploy.artifacts.onnx_file import OnnxFile, convert, read_onnx, require_for_tensorrt
+from swin_deploy.artifacts.onnx_file import (
+    NOT_CALIBRATED,
+    Calibrated,
+    OnnxFile,
+    convert,
+    read_onnx,
+    require_for_tensorrt,
+)
 from swin_deploy.artifacts.outputs import sizes_output
 from swin_deploy.artifacts.sizes_file import (
     ENDING,
@@ -85,6 +92,7 @@ def build_sizes(
     profile: BatchProfile | None,
     options: EngineOptions,
     listener: Listener,
+    told: Calibrated = NOT_CALIBRATED,
     force: bool = False,
 ) -> SizesFile | RefusedEngine:
     """Build and prove an engine for each size; write all of them with their manifest, or none.
@@ -94,6 +102,7 @@ def build_sizes(
         profile: Batches that the engines accept, as in ``write_engine``.
         options: Flavour and builder settings.
         listener: Functions that are told of steps and warnings.
+        told: Images that FP8 is calibrated on, at each size by itself.
         force: True to replace files that this program did not make.
 
     Returns:
@@ -110,11 +119,11 @@ def build_sizes(
     files: list[OnnxFile] = []
     engines: list[NewArtifact] = []
     for one in plan.source.sizes:
-        file = _source(plan, one)
-        told = dataclasses.replace(
+        here = dataclasses.replace(
             listener, progress=lambda line, size=one.size: listener.progress(f"{size}: {line}")
         )
-        engine = new_engine(file, plan.engine(one), profile=profile, options=options, listener=told)
+        file = _source(plan, one, dataclasses.replace(told, progress=here.progress))
+        engine = new_engine(file, plan.engine(one), profile=profile, options=options, listener=here)
         if isinstance(engine, RefusedEngine):
             return engine
         engines.append(engine)
@@ -136,8 +145,10 @@ def build_sizes(
     return write_sizes([*new, *built], sizes, force=force)
 
 
-def _source(plan: SizesPlan, one: OneSize) -> OnnxFile:
+def _source(plan: SizesPlan, one: OneSize, told: Calibrated) -> OnnxFile:
     """Read the ONNX file of a size, and bring it to the precision that is asked for."""
     file = read_onnx(plan.source.onnx(one))
     require_for_tensorrt(file)
-    return convert(file, plan.converts, path=plan.graph(one)) if plan.converts else file
+    if plan.converts is None:
+        return file
+    return convert(file, plan.converts, path=plan.graph(one), told=told)

@@ -49,6 +49,7 @@ STORED: dict[tuple[Precision, bool], dict[str, WeightScales]] = {
     ("fp8-weights", True): {"proj": "channel", "fc2": "channel", "merge": "channel"},
 }  # fmt: skip
 METHOD = "maximum"
+FLOAT16 = PRECISIONS["fp16"]
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ def store_in_fp8(
 
     Raises:
         ConfigError: If the images' preprocessing is not known.
-        ExportError: If the graph's opset is too low, no layer of it can be stored in FP8, or it
-            cannot be run over the images.
+        ExportError: If the graph's opset is too low, no layer of it can be stored in FP8, it
+            cannot be run over the images, or a layer reads values beyond float16's range.
         FileError: If an image cannot be decoded.
     """
     require_opset(half)
@@ -119,6 +120,8 @@ def store_in_fp8(
             "names of a deploy model; export it with swin-deploy, and keep fewer parts in float32"
         )
     found = collect_magnitudes(full, scales, run.images, steps=run.steps, progress=run.progress)
+    for path, sizes in found.items():
+        _require_in_range(path, sizes.largest)
     quantise(half, [Fp8Product(path, found[path].largest, per) for path, per in scales.items()])
     record_scales(
         half,
@@ -127,4 +130,18 @@ def store_in_fp8(
         images=run.images.count,
         found=run.images.found,
         sha256=run.images.sha256,
+    )
+
+
+def _require_in_range(path: str, largest: float) -> None:
+    """Refuse a layer whose inputs are infinite in float16, which carries what is stored in FP8."""
+    if largest <= FLOAT16.largest:
+        return
+    if KINDS["qkv"].search(path) or KINDS["proj"].search(path):
+        instead = "--precision bf16 or fp32"
+    else:
+        instead = f"--keep-float32 {path.rpartition('.')[0]}"
+    raise ExportError(
+        f"{path} reads values of up to {largest:.3g} for these images, beyond float16's "
+        f"{FLOAT16.largest:.0f}; export it with {instead}"
     )

@@ -52,18 +52,27 @@ class CalibrationImages:
             Normalised images, [batch, channels, rows, columns].
 
         Raises:
-            ConfigError: If the source's steps are not known.
+            ConfigError: If the source's steps are not known, or, after the last image, fewer than
+                ``FEWEST_IMAGES`` differ once they are prepared.
             FileError: If an image cannot be decoded.
         """
         full = -(-self.count // batch) * batch
         paths = [self.paths[index % self.count] for index in range(full)]
+        seen = set()
         for part in stream_batches(self.root, paths, steps, batch=batch):
             images = []
             for _, image in part:
                 if isinstance(image, FileError):
                     raise image
+                seen.add(hashlib.sha256(image.tobytes()).digest())
                 images.append(image)
             yield np.stack(images)
+        if len(seen) < FEWEST_IMAGES:
+            raise ConfigError(
+                f"the {self.count} images of {self.root} are {len(seen)} that differ, once they "
+                f"are prepared for the model, and a calibration needs {FEWEST_IMAGES} at least; "
+                "give --images others, such as some that the model was trained on"
+            )
 
 
 def calibration_images(place: Path) -> CalibrationImages:

@@ -17,7 +17,7 @@ from exporters.spec import BatchProfile, EngineOptions, Flavor, Precision
 from swin_deploy.artifacts.newest import ENGINES, newest_export
 from swin_deploy.artifacts.outputs import is_sizes
 from swin_deploy.cli.command import command
-from swin_deploy.cli.console import Console, say_norms, show_json, show_line
+from swin_deploy.cli.console import Console, say_calibration, say_norms, show_json, show_line
 from swin_deploy.cli.engine_options import (
     EngineBuildOptions,
     engine_words,
@@ -32,7 +32,7 @@ from swin_deploy.cli.options import (
     calibration_option,
     flavor_option,
     json_option,
-    require_calibration,
+    require_converted,
 )
 from swin_deploy.cli.outputs import ENGINE, claim_outputs, force_option, require_ending
 from swin_deploy.cli.sizes import build_sizes
@@ -50,8 +50,6 @@ class BuildChoices(TypedDict):
 
 
 MAX_WORKSPACE_MIB = 1 << 20
-
-NOTHING_TO_CALIBRATE = "--images calibrates a float32 file for --fp8, and nothing here"
 
 BUILD_EPILOG = """\b
 Examples:
@@ -144,10 +142,6 @@ def build_trt(
             workspace_mib=workspace,
             optimization_level=optimization_level,
         )
-    if several and precision in FP8_FORMS:
-        raise click.UsageError(f"{precision} takes the ONNX file of one size, not {named}")
-    if several and images:
-        raise click.UsageError(NOTHING_TO_CALIBRATE)
     if precision in FP8_FORMS:
         fp8_targets(options, current_gpu())
     if several and onnx_file is None:
@@ -160,7 +154,7 @@ def build_trt(
         "as_json": as_json,
     }
     if several:
-        build_sizes(console, named, **choices)
+        build_sizes(console, named, images, **choices)
     else:
         _build(console, onnx_file, named, output, images, life=life, **choices)
 
@@ -195,9 +189,7 @@ def _build(
             f"  {onnx_file.name} is float32, and so is its engine; --fp16 builds in float16"
         )
     path, converts = files.engine, files.converts
-    require_calibration(converts, images)
-    if images and converts not in FP8_FORMS:
-        raise click.UsageError(NOTHING_TO_CALIBRATE)
+    require_converted(converts, images)
     _claim(files.written, onnx_file, life, force=force)
     if converts:
         with console.step(f"Writing {onnx_file.name} in {converts}") as step:
@@ -216,6 +208,8 @@ def _build(
         kind = kind_of(converts)
         console.note(f"  {files.graph}: weights and activations {kind}, edges float32")
         say_norms(console, *norms_before_mlps(source.graph))
+        if "calibration" in engine.values:
+            say_calibration(console, engine.values["calibration"])
     show_targets(console, engine)
     if as_json:
         show_json(engine.values | {"path": str(path)})

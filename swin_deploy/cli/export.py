@@ -150,8 +150,8 @@ def export(
     require_calibration(precision, images)
     if images and precision not in CALIBRATED:
         raise click.UsageError(f"--images needs --precision {' or '.join(CALIBRATED)}")
-    if images and len(asked) > 1:
-        raise click.UsageError(f"{precision} takes one --image-size: each is calibrated by itself")
+    if precision == "int8" and len(asked) > 1:
+        raise click.UsageError("int8 takes one --image-size: export each by itself")
     opset = fp8_opset(console, precision, opset)
     choices: ExportOptions = {
         "pixels": pixels,
@@ -161,11 +161,11 @@ def export(
         "io_precision": io_precision,
         "keep": keep,
         "runtime": runtime,
+        "images": images,
     }
     if len(asked) > 1:
         export_sizes(console, asked, output, choices=choices, force=force, as_json=as_json)
     else:
-        choices["images"] = images
         _export(console, asked[0], output, choices=choices, force=force, as_json=as_json)
 
 

@@ -492,6 +492,20 @@ def require_calibration(precision: Precision | None, images: Path | None) -> Non
         )
 
 
+def require_converted(converts: Precision | None, images: Path | None) -> None:
+    """Refuse a build that converts to FP8 without images, and images where none does.
+
+    Args:
+        converts: Precision that the build brings its files to first; None if it has it already.
+        images: Folder or CSV file of images.
+    """
+    require_calibration(converts, images)
+    if images and converts not in FP8_FORMS:
+        raise click.UsageError(
+            "--images calibrates a float32 file for --fp8, and nothing here"
+        )
+
+
 def fp8_opset(console: Console, precision: Precision, opset: int) -> int:
     """Return the opset of an export: FP8 raises the default, and refuses a lower one by name."""
     if precision not in FP8_FORMS or opset >= FP8_OPSET:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 import swin_deploy.cli.options as shared
-from exporters.precisions import HALVES
+from exporters.precisions import REDUCED
 from exporters.spec import Precision
 from swin_deploy.cli.command import command
 from swin_deploy.cli.console import Console, announce, show_json, show_table
@@ -30,10 +30,10 @@ proves it is swin-deploy run, with --auto where float16 alone does not do.
 @shared.image_options
 @click.option(
     "--noise",
-    type=click.Choice(HALVES),
+    type=click.Choice(REDUCED),
     default="fp16",
     show_default=True,
-    help="Half precision that each part alone is run in.",
+    help="Precision that each part alone is run in; FP8 at the scales of the same images.",
 )
 @click.option("--all", "every", is_flag=True, help="Show every activation too.")
 @shared.json_option

@@ -16,13 +16,14 @@ from swin_deploy.artifacts.outputs import is_sizes, sizes_output
 from swin_deploy.cli.console import (
     Console,
     announce,
+    say_calibration,
     say_norms,
     show_json,
     show_line,
     show_result,
 )
 from swin_deploy.cli.engine_options import engine_words, require_delivered, show_targets
-from swin_deploy.cli.options import ModelRequest
+from swin_deploy.cli.options import ModelRequest, calibration, require_converted
 from swin_deploy.cli.outputs import SIZES_FILE, claim_outputs, require_ending
 from swin_deploy.config import Size
 
@@ -78,7 +79,7 @@ def export_sizes(
     else:
         _show(read_sizes(path))
     if precision != "fp32":
-        _say_norms(console, read_sizes(path))
+        _say_made(console, read_sizes(path))
     if runtime == "cpu":
         console.next_step("parity", *asked[0].words(), "--onnx", path, why="is it equal")
         return
@@ -127,17 +128,20 @@ def _show(sizes: SizesFile) -> None:
     show_line(f"{sizes.path}: {sizes.precision}, sizes {sizes.names}")
 
 
-def _say_norms(console: Console, sizes: SizesFile) -> None:
-    """Say which norms are folded: the same at every size, whose weights are the same."""
+def _say_made(console: Console, sizes: SizesFile) -> None:
+    """Say what half-precision files have in common: norms that are folded, and layers in FP8."""
     facts = read_manifest(sizes.onnx(sizes.sizes[0]))
     say_norms(console, facts["folded_norms"], facts["norms_apart"])
+    if "calibration" in facts:
+        say_calibration(console, facts["calibration"])
 
 
 def build_sizes(
     console: Console,
     path: Path,
-    precision: Precision | None,
+    images: Path | None,
     *,
+    precision: Precision | None,
     profile: BatchProfile | None,
     options: EngineOptions,
     force: bool,
@@ -151,18 +155,24 @@ def build_sizes(
 
     source = read_sizes(path)
     plan = builds.plan_sizes_build(source, precision)
+    require_converted(plan.converts, images)
     plan.claim(force=force)
     if precision is None and source.precision == "fp32":
         console.note(f"  {path.name} is float32, and so are its engines; --fp16 builds in float16")
     with console.step(f"Building {len(source.sizes)} engines with {options.flavor}") as step:
         listener = Listener(step.update, step.warn)
         built = builds.build_sizes(
-            plan, profile=profile, options=options, listener=listener, force=force
+            plan,
+            profile=profile,
+            options=options,
+            listener=listener,
+            told=calibration(plan.converts, images),
+            force=force,
         )
     sizes = require_delivered(built)
     engines = [read_engine_manifest(sizes.engine(one)) for one in sizes.sizes]
     if source.precision != sizes.precision:
-        _say_norms(console, sizes)
+        _say_made(console, sizes)
     show_targets(console, engines[0])
     if as_json:
         show_json(to_dict(sizes) | {"path": str(sizes.path)})

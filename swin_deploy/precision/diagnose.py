@@ -7,12 +7,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from exporters.precisions import FP8_FORMS
 from exporters.progress import Progress
 from exporters.spec import Precision
 from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.images.sets import ImageSet
 from swin_deploy.parity import ParityResult, Tolerance, tolerance_for
+from swin_deploy.precision.fp8_scales import fp8_scales
 from swin_deploy.precision.ranges import FLOAT16, Part, emulate, measure_noise, measure_ranges
+from swin_deploy.runners.emulated import NOTHING
 
 NOISE_IMAGES = 4  # one forward pass a part on each of them
 
@@ -35,7 +38,7 @@ class Trial:
     """A whole model in emulated half precision against itself in float32.
 
     Attributes:
-        precision: ``fp16`` or ``bf16``.
+        precision: One of ``REDUCED``.
         keep: Names of the parts that stay float32.
         result: Result of the worst output.
     """
@@ -51,7 +54,7 @@ class Diagnosis:
 
     Attributes:
         images: Description of the calibration images.
-        noise_precision: Precision in which each part's noise was measured, ``fp16`` or ``bf16``.
+        noise_precision: Precision in which each part's noise was measured, one of ``REDUCED``.
         fair_share: Largest noise of a part that is not called noisy, in units of the outputs' RMS.
         parts: The parts, in the order computed.
         trials: Whole models, in the order tried; the last one passed, or none did.
@@ -126,24 +129,38 @@ def diagnose(
     Args:
         loaded: The model.
         images: The calibration images; the first ``NOISE_IMAGES`` are also for noise and trials.
-        noise_precision: Precision in which each part's noise is measured, ``fp16`` or ``bf16``.
+        noise_precision: Precision in which each part's noise is measured, one of ``REDUCED``; in
+            FP8 at the scales of these images.
         progress: Function that is told each step before it runs.
     """
     model = loaded.deploy
     few = images.images[:NOISE_IMAGES]
     noise_tolerance = _tolerance(loaded, noise_precision)
     parts = measure_ranges(model, images.images, progress=progress)
-    noise = measure_noise(model, few, precision=noise_precision, progress=progress)
+    of_fp8 = noise_precision in FP8_FORMS
+    stored = fp8_scales(loaded, images.images, noise_precision) if of_fp8 else NOTHING
+    noise = measure_noise(
+        model, few, precision=noise_precision, stored=stored, progress=progress
+    )
     parts = tuple(dataclasses.replace(part, noise=noise[part.name]) for part in parts)
     trials: list[Trial] = []
 
     def passes(precision: Precision, keep: tuple[str, ...] = ()) -> bool:
         progress(f"the whole model in {precision}")
         tolerance = _tolerance(loaded, precision)
-        result = emulate(model, few, precision=precision, tolerance=tolerance, keep=keep)
+        result = emulate(
+            model,
+            few,
+            precision=precision,
+            tolerance=tolerance,
+            keep=keep,
+            stored=stored if precision == noise_precision else NOTHING,
+        )
         trials.append(Trial(precision, keep, result))
         return result.passed
 
+    if of_fp8:
+        passes(noise_precision)  # shown, and no advice: FP8 is an option, not a default
     float32_layers = Float32Layers((), "nothing is at risk")
     if not passes("fp16"):
         if noise_precision != "fp16":  # what float16 loses decides what float16 should keep

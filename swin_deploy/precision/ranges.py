@@ -8,7 +8,7 @@ embedding, an output. A block's attention is a part too, but one that stays whol
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from swin_deploy.checkpoints.load import LoadedModel
 from swin_deploy.deploy.fold_parts import MASKED_FINITE
 from swin_deploy.deploy.model import SwinBlock
 from swin_deploy.parity import Case, ParityResult, Tolerance, compare
-from swin_deploy.runners.emulated import Emulated, watch_operations
+from swin_deploy.runners.emulated import NOTHING, Emulated, Stored, watch_operations
 
 ATTENTION = "attention"
 CHUNK = 8  # images a call
@@ -202,6 +202,7 @@ def measure_noise(
     images: Images,
     *,
     precision: Precision,
+    stored: Mapping[str, Stored] = NOTHING,
     progress: Progress = silent,
 ) -> dict[str, float]:
     """Measure the largest output error with one part alone in emulated half precision.
@@ -209,7 +210,8 @@ def measure_noise(
     Args:
         model: The deploy model, in float32 and evaluation mode.
         images: Images, [n, in_channels, H, W].
-        precision: ``fp16`` or ``bf16``.
+        precision: One of ``REDUCED``.
+        stored: Rounding to FP8 of linear layers, by path.
         progress: Function that is told each step before it runs.
 
     Returns:
@@ -220,7 +222,7 @@ def measure_noise(
     parts = parts_of(model)
     for number, (name, paths) in enumerate(parts.items(), start=1):
         progress(f"noise of {name}, {number} of {len(parts)}")
-        actual = _outputs(Emulated(model, precision, half=paths)(_tensor(images)))
+        actual = _outputs(Emulated(model, precision, half=paths, stored=stored)(_tensor(images)))
         noise[name] = max(map(_error, actual, expected))
     return noise
 
@@ -233,20 +235,22 @@ def emulate(
     precision: Precision,
     tolerance: Tolerance,
     keep: Iterable[str] = (),
+    stored: Mapping[str, Stored] = NOTHING,
 ) -> ParityResult:
     """Compare the whole model in emulated half precision with itself in float32.
 
     Args:
         model: The deploy model, in float32 and evaluation mode.
         images: Images, [n, in_channels, H, W].
-        precision: ``fp16`` or ``bf16``.
+        precision: One of ``REDUCED``.
         tolerance: Tolerance of every output.
         keep: Names of the parts that stay float32.
+        stored: Rounding to FP8 of linear layers, by path.
 
     Returns:
         The result of the worst output: a failed one first, then the one that needs most.
     """
-    half = Emulated(model, precision, keep=paths_of(model, keep))
+    half = Emulated(model, precision, keep=paths_of(model, keep), stored=stored)
     sides = (_outputs(one(_tensor(images))) for one in (half, model))
     results = [
         compare(a, b, tolerance, Case("calibration", len(images)))

@@ -6,12 +6,13 @@ import dataclasses
 import math
 from typing import Any
 
-from exporters.precisions import PRECISIONS
+from exporters.precisions import FP8_FORMS, kind_of
 from swin_deploy.precision.diagnose import Diagnosis, Trial, is_noisy
 from swin_deploy.precision.ranges import FLOAT16, OVERFLOW_SHARE, Activation, Part
 from swin_deploy.report.numbers import error_text, percent_text
 from swin_deploy.report.tables import Columns, Facts, Table, make_table
 
+FP8_SCALES = "powers of two, of the largest values over these images, as in a file"
 FIGURES = ("name", "max_abs", "headroom", "rms", "tiny_share", "noise")  # of a part, in JSON
 RANGES: Columns[Part | Activation] = {
     "Largest": ("number", lambda one: f"{one.max_abs:.3g}"),
@@ -64,9 +65,10 @@ def risks(part: Part, fair_share: float) -> tuple[str, ...]:
 def precision_facts(diagnosis: Diagnosis) -> Facts:
     """Return what was measured on what, the rules, and the whole models that were tried."""
     limit = OVERFLOW_SHARE * FLOAT16.largest
-    kind = PRECISIONS[diagnosis.noise_precision].dtype
+    kind = kind_of(diagnosis.noise_precision)
     return (
         ("Calibration", diagnosis.images),
+        *([("FP8 scales", FP8_SCALES)] if diagnosis.noise_precision in FP8_FORMS else []),
         ("Overflow", f"a largest value above {limit:.0f}, half of float16's {FLOAT16.largest:.0f}"),
         (
             "Noise",
@@ -84,7 +86,7 @@ def trial_text(trial: Trial) -> str:
     result = trial.result
     verdict = "pass" if result.passed else f"FAIL ({result.reason})"
     needed, allowed = error_text(result.needed_atol), error_text(result.tolerance.atol)
-    return f"{PRECISIONS[trial.precision].dtype}{kept}: error {needed}, limit {allowed}: {verdict}"
+    return f"{kind_of(trial.precision)}{kept}: error {needed}, limit {allowed}: {verdict}"
 
 
 def precision_to_dict(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -106,6 +106,22 @@ def test_calibration_images_are_spread_counted_and_digested(tmp_path: Path) -> N
         calibration_images(tmp_path / "few")
 
 
+@pytest.mark.parametrize("different", [31, 30])
+def test_calibration_images_that_are_the_same_once_prepared_are_refused(
+    different: int, tmp_path: Path
+) -> None:
+    """Black pictures of ten sizes are ten files, and one input."""
+    folder = pictures(tmp_path / "pictures", count=different)
+    for width in range(10):
+        Image.new("RGB", (20 + width, 20)).save(folder / f"black {width}.png")
+    drawn = calibration_images(folder).batches(load("notebook-digits").preprocessing, batch=8)
+    if different + 1 < FEWEST_IMAGES:
+        with pytest.raises(ConfigError, match=r"are 31 that differ, once they are prepared"):
+            list(drawn)
+    else:
+        assert sum(map(len, drawn)) >= different + 10
+
+
 def test_calibration_images_of_a_csv_file_are_those_it_names(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "pictures", count=40)
     named = [f"pictures/{index:03}.png,0" for index in range(35)]

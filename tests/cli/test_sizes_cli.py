@@ -104,7 +104,7 @@ REFUSED = {
         3,
         "output the default, not features",
     ),
-    "fp8": (("build-trt", "F", "--fp8", "--images", IMAGES), 2, "takes the ONNX file of one size"),
+    "fp8": (("build-trt", "F", "--fp8", "--images", IMAGES), 3, "opset is 17, and FP8 needs 19"),
     "images": (("build-trt", "F", "--fp16", "--images", IMAGES), 2, "and nothing here"),
     "two": (("plan", "H", "F"), 2, "has the sizes 112, 56, and one is needed here"),
     "svg": (("plan", "H", "--svg", "x.svg"), 2, "add --image-size"),
@@ -162,12 +162,13 @@ def test_bench_measures_every_size(sizes: Path, swin: Command) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "message"),
-    [("fp8", "fp8 takes the ONNX file of one size"), ("fp16", r"images calibrate .* nothing here")],
+    [("fp8", "fp8 needs images to calibrate on"), ("fp16", r"images calibrate .* nothing here")],
 )
-def test_build_of_sizes_with_images_says_so(
+def test_build_of_sizes_with_the_wrong_images_says_so(
     precision: Precision, message: str, sizes: Path
 ) -> None:
     before = sorted(sizes.parent.iterdir())
+    images = None if precision == "fp8" else IMAGES
     with pytest.raises(swin_deploy.ConfigError, match=message):
-        swin_deploy.build(sizes, precision=precision, images=IMAGES, flavor="tensorrt-rtx")
+        swin_deploy.build(sizes, precision=precision, images=images, flavor="tensorrt-rtx")
     assert sorted(sizes.parent.iterdir()) == before
