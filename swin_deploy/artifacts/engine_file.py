@@ -201,8 +201,7 @@ def missing_precision(plan: KernelPlan, graph: onnx.ModelProto) -> tuple[str, ..
     found = []
     if wide:
         found.append(
-            f"{len(wide)} attention or matrix product kernels would run in float32 "
-            f"({listed(wide)})"
+            f"{len(wide)} attention or matrix product kernels would run in float32 ({listed(wide)})"
         )
     if other:
         found.append(

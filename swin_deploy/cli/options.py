@@ -501,9 +501,7 @@ def require_converted(converts: Precision | None, images: Path | None) -> None:
     """
     require_calibration(converts, images)
     if images and converts not in FP8_FORMS:
-        raise click.UsageError(
-            "--images calibrates a float32 file for --fp8, and nothing here"
-        )
+        raise click.UsageError("--images calibrates a float32 file for --fp8, and nothing here")
 
 
 def fp8_opset(console: Console, precision: Precision, opset: int) -> int:

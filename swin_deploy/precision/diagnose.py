@@ -139,9 +139,7 @@ def diagnose(
     parts = measure_ranges(model, images.images, progress=progress)
     of_fp8 = noise_precision in FP8_FORMS
     stored = fp8_scales(loaded, images.images, noise_precision) if of_fp8 else NOTHING
-    noise = measure_noise(
-        model, few, precision=noise_precision, stored=stored, progress=progress
-    )
+    noise = measure_noise(model, few, precision=noise_precision, stored=stored, progress=progress)
     parts = tuple(dataclasses.replace(part, noise=noise[part.name]) for part in parts)
     trials: list[Trial] = []
 
