@@ -112,4 +112,4 @@ def _require_possible(steps: Preprocessing) -> None:
     }
     missing = [what for what, can in possible.items() if not can]
     if missing:
-        raise ConfigError(f"DALI's pipeline has no {missing[0]}; use --preprocessing pillow")
+        raise ConfigError(f"DALI's pipeline lacks {missing[0]}; use --preprocessing pillow")

@@ -132,6 +132,6 @@ def _require_possible(steps: Preprocessing) -> None:
     missing = [what for what, can in possible.items() if not can]
     if missing:
         raise ConfigError(
-            f"transformers' image processors have no {missing[0]} as this model needs; use --for "
+            f"transformers' image processors lack {missing[0]}, which this model needs; use --for "
             "triton, or prepare pictures with swin_deploy.Predictor"
         )

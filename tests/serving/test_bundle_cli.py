@@ -365,7 +365,7 @@ def test_dali_pipeline_has_the_steps_and_no_text_of_a_file(
 def test_dali_refuses_steps_that_it_lacks(swin: Command) -> None:
     swin("export", "--model", "notebook-digits", "--resize-mode", "pad", "--output", "m.onnx", "-q")
     outcome = swin("bundle", "m.onnx", "--for", "triton", "--preprocessing", "dali")
-    outcome.assert_error("DALI's pipeline has no the resize mode pad")
+    outcome.assert_error("DALI's pipeline lacks the resize mode pad")
 
 
 def test_labels_are_one_line_each(full: Path) -> None:
