@@ -88,7 +88,7 @@ def test_precision_of_parts_in_fp8_shows_the_whole_model_too(swin: Command) -> N
     found = swin(*words, "--json").assert_done().json
     assert [one["precision"] for one in found["trials"]] == ["fp8-weights", "fp16"]
     assert (found["noise_precision"], found["precision"]) == ("fp8-weights", "fp16")
-    shown = swin(*words).assert_done().out
+    shown = " ".join(swin(*words).assert_done().out.split())  # lines are as wide as the terminal
     assert "float16 with inputs and weights of linear layers in float8_e4m3fn: error" in shown
     assert "powers of two, of the largest values over these images" in shown
 
