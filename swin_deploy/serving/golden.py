@@ -14,10 +14,12 @@ from PIL import Image
 
 from exporters.backends import current_gpu
 from exporters.errors import ComparisonError, ConfigError, MissingBackendError
+from swin_deploy.artifacts.facts import ModelFacts
 from swin_deploy.images.decode import MODES
 from swin_deploy.images.opening import ORIENTATION
 from swin_deploy.parity.checks import Tolerance
 from swin_deploy.parity.tolerances import tolerance_for
+from swin_deploy.predict.forms import form_of
 from swin_deploy.predict.predictor import Predictor
 from swin_deploy.serving.served import Served
 
@@ -70,7 +72,7 @@ def make_golden(
 
     Raises:
         ComparisonError: If the reference is another model.
-        ConfigError: If it is a manifest of sizes.
+        ConfigError: If it is a manifest of sizes, or a file with another normalisation.
         FileError: If a picture cannot be read.
         MissingBackendError: If this machine cannot run the reference.
     """
@@ -89,6 +91,11 @@ def make_golden(
                 f"{chosen.name} is a manifest of sizes, and {served.path.name} has one; give the "
                 "file of this size, or the checkpoint"
             )
+        if form_of(chosen) != "checkpoint" and _scale(theirs) != _scale(ours):
+            raise ConfigError(
+                f"{chosen.name} was exported with another mean, std or rescale than "
+                f"{served.path.name}, and may have them inside; give the checkpoint"
+            )
         # The pictures are those of the file: the options of an export are not in its checkpoint.
         predictor.facts = dataclasses.replace(theirs, preprocessing=ours.preprocessing)
         answers = predictor(list(images) or list(pictures.values()))  # a path is in messages
@@ -99,6 +106,12 @@ def make_golden(
     ratio = limit.rtol / limit.atol
     atol = max(limit.atol, TF32)
     return Golden(pictures, outputs, where, atol, atol * ratio, limit.min_cosine)
+
+
+def _scale(facts: ModelFacts) -> tuple[object, ...]:
+    """Return what a file that takes pixels has inside, and undoes of images that it is given."""
+    steps = facts.preprocessing
+    return steps.mean, steps.std, steps.rescale
 
 
 def _limit(served: Served) -> Tolerance:

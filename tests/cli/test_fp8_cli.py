@@ -116,13 +116,15 @@ def test_build_trt_of_a_float32_file_calibrates_and_proves_fp8(
     refused = swin("build-trt", full, flag)
     assert refused.status == 2
     assert f"{flag.removeprefix('--')} needs --images DIR" in refused.err
-    built = swin("build-trt", full, flag, "--images", IMAGES, "--json").assert_done().json
-    plan = built["plan"]
+    done = swin("build-trt", full, flag, "--images", IMAGES, "--json").assert_done()
+    built, plan = done.json, done.json["plan"]
+    told = built["calibration"]
+    assert f"scales by maximum over {told['images']} of {told['found']} images" in done.err
     assert built["precision"] == flag.removeprefix("--")
     assert built["targets"]["minimum"] == "8.9"
     assert plan["lost_fp8"] == []
     reading = [one for one in plan["kernels"] if one["kind"] == "gemm" and one["fp8_inputs"]]
-    assert len(reading) == len(built["calibration"]["scales"])
+    assert len(reading) == len(told["scales"])
 
 
 @rtx

@@ -88,6 +88,20 @@ def test_manifest_of_sizes_is_no_reference(swin: Command) -> None:
     outcome.assert_error("m.json is a manifest of sizes, and m-56.onnx has one; give the file of")
 
 
+@pytest.mark.parametrize("inside", [(), ("--bake-preprocessing",)])
+def test_file_with_another_normalisation_is_no_reference(
+    inside: tuple[str, ...], swin: Command, tmp_path: Path
+) -> None:
+    """Its pixels have another range, and cut off what is outside it."""
+    swin(*EXPORT, "m.onnx").assert_done()
+    swin(*EXPORT, "other.onnx", "--mean", "0.2", *inside).assert_done()
+    make = ("bundle", "m.onnx", "--for", "triton", "--reference")
+    swin(*make, "other.onnx").assert_error("other.onnx was exported with another mean, std or")
+    assert not (tmp_path / "bundle").exists()
+    swin(*EXPORT, "same.onnx", *inside).assert_done()
+    swin(*make, "same.onnx").assert_done()
+
+
 def test_golden_picture_that_cannot_be_read_is_named(swin: Command, tmp_path: Path) -> None:
     swin(*EXPORT, "m.onnx").assert_done()
     write_photographs(tmp_path / "p")
